@@ -1,1 +1,6 @@
-//! Landfall.
+//! Landfall, a Witboost Tech Adapter.
+
+pub mod access;
+pub mod descriptor;
+pub mod error;
+pub mod technology;

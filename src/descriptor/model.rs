@@ -1,0 +1,166 @@
+//! The typed descriptor: what the rest of Landfall knows of a data product.
+//!
+//! Only [`super::parse`] makes these values from outside input, so a `DataProduct` in hand is one whose
+//! identifiers parse, whose dependencies resolve and whose data contracts make sense. Fields of the standard
+//! that Landfall does not use are not kept.
+
+use serde_json::{Map, Value};
+
+use super::{DataType, Identifier};
+
+/// A JSON or YAML mapping, in the order it was written.
+pub type Object = Map<String, Value>;
+
+/// A data product ("system") and all its components.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataProduct {
+    /// `urn:dmb:dp:finance:cashflow:0`.
+    pub id: Identifier,
+    /// Human name.
+    pub name: String,
+    /// Free text, empty when absent.
+    pub description: String,
+    /// `0.1.0`; its major equals the id's. Absent only in the short forms that updateacl receives.
+    pub version: Option<String>,
+    /// Witboost environment name, as written. Absent only in short forms.
+    pub environment: Option<String>,
+    /// Domain name, as written.
+    pub domain: Option<String>,
+    /// `dataProductOwner` (or `projectOwner`): a ref such as `user:john.smith_example.com`.
+    pub owner: Option<String>,
+    /// `devGroup` (or `ownerGroup`): a ref, possibly bare.
+    pub dev_group: Option<String>,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// The template's own part.
+    pub specific: Object,
+    /// Top-level components in the order written; they may nest.
+    pub components: Vec<Component>,
+}
+
+/// The kinds of component of the standard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ComponentKind {
+    /// `storage`
+    Storage,
+    /// `outputport`
+    OutputPort,
+    /// `workload`
+    Workload,
+    /// `observability`
+    Observability,
+}
+
+/// One component of a data product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
+    pub id: Identifier,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// Human name.
+    pub name: String,
+    /// Free text, empty when absent.
+    pub description: String,
+    /// `0.0.0`; absent only in short forms.
+    pub version: Option<String>,
+    /// `urn:dmb:itm:output-port-provisioner:1`; decides, in Witboost, which adapter is called.
+    pub infrastructure_template_id: Option<String>,
+    /// `urn:dmb:utm:output-port-template:1.0.0`.
+    pub use_case_template_id: Option<String>,
+    /// `AWS`.
+    pub platform: Option<String>,
+    /// `S3`.
+    pub technology: Option<String>,
+    /// Ids of components of the same data product that must exist first; other products' ids are not kept here.
+    pub depends_on: Vec<Identifier>,
+    /// The columns and promises of an output port.
+    pub data_contract: Option<DataContract>,
+    /// Example rows.
+    pub sample_data: Option<SampleData>,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// The template's own part: what a technology reads.
+    pub specific: Object,
+    /// Nested components.
+    pub components: Vec<Component>,
+    /// Provisioning `info` of an earlier operation, when the control plane sent it.
+    pub info: Option<Value>,
+    /// Dot path of this component in its document, prefix of every problem found in it.
+    pub path: String,
+}
+
+/// The data contract of an output port.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DataContract {
+    /// Columns in order.
+    pub schema: Vec<Column>,
+    /// Free text.
+    pub terms_and_conditions: Option<String>,
+    /// Address promised to consumers.
+    pub endpoint: Option<String>,
+    /// `SLA` entries as written (`intervalOfChange`, `timeliness`, `upTime`, ...).
+    pub sla: Object,
+    /// `dataSharingAgreement`, found inside or beside the data contract.
+    pub data_sharing_agreement: Object,
+}
+
+/// One column, in OpenMetadata's vocabulary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// Name as written.
+    pub name: String,
+    /// Type.
+    pub data_type: DataType,
+    /// For CHAR, VARCHAR, BINARY, VARBINARY.
+    pub data_length: Option<u32>,
+    /// Total digits of a DECIMAL, NUMERIC or NUMBER.
+    pub precision: Option<u32>,
+    /// Digits after the point.
+    pub scale: Option<u32>,
+    /// Element type of an ARRAY.
+    pub array_data_type: Option<DataType>,
+    /// Fields of a STRUCT, UNION, key and value of a MAP, or of the STRUCT elements of an ARRAY.
+    pub children: Vec<Column>,
+    /// `description`, empty when absent.
+    pub description: String,
+    /// PRIMARY_KEY, UNIQUE, NOT_NULL or NULL.
+    pub constraint: Option<Constraint>,
+    /// Labels.
+    pub tags: Vec<Tag>,
+    /// Dot path of this column in its document.
+    pub path: String,
+}
+
+/// `constraint` of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constraint {
+    /// `NULL`
+    Null,
+    /// `NOT_NULL`
+    NotNull,
+    /// `UNIQUE`
+    Unique,
+    /// `PRIMARY_KEY`
+    PrimaryKey,
+}
+
+/// A label: `tagFQN`, `source`, `labelType`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// `PII.Sensitive`.
+    pub fqn: String,
+    /// `Tag`, `Classification`, `Glossary`, or empty.
+    pub source: String,
+    /// `Manual`, `Derived`, ... or empty.
+    pub label_type: String,
+}
+
+/// Example rows of an output port.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SampleData {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Cells in the order of `columns`.
+    pub rows: Vec<Vec<Value>>,
+}

@@ -1,0 +1,71 @@
+//! What is wrong with a descriptor, in terms its author can act on.
+
+use std::fmt;
+
+/// One thing wrong with what was sent, where it is, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Problem {
+    /// Dot path from the root of the document: `dataProduct.components[0].dataContract.schema[2].dataType`.
+    pub path: String,
+    /// Line in the document, from 1, where known.
+    pub line: Option<u32>,
+    /// Column in the document, from 1, where known.
+    pub column: Option<u32>,
+    /// The offending value as written, shortened; never more than a line.
+    pub value: Option<String>,
+    /// What is wrong, as a sentence without its full stop.
+    pub message: String,
+    /// What to do about it ("use one of ...", "did you mean `bucket`?").
+    pub remedy: Option<String>,
+}
+
+impl Problem {
+    /// A problem at `path`, which is relative to whatever the caller prefixes later.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into(), ..Self::default() }
+    }
+
+    /// The offending value, shortened to one line of at most 80 characters.
+    #[must_use]
+    pub fn value(mut self, value: impl fmt::Display) -> Self {
+        let text: String = value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.value = Some(match text.char_indices().nth(80) {
+            Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+            None => text,
+        });
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same problem seen from further up: `specific.bucket` under `components[0]`.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        if !prefix.is_empty() {
+            let separator = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+            self.path = format!("{prefix}{separator}{}", self.path);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(value) = &self.value {
+            write!(f, ": `{value}`")?;
+        }
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, " (line {line}, column {column})")?;
+        }
+        Ok(())
+    }
+}
