@@ -1,1 +1,5 @@
 //! Landfall.
+
+#[rustfmt::skip]
+#[path = "../generated/mod.rs"]
+pub mod generated;
