@@ -1,1 +1,37 @@
-fn main() {}
+//! Brings generated/ up to date with spec/. Commit what changes there.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The contracts: document, module.
+const CONTRACTS: [(&str, &str); 2] =
+    [("spec/tech-adapter-2.6.3.yaml", "tech_adapter"), ("spec/landfall-operator-1.0.0.yaml", "operator")];
+
+fn main() -> ExitCode {
+    // generated/ too: an edit by hand is undone by the next build.
+    println!("cargo::rerun-if-changed=spec");
+    println!("cargo::rerun-if-changed=generated");
+    match generate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), Box<dyn std::error::Error>> {
+    let mut files = landfall_codegen::common(&CONTRACTS.map(|(_, module)| module));
+    for (document, module) in CONTRACTS {
+        let text = std::fs::read_to_string(document).map_err(|error| format!("`{document}`: {error}"))?;
+        files.extend(landfall_codegen::generate(&text, document, module)?);
+    }
+    let changes = landfall_codegen::write_if_changed(Path::new("generated"), &files)?;
+    for path in changes.written {
+        println!("cargo::warning=generated/{} was out of date and is rewritten, commit it", path.display());
+    }
+    for path in changes.removed {
+        println!("cargo::warning=generated/{} is generated no more and is removed, commit that", path.display());
+    }
+    Ok(())
+}

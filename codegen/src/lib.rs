@@ -1,1 +1,128 @@
-//! Codegen.
+//! OpenAPI 3.0.3 to Rust, at build time: the one place of the project that knows OpenAPI.
+//!
+//! For each contract the generator writes one module of four files:
+//!
+//! - `types`: the schemas, made by progenitor (typify);
+//! - `responses`: one enum an operation, a variant a declared status, so that an undeclared status or a wrong body
+//!   does not compile. `decode` reads an answer the other way round, the status picks the schema;
+//! - `server`: one trait with a method an operationId, and `configure`, which mounts an implementor. Hand-written code
+//!   never sees a path: a contract that moves a path changes generated code only;
+//! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).
+//!
+//! It guarantees that the same document gives the same bytes, and that whatever it does not support is an
+//! [`Error`] that names the operation or the schema; nothing is skipped in silence. It is no general OpenAPI
+//! implementation: it supports what the contracts of this repository use.
+
+mod client;
+mod server;
+mod spec;
+mod view;
+mod write;
+
+use std::path::PathBuf;
+
+pub use write::{Changes, WriteError, write_if_changed};
+
+/// One generated file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Where it belongs, relative to the folder of all generated code.
+    pub path: PathBuf,
+    /// The whole content.
+    pub content: String,
+}
+
+/// Why a document gives no code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not YAML, or not the shape of an OpenAPI document.
+    #[error("{source_name} is not an OpenAPI document: {message}")]
+    Syntax {
+        /// The document.
+        source_name: String,
+        /// What the parser said.
+        message: String,
+    },
+    /// Valid, perhaps, but more than this generator can do.
+    #[error("{source_name}: {place}: {what}")]
+    Unsupported {
+        /// The document.
+        source_name: String,
+        /// The operation or schema, e.g. "operation `provision`".
+        place: String,
+        /// What of it is not supported, and what to do.
+        what: String,
+    },
+    /// Code came out that does not parse: a mistake in the generator.
+    #[error("{source_name}: the generated {file} does not parse: {message}")]
+    Internal {
+        /// The document.
+        source_name: String,
+        /// The generated file.
+        file: String,
+        /// What the parser said.
+        message: String,
+    },
+}
+
+/// Generate the module `module` (snake case; the server trait gets the same name in Pascal case) for one document.
+///
+/// `source_name` is the path of the document as it shall appear in headers and errors.
+pub fn generate(spec_text: &str, source_name: &str, module: &str) -> Result<Vec<File>, Error> {
+    let document = spec::read(spec_text).map_err(|problem| problem.of(source_name))?;
+    let contract = spec::Contract::new(&document, module).map_err(|problem| problem.of(source_name))?;
+    let view = view::client_view(&document, &contract).map_err(|problem| problem.of(source_name))?;
+    let parts = client::generate(&view).map_err(|problem| problem.of(source_name))?;
+
+    let place = |file: &str| PathBuf::from(module).join(file);
+    let print = |file: &str, tokens: proc_macro2::TokenStream| {
+        let syntax = syn::parse2(tokens).map_err(|error| Error::Internal {
+            source_name: source_name.to_owned(),
+            file: format!("{module}/{file}"),
+            message: error.to_string(),
+        })?;
+        let content = format!("{}\n{}", header(source_name), prettyplease::unparse(&syntax));
+        Ok(File { path: place(file), content })
+    };
+    Ok(vec![
+        print("mod.rs", server::module(&contract, source_name))?,
+        print("types.rs", parts.types)?,
+        print("responses.rs", server::responses(&contract))?,
+        print("server.rs", server::server(&contract))?,
+        print("client.rs", parts.client)?,
+    ])
+}
+
+/// The files that all generated modules share: `mod.rs`, which names them, and the hand-written support code.
+pub fn common(modules: &[&str]) -> Vec<File> {
+    let names = modules.iter().map(|name| format!("pub mod {name};\n")).collect::<String>();
+    let root = format!(
+        "{}\n\
+         //! Generated code, one module per contract. Change the document in spec/ or the generator in codegen/, not this.\n\
+         \n\
+         // Lints are for code that people write; what matters here is what compiles and what the tests prove.\n\
+         #![allow(clippy::all, clippy::allow_attributes, clippy::unwrap_used, clippy::expect_used, clippy::panic)]\n\
+         #![allow(clippy::indexing_slicing, missing_docs, unreachable_pub, dead_code, unused_imports)]\n\
+         \n\
+         pub mod runtime;\n\
+         pub mod transport;\n\
+         {names}",
+        header("spec/")
+    );
+    let support = |path: &str, text: &str| File {
+        path: path.into(),
+        content: format!("{}\n{text}", header(&format!("codegen/support/{path}"))),
+    };
+    vec![
+        File { path: "mod.rs".into(), content: root },
+        support("runtime.rs", include_str!("../support/runtime.rs")),
+        support("transport.rs", include_str!("../support/transport.rs")),
+    ]
+}
+
+/// How every generated file begins; [`write_if_changed`] recognises its own files by the start of it.
+fn header(source_name: &str) -> String {
+    format!("{HEADER} {source_name}, do not edit: the next build undoes it.\n")
+}
+
+const HEADER: &str = "// @generated by codegen from";

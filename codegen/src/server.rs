@@ -1,0 +1,449 @@
+//! The server side of a contract: response enums, the trait, the routes.
+
+use std::collections::BTreeMap;
+
+use heck::{ToShoutySnakeCase, ToSnakeCase};
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+
+use crate::spec::{Answer, Content, Contract, Operation};
+
+/// `mod.rs` of the contract's module.
+pub(crate) fn module(contract: &Contract, source_name: &str) -> TokenStream {
+    let intro = doc(&format!("{} {}, generated from `{source_name}`.", contract.title, contract.version));
+    let description = doc(&contract.description);
+    quote! {
+        #![doc = #intro]
+        #![doc = ""]
+        #![doc = #description]
+
+        pub mod client;
+        pub mod responses;
+        pub mod server;
+        pub mod types;
+    }
+}
+
+/// `responses.rs`.
+pub(crate) fn responses(contract: &Contract) -> TokenStream {
+    let responses = contract.operations.iter().map(response);
+    quote! {
+        //! The answers of each operation: a variant a declared status.
+        use super::super::runtime::{self, Answer, DecodeError, DecodeProblem, TextOrJson};
+        use super::types;
+
+        #(#responses)*
+    }
+}
+
+fn response(operation: &Operation) -> TokenStream {
+    let name = response_name(operation);
+    let operation_id = &operation.id;
+    let intro = doc(&format!("Answers of `{operation_id}`. {}", operation.summary));
+    let parts = operation.answers.iter().map(|(status, answer)| variant(operation, *status, answer)).collect::<Vec<_>>();
+    let variants = parts.iter().map(|part| &part.declaration);
+    let statuses = parts.iter().map(|part| &part.status);
+    let decoders = parts.iter().map(|part| &part.decode);
+    let responders = parts.iter().map(|part| &part.respond);
+    let answers = parts.iter().map(|part| &part.answer);
+    quote! {
+        #[doc = #intro]
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum #name {
+            #(#variants)*
+        }
+
+        impl #name {
+            /// The operation in the contract.
+            pub const OPERATION_ID: &'static str = #operation_id;
+
+            /// The HTTP status.
+            pub fn status(&self) -> u16 {
+                match self {
+                    #(#statuses)*
+                }
+            }
+
+            /// Read an answer of this operation: the status picks the schema.
+            pub fn decode(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Self, DecodeError> {
+                let decoded = match status {
+                    #(#decoders)*
+                    _ => Err(DecodeProblem::Status),
+                };
+                decoded.map_err(|problem| DecodeError { operation_id: Self::OPERATION_ID, status, problem })
+            }
+        }
+
+        impl actix_web::Responder for #name {
+            type Body = actix_web::body::BoxBody;
+
+            fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+                match self {
+                    #(#responders)*
+                }
+            }
+        }
+
+        #(#answers)*
+    }
+}
+
+/// One variant of a response enum, as it appears at each place.
+struct Variant {
+    declaration: TokenStream,
+    status: TokenStream,
+    decode: TokenStream,
+    respond: TokenStream,
+    answer: TokenStream,
+}
+
+fn variant(operation: &Operation, status: u16, answer: &Answer) -> Variant {
+    let response = response_name(operation);
+    let name = format_ident!("{}", answer.variant);
+    let intro = doc(&format!("{status}: {}", answer.description));
+    let implement = |body: TokenStream, pattern: TokenStream, value: TokenStream| {
+        quote! {
+            impl Answer<#status, #body> for #response {
+                fn answer(#pattern: #body) -> Self {
+                    #value
+                }
+            }
+        }
+    };
+    match &answer.content {
+        Content::Empty => Variant {
+            declaration: quote! { #[doc = #intro] #name, },
+            status: quote! { Self::#name => #status, },
+            decode: quote! { #status => runtime::decode_empty(body).map(|()| Self::#name), },
+            respond: quote! { Self::#name => runtime::empty_response(#status), },
+            answer: implement(quote! { () }, quote! { _ }, quote! { Self::#name }),
+        },
+        Content::Json(schema) | Content::Text(schema) => {
+            let schema = format_ident!("{schema}");
+            let is_text = matches!(answer.content, Content::Text(_));
+            let (decode, respond) = if is_text {
+                (quote! { decode_text }, quote! { text_response })
+            } else {
+                (quote! { decode_json }, quote! { json_response })
+            };
+            Variant {
+                declaration: quote! { #[doc = #intro] #name(types::#schema), },
+                status: quote! { Self::#name(_) => #status, },
+                decode: quote! { #status => runtime::#decode(content_type, body).map(Self::#name), },
+                respond: quote! { Self::#name(body) => runtime::#respond(#status, &body), },
+                answer: implement(quote! { types::#schema }, quote! { body }, quote! { Self::#name(body) }),
+            }
+        }
+        Content::TextOrJson(schema) => {
+            let schema = format_ident!("{schema}");
+            Variant {
+                declaration: quote! { #[doc = #intro] #name(types::#schema, TextOrJson), },
+                status: quote! { Self::#name(..) => #status, },
+                decode: quote! {
+                    #status => runtime::decode_text_or_json(content_type, body)
+                        .map(|(body, form)| Self::#name(body, form)),
+                },
+                respond: quote! {
+                    Self::#name(body, TextOrJson::Text) => runtime::text_response(#status, &body),
+                    Self::#name(body, TextOrJson::Json) => runtime::json_response(#status, &body),
+                },
+                answer: implement(
+                    quote! { (types::#schema, TextOrJson) },
+                    quote! { (body, form) },
+                    quote! { Self::#name(body, form) },
+                ),
+            }
+        }
+    }
+}
+
+/// `server.rs`.
+pub(crate) fn server(contract: &Contract) -> TokenStream {
+    let trait_name = format_ident!("{}", contract.trait_name);
+    let intro = doc(&format!("{} {}, as its implementor sees it: a method an operation.", contract.title, contract.version));
+    let constants = contract.operations.iter().map(operation_constant);
+    let names = contract.operations.iter().map(constant_name);
+    let refusals = refusals(contract);
+    let failures = failures(contract);
+    let methods = contract.operations.iter().map(method);
+    let handlers = contract.operations.iter().map(|operation| handler(&trait_name, operation));
+    let resources = resources(contract);
+    quote! {
+        //! The trait that serves the contract, and its routes.
+        use std::future::Future;
+
+        use actix_web::{HttpRequest, web};
+
+        use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+        use super::{responses::*, types};
+
+        #(#constants)*
+
+        /// All operations of the contract.
+        pub const OPERATIONS: &[Operation] = &[#(#names),*];
+
+        #[doc = #intro]
+        ///
+        /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
+        /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+        pub trait #trait_name: Send + Sync + 'static {
+            /// How much of a request body is read.
+            fn limits(&self) -> Limits {
+                Limits::default()
+            }
+
+            #(#refusals)*
+            #(#failures)*
+            #(#methods)*
+        }
+
+        /// Mount an implementor under a prefix; `/` is none.
+        ///
+        /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
+        pub fn configure<T: #trait_name>(
+            config: &mut web::ServiceConfig,
+            prefix: &str,
+            implementor: &web::Data<T>,
+        ) {
+            #resources
+        }
+
+        #(#handlers)*
+    }
+}
+
+fn operation_constant(operation: &Operation) -> TokenStream {
+    let name = constant_name(operation);
+    let Operation { id, method, path, .. } = operation;
+    let statuses = operation.answers.keys();
+    let intro = doc(&format!("`{method} {path}`: {}", operation.summary));
+    quote! {
+        #[doc = #intro]
+        pub const #name: Operation = Operation {
+            operation_id: #id,
+            method: #method,
+            path: #path,
+            statuses: &[#(#statuses),*],
+        };
+    }
+}
+
+fn constant_name(operation: &Operation) -> syn::Ident {
+    format_ident!("{}", operation.id.to_shouty_snake_case())
+}
+
+fn response_name(operation: &Operation) -> syn::Ident {
+    format_ident!("{}Response", operation.pascal)
+}
+
+/// How a request that does not fit is answered.
+enum Refusal<'c> {
+    /// It cannot happen: nothing of the request is read.
+    Never,
+    /// 400 without a body.
+    Empty,
+    /// 400 with this schema, which the implementor fills.
+    Schema(&'c str),
+    /// The contract has no 400: the implementor makes the whole response.
+    Response,
+}
+
+fn refusal(operation: &Operation) -> Refusal<'_> {
+    if operation.body.is_none() && operation.parameters.is_empty() {
+        return Refusal::Never;
+    }
+    match operation.answers.get(&400).map(|answer| &answer.content) {
+        None => Refusal::Response,
+        Some(content) => content.schema().map_or(Refusal::Empty, Refusal::Schema),
+    }
+}
+
+/// The required trait methods that refuse: one a schema, and one an operation that has no 400.
+fn refusals(contract: &Contract) -> Vec<TokenStream> {
+    let mut methods = BTreeMap::new();
+    for operation in &contract.operations {
+        match refusal(operation) {
+            Refusal::Never | Refusal::Empty => {}
+            Refusal::Schema(schema) => {
+                let name = format_ident!("reject_with_{}", schema.to_snake_case());
+                let schema = format_ident!("{schema}");
+                let method = quote! {
+                    /// The body of 400, for a request that does not fit its schema.
+                    fn #name(&self, context: &RequestContext, rejection: Rejection) -> types::#schema;
+                };
+                methods.insert(name.to_string(), method);
+            }
+            Refusal::Response => {
+                let name = format_ident!("reject_{}", operation.name);
+                let response = response_name(operation);
+                let intro = doc(&format!(
+                    "The answer to a request of `{}` that does not fit its schema; the contract declares no 400.",
+                    operation.id
+                ));
+                let method = quote! {
+                    #[doc = #intro]
+                    fn #name(&self, context: &RequestContext, rejection: Rejection) -> #response;
+                };
+                methods.insert(name.to_string(), method);
+            }
+        }
+    }
+    methods.into_values().collect()
+}
+
+/// The answer of an operation that the implementor leaves out: its variant, and its schema if it has a body.
+fn failure(operation: &Operation) -> Option<(&'static str, Option<&str>)> {
+    let answer = operation.answers.get(&501).or_else(|| operation.answers.get(&500))?;
+    Some((answer.variant, answer.content.schema()))
+}
+
+/// The required trait methods that report a failure, one a schema.
+fn failures(contract: &Contract) -> Vec<TokenStream> {
+    let schemas = contract.operations.iter().filter_map(|operation| failure(operation)?.1.map(|schema| (schema, ())));
+    let schemas = schemas.collect::<BTreeMap<_, _>>();
+    let method = |schema: &str| {
+        let name = format_ident!("fail_with_{}", schema.to_snake_case());
+        let schema = format_ident!("{schema}");
+        quote! {
+            /// The body of 501 or 500, for an operation that is left out.
+            fn #name(&self, context: &RequestContext, failure: Failure) -> types::#schema;
+        }
+    };
+    schemas.into_keys().map(method).collect()
+}
+
+fn method(operation: &Operation) -> TokenStream {
+    let name = format_ident!("{}", operation.name);
+    let response = response_name(operation);
+    let mut docs = vec![doc(&operation.summary)];
+    if !operation.description.is_empty() && operation.description != operation.summary {
+        docs.extend([String::new(), doc(&operation.description)]);
+    }
+    let parameters = operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
+    let body = operation.body.as_ref().map(|schema| {
+        let schema = format_ident!("{schema}");
+        quote! { , body: types::#schema }
+    });
+    let signature = quote! {
+        fn #name(&self, context: &RequestContext #(, #parameters: String)* #body) -> impl Future<Output = #response>
+    };
+    let used = parameters.iter().cloned().chain(operation.body.as_ref().map(|_| format_ident!("body")));
+    let default = failure(operation).map(|(variant, schema)| {
+        let variant = format_ident!("{variant}");
+        let answer = match schema {
+            None => quote! { #response::#variant },
+            Some(schema) => {
+                let fail = format_ident!("fail_with_{}", schema.to_snake_case());
+                quote! { #response::#variant(self.#fail(context, Failure::NotImplemented)) }
+            }
+        };
+        quote! {
+            {
+                #(drop(#used);)*
+                async move { #answer }
+            }
+        }
+    });
+    // Without 500 or 501 there is no honest answer, so the method is required.
+    let tail = default.unwrap_or_else(|| quote! { ; });
+    quote! {
+        #(#[doc = #docs])*
+        #signature #tail
+    }
+}
+
+fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
+    let name = handler_name(operation);
+    let method = format_ident!("{}", operation.name);
+    let constant = constant_name(operation);
+    let response = response_name(operation);
+    let refuse = match refusal(operation) {
+        Refusal::Never => quote! {},
+        Refusal::Empty => quote! { #response::BadRequest },
+        Refusal::Schema(schema) => {
+            let reject = format_ident!("reject_with_{}", schema.to_snake_case());
+            quote! { #response::BadRequest(implementor.#reject(&context, rejection)) }
+        }
+        Refusal::Response => {
+            let reject = format_ident!("reject_{}", operation.name);
+            quote! { implementor.#reject(&context, rejection) }
+        }
+    };
+    let names = operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
+    let wire_names = operation.parameters.iter().map(|parameter| &parameter.wire_name);
+    let (read_body, pass_body) = match &operation.body {
+        None => (quote! { drop(payload); }, quote! {}),
+        Some(schema) => {
+            let schema = format_ident!("{schema}");
+            let read = quote! {
+                let read = runtime::read_json::<types::#schema>(&request, payload, &implementor.limits()).await;
+                let body = match read {
+                    Ok(body) => body,
+                    Err(rejection) => return #refuse,
+                };
+            };
+            (read, quote! { , body })
+        }
+    };
+    quote! {
+        async fn #name<T: #trait_name>(
+            implementor: web::Data<T>,
+            request: HttpRequest,
+            payload: web::Payload,
+        ) -> #response {
+            let context = RequestContext::new(#constant, request.clone());
+            #(
+                let #names = match runtime::path_parameter(&request, #wire_names) {
+                    Ok(value) => value,
+                    Err(rejection) => return #refuse,
+                };
+            )*
+            #read_body
+            implementor.#method(&context #(, #names)* #pass_body).await
+        }
+    }
+}
+
+fn handler_name(operation: &Operation) -> syn::Ident {
+    format_ident!("serve_{}", operation.name)
+}
+
+/// One resource a path. Literal segments go before parameters, since actix takes the first that matches.
+fn resources(contract: &Contract) -> TokenStream {
+    let mut paths: Vec<(&str, Vec<&Operation>)> = Vec::new();
+    for operation in &contract.operations {
+        match paths.iter_mut().find(|(path, _)| *path == operation.path) {
+            Some((_, operations)) => operations.push(operation),
+            None => paths.push((&operation.path, vec![operation])),
+        }
+    }
+    paths.sort_by_key(|(path, _)| path.split('/').map(|segment| segment.starts_with('{')).collect::<Vec<_>>());
+    let resources = paths.iter().map(|(path, operations)| {
+        let allow = operations.iter().map(|operation| operation.method.as_str()).collect::<Vec<_>>().join(", ");
+        let routes = operations.iter().map(|operation| {
+            let route = format_ident!("{}", operation.method.to_lowercase());
+            let handler = handler_name(operation);
+            quote! {
+                .route({
+                    let implementor = implementor.clone();
+                    web::#route().to(move |request: HttpRequest, payload: web::Payload| {
+                        #handler(implementor.clone(), request, payload)
+                    })
+                })
+            }
+        });
+        quote! {
+            config.service(
+                web::resource(runtime::mount(prefix, #path))
+                    #(#routes)*
+                    .default_service(web::to(|| async { runtime::method_not_allowed(#allow) })),
+            );
+        }
+    });
+    quote! { #(#resources)* }
+}
+
+/// A text as a doc comment: a blank in front of each line.
+fn doc(text: &str) -> String {
+    text.trim().lines().map(|line| format!(" {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}

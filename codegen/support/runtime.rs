@@ -1,0 +1,496 @@
+//! What generated servers and decoders share: reading a request, refusing it, writing and reading an answer.
+//!
+//! Written by hand in codegen/support and copied beside the generated code, which so stands alone. It knows HTTP and
+//! JSON and nothing of any contract: whatever is wrong with a request becomes a [`Rejection`], and the implementor of
+//! the contract's trait turns that into the contract's own shape. The framework's error bodies never go out.
+
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::{self, Bytes};
+use actix_web::{HttpRequest, HttpResponse};
+use futures::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+// ---- operations and contexts --------------------------------------------------------------------------------------
+
+/// An operation of a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Its name in the contract.
+    pub operation_id: &'static str,
+    /// Upper case.
+    pub method: &'static str,
+    /// Path template, e.g. `/v1/provision/{token}/status`.
+    pub path: &'static str,
+    /// The statuses that the contract declares, ascending.
+    pub statuses: &'static [u16],
+}
+
+/// What a handler may know of the request beside its parameters and body.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    operation: Operation,
+    request: HttpRequest,
+}
+
+impl RequestContext {
+    /// The context of one request. Generated code makes it, and tests of handlers.
+    pub fn new(operation: Operation, request: HttpRequest) -> Self {
+        Self { operation, request }
+    }
+
+    /// The operation that was asked for.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// The request itself, e.g. for what a middleware left in its extensions.
+    pub fn request(&self) -> &HttpRequest {
+        &self.request
+    }
+
+    /// Whether the Accept header names this media type itself (`*/*` and `text/*` name none) and does not refuse it.
+    pub fn accept_names(&self, media_type: &str) -> bool {
+        self.accept_ranges().any(|(range, quality)| range.eq_ignore_ascii_case(media_type) && quality > 0.0)
+    }
+
+    /// How welcome a media type is, 0 to 1, wildcards included; 1 where there is no Accept header.
+    pub fn accept_quality(&self, media_type: &str) -> f32 {
+        if !self.headers().contains_key(header::ACCEPT) {
+            return 1.0;
+        }
+        let family = media_type.split('/').next().unwrap_or_default();
+        let mut best = (0, 0.0);
+        for (range, quality) in self.accept_ranges() {
+            let precision = if range.eq_ignore_ascii_case(media_type) {
+                3
+            } else if range.strip_suffix("/*").is_some_and(|it| it.eq_ignore_ascii_case(family)) {
+                2
+            } else if range == "*/*" {
+                1
+            } else {
+                continue;
+            };
+            if precision > best.0 {
+                best = (precision, quality);
+            }
+        }
+        best.1
+    }
+
+    /// The media ranges of the Accept headers with their qualities.
+    fn accept_ranges(&self) -> impl Iterator<Item = (&str, f32)> {
+        let headers = self.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+        headers.flat_map(|value| value.split(',')).filter_map(|part| {
+            let mut pieces = part.split(';').map(str::trim);
+            let range = pieces.next().filter(|range| !range.is_empty())?;
+            let quality = pieces.find_map(|piece| piece.strip_prefix("q=")?.parse().ok());
+            Some((range, quality.unwrap_or(1.0)))
+        })
+    }
+}
+
+/// How much of a request body is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A body of more bytes is refused.
+    pub body_bytes: usize,
+    /// So many bytes of a refused body are read and thrown away, so that the client gets to read the answer instead
+    /// of a reset connection.
+    pub drain_bytes: usize,
+    /// A whole body must have arrived within this time.
+    pub read_timeout: Duration,
+    /// A body of more bytes is parsed on the blocking pool, not on the server's own thread.
+    pub parse_inline_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16 * 1024 * 1024,
+            drain_bytes: 64 * 1024 * 1024,
+            read_timeout: Duration::from_secs(30),
+            parse_inline_bytes: 64 * 1024,
+        }
+    }
+}
+
+// ---- refusals -----------------------------------------------------------------------------------------------------
+
+/// Why a request does not reach its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionKind {
+    /// The body is larger than [`Limits::body_bytes`].
+    TooLarge,
+    /// The body took longer than [`Limits::read_timeout`].
+    TooSlow,
+    /// The connection broke, or the server is going down.
+    Interrupted,
+    /// The body is declared as something else than JSON.
+    ContentType,
+    /// The body is no JSON.
+    Syntax,
+    /// The body is JSON, but not of the operation's schema.
+    Schema,
+    /// A path parameter is no text.
+    Parameter,
+}
+
+/// A request that does not fit the contract. The message is fit for the caller; it may quote a value of the request,
+/// shortened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// What is wrong, by kind.
+    pub kind: RejectionKind,
+    /// Where, in dot format (`refs[1]`, `provisionInfo.request`); for a path parameter its name.
+    pub field: Option<String>,
+    /// What is wrong, in words.
+    pub message: String,
+}
+
+impl Rejection {
+    fn new(kind: RejectionKind, message: impl Into<String>) -> Self {
+        Self { kind, field: None, message: message.into() }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(formatter, "`{field}`: {}", self.message),
+            None => formatter.write_str(&self.message),
+        }
+    }
+}
+
+/// Why a generated server answers instead of the implementor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The implementor left the operation out.
+    NotImplemented,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotImplemented => formatter.write_str("the operation is not implemented"),
+        }
+    }
+}
+
+// ---- reading requests ---------------------------------------------------------------------------------------------
+
+/// Where a prefix (`/`, `/base`, `/base/`) puts a path of the contract.
+pub fn mount(prefix: &str, path: &str) -> String {
+    let prefix = prefix.trim_matches('/');
+    if prefix.is_empty() { path.to_owned() } else { format!("/{prefix}{path}") }
+}
+
+/// A path parameter, percent-decoded.
+pub fn path_parameter(request: &HttpRequest, name: &str) -> Result<String, Rejection> {
+    // actix has decoded the path already, all but `%`, `/` and `+`: what is left to decode can be decoded once more
+    // without decoding anything twice.
+    let raw = request.match_info().get(name).unwrap_or_default();
+    match percent_decode(raw) {
+        Some(value) if !value.contains(char::REPLACEMENT_CHARACTER) => Ok(value),
+        _ => Err(Rejection {
+            field: Some(name.to_owned()),
+            ..Rejection::new(RejectionKind::Parameter, "is not percent-encoded UTF-8 text")
+        }),
+    }
+}
+
+fn percent_decode(raw: &str) -> Option<String> {
+    let mut bytes = raw.bytes();
+    let mut decoded = Vec::with_capacity(raw.len());
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+            decoded.push(u8::try_from(value).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8(decoded).ok()
+}
+
+/// Read a body and parse it as JSON.
+///
+/// A request without a Content-Type is taken as JSON, since curl and home-made callers leave it out; one that declares
+/// another type, or a compressed body, is refused.
+pub async fn read_json<T>(request: &HttpRequest, payload: web::Payload, limits: &Limits) -> Result<T, Rejection>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let declared = check_headers(request.headers());
+    let body = match actix_web::rt::time::timeout(limits.read_timeout, read(payload, limits, declared)).await {
+        Ok(body) => body?,
+        Err(_) => {
+            let message = format!("the request body did not arrive within {:?}", limits.read_timeout);
+            return Err(Rejection::new(RejectionKind::TooSlow, message));
+        }
+    };
+    if body.len() <= limits.parse_inline_bytes {
+        return parse(&body);
+    }
+    let stopping = |_| Rejection::new(RejectionKind::Interrupted, "the server is going down");
+    web::block(move || parse(&body)).await.map_err(stopping)?
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if let Some(content_type) = text(header::CONTENT_TYPE)
+        && !is_json(&content_type)
+    {
+        let message = format!("the Content-Type is `{}`, send `application/json`", shorten(&content_type));
+        return Err(Rejection::new(RejectionKind::ContentType, message));
+    }
+    if let Some(encoding) = text(header::CONTENT_ENCODING)
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        let message = format!("the Content-Encoding is `{}`, send the body as it is", shorten(&encoding));
+        return Err(Rejection::new(RejectionKind::ContentType, message));
+    }
+    Ok(())
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = essence(content_type);
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// The media type without its parameters, in lower case.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Take in the body. One that is refused, for its size or because `declared` says so, is drained.
+async fn read(
+    mut payload: web::Payload,
+    limits: &Limits,
+    declared: Result<(), Rejection>,
+) -> Result<Vec<u8>, Rejection> {
+    let mut refusal = declared.err();
+    let mut body = Vec::new();
+    let mut seen = 0_usize;
+    while let Some(chunk) = payload.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                let message = format!("the request body broke off: {error}");
+                return Err(refusal.unwrap_or_else(|| Rejection::new(RejectionKind::Interrupted, message)));
+            }
+        };
+        seen = seen.saturating_add(chunk.len());
+        if refusal.is_none() {
+            if seen <= limits.body_bytes {
+                body.extend_from_slice(&chunk);
+                continue;
+            }
+            let message = format!("the request body is larger than {} bytes", limits.body_bytes);
+            refusal = Some(Rejection::new(RejectionKind::TooLarge, message));
+            body = Vec::new();
+        }
+        if seen > limits.drain_bytes.max(limits.body_bytes) {
+            break;
+        }
+    }
+    refusal.map_or(Ok(body), Err)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Rejection::new(RejectionKind::Syntax, "the request has no body"));
+    }
+    from_json(body).map_err(|problem| Rejection {
+        kind: if problem.is_schema { RejectionKind::Schema } else { RejectionKind::Syntax },
+        field: problem.field,
+        message: problem.message,
+    })
+}
+
+/// What is wrong with a JSON text.
+struct JsonProblem {
+    is_schema: bool,
+    field: Option<String>,
+    message: String,
+}
+
+fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        let message = error.to_string();
+        let is_schema = error.is_data();
+        // serde reports a missing field at the object that lacks it; the caller looks for the field.
+        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let field = match (path.as_str(), missing) {
+            (".", missing) => missing.map(str::to_owned),
+            (path, None) => Some(path.to_owned()),
+            (path, Some(missing)) => Some(format!("{path}.{missing}")),
+        };
+        JsonProblem { is_schema, field: field.filter(|_| is_schema), message: shorten(&message) }
+    })?;
+    let syntax = |error: serde_json::Error| JsonProblem { is_schema: false, field: None, message: error.to_string() };
+    deserializer.end().map_err(syntax)?;
+    Ok(value)
+}
+
+/// A message may quote a whole descriptor; what is wrong is told by its two ends.
+fn shorten(message: &str) -> String {
+    const HEAD: usize = 160;
+    const TAIL: usize = 120;
+    let length = message.chars().count();
+    if length <= HEAD + TAIL + 5 {
+        return message.to_owned();
+    }
+    let head = message.chars().take(HEAD).collect::<String>();
+    let tail = message.chars().skip(length - TAIL).collect::<String>();
+    format!("{head} ... {tail}")
+}
+
+// ---- writing answers ----------------------------------------------------------------------------------------------
+
+/// A response that has a variant for `STATUS` with this body.
+///
+/// Every generated response implements it once a declared status, so that code for several operations can be written
+/// once: `fn refuse<R: Answer<400, types::RequestValidationError>>(..) -> R`. An undeclared status does not compile.
+pub trait Answer<const STATUS: u16, Body> {
+    /// The response with that status.
+    fn answer(body: Body) -> Self;
+}
+
+/// The form of a text that a contract declares both as text/plain and as application/json.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextOrJson {
+    /// As it is, text/plain.
+    Text,
+    /// Quoted, application/json.
+    Json,
+}
+
+/// An answer without a body.
+pub fn empty_response(status: u16) -> HttpResponse {
+    // Generated code passes statuses of `spec::variant` only, all of which exist.
+    HttpResponse::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// A JSON answer.
+pub fn json_response<T: Serialize>(status: u16, body: &T) -> HttpResponse {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => with_body(status, "application/json", bytes),
+        // No schema type can fail to serialise: all map keys are strings.
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+/// A text answer, of a schema that is a string.
+pub fn text_response<T: Serialize>(status: u16, body: &T) -> HttpResponse {
+    match serde_json::to_value(body) {
+        Ok(serde_json::Value::String(text)) => with_body(status, "text/plain; charset=utf-8", text.into_bytes()),
+        // The generator refuses text/plain of anything but a string.
+        _ => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+fn with_body(status: u16, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
+    let mut response = empty_response(status).set_body(Bytes::from(body)).map_into_boxed_body();
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// The answer to a method that a path does not have.
+pub fn method_not_allowed(allow: &'static str) -> HttpResponse {
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, allow)).finish()
+}
+
+// ---- reading answers ----------------------------------------------------------------------------------------------
+
+/// An answer that the contract does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer {status} to `{operation_id}` is not of the contract: {problem}")]
+pub struct DecodeError {
+    /// The operation.
+    pub operation_id: &'static str,
+    /// The status of the answer.
+    pub status: u16,
+    /// What is wrong with it.
+    pub problem: DecodeProblem,
+}
+
+/// What is wrong with an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeProblem {
+    /// The contract has no such status for the operation.
+    #[error("the status is not declared")]
+    Status,
+    /// Another content type than declared.
+    #[error("its content type is `{found}`, declared is {declared}")]
+    ContentType {
+        /// What the contract has.
+        declared: &'static str,
+        /// What came, empty if nothing did.
+        found: String,
+    },
+    /// The body does not fit the schema.
+    #[error("its body does not fit: {}{message}", .field.as_ref().map(|it| format!("`{it}`: ")).unwrap_or_default())]
+    Body {
+        /// Where, in dot format.
+        field: Option<String>,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+/// Read an answer that has no body.
+pub fn decode_empty(body: &[u8]) -> Result<(), DecodeProblem> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    Err(DecodeProblem::Body { field: None, message: format!("{} bytes where none are declared", body.len()) })
+}
+
+/// Read a JSON answer.
+pub fn decode_json<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -> Result<T, DecodeProblem> {
+    if !content_type.is_some_and(is_json) {
+        return Err(wrong_content_type("application/json", content_type));
+    }
+    from_json(body).map_err(|problem| DecodeProblem::Body { field: problem.field, message: problem.message })
+}
+
+/// Read a text answer.
+pub fn decode_text<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8]) -> Result<T, DecodeProblem> {
+    if !content_type.is_some_and(|it| essence(it) == "text/plain") {
+        return Err(wrong_content_type("text/plain", content_type));
+    }
+    let wrong = |message: String| DecodeProblem::Body { field: None, message };
+    let text = std::str::from_utf8(body).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| wrong(error.to_string()))
+}
+
+/// Read an answer that may come as either.
+pub fn decode_text_or_json<T: DeserializeOwned>(
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Result<(T, TextOrJson), DecodeProblem> {
+    match content_type {
+        Some(it) if is_json(it) => decode_json(content_type, body).map(|body| (body, TextOrJson::Json)),
+        Some(it) if essence(it) == "text/plain" => decode_text(content_type, body).map(|body| (body, TextOrJson::Text)),
+        other => Err(wrong_content_type("text/plain or application/json", other)),
+    }
+}
+
+fn wrong_content_type(declared: &'static str, found: Option<&str>) -> DecodeProblem {
+    DecodeProblem::ContentType { declared, found: found.unwrap_or_default().to_owned() }
+}
