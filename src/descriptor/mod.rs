@@ -1,21 +1,212 @@
 //! Descriptors: YAML in, a typed data product or every problem out. Pure.
+//!
+//! [`parse`] is the only way in. It guarantees that
+//! - whatever the bytes, it answers: it does not panic, and its cost is bounded by [`Limits`];
+//! - all problems that can be told apart are in one answer, in document order, each with the dot path the author
+//!   knows it by, line and column, the offending value and a remedy;
+//! - a [`Descriptor`] in hand has identifiers that parse, are unique, and belong where they are.
+//!
+//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, `null` means
+//! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated is
+//! anything ambiguous: a key that is there twice, a merge key, a tag, a version that YAML has already turned into a
+//! float. A template's own `specific` is checked by the technology that reads it, with [`SpecificReader`].
+//!
+//! How much is asked depends on what it is for, see [`Strictness`]: what was good enough to provision must never
+//! be too bad to unprovision.
+//!
+//! What this is not: it knows no technology, no target and no environment, and it makes no request.
 
+mod contract;
 mod data_type;
+mod document;
+mod graph;
+mod identifier;
 mod model;
 mod problem;
+mod problems;
+mod read;
+mod rules;
+mod specific;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
 
 pub use data_type::{DataType, UnknownDataType};
+pub use identifier::{Identifier, InvalidIdentifier};
 pub use model::*;
 pub use problem::Problem;
+pub use specific::SpecificReader;
 
-use std::fmt;
+use document::Document;
+use problems::Problems;
 
-/// A URN such as `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identifier(String);
+/// `descriptorKind` of a request: what the document is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DescriptorKind {
+    /// `DATAPRODUCT_DESCRIPTOR`: the data product itself.
+    DataProduct,
+    /// `COMPONENT_DESCRIPTOR`: `dataProduct:` and `componentIdToProvision:`.
+    Component,
+    /// `DATAPRODUCT_DESCRIPTOR_WITH_RESULTS`: in the contract, and not used by the platform.
+    DataProductWithResults,
+}
 
-impl fmt::Display for Identifier {
+/// How much is asked of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strictness {
+    /// To validate and provision: everything has to be there and make sense.
+    Full,
+    /// To update access and unprovision: enough to know which component is meant. Identifiers and kinds have to
+    /// parse; what else is absent or wrong is left out of the model without a word.
+    Short,
+}
+
+/// What a descriptor may cost. The defaults are generous for people and tight for machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Size of the whole text.
+    pub max_bytes: usize,
+    /// Levels of lists and mappings. Reading is recursive: a thread with a stack of 2 MiB is good for 64.
+    pub max_depth: usize,
+    /// Values, lists and mappings together; also how much aliases may expand to.
+    pub max_nodes: usize,
+    /// Uses of anchors.
+    pub max_aliases: usize,
+    /// Text of all values together.
+    pub max_scalar_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 4 << 20,
+            max_depth: 64,
+            max_nodes: 250_000,
+            max_aliases: 1_000,
+            max_scalar_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A descriptor that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Descriptor {
+    /// The data product, with all its components.
+    pub product: DataProduct,
+    /// Which part of it the request is about.
+    pub scope: Scope,
+    document: Document,
+}
+
+/// Which part of a data product a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All components.
+    DataProduct,
+    /// This component, which the data product has.
+    Component(Identifier),
+}
+
+/// Reads a descriptor: all of it, or every problem found (never an empty list, at most a hundred and one).
+///
+/// `text` is YAML or JSON in UTF-8, with or without a byte order mark.
+pub fn parse(
+    kind: DescriptorKind,
+    text: impl AsRef<[u8]>,
+    strictness: Strictness,
+    limits: &Limits,
+) -> Result<Descriptor, Vec<Problem>> {
+    let mut problems = Problems::new(strictness);
+    if kind == DescriptorKind::DataProductWithResults {
+        return Err(vec![
+            Problem::new("", "this kind of descriptor is not in use")
+                .value(kind)
+                .remedy("send a `DATAPRODUCT_DESCRIPTOR` or a `COMPONENT_DESCRIPTOR`"),
+        ]);
+    }
+    let document = Document::read(text.as_ref(), limits, &mut problems).map_err(|problem| vec![problem])?;
+    let read = read::descriptor(kind, &document.root, &mut problems);
+    match read {
+        Some((product, scope)) if problems.is_empty() => Ok(Descriptor { product, scope, document }),
+        _ => Err(problems.into_list()),
+    }
+}
+
+impl Descriptor {
+    /// The components the request is about, in the order in which to provision them.
+    pub fn targets(&self) -> Vec<&Component> {
+        match &self.scope {
+            Scope::DataProduct => self.product.in_dependency_order(),
+            Scope::Component(id) => self.product.component(id).into_iter().collect(),
+        }
+    }
+
+    /// Completes problems that were found in the model, by a technology for instance: line, column and value of
+    /// what their paths name, and document order. Paths are from the root: see [`Component::path`].
+    #[must_use]
+    pub fn locate(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        let mut located: Vec<_> = problems.into_iter().map(|problem| self.document.locate(problem)).collect();
+        located.sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
+        located
+    }
+}
+
+impl DataProduct {
+    /// Every component, nested ones after the one they are in, in the order written.
+    pub fn all_components(&self) -> impl Iterator<Item = &Component> {
+        let mut waiting: VecDeque<&Component> = self.components.iter().collect();
+        std::iter::from_fn(move || {
+            let next = waiting.pop_front()?;
+            for nested in next.components.iter().rev() {
+                waiting.push_front(nested);
+            }
+            Some(next)
+        })
+    }
+
+    /// A component by its identifier, however deeply nested.
+    pub fn component(&self, id: &Identifier) -> Option<&Component> {
+        self.all_components().find(|component| &component.id == id)
+    }
+
+    /// Every component after those it depends on; for the rest in the order written. A nested component follows
+    /// the one it is in, unless that one depends on it. Reversed, this is the order to unprovision in.
+    pub fn in_dependency_order(&self) -> Vec<&Component> {
+        graph::order(self)
+    }
+}
+
+impl DescriptorKind {
+    /// The name in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DataProduct => "DATAPRODUCT_DESCRIPTOR",
+            Self::Component => "COMPONENT_DESCRIPTOR",
+            Self::DataProductWithResults => "DATAPRODUCT_DESCRIPTOR_WITH_RESULTS",
+        }
+    }
+}
+
+impl fmt::Display for DescriptorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DescriptorKind {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        [Self::DataProduct, Self::Component, Self::DataProductWithResults]
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| {
+                Problem::new("descriptorKind", "unknown kind of descriptor")
+                    .value(text)
+                    .remedy("use `DATAPRODUCT_DESCRIPTOR` or `COMPONENT_DESCRIPTOR`")
+            })
     }
 }

@@ -2,29 +2,35 @@
 //!
 //! Only [`super::parse`] makes these values from outside input, so a `DataProduct` in hand is one whose
 //! identifiers parse, whose dependencies resolve and whose data contracts make sense. Fields of the standard
-//! that Landfall does not use are not kept.
+//! that Landfall does not use are not kept. The attributes are the rules for single fields.
 
 use serde_json::{Map, Value};
+use validator::Validate;
 
-use super::{DataType, Identifier};
+use super::{DataType, Identifier, rules};
 
 /// A JSON or YAML mapping, in the order it was written.
 pub type Object = Map<String, Value>;
 
 /// A data product ("system") and all its components.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Validate)]
 pub struct DataProduct {
     /// `urn:dmb:dp:finance:cashflow:0`.
     pub id: Identifier,
     /// Human name.
+    #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub name: String,
     /// Free text, empty when absent.
+    #[validate(length(max = 65_535))]
     pub description: String,
     /// `0.1.0`; its major equals the id's. Absent only in the short forms that updateacl receives.
+    #[validate(custom(function = rules::version))]
     pub version: Option<String>,
     /// Witboost environment name, as written. Absent only in short forms.
+    #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub environment: Option<String>,
     /// Domain name, as written.
+    #[validate(length(max = 255), custom(function = rules::one_line))]
     pub domain: Option<String>,
     /// `dataProductOwner` (or `projectOwner`): a ref such as `user:john.smith_example.com`.
     pub owner: Option<String>,
@@ -52,25 +58,32 @@ pub enum ComponentKind {
 }
 
 /// One component of a data product.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Validate)]
 pub struct Component {
     /// `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
     pub id: Identifier,
     /// What it is.
     pub kind: ComponentKind,
     /// Human name.
+    #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub name: String,
     /// Free text, empty when absent.
+    #[validate(length(max = 65_535))]
     pub description: String,
     /// `0.0.0`; absent only in short forms.
+    #[validate(custom(function = rules::version))]
     pub version: Option<String>,
     /// `urn:dmb:itm:output-port-provisioner:1`; decides, in Witboost, which adapter is called.
+    #[validate(length(max = 255), custom(function = rules::one_line))]
     pub infrastructure_template_id: Option<String>,
     /// `urn:dmb:utm:output-port-template:1.0.0`.
+    #[validate(length(max = 255), custom(function = rules::one_line))]
     pub use_case_template_id: Option<String>,
     /// `AWS`.
+    #[validate(length(max = 255), custom(function = rules::one_line))]
     pub platform: Option<String>,
     /// `S3`.
+    #[validate(length(max = 255), custom(function = rules::one_line))]
     pub technology: Option<String>,
     /// Ids of components of the same data product that must exist first; other products' ids are not kept here.
     pub depends_on: Vec<Identifier>,
@@ -106,23 +119,27 @@ pub struct DataContract {
 }
 
 /// One column, in OpenMetadata's vocabulary.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Validate)]
 pub struct Column {
     /// Name as written.
+    #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub name: String,
     /// Type.
     pub data_type: DataType,
     /// For CHAR, VARCHAR, BINARY, VARBINARY.
     pub data_length: Option<u32>,
     /// Total digits of a DECIMAL, NUMERIC or NUMBER.
+    #[validate(range(min = 1, max = 38))]
     pub precision: Option<u32>,
     /// Digits after the point.
+    #[validate(range(max = 38))]
     pub scale: Option<u32>,
     /// Element type of an ARRAY.
     pub array_data_type: Option<DataType>,
     /// Fields of a STRUCT, UNION, key and value of a MAP, or of the STRUCT elements of an ARRAY.
     pub children: Vec<Column>,
     /// `description`, empty when absent.
+    #[validate(length(max = 65_535))]
     pub description: String,
     /// PRIMARY_KEY, UNIQUE, NOT_NULL or NULL.
     pub constraint: Option<Constraint>,

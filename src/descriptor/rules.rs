@@ -1,0 +1,118 @@
+//! Rules for single fields: they stand on the model, as attributes of `validator`, and are brought home here.
+//!
+//! `validator` reports the names of Rust fields, in no order; a problem needs the name its author wrote and the
+//! place where it stands.
+
+use std::borrow::Cow;
+
+use validator::{Validate, ValidationError};
+
+use super::problems::Problems;
+use super::read::Fields;
+
+/// Checks the rules of one struct against the mapping it was read from.
+pub(super) fn check(model: &impl Validate, fields: &Fields<'_>, problems: &mut Problems) {
+    if !problems.is_strict() {
+        return;
+    }
+    let Err(errors) = model.validate() else { return };
+    let mut broken: Vec<_> = errors
+        .field_errors()
+        .into_iter()
+        .flat_map(|(field, errors)| errors.iter().map(move |error| (yaml_name(&field), error)))
+        .collect();
+    broken.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (name, error) in broken {
+        // A field that is missing is reported by whoever asked for it.
+        let Some(entry) = fields.get(&name) else { continue };
+        problems.add(|| {
+            let (message, remedy) = explain(&name, error);
+            let problem = fields.problem(&name, message).at(entry.node.at).remedy(remedy);
+            match entry.node.source_text() {
+                Some(text) => problem.value(text),
+                None => problem,
+            }
+        });
+    }
+}
+
+/// `data_length` is `dataLength` in YAML.
+fn yaml_name(field: &str) -> String {
+    let mut name = String::with_capacity(field.len());
+    let mut upper = false;
+    for c in field.chars() {
+        if c == '_' {
+            upper = true;
+        } else {
+            name.push(if upper { c.to_ascii_uppercase() } else { c });
+            upper = false;
+        }
+    }
+    name
+}
+
+fn explain(name: &str, error: &ValidationError) -> (String, String) {
+    let limit = |key: &str| error.params.get(key).map(ToString::to_string);
+    let range = match (limit("min"), limit("max")) {
+        (Some(min), Some(max)) => format!("{min} to {max}"),
+        (Some(min), None) => format!("{min} or more"),
+        (None, Some(max)) => format!("at most {max}"),
+        (None, None) => String::new(),
+    };
+    match error.code.as_ref() {
+        "length" if error.params.get("value").and_then(|value| value.as_str()) == Some("") => {
+            (format!("`{name}` is empty"), format!("fill in `{name}`"))
+        }
+        "length" => (format!("`{name}` is too long"), format!("use {range} characters")),
+        "range" => (format!("`{name}` is out of range"), format!("use {range}")),
+        code => (
+            error.message.as_deref().unwrap_or(code).to_owned(),
+            error.params.get("remedy").and_then(|value| value.as_str()).unwrap_or_default().to_owned(),
+        ),
+    }
+}
+
+fn broken(message: &'static str, remedy: &'static str) -> ValidationError {
+    let mut error = ValidationError::new("rule").with_message(Cow::Borrowed(message));
+    error.add_param("remedy".into(), &remedy);
+    error
+}
+
+/// A name that fits on one line and has something visible in it.
+pub(super) fn one_line(name: &str) -> Result<(), ValidationError> {
+    if name.chars().any(char::is_control) {
+        return Err(broken("the name holds a control character", "write it on one line"));
+    }
+    if !name.is_empty() && name.trim().is_empty() {
+        return Err(broken("the name is blank", "use letters"));
+    }
+    Ok(())
+}
+
+/// `MAJOR.MINOR.PATCH`, with what semantic versions may add after it.
+pub(super) fn version(version: &str) -> Result<(), ValidationError> {
+    let (numbers, suffix) = match version.find(['-', '+']) {
+        Some(end) => version.split_at(end),
+        None => (version, ""),
+    };
+    let numbers: Vec<_> = numbers.split('.').collect();
+    let number = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= 9
+            && text.bytes().all(|byte| byte.is_ascii_digit())
+            && (text.len() == 1 || !text.starts_with('0'))
+    };
+    let suffix_fits = suffix.is_empty()
+        || (suffix.len() > 1
+            && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-+.".contains(&byte)));
+    if numbers.len() == 3 && numbers.iter().all(number) && suffix_fits {
+        Ok(())
+    } else {
+        Err(broken("the version is not `MAJOR.MINOR.PATCH`", "write three numbers, such as `0.1.0`"))
+    }
+}
+
+/// The major of a version, where it has one.
+pub(super) fn major(version: &str) -> Option<u64> {
+    version.split(['.', '-', '+']).next()?.parse().ok()
+}
