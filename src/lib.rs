@@ -1,9 +1,31 @@
-//! Landfall, a Witboost Tech Adapter.
+//! Landfall, a Witboost Tech Adapter: a service that a data platform's control plane calls to validate, provision,
+//! unprovision, import and control access to the components of a data product in a real technology.
+//!
+//! Data flows one way, and a module knows only what stands below it:
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`cli`], [`server`] | wiring: arguments, configuration, start and drain |
+//! | `http` | the contracts: converts, calls the service, converts; the only one that knows actix and [`generated`] |
+//! | [`operation`] | durable tasks: what was accepted gets done, once at a time, and its end is kept |
+//! | [`topology`] | where a component lands |
+//! | [`technology`] | what turns a component into something real: check, plan, apply |
+//! | [`access`] | refs, and the difference between who has access and who should |
+//! | [`descriptor`] | YAML in, a typed data product or every problem out |
+//! | [`config`], [`logging`], [`error`] | used everywhere, use nothing |
+//!
+//! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
+
+pub mod config;
 pub mod descriptor;
 pub mod error;
 #[rustfmt::skip]
 #[path = "../generated/mod.rs"]
 pub mod generated;
+
+pub mod logging;
+
 pub mod technology;
+pub mod topology;

@@ -96,3 +96,68 @@ pub struct Reconciliation {
 pub fn reconcile(current: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Reconciliation {
     Reconciliation { revoke: current - wanted, grant: wanted - current }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refs_are_read_as_witboost_writes_them() {
+        for (text, expected, principal) in [
+            ("user:john.smith_example.com", "user:john.smith_example.com", "john.smith@example.com"),
+            ("user:a_b_example.com", "user:a_b_example.com", "a_b@example.com"),
+            ("user:alice", "user:alice", "alice"),
+            ("user:default/alice_x.org", "user:alice_x.org", "alice@x.org"),
+            ("USER:alice", "user:alice", "alice"),
+            ("group:dev", "group:dev", "dev"),
+            ("group:default/dev", "group:dev", "dev"),
+            ("group:developers_mydomain.com", "group:developers_mydomain.com", "developers_mydomain.com"),
+            ("teamalpha", "group:teamalpha", "teamalpha"),
+            (" group:dev\n", "group:dev", "dev"),
+            ("user:_x", "user:_x", "_x"),
+            ("user:x_", "user:x_", "x_"),
+        ] {
+            let reference = Ref::parse(text).unwrap();
+            assert_eq!(reference.to_string(), expected, "{text}");
+            assert_eq!(reference.principal_name(), principal, "{text}");
+            assert_eq!(Ref::parse(expected), Ok(reference), "what is written reads back: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_ref_is_a_problem_and_not_a_guess() {
+        for (text, expected) in [
+            ("role:admin", "the identity has an unknown prefix: `role:admin`"),
+            ("user:", "the identity has no usable name: `user:`"),
+            ("", "the identity has no usable name: ``"),
+            ("group:a b", "the identity has no usable name: `group:a b`"),
+            ("user:other/alice", "the identity has no usable name: `user:other/alice`"),
+            ("user:a:b", "the identity has no usable name: `user:a:b`"),
+        ] {
+            assert_eq!(
+                Ref::parse(text).map_err(|problem| problem.to_string()),
+                Err(expected.to_owned()),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn reconciling_reaches_what_is_wanted_and_a_repeat_changes_nothing() {
+        let set = |names: &str| names.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
+        for (current, wanted, revoke, grant) in [
+            ("", "", "", ""),
+            ("", "alice bob", "", "alice bob"),
+            ("alice", "alice bob", "", "bob"),
+            ("alice bob", "bob", "alice", ""),
+            ("alice bob", "carol", "alice bob", "carol"),
+            ("alice bob", "", "alice bob", ""),
+        ] {
+            let steps = reconcile(&set(current), &set(wanted));
+            assert_eq!((&steps.revoke, &steps.grant), (&set(revoke), &set(grant)), "{current} -> {wanted}");
+            let reached: BTreeSet<_> = &(&set(current) - &steps.revoke) | &steps.grant;
+            assert_eq!(reached, set(wanted));
+            assert_eq!(reconcile(&reached, &set(wanted)), Reconciliation::default());
+        }
+    }
+}

@@ -34,6 +34,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 pub use data_type::{DataType, UnknownDataType};
 pub use identifier::{Identifier, InvalidIdentifier};
 pub use model::*;
@@ -44,7 +46,8 @@ use document::Document;
 use problems::Problems;
 
 /// `descriptorKind` of a request: what the document is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DescriptorKind {
     /// `DATAPRODUCT_DESCRIPTOR`: the data product itself.
     DataProduct,

@@ -57,6 +57,26 @@ pub enum ComponentKind {
     Observability,
 }
 
+impl ComponentKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Storage, Self::OutputPort, Self::Workload, Self::Observability];
+
+    /// As the standard writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::OutputPort => "outputport",
+            Self::Workload => "workload",
+            Self::Observability => "observability",
+        }
+    }
+
+    /// The kind of that name, without regard to case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+}
+
 /// One component of a data product.
 #[derive(Debug, Clone, PartialEq, Validate)]
 pub struct Component {

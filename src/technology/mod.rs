@@ -138,7 +138,7 @@ pub struct Plan {
 }
 
 /// One idempotent step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The verb.
     pub action: Action,
@@ -147,13 +147,11 @@ pub struct Change {
     /// A sentence for logs and dry runs: "add column `amount` decimal(38, 9)".
     pub summary: String,
     /// Private to the technology: what `apply` needs. Never a secret, and never shown.
-    #[serde(skip)]
     pub detail: Value,
 }
 
 /// The verb of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Make what does not exist.
     Create,
@@ -171,6 +169,22 @@ pub enum Action {
     Grant,
     /// Let somebody in no longer.
     Revoke,
+}
+
+impl Action {
+    /// The verb in lower case: `create`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Alter => "alter",
+            Self::Load => "load",
+            Self::Release => "release",
+            Self::Restore => "restore",
+            Self::Drop => "drop",
+            Self::Grant => "grant",
+            Self::Revoke => "revoke",
+        }
+    }
 }
 
 /// `info` of the contract. Nothing private goes in `public`.

@@ -1,0 +1,688 @@
+//! Configuration: defaults, then the file, then the environment, read into one typed value.
+//!
+//! Every key is read by name, so that all mistakes are reported at once, each with its key, its value, where it was
+//! written and what would be right; keys that nothing reads are mistakes too. `defaults.toml` beside this file is
+//! the list of keys. Nothing here is global and nothing is read later than at the start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::{Dict, Value};
+use serde::de::DeserializeOwned;
+
+use crate::descriptor::{ComponentKind, Limits};
+
+const DEFAULTS: &str = include_str!("defaults.toml");
+const EMBEDDED: &str = include_str!("embedded.toml");
+const PREFIX: &str = "LANDFALL__";
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[descriptor]`
+    pub descriptor: Limits,
+    /// `[store]`
+    pub store: Store,
+    /// `[operations]`
+    pub operations: Operations,
+    /// `[log]`
+    pub log: Log,
+    /// `[environments]`: Witboost name to the id that a topology uses.
+    pub environments: BTreeMap<String, i64>,
+    /// `[targets.CODE]` in the order of their codes.
+    pub targets: Vec<Target>,
+    /// `[[routes]]` in order; the first match wins.
+    pub routes: Vec<Route>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// `HOST:PORT`
+    pub listen: String,
+    /// Where the Tech Adapter contract is mounted: `/` and prefixes such as `/datamesh.specificprovisioner`.
+    pub base_paths: Vec<String>,
+    /// How a 202 carries its token.
+    pub token_format: TokenFormat,
+    /// Work that ends within this time answers 200; zero answers 202 at once.
+    pub respond_within: Duration,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// How long running work may go on after SIGTERM.
+    pub drain_grace: Duration,
+    /// HTTP worker threads.
+    pub workers: usize,
+}
+
+/// How a 202 carries its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// `text/plain`, unless the request accepts JSON and not text.
+    Auto,
+    /// Always the bare token.
+    Text,
+    /// Always a JSON string.
+    Json,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// `sqlite://PATH`
+    pub url: StoreUrl,
+}
+
+/// Where operations are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// One file, one process.
+    Sqlite(PathBuf),
+}
+
+/// `[operations]`
+#[derive(Debug, Clone)]
+pub struct Operations {
+    /// Tasks that run at the same time.
+    pub concurrency: usize,
+    /// Asynchronous validations that run at the same time.
+    pub validation_concurrency: usize,
+    /// How long a worker owns a task without a sign of life.
+    pub lease: Duration,
+    /// How often the queue is looked at without a hint.
+    pub poll: Duration,
+    /// Runs of one task, retries and crashes together.
+    pub max_attempts: u32,
+    /// First wait before a retry.
+    pub backoff: Duration,
+    /// Longest wait before a retry.
+    pub backoff_cap: Duration,
+    /// Tasks that may wait.
+    pub max_queued: u64,
+    /// Log lines kept per task.
+    pub max_log_lines: u32,
+    /// Longest single run.
+    pub run_limit: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A level or an `env_logger` filter.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How the administrator's log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[targets.CODE]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The name routes and topologies know it by.
+    pub code: String,
+    /// What routes point at; the driver's name by default.
+    pub group: String,
+    /// Witboost environments it serves; empty: all.
+    pub environments: Vec<String>,
+    /// The technology and its settings.
+    pub driver: Driver,
+}
+
+/// A technology and its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driver {
+    /// Directory buckets and Iceberg tables.
+    Lakehouse {
+        /// Folder of buckets and tables.
+        warehouse: PathBuf,
+        /// SQLite file of the Iceberg catalog.
+        catalog: PathBuf,
+    },
+    /// Turns anything green.
+    Mock {
+        /// Changes that a provisioning pretends to make.
+        steps: u32,
+        /// Time that each takes.
+        step_delay: Duration,
+    },
+}
+
+/// `[[routes]]`: an absent key matches everything; names match without case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// `technology` of the component.
+    pub technology: Option<String>,
+    /// `platform` of the component.
+    pub platform: Option<String>,
+    /// `kind` of the component.
+    pub kind: Option<ComponentKind>,
+    /// `infrastructureTemplateId`, whole or up to its last `:` (all versions).
+    pub infrastructure_template_id: Option<String>,
+    /// `useCaseTemplateId`, whole or up to its last `:` (all versions).
+    pub use_case_template_id: Option<String>,
+    /// Group of targets it leads to.
+    pub group: String,
+}
+
+/// What comes from the command line and stands above the file and the environment.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--data-dir`
+    pub data_dir: Option<String>,
+}
+
+impl Config {
+    /// Reads everything; on failure every mistake, a line each.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<String>> {
+        Self::assemble(
+            file,
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+            overrides,
+        )
+    }
+
+    fn assemble(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        overrides: &Overrides,
+    ) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut own = Figment::new();
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(vec![format!(
+                    "the configuration file `{}` does not exist or is not a file",
+                    path.display()
+                )]);
+            }
+            own = own.merge(Toml::file_exact(path));
+        }
+        if let Err(error) = own.extract::<Dict>() {
+            return Err(error.into_iter().map(|e| e.to_string()).collect());
+        }
+        let variables = environment_layer(&own, environment);
+        own = own.merge(Serialized::defaults(variables));
+
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if own.find_value("targets").is_err() && own.find_value("routes").is_err() {
+            figment = figment.merge(Toml::string(EMBEDDED));
+        }
+        figment = figment.merge(own);
+        if let Some(listen) = &overrides.listen {
+            figment = figment.merge(Serialized::default("server.listen", listen));
+        }
+        if let Some(data_dir) = &overrides.data_dir {
+            figment = figment.merge(Serialized::default("data_dir", data_dir));
+        }
+        let config = Reader::new(&figment, &mut problems).config();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// `LANDFALL__TARGETS__PG_MAIN__URL=x` as `targets.PG_MAIN.url = "x"`: keys in lower case, but for a target's code,
+/// which takes the spelling that the file uses.
+fn environment_layer(file: &Figment, variables: impl Iterator<Item = (String, String)>) -> Dict {
+    let codes: Vec<String> = match file.find_value("targets") {
+        Ok(Value::Dict(_, targets)) => targets.keys().cloned().collect(),
+        _ => Vec::new(),
+    };
+    let mut root = Dict::new();
+    for (name, text) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        let segments: Vec<&str> = rest.split("__").collect();
+        let is_target = segments.first().is_some_and(|s| s.eq_ignore_ascii_case("targets"));
+        let keys: Vec<String> = segments
+            .iter()
+            .enumerate()
+            .map(|(index, segment)| match index {
+                1 if is_target => codes
+                    .iter()
+                    .find(|code| code.eq_ignore_ascii_case(segment))
+                    .cloned()
+                    .unwrap_or_else(|| (*segment).to_owned()),
+                _ => segment.to_ascii_lowercase(),
+            })
+            .collect();
+        let Ok(value) = text.parse::<Value>();
+        insert(&mut root, &keys, value);
+    }
+    root
+}
+
+fn insert(dict: &mut Dict, keys: &[String], value: Value) {
+    match keys {
+        [] => {}
+        [last] => {
+            dict.insert(last.clone(), value);
+        }
+        [first, rest @ ..] => {
+            let entry = dict.entry(first.clone()).or_insert_with(|| Value::from(Dict::new()));
+            if !matches!(entry, Value::Dict(..)) {
+                *entry = Value::from(Dict::new());
+            }
+            if let Value::Dict(_, inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Reads keys, remembers which, and collects what is wrong.
+struct Reader<'a> {
+    figment: &'a Figment,
+    problems: &'a mut Vec<String>,
+    read: BTreeSet<String>,
+    data_dir: String,
+}
+
+impl<'a> Reader<'a> {
+    fn new(figment: &'a Figment, problems: &'a mut Vec<String>) -> Self {
+        Self { figment, problems, read: BTreeSet::new(), data_dir: String::new() }
+    }
+
+    fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
+        let origin = self
+            .figment
+            .find_metadata(key)
+            .and_then(|metadata| metadata.source.as_ref())
+            .and_then(|source| source.file_path())
+            .map(|path| format!(" (in {})", path.display()))
+            .unwrap_or_default();
+        self.problems.push(format!("{key}: {message}{origin}"));
+    }
+
+    fn optional<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        self.read.insert(key.to_owned());
+        let value = self.figment.find_value(key).ok()?;
+        match value.deserialize::<T>() {
+            Ok(read) => Some(read),
+            Err(error) => {
+                self.problem(key, error.kind);
+                None
+            }
+        }
+    }
+
+    fn required<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        if self.figment.find_value(key).is_err() {
+            self.read.insert(key.to_owned());
+            self.problem(key, "is missing");
+            return None;
+        }
+        self.optional(key)
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text: String = self.required(key)?;
+        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        if chosen.is_none() {
+            let names = choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            self.problem(key, format_args!("`{text}` is not known; use one of: {names}"));
+        }
+        chosen
+    }
+
+    fn duration(&mut self, key: &str, least: Duration) -> Option<Duration> {
+        let text: String = self.required(key)?;
+        match parse_duration(&text) {
+            Some(duration) if duration >= least => Some(duration),
+            Some(_) => {
+                self.problem(
+                    key,
+                    format_args!("`{text}` is too short; at least {} ms is needed", least.as_millis()),
+                );
+                None
+            }
+            None => {
+                self.problem(
+                    key,
+                    format_args!("`{text}` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h"),
+                );
+                None
+            }
+        }
+    }
+
+    fn at_least_one<T: DeserializeOwned + PartialOrd + From<u8> + std::fmt::Display>(
+        &mut self,
+        key: &str,
+    ) -> Option<T> {
+        let number: T = self.required(key)?;
+        if number < T::from(1) {
+            self.problem(key, format_args!("`{number}` is too small; at least 1 is needed"));
+            return None;
+        }
+        Some(number)
+    }
+
+    fn path(&mut self, key: &str, scheme: &str) -> Option<PathBuf> {
+        let text: String = self.required(key)?;
+        let text = text.replace("{data_dir}", &self.data_dir);
+        match text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) {
+            Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
+            _ => {
+                self.problem(key, format_args!("`{text}` is not supported; write `{scheme}://PATH`"));
+                None
+            }
+        }
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        self.data_dir = self.required("data_dir").unwrap_or_default();
+        let server = self.server();
+        let descriptor = self.limits();
+        let store = self.path("store.url", "sqlite").map(|path| Store { url: StoreUrl::Sqlite(path) });
+        let operations = self.operations();
+        let log = self.log();
+        let environments = self.environments();
+        let targets = self.targets(&environments);
+        let routes = self.routes(&targets);
+        self.unknown_keys();
+        Some(Config {
+            server: server?,
+            descriptor: descriptor?,
+            store: store?,
+            operations: operations?,
+            log: log?,
+            environments,
+            targets,
+            routes,
+        })
+    }
+
+    fn server(&mut self) -> Option<Server> {
+        let listen = self.required("server.listen");
+        let base_paths = self.base_paths();
+        let formats = [("auto", TokenFormat::Auto), ("text", TokenFormat::Text), ("json", TokenFormat::Json)];
+        let token_format = self.choice("server.token_format", &formats);
+        let respond_within = self.duration("server.respond_within", Duration::ZERO);
+        let max_body_bytes = self.at_least_one::<u32>("server.max_body_bytes");
+        let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
+        let workers = self.at_least_one::<u16>("server.workers");
+        Some(Server {
+            listen: listen?,
+            base_paths: base_paths?,
+            token_format: token_format?,
+            respond_within: respond_within?,
+            max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
+            drain_grace: drain_grace?,
+            workers: usize::from(workers?),
+        })
+    }
+
+    fn base_paths(&mut self) -> Option<Vec<String>> {
+        const KEY: &str = "server.base_paths";
+        let paths: Vec<String> = self.required(KEY)?;
+        let mut normal = Vec::new();
+        for path in &paths {
+            let trimmed = path.trim_end_matches('/');
+            if !(trimmed.is_empty() || trimmed.starts_with('/')) || trimmed.contains(['{', '}', '?', '#']) {
+                self.problem(KEY, format_args!("`{path}` is not a path; write `/` or `/prefix`"));
+            } else if !normal.iter().any(|known| known == trimmed) {
+                normal.push(trimmed.to_owned());
+            }
+        }
+        if paths.is_empty() {
+            self.problem(KEY, "is empty; name at least one path, such as `/`");
+        }
+        Some(normal)
+    }
+
+    fn limits(&mut self) -> Option<Limits> {
+        let max_bytes = self.at_least_one::<u32>("descriptor.max_bytes");
+        let max_depth = self.at_least_one::<u16>("descriptor.max_depth");
+        let max_nodes = self.at_least_one::<u32>("descriptor.max_nodes");
+        let max_aliases = self.required::<u32>("descriptor.max_aliases");
+        let max_scalar_bytes = self.at_least_one::<u32>("descriptor.max_scalar_bytes");
+        Some(Limits {
+            max_bytes: usize::try_from(max_bytes?).ok()?,
+            max_depth: usize::from(max_depth?),
+            max_nodes: usize::try_from(max_nodes?).ok()?,
+            max_aliases: usize::try_from(max_aliases?).ok()?,
+            max_scalar_bytes: usize::try_from(max_scalar_bytes?).ok()?,
+        })
+    }
+
+    fn operations(&mut self) -> Option<Operations> {
+        const INSTANT: Duration = Duration::from_millis(1);
+        let concurrency = self.at_least_one::<u16>("operations.concurrency");
+        let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
+        let lease = self.duration("operations.lease", Duration::from_millis(100));
+        let poll = self.duration("operations.poll", INSTANT);
+        let max_attempts = self.at_least_one("operations.max_attempts");
+        let backoff = self.duration("operations.backoff", INSTANT);
+        let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
+        let max_queued = self.at_least_one("operations.max_queued");
+        let max_log_lines = self.at_least_one("operations.max_log_lines");
+        let run_limit = self.duration("operations.run_limit", INSTANT);
+        Some(Operations {
+            concurrency: usize::from(concurrency?),
+            validation_concurrency: usize::from(validation_concurrency?),
+            lease: lease?,
+            poll: poll?,
+            max_attempts: max_attempts?,
+            backoff: backoff?,
+            backoff_cap: backoff_cap?,
+            max_queued: max_queued?,
+            max_log_lines: max_log_lines?,
+            run_limit: run_limit?,
+        })
+    }
+
+    fn log(&mut self) -> Option<Log> {
+        let level: Option<String> = self.required("log.level");
+        for part in level.iter().flat_map(|filter| filter.split(',')) {
+            let name = part.rsplit('=').next().unwrap_or_default().trim();
+            if name.parse::<log::LevelFilter>().is_err() {
+                self.problem(
+                    "log.level",
+                    format_args!("`{name}` is not a level; use one of: error, warn, info, debug, trace, off"),
+                );
+            }
+        }
+        let format = self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        Some(Log { level: level?, format: format? })
+    }
+
+    fn environments(&mut self) -> BTreeMap<String, i64> {
+        let names = self.children("environments");
+        let mut environments = BTreeMap::new();
+        for name in names {
+            if let Some(id) = self.required::<i64>(&format!("environments.{name}")) {
+                environments.insert(name, id);
+            }
+        }
+        environments
+    }
+
+    fn targets(&mut self, environments: &BTreeMap<String, i64>) -> Vec<Target> {
+        let codes = self.children("targets");
+        codes.into_iter().filter_map(|code| self.target(code, environments)).collect()
+    }
+
+    fn target(&mut self, code: String, environments: &BTreeMap<String, i64>) -> Option<Target> {
+        let key = |name: &str| format!("targets.{code}.{name}");
+        let name: Option<String> = self.required(&key("driver"));
+        let group: Option<String> = self.optional(&key("group"));
+        let served: Vec<String> = self.optional(&key("environments")).unwrap_or_default();
+        for environment in &served {
+            if !environments.keys().any(|known| known.eq_ignore_ascii_case(environment)) {
+                let known = environments.keys().cloned().collect::<Vec<_>>().join(", ");
+                self.problem(
+                    &key("environments"),
+                    format_args!("`{environment}` is not named in [environments], which has: {known}"),
+                );
+            }
+        }
+        let name = name?;
+        let driver = match name.as_str() {
+            "lakehouse" => {
+                let warehouse = self.path(&key("warehouse"), "file");
+                let catalog = self.path(&key("catalog"), "sqlite");
+                Driver::Lakehouse { warehouse: warehouse?, catalog: catalog? }
+            }
+            "mock" => {
+                let steps = self.optional(&key("steps")).unwrap_or_default();
+                let step_delay = match self.figment.contains(&key("step_delay")) {
+                    true => self.duration(&key("step_delay"), Duration::ZERO)?,
+                    false => Duration::ZERO,
+                };
+                Driver::Mock { steps, step_delay }
+            }
+            other => {
+                self.problem(
+                    &key("driver"),
+                    format_args!("`{other}` is not a driver; use one of: lakehouse, mock"),
+                );
+                return None;
+            }
+        };
+        Some(Target { group: group.unwrap_or(name), code, environments: served, driver })
+    }
+
+    fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
+        let rows = match self.figment.find_value("routes") {
+            Ok(Value::Array(_, rows)) => rows,
+            Ok(_) => {
+                self.read.insert("routes".to_owned());
+                self.problem("routes", "must be a list; write [[routes]] for each");
+                return Vec::new();
+            }
+            Err(_) => Vec::new(),
+        };
+        let mut routes = Vec::new();
+        for (index, row) in rows.iter().enumerate() {
+            let at = format!("routes[{index}]");
+            let Value::Dict(_, row) = row else {
+                self.problem(&at, "must be a table");
+                continue;
+            };
+            let mut route = Route::default();
+            for (name, value) in row {
+                let Some(text) = value.as_str().map(str::to_owned) else {
+                    self.problem(&at, format_args!("`{name}` must be text"));
+                    continue;
+                };
+                match name.as_str() {
+                    "technology" => route.technology = Some(text),
+                    "platform" => route.platform = Some(text),
+                    "infrastructureTemplateId" | "infrastructure_template_id" => {
+                        route.infrastructure_template_id = Some(text)
+                    }
+                    "useCaseTemplateId" | "use_case_template_id" => route.use_case_template_id = Some(text),
+                    "group" => route.group = text,
+                    "kind" => match ComponentKind::from_name(&text) {
+                        Some(kind) => route.kind = Some(kind),
+                        None => {
+                            let all = ComponentKind::ALL.map(ComponentKind::name).join(", ");
+                            self.problem(&at, format_args!("`kind` is `{text}`; use one of: {all}"));
+                        }
+                    },
+                    _ => self.problem(
+                        &at,
+                        format_args!(
+                            "`{name}` is not a key of a route; use technology, platform, kind, \
+                             infrastructureTemplateId, useCaseTemplateId, group"
+                        ),
+                    ),
+                }
+            }
+            let groups: BTreeSet<&str> = targets.iter().map(|target| target.group.as_str()).collect();
+            if route.group.is_empty() {
+                self.problem(&at, "has no `group`; name the group of targets it leads to");
+            } else if !groups.iter().any(|group| group.eq_ignore_ascii_case(&route.group)) {
+                let known = groups.into_iter().collect::<Vec<_>>().join(", ");
+                self.problem(
+                    &at,
+                    format_args!("leads to group `{}`, which no target has; groups: {known}", route.group),
+                );
+            } else {
+                routes.push(route);
+            }
+        }
+        routes
+    }
+
+    fn children(&mut self, key: &str) -> Vec<String> {
+        match self.figment.find_value(key) {
+            Ok(Value::Dict(_, children)) => children.into_keys().collect(),
+            Ok(_) => {
+                self.problem(key, "must be a table");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// What nothing read is misspelt.
+    fn unknown_keys(&mut self) {
+        let Ok(root) = self.figment.extract::<Dict>() else { return };
+        let mut written = Vec::new();
+        for (key, value) in &root {
+            if key != "routes" {
+                leaves(key, value, &mut written);
+            }
+        }
+        for key in written {
+            if self.read.contains(&key) {
+                continue;
+            }
+            let nearest = self
+                .read
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(known, &key), known.clone()))
+                .min()
+                .filter(|(distance, _)| *distance <= 3)
+                .map(|(_, known)| format!("; did you mean `{known}`?"))
+                .unwrap_or_default();
+            self.problem(&key, format_args!("is not a configuration key{nearest}"));
+        }
+    }
+}
+
+fn leaves(prefix: &str, value: &Value, keys: &mut Vec<String>) {
+    match value {
+        Value::Dict(_, children) if !children.is_empty() => {
+            for (key, child) in children {
+                leaves(&format!("{prefix}.{key}"), child, keys);
+            }
+        }
+        Value::Dict(..) => {}
+        _ => keys.push(prefix.to_owned()),
+    }
+}
+
+/// `500ms`, `30s`, `5m`, `1h`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    match unit.trim() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

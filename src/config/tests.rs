@@ -1,0 +1,137 @@
+use std::io::Write;
+
+use super::*;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let file = file(text);
+    let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::assemble(Some(file.path()), variables, &Overrides::default()).map_err(|problems| {
+        problems.iter().map(|p| p.replace(&format!(" (in {})", file.path().display()), "")).collect()
+    })
+}
+
+#[test]
+fn nothing_configured_is_the_embedded_default() {
+    let config = Config::assemble(None, std::iter::empty(), &Overrides::default()).unwrap();
+    assert_eq!(config.server.listen, "127.0.0.1:8093");
+    assert_eq!(config.server.base_paths, ["", "/datamesh.specificprovisioner"]);
+    assert_eq!(config.store.url, StoreUrl::Sqlite("data/landfall.db".into()));
+    let codes: Vec<_> =
+        config.targets.iter().map(|target| (target.code.as_str(), target.group.as_str())).collect();
+    assert_eq!(codes, [("LOCAL_LAKE", "lakehouse"), ("LOCAL_MOCK", "mock")]);
+    assert_eq!(config.routes.len(), 3);
+    assert_eq!(
+        config.descriptor,
+        Limits::default(),
+        "defaults.toml and the code's defaults are the same numbers"
+    );
+}
+
+#[test]
+fn data_dir_moves_everything_embedded() {
+    let overrides = Overrides { data_dir: Some("/srv/x".into()), listen: Some("127.0.0.1:0".into()) };
+    let config = Config::assemble(None, std::iter::empty(), &overrides).unwrap();
+    assert_eq!(config.store.url, StoreUrl::Sqlite("/srv/x/landfall.db".into()));
+    assert_eq!(
+        config.targets[0].driver,
+        Driver::Lakehouse { warehouse: "/srv/x/warehouse".into(), catalog: "/srv/x/catalog.db".into() }
+    );
+    assert_eq!(config.server.listen, "127.0.0.1:0");
+}
+
+#[test]
+fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
+    let text = "[server]\nlisten = \"127.0.0.1:1\"\n[targets.My_Mock]\ndriver = \"mock\"\nsteps = 1\n";
+    let variables = [
+        ("LANDFALL__SERVER__LISTEN", "127.0.0.1:2"),
+        ("LANDFALL__TARGETS__MY_MOCK__STEPS", "7"),
+        ("LANDFALL__OPERATIONS__CONCURRENCY", "3"),
+        ("UNRELATED", "x"),
+    ];
+    let config = load(text, &variables).unwrap();
+    assert_eq!(config.server.listen, "127.0.0.1:2");
+    assert_eq!(config.targets.len(), 1);
+    assert_eq!(config.targets[0].driver, Driver::Mock { steps: 7, step_delay: Duration::ZERO });
+    assert_eq!(config.operations.concurrency, 3);
+    assert!(config.routes.is_empty(), "own targets replace the embedded ones, routes included");
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_by_its_text() {
+    let text = r#"
+        [server]
+        listen = 7
+        token_format = "yaml"
+        respond_within = "soon"
+        base_paths = ["no-slash"]
+        lisen = "x"
+        [log]
+        level = "landfall=debug,loud"
+        format = "xml"
+        [operations]
+        concurrency = 0
+        lease = "1ms"
+        [targets.A]
+        driver = "oracle"
+        [targets.B]
+        driver = "mock"
+        environments = ["moon"]
+        [[routes]]
+        technology = "S3"
+        group = "nowhere"
+        colour = "red"
+        [[routes]]
+        kind = "bucket"
+    "#;
+    let problems = load(text, &[]).unwrap_err();
+    let expected = [
+        "server.listen: invalid type: found signed int `7`, expected a string",
+        "server.base_paths: `no-slash` is not a path; write `/` or `/prefix`",
+        "server.token_format: `yaml` is not known; use one of: auto, text, json",
+        "server.respond_within: `soon` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+        "log.level: `loud` is not a level; use one of: error, warn, info, debug, trace, off",
+        "log.format: `xml` is not known; use one of: text, json",
+        "operations.concurrency: `0` is too small; at least 1 is needed",
+        "operations.lease: `1ms` is too short; at least 100 ms is needed",
+        "targets.A.driver: `oracle` is not a driver; use one of: lakehouse, mock",
+        "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
+        "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
+         useCaseTemplateId, group",
+        "routes[0]: leads to group `nowhere`, which no target has; groups: mock",
+        "routes[1]: `kind` is `bucket`; use one of: storage, outputport, workload, observability",
+        "routes[1]: has no `group`; name the group of targets it leads to",
+        "server.lisen: is not a configuration key; did you mean `server.listen`?",
+    ];
+    for line in expected {
+        assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn a_file_that_is_no_toml_or_not_there_is_said_so() {
+    let problems = load("[server\n", &[]).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    let problems =
+        Config::assemble(Some("/no/such.toml".as_ref()), std::iter::empty(), &Overrides::default())
+            .unwrap_err();
+    assert_eq!(problems, ["the configuration file `/no/such.toml` does not exist or is not a file"]);
+}
+
+#[test]
+fn durations_have_a_unit() {
+    for (text, milliseconds) in
+        [("0s", 0), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)]
+    {
+        assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+    }
+    for text in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "5 days"] {
+        assert_eq!(parse_duration(text), None, "{text}");
+    }
+}
