@@ -50,6 +50,12 @@ fn response(operation: &Operation) -> TokenStream {
     let decoders = parts.iter().map(|part| &part.decode);
     let responders = parts.iter().map(|part| &part.respond);
     let answers = parts.iter().map(|part| &part.answer);
+    let is_empty = operation.answers.values().all(|answer| answer.content == Content::Empty);
+    let content_type = if is_empty {
+        quote! { _content_type }
+    } else {
+        quote! { content_type }
+    };
     quote! {
         #[doc = #intro]
         #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +75,7 @@ fn response(operation: &Operation) -> TokenStream {
             }
 
             /// Read an answer of this operation: the status picks the schema.
-            pub fn decode(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Self, DecodeError> {
+            pub fn decode(status: u16, #content_type: Option<&str>, body: &[u8]) -> Result<Self, DecodeError> {
                 let decoded = match status {
                     #(#decoders)*
                     _ => Err(DecodeProblem::Status),
@@ -368,14 +374,14 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
     let response = response_name(operation);
     let refuse = match refusal(operation) {
         Refusal::Never => quote! {},
-        Refusal::Empty => quote! { #response::BadRequest },
+        Refusal::Empty => quote! { Err(_) => return #response::BadRequest, },
         Refusal::Schema(schema) => {
             let reject = format_ident!("reject_with_{}", schema.to_snake_case());
-            quote! { #response::BadRequest(implementor.#reject(&context, rejection)) }
+            quote! { Err(rejection) => return #response::BadRequest(implementor.#reject(&context, rejection)), }
         }
         Refusal::Response => {
             let reject = format_ident!("reject_{}", operation.name);
-            quote! { implementor.#reject(&context, rejection) }
+            quote! { Err(rejection) => return implementor.#reject(&context, rejection), }
         }
     };
     let names =
@@ -389,7 +395,7 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
                 let read = runtime::read_json::<types::#schema>(&request, payload, &implementor.limits()).await;
                 let body = match read {
                     Ok(body) => body,
-                    Err(rejection) => return #refuse,
+                    #refuse
                 };
             };
             (read, quote! { , body })
@@ -405,7 +411,7 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
             #(
                 let #names = match runtime::path_parameter(&request, #wire_names) {
                     Ok(value) => value,
-                    Err(rejection) => return #refuse,
+                    #refuse
                 };
             )*
             #read_body

@@ -9,9 +9,9 @@ use self::contract::{server, types};
 
 /// Keeps what it refused.
 #[derive(Default)]
-pub struct Implementor {
-    pub limits: Limits,
-    pub rejections: Mutex<Vec<Rejection>>,
+pub(super) struct Implementor {
+    pub(super) limits: Limits,
+    pub(super) rejections: Mutex<Vec<Rejection>>,
 }
 
 impl Implementor {

@@ -1,5 +1,7 @@
 //! Tests of the generator: what it writes, what it refuses, and how its output behaves.
 
+#![expect(clippy::unwrap_used, reason = "where a helper of a test fails, the test fails")]
+
 #[path = "../golden/mod.rs"]
 mod golden;
 

@@ -306,11 +306,11 @@ async fn serve_delete_note<T: Tasks>(
     let context = RequestContext::new(DELETE_NOTE, request.clone());
     let task_id = match runtime::path_parameter(&request, "taskId") {
         Ok(value) => value,
-        Err(rejection) => return DeleteNoteResponse::BadRequest,
+        Err(_) => return DeleteNoteResponse::BadRequest,
     };
     let note_id = match runtime::path_parameter(&request, "noteId") {
         Ok(value) => value,
-        Err(rejection) => return DeleteNoteResponse::BadRequest,
+        Err(_) => return DeleteNoteResponse::BadRequest,
     };
     drop(payload);
     implementor.delete_note(&context, task_id, note_id).await

@@ -370,7 +370,7 @@ impl PingResponse {
     /// Read an answer of this operation: the status picks the schema.
     pub fn decode(
         status: u16,
-        content_type: Option<&str>,
+        _content_type: Option<&str>,
         body: &[u8],
     ) -> Result<Self, DecodeError> {
         let decoded = match status {
