@@ -31,7 +31,10 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::warning=generated/{} was out of date and is rewritten, commit it", path.display());
     }
     for path in changes.removed {
-        println!("cargo::warning=generated/{} is generated no more and is removed, commit that", path.display());
+        println!(
+            "cargo::warning=generated/{} is generated no more and is removed, commit that",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -17,10 +17,14 @@ pub(crate) struct Parts {
 pub(crate) fn generate(view: &openapiv3::OpenAPI) -> Result<Parts> {
     let mut settings = GenerationSettings::default();
     // A map with an order, so that the same document gives the same bytes, and the same value the same JSON.
-    settings.with_map_type("::std::collections::BTreeMap").with_derive("PartialEq").with_hooks(HooksMode::Expected);
-    let tokens = Generator::new(&settings)
-        .generate_tokens(view)
-        .map_err(|error| Problem::Unsupported { place: "types and client".to_owned(), what: error.to_string() })?;
+    settings
+        .with_map_type("::std::collections::BTreeMap")
+        .with_derive("PartialEq")
+        .with_hooks(HooksMode::Expected);
+    let tokens = Generator::new(&settings).generate_tokens(view).map_err(|error| Problem::Unsupported {
+        place: "types and client".to_owned(),
+        what: error.to_string(),
+    })?;
     let file: syn::File = syn::parse2(tokens).map_err(|error| Problem::Syntax(error.to_string()))?;
 
     let mut types = Vec::new();

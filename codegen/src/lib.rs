@@ -16,6 +16,8 @@
 mod client;
 mod server;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod view;
 mod write;
 

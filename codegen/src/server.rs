@@ -40,12 +40,22 @@ fn response(operation: &Operation) -> TokenStream {
     let name = response_name(operation);
     let operation_id = &operation.id;
     let intro = doc(&format!("Answers of `{operation_id}`. {}", operation.summary));
-    let parts = operation.answers.iter().map(|(status, answer)| variant(operation, *status, answer)).collect::<Vec<_>>();
+    let parts = operation
+        .answers
+        .iter()
+        .map(|(status, answer)| variant(operation, *status, answer))
+        .collect::<Vec<_>>();
     let variants = parts.iter().map(|part| &part.declaration);
     let statuses = parts.iter().map(|part| &part.status);
     let decoders = parts.iter().map(|part| &part.decode);
     let responders = parts.iter().map(|part| &part.respond);
     let answers = parts.iter().map(|part| &part.answer);
+    let is_empty = operation.answers.values().all(|answer| answer.content == Content::Empty);
+    let content_type = if is_empty {
+        quote! { _content_type }
+    } else {
+        quote! { content_type }
+    };
     quote! {
         #[doc = #intro]
         #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +75,7 @@ fn response(operation: &Operation) -> TokenStream {
             }
 
             /// Read an answer of this operation: the status picks the schema.
-            pub fn decode(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<Self, DecodeError> {
+            pub fn decode(status: u16, #content_type: Option<&str>, body: &[u8]) -> Result<Self, DecodeError> {
                 let decoded = match status {
                     #(#decoders)*
                     _ => Err(DecodeProblem::Status),
@@ -160,7 +170,10 @@ fn variant(operation: &Operation, status: u16, answer: &Answer) -> Variant {
 /// `server.rs`.
 pub(crate) fn server(contract: &Contract) -> TokenStream {
     let trait_name = format_ident!("{}", contract.trait_name);
-    let intro = doc(&format!("{} {}, as its implementor sees it: a method an operation.", contract.title, contract.version));
+    let intro = doc(&format!(
+        "{} {}, as its implementor sees it: a method an operation.",
+        contract.title, contract.version
+    ));
     let constants = contract.operations.iter().map(operation_constant);
     let names = contract.operations.iter().map(constant_name);
     let refusals = refusals(contract);
@@ -299,7 +312,8 @@ fn failure(operation: &Operation) -> Option<(&'static str, Option<&str>)> {
 
 /// The required trait methods that report a failure, one a schema.
 fn failures(contract: &Contract) -> Vec<TokenStream> {
-    let schemas = contract.operations.iter().filter_map(|operation| failure(operation)?.1.map(|schema| (schema, ())));
+    let schemas =
+        contract.operations.iter().filter_map(|operation| failure(operation)?.1.map(|schema| (schema, ())));
     let schemas = schemas.collect::<BTreeMap<_, _>>();
     let method = |schema: &str| {
         let name = format_ident!("fail_with_{}", schema.to_snake_case());
@@ -319,7 +333,8 @@ fn method(operation: &Operation) -> TokenStream {
     if !operation.description.is_empty() && operation.description != operation.summary {
         docs.extend([String::new(), doc(&operation.description)]);
     }
-    let parameters = operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
+    let parameters =
+        operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
     let body = operation.body.as_ref().map(|schema| {
         let schema = format_ident!("{schema}");
         quote! { , body: types::#schema }
@@ -359,17 +374,18 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
     let response = response_name(operation);
     let refuse = match refusal(operation) {
         Refusal::Never => quote! {},
-        Refusal::Empty => quote! { #response::BadRequest },
+        Refusal::Empty => quote! { Err(_) => return #response::BadRequest, },
         Refusal::Schema(schema) => {
             let reject = format_ident!("reject_with_{}", schema.to_snake_case());
-            quote! { #response::BadRequest(implementor.#reject(&context, rejection)) }
+            quote! { Err(rejection) => return #response::BadRequest(implementor.#reject(&context, rejection)), }
         }
         Refusal::Response => {
             let reject = format_ident!("reject_{}", operation.name);
-            quote! { implementor.#reject(&context, rejection) }
+            quote! { Err(rejection) => return implementor.#reject(&context, rejection), }
         }
     };
-    let names = operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
+    let names =
+        operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
     let wire_names = operation.parameters.iter().map(|parameter| &parameter.wire_name);
     let (read_body, pass_body) = match &operation.body {
         None => (quote! { drop(payload); }, quote! {}),
@@ -379,7 +395,7 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
                 let read = runtime::read_json::<types::#schema>(&request, payload, &implementor.limits()).await;
                 let body = match read {
                     Ok(body) => body,
-                    Err(rejection) => return #refuse,
+                    #refuse
                 };
             };
             (read, quote! { , body })
@@ -395,7 +411,7 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
             #(
                 let #names = match runtime::path_parameter(&request, #wire_names) {
                     Ok(value) => value,
-                    Err(rejection) => return #refuse,
+                    #refuse
                 };
             )*
             #read_body
@@ -417,9 +433,11 @@ fn resources(contract: &Contract) -> TokenStream {
             None => paths.push((&operation.path, vec![operation])),
         }
     }
-    paths.sort_by_key(|(path, _)| path.split('/').map(|segment| segment.starts_with('{')).collect::<Vec<_>>());
+    paths
+        .sort_by_key(|(path, _)| path.split('/').map(|segment| segment.starts_with('{')).collect::<Vec<_>>());
     let resources = paths.iter().map(|(path, operations)| {
-        let allow = operations.iter().map(|operation| operation.method.as_str()).collect::<Vec<_>>().join(", ");
+        let allow =
+            operations.iter().map(|operation| operation.method.as_str()).collect::<Vec<_>>().join(", ");
         let routes = operations.iter().map(|operation| {
             let route = format_ident!("{}", operation.method.to_lowercase());
             let handler = handler_name(operation);

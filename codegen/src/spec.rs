@@ -124,7 +124,9 @@ impl Contract {
         for (path, item) in &document.paths.paths {
             let item = match item {
                 ReferenceOr::Item(item) => item,
-                ReferenceOr::Reference { .. } => return unsupported(&format!("path `{path}`"), "a `$ref` as path item"),
+                ReferenceOr::Reference { .. } => {
+                    return unsupported(&format!("path `{path}`"), "a `$ref` as path item");
+                }
             };
             for (method, operation) in item.iter() {
                 let operation = contract.operation(document, path, item, method, operation)?;
@@ -185,8 +187,15 @@ impl Contract {
                 let content = &resolve(body, document, &place)?.content;
                 let schema = content.get("application/json").and_then(|media| media.schema.as_ref());
                 match schema {
-                    Some(schema) => Some(self.schema_name(document, schema, &format!("{pascal}Request"), &place)?),
-                    None => return unsupported(&place, "a request body other than application/json with a schema"),
+                    Some(schema) => {
+                        Some(self.schema_name(document, schema, &format!("{pascal}Request"), &place)?)
+                    }
+                    None => {
+                        return unsupported(
+                            &place,
+                            "a request body other than application/json with a schema",
+                        );
+                    }
                 }
             }
         };
@@ -200,15 +209,21 @@ impl Contract {
             let Some(variant) = variant(status) else {
                 return unsupported(&place, format!("the response status {status}"));
             };
-            let content = self.content(document, response, &format!("{pascal}{variant}Body"), &place, status)?;
+            let content =
+                self.content(document, response, &format!("{pascal}{variant}Body"), &place, status)?;
             answers.insert(status, Answer { variant, description: response.description.clone(), content });
         }
         if !answers.keys().any(|status| (200..300).contains(status)) {
             return unsupported(&place, "no successful response is declared");
         }
         for status in [400, 500, 501] {
-            if let Some(Content::Text(_) | Content::TextOrJson(_)) = answers.get(&status).map(|it| &it.content) {
-                return unsupported(&place, format!("{status} as text/plain, the generated code answers it as JSON"));
+            if let Some(Content::Text(_) | Content::TextOrJson(_)) =
+                answers.get(&status).map(|it| &it.content)
+            {
+                return unsupported(
+                    &place,
+                    format!("{status} as text/plain, the generated code answers it as JSON"),
+                );
             }
         }
         Ok(Operation {
@@ -240,12 +255,16 @@ impl Contract {
                 return unsupported(place, format!("the content type `{media_type}`"));
             }
             match &media.schema {
-                Some(schema) => schemas.push((media_type.as_str(), self.schema_name(document, schema, name, place)?)),
+                Some(schema) => {
+                    schemas.push((media_type.as_str(), self.schema_name(document, schema, name, place)?))
+                }
                 None => return unsupported(place, format!("`{media_type}` without a schema")),
             }
         }
-        let text = schemas.iter().find(|(media_type, _)| *media_type == "text/plain").map(|(_, name)| name.clone());
-        let json = schemas.iter().find(|(media_type, _)| *media_type != "text/plain").map(|(_, name)| name.clone());
+        let text =
+            schemas.iter().find(|(media_type, _)| *media_type == "text/plain").map(|(_, name)| name.clone());
+        let json =
+            schemas.iter().find(|(media_type, _)| *media_type != "text/plain").map(|(_, name)| name.clone());
         if let Some(text) = &text
             && !self.is_plain_string(document, text)
         {
@@ -256,14 +275,17 @@ impl Contract {
             (None, Some(schema)) => Ok(Content::Json(schema)),
             (Some(schema), None) => Ok(Content::Text(schema)),
             (Some(text), Some(json)) if text == json => Ok(Content::TextOrJson(text)),
-            (Some(_), Some(_)) => unsupported(place, "text/plain and application/json with different schemas"),
+            (Some(_), Some(_)) => {
+                unsupported(place, "text/plain and application/json with different schemas")
+            }
         }
     }
 
     fn is_plain_string(&self, document: &OpenAPI, name: &str) -> bool {
-        let schema = self.named.get(name).or_else(|| {
-            document.components.as_ref()?.schemas.get(name).and_then(ReferenceOr::as_item)
-        });
+        let schema = self
+            .named
+            .get(name)
+            .or_else(|| document.components.as_ref()?.schemas.get(name).and_then(ReferenceOr::as_item));
         matches!(
             schema.map(|schema| &schema.schema_kind),
             Some(openapiv3::SchemaKind::Type(openapiv3::Type::String(_)))
@@ -288,7 +310,9 @@ impl Contract {
                 if taken {
                     return unsupported(
                         place,
-                        format!("its inline schema would be named `{name}`, which is taken: move it to components"),
+                        format!(
+                            "its inline schema would be named `{name}`, which is taken: move it to components"
+                        ),
                     );
                 }
                 self.named.insert(name.to_owned(), schema.clone());
@@ -340,7 +364,9 @@ fn template_parameters(path: &str, place: &str) -> Result<Vec<String>> {
     for segment in path.split('/').skip(1) {
         if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
             names.push(name.to_owned());
-        } else if segment.is_empty() || !segment.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c)) {
+        } else if segment.is_empty()
+            || !segment.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c))
+        {
             return unsupported(place, format!("the segment `{segment}` of the path `{path}`"));
         }
     }
@@ -413,7 +439,10 @@ fn check_document(raw: &Value) -> Result<()> {
         for (name, schema) in members(components, "schemas") {
             let place = format!("schema `{name}`");
             if *name != name.to_pascal_case() {
-                return unsupported(&place, format!("its name is not in Pascal case, use `{}`", name.to_pascal_case()));
+                return unsupported(
+                    &place,
+                    format!("its name is not in Pascal case, use `{}`", name.to_pascal_case()),
+                );
             }
             if schema.get("$ref").is_some() {
                 return unsupported(&place, "a schema that is only a `$ref`");
@@ -497,7 +526,9 @@ fn check_request_body(place: &str, raw: &Value) -> Result<()> {
     if body.get("required") != Some(&Value::Bool(true)) {
         return unsupported(place, "an optional request body is not supported, add `required: true`");
     }
-    if let Some((media_type, _)) = members(body, "content").find(|(media_type, _)| *media_type != "application/json") {
+    if let Some((media_type, _)) =
+        members(body, "content").find(|(media_type, _)| *media_type != "application/json")
+    {
         return unsupported(place, format!("a request body of type `{media_type}` is not supported"));
     }
     check_content(place, body)
@@ -553,6 +584,12 @@ fn check_schema(place: &str, raw: &Value) -> Result<()> {
             if schema.get("minimum").is_some_and(|minimum| minimum.as_i64() != Some(0)) {
                 return unsupported(place, "a `minimum` other than 0");
             }
+            if schema.contains_key("minimum") && schema.contains_key("format") {
+                return unsupported(
+                    place,
+                    "`minimum` beside `format`, the generated type would not enforce it",
+                );
+            }
         }
         Some("number") => {
             object(place, raw, &known(&["format", "default"]))?;
@@ -583,9 +620,10 @@ fn check_object(place: &str, schema: &Map<String, Value>) -> Result<()> {
     }
     match schema.get("additionalProperties") {
         None | Some(Value::Bool(false)) => Ok(()),
-        Some(_) if properties.is_some() => {
-            unsupported(place, "`properties` beside `additionalProperties`; leave the latter out, objects are open")
-        }
+        Some(_) if properties.is_some() => unsupported(
+            place,
+            "`properties` beside `additionalProperties`; leave the latter out, objects are open",
+        ),
         Some(Value::Bool(true)) => Ok(()),
         Some(values) => check_schema(&format!("{place}, additional properties"), values),
     }

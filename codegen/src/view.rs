@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use openapiv3::{
-    Components, MediaType, OpenAPI, Operation, PathItem, ReferenceOr, RequestBody, Response, Responses, Schema,
-    SchemaData, SchemaKind, StatusCode,
+    Components, MediaType, OpenAPI, Operation, PathItem, ReferenceOr, RequestBody, Response, Responses,
+    Schema, SchemaData, SchemaKind, StatusCode,
 };
 
 use crate::spec::{self, Contract, Result, unsupported};
@@ -36,12 +36,17 @@ pub(crate) fn client_view(document: &OpenAPI, contract: &Contract) -> Result<Ope
             "POST" => item.post = Some(view),
             "DELETE" => item.delete = Some(view),
             "PATCH" => item.patch = Some(view),
-            other => return unsupported(&format!("operation `{}`", operation.id), format!("the method {other}")),
+            other => {
+                return unsupported(&format!("operation `{}`", operation.id), format!("the method {other}"));
+            }
         }
     }
     for (name, members) in alternatives {
         if schemas.contains_key(&name) {
-            return unsupported(&format!("schema `{name}`"), "its name is needed for alternatives of answers, rename it");
+            return unsupported(
+                &format!("schema `{name}`"),
+                "its name is needed for alternatives of answers, rename it",
+            );
         }
         let one_of = members.iter().map(|member| reference(member)).collect();
         schemas.insert(

@@ -228,12 +228,17 @@ fn percent_decode(raw: &str) -> Option<String> {
 ///
 /// A request without a Content-Type is taken as JSON, since curl and home-made callers leave it out; one that declares
 /// another type, or a compressed body, is refused.
-pub async fn read_json<T>(request: &HttpRequest, payload: web::Payload, limits: &Limits) -> Result<T, Rejection>
+pub async fn read_json<T>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limits: &Limits,
+) -> Result<T, Rejection>
 where
     T: DeserializeOwned + Send + 'static,
 {
     let declared = check_headers(request.headers());
-    let body = match actix_web::rt::time::timeout(limits.read_timeout, read(payload, limits, declared)).await {
+    let body = match actix_web::rt::time::timeout(limits.read_timeout, read(payload, limits, declared)).await
+    {
         Ok(body) => body?,
         Err(_) => {
             let message = format!("the request body did not arrive within {:?}", limits.read_timeout);
@@ -342,7 +347,8 @@ fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
         };
         JsonProblem { is_schema, field: field.filter(|_| is_schema), message: shorten(&message) }
     })?;
-    let syntax = |error: serde_json::Error| JsonProblem { is_schema: false, field: None, message: error.to_string() };
+    let syntax =
+        |error: serde_json::Error| JsonProblem { is_schema: false, field: None, message: error.to_string() };
     deserializer.end().map_err(syntax)?;
     Ok(value)
 }
@@ -398,7 +404,9 @@ pub fn json_response<T: Serialize>(status: u16, body: &T) -> HttpResponse {
 /// A text answer, of a schema that is a string.
 pub fn text_response<T: Serialize>(status: u16, body: &T) -> HttpResponse {
     match serde_json::to_value(body) {
-        Ok(serde_json::Value::String(text)) => with_body(status, "text/plain; charset=utf-8", text.into_bytes()),
+        Ok(serde_json::Value::String(text)) => {
+            with_body(status, "text/plain; charset=utf-8", text.into_bytes())
+        }
         // The generator refuses text/plain of anything but a string.
         _ => HttpResponse::InternalServerError().finish(),
     }
@@ -476,7 +484,8 @@ pub fn decode_text<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8])
     }
     let wrong = |message: String| DecodeProblem::Body { field: None, message };
     let text = std::str::from_utf8(body).map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| wrong(error.to_string()))
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|error| wrong(error.to_string()))
 }
 
 /// Read an answer that may come as either.
@@ -486,7 +495,9 @@ pub fn decode_text_or_json<T: DeserializeOwned>(
 ) -> Result<(T, TextOrJson), DecodeProblem> {
     match content_type {
         Some(it) if is_json(it) => decode_json(content_type, body).map(|body| (body, TextOrJson::Json)),
-        Some(it) if essence(it) == "text/plain" => decode_text(content_type, body).map(|body| (body, TextOrJson::Text)),
+        Some(it) if essence(it) == "text/plain" => {
+            decode_text(content_type, body).map(|body| (body, TextOrJson::Text))
+        }
         other => Err(wrong_content_type("text/plain or application/json", other)),
     }
 }

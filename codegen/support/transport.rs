@@ -6,8 +6,10 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 ///
 /// Tech adapters send the token of a task unquoted as text/plain, or quoted as JSON; the client's methods read JSON.
 pub async fn text_as_json(response: reqwest::Response) -> reqwest::Result<reqwest::Response> {
-    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_text = content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain");
+    let content_type =
+        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_text =
+        content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/plain");
     if !is_text || !response.status().is_success() {
         return Ok(response);
     }

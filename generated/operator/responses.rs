@@ -3,64 +3,6 @@
 //! The answers of each operation: a variant a declared status.
 use super::super::runtime::{self, Answer, DecodeError, DecodeProblem, TextOrJson};
 use super::types;
-/// Answers of `health`. Tell whether the service can take and run operations
-#[derive(Clone, Debug, PartialEq)]
-pub enum HealthResponse {
-    /// 200: It can
-    Ok(types::Health),
-    /// 503: It cannot, and why
-    ServiceUnavailable(types::Health),
-}
-impl HealthResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "health";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Ok(_) => 200u16,
-            Self::ServiceUnavailable(_) => 503u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
-            503u16 => {
-                runtime::decode_json(content_type, body).map(Self::ServiceUnavailable)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for HealthResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Ok(body) => runtime::json_response(200u16, &body),
-            Self::ServiceUnavailable(body) => runtime::json_response(503u16, &body),
-        }
-    }
-}
-impl Answer<200u16, types::Health> for HealthResponse {
-    fn answer(body: types::Health) -> Self {
-        Self::Ok(body)
-    }
-}
-impl Answer<503u16, types::Health> for HealthResponse {
-    fn answer(body: types::Health) -> Self {
-        Self::ServiceUnavailable(body)
-    }
-}
 /// Answers of `plan`. Show what an operation would change
 #[derive(Clone, Debug, PartialEq)]
 pub enum PlanResponse {
@@ -127,5 +69,63 @@ impl Answer<400u16, types::RequestValidationError> for PlanResponse {
 impl Answer<500u16, types::SystemError> for PlanResponse {
     fn answer(body: types::SystemError) -> Self {
         Self::InternalServerError(body)
+    }
+}
+/// Answers of `health`. Tell whether the service can take and run operations
+#[derive(Clone, Debug, PartialEq)]
+pub enum HealthResponse {
+    /// 200: It can
+    Ok(types::Health),
+    /// 503: It cannot, and why
+    ServiceUnavailable(types::Health),
+}
+impl HealthResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "health";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::ServiceUnavailable(_) => 503u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            503u16 => {
+                runtime::decode_json(content_type, body).map(Self::ServiceUnavailable)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for HealthResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::ServiceUnavailable(body) => runtime::json_response(503u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::Health> for HealthResponse {
+    fn answer(body: types::Health) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<503u16, types::Health> for HealthResponse {
+    fn answer(body: types::Health) -> Self {
+        Self::ServiceUnavailable(body)
     }
 }

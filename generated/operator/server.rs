@@ -5,13 +5,6 @@ use std::future::Future;
 use actix_web::{HttpRequest, web};
 use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
 use super::{responses::*, types};
-/// `GET /landfall/v1/health`: Tell whether the service can take and run operations
-pub const HEALTH: Operation = Operation {
-    operation_id: "health",
-    method: "GET",
-    path: "/landfall/v1/health",
-    statuses: &[200u16, 503u16],
-};
 /// `POST /landfall/v1/plan`: Show what an operation would change
 pub const PLAN: Operation = Operation {
     operation_id: "plan",
@@ -19,8 +12,15 @@ pub const PLAN: Operation = Operation {
     path: "/landfall/v1/plan",
     statuses: &[200u16, 400u16, 500u16],
 };
+/// `GET /landfall/v1/health`: Tell whether the service can take and run operations
+pub const HEALTH: Operation = Operation {
+    operation_id: "health",
+    method: "GET",
+    path: "/landfall/v1/health",
+    statuses: &[200u16, 503u16],
+};
 /// All operations of the contract.
-pub const OPERATIONS: &[Operation] = &[HEALTH, PLAN];
+pub const OPERATIONS: &[Operation] = &[PLAN, HEALTH];
 /// Landfall operator API 1.0.0, as its implementor sees it: a method an operation.
 ///
 /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
@@ -42,8 +42,6 @@ pub trait Operator: Send + Sync + 'static {
         context: &RequestContext,
         failure: Failure,
     ) -> types::SystemError;
-    /// Tell whether the service can take and run operations
-    fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
     /// Show what an operation would change
     ///
     /// Read the target and list the changes that the operation would apply now, and apply none. An empty list of changes means that the target already is as asked.
@@ -59,6 +57,8 @@ pub trait Operator: Send + Sync + 'static {
             )
         }
     }
+    /// Tell whether the service can take and run operations
+    fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -68,20 +68,6 @@ pub fn configure<T: Operator>(
     prefix: &str,
     implementor: &web::Data<T>,
 ) {
-    config
-        .service(
-            web::resource(runtime::mount(prefix, "/landfall/v1/health"))
-                .route({
-                    let implementor = implementor.clone();
-                    web::get()
-                        .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_health(implementor.clone(), request, payload)
-                        })
-                })
-                .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
-                ),
-        );
     config
         .service(
             web::resource(runtime::mount(prefix, "/landfall/v1/plan"))
@@ -96,15 +82,20 @@ pub fn configure<T: Operator>(
                     web::to(|| async { runtime::method_not_allowed("POST") }),
                 ),
         );
-}
-async fn serve_health<T: Operator>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> HealthResponse {
-    let context = RequestContext::new(HEALTH, request.clone());
-    drop(payload);
-    implementor.health(&context).await
+    config
+        .service(
+            web::resource(runtime::mount(prefix, "/landfall/v1/health"))
+                .route({
+                    let implementor = implementor.clone();
+                    web::get()
+                        .to(move |request: HttpRequest, payload: web::Payload| {
+                            serve_health(implementor.clone(), request, payload)
+                        })
+                })
+                .default_service(
+                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                ),
+        );
 }
 async fn serve_plan<T: Operator>(
     implementor: web::Data<T>,
@@ -125,4 +116,13 @@ async fn serve_plan<T: Operator>(
         }
     };
     implementor.plan(&context, body).await
+}
+async fn serve_health<T: Operator>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HealthResponse {
+    let context = RequestContext::new(HEALTH, request.clone());
+    drop(payload);
+    implementor.health(&context).await
 }

@@ -147,12 +147,12 @@ pub struct ErrorMoreInfo {
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct Health {
     ///Operations that wait
-    pub queued: i64,
+    pub queued: u64,
     ///Why the status is DOWN
     #[serde(skip_serializing_if = "::std::option::Option::is_none")]
     pub reason: ::std::option::Option<::std::string::String>,
     ///Operations at work
-    pub running: i64,
+    pub running: u64,
     pub status: HealthStatus,
     ///Version of the running program
     pub version: ::std::string::String,
@@ -225,24 +225,15 @@ pub struct PlanRequest {
     pub descriptor: ::std::string::String,
     #[serde(rename = "descriptorKind")]
     pub descriptor_kind: DescriptorKind,
-    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
-    pub operation: ::std::option::Option<PlannedOperation>,
+    ///The operation to plan
+    #[serde(default = "defaults::plan_request_operation")]
+    pub operation: PlanRequestOperation,
     ///The full list of identities, read only when `operation` is UPDATEACL
     #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
     pub refs: ::std::vec::Vec<::std::string::String>,
     ///As in an unprovision request
     #[serde(rename = "removeData", default)]
     pub remove_data: bool,
-}
-///`PlannedChange`
-#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
-pub struct PlannedChange {
-    ///What is done, e.g. `create`
-    pub action: ::std::string::String,
-    ///What it is done to
-    pub resource: ::std::string::String,
-    ///One line for a reader
-    pub summary: ::std::string::String,
 }
 ///The operation to plan
 #[derive(
@@ -257,7 +248,7 @@ pub struct PlannedChange {
     PartialEq,
     PartialOrd
 )]
-pub enum PlannedOperation {
+pub enum PlanRequestOperation {
     #[serde(rename = "PROVISION")]
     Provision,
     #[serde(rename = "UNPROVISION")]
@@ -265,7 +256,7 @@ pub enum PlannedOperation {
     #[serde(rename = "UPDATEACL")]
     Updateacl,
 }
-impl ::std::fmt::Display for PlannedOperation {
+impl ::std::fmt::Display for PlanRequestOperation {
     fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
         match *self {
             Self::Provision => f.write_str("PROVISION"),
@@ -274,7 +265,7 @@ impl ::std::fmt::Display for PlannedOperation {
         }
     }
 }
-impl ::std::str::FromStr for PlannedOperation {
+impl ::std::str::FromStr for PlanRequestOperation {
     type Err = self::error::ConversionError;
     fn from_str(
         value: &str,
@@ -287,7 +278,7 @@ impl ::std::str::FromStr for PlannedOperation {
         }
     }
 }
-impl ::std::convert::TryFrom<&str> for PlannedOperation {
+impl ::std::convert::TryFrom<&str> for PlanRequestOperation {
     type Error = self::error::ConversionError;
     fn try_from(
         value: &str,
@@ -295,7 +286,7 @@ impl ::std::convert::TryFrom<&str> for PlannedOperation {
         value.parse()
     }
 }
-impl ::std::convert::TryFrom<::std::string::String> for PlannedOperation {
+impl ::std::convert::TryFrom<::std::string::String> for PlanRequestOperation {
     type Error = self::error::ConversionError;
     fn try_from(
         value: ::std::string::String,
@@ -303,10 +294,20 @@ impl ::std::convert::TryFrom<::std::string::String> for PlannedOperation {
         value.parse()
     }
 }
-impl ::std::default::Default for PlannedOperation {
+impl ::std::default::Default for PlanRequestOperation {
     fn default() -> Self {
-        PlannedOperation::Provision
+        PlanRequestOperation::Provision
     }
+}
+///`PlannedChange`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct PlannedChange {
+    ///What is done, e.g. `create`
+    pub action: ::std::string::String,
+    ///What it is done to
+    pub resource: ::std::string::String,
+    ///One line for a reader
+    pub summary: ::std::string::String,
 }
 ///The request is not acceptable, and why; the shape of the Tech Adapter API
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -363,6 +364,12 @@ pub struct SystemError {
         skip_serializing_if = "::std::option::Option::is_none"
     )]
     pub user_message: ::std::option::Option<::std::string::String>,
+}
+/// Generation of default values for serde.
+pub mod defaults {
+    pub(super) fn plan_request_operation() -> super::PlanRequestOperation {
+        super::PlanRequestOperation::Provision
+    }
 }
 /// Error types.
 pub mod error {

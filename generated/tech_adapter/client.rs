@@ -69,6 +69,151 @@ const _: () = {
 };
 #[allow(clippy::all)]
 impl Client {
+    /**Validate a provisioning request (async)
+
+Start a validation process with the input descriptor and return a token that can be used to check the status of the validation process.
+
+Sends a `POST` request to `/v2/validate`
+
+*/
+    pub async fn async_validate<'a>(
+        &'a self,
+        body: &'a types::ProvisioningRequest,
+    ) -> Result<
+        ResponseValue<types::Token>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    > {
+        let url = format!("{}/v2/validate", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .post(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .json(&body)
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "async_validate",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            202u16 => ResponseValue::from_response(response).await,
+            400u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
+    /**Get status of an async validation task
+
+Get status and results of an async validation operation
+
+Sends a `GET` request to `/v2/validate/{token}/status`
+
+*/
+    pub async fn get_validation_status<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> Result<
+        ResponseValue<types::ValidationStatus>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    > {
+        let url = format!(
+            "{}/v2/validate/{}/status", self.baseurl, encode_path(& token.to_string()),
+        );
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .get(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "get_validation_status",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            400u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
+    /**Validate a provisioning request (sync)
+
+Synchronously validate a provisioning request and return the validation result. It is highly recommended to implement the asynchronous validation endpoint instead of this one.
+
+Sends a `POST` request to `/v1/validate`
+
+*/
+    pub async fn validate<'a>(
+        &'a self,
+        body: &'a types::ProvisioningRequest,
+    ) -> Result<ResponseValue<types::ValidationResult>, Error<types::SystemError>> {
+        let url = format!("{}/v1/validate", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .post(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .json(&body)
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "validate",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
     /**Provision a resource
 
 Deploy a system or a single component starting from its descriptor.
@@ -103,6 +248,57 @@ Sends a `POST` request to `/v1/provision`
             .build()?;
         let info = OperationInfo {
             operation_id: "provision",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            202u16 => ResponseValue::from_response(response).await,
+            400u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
+    /**Unprovision a resource
+
+Undeploy a system or a single component starting from the latest provisioned descriptor.
+
+Sends a `POST` request to `/v1/unprovision`
+
+*/
+    pub async fn unprovision<'a>(
+        &'a self,
+        body: &'a types::ProvisioningRequest,
+    ) -> Result<
+        ResponseValue<types::ProvisioningStatusOrToken>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    > {
+        let url = format!("{}/v1/unprovision", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .post(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .json(&body)
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "unprovision",
         };
         self.pre(&mut request, &info).await?;
         let result = self.exec(request, &info).await;
@@ -226,6 +422,57 @@ Sends a `POST` request to `/v1/provision/{token}/stop`
             _ => Err(Error::UnexpectedResponse(response)),
         }
     }
+    /**Upsert the Access Control List
+
+Create or update the Access Control List of an infrastructural component with the provided identities. Witboost always supplies the full list of identities even if some of them already have access to the underlying infrastructural resource.
+
+Sends a `POST` request to `/v1/updateacl`
+
+*/
+    pub async fn updateacl<'a>(
+        &'a self,
+        body: &'a types::UpdateAclRequest,
+    ) -> Result<
+        ResponseValue<types::ProvisioningStatusOrToken>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    > {
+        let url = format!("{}/v1/updateacl", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .post(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .json(&body)
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "updateacl",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            202u16 => ResponseValue::from_response(response).await,
+            400u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
     /**Import an existing resource
 
 Import an existing resource from the infrastructure into Witboost. This operation is used to reverse provision a component that is already deployed in the target environment, so that its current state can be tracked by the platform.
@@ -313,253 +560,6 @@ Sends a `GET` request to `/v1/reverse-provisioning/{token}/status`
             .build()?;
         let info = OperationInfo {
             operation_id: "get_reverse_provisioning_status",
-        };
-        self.pre(&mut request, &info).await?;
-        let result = self.exec(request, &info).await;
-        self.post(&result, &info).await?;
-        let response = result?;
-        match response.status().as_u16() {
-            200u16 => ResponseValue::from_response(response).await,
-            400u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            500u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            _ => Err(Error::UnexpectedResponse(response)),
-        }
-    }
-    /**Unprovision a resource
-
-Undeploy a system or a single component starting from the latest provisioned descriptor.
-
-Sends a `POST` request to `/v1/unprovision`
-
-*/
-    pub async fn unprovision<'a>(
-        &'a self,
-        body: &'a types::ProvisioningRequest,
-    ) -> Result<
-        ResponseValue<types::ProvisioningStatusOrToken>,
-        Error<types::RequestValidationErrorOrSystemError>,
-    > {
-        let url = format!("{}/v1/unprovision", self.baseurl,);
-        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
-        header_map
-            .append(
-                ::reqwest::header::HeaderName::from_static("api-version"),
-                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
-            );
-        #[allow(unused_mut)]
-        let mut request = self
-            .client
-            .post(url)
-            .header(
-                ::reqwest::header::ACCEPT,
-                ::reqwest::header::HeaderValue::from_static("application/json"),
-            )
-            .json(&body)
-            .headers(header_map)
-            .build()?;
-        let info = OperationInfo {
-            operation_id: "unprovision",
-        };
-        self.pre(&mut request, &info).await?;
-        let result = self.exec(request, &info).await;
-        self.post(&result, &info).await?;
-        let response = result?;
-        match response.status().as_u16() {
-            200u16 => ResponseValue::from_response(response).await,
-            202u16 => ResponseValue::from_response(response).await,
-            400u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            500u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            _ => Err(Error::UnexpectedResponse(response)),
-        }
-    }
-    /**Upsert the Access Control List
-
-Create or update the Access Control List of an infrastructural component with the provided identities. Witboost always supplies the full list of identities even if some of them already have access to the underlying infrastructural resource.
-
-Sends a `POST` request to `/v1/updateacl`
-
-*/
-    pub async fn updateacl<'a>(
-        &'a self,
-        body: &'a types::UpdateAclRequest,
-    ) -> Result<
-        ResponseValue<types::ProvisioningStatusOrToken>,
-        Error<types::RequestValidationErrorOrSystemError>,
-    > {
-        let url = format!("{}/v1/updateacl", self.baseurl,);
-        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
-        header_map
-            .append(
-                ::reqwest::header::HeaderName::from_static("api-version"),
-                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
-            );
-        #[allow(unused_mut)]
-        let mut request = self
-            .client
-            .post(url)
-            .header(
-                ::reqwest::header::ACCEPT,
-                ::reqwest::header::HeaderValue::from_static("application/json"),
-            )
-            .json(&body)
-            .headers(header_map)
-            .build()?;
-        let info = OperationInfo {
-            operation_id: "updateacl",
-        };
-        self.pre(&mut request, &info).await?;
-        let result = self.exec(request, &info).await;
-        self.post(&result, &info).await?;
-        let response = result?;
-        match response.status().as_u16() {
-            200u16 => ResponseValue::from_response(response).await,
-            202u16 => ResponseValue::from_response(response).await,
-            400u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            500u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            _ => Err(Error::UnexpectedResponse(response)),
-        }
-    }
-    /**Validate a provisioning request (sync)
-
-Synchronously validate a provisioning request and return the validation result. It is highly recommended to implement the asynchronous validation endpoint instead of this one.
-
-Sends a `POST` request to `/v1/validate`
-
-*/
-    pub async fn validate<'a>(
-        &'a self,
-        body: &'a types::ProvisioningRequest,
-    ) -> Result<ResponseValue<types::ValidationResult>, Error<types::SystemError>> {
-        let url = format!("{}/v1/validate", self.baseurl,);
-        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
-        header_map
-            .append(
-                ::reqwest::header::HeaderName::from_static("api-version"),
-                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
-            );
-        #[allow(unused_mut)]
-        let mut request = self
-            .client
-            .post(url)
-            .header(
-                ::reqwest::header::ACCEPT,
-                ::reqwest::header::HeaderValue::from_static("application/json"),
-            )
-            .json(&body)
-            .headers(header_map)
-            .build()?;
-        let info = OperationInfo {
-            operation_id: "validate",
-        };
-        self.pre(&mut request, &info).await?;
-        let result = self.exec(request, &info).await;
-        self.post(&result, &info).await?;
-        let response = result?;
-        match response.status().as_u16() {
-            200u16 => ResponseValue::from_response(response).await,
-            500u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            _ => Err(Error::UnexpectedResponse(response)),
-        }
-    }
-    /**Validate a provisioning request (async)
-
-Start a validation process with the input descriptor and return a token that can be used to check the status of the validation process.
-
-Sends a `POST` request to `/v2/validate`
-
-*/
-    pub async fn async_validate<'a>(
-        &'a self,
-        body: &'a types::ProvisioningRequest,
-    ) -> Result<
-        ResponseValue<types::Token>,
-        Error<types::RequestValidationErrorOrSystemError>,
-    > {
-        let url = format!("{}/v2/validate", self.baseurl,);
-        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
-        header_map
-            .append(
-                ::reqwest::header::HeaderName::from_static("api-version"),
-                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
-            );
-        #[allow(unused_mut)]
-        let mut request = self
-            .client
-            .post(url)
-            .header(
-                ::reqwest::header::ACCEPT,
-                ::reqwest::header::HeaderValue::from_static("application/json"),
-            )
-            .json(&body)
-            .headers(header_map)
-            .build()?;
-        let info = OperationInfo {
-            operation_id: "async_validate",
-        };
-        self.pre(&mut request, &info).await?;
-        let result = self.exec(request, &info).await;
-        self.post(&result, &info).await?;
-        let response = result?;
-        match response.status().as_u16() {
-            202u16 => ResponseValue::from_response(response).await,
-            400u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            500u16 => {
-                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
-            }
-            _ => Err(Error::UnexpectedResponse(response)),
-        }
-    }
-    /**Get status of an async validation task
-
-Get status and results of an async validation operation
-
-Sends a `GET` request to `/v2/validate/{token}/status`
-
-*/
-    pub async fn get_validation_status<'a>(
-        &'a self,
-        token: &'a str,
-    ) -> Result<
-        ResponseValue<types::ValidationStatus>,
-        Error<types::RequestValidationErrorOrSystemError>,
-    > {
-        let url = format!(
-            "{}/v2/validate/{}/status", self.baseurl, encode_path(& token.to_string()),
-        );
-        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
-        header_map
-            .append(
-                ::reqwest::header::HeaderName::from_static("api-version"),
-                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
-            );
-        #[allow(unused_mut)]
-        let mut request = self
-            .client
-            .get(url)
-            .header(
-                ::reqwest::header::ACCEPT,
-                ::reqwest::header::HeaderValue::from_static("application/json"),
-            )
-            .headers(header_map)
-            .build()?;
-        let info = OperationInfo {
-            operation_id: "get_validation_status",
         };
         self.pre(&mut request, &info).await?;
         let result = self.exec(request, &info).await;

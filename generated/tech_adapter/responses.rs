@@ -3,6 +3,208 @@
 //! The answers of each operation: a variant a declared status.
 use super::super::runtime::{self, Answer, DecodeError, DecodeProblem, TextOrJson};
 use super::types;
+/// Answers of `asyncValidate`. Validate a provisioning request (async)
+#[derive(Clone, Debug, PartialEq)]
+pub enum AsyncValidateResponse {
+    /// 202: It returns a token that can be used for polling the async validation operation status and results
+    Accepted(types::Token, TextOrJson),
+    /// 400: Invalid input
+    BadRequest(types::RequestValidationError),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl AsyncValidateResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "asyncValidate";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Accepted(..) => 202u16,
+            Self::BadRequest(_) => 400u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            202u16 => {
+                runtime::decode_text_or_json(content_type, body)
+                    .map(|(body, form)| Self::Accepted(body, form))
+            }
+            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for AsyncValidateResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Accepted(body, TextOrJson::Text) => {
+                runtime::text_response(202u16, &body)
+            }
+            Self::Accepted(body, TextOrJson::Json) => {
+                runtime::json_response(202u16, &body)
+            }
+            Self::BadRequest(body) => runtime::json_response(400u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<202u16, (types::Token, TextOrJson)> for AsyncValidateResponse {
+    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
+        Self::Accepted(body, form)
+    }
+}
+impl Answer<400u16, types::RequestValidationError> for AsyncValidateResponse {
+    fn answer(body: types::RequestValidationError) -> Self {
+        Self::BadRequest(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for AsyncValidateResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
+/// Answers of `getValidationStatus`. Get status of an async validation task
+#[derive(Clone, Debug, PartialEq)]
+pub enum GetValidationStatusResponse {
+    /// 200: The request status
+    Ok(types::ValidationStatus),
+    /// 400: Invalid input
+    BadRequest(types::RequestValidationError),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl GetValidationStatusResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "getValidationStatus";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::BadRequest(_) => 400u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for GetValidationStatusResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::BadRequest(body) => runtime::json_response(400u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::ValidationStatus> for GetValidationStatusResponse {
+    fn answer(body: types::ValidationStatus) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<400u16, types::RequestValidationError> for GetValidationStatusResponse {
+    fn answer(body: types::RequestValidationError) -> Self {
+        Self::BadRequest(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for GetValidationStatusResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
+/// Answers of `validate`. Validate a provisioning request (sync)
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValidateResponse {
+    /// 200: It synchronously returns a specific reply containing the validation result
+    Ok(types::ValidationResult),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl ValidateResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "validate";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for ValidateResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::ValidationResult> for ValidateResponse {
+    fn answer(body: types::ValidationResult) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for ValidateResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
 /// Answers of `provision`. Provision a resource
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProvisionResponse {
@@ -85,6 +287,92 @@ impl Answer<400u16, types::RequestValidationError> for ProvisionResponse {
     }
 }
 impl Answer<500u16, types::SystemError> for ProvisionResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
+/// Answers of `unprovision`. Unprovision a resource
+#[derive(Clone, Debug, PartialEq)]
+pub enum UnprovisionResponse {
+    /// 200: It synchronously returns the request result
+    Ok(types::ProvisioningStatus),
+    /// 202: If successful returns a provisioning deployment task token that can be used for polling the request status
+    Accepted(types::Token, TextOrJson),
+    /// 400: Invalid input
+    BadRequest(types::RequestValidationError),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl UnprovisionResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "unprovision";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::Accepted(..) => 202u16,
+            Self::BadRequest(_) => 400u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            202u16 => {
+                runtime::decode_text_or_json(content_type, body)
+                    .map(|(body, form)| Self::Accepted(body, form))
+            }
+            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for UnprovisionResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::Accepted(body, TextOrJson::Text) => {
+                runtime::text_response(202u16, &body)
+            }
+            Self::Accepted(body, TextOrJson::Json) => {
+                runtime::json_response(202u16, &body)
+            }
+            Self::BadRequest(body) => runtime::json_response(400u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::ProvisioningStatus> for UnprovisionResponse {
+    fn answer(body: types::ProvisioningStatus) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<202u16, (types::Token, TextOrJson)> for UnprovisionResponse {
+    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
+        Self::Accepted(body, form)
+    }
+}
+impl Answer<400u16, types::RequestValidationError> for UnprovisionResponse {
+    fn answer(body: types::RequestValidationError) -> Self {
+        Self::BadRequest(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for UnprovisionResponse {
     fn answer(body: types::SystemError) -> Self {
         Self::InternalServerError(body)
     }
@@ -253,6 +541,92 @@ impl Answer<501u16, types::SystemError> for StopResponse {
         Self::NotImplemented(body)
     }
 }
+/// Answers of `updateacl`. Upsert the Access Control List
+#[derive(Clone, Debug, PartialEq)]
+pub enum UpdateaclResponse {
+    /// 200: It synchronously returns the access request response
+    Ok(types::ProvisioningStatus),
+    /// 202: It returns a task token that can be used for polling the request status
+    Accepted(types::Token, TextOrJson),
+    /// 400: Invalid input
+    BadRequest(types::RequestValidationError),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl UpdateaclResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "updateacl";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::Accepted(..) => 202u16,
+            Self::BadRequest(_) => 400u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            202u16 => {
+                runtime::decode_text_or_json(content_type, body)
+                    .map(|(body, form)| Self::Accepted(body, form))
+            }
+            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for UpdateaclResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::Accepted(body, TextOrJson::Text) => {
+                runtime::text_response(202u16, &body)
+            }
+            Self::Accepted(body, TextOrJson::Json) => {
+                runtime::json_response(202u16, &body)
+            }
+            Self::BadRequest(body) => runtime::json_response(400u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::ProvisioningStatus> for UpdateaclResponse {
+    fn answer(body: types::ProvisioningStatus) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<202u16, (types::Token, TextOrJson)> for UpdateaclResponse {
+    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
+        Self::Accepted(body, form)
+    }
+}
+impl Answer<400u16, types::RequestValidationError> for UpdateaclResponse {
+    fn answer(body: types::RequestValidationError) -> Self {
+        Self::BadRequest(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for UpdateaclResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
 /// Answers of `reverseProvision`. Import an existing resource
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReverseProvisionResponse {
@@ -405,380 +779,6 @@ for GetReverseProvisioningStatusResponse {
     }
 }
 impl Answer<500u16, types::SystemError> for GetReverseProvisioningStatusResponse {
-    fn answer(body: types::SystemError) -> Self {
-        Self::InternalServerError(body)
-    }
-}
-/// Answers of `unprovision`. Unprovision a resource
-#[derive(Clone, Debug, PartialEq)]
-pub enum UnprovisionResponse {
-    /// 200: It synchronously returns the request result
-    Ok(types::ProvisioningStatus),
-    /// 202: If successful returns a provisioning deployment task token that can be used for polling the request status
-    Accepted(types::Token, TextOrJson),
-    /// 400: Invalid input
-    BadRequest(types::RequestValidationError),
-    /// 500: System problem
-    InternalServerError(types::SystemError),
-}
-impl UnprovisionResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "unprovision";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Ok(_) => 200u16,
-            Self::Accepted(..) => 202u16,
-            Self::BadRequest(_) => 400u16,
-            Self::InternalServerError(_) => 500u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
-            202u16 => {
-                runtime::decode_text_or_json(content_type, body)
-                    .map(|(body, form)| Self::Accepted(body, form))
-            }
-            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
-            500u16 => {
-                runtime::decode_json(content_type, body).map(Self::InternalServerError)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for UnprovisionResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Ok(body) => runtime::json_response(200u16, &body),
-            Self::Accepted(body, TextOrJson::Text) => {
-                runtime::text_response(202u16, &body)
-            }
-            Self::Accepted(body, TextOrJson::Json) => {
-                runtime::json_response(202u16, &body)
-            }
-            Self::BadRequest(body) => runtime::json_response(400u16, &body),
-            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
-        }
-    }
-}
-impl Answer<200u16, types::ProvisioningStatus> for UnprovisionResponse {
-    fn answer(body: types::ProvisioningStatus) -> Self {
-        Self::Ok(body)
-    }
-}
-impl Answer<202u16, (types::Token, TextOrJson)> for UnprovisionResponse {
-    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
-        Self::Accepted(body, form)
-    }
-}
-impl Answer<400u16, types::RequestValidationError> for UnprovisionResponse {
-    fn answer(body: types::RequestValidationError) -> Self {
-        Self::BadRequest(body)
-    }
-}
-impl Answer<500u16, types::SystemError> for UnprovisionResponse {
-    fn answer(body: types::SystemError) -> Self {
-        Self::InternalServerError(body)
-    }
-}
-/// Answers of `updateacl`. Upsert the Access Control List
-#[derive(Clone, Debug, PartialEq)]
-pub enum UpdateaclResponse {
-    /// 200: It synchronously returns the access request response
-    Ok(types::ProvisioningStatus),
-    /// 202: It returns a task token that can be used for polling the request status
-    Accepted(types::Token, TextOrJson),
-    /// 400: Invalid input
-    BadRequest(types::RequestValidationError),
-    /// 500: System problem
-    InternalServerError(types::SystemError),
-}
-impl UpdateaclResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "updateacl";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Ok(_) => 200u16,
-            Self::Accepted(..) => 202u16,
-            Self::BadRequest(_) => 400u16,
-            Self::InternalServerError(_) => 500u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
-            202u16 => {
-                runtime::decode_text_or_json(content_type, body)
-                    .map(|(body, form)| Self::Accepted(body, form))
-            }
-            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
-            500u16 => {
-                runtime::decode_json(content_type, body).map(Self::InternalServerError)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for UpdateaclResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Ok(body) => runtime::json_response(200u16, &body),
-            Self::Accepted(body, TextOrJson::Text) => {
-                runtime::text_response(202u16, &body)
-            }
-            Self::Accepted(body, TextOrJson::Json) => {
-                runtime::json_response(202u16, &body)
-            }
-            Self::BadRequest(body) => runtime::json_response(400u16, &body),
-            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
-        }
-    }
-}
-impl Answer<200u16, types::ProvisioningStatus> for UpdateaclResponse {
-    fn answer(body: types::ProvisioningStatus) -> Self {
-        Self::Ok(body)
-    }
-}
-impl Answer<202u16, (types::Token, TextOrJson)> for UpdateaclResponse {
-    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
-        Self::Accepted(body, form)
-    }
-}
-impl Answer<400u16, types::RequestValidationError> for UpdateaclResponse {
-    fn answer(body: types::RequestValidationError) -> Self {
-        Self::BadRequest(body)
-    }
-}
-impl Answer<500u16, types::SystemError> for UpdateaclResponse {
-    fn answer(body: types::SystemError) -> Self {
-        Self::InternalServerError(body)
-    }
-}
-/// Answers of `validate`. Validate a provisioning request (sync)
-#[derive(Clone, Debug, PartialEq)]
-pub enum ValidateResponse {
-    /// 200: It synchronously returns a specific reply containing the validation result
-    Ok(types::ValidationResult),
-    /// 500: System problem
-    InternalServerError(types::SystemError),
-}
-impl ValidateResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "validate";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Ok(_) => 200u16,
-            Self::InternalServerError(_) => 500u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
-            500u16 => {
-                runtime::decode_json(content_type, body).map(Self::InternalServerError)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for ValidateResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Ok(body) => runtime::json_response(200u16, &body),
-            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
-        }
-    }
-}
-impl Answer<200u16, types::ValidationResult> for ValidateResponse {
-    fn answer(body: types::ValidationResult) -> Self {
-        Self::Ok(body)
-    }
-}
-impl Answer<500u16, types::SystemError> for ValidateResponse {
-    fn answer(body: types::SystemError) -> Self {
-        Self::InternalServerError(body)
-    }
-}
-/// Answers of `asyncValidate`. Validate a provisioning request (async)
-#[derive(Clone, Debug, PartialEq)]
-pub enum AsyncValidateResponse {
-    /// 202: It returns a token that can be used for polling the async validation operation status and results
-    Accepted(types::Token, TextOrJson),
-    /// 400: Invalid input
-    BadRequest(types::RequestValidationError),
-    /// 500: System problem
-    InternalServerError(types::SystemError),
-}
-impl AsyncValidateResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "asyncValidate";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Accepted(..) => 202u16,
-            Self::BadRequest(_) => 400u16,
-            Self::InternalServerError(_) => 500u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            202u16 => {
-                runtime::decode_text_or_json(content_type, body)
-                    .map(|(body, form)| Self::Accepted(body, form))
-            }
-            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
-            500u16 => {
-                runtime::decode_json(content_type, body).map(Self::InternalServerError)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for AsyncValidateResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Accepted(body, TextOrJson::Text) => {
-                runtime::text_response(202u16, &body)
-            }
-            Self::Accepted(body, TextOrJson::Json) => {
-                runtime::json_response(202u16, &body)
-            }
-            Self::BadRequest(body) => runtime::json_response(400u16, &body),
-            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
-        }
-    }
-}
-impl Answer<202u16, (types::Token, TextOrJson)> for AsyncValidateResponse {
-    fn answer((body, form): (types::Token, TextOrJson)) -> Self {
-        Self::Accepted(body, form)
-    }
-}
-impl Answer<400u16, types::RequestValidationError> for AsyncValidateResponse {
-    fn answer(body: types::RequestValidationError) -> Self {
-        Self::BadRequest(body)
-    }
-}
-impl Answer<500u16, types::SystemError> for AsyncValidateResponse {
-    fn answer(body: types::SystemError) -> Self {
-        Self::InternalServerError(body)
-    }
-}
-/// Answers of `getValidationStatus`. Get status of an async validation task
-#[derive(Clone, Debug, PartialEq)]
-pub enum GetValidationStatusResponse {
-    /// 200: The request status
-    Ok(types::ValidationStatus),
-    /// 400: Invalid input
-    BadRequest(types::RequestValidationError),
-    /// 500: System problem
-    InternalServerError(types::SystemError),
-}
-impl GetValidationStatusResponse {
-    /// The operation in the contract.
-    pub const OPERATION_ID: &'static str = "getValidationStatus";
-    /// The HTTP status.
-    pub fn status(&self) -> u16 {
-        match self {
-            Self::Ok(_) => 200u16,
-            Self::BadRequest(_) => 400u16,
-            Self::InternalServerError(_) => 500u16,
-        }
-    }
-    /// Read an answer of this operation: the status picks the schema.
-    pub fn decode(
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<Self, DecodeError> {
-        let decoded = match status {
-            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
-            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
-            500u16 => {
-                runtime::decode_json(content_type, body).map(Self::InternalServerError)
-            }
-            _ => Err(DecodeProblem::Status),
-        };
-        decoded
-            .map_err(|problem| DecodeError {
-                operation_id: Self::OPERATION_ID,
-                status,
-                problem,
-            })
-    }
-}
-impl actix_web::Responder for GetValidationStatusResponse {
-    type Body = actix_web::body::BoxBody;
-    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
-        match self {
-            Self::Ok(body) => runtime::json_response(200u16, &body),
-            Self::BadRequest(body) => runtime::json_response(400u16, &body),
-            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
-        }
-    }
-}
-impl Answer<200u16, types::ValidationStatus> for GetValidationStatusResponse {
-    fn answer(body: types::ValidationStatus) -> Self {
-        Self::Ok(body)
-    }
-}
-impl Answer<400u16, types::RequestValidationError> for GetValidationStatusResponse {
-    fn answer(body: types::RequestValidationError) -> Self {
-        Self::BadRequest(body)
-    }
-}
-impl Answer<500u16, types::SystemError> for GetValidationStatusResponse {
     fn answer(body: types::SystemError) -> Self {
         Self::InternalServerError(body)
     }

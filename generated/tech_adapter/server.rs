@@ -5,11 +5,39 @@ use std::future::Future;
 use actix_web::{HttpRequest, web};
 use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
 use super::{responses::*, types};
+/// `POST /v2/validate`: Validate a provisioning request (async)
+pub const ASYNC_VALIDATE: Operation = Operation {
+    operation_id: "asyncValidate",
+    method: "POST",
+    path: "/v2/validate",
+    statuses: &[202u16, 400u16, 500u16],
+};
+/// `GET /v2/validate/{token}/status`: Get status of an async validation task
+pub const GET_VALIDATION_STATUS: Operation = Operation {
+    operation_id: "getValidationStatus",
+    method: "GET",
+    path: "/v2/validate/{token}/status",
+    statuses: &[200u16, 400u16, 500u16],
+};
+/// `POST /v1/validate`: Validate a provisioning request (sync)
+pub const VALIDATE: Operation = Operation {
+    operation_id: "validate",
+    method: "POST",
+    path: "/v1/validate",
+    statuses: &[200u16, 500u16],
+};
 /// `POST /v1/provision`: Provision a resource
 pub const PROVISION: Operation = Operation {
     operation_id: "provision",
     method: "POST",
     path: "/v1/provision",
+    statuses: &[200u16, 202u16, 400u16, 500u16],
+};
+/// `POST /v1/unprovision`: Unprovision a resource
+pub const UNPROVISION: Operation = Operation {
+    operation_id: "unprovision",
+    method: "POST",
+    path: "/v1/unprovision",
     statuses: &[200u16, 202u16, 400u16, 500u16],
 };
 /// `GET /v1/provision/{token}/status`: Get the status of a provision/unprovision task
@@ -26,6 +54,13 @@ pub const STOP: Operation = Operation {
     path: "/v1/provision/{token}/stop",
     statuses: &[200u16, 202u16, 400u16, 500u16, 501u16],
 };
+/// `POST /v1/updateacl`: Upsert the Access Control List
+pub const UPDATEACL: Operation = Operation {
+    operation_id: "updateacl",
+    method: "POST",
+    path: "/v1/updateacl",
+    statuses: &[200u16, 202u16, 400u16, 500u16],
+};
 /// `POST /v1/reverse-provisioning`: Import an existing resource
 pub const REVERSE_PROVISION: Operation = Operation {
     operation_id: "reverseProvision",
@@ -40,53 +75,18 @@ pub const GET_REVERSE_PROVISIONING_STATUS: Operation = Operation {
     path: "/v1/reverse-provisioning/{token}/status",
     statuses: &[200u16, 400u16, 500u16],
 };
-/// `POST /v1/unprovision`: Unprovision a resource
-pub const UNPROVISION: Operation = Operation {
-    operation_id: "unprovision",
-    method: "POST",
-    path: "/v1/unprovision",
-    statuses: &[200u16, 202u16, 400u16, 500u16],
-};
-/// `POST /v1/updateacl`: Upsert the Access Control List
-pub const UPDATEACL: Operation = Operation {
-    operation_id: "updateacl",
-    method: "POST",
-    path: "/v1/updateacl",
-    statuses: &[200u16, 202u16, 400u16, 500u16],
-};
-/// `POST /v1/validate`: Validate a provisioning request (sync)
-pub const VALIDATE: Operation = Operation {
-    operation_id: "validate",
-    method: "POST",
-    path: "/v1/validate",
-    statuses: &[200u16, 500u16],
-};
-/// `POST /v2/validate`: Validate a provisioning request (async)
-pub const ASYNC_VALIDATE: Operation = Operation {
-    operation_id: "asyncValidate",
-    method: "POST",
-    path: "/v2/validate",
-    statuses: &[202u16, 400u16, 500u16],
-};
-/// `GET /v2/validate/{token}/status`: Get status of an async validation task
-pub const GET_VALIDATION_STATUS: Operation = Operation {
-    operation_id: "getValidationStatus",
-    method: "GET",
-    path: "/v2/validate/{token}/status",
-    statuses: &[200u16, 400u16, 500u16],
-};
 /// All operations of the contract.
 pub const OPERATIONS: &[Operation] = &[
-    PROVISION,
-    GET_STATUS,
-    STOP,
-    REVERSE_PROVISION,
-    GET_REVERSE_PROVISIONING_STATUS,
-    UNPROVISION,
-    UPDATEACL,
-    VALIDATE,
     ASYNC_VALIDATE,
     GET_VALIDATION_STATUS,
+    VALIDATE,
+    PROVISION,
+    UNPROVISION,
+    GET_STATUS,
+    STOP,
+    UPDATEACL,
+    REVERSE_PROVISION,
+    GET_REVERSE_PROVISIONING_STATUS,
 ];
 /// Tech Adapter API 2.6.3, as its implementor sees it: a method an operation.
 ///
@@ -115,6 +115,51 @@ pub trait TechAdapter: Send + Sync + 'static {
         context: &RequestContext,
         failure: Failure,
     ) -> types::SystemError;
+    /// Validate a provisioning request (async)
+    ///
+    /// Start a validation process with the input descriptor and return a token that can be used to check the status of the validation process.
+    fn async_validate(
+        &self,
+        context: &RequestContext,
+        body: types::ProvisioningRequest,
+    ) -> impl Future<Output = AsyncValidateResponse> {
+        drop(body);
+        async move {
+            AsyncValidateResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
+    /// Get status of an async validation task
+    ///
+    /// Get status and results of an async validation operation
+    fn get_validation_status(
+        &self,
+        context: &RequestContext,
+        token: String,
+    ) -> impl Future<Output = GetValidationStatusResponse> {
+        drop(token);
+        async move {
+            GetValidationStatusResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
+    /// Validate a provisioning request (sync)
+    ///
+    /// Synchronously validate a provisioning request and return the validation result. It is highly recommended to implement the asynchronous validation endpoint instead of this one.
+    fn validate(
+        &self,
+        context: &RequestContext,
+        body: types::ProvisioningRequest,
+    ) -> impl Future<Output = ValidateResponse> {
+        drop(body);
+        async move {
+            ValidateResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
     /// Provision a resource
     ///
     /// Deploy a system or a single component starting from its descriptor.
@@ -126,6 +171,21 @@ pub trait TechAdapter: Send + Sync + 'static {
         drop(body);
         async move {
             ProvisionResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
+    /// Unprovision a resource
+    ///
+    /// Undeploy a system or a single component starting from the latest provisioned descriptor.
+    fn unprovision(
+        &self,
+        context: &RequestContext,
+        body: types::ProvisioningRequest,
+    ) -> impl Future<Output = UnprovisionResponse> {
+        drop(body);
+        async move {
+            UnprovisionResponse::InternalServerError(
                 self.fail_with_system_error(context, Failure::NotImplemented),
             )
         }
@@ -160,6 +220,21 @@ pub trait TechAdapter: Send + Sync + 'static {
             )
         }
     }
+    /// Upsert the Access Control List
+    ///
+    /// Create or update the Access Control List of an infrastructural component with the provided identities. Witboost always supplies the full list of identities even if some of them already have access to the underlying infrastructural resource.
+    fn updateacl(
+        &self,
+        context: &RequestContext,
+        body: types::UpdateAclRequest,
+    ) -> impl Future<Output = UpdateaclResponse> {
+        drop(body);
+        async move {
+            UpdateaclResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
     /// Import an existing resource
     ///
     /// Import an existing resource from the infrastructure into Witboost. This operation is used to reverse provision a component that is already deployed in the target environment, so that its current state can be tracked by the platform.
@@ -190,81 +265,6 @@ pub trait TechAdapter: Send + Sync + 'static {
             )
         }
     }
-    /// Unprovision a resource
-    ///
-    /// Undeploy a system or a single component starting from the latest provisioned descriptor.
-    fn unprovision(
-        &self,
-        context: &RequestContext,
-        body: types::ProvisioningRequest,
-    ) -> impl Future<Output = UnprovisionResponse> {
-        drop(body);
-        async move {
-            UnprovisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
-    /// Upsert the Access Control List
-    ///
-    /// Create or update the Access Control List of an infrastructural component with the provided identities. Witboost always supplies the full list of identities even if some of them already have access to the underlying infrastructural resource.
-    fn updateacl(
-        &self,
-        context: &RequestContext,
-        body: types::UpdateAclRequest,
-    ) -> impl Future<Output = UpdateaclResponse> {
-        drop(body);
-        async move {
-            UpdateaclResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
-    /// Validate a provisioning request (sync)
-    ///
-    /// Synchronously validate a provisioning request and return the validation result. It is highly recommended to implement the asynchronous validation endpoint instead of this one.
-    fn validate(
-        &self,
-        context: &RequestContext,
-        body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ValidateResponse> {
-        drop(body);
-        async move {
-            ValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
-    /// Validate a provisioning request (async)
-    ///
-    /// Start a validation process with the input descriptor and return a token that can be used to check the status of the validation process.
-    fn async_validate(
-        &self,
-        context: &RequestContext,
-        body: types::ProvisioningRequest,
-    ) -> impl Future<Output = AsyncValidateResponse> {
-        drop(body);
-        async move {
-            AsyncValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
-    /// Get status of an async validation task
-    ///
-    /// Get status and results of an async validation operation
-    fn get_validation_status(
-        &self,
-        context: &RequestContext,
-        token: String,
-    ) -> impl Future<Output = GetValidationStatusResponse> {
-        drop(token);
-        async move {
-            GetValidationStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -276,12 +276,12 @@ pub fn configure<T: TechAdapter>(
 ) {
     config
         .service(
-            web::resource(runtime::mount(prefix, "/v1/provision"))
+            web::resource(runtime::mount(prefix, "/v2/validate"))
                 .route({
                     let implementor = implementor.clone();
                     web::post()
                         .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_provision(implementor.clone(), request, payload)
+                            serve_async_validate(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
@@ -290,16 +290,26 @@ pub fn configure<T: TechAdapter>(
         );
     config
         .service(
-            web::resource(runtime::mount(prefix, "/v1/reverse-provisioning"))
+            web::resource(runtime::mount(prefix, "/v1/validate"))
                 .route({
                     let implementor = implementor.clone();
                     web::post()
                         .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_reverse_provision(
-                                implementor.clone(),
-                                request,
-                                payload,
-                            )
+                            serve_validate(implementor.clone(), request, payload)
+                        })
+                })
+                .default_service(
+                    web::to(|| async { runtime::method_not_allowed("POST") }),
+                ),
+        );
+    config
+        .service(
+            web::resource(runtime::mount(prefix, "/v1/provision"))
+                .route({
+                    let implementor = implementor.clone();
+                    web::post()
+                        .to(move |request: HttpRequest, payload: web::Payload| {
+                            serve_provision(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
@@ -336,12 +346,16 @@ pub fn configure<T: TechAdapter>(
         );
     config
         .service(
-            web::resource(runtime::mount(prefix, "/v1/validate"))
+            web::resource(runtime::mount(prefix, "/v1/reverse-provisioning"))
                 .route({
                     let implementor = implementor.clone();
                     web::post()
                         .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_validate(implementor.clone(), request, payload)
+                            serve_reverse_provision(
+                                implementor.clone(),
+                                request,
+                                payload,
+                            )
                         })
                 })
                 .default_service(
@@ -350,16 +364,20 @@ pub fn configure<T: TechAdapter>(
         );
     config
         .service(
-            web::resource(runtime::mount(prefix, "/v2/validate"))
+            web::resource(runtime::mount(prefix, "/v2/validate/{token}/status"))
                 .route({
                     let implementor = implementor.clone();
-                    web::post()
+                    web::get()
                         .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_async_validate(implementor.clone(), request, payload)
+                            serve_get_validation_status(
+                                implementor.clone(),
+                                request,
+                                payload,
+                            )
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("POST") }),
+                    web::to(|| async { runtime::method_not_allowed("GET") }),
                 ),
         );
     config
@@ -410,171 +428,6 @@ pub fn configure<T: TechAdapter>(
                     web::to(|| async { runtime::method_not_allowed("GET") }),
                 ),
         );
-    config
-        .service(
-            web::resource(runtime::mount(prefix, "/v2/validate/{token}/status"))
-                .route({
-                    let implementor = implementor.clone();
-                    web::get()
-                        .to(move |request: HttpRequest, payload: web::Payload| {
-                            serve_get_validation_status(
-                                implementor.clone(),
-                                request,
-                                payload,
-                            )
-                        })
-                })
-                .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
-                ),
-        );
-}
-async fn serve_provision<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> ProvisionResponse {
-    let context = RequestContext::new(PROVISION, request.clone());
-    let read = runtime::read_json::<
-        types::ProvisioningRequest,
-    >(&request, payload, &implementor.limits())
-        .await;
-    let body = match read {
-        Ok(body) => body,
-        Err(rejection) => {
-            return ProvisionResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    implementor.provision(&context, body).await
-}
-async fn serve_get_status<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> GetStatusResponse {
-    let context = RequestContext::new(GET_STATUS, request.clone());
-    let token = match runtime::path_parameter(&request, "token") {
-        Ok(value) => value,
-        Err(rejection) => {
-            return GetStatusResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    drop(payload);
-    implementor.get_status(&context, token).await
-}
-async fn serve_stop<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> StopResponse {
-    let context = RequestContext::new(STOP, request.clone());
-    let token = match runtime::path_parameter(&request, "token") {
-        Ok(value) => value,
-        Err(rejection) => {
-            return StopResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    drop(payload);
-    implementor.stop(&context, token).await
-}
-async fn serve_reverse_provision<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> ReverseProvisionResponse {
-    let context = RequestContext::new(REVERSE_PROVISION, request.clone());
-    let read = runtime::read_json::<
-        types::ReverseProvisioningRequest,
-    >(&request, payload, &implementor.limits())
-        .await;
-    let body = match read {
-        Ok(body) => body,
-        Err(rejection) => {
-            return ReverseProvisionResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    implementor.reverse_provision(&context, body).await
-}
-async fn serve_get_reverse_provisioning_status<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> GetReverseProvisioningStatusResponse {
-    let context = RequestContext::new(GET_REVERSE_PROVISIONING_STATUS, request.clone());
-    let token = match runtime::path_parameter(&request, "token") {
-        Ok(value) => value,
-        Err(rejection) => {
-            return GetReverseProvisioningStatusResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    drop(payload);
-    implementor.get_reverse_provisioning_status(&context, token).await
-}
-async fn serve_unprovision<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> UnprovisionResponse {
-    let context = RequestContext::new(UNPROVISION, request.clone());
-    let read = runtime::read_json::<
-        types::ProvisioningRequest,
-    >(&request, payload, &implementor.limits())
-        .await;
-    let body = match read {
-        Ok(body) => body,
-        Err(rejection) => {
-            return UnprovisionResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    implementor.unprovision(&context, body).await
-}
-async fn serve_updateacl<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> UpdateaclResponse {
-    let context = RequestContext::new(UPDATEACL, request.clone());
-    let read = runtime::read_json::<
-        types::UpdateAclRequest,
-    >(&request, payload, &implementor.limits())
-        .await;
-    let body = match read {
-        Ok(body) => body,
-        Err(rejection) => {
-            return UpdateaclResponse::BadRequest(
-                implementor.reject_with_request_validation_error(&context, rejection),
-            );
-        }
-    };
-    implementor.updateacl(&context, body).await
-}
-async fn serve_validate<T: TechAdapter>(
-    implementor: web::Data<T>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> ValidateResponse {
-    let context = RequestContext::new(VALIDATE, request.clone());
-    let read = runtime::read_json::<
-        types::ProvisioningRequest,
-    >(&request, payload, &implementor.limits())
-        .await;
-    let body = match read {
-        Ok(body) => body,
-        Err(rejection) => return implementor.reject_validate(&context, rejection),
-    };
-    implementor.validate(&context, body).await
 }
 async fn serve_async_validate<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -612,4 +465,151 @@ async fn serve_get_validation_status<T: TechAdapter>(
     };
     drop(payload);
     implementor.get_validation_status(&context, token).await
+}
+async fn serve_validate<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> ValidateResponse {
+    let context = RequestContext::new(VALIDATE, request.clone());
+    let read = runtime::read_json::<
+        types::ProvisioningRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => return implementor.reject_validate(&context, rejection),
+    };
+    implementor.validate(&context, body).await
+}
+async fn serve_provision<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> ProvisionResponse {
+    let context = RequestContext::new(PROVISION, request.clone());
+    let read = runtime::read_json::<
+        types::ProvisioningRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => {
+            return ProvisionResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    implementor.provision(&context, body).await
+}
+async fn serve_unprovision<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> UnprovisionResponse {
+    let context = RequestContext::new(UNPROVISION, request.clone());
+    let read = runtime::read_json::<
+        types::ProvisioningRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => {
+            return UnprovisionResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    implementor.unprovision(&context, body).await
+}
+async fn serve_get_status<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> GetStatusResponse {
+    let context = RequestContext::new(GET_STATUS, request.clone());
+    let token = match runtime::path_parameter(&request, "token") {
+        Ok(value) => value,
+        Err(rejection) => {
+            return GetStatusResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    drop(payload);
+    implementor.get_status(&context, token).await
+}
+async fn serve_stop<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> StopResponse {
+    let context = RequestContext::new(STOP, request.clone());
+    let token = match runtime::path_parameter(&request, "token") {
+        Ok(value) => value,
+        Err(rejection) => {
+            return StopResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    drop(payload);
+    implementor.stop(&context, token).await
+}
+async fn serve_updateacl<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> UpdateaclResponse {
+    let context = RequestContext::new(UPDATEACL, request.clone());
+    let read = runtime::read_json::<
+        types::UpdateAclRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => {
+            return UpdateaclResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    implementor.updateacl(&context, body).await
+}
+async fn serve_reverse_provision<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> ReverseProvisionResponse {
+    let context = RequestContext::new(REVERSE_PROVISION, request.clone());
+    let read = runtime::read_json::<
+        types::ReverseProvisioningRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => {
+            return ReverseProvisionResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    implementor.reverse_provision(&context, body).await
+}
+async fn serve_get_reverse_provisioning_status<T: TechAdapter>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> GetReverseProvisioningStatusResponse {
+    let context = RequestContext::new(GET_REVERSE_PROVISIONING_STATUS, request.clone());
+    let token = match runtime::path_parameter(&request, "token") {
+        Ok(value) => value,
+        Err(rejection) => {
+            return GetReverseProvisioningStatusResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    drop(payload);
+    implementor.get_reverse_provisioning_status(&context, token).await
 }

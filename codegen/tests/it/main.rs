@@ -1,0 +1,26 @@
+//! Tests of the generator: what it writes, what it refuses, and how its output behaves.
+
+#![expect(clippy::unwrap_used, reason = "where a helper of a test fails, the test fails")]
+
+#[path = "../golden/mod.rs"]
+mod golden;
+
+mod compile_fail;
+mod decode;
+mod serve;
+mod unsupported;
+mod write;
+
+/// The implementor, for the contract as it is.
+mod here {
+    use super::golden;
+    use golden::tasks as contract;
+    include!("../golden/implementor.rs");
+}
+
+/// The same implementor, byte for byte, for the contract with moved paths: it binds by operationId.
+mod moved {
+    use super::golden;
+    use golden::moved as contract;
+    include!("../golden/implementor.rs");
+}
