@@ -3,4 +3,5 @@
 pub mod access;
 pub mod descriptor;
 pub mod error;
+pub mod operation;
 pub mod technology;
