@@ -17,15 +17,13 @@
 //! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
-
 pub mod config;
 pub mod descriptor;
 pub mod error;
 #[rustfmt::skip]
 #[path = "../generated/mod.rs"]
 pub mod generated;
-
 pub mod logging;
-
+pub mod operation;
 pub mod technology;
 pub mod topology;

@@ -1,0 +1,429 @@
+//! The public face, and the workers behind it.
+//!
+//! Each lane has a dispatcher that claims as many tasks as it has free slots and spawns a run for each. It looks
+//! when it is told to, when a slot comes free, when the next task becomes due, and at a steady pace whatever
+//! happens: hints make it quick, polling makes it right. A sweeper takes tasks from lost workers and collects old
+//! ones. Everything ends when the engine is dropped; what was running is then as if the process had been killed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use uuid::Uuid;
+
+use super::store::{ClaimRequest, Claims, Hint, Store, Submission};
+use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Submitted, Task, Token};
+use super::worker::{Cause, Interrupt, Runner, work};
+use crate::descriptor::Problem;
+use crate::error::{Error, Result};
+
+/// How often old tasks are collected, and the pause between two batches.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two claims while the store does not answer.
+const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
+
+/// How the engine works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Tasks of [`Lane::Change`] that run at once in this process.
+    pub concurrency: usize,
+    /// Tasks of [`Lane::Validation`] that run at once.
+    pub validation_concurrency: usize,
+    /// Tasks of [`Lane::Import`] that run at once.
+    pub import_concurrency: usize,
+    /// How long a task stays with a worker that says nothing. Extended every third of it.
+    pub lease: Duration,
+    /// How often to look for work when nothing hints at any.
+    pub poll: Duration,
+    /// How often work that meets passing conditions is tried, unless the task says otherwise.
+    pub max_attempts: u32,
+    /// The longest wait before the second attempt; doubles with each further one.
+    pub backoff_base: Duration,
+    /// The longest wait before any attempt.
+    pub backoff_cap: Duration,
+    /// The longest a run may take; it is cancelled then and the task fails.
+    pub run_limit: Duration,
+    /// How long a cancelled run may take to end when its time or its process is over.
+    pub cancel_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            validation_concurrency: 2,
+            import_concurrency: 2,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            max_attempts: 5,
+            backoff_base: Duration::from_secs(2),
+            backoff_cap: Duration::from_secs(60),
+            run_limit: Duration::from_secs(30 * 60),
+            cancel_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Settings {
+    fn slots(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Change => self.concurrency,
+            Lane::Validation => self.validation_concurrency,
+            Lane::Import => self.import_concurrency,
+        }
+    }
+}
+
+/// What became of running work when the engine was drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Runs that did not end within the grace and went back to the queue.
+    pub handed_back: usize,
+}
+
+/// See the module documentation of [`crate::operation`].
+pub struct Engine {
+    crew: Arc<Crew>,
+    /// The dispatchers; they end after a drain.
+    dispatchers: TaskTracker,
+    /// Dropping them ends everything the engine does.
+    _background: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Engine {
+    /// Begins to work. Must be called inside a tokio runtime.
+    pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, settings: Settings) -> Self {
+        let crew = Arc::new(Crew {
+            store,
+            runner,
+            settings,
+            worker: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+            running: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Lane::ALL.map(|lane| (lane, Notify::new())),
+            no_more_claims: CancellationToken::new(),
+            hand_back: CancellationToken::new(),
+            handed_back: AtomicUsize::new(0),
+        });
+        let dispatchers = TaskTracker::new();
+        // Subscribed before the first claim: no commit after that goes unheard.
+        let hints = crew.store.hints();
+        let mut background = vec![
+            AbortOnDropHandle::new(tokio::spawn(relay(Arc::clone(&crew), hints))),
+            AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&crew)))),
+        ];
+        background.extend(
+            Lane::ALL
+                .map(|lane| AbortOnDropHandle::new(dispatchers.spawn(dispatch(Arc::clone(&crew), lane)))),
+        );
+        dispatchers.close();
+        Self { crew, dispatchers, _background: background }
+    }
+
+    /// Accepts work. It is on disk when this returns; and accepted all the same when the caller stops waiting.
+    ///
+    /// [`crate::error::Kind::Overloaded`] when the queue is full, [`crate::error::Kind::Retryable`] when the store
+    /// does not answer: the work may or may not have been accepted then, and submitting it again is safe.
+    pub async fn submit(&self, task: NewTask) -> Result<Submitted> {
+        for key in &task.components {
+            if key.component.contains('\0') || key.environment.contains('\0') {
+                return Err(Error::invalid(vec![Problem::new(
+                    "",
+                    "the component id or the environment contains a NUL character",
+                )]));
+            }
+        }
+        let max_attempts = task.max_attempts.unwrap_or(self.crew.settings.max_attempts).max(1);
+        let operation = task.operation;
+        let submission = Submission { token: Token::random(), task, max_attempts };
+        let submitted = self.crew.store.submit(submission).await?;
+        log::info!(
+            token:% = submitted.token, operation:% = operation, deduplicated = submitted.deduplicated; "accepted"
+        );
+        Ok(submitted)
+    }
+
+    /// The task as it is now, with its log; `None` for an unknown or collected one.
+    pub async fn task(&self, token: &Token) -> Result<Option<Task>> {
+        let Some(mut task) = self.crew.store.task(token).await? else { return Ok(None) };
+        // Read after the state: the log of a terminal task is complete.
+        task.logs = self.crew.store.logs(token, 0).await?;
+        Ok(Some(task))
+    }
+
+    /// The task when it has ended, or as it is when `patience` is over. `None` for an unknown one.
+    pub async fn wait(&self, token: &Token, patience: Duration) -> Result<Option<Task>> {
+        const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        let deadline = Instant::now() + patience.min(FOREVER);
+        let waiter = self.crew.await_end(*token);
+        loop {
+            let mut ended = std::pin::pin!(waiter.notify.notified());
+            // Listens before it looks: an end between the two is not missed.
+            ended.as_mut().enable();
+            match self.crew.store.state(token).await? {
+                None => return Ok(None),
+                Some(state) if state.is_terminal() || Instant::now() >= deadline => {
+                    return self.task(token).await;
+                }
+                Some(_) => {}
+            }
+            tokio::select! {
+                () = ended => {}
+                () = sleep_until(deadline.min(Instant::now() + self.crew.settings.poll)) => {}
+            }
+        }
+    }
+
+    /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended.
+    pub async fn stop(&self, token: &Token) -> Result<Option<Task>> {
+        match self.crew.store.request_stop(token).await? {
+            None => Ok(None),
+            Some(state) => {
+                log::info!(token:% = token, state:% = state; "stop requested");
+                self.task(token).await
+            }
+        }
+    }
+
+    /// How much waits and runs.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.crew.store.counts().await
+    }
+
+    /// What is remembered of a component.
+    pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
+        self.crew.store.deployment(key).await
+    }
+
+    /// Takes up no more work, waits up to `grace` for what runs, then hands the rest back to the queue. What is
+    /// submitted meanwhile is kept for the next process. Leases stay alive until the end.
+    pub async fn drain(&self, grace: Duration) -> Drained {
+        self.crew.no_more_claims.cancel();
+        if timeout(grace, self.dispatchers.wait()).await.is_err() {
+            self.crew.hand_back.cancel();
+            self.dispatchers.wait().await;
+        }
+        Drained { handed_back: self.crew.handed_back.load(Ordering::Acquire) }
+    }
+}
+
+/// What the parts of an engine share.
+pub(super) struct Crew {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) settings: Settings,
+    /// Names this process in leases.
+    worker: String,
+    running: Mutex<HashMap<Token, Arc<Interrupt>>>,
+    waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
+    wake: [(Lane, Notify); Lane::ALL.len()],
+    no_more_claims: CancellationToken,
+    /// Cancelled when running work must go back to the queue.
+    pub(super) hand_back: CancellationToken,
+    handed_back: AtomicUsize,
+}
+
+impl Crew {
+    /// Makes a run known to those who stop it, until the guard is dropped.
+    pub(super) fn register(&self, token: Token, interrupt: &Arc<Interrupt>) -> Registered<'_> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(token, Arc::clone(interrupt));
+        Registered { crew: self, token, interrupt: Arc::clone(interrupt) }
+    }
+
+    pub(super) fn note_handed_back(&self) {
+        self.handed_back.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn await_end(&self, token: Token) -> Waiter<'_> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, notify) = waiting.entry(token).or_default();
+        *count += 1;
+        Waiter { crew: self, token, notify: Arc::clone(notify) }
+    }
+
+    fn interrupt(&self, token: &Token, cause: Cause) {
+        let interrupt = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        if let Some(interrupt) = interrupt {
+            interrupt.raise(cause);
+        }
+    }
+
+    fn announce_end(&self, token: &Token) {
+        if let Some((_, notify)) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(token) {
+            notify.notify_waiters();
+        }
+    }
+
+    fn announce_all_ends(&self) {
+        for (_, notify) in self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            notify.notify_waiters();
+        }
+    }
+
+    fn wake(&self, lane: Lane) {
+        for (_, notify) in self.wake.iter().filter(|(of, _)| *of == lane) {
+            notify.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, notify) in &self.wake {
+            notify.notify_one();
+        }
+    }
+
+    async fn woken(&self, lane: Lane) {
+        for (_, notify) in self.wake.iter().filter(|(of, _)| *of == lane) {
+            notify.notified().await;
+        }
+    }
+}
+
+/// Keeps a run known.
+pub(super) struct Registered<'c> {
+    crew: &'c Crew,
+    token: Token,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later run of the same task may have taken the place.
+        if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {
+            running.remove(&self.token);
+        }
+    }
+}
+
+/// Keeps a place among those who wait for the end of a task.
+struct Waiter<'c> {
+    crew: &'c Crew,
+    token: Token,
+    notify: Arc<Notify>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.crew.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, _)) = waiting.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.token);
+            }
+        }
+    }
+}
+
+/// Passes news of commits on to those they concern.
+async fn relay(crew: Arc<Crew>, mut hints: tokio::sync::broadcast::Receiver<Hint>) {
+    loop {
+        match hints.recv().await {
+            Ok(Hint::Queued(lane)) => crew.wake(lane),
+            Ok(Hint::Stop(token)) => crew.interrupt(&token, Cause::Stop),
+            Ok(Hint::Finished(token)) => {
+                crew.announce_end(&token);
+                crew.wake_all();
+            }
+            // Some were missed: anything may have happened. A missed stop is found by the next heartbeat.
+            Err(RecvError::Lagged(_)) => {
+                crew.announce_all_ends();
+                crew.wake_all();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Keeps the slots of a lane busy until the engine drains, then waits for them to come free.
+async fn dispatch(crew: Arc<Crew>, lane: Lane) {
+    let slots = crew.settings.slots(lane).max(1);
+    let mut runs = JoinSet::new();
+    let mut failures = 0u32;
+    loop {
+        let draining = crew.no_more_claims.is_cancelled();
+        if draining && runs.is_empty() {
+            return;
+        }
+        let free = slots.saturating_sub(runs.len());
+        let mut nap = crew.settings.poll;
+        if free > 0 && !draining {
+            let claimed_at = Instant::now();
+            let request =
+                ClaimRequest { lane, worker: crew.worker.clone(), lease: crew.settings.lease, limit: free };
+            match crew.store.claim(&request).await {
+                Ok(Claims { tasks, next_due }) => {
+                    failures = 0;
+                    for task in tasks {
+                        runs.spawn(work(Arc::clone(&crew), task, claimed_at));
+                    }
+                    nap = next_due.map_or(nap, |due| due.min(nap));
+                }
+                Err(error) => {
+                    log::error!(lane = lane.as_str(); "no work can be claimed: {}", error.report());
+                    failures = failures.saturating_add(1);
+                    nap = nap.saturating_mul(1 << failures.min(10)).min(MAX_CLAIM_PAUSE);
+                }
+            }
+        }
+        let full = runs.len() >= slots;
+        tokio::select! {
+            Some(ended) = runs.join_next() => {
+                if let Err(error) = ended {
+                    log::error!(lane = lane.as_str(); "a worker ended abnormally: {error}");
+                }
+            }
+            () = crew.woken(lane), if !full && failures == 0 => {}
+            () = crew.no_more_claims.cancelled(), if !draining => {}
+            () = sleep(nap), if !full => {}
+        }
+    }
+}
+
+/// Takes tasks from workers that are lost, and collects old ones.
+async fn sweep(crew: Arc<Crew>) {
+    let pace = (crew.settings.lease / 3).max(Duration::from_millis(10));
+    let mut purged_at: Option<Instant> = None;
+    loop {
+        match crew.store.expire_leases().await {
+            Ok(expired) if expired.is_empty() => {}
+            Ok(expired) => {
+                for one in expired {
+                    log::warn!(
+                        token:% = one.token, state:% = one.state, crashes = one.crashes; "a run lost its worker"
+                    );
+                }
+                // There may be more than one sweep takes.
+                continue;
+            }
+            Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),
+        }
+        if purged_at.is_none_or(|at| at.elapsed() >= PURGE_EVERY) {
+            purge(&crew).await;
+            purged_at = Some(Instant::now());
+        }
+        sleep(pace).await;
+    }
+}
+
+async fn purge(crew: &Crew) {
+    loop {
+        match crew.store.purge().await {
+            Ok(0) => return,
+            Ok(_) => sleep(PURGE_PAUSE).await,
+            Err(error) => {
+                log::error!("old operations cannot be collected: {}", error.report());
+                return;
+            }
+        }
+    }
+}

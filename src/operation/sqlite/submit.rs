@@ -1,0 +1,299 @@
+//! Many submissions, few statements.
+//!
+//! Submissions gather while the one before is being committed; then all of them go into the tables by a fixed
+//! number of statements. The cost of a submission under load is that of its rows, not of its statements.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use serde::Serialize;
+use sqlx::{Row, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::database::{Database, Write, unavailable};
+use super::{Cells, Shared, to_json};
+use crate::error::{Error, Result};
+use crate::operation::state::State;
+use crate::operation::store::{Hint, Submission};
+use crate::operation::task::{ComponentKey, Lane, Submitted, Token};
+
+/// Submissions committed together at most.
+const BATCH: usize = 512;
+
+/// The way in for submissions.
+pub(super) struct Submissions(mpsc::Sender<Waiting>);
+
+struct Waiting {
+    entry: Entry,
+    reply: oneshot::Sender<Result<Submitted>>,
+}
+
+impl Submissions {
+    /// Begins to take submissions; ends when dropped.
+    pub(super) fn start(database: Arc<Database>, shared: Shared) -> Self {
+        let (sender, receiver) = mpsc::channel(BATCH);
+        tokio::spawn(gather(receiver, database, shared));
+        Self(sender)
+    }
+
+    pub(super) async fn submit(&self, submission: &Submission) -> Result<Submitted> {
+        let entry = Entry::new(submission).map_err(unavailable)?;
+        let (reply, answer) = oneshot::channel();
+        let closed = || Error::retryable("the operation store is closing; try again later");
+        self.0.send(Waiting { entry, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+async fn gather(mut receiver: mpsc::Receiver<Waiting>, database: Arc<Database>, shared: Shared) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+        let (entries, replies): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|waiting| (waiting.entry, waiting.reply)).unzip();
+        match database.write(SubmitAll { entries, shared: shared.clone() }).await {
+            Ok(verdicts) => {
+                for (reply, verdict) in replies.into_iter().zip(verdicts) {
+                    // An error means that the caller stopped waiting. The task is kept all the same.
+                    let _ = reply.send(verdict.answer(shared.limits.max_queued));
+                }
+            }
+            Err(error) => {
+                let cause = error.report();
+                for reply in replies {
+                    let _ = reply.send(Err(Error::retryable(error.to_string()).because(cause.clone())));
+                }
+            }
+        }
+    }
+}
+
+/// A submission, ready to be written.
+struct Entry {
+    token: Token,
+    lane: Lane,
+    components: Vec<ComponentKey>,
+    row: NewRow,
+}
+
+/// A row of `task` as SQLite's JSON functions read it.
+#[derive(Serialize)]
+struct NewRow {
+    id: String,
+    operation: &'static str,
+    lane: &'static str,
+    components: String,
+    fingerprint: String,
+    dedupe_key: String,
+    payload: String,
+    max_attempts: u32,
+}
+
+impl Entry {
+    fn new(submission: &Submission) -> sqlx::Result<Self> {
+        let task = &submission.task;
+        let components = task.distinct_components();
+        let row = NewRow {
+            id: submission.token.to_string(),
+            operation: task.operation.as_str(),
+            lane: task.operation.lane().as_str(),
+            components: to_json(&components)?,
+            fingerprint: task.fingerprint.clone(),
+            dedupe_key: task.dedupe_key(),
+            payload: to_json(&task.payload)?,
+            max_attempts: submission.max_attempts,
+        };
+        Ok(Self { token: submission.token, lane: task.operation.lane(), components, row })
+    }
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy)]
+pub(super) enum Verdict {
+    Accepted(Token),
+    Joined(Token),
+    Refused,
+}
+
+impl Verdict {
+    fn answer(self, max_queued: u32) -> Result<Submitted> {
+        match self {
+            Self::Accepted(token) => Ok(Submitted { token, deduplicated: false }),
+            Self::Joined(token) => Ok(Submitted { token, deduplicated: true }),
+            Self::Refused => Err(Error::overloaded(format!(
+                "{max_queued} operations are waiting, which is the limit; try again later"
+            ))),
+        }
+    }
+}
+
+struct SubmitAll {
+    entries: Vec<Entry>,
+    shared: Shared,
+}
+
+#[async_trait]
+impl Write for SubmitAll {
+    type Answer = Vec<Verdict>;
+
+    async fn write(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<Verdict>> {
+        let mut verdicts = Vec::with_capacity(self.entries.len());
+        for chunk in independent_chunks(&self.entries) {
+            verdicts.extend(self.write_chunk(chunk, connection).await?);
+        }
+        Ok(verdicts)
+    }
+
+    fn committed(&self, verdicts: &Vec<Verdict>) {
+        let lanes: HashSet<Lane> = self
+            .entries
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, verdict)| matches!(verdict, Verdict::Accepted(_)))
+            .map(|(entry, _)| entry.lane)
+            .collect();
+        for lane in lanes {
+            self.shared.hint(Hint::Queued(lane));
+        }
+    }
+}
+
+/// Cuts where an entry shares a component with a different earlier one: each of the two changes what the other may
+/// join, so they cannot go in by the same statement.
+fn independent_chunks(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut chunks = Vec::new();
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let mut owners: HashMap<&ComponentKey, &str> = HashMap::new();
+        let length = rest
+            .iter()
+            .position(|entry| {
+                let key = entry.row.dedupe_key.as_str();
+                entry.components.iter().any(|component| *owners.entry(component).or_insert(key) != key)
+            })
+            .unwrap_or(rest.len());
+        let (chunk, later) = rest.split_at(length);
+        chunks.push(chunk);
+        rest = later;
+    }
+    chunks
+}
+
+impl SubmitAll {
+    async fn write_chunk(
+        &self,
+        chunk: &[Entry],
+        connection: &mut SqliteConnection,
+    ) -> sqlx::Result<Vec<Verdict>> {
+        let in_flight = in_flight(chunk, connection).await?;
+        let mut room = self.room(connection).await?;
+        let mut joinable: HashMap<&str, Token> = HashMap::new();
+        let mut accepted = Vec::new();
+        let mut verdicts = Vec::with_capacity(chunk.len());
+        for entry in chunk {
+            let key = entry.row.dedupe_key.as_str();
+            verdicts.push(if let Some(token) = in_flight.get(key).or_else(|| joinable.get(key)) {
+                Verdict::Joined(*token)
+            } else if room == 0 {
+                Verdict::Refused
+            } else {
+                room -= 1;
+                joinable.insert(key, entry.token);
+                accepted.push(entry);
+                Verdict::Accepted(entry.token)
+            });
+        }
+        if !accepted.is_empty() {
+            self.insert(&accepted, connection).await?;
+        }
+        Ok(verdicts)
+    }
+
+    /// How many more tasks may wait.
+    async fn room(&self, connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+        let max = i64::from(self.shared.limits.max_queued);
+        let queued: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT ?)")
+                .bind(max)
+                .fetch_one(connection)
+                .await?;
+        Ok((max - queued).max(0))
+    }
+
+    async fn insert(&self, accepted: &[&Entry], connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let rows = to_json(&accepted.iter().map(|entry| &entry.row).collect::<Vec<_>>())?;
+        let seqs = sqlx::query(
+            "INSERT INTO task (id, operation, lane, components, fingerprint, dedupe_key, state, payload, \
+             max_attempts, run_at, submitted_at) \
+             SELECT value ->> 'id', value ->> 'operation', value ->> 'lane', value ->> 'components', \
+             value ->> 'fingerprint', value ->> 'dedupe_key', ?2, value ->> 'payload', value ->> 'max_attempts', \
+             ?3, ?4 FROM json_each(?1) ORDER BY key RETURNING seq",
+        )
+        .bind(&rows)
+        .bind(State::Queued.as_str())
+        .bind(self.shared.clock.micros())
+        .bind(Utc::now().timestamp_micros())
+        .fetch_all(&mut *connection)
+        .await?;
+        if accepted.iter().all(|entry| entry.components.is_empty()) {
+            return Ok(());
+        }
+
+        let mut first = i64::MAX;
+        for row in &seqs {
+            first = first.min(row.try_get(0)?);
+        }
+        sqlx::query(
+            "INSERT INTO task_component (component, environment, task_seq) \
+             SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
+             FROM task t, json_each(t.components) c WHERE t.seq >= ?",
+        )
+        .bind(first)
+        .execute(&mut *connection)
+        .await?;
+        // Whatever comes after another task on a component waits for it ...
+        sqlx::query(
+            "UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
+             SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+             WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
+        )
+        .bind(first)
+        .execute(&mut *connection)
+        .await?;
+        // ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open
+        // to joining, those before it were closed when it came.
+        sqlx::query(
+            "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
+             SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
+                     WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
+                     AND earlier.task_seq < mine.task_seq) \
+             FROM task_component mine WHERE mine.task_seq >= ?)",
+        )
+        .bind(first)
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// The tasks that entries may join, by dedupe key.
+async fn in_flight(
+    chunk: &[Entry],
+    connection: &mut SqliteConnection,
+) -> sqlx::Result<HashMap<String, Token>> {
+    let keys: Vec<&str> = chunk.iter().map(|entry| entry.row.dedupe_key.as_str()).collect();
+    sqlx::query(
+        "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
+         AND dedupe_key IN (SELECT value FROM json_each(?))",
+    )
+    .bind(to_json(&keys)?)
+    .fetch_all(connection)
+    .await?
+    .iter()
+    .map(|row| {
+        let row = Cells(row);
+        Ok((row.get(0)?, row.name(1, |text| text.parse().ok())?))
+    })
+    .collect()
+}

@@ -1,0 +1,445 @@
+//! The course of one run, from the lease to the end of it.
+//!
+//! The [`Runner`] does the work, in a task of its own, so that its panic is an answer like any other. Around it
+//! three things go on until it ends: the lease is kept alive, the log is carried to the store, and a watchdog
+//! looks at the time. What the end of the run means for the task is decided purely, by [`decide`]; then it is
+//! written, fenced by the lease.
+//!
+//! A worker that cannot reach its store stops the work by its own clock before the lease ends: nobody else can
+//! have begun by then.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use serde_json::Value;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::engine::{Crew, Settings};
+use super::state::State;
+use super::store::{Ending, Settlement, Store};
+use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
+use crate::error::{Error, Kind, Result};
+use crate::technology::{Context, Journal, Level, LogLine};
+
+/// How often the log of a run is carried to the store.
+const SHIP_EVERY: Duration = Duration::from_millis(250);
+/// Lines kept while the store does not take them.
+const MAX_UNSHIPPED: usize = 2 * Journal::MAX_PENDING;
+
+/// Does the work of tasks. The engine calls it; it knows nothing of queues, leases or attempts.
+#[async_trait]
+pub trait Runner: Send + Sync + 'static {
+    /// Does what `task` asks, from the start, whatever earlier runs left behind.
+    ///
+    /// `Ok` completes the task. An error that is retryable sends it back to the queue while attempts are left; one
+    /// of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
+    /// fails it. The engine writes the error into the task's log; the runner need not. The run may be dropped at
+    /// any await once its lease has ended, or when it ignores a cancellation for too long.
+    async fn run(
+        &self,
+        task: &ClaimedTask,
+        context: &Context,
+        deployments: &Deployments,
+    ) -> Result<Value, RunError>;
+}
+
+/// Why a run did not do what was asked.
+#[derive(Debug)]
+pub struct RunError {
+    /// What happened; its kind decides what becomes of the task.
+    pub error: Error,
+    /// What to tell the caller, stored as the task's outcome unless it is tried again.
+    pub outcome: Option<Value>,
+}
+
+impl From<Error> for RunError {
+    fn from(error: Error) -> Self {
+        Self { error, outcome: None }
+    }
+}
+
+/// What a running task may remember: the deployments of its own components, written under its lease.
+#[derive(Clone)]
+pub struct Deployments {
+    store: Arc<dyn Store>,
+    lease: Lease,
+    clock: Arc<LeaseClock>,
+}
+
+impl Deployments {
+    /// For a lease that is good for `valid_for` from now.
+    pub fn new(store: Arc<dyn Store>, lease: Lease, valid_for: Duration) -> Self {
+        let clock = Arc::new(LeaseClock::new(Instant::now() + valid_for));
+        Self { store, lease, clock }
+    }
+
+    /// What is remembered of a component; of any, not only of the task's own.
+    pub async fn get(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
+        self.store.deployment(key).await
+    }
+
+    /// Remembers, durably. [`Kind::Cancelled`] when the lease is lost or the component is not the task's.
+    pub async fn put(&self, deployment: &Deployment) -> Result<()> {
+        if self.store.put_deployment(&self.lease, deployment).await? { Ok(()) } else { Err(lease_lost()) }
+    }
+
+    /// [`Kind::Cancelled`] once the lease has run out by this process's own clock. To be called before every
+    /// change: a process that was paused learns it here, before any timer of its own has fired.
+    pub fn check_lease(&self) -> Result<()> {
+        if self.clock.is_over() { Err(lease_lost()) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Deployments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deployments").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+fn lease_lost() -> Error {
+    Error::cancelled("another worker took this operation over")
+}
+
+/// When a lease ends, by the monotonic clock.
+struct LeaseClock {
+    origin: Instant,
+    end_micros: AtomicU64,
+}
+
+impl LeaseClock {
+    fn new(end: Instant) -> Self {
+        let clock = Self { origin: Instant::now(), end_micros: AtomicU64::new(0) };
+        clock.extend(end);
+        clock
+    }
+
+    fn extend(&self, end: Instant) {
+        let micros = end.saturating_duration_since(self.origin).as_micros();
+        self.end_micros.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    fn end(&self) -> Instant {
+        self.origin + Duration::from_micros(self.end_micros.load(Ordering::Acquire))
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end()
+    }
+}
+
+/// Why a run was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody stopped the task.
+    Stop,
+    /// The process ends.
+    Drain,
+    /// It takes too long.
+    Overdue,
+    /// The lease is lost or cannot be kept.
+    Lease,
+}
+
+/// The way to end a run early. The first cause stands.
+pub(super) struct Interrupt {
+    cancel: CancellationToken,
+    cause: Mutex<Option<Cause>>,
+}
+
+impl Interrupt {
+    fn new(cancel: CancellationToken) -> Self {
+        Self { cancel, cause: Mutex::new(None) }
+    }
+
+    pub(super) fn raise(&self, cause: Cause) {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
+        self.cancel.cancel();
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+enum Ended {
+    Returned(Result<Value, RunError>),
+    Panicked,
+    /// It ignored its cancellation until the grace was over.
+    Aborted(Cause),
+}
+
+/// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
+pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant) {
+    let context = Context::default();
+    let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
+    let _registered = crew.register(task.token, &interrupt);
+    // A stop that was committed after the claim and before the registration found nobody to tell.
+    if let Ok(Some(State::Stopping)) = crew.store.state(&task.token).await {
+        interrupt.raise(Cause::Stop);
+    }
+
+    let lease = task.lease.clone();
+    let facts = Facts::of(&task);
+    let clock = Arc::new(LeaseClock::new(claimed_at + crew.settings.lease));
+    let journal = context.journal.clone();
+    let deployments =
+        Deployments { store: Arc::clone(&crew.store), lease: lease.clone(), clock: Arc::clone(&clock) };
+    let runner = Arc::clone(&crew.runner);
+    log::info!(token:% = lease.token, operation:% = task.operation, attempt = task.attempt; "run begins");
+    let mut run =
+        AbortOnDropHandle::new(tokio::spawn(async move { runner.run(&task, &context, &deployments).await }));
+
+    let ran = CancellationToken::new();
+    let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
+    let mut shipping = pin!(ship_logs(&crew, &lease, &journal, &interrupt, &ran));
+    let mut watching = pin!(watch(&crew, &interrupt));
+    let ended = tokio::select! {
+        returned = &mut run => match returned {
+            Ok(result) => Some(Ended::Returned(result)),
+            Err(_) => Some(Ended::Panicked),
+        },
+        () = &mut keeping => None,
+        _lost = &mut shipping => None,
+        cause = &mut watching => Some(Ended::Aborted(cause)),
+    };
+    if !run.is_finished() {
+        run.abort();
+        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that.
+        let _ = (&mut run).await;
+    }
+    let Some(ended) = ended else {
+        log::warn!(token:% = lease.token, epoch = lease.epoch; "run abandoned: its lease is lost");
+        return;
+    };
+
+    ran.cancel();
+    let lines = tokio::select! {
+        rest = &mut shipping => rest,
+        () = &mut keeping => None,
+    };
+    let Some(lines) = lines else { return };
+    let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
+    let settlement = Settlement { ending, lines, closing };
+    tokio::select! {
+        () = settle(&crew, &lease, settlement) => {}
+        () = &mut keeping => {
+            log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
+        }
+    }
+}
+
+/// Writes the end of a run, however long the store takes to come back.
+async fn settle(crew: &Crew, lease: &Lease, settlement: Settlement) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match crew.store.settle(lease, settlement.clone()).await {
+            Ok(Some(state)) => {
+                if settlement.ending == Ending::Release && state == State::Queued {
+                    crew.note_handed_back();
+                }
+                log::info!(token:% = lease.token, state:% = state; "run ended");
+                return;
+            }
+            Ok(None) => {
+                log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run ignored: its lease was lost");
+                return;
+            }
+            Err(error) if error.is_retryable() => {
+                log::warn!(token:% = lease.token; "end of a run not written yet: {}", error.report());
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            Err(error) => {
+                log::error!(token:% = lease.token; "end of a run cannot be written: {}", error.report());
+                return;
+            }
+        }
+    }
+}
+
+/// Extends the lease until it is lost; returns then. Long enough before its end the run is told to stop.
+async fn keep_lease(crew: &Crew, lease: &Lease, clock: &LeaseClock, interrupt: &Interrupt) {
+    let length = crew.settings.lease;
+    let mut next_beat = clock.end() - length + length / 3;
+    loop {
+        let give_up = clock.end() - length / 6;
+        sleep_until(next_beat.min(give_up)).await;
+        if Instant::now() >= give_up {
+            interrupt.raise(Cause::Lease);
+            sleep_until(clock.end()).await;
+            return;
+        }
+        let asked = Instant::now();
+        match timeout_at(give_up, crew.store.heartbeat(lease, length)).await {
+            Ok(Ok(Some(state))) => {
+                clock.extend(asked + length);
+                next_beat = asked + length / 3;
+                if state == State::Stopping {
+                    interrupt.raise(Cause::Stop);
+                }
+            }
+            Ok(Ok(None)) => {
+                clock.extend(asked);
+                interrupt.raise(Cause::Lease);
+                return;
+            }
+            Ok(Err(error)) => {
+                log::warn!(token:% = lease.token; "lease not extended yet: {}", error.report());
+                next_beat = asked + length / 12;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Carries log lines to the store. Once the run has ended, answers those it still holds; `None` when it finds the
+/// lease lost.
+async fn ship_logs(
+    crew: &Crew,
+    lease: &Lease,
+    journal: &Journal,
+    interrupt: &Interrupt,
+    ran: &CancellationToken,
+) -> Option<Vec<LogLine>> {
+    let mut held: Vec<LogLine> = Vec::new();
+    loop {
+        let ended = tokio::select! {
+            () = ran.cancelled() => true,
+            () = sleep(SHIP_EVERY) => false,
+        };
+        held.extend(journal.drain());
+        held.truncate(MAX_UNSHIPPED);
+        if ended {
+            return Some(held);
+        }
+        if held.is_empty() {
+            continue;
+        }
+        match crew.store.append_logs(lease, held.clone()).await {
+            Ok(Some(state)) => {
+                held.clear();
+                if state == State::Stopping {
+                    interrupt.raise(Cause::Stop);
+                }
+            }
+            Ok(None) => {
+                interrupt.raise(Cause::Lease);
+                return None;
+            }
+            Err(error) => log::warn!(token:% = lease.token; "log lines not kept yet: {}", error.report()),
+        }
+    }
+}
+
+/// Tells the run to end when the process or its time does; returns when it has ignored that for the grace.
+async fn watch(crew: &Crew, interrupt: &Interrupt) -> Cause {
+    let cause = tokio::select! {
+        () = crew.hand_back.cancelled() => Cause::Drain,
+        () = sleep(crew.settings.run_limit) => Cause::Overdue,
+    };
+    interrupt.raise(cause);
+    sleep(crew.settings.cancel_grace).await;
+    cause
+}
+
+/// What a decision looks at of a task.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// Runs that were not lost to a crash, this one included.
+    tries: u32,
+    max_attempts: u32,
+}
+
+impl Facts {
+    fn of(task: &ClaimedTask) -> Self {
+        Self { tries: task.attempt.saturating_sub(task.crashes).max(1), max_attempts: task.max_attempts }
+    }
+}
+
+/// What becomes of the task, and what its log says about it. Pure; `fraction` of 0 to 1 is the jitter.
+fn decide(
+    ended: Ended,
+    cause: Option<Cause>,
+    facts: &Facts,
+    settings: &Settings,
+    fraction: f64,
+) -> (Ending, Option<LogLine>) {
+    let overdue = || format!("the run exceeded its time limit of {} s", settings.run_limit.as_secs());
+    let RunError { error, outcome } = match ended {
+        Ended::Returned(Ok(outcome)) => return (Ending::Succeed { outcome }, None),
+        Ended::Returned(Err(error)) => error,
+        Ended::Panicked => {
+            return fail(
+                None,
+                "an internal error ended the operation; the administrator's log has more".to_owned(),
+            );
+        }
+        Ended::Aborted(Cause::Drain) => return release(),
+        Ended::Aborted(_) => return fail(None, format!("{} and did not end when told to", overdue())),
+    };
+    match (error.kind(), cause) {
+        (Kind::Cancelled, Some(Cause::Stop)) => {
+            (Ending::Stopped { outcome }, Some(line(Level::Info, format!("stopped: {error}"))))
+        }
+        (Kind::Cancelled, Some(Cause::Drain | Cause::Lease)) => release(),
+        (_, Some(Cause::Overdue)) => fail(outcome, overdue()),
+        _ if error.is_retryable() && cause == Some(Cause::Stop) => {
+            let reason = error.to_string();
+            let closing = line(Level::Warning, format!("{reason}; not tried again, a stop was requested"));
+            (Ending::Retry { after: Duration::ZERO, outcome, reason }, Some(closing))
+        }
+        _ if error.is_retryable() && facts.tries < facts.max_attempts => {
+            let after = backoff(facts.tries, settings, fraction);
+            let closing = line(
+                Level::Warning,
+                format!(
+                    "{error}; trying again in {:.1} s (attempt {} of {})",
+                    after.as_secs_f64(),
+                    facts.tries + 1,
+                    facts.max_attempts
+                ),
+            );
+            (Ending::Retry { after, outcome, reason: error.to_string() }, Some(closing))
+        }
+        _ if error.is_retryable() => {
+            fail(outcome, format!("{error}; given up after {} attempts", facts.tries))
+        }
+        _ => fail(outcome, error.to_string()),
+    }
+}
+
+fn fail(outcome: Option<Value>, reason: String) -> (Ending, Option<LogLine>) {
+    let closing = line(Level::Error, reason.clone());
+    (Ending::Fail { outcome, reason }, Some(closing))
+}
+
+fn release() -> (Ending, Option<LogLine>) {
+    (Ending::Release, Some(line(Level::Info, "handed over: the process that ran it ends".to_owned())))
+}
+
+fn line(level: Level, message: String) -> LogLine {
+    LogLine { at: Utc::now(), level, message, phase: None }
+}
+
+/// Exponential, capped, and spread over the whole interval, so that what failed together does not return together.
+fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
+    let doublings = tries.saturating_sub(1).min(20);
+    let ceiling = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_cap);
+    ceiling.mul_f64(fraction.clamp(0.0, 1.0))
+}
+
+fn random_fraction() -> f64 {
+    // 53 random bits: what a double holds. The low end of a version 4 UUID is all random.
+    let bits = (Uuid::new_v4().as_u128() & ((1 << 53) - 1)) as u64;
+    bits as f64 / (1u64 << 53) as f64
+}
