@@ -37,4 +37,6 @@ pub use task::{
 pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]
+mod suite;
+#[cfg(test)]
 mod tests;

@@ -104,7 +104,7 @@ impl Default for Limits {
         Self {
             max_queued: 10_000,
             max_log_lines: 2_000,
-            max_crashes: 5,
+            max_crashes: 10,
             keep_for: Duration::from_secs(30 * 24 * 3600),
             keep_count: 1_000_000,
         }

@@ -150,3 +150,751 @@ async fn a_task_runs_and_completes() {
     assert!(task.started_at >= Some(task.submitted_at) && task.finished_at >= task.started_at);
     assert_eq!(stage.engine.counts().await.unwrap(), Counts::default());
 }
+
+#[tokio::test]
+async fn a_passing_condition_is_retried_and_the_wait_is_visible() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    stage.visit().await.fail(Error::retryable("the bucket is busy"));
+    let visit = stage.visit().await;
+    assert_eq!(visit.task.attempt, 2);
+    visit.complete(json!(1));
+    let task = stage.end(token).await;
+    assert_eq!((task.state, task.attempt, task.outcome), (State::Completed, 2, Some(json!(1))));
+    assert_eq!(task.logs.len(), 1);
+    let text = &task.logs[0].message;
+    assert!(
+        text.contains("the bucket is busy; trying again in ") && text.contains("attempt 2 of 5"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn attempts_are_used_up() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(NewTask { max_attempts: Some(3), ..provision("a") }).await.unwrap().token;
+    for attempt in 1..=3 {
+        let visit = stage.visit().await;
+        assert_eq!(visit.task.attempt, attempt);
+        visit.fail(Error::retryable("the bucket is busy"));
+    }
+    let task = stage.end(token).await;
+    assert_eq!((task.state, task.outcome), (State::Failed, Some(json!({"failed": true}))));
+    assert_eq!(task.reason.as_deref(), Some("the bucket is busy; given up after 3 attempts"));
+}
+
+#[tokio::test]
+async fn an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    stage.visit().await.fail(Error::conflict("the table is not ours").because("a private cause"));
+    let task = stage.end(token).await;
+    assert_eq!((task.state, task.attempt), (State::Failed, 1));
+    assert_eq!(task.reason.as_deref(), Some("the table is not ours"));
+    assert_eq!(task.logs[0].message, "the table is not ours");
+    assert!(!format!("{task:?}").contains("private"));
+}
+
+#[tokio::test]
+async fn a_panic_fails_the_task_and_costs_no_worker() {
+    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+    let first = stage.engine.submit(provision("a")).await.unwrap().token;
+    let second = stage.engine.submit(provision("b")).await.unwrap().token;
+    let visit = stage.visit().await;
+    visit.context.journal.info("so far");
+    let _ = visit.act.send(Act::Panic);
+    let task = stage.end(first).await;
+    assert_eq!(task.state, State::Failed);
+    assert!(task.reason.unwrap().contains("internal error"));
+    assert_eq!(task.logs[0].message, "so far");
+    stage.visit().await.complete(json!(2));
+    assert_eq!(stage.end(second).await.state, State::Completed);
+}
+
+#[tokio::test]
+async fn stop_of_a_queued_task_ends_it_at_once() {
+    let mut stage = Stage::new().await;
+    let running = stage.engine.submit(provision("a")).await.unwrap().token;
+    let queued = stage.engine.submit(task(Operation::Unprovision, &["a"], json!(1))).await.unwrap().token;
+    let visit = stage.visit().await;
+    let task = stage.engine.stop(&queued).await.unwrap().unwrap();
+    assert_eq!((task.state, task.attempt), (State::Terminated, 0));
+    visit.complete(json!(1));
+    assert_eq!(stage.end(running).await.state, State::Completed);
+    assert!(stage.visits.try_recv().is_err(), "it never ran");
+    assert_eq!(stage.engine.stop(&Token::random()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn stop_of_a_running_task_cancels_it() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let visit = stage.visit().await;
+    let asked = stage.engine.stop(&token).await.unwrap().unwrap().state;
+    assert!(matches!(asked, State::Stopping | State::Terminated), "{asked}");
+    let task = stage.end(token).await;
+    assert!(visit.context.cancel.is_cancelled());
+    assert_eq!(task.state, State::Terminated);
+    assert_eq!(task.outcome, Some(json!({"partly": true})));
+    assert_eq!(task.reason.as_deref(), Some("stopped on request"));
+    assert!(task.logs.iter().any(|line| line.message == "a stop was requested"), "{:?}", task.logs);
+    // A second one changes nothing.
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap(), task);
+}
+
+#[tokio::test]
+async fn a_stopped_task_ends_only_when_its_work_does() {
+    let mut stage = Stage::new().await;
+    let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": true}));
+    let completes = stage.engine.submit(stubborn.clone()).await.unwrap().token;
+    let visit = stage.visit().await;
+    assert_eq!(stage.engine.stop(&completes).await.unwrap().unwrap().state, State::Stopping);
+    visit.context.cancel.cancelled().await;
+    // The same request is a new task now, and waits for the end of the stopped one.
+    let again = stage.engine.submit(stubborn).await.unwrap();
+    assert!(!again.deduplicated);
+    assert_eq!(stage.engine.task(&completes).await.unwrap().unwrap().state, State::Stopping);
+    visit.complete(json!("done already"));
+    let task = stage.end(completes).await;
+    assert_eq!((task.state, task.outcome), (State::Completed, Some(json!("done already"))));
+
+    let visit = stage.visit().await;
+    stage.engine.stop(&again.token).await.unwrap();
+    visit.context.cancel.cancelled().await;
+    visit.fail(Error::permanent("broke on the way"));
+    assert_eq!(stage.end(again.token).await.state, State::Failed);
+}
+
+#[tokio::test]
+async fn a_stopped_task_is_not_retried() {
+    let mut stage = Stage::new().await;
+    let token =
+        stage.engine.submit(task(Operation::Provision, &["a"], json!({"stubborn": 1}))).await.unwrap().token;
+    let visit = stage.visit().await;
+    stage.engine.stop(&token).await.unwrap();
+    visit.context.cancel.cancelled().await;
+    visit.fail(Error::retryable("the bucket is busy"));
+    let task = stage.end(token).await;
+    assert_eq!(task.state, State::Terminated);
+    assert!(task.logs.last().unwrap().message.contains("not tried again"));
+}
+
+#[tokio::test]
+async fn a_run_that_takes_too_long_fails() {
+    let limited = Settings { run_limit: Duration::from_millis(20), ..settings() };
+    let mut stage = Stage::with(limited, Limits::default()).await;
+    let obedient = stage.engine.submit(provision("a")).await.unwrap().token;
+    let stubborn =
+        stage.engine.submit(task(Operation::Provision, &["b"], json!({"stubborn": 1}))).await.unwrap().token;
+    let _visits = (stage.visit().await, stage.visit().await);
+    let task = stage.end(obedient).await;
+    assert_eq!((task.state, task.outcome), (State::Failed, Some(json!({"partly": true}))));
+    assert!(task.reason.unwrap().contains("time limit"));
+    let task = stage.end(stubborn).await;
+    assert_eq!((task.state, task.outcome), (State::Failed, None));
+    assert!(task.reason.unwrap().contains("did not end when told to"));
+}
+
+#[tokio::test]
+async fn the_log_grows_while_it_is_watched() {
+    let mut stage = Stage::with(settings(), Limits { max_log_lines: 3, ..Limits::default() }).await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let visit = stage.visit().await;
+    for expected in 1..=2 {
+        visit.context.journal.info(format!("line {expected}"));
+        let seen = async {
+            loop {
+                let logs = stage.engine.task(&token).await.unwrap().unwrap().logs;
+                if logs.len() == expected {
+                    break logs;
+                }
+                assert!(logs.len() < expected);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let logs = tokio::time::timeout(PATIENCE, seen).await.unwrap();
+        assert_eq!(logs.last().unwrap().message, format!("line {expected}"));
+    }
+    for n in 3..10 {
+        visit.context.journal.info(format!("line {n}"));
+    }
+    visit.fail(Error::permanent("it broke"));
+    let texts: Vec<String> = stage.end(token).await.logs.into_iter().map(|line| line.message).collect();
+    assert_eq!(texts, ["line 1", "line 2", "line 3", "further lines are not kept", "it broke"]);
+}
+
+#[tokio::test]
+async fn validation_does_not_wait_for_provisioning() {
+    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+    stage.engine.submit(provision("a")).await.unwrap();
+    stage.engine.submit(provision("b")).await.unwrap();
+    let _busy = stage.visit().await;
+    for operation in [Operation::Validate, Operation::Reverse] {
+        let token = stage.engine.submit(task(operation, &[], json!(1))).await.unwrap().token;
+        stage.visit().await.complete(json!("valid"));
+        assert_eq!(stage.end(token).await.state, State::Completed);
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_says_so() {
+    let stage =
+        Stage::with(Settings { concurrency: 1, ..settings() }, Limits { max_queued: 0, ..Limits::default() })
+            .await;
+    let error = stage.engine.submit(provision("a")).await.unwrap_err();
+    assert_eq!(error.kind(), &crate::error::Kind::Overloaded);
+    let mut odd = provision("a");
+    odd.components = vec![ComponentKey::new("a\0", "dev")];
+    let error = stage.engine.submit(odd).await.unwrap_err();
+    assert!(matches!(error.kind(), crate::error::Kind::Invalid(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_callers_with_one_request_get_one_token() {
+    let mut stage = Stage::new().await;
+    let engine = Arc::new(stage.engine);
+    let callers: Vec<_> = (0..64)
+        .map(|_| {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move { engine.submit(provision("a")).await.unwrap() })
+        })
+        .collect();
+    let mut submitted = Vec::new();
+    for caller in callers {
+        submitted.push(caller.await.unwrap());
+    }
+    assert_eq!(submitted.iter().filter(|one| !one.deduplicated).count(), 1);
+    assert!(submitted.iter().all(|one| one.token == submitted[0].token));
+    let waits = submitted.iter().map(|one| engine.wait(&one.token, PATIENCE));
+    let visit = stage.visits.recv().await.unwrap();
+    let (ends, ()) = tokio::join!(futures::future::join_all(waits), async { visit.complete(json!(1)) });
+    assert!(ends.into_iter().all(|end| end.unwrap().unwrap().state == State::Completed));
+}
+
+#[tokio::test]
+async fn wait_answers_when_its_patience_is_over() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let visit = stage.visit().await;
+    let task = stage.engine.wait(&token, Duration::from_millis(1)).await.unwrap().unwrap();
+    assert_eq!(task.state, State::Running);
+    assert_eq!(stage.engine.wait(&token, Duration::ZERO).await.unwrap().unwrap().state, State::Running);
+    assert_eq!(stage.engine.wait(&Token::random(), Duration::MAX).await.unwrap(), None);
+    visit.complete(json!(1));
+    assert_eq!(stage.engine.wait(&token, Duration::MAX).await.unwrap().unwrap().state, State::Completed);
+}
+
+#[tokio::test]
+async fn a_run_remembers_deployments_of_its_components_only() {
+    let mut stage = Stage::new().await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let visit = stage.visit().await;
+    let deployment = |component: &str| Deployment {
+        key: ComponentKey::new(component, "dev"),
+        target: "LOCAL_LAKE".to_owned(),
+        status: DeploymentStatus::Provisioned,
+        access: None,
+        updated_at: chrono::Utc::now(),
+    };
+    let deployments = visit.deployments.clone();
+    deployments.check_lease().unwrap();
+    deployments.put(&deployment("a")).await.unwrap();
+    assert_eq!(deployments.get(&deployment("a").key).await.unwrap().unwrap().target, "LOCAL_LAKE");
+    let foreign = deployments.put(&deployment("b")).await.unwrap_err();
+    assert_eq!(foreign.kind(), &crate::error::Kind::Cancelled);
+    visit.complete(json!(1));
+    stage.end(token).await;
+    deployments.put(&deployment("a")).await.unwrap_err();
+    assert!(stage.engine.deployment(&deployment("a").key).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new() {
+    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+    let running = stage.engine.submit(provision("a")).await.unwrap().token;
+    let queued = stage.engine.submit(provision("b")).await.unwrap().token;
+    let visit = stage.visit().await;
+    let Stage { engine, mut visits, store, .. } = stage;
+    let drained = tokio::join!(engine.drain(PATIENCE), async {
+        // Accepted, for the next process.
+        engine.submit(provision("c")).await.unwrap();
+        visit.complete(json!(1));
+    })
+    .0;
+    assert_eq!(drained, Drained { handed_back: 0 });
+    assert_eq!(store.state(&running).await.unwrap(), Some(State::Completed));
+    assert_eq!(store.state(&queued).await.unwrap(), Some(State::Queued));
+    assert!(visits.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_drain_hands_back_what_does_not_end() {
+    let mut stage = Stage::new().await;
+    let obedient = stage.engine.submit(provision("a")).await.unwrap().token;
+    let stubborn =
+        stage.engine.submit(task(Operation::Provision, &["b"], json!({"stubborn": 1}))).await.unwrap().token;
+    let _visits = (stage.visit().await, stage.visit().await);
+    assert_eq!(stage.engine.drain(Duration::from_millis(1)).await, Drained { handed_back: 2 });
+    let Stage { engine, store, folder, .. } = stage;
+    drop(engine);
+    store.close().await;
+    let mut stage = Stage::open(folder, settings(), Limits::default()).await;
+    for _ in 0..2 {
+        let visit = stage.visit().await;
+        assert_eq!((visit.task.attempt, visit.task.crashes), (1, 0));
+        visit.complete(json!(1));
+    }
+    for token in [obedient, stubborn] {
+        let task = stage.end(token).await;
+        assert_eq!(task.state, State::Completed);
+        assert!(task.logs[0].message.starts_with("handed over"), "{:?}", task.logs);
+    }
+}
+
+/// As a process that is killed: nothing is told, nothing is written.
+async fn kill(stage: Stage) -> Arc<TempDir> {
+    let Stage { engine, store, folder, .. } = stage;
+    drop(engine);
+    store.close().await;
+    folder
+}
+
+#[tokio::test]
+async fn a_restart_resumes_what_was_accepted() {
+    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+    let mut tokens = Vec::new();
+    for name in ["a", "b", "c"] {
+        tokens.push(stage.engine.submit(provision(name)).await.unwrap().token);
+    }
+    let stopped = stage.engine.submit(provision("d")).await.unwrap().token;
+    let visit = stage.visit().await;
+    stage.engine.stop(&stopped).await.unwrap();
+    let folder = kill(stage).await;
+    // What the killed run still held is worth nothing.
+    visit.deployments.get(&ComponentKey::new("a", "dev")).await.unwrap_err();
+
+    let mut stage = Stage::open(folder, settings(), Limits::default()).await;
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        let visit = stage.visit().await;
+        begun.push((visit.task.token, visit.task.attempt));
+        visit.complete(json!(1));
+    }
+    begun.sort();
+    let mut expected = vec![(tokens[0], 2), (tokens[1], 1), (tokens[2], 1)];
+    expected.sort();
+    assert_eq!(begun, expected);
+    for token in tokens {
+        assert_eq!(stage.end(token).await.state, State::Completed);
+    }
+    assert_eq!(stage.engine.task(&stopped).await.unwrap().unwrap().state, State::Terminated);
+}
+
+#[tokio::test]
+async fn a_poison_task_fails_and_its_neighbours_do_not() {
+    let limits = Limits { max_crashes: 4, ..Limits::default() };
+    let mut stage = Stage::with(settings(), limits).await;
+    let poison = stage.engine.submit(provision("poison")).await.unwrap().token;
+    let mut neighbours = Vec::new();
+    for n in 0..6 {
+        neighbours.push(stage.engine.submit(provision(&format!("n{n}"))).await.unwrap().token);
+    }
+    // Whenever the poison runs, the process dies before anybody else gets anything done.
+    for _ in 0..limits.max_crashes {
+        while stage.visit().await.task.token != poison {}
+        let folder = kill(stage).await;
+        stage = Stage::open(folder, settings(), limits).await;
+    }
+    let Stage { engine, mut visits, .. } = stage;
+    let drive = tokio::spawn(async move {
+        while let Some(visit) = visits.recv().await {
+            assert_ne!(visit.task.token, poison);
+            visit.complete(json!(1));
+        }
+    });
+    let task = engine.wait(&poison, PATIENCE).await.unwrap().unwrap();
+    assert_eq!(task.state, State::Failed);
+    assert_eq!(task.reason.as_deref(), Some("given up after 4 interrupted runs"));
+    for token in neighbours {
+        let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+        assert_eq!(task.state, State::Completed, "{task:?}");
+    }
+    drop(engine);
+    drive.await.unwrap();
+}
+
+/// Does at once what the payload says, and notices when two runs meet on a component.
+#[derive(Default)]
+struct Referee {
+    busy: std::sync::Mutex<std::collections::HashMap<ComponentKey, Token>>,
+    /// Which tasks began, by component, each once.
+    order: std::sync::Mutex<std::collections::HashMap<ComponentKey, Vec<u64>>>,
+    fouls: std::sync::Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Runner for Referee {
+    async fn run(&self, task: &ClaimedTask, _: &Context, _: &Deployments) -> Result<Value, RunError> {
+        let number = task.payload["number"].as_u64().unwrap();
+        for key in &task.components {
+            if let Some(other) = self.busy.lock().unwrap().insert(key.clone(), task.token) {
+                self.fouls.lock().unwrap().push(format!("{key}: {} and {other} at once", task.token));
+            }
+            let mut order = self.order.lock().unwrap();
+            let begun = order.entry(key.clone()).or_default();
+            if begun.last() != Some(&number) {
+                begun.push(number);
+            }
+        }
+        for _ in 0..task.payload["yields"].as_u64().unwrap() {
+            tokio::task::yield_now().await;
+        }
+        for key in &task.components {
+            self.busy.lock().unwrap().remove(key);
+        }
+        let failures = task.payload["failures"].as_u64().unwrap();
+        match task.payload["then"].as_str().unwrap() {
+            _ if u64::from(task.attempt) <= failures => Err(Error::retryable("not yet").into()),
+            "panic" => panic!("as told"),
+            "fail" => Err(Error::permanent("as told").into()),
+            _ => Ok(task.payload["number"].clone()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_load_runs_each_component_alone_and_in_order() {
+    for seed in 0..3 {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("landfall.db");
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+        let referee = Arc::new(Referee::default());
+        let quick = Settings { backoff_cap: Duration::from_millis(2), ..settings() };
+        let engine = Engine::start(store, Arc::<Referee>::clone(&referee), quick);
+        let mut dice = suite::Dice(seed);
+        let mut expected: std::collections::HashMap<ComponentKey, Vec<u64>> = Default::default();
+        let mut submitted = Vec::new();
+        for number in 0..150u64 {
+            let mut names: Vec<String> =
+                (0..1 + dice.below(3)).map(|_| format!("c{}", dice.below(6))).collect();
+            names.sort();
+            names.dedup();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let then = ["complete", "complete", "complete", "fail", "panic"][dice.below(5)];
+            let payload = json!({
+                "number": number, "then": then, "failures": dice.below(3), "yields": dice.below(50),
+            });
+            let new = task(Operation::Provision, &names, payload);
+            for key in new.distinct_components() {
+                expected.entry(key).or_default().push(number);
+            }
+            submitted.push((engine.submit(new).await.unwrap().token, then));
+        }
+        for (token, then) in submitted {
+            let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+            let state = if then == "complete" { State::Completed } else { State::Failed };
+            assert_eq!(task.state, state, "seed {seed}: {task:?}");
+        }
+        assert_eq!(*referee.fouls.lock().unwrap(), Vec::<String>::new(), "seed {seed}");
+        assert_eq!(*referee.order.lock().unwrap(), expected, "seed {seed}");
+        assert_eq!(engine.counts().await.unwrap(), Counts::default());
+    }
+}
+
+/// Where a store can be made to wait or to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Point {
+    /// A claim is committed and its answer not yet given.
+    Claimed,
+    /// Before a heartbeat.
+    Heartbeat,
+    /// Before the end of a run is written.
+    Settle,
+    /// Before log lines are written.
+    AppendLogs,
+    /// Before a claim.
+    Claim,
+}
+
+/// A store with breakpoints.
+struct Breakable {
+    inner: SqliteStore,
+    broken: std::sync::Mutex<std::collections::HashSet<Point>>,
+    gates: std::sync::Mutex<std::collections::HashMap<Point, (oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+    passed: mpsc::UnboundedSender<Point>,
+}
+
+impl Breakable {
+    async fn new(folder: &TempDir) -> (Arc<Self>, mpsc::UnboundedReceiver<Point>) {
+        let path = folder.path().join("landfall.db");
+        let inner = SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap();
+        let (passed, passes) = mpsc::unbounded_channel();
+        let store = Self { inner, broken: Default::default(), gates: Default::default(), passed };
+        (Arc::new(store), passes)
+    }
+
+    /// The next to come there waits. The first half of the answer tells when it has come, the second lets it go.
+    fn hold(&self, point: Point) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (here, arrived) = oneshot::channel();
+        let (go, released) = oneshot::channel();
+        self.gates.lock().unwrap().insert(point, (here, released));
+        (arrived, go)
+    }
+
+    fn break_at(&self, point: Point) {
+        self.broken.lock().unwrap().insert(point);
+    }
+
+    fn mend(&self) {
+        self.broken.lock().unwrap().clear();
+    }
+
+    async fn pass(&self, point: Point) -> crate::error::Result<()> {
+        let gate = self.gates.lock().unwrap().remove(&point);
+        if let Some((here, released)) = gate {
+            let _ = here.send(());
+            let _ = released.await;
+        }
+        let _ = self.passed.send(point);
+        if self.broken.lock().unwrap().contains(&point) {
+            return Err(Error::retryable("as told"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for Breakable {
+    async fn submit(&self, submission: Submission) -> crate::error::Result<Submitted> {
+        self.inner.submit(submission).await
+    }
+    async fn task(&self, token: &Token) -> crate::error::Result<Option<Task>> {
+        self.inner.task(token).await
+    }
+    async fn state(&self, token: &Token) -> crate::error::Result<Option<State>> {
+        self.inner.state(token).await
+    }
+    async fn logs(&self, token: &Token, skip: u32) -> crate::error::Result<Vec<crate::technology::LogLine>> {
+        self.inner.logs(token, skip).await
+    }
+    async fn claim(&self, request: &ClaimRequest) -> crate::error::Result<Claims> {
+        self.pass(Point::Claim).await?;
+        let claims = self.inner.claim(request).await?;
+        if !claims.tasks.is_empty() {
+            self.pass(Point::Claimed).await?;
+        }
+        Ok(claims)
+    }
+    async fn heartbeat(&self, lease: &Lease, extension: Duration) -> crate::error::Result<Option<State>> {
+        self.pass(Point::Heartbeat).await?;
+        self.inner.heartbeat(lease, extension).await
+    }
+    async fn append_logs(
+        &self,
+        lease: &Lease,
+        lines: Vec<crate::technology::LogLine>,
+    ) -> crate::error::Result<Option<State>> {
+        self.pass(Point::AppendLogs).await?;
+        self.inner.append_logs(lease, lines).await
+    }
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> crate::error::Result<Option<State>> {
+        self.pass(Point::Settle).await?;
+        self.inner.settle(lease, settlement).await
+    }
+    async fn request_stop(&self, token: &Token) -> crate::error::Result<Option<State>> {
+        self.inner.request_stop(token).await
+    }
+    async fn expire_leases(&self) -> crate::error::Result<Vec<Expired>> {
+        self.inner.expire_leases().await
+    }
+    async fn counts(&self) -> crate::error::Result<Counts> {
+        self.inner.counts().await
+    }
+    async fn deployment(&self, key: &ComponentKey) -> crate::error::Result<Option<Deployment>> {
+        self.inner.deployment(key).await
+    }
+    async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> crate::error::Result<bool> {
+        self.inner.put_deployment(lease, deployment).await
+    }
+    async fn purge(&self) -> crate::error::Result<u64> {
+        self.inner.purge().await
+    }
+    fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint> {
+        self.inner.hints()
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+async fn breakable(settings: Settings) -> (Stage, Arc<Breakable>, mpsc::UnboundedReceiver<Point>) {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let (breakable, passes) = Breakable::new(&folder).await;
+    let (sender, visits) = mpsc::unbounded_channel();
+    let store: Arc<dyn Store> = Arc::<Breakable>::clone(&breakable);
+    let engine = Engine::start(Arc::clone(&store), Arc::new(Puppet(sender)), settings);
+    (Stage { engine, visits, store, folder }, breakable, passes)
+}
+
+#[tokio::test]
+async fn a_stop_between_the_claim_and_the_run_is_heard() {
+    let (mut stage, store, _passes) = breakable(settings()).await;
+    let (arrived, go) = store.hold(Point::Claimed);
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    arrived.await.unwrap();
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    go.send(()).unwrap();
+    assert!(stage.visit().await.context.cancel.is_cancelled());
+    assert_eq!(stage.end(token).await.state, State::Terminated);
+}
+
+#[tokio::test]
+async fn a_stop_that_comes_too_late_answers_how_it_ended() {
+    let (mut stage, store, _passes) = breakable(settings()).await;
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let (arrived, go) = store.hold(Point::Settle);
+    stage.visit().await.complete(json!(1));
+    arrived.await.unwrap();
+    // The work is done and its end not yet written.
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    go.send(()).unwrap();
+    assert_eq!(stage.end(token).await.state, State::Completed);
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Completed);
+}
+
+#[tokio::test]
+async fn a_worker_without_a_heartbeat_ends_before_its_lease_does() {
+    let short = Settings { lease: Duration::from_millis(600), ..settings() };
+    let (mut stage, store, mut passes) = breakable(short).await;
+    store.break_at(Point::Heartbeat);
+    let before = std::time::Instant::now();
+    let token =
+        stage.engine.submit(task(Operation::Provision, &["a"], json!({"stubborn": 1}))).await.unwrap().token;
+    let visit = stage.visit().await;
+    visit.deployments.check_lease().unwrap();
+    visit.context.cancel.cancelled().await;
+    let (asked, deployments) = (before.elapsed(), visit.deployments.clone());
+    assert!(asked >= Duration::from_millis(400), "{asked:?}");
+    // Dropped by the end of the lease, whether it listens or not.
+    let mut act = visit.act;
+    act.closed().await;
+    deployments.check_lease().unwrap_err();
+    while passes.try_recv().is_ok_and(|point| point != Point::Settle) {}
+    assert!(passes.is_empty(), "the end of a lost run is not written");
+    store.mend();
+
+    // The next lease is kept alive beyond its first length.
+    let visit = stage.visit().await;
+    assert_eq!((visit.task.token, visit.task.crashes), (token, 1));
+    let mut beats = 0;
+    while beats < 4 {
+        beats += usize::from(passes.recv().await.unwrap() == Point::Heartbeat);
+    }
+    visit.deployments.check_lease().unwrap();
+    visit.complete(json!(1));
+    assert_eq!(stage.end(token).await.state, State::Completed);
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
+    let quick = Settings { poll: Duration::from_millis(10), ..settings() };
+    let (mut stage, store, mut passes) = breakable(quick).await;
+    let mut passed = async |point| while passes.recv().await.unwrap() != point {};
+    store.break_at(Point::Claim);
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    passed(Point::Claim).await;
+    store.mend();
+    let visit = stage.visit().await;
+    store.break_at(Point::AppendLogs);
+    store.break_at(Point::Settle);
+    visit.context.journal.info("kept");
+    passed(Point::AppendLogs).await;
+    visit.complete(json!(1));
+    passed(Point::Settle).await;
+    assert_eq!(stage.engine.task(&token).await.unwrap().unwrap().state, State::Running);
+    store.mend();
+    let task = stage.end(token).await;
+    assert_eq!(task.state, State::Completed);
+    assert_eq!(task.logs.iter().filter(|line| line.message == "kept").count(), 1);
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends() {
+    let short = Settings { lease: Duration::from_millis(100), poll: Duration::from_millis(10), ..settings() };
+    let (mut stage, store, _passes) = breakable(short).await;
+    store.break_at(Point::Claimed);
+    let (arrived, go) = store.hold(Point::Claimed);
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    arrived.await.unwrap();
+    go.send(()).unwrap();
+    while stage.engine.counts().await.unwrap().queued == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    store.mend();
+    stage.visit().await.complete(json!(1));
+    assert_eq!(stage.end(token).await.state, State::Completed);
+}
+
+/// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "started by kill_minus_nine_loses_nothing"]
+async fn a_process_to_be_killed() {
+    use std::io::Write;
+    let Ok(path) = std::env::var("LANDFALL_TEST_STORE") else { return };
+    let store = Arc::new(SqliteStore::open(&path, Limits::default()).await.unwrap());
+    let engine = Engine::start(store, Arc::new(Referee::default()), settings());
+    for number in 0u64.. {
+        let payload = json!({
+            "number": number, "then": "complete", "failures": 0, "yields": 10, "pid": std::process::id(),
+        });
+        let new = task(Operation::Provision, &[&format!("c{}", number % 5)], payload);
+        let token = engine.submit(new).await.unwrap().token;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "ACCEPTED {token}").unwrap();
+        out.flush().unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_minus_nine_loses_nothing() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("landfall.db").to_str().unwrap().to_owned();
+    let mut accepted = Vec::new();
+    for round in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "operation::tests::a_process_to_be_killed", "--ignored", "--nocapture"])
+            .env("LANDFALL_TEST_STORE", &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let wanted = accepted.len() + 20 + round;
+        while accepted.len() < wanted {
+            let line = lines.next().expect("the process ended by itself").unwrap();
+            if let Some((_, token)) = line.split_once("ACCEPTED ") {
+                accepted.push(token.parse::<Token>().unwrap());
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it still said was accepted, too.
+        for line in lines.map_while(Result::ok) {
+            if let Some(Ok(token)) = line.split_once("ACCEPTED ").map(|(_, token)| token.parse::<Token>()) {
+                accepted.push(token);
+            }
+        }
+    }
+    let store = Arc::new(SqliteStore::open(&path, Limits::default()).await.unwrap());
+    let referee = Arc::new(Referee::default());
+    let engine = Engine::start(store, Arc::<Referee>::clone(&referee), settings());
+    for token in accepted {
+        let task = engine.wait(&token, PATIENCE).await.unwrap().expect("an accepted task is gone");
+        assert_eq!(task.state, State::Completed, "{task:?}");
+    }
+    assert_eq!(*referee.fouls.lock().unwrap(), Vec::<String>::new());
+}

@@ -443,3 +443,102 @@ fn random_fraction() -> f64 {
     let bits = (Uuid::new_v4().as_u128() & ((1 << 53) - 1)) as u64;
     bits as f64 / (1u64 << 53) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn returned(error: Error) -> Ended {
+        Ended::Returned(Err(RunError { error, outcome: Some(json!("said")) }))
+    }
+
+    fn decided(ended: Ended, cause: Option<Cause>, tries: u32) -> Ending {
+        decide(ended, cause, &Facts { tries, max_attempts: 3 }, &Settings::default(), 1.0).0
+    }
+
+    fn failed(reason: &str) -> Ending {
+        Ending::Fail { outcome: Some(json!("said")), reason: reason.to_owned() }
+    }
+
+    #[test]
+    fn a_result_is_a_result_whoever_asked_for_an_end() {
+        for cause in [None, Some(Cause::Stop), Some(Cause::Drain), Some(Cause::Overdue), Some(Cause::Lease)] {
+            let ending = decided(Ended::Returned(Ok(json!(1))), cause, 1);
+            assert_eq!(ending, Ending::Succeed { outcome: json!(1) }, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancellation_means_what_its_cause_meant() {
+        let cancelled = || returned(Error::cancelled("stopped on request"));
+        let stopped = Ending::Stopped { outcome: Some(json!("said")) };
+        assert_eq!(decided(cancelled(), Some(Cause::Stop), 1), stopped);
+        assert_eq!(decided(cancelled(), Some(Cause::Drain), 1), Ending::Release);
+        assert_eq!(decided(cancelled(), Some(Cause::Overdue), 1).event(), super::super::Event::Fail);
+        // Nobody asked: the run gave up by itself.
+        assert_eq!(decided(cancelled(), None, 1), failed("stopped on request"));
+    }
+
+    #[test]
+    fn a_passing_condition_is_tried_again_while_attempts_are_left() {
+        let busy = || returned(Error::retryable("busy"));
+        for (tries, seconds) in [(1, 2), (2, 4)] {
+            let again = Ending::Retry {
+                after: Duration::from_secs(seconds),
+                outcome: Some(json!("said")),
+                reason: "busy".to_owned(),
+            };
+            assert_eq!(decided(busy(), None, tries), again);
+            assert_eq!(decided(busy(), Some(Cause::Drain), tries), again);
+        }
+        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts"));
+        assert_eq!(decided(returned(Error::overloaded("full")), None, 1).event(), super::super::Event::Retry);
+    }
+
+    #[test]
+    fn errors_that_last_panics_and_runs_without_end_fail() {
+        let errors: [fn() -> Error; 3] =
+            [|| Error::permanent("no"), || Error::conflict("no"), || Error::unsupported("no")];
+        for error in errors {
+            for cause in [None, Some(Cause::Stop), Some(Cause::Drain)] {
+                assert_eq!(decided(returned(error()), cause, 1), failed("no"));
+            }
+        }
+        assert_eq!(decided(Ended::Panicked, None, 1).event(), super::super::Event::Fail);
+        assert_eq!(decided(Ended::Aborted(Cause::Overdue), None, 1).event(), super::super::Event::Fail);
+        assert_eq!(decided(Ended::Aborted(Cause::Drain), None, 1), Ending::Release);
+    }
+
+    #[test]
+    fn the_wait_grows_to_its_cap_and_is_spread() {
+        let settings = Settings::default();
+        let wait = |tries, fraction| backoff(tries, &settings, fraction).as_secs();
+        assert_eq!([1, 2, 3, 5, 6, 7, 1000].map(|tries| wait(tries, 1.0)), [2, 4, 8, 32, 60, 60, 60]);
+        assert_eq!(wait(6, 0.5), 30);
+        assert_eq!(wait(6, 0.0), 0);
+        let fractions: Vec<f64> = (0..100).map(|_| random_fraction()).collect();
+        assert!(fractions.iter().all(|fraction| (0.0..1.0).contains(fraction)));
+        assert!(fractions.iter().any(|f| *f < 0.3) && fractions.iter().any(|f| *f > 0.7));
+    }
+
+    #[test]
+    fn crashes_are_no_attempts() {
+        let facts = |attempt, crashes| {
+            let token = super::super::Token::random();
+            Facts::of(&ClaimedTask {
+                token,
+                operation: super::super::Operation::Provision,
+                components: vec![],
+                payload: Value::Null,
+                attempt,
+                max_attempts: 5,
+                crashes,
+                lease: Lease { token, epoch: 1, owner: String::new() },
+            })
+            .tries
+        };
+        assert_eq!([facts(1, 0), facts(4, 1), facts(3, 2)], [1, 3, 1]);
+    }
+}

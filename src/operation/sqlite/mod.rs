@@ -347,3 +347,6 @@ fn from_json<T: DeserializeOwned>(text: &str) -> sqlx::Result<T> {
 fn to_json<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests;
