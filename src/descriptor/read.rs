@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::document::{Entry, Node, Position, Tree, object};
-use super::problems::Problems;
+use super::document::{Entry, Node, Position, Tree, object, short};
+use super::problems::{Problems, Suggestions};
 use super::{
-    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, Object, Problem, Scope, Tag, contract,
-    graph, rules,
+    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Problem,
+    Scope, Tag, contract, graph, rules,
 };
 
 /// Reads the root of a document.
@@ -63,7 +63,7 @@ pub(super) fn descriptor(
             }
         },
     };
-    let wanted = fields.identifier("componentIdToProvision", problems);
+    let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let (product, index) = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if !index.places.contains_key(&wanted) {
@@ -80,7 +80,18 @@ pub(super) fn descriptor(
 }
 
 fn product(fields: &Fields<'_>, problems: &mut Problems) -> Option<(DataProduct, Index)> {
-    let id = fields.identifier("id", problems);
+    let id = fields.identifier("id", PRODUCT, problems);
+    if let (Some(id), Some(entry)) = (&id, fields.get("id"))
+        && id.major().is_none()
+    {
+        problems.ask(|| {
+            fields
+                .problem("id", "the identifier does not end with the major version of the data product")
+                .at(entry.node.at)
+                .value(id)
+                .remedy(format!("write it as `{PRODUCT}`"))
+        });
+    }
     if let Some(entry) = fields.get("kind")
         && let Tree::Text(kind) = &entry.node.tree
         && component_kind(kind).is_some()
@@ -147,7 +158,7 @@ fn component(
     index: &mut Index,
     problems: &mut Problems,
 ) -> Option<Component> {
-    let id = fields.identifier("id", problems);
+    let id = fields.identifier("id", COMPONENT, problems);
     if let Some(id) = &id {
         let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
         match index.places.get(id) {
@@ -316,7 +327,7 @@ fn dependencies(
             continue;
         };
         match text.trim().parse::<Identifier>() {
-            Err(why) => problems.ask(|| invalid_identifier(path, text, why, node.at)),
+            Err(why) => problems.ask(|| invalid_identifier(path, text, why, COMPONENT).at(node.at)),
             Ok(id) if Some(&id) == product => problems.ask(|| {
                 Problem::new(path, "a component cannot depend on its own data product")
                     .at(node.at)
@@ -333,17 +344,16 @@ fn dependencies(
     depends_on
 }
 
-fn invalid_identifier(
-    path: impl Into<String>,
-    text: &str,
-    why: super::InvalidIdentifier,
-    at: Position,
-) -> Problem {
-    Problem::new(path, why.to_string())
-        .at(at)
-        .value(text)
-        .remedy("write it as `urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT`")
+/// What identifiers look like, for remedies.
+const PRODUCT: &str = "urn:dmb:dp:DOMAIN:DATA-PRODUCT:MAJOR";
+const COMPONENT: &str = "urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT";
+
+fn invalid_identifier(path: impl Into<String>, text: &str, why: InvalidIdentifier, shape: &str) -> Problem {
+    Problem::new(path, why.to_string()).value(text).remedy(format!("write it as `{shape}`"))
 }
+
+/// Keys that are looked at for what a missing field may be called instead.
+const MAX_OTHER_NAMES: usize = 100;
 
 /// A mapping of the document that is being read.
 pub(super) struct Fields<'a> {
@@ -369,8 +379,19 @@ impl<'a> Fields<'a> {
         Problem::new(name, message).under(self.path)
     }
 
+    /// A field that is not there, unless by another name.
     pub(super) fn missing(&self, name: &str) -> Problem {
-        self.problem(name, format!("`{name}` is missing")).at(self.at).remedy(format!("add `{name}`"))
+        let problem = self.problem(name, format!("`{name}` is missing"));
+        let others = self.entries.iter().take(MAX_OTHER_NAMES).map(|entry| entry.key.as_str());
+        let other = match Suggestions::default().closest(name, others) {
+            // Two letters are close to everything.
+            Some(close) if name.len() > 3 || close.eq_ignore_ascii_case(name) => self.get(close),
+            _ => None,
+        };
+        match other {
+            Some(entry) => problem.at(entry.at).remedy(format!("rename `{}` to `{name}`", short(&entry.key))),
+            None => problem.at(self.at).remedy(format!("add `{name}`")),
+        }
     }
 
     pub(super) fn wrong_kind(&self, entry: &Entry, wanted: &str) -> Problem {
@@ -448,7 +469,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn identifier(&self, name: &str, problems: &mut Problems) -> Option<Identifier> {
+    fn identifier(&self, name: &str, shape: &str, problems: &mut Problems) -> Option<Identifier> {
         let Some(entry) = self.get(name) else {
             problems.add(|| self.missing(name));
             return None;
@@ -460,7 +481,8 @@ impl<'a> Fields<'a> {
         match text.trim().parse() {
             Ok(id) => Some(id),
             Err(why) => {
-                problems.add(|| invalid_identifier(name, text, why, entry.node.at).under(self.path));
+                problems
+                    .add(|| invalid_identifier(name, text, why, shape).at(entry.node.at).under(self.path));
                 None
             }
         }
@@ -478,7 +500,8 @@ impl<'a> Fields<'a> {
                 self.wrong_kind(entry, "a text")
                     .remedy("write three numbers, such as `0.1.0`; put them in quotes when in doubt")
             });
-            return Some(text);
+            // One problem is enough: a version that is not there breaks no other rule.
+            return (!problems.is_strict()).then_some(text);
         }
         if let Some(major) = product.and_then(Identifier::major)
             && let Some(written) = rules::major(&text)
