@@ -11,6 +11,8 @@
 //! - what it creates carries a mark of its owner (component id and environment) in the target itself; what carries
 //!   no mark, or another owner's, is never adopted, altered or dropped: [`Error::conflict`].
 
+pub mod lakehouse;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
