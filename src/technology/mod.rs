@@ -11,6 +11,13 @@
 //! - what it creates carries a mark of its owner (component id and environment) in the target itself; what carries
 //!   no mark, or another owner's, is never adopted, altered or dropped: [`Error::conflict`].
 
+#[doc(hidden)]
+pub mod conformance;
+pub mod lakehouse;
+pub mod mock;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,369 @@
+//! What every technology has to show: one suite, run against each.
+//!
+//! A technology brings a [`Subject`]: a fresh target, components to try, and a way to look at the target that does
+//! not go through the technology. [`conforms`] then plays the life of each component (provision, again, changed,
+//! access lists, release and back, purge and back) in several ways and compares what is in the target after each
+//! stage with the undisturbed run:
+//!
+//! - every change fails once before it has done anything, and the work is planned again;
+//! - every change is applied and then the process "crashes", and the work is planned again;
+//! - every change is applied twice in a row;
+//! - a whole plan is applied again after it is done.
+//!
+//! Planning again after each failure visits every crash between any two changes. Along the way it checks that
+//! `plan` and `describe` change nothing, that a plan is empty once it is carried out, the access rules (add and
+//! preserve, remove, empty, repeat, restored by unprovision and provision, revocations first), that what belongs to
+//! somebody else is a conflict and stays as it is, and that cancelled work stops.
+//!
+//! It asserts, so it belongs in tests; it is public so that tests outside this crate can run it.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{AccessList, AccessMode, Action, Change, Context, Intent, Plan, Technology, Work};
+use crate::access::Ref;
+use crate::descriptor::Object;
+use crate::error::{Error, Kind};
+
+/// A plan that is still not empty after so many rounds does not converge.
+const MAX_ROUNDS: usize = 200;
+
+/// A technology to try, with its target.
+#[async_trait]
+pub trait Subject: Sized + Send + Sync {
+    /// The technology on a target with nothing in it.
+    async fn fresh() -> Self;
+
+    /// The technology itself.
+    fn technology(&self) -> &dyn Technology;
+
+    /// Components to try. Their access lists are set by the suite.
+    fn cases(&self) -> Vec<Case>;
+
+    /// All that is in the target, without what differs from run to run (times, random ids, names of files).
+    async fn observe(&self) -> Value {
+        Value::Null
+    }
+
+    /// The refs that have access to the component's resource, according to the target.
+    async fn granted(&self, _work: &Work) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    /// Puts a resource of somebody else where the component's would go. False when nobody can be in the way.
+    async fn occupy(&self, _work: &Work) -> bool {
+        false
+    }
+}
+
+/// One component to try.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// As first provisioned.
+    pub work: Work,
+    /// The same component later, with changes that are allowed.
+    pub changed: Option<Work>,
+}
+
+/// How a run is disturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disturbance {
+    None,
+    FailBefore,
+    CrashAfter,
+    Twice,
+    Again,
+}
+
+/// Plays all of it. Panics with what does not hold.
+pub async fn conforms<S: Subject>() {
+    let cases = S::fresh().await.cases();
+    assert!(!cases.is_empty(), "a subject has at least one case");
+    for case in &cases {
+        let undisturbed = life::<S>(case, Disturbance::None).await;
+        for disturbance in
+            [Disturbance::FailBefore, Disturbance::CrashAfter, Disturbance::Twice, Disturbance::Again]
+        {
+            let disturbed = life::<S>(case, disturbance).await;
+            for ((stage, wanted), (_, found)) in undisturbed.iter().zip(&disturbed) {
+                assert_eq!(
+                    found,
+                    wanted,
+                    "{disturbance:?} leads elsewhere in the stage `{stage}` of {}",
+                    name(&case.work)
+                );
+            }
+        }
+        access_rules::<S>(case).await;
+        conflicts::<S>(case).await;
+        stops::<S>(case).await;
+    }
+}
+
+fn name(work: &Work) -> String {
+    work.component.id.to_string()
+}
+
+fn list(refs: &[&str]) -> AccessList {
+    let mut refs: Vec<Ref> = refs.iter().filter_map(|text| Ref::parse(text).ok()).collect();
+    refs.sort();
+    AccessList { refs, fields: Object::new() }
+}
+
+fn allowing(work: &Work, refs: &[&str]) -> Work {
+    Work { access: Some(list(refs)), ..work.clone() }
+}
+
+/// A component from nothing to nothing and back; what was in the target after each stage.
+async fn life<S: Subject>(case: &Case, disturbance: Disturbance) -> Vec<(&'static str, Value)> {
+    let subject = S::fresh().await;
+    let run = Run { subject: &subject, disturbance };
+    let some = ["user:alice_example.com", "group:developers"];
+    let work = allowing(&case.work, &some);
+    let changed = allowing(case.changed.as_ref().unwrap_or(&case.work), &some);
+    let others = allowing(&changed, &["user:bob_example.com", "group:developers"]);
+    let keep = Intent::Unprovision { remove_data: false };
+    let purge = Intent::Unprovision { remove_data: true };
+
+    let nothing = subject.observe().await;
+    let mut stages = Vec::new();
+    run.to_the_end(&work, keep).await;
+    run.to_the_end(&work, purge).await;
+    assert_eq!(subject.observe().await, nothing, "unprovisioning what is not there changes nothing");
+    stages.push(("provision", run.to_the_end(&work, Intent::Provision).await));
+    let first = subject.observe().await;
+    stages.push(("provision changed", run.to_the_end(&changed, Intent::Provision).await));
+    stages.push(("update access", run.to_the_end(&others, Intent::UpdateAccess).await));
+    let before = subject.observe().await;
+    stages.push(("release", run.to_the_end(&others, keep).await));
+    stages.push(("take back", run.to_the_end(&others, Intent::Provision).await));
+    assert_eq!(subject.observe().await, before, "what was released comes back as it was");
+    stages.push(("purge", run.to_the_end(&others, purge).await));
+    assert_eq!(subject.observe().await, nothing, "a purge leaves nothing");
+    stages.push(("provision after purge", run.to_the_end(&work, Intent::Provision).await));
+    assert_eq!(subject.observe().await, first, "provisioning again gives what it gave first");
+    stages.push(("release once more", run.to_the_end(&work, keep).await));
+    stages.push(("purge what was kept", run.to_the_end(&work, purge).await));
+    assert_eq!(subject.observe().await, nothing, "a purge of what was kept leaves nothing");
+    stages
+}
+
+struct Run<'a, S> {
+    subject: &'a S,
+    disturbance: Disturbance,
+}
+
+impl<S: Subject> Run<'_, S> {
+    /// Plans and applies until nothing is left to do, and looks at the target.
+    async fn to_the_end(&self, work: &Work, intent: Intent) -> Value {
+        let technology = self.subject.technology();
+        let context = Context::default();
+        assert_eq!(technology.check(work, &intent), [], "{} passes its check", name(work));
+        let mut met: BTreeSet<String> = BTreeSet::new();
+        let mut rounds = 0;
+        loop {
+            let plan = self.look(work, intent).await;
+            if plan.changes.is_empty() {
+                return self.subject.observe().await;
+            }
+            rounds += 1;
+            assert!(rounds < MAX_ROUNDS, "{intent:?} of {} does not converge", name(work));
+            if self.round(work, &plan, &context, &mut met).await && self.disturbance == Disturbance::Again {
+                for change in &plan.changes {
+                    self.apply(work, change, &context).await;
+                }
+            }
+        }
+    }
+
+    /// Applies a plan up to the disturbance; whether all of it.
+    async fn round(&self, work: &Work, plan: &Plan, context: &Context, met: &mut BTreeSet<String>) -> bool {
+        for change in &plan.changes {
+            let new = met.insert(format!("{} {} {}", change.resource, change.summary, change.detail));
+            match self.disturbance {
+                Disturbance::FailBefore if new => return false,
+                Disturbance::CrashAfter if new => {
+                    self.apply(work, change, context).await;
+                    return false;
+                }
+                Disturbance::Twice => {
+                    self.apply(work, change, context).await;
+                    self.apply(work, change, context).await;
+                }
+                _ => self.apply(work, change, context).await,
+            }
+        }
+        true
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) {
+        let applied = self.subject.technology().apply(work, change, context).await;
+        assert!(
+            applied.is_ok(),
+            "`{}` of {} fails under {:?}: {}",
+            change.summary,
+            name(work),
+            self.disturbance,
+            applied.err().map(|e| e.report()).unwrap_or_default()
+        );
+    }
+
+    /// Plans and describes, which must change nothing, and gives the same plan twice.
+    async fn look(&self, work: &Work, intent: Intent) -> Plan {
+        let technology = self.subject.technology();
+        let context = Context::default();
+        let before = self.subject.observe().await;
+        let plan = unwrap(technology.plan(work, &intent, &context).await, work, "planning");
+        let again = unwrap(technology.plan(work, &intent, &context).await, work, "planning again");
+        unwrap(technology.describe(work, &context).await, work, "describing");
+        assert_eq!(plan, again, "planning {} twice gives one plan", name(work));
+        assert_eq!(self.subject.observe().await, before, "looking at {} changes nothing", name(work));
+        for change in &plan.changes {
+            assert!(!change.summary.trim().is_empty() && !change.resource.trim().is_empty());
+        }
+        plan
+    }
+}
+
+fn unwrap<T: Default>(result: Result<T, Error>, work: &Work, what: &str) -> T {
+    assert!(
+        result.is_ok(),
+        "{what} {} fails: {}",
+        name(work),
+        result.as_ref().err().map(Error::report).unwrap_or_default()
+    );
+    result.unwrap_or_default()
+}
+
+/// The access table: what is asked, what has to be granted and revoked for it.
+async fn access_rules<S: Subject>(case: &Case) {
+    let subject = S::fresh().await;
+    let run = Run { subject: &subject, disturbance: Disturbance::None };
+    let technology = subject.technology();
+    let keeps_lists = technology.capabilities().access != AccessMode::None;
+    let (alice, bob, dev) = ("user:alice_example.com", "user:bob_example.com", "group:developers");
+    let unlisted = Work { access: None, ..case.work.clone() };
+    if keeps_lists {
+        let early = technology
+            .plan(&allowing(&case.work, &[alice]), &Intent::UpdateAccess, &Context::default())
+            .await;
+        assert!(
+            early.is_err_and(|e| !e.is_retryable()),
+            "access to what is not provisioned cannot be updated"
+        );
+    }
+    run.to_the_end(&unlisted, Intent::Provision).await;
+    let mut held: BTreeSet<String> = subject.granted(&case.work).await;
+    assert!(held.is_empty(), "nobody has access who was not named: {held:?}");
+    for (what, refs) in [
+        ("grant to nobody", vec![]),
+        ("grant", vec![alice]),
+        ("add and preserve", vec![alice, bob, dev]),
+        ("repeat", vec![alice, bob, dev]),
+        ("remove", vec![alice, dev]),
+        ("replace", vec![bob]),
+        ("empty", vec![]),
+        ("repeat empty", vec![]),
+        ("grant again", vec![dev, alice]),
+    ] {
+        let work = allowing(&case.work, &refs);
+        let plan = run.look(&work, Intent::UpdateAccess).await;
+        let wanted: BTreeSet<String> = list(&refs).refs.iter().map(ToString::to_string).collect();
+        if keeps_lists {
+            if wanted == held {
+                assert_eq!(plan.changes, [], "{what}: a repeat changes nothing");
+            }
+            let count = |action| plan.changes.iter().filter(|change| change.action == action).count();
+            assert_eq!(
+                count(Action::Revoke) > 0,
+                held.difference(&wanted).count() > 0,
+                "{what}: revocations"
+            );
+            assert_eq!(count(Action::Grant) > 0, wanted.difference(&held).count() > 0, "{what}: grants");
+            let last_revoke = plan.changes.iter().rposition(|change| change.action == Action::Revoke);
+            let first_grant = plan.changes.iter().position(|change| change.action == Action::Grant);
+            assert!(
+                last_revoke.zip(first_grant).is_none_or(|(revoke, grant)| revoke < grant),
+                "{what}: revocations come first"
+            );
+        }
+        run.to_the_end(&work, Intent::UpdateAccess).await;
+        held = subject.granted(&work).await;
+        assert!(!keeps_lists || held == wanted, "{what}: {held:?} have access, {wanted:?} should");
+    }
+    // Nobody asks for a list: it stays.
+    let before = subject.observe().await;
+    run.to_the_end(&unlisted, Intent::Provision).await;
+    assert_eq!(subject.observe().await, before, "provisioning without a list leaves access as it is");
+    // The list of the last request comes back, whichever way the component went.
+    let work = allowing(&case.work, &[alice, dev]);
+    for remove_data in [false, true] {
+        run.to_the_end(&work, Intent::Unprovision { remove_data }).await;
+        run.to_the_end(&work, Intent::Provision).await;
+        assert_eq!(subject.granted(&work).await, held, "access is restored after remove_data {remove_data}");
+    }
+    // Asked for while it was away.
+    run.to_the_end(&work, Intent::Unprovision { remove_data: false }).await;
+    let work = allowing(&case.work, &[bob]);
+    run.to_the_end(&work, Intent::Provision).await;
+    let wanted = if keeps_lists { BTreeSet::from([bob.to_owned()]) } else { BTreeSet::new() };
+    assert_eq!(subject.granted(&work).await, wanted, "what is taken back has the list asked for now");
+}
+
+async fn conflicts<S: Subject>(case: &Case) {
+    let subject = S::fresh().await;
+    if !subject.occupy(&case.work).await {
+        return;
+    }
+    let before = subject.observe().await;
+    let work = allowing(&case.work, &["user:alice_example.com"]);
+    for intent in [
+        Intent::Provision,
+        Intent::UpdateAccess,
+        Intent::Unprovision { remove_data: false },
+        Intent::Unprovision { remove_data: true },
+    ] {
+        let planned = subject.technology().plan(&work, &intent, &Context::default()).await;
+        assert!(
+            planned.as_ref().is_err_and(|e| *e.kind() == Kind::Conflict),
+            "{intent:?} of what is somebody else's is a conflict, not {planned:?}"
+        );
+        let text = planned.err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.contains(&name(&work)), "the conflict names the component: {text}");
+    }
+    // A plan made before somebody else came.
+    let elsewhere = S::fresh().await;
+    let plan = unwrap(
+        elsewhere.technology().plan(&work, &Intent::Provision, &Context::default()).await,
+        &work,
+        "planning",
+    );
+    for change in &plan.changes {
+        let applied = subject.technology().apply(&work, change, &Context::default()).await;
+        assert!(applied.is_err(), "`{}` is not done to what is somebody else's", change.summary);
+    }
+    assert_eq!(subject.observe().await, before, "what is somebody else's stays as it is");
+}
+
+async fn stops<S: Subject>(case: &Case) {
+    let subject = S::fresh().await;
+    let technology = subject.technology();
+    if !technology.capabilities().stop {
+        return;
+    }
+    let context = Context::default();
+    let plan =
+        unwrap(technology.plan(&case.work, &Intent::Provision, &context).await, &case.work, "planning");
+    let before = subject.observe().await;
+    context.cancel.cancel();
+    let cancelled = |e: &Error| *e.kind() == Kind::Cancelled;
+    let planned = technology.plan(&case.work, &Intent::Provision, &context).await;
+    assert!(planned.as_ref().is_err_and(cancelled), "cancelled planning stops");
+    if let Some(change) = plan.changes.first() {
+        let applied = technology.apply(&case.work, change, &context).await;
+        assert!(applied.as_ref().is_err_and(cancelled), "a cancelled change stops");
+    }
+    assert_eq!(subject.observe().await, before, "cancelled work changes nothing");
+}

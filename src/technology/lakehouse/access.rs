@@ -1,0 +1,57 @@
+//! Recorded access: the list is kept with the resource, and nothing stops anybody from reading.
+//!
+//! A bucket has its list in its mark, a table in its properties. The list is reconciled like an enforced one,
+//! revocations first, so what it says is what was last asked for.
+
+use std::collections::BTreeSet;
+
+use super::{Step, change};
+use crate::access::{Ref, reconcile};
+use crate::technology::{AccessList, Action, Change};
+
+/// Said in every plan.
+pub(super) const NOTE: &str = "access is recorded, not enforced";
+
+/// What turns the recorded list into the wanted one.
+pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change> {
+    let difference = reconcile(&names(&recorded.refs), &names(&wanted.refs));
+    let mut changes = Vec::new();
+    for reference in difference.revoke {
+        let summary = format!("revoke `{reference}` (recorded)");
+        changes.push(change(Action::Revoke, resource, summary, &Step::Revoke { reference }));
+    }
+    if recorded.fields != wanted.fields {
+        changes.push(change(Action::Alter, resource, "record the access control fields", &Step::Fields));
+    }
+    for reference in difference.grant {
+        let summary = format!("grant `{reference}` (recorded)");
+        changes.push(change(Action::Grant, resource, summary, &Step::Grant { reference }));
+    }
+    changes
+}
+
+/// The recorded list after one of those changes; `None` when it was made before.
+pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessList>) -> Option<AccessList> {
+    let mut next = recorded.clone();
+    match step {
+        Step::Revoke { reference } => next.refs.retain(|held| held.to_string() != *reference),
+        Step::Grant { reference } => {
+            next.refs.extend(Ref::parse(reference).ok());
+            next.refs.sort();
+            next.refs.dedup();
+        }
+        Step::Fields => next.fields = wanted?.fields.clone(),
+        _ => {}
+    }
+    (next != *recorded).then_some(next)
+}
+
+/// Nobody.
+pub(super) fn nobody() -> AccessList {
+    AccessList { refs: Vec::new(), fields: crate::descriptor::Object::new() }
+}
+
+/// Refs as text.
+pub(super) fn names(refs: &[Ref]) -> BTreeSet<String> {
+    refs.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,326 @@
+//! Directories that say whose they are.
+//!
+//! A bucket and the location of a table are directories with a file `.landfall.json` in them: the mark. It names the
+//! component and the environment that own the directory and what state it is in. What has no readable mark is
+//! somebody else's and stays untouched.
+//!
+//! A marked directory appears whole (it is made under a working name, mark first, and renamed into place) and
+//! disappears whole (it is renamed to a working name and deleted there), so a crash leaves either a directory with
+//! its mark or a working name that carries a hash of its owner. Working names begin with a dot, which no bucket and
+//! no table name does.
+//!
+//! Everything here blocks: call it from a blocking thread.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::naming;
+use crate::error::{Error, Result};
+use crate::technology::{AccessList, Owner};
+
+/// The mark's file name.
+pub(super) const MARK_FILE: &str = ".landfall.json";
+/// Version of the mark's layout that this code writes and the newest it reads.
+const MARK_VERSION: u32 = 1;
+/// A mark is a few hundred bytes and an access list; more is not one of ours.
+const MAX_MARK_BYTES: u64 = 4 << 20;
+
+/// What a directory says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Mark {
+    /// Version of this layout.
+    pub(super) landfall: u32,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub(super) owner: Owner,
+    /// Whether it is in use.
+    pub(super) state: State,
+    /// Recorded access, for buckets. A table has it in its properties.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) access: Option<AccessList>,
+    /// The catalog file a table is or was registered in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) catalog: Option<String>,
+    /// Last metadata file of a released table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) metadata_location: Option<String>,
+}
+
+/// Whether a marked directory is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// Provisioned.
+    Active,
+    /// Unprovisioned, with its data kept.
+    Released,
+    /// Being deleted: what is left of it is worth nothing.
+    Purging,
+}
+
+impl Mark {
+    /// The mark of a directory in use.
+    pub(super) fn active(owner: Owner) -> Self {
+        Self {
+            landfall: MARK_VERSION,
+            owner,
+            state: State::Active,
+            access: None,
+            catalog: None,
+            metadata_location: None,
+        }
+    }
+}
+
+/// What is found at a path.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Found {
+    /// Nothing.
+    Absent,
+    /// Something without a mark that can be read; the text says what.
+    Unmarked(&'static str),
+    /// A directory with a mark.
+    Marked(Mark),
+}
+
+impl Found {
+    /// The mark if it is `owner`'s, nothing if the place is free, and a conflict that names both sides otherwise.
+    pub(super) fn owned_by(self, owner: &Owner, what: &str) -> Result<Option<Mark>> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Marked(mark) if mark.owner == *owner => Ok(Some(mark)),
+            Self::Marked(mark) => Err(foreign(what, Some(&mark.owner), owner)),
+            Self::Unmarked(why) => Err(Error::conflict(format!(
+                "{what} exists and {why}, so it is not taken for {}: choose another name, or move it away",
+                described(owner)
+            ))),
+        }
+    }
+}
+
+/// "component `...` in environment `...`".
+pub(super) fn described(owner: &Owner) -> String {
+    format!("component `{}` in environment `{}`", owner.component, owner.environment)
+}
+
+/// The conflict of two owners over one resource.
+pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
+    let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), described);
+    Error::conflict(format!(
+        "{what} belongs to {holder}, so it is not touched for {}: choose another name, or unprovision the other first",
+        described(ours)
+    ))
+}
+
+/// Looks at a path without following a symlink there.
+pub(super) fn observe(path: &Path) -> Result<Found> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Ok(Found::Unmarked("is not a directory")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+        Err(e) => return Err(failed("look at", path, e)),
+    }
+    let file = path.join(MARK_FILE);
+    match fs::symlink_metadata(&file) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_MARK_BYTES => {}
+        Ok(_) => return Ok(Found::Unmarked("has a mark that is not a plain file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(Found::Unmarked("has no ownership mark"));
+        }
+        Err(e) => return Err(failed("look at", &file, e)),
+    }
+    let mut text = String::new();
+    match File::open(&file).and_then(|f| f.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            return Ok(Found::Unmarked("has an ownership mark that cannot be read"));
+        }
+        Err(e) => return Err(failed("read", &file, e)),
+    }
+    match serde_json::from_str::<Mark>(&text) {
+        Ok(mark) if mark.landfall == MARK_VERSION => Ok(Found::Marked(mark)),
+        Ok(_) => Ok(Found::Unmarked("has an ownership mark of another version of Landfall")),
+        Err(_) => Ok(Found::Unmarked("has an ownership mark that cannot be read")),
+    }
+}
+
+/// Makes a directory with its mark; it must not exist.
+pub(super) fn create(path: &Path, mark: &Mark) -> Result<()> {
+    let parent = parent(path)?;
+    create_directories(parent).map_err(|e| failed("create the directory", parent, e))?;
+    let working = working_name(path, "new", &mark.owner)?;
+    remove_tree(&working)?;
+    fs::create_dir(&working).map_err(|e| failed("create the directory", &working, e))?;
+    write_mark(&working, mark)?;
+    fs::rename(&working, path).map_err(|e| {
+        // Somebody else was faster; planning again tells who.
+        Error::retryable(format!("`{}` appeared while it was being created", path.display())).because(e)
+    })?;
+    sync_directory(parent).map_err(|e| failed("sync", parent, e))
+}
+
+/// Replaces the mark of a directory.
+pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
+    let working = path.join(format!("{MARK_FILE}.new"));
+    let write = || -> io::Result<()> {
+        match fs::remove_file(&working) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        // `create_new` does not write through a symlink that was put there.
+        let mut file = File::create_new(&working)?;
+        file.write_all(&serde_json::to_vec_pretty(mark)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&working, path.join(MARK_FILE))?;
+        sync_directory(path)
+    };
+    write().map_err(|e| failed("write the ownership mark of", path, e))
+}
+
+/// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Symlinks in it are
+/// deleted, not followed.
+pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
+    let working = working_name(path, "purged", owner)?;
+    remove_tree(&working)?;
+    if observe(path)?.owned_by(owner, what)?.is_some() {
+        fs::rename(path, &working).map_err(|e| failed("move away", path, e))?;
+        remove_tree(&working)?;
+    }
+    let parent = parent(path)?;
+    match sync_directory(parent) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("sync", parent, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
+pub(super) fn sweep(path: &Path, owner: &Owner) -> Result<()> {
+    remove_tree(&working_name(path, "purged", owner)?)
+}
+
+/// Whether an interrupted [`purge`] of `owner` left something.
+pub(super) fn has_leftovers(path: &Path, owner: &Owner) -> Result<bool> {
+    let working = working_name(path, "purged", owner)?;
+    working.try_exists().map_err(|e| failed("look at", &working, e))
+}
+
+/// `.purged.NAME.HASH` next to `NAME`.
+fn working_name(path: &Path, purpose: &str, owner: &Owner) -> Result<PathBuf> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let hash = naming::hash(&[&owner.component, &owner.environment]);
+    Ok(parent(path)?.join(format!(".{purpose}.{name}.{hash}")))
+}
+
+fn parent(path: &Path) -> Result<&Path> {
+    path.parent().ok_or_else(|| Error::permanent(format!("`{}` has no parent directory", path.display())))
+}
+
+/// Deletes a working name. `remove_dir_all` deletes symlinks, it does not follow them.
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory and the missing ones above it, each name made durable.
+pub(super) fn create_directories(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent() else { return Err(e) };
+            create_directories(parent)?;
+            create_directories(path)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Most causes pass (a full disk, a mount away, a directory that just went): worth another try.
+fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    Error::retryable(format!("cannot {what} `{}`", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Owner { component: format!("urn:dmb:cmp:{name}"), environment: "production".to_owned() }
+    }
+
+    #[test]
+    fn whose_it_is_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/bucket");
+        assert_eq!(observe(&path).unwrap(), Found::Absent);
+        create(&path, &Mark::active(owner("a"))).unwrap();
+        assert_eq!(observe(&path).unwrap(), Found::Marked(Mark::active(owner("a"))));
+        let error = observe(&path).unwrap().owned_by(&owner("b"), "bucket `bucket`").unwrap_err();
+        assert!(error.to_string().contains("urn:dmb:cmp:a") && error.to_string().contains("urn:dmb:cmp:b"));
+        assert!(purge(&path, &owner("b"), "bucket `bucket`").is_err());
+        assert!(path.is_dir());
+        // Creating over it leaves it as it was.
+        fs::write(path.join("data"), "x").unwrap();
+        assert!(create(&path, &Mark::active(owner("a"))).unwrap_err().is_retryable());
+        assert!(path.join("data").exists());
+    }
+
+    #[test]
+    fn purging_follows_no_symlink() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        let path = folder.path().join("bucket");
+        create(&path, &Mark::active(owner("a"))).unwrap();
+        std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
+        purge(&path, &owner("a"), "bucket").unwrap();
+        assert!(!path.exists() && outside.join("precious").exists());
+        // A symlink in place of the directory is not ours.
+        create(&outside.join("real"), &Mark::active(owner("a"))).unwrap();
+        std::os::unix::fs::symlink(outside.join("real"), &path).unwrap();
+        assert!(purge(&path, &owner("a"), "bucket").is_err());
+        assert!(outside.join("real").exists());
+        purge(&folder.path().join("never"), &owner("a"), "bucket").unwrap();
+    }
+
+    #[test]
+    fn unreadable_marks_are_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "{\"landfall\":2,\"component\":\"a\",\"environment\":\"b\",\"state\":\"active\"}",
+        ] {
+            fs::write(folder.path().join(MARK_FILE), text).unwrap();
+            assert!(matches!(observe(folder.path()).unwrap(), Found::Unmarked(_)), "{text}");
+        }
+        fs::write(folder.path().join(MARK_FILE), [0xff, 0xfe]).unwrap();
+        assert!(matches!(observe(folder.path()).unwrap(), Found::Unmarked(_)));
+    }
+
+    #[test]
+    fn an_interrupted_purge_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bucket");
+        create(&path, &Mark::active(owner("a"))).unwrap();
+        fs::rename(&path, working_name(&path, "purged", &owner("a")).unwrap()).unwrap();
+        assert!(has_leftovers(&path, &owner("a")).unwrap());
+        assert!(!has_leftovers(&path, &owner("b")).unwrap());
+        purge(&path, &owner("a"), "bucket").unwrap();
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
+    }
+}

@@ -1,0 +1,313 @@
+//! The embedded lakehouse: directory buckets and Iceberg tables below one directory, no server.
+//!
+//! It is real enough to read with other people's tools, and small enough to be what a fresh install provisions:
+//!
+//! ```text
+//! WAREHOUSE/buckets/finance-cashflows/              a storage area
+//! WAREHOUSE/tables/NAMESPACE/TABLE/{data,metadata}  an output port
+//! CATALOG                                           SQLite, the layout of Iceberg's SQL catalogs
+//! ```
+//!
+//! What it guarantees:
+//! - *Whose is it* is written into the target: a mark file in every bucket and table location ([`marked`]), and
+//!   properties in every table ([`properties`]). What has no mark of ours is never adopted, altered or dropped.
+//! - Catalog commits are optimistic: a table that moved since it was looked at is an error to retry, not something
+//!   to write over. Two targets, or two processes, may share one warehouse and catalog.
+//! - Nothing blocks an async thread, and what is reported as done has been synced.
+//!
+//! What it is not: access control. Lists are recorded with the resource, and everybody who can read the directory
+//! reads the data. Every answer says so.
+//!
+//! # Reading it with other tools
+//!
+//! pyiceberg: `SqlCatalog("landfall", uri="sqlite:////ABSOLUTE/CATALOG", warehouse="file:///ABSOLUTE/WAREHOUSE")`.
+//! The catalog's name has to be `landfall`: it is part of the catalog's primary key. DuckDB: `iceberg_scan` of the
+//! metadata file that `describe` gives as `metadataLocation`. `tests/tools/read_iceberg.py` does both.
+//!
+//! # How a table appears and goes
+//!
+//! | step | order of effects | a crash in between leaves |
+//! |---|---|---|
+//! | create | marked directory, metadata file, catalog row | a marked directory without data: created again |
+//! | load | data file, then one commit | an orphan file, and a table without snapshots: loaded again |
+//! | release | mark `released` with the metadata's location, catalog row goes | the row, which counts: released again |
+//! | restore | catalog row, mark `active` | the row, and a mark that is corrected |
+//! | purge | mark `purging`, catalog row goes, directory renamed, deleted | one of these states, all recognised |
+//!
+//! A marked directory that holds data without being released or registered means that somebody dropped the table
+//! behind Landfall's back; that is a conflict, with instructions.
+
+mod access;
+mod bucket;
+mod evolution;
+mod marked;
+mod naming;
+mod properties;
+mod reverse;
+mod sample;
+mod storage;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::CatalogBuilder;
+use iceberg::io::{FileIO, FileIOBuilder};
+use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+use super::{
+    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Owner, Plan, ReverseRequest,
+    Technology, Work,
+};
+use crate::descriptor::{ComponentKind, Object, Problem};
+use crate::error::{Error, Result};
+use storage::WarehouseStorageFactory;
+
+/// The name of the catalog, which readers have to give: it is part of the key of every row.
+pub const CATALOG_NAME: &str = "landfall";
+
+/// Where a lakehouse is.
+#[derive(Debug, Clone)]
+pub struct LakehouseSettings {
+    /// Code of the configured target, for messages.
+    pub target: String,
+    /// Directory of the buckets and tables; made when missing. Its path has none of `%?#` and no control
+    /// characters: Iceberg's readers take locations as URLs and disagree about escapes.
+    pub warehouse: PathBuf,
+    /// SQLite file of the catalog; made when missing.
+    pub catalog: PathBuf,
+}
+
+/// The embedded lakehouse, bound to one warehouse and catalog.
+#[derive(Debug)]
+pub struct Lakehouse {
+    target: String,
+    buckets: PathBuf,
+    tables: PathBuf,
+    /// Absolute path of the catalog file.
+    catalog_path: String,
+    catalog: SqlCatalog,
+    files: FileIO,
+    /// One commit at a time in this process: closes the gap between looking at a table and writing it, which the
+    /// library leaves open for property updates.
+    commits: tokio::sync::Mutex<()>,
+}
+
+/// What one change does; `detail` of a [`Change`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+enum Step {
+    /// Delete what an interrupted purge left.
+    Clear,
+    /// Correct the mark.
+    Mark,
+    Create,
+    Restore,
+    /// Columns by their Iceberg path.
+    AddColumn {
+        path: String,
+    },
+    DropColumn {
+        path: String,
+    },
+    Properties,
+    Load,
+    Revoke {
+        reference: String,
+    },
+    /// Access control fields.
+    Fields,
+    Grant {
+        reference: String,
+    },
+    Release,
+    Purge,
+}
+
+impl Lakehouse {
+    /// Opens the warehouse and the catalog, and makes what is missing.
+    pub async fn open(settings: LakehouseSettings) -> Result<Self> {
+        let LakehouseSettings { target, warehouse, catalog } = settings;
+        let place = format!("of target `{target}`");
+        let (warehouse, catalog) = blocking(move || {
+            let failed = |what: &str, path: &Path, e: std::io::Error| {
+                Error::permanent(format!("cannot open the {what} `{}` {place}", path.display())).because(e)
+            };
+            marked::create_directories(&std::path::absolute(&warehouse).unwrap_or_else(|_| warehouse.clone()))
+                .and_then(|()| warehouse.canonicalize())
+                .map_err(|e| failed("warehouse", &warehouse, e))
+                .and_then(|real| Ok((plain(real, "warehouse", &place)?, &catalog)))
+                .and_then(|(warehouse, catalog)| {
+                    let absolute = std::path::absolute(catalog).map_err(|e| failed("catalog", catalog, e))?;
+                    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+                        return Err(Error::permanent(format!(
+                            "the catalog `{}` {place} is not a file name",
+                            catalog.display()
+                        )));
+                    };
+                    let parent = marked::create_directories(parent)
+                        .and_then(|()| parent.canonicalize())
+                        .map_err(|e| failed("catalog", catalog, e))?;
+                    Ok((warehouse, plain(parent.join(name), "catalog", &place)?))
+                })
+        })
+        .await?;
+        let opened = |e: &dyn std::error::Error| {
+            Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`"))
+                .because(e.to_string())
+        };
+        // Write-ahead logging stays with the file, so the catalog's own connections have it too: readers in other
+        // processes do not block commits. Full synchronisation is SQLite's default.
+        SqliteConnectOptions::new()
+            .filename(&catalog)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await
+            .map_err(|e| opened(&e))?;
+        let factory = Arc::new(WarehouseStorageFactory { root: PathBuf::from(&warehouse) });
+        let files = FileIOBuilder::new(factory.clone()).build();
+        let loaded = SqlCatalogBuilder::default()
+            .uri(format!("sqlite://{catalog}"))
+            .warehouse_location(format!("file://{warehouse}"))
+            .sql_bind_style(SqlBindStyle::QMark)
+            .with_storage_factory(factory)
+            .load(CATALOG_NAME, HashMap::new())
+            .await
+            .map_err(|e| opened(&e))?;
+        let warehouse = PathBuf::from(warehouse);
+        Ok(Self {
+            target,
+            buckets: warehouse.join("buckets"),
+            tables: warehouse.join("tables"),
+            catalog_path: catalog,
+            catalog: loaded,
+            files,
+            commits: tokio::sync::Mutex::new(()),
+        })
+    }
+}
+
+/// A path that every reader understands the same way.
+fn plain(path: PathBuf, what: &str, place: &str) -> Result<String> {
+    let text =
+        path.to_str().filter(|text| !text.contains(['%', '?', '#']) && !text.chars().any(char::is_control));
+    text.map(str::to_owned).ok_or_else(|| {
+        Error::permanent(format!(
+            "the path `{}` of the {what} {place} has one of `%?#`, a control character or no UTF-8: choose another",
+            path.display()
+        ))
+    })
+}
+
+#[async_trait]
+impl Technology for Lakehouse {
+    fn name(&self) -> &'static str {
+        "lakehouse"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            access: AccessMode::Recorded,
+            reverse: true,
+            stop: true,
+        }
+    }
+
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        match work.component.kind {
+            ComponentKind::Storage => bucket::check(work, intent),
+            ComponentKind::OutputPort => table::check(work, intent),
+            _ => vec![wrong_kind()],
+        }
+    }
+
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+        context.check_cancelled()?;
+        match work.component.kind {
+            ComponentKind::Storage => self.plan_bucket(work, intent).await,
+            ComponentKind::OutputPort => self.plan_table(work, intent).await,
+            _ => Err(Error::invalid(vec![wrong_kind()])),
+        }
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+        context.check_cancelled()?;
+        let step = serde_json::from_value(change.detail.clone()).map_err(|e| {
+            Error::permanent(format!("`{}` is not a change of the lakehouse", change.summary)).because(e)
+        })?;
+        match work.component.kind {
+            ComponentKind::Storage => self.apply_bucket(work, step, context).await,
+            ComponentKind::OutputPort => self.apply_table(work, step, context).await,
+            _ => Err(Error::invalid(vec![wrong_kind()])),
+        }
+    }
+
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        match work.component.kind {
+            ComponentKind::Storage => self.describe_bucket(work).await,
+            ComponentKind::OutputPort => self.describe_table(work).await,
+            _ => Ok(Info::default()),
+        }
+    }
+
+    async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
+        context.check_cancelled()?;
+        self.read_back(request, context).await
+    }
+}
+
+fn wrong_kind() -> Problem {
+    Problem::new("kind", "the lakehouse provisions storage areas and output ports")
+        .remedy("use the kind `storage` or `outputport`, or route the component elsewhere")
+}
+
+/// A change with its step inside.
+fn change(action: Action, resource: &str, summary: impl Into<String>, step: &Step) -> Change {
+    Change { action, resource: resource.to_owned(), summary: summary.into(), detail: json!(step) }
+}
+
+/// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
+fn not_provisioned(owner: &Owner) -> Error {
+    Error::permanent(format!("{} is not provisioned: provision it first", marked::described(owner)))
+}
+
+/// `file:///...`, as the catalog has it.
+fn location(path: &Path) -> String {
+    format!("file://{}", path.display())
+}
+
+fn entry(info: &mut Object, key: &str, label: &str, value: &str) {
+    info.insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+}
+
+fn link(info: &mut Object, value: &str, href: &str) {
+    info.insert("link".to_owned(), json!({ "type": "link", "label": "Files", "value": value, "href": href }));
+}
+
+fn private_access(info: &mut Object, list: &AccessList) {
+    info.insert("accessMode".to_owned(), json!("recorded"));
+    info.insert("refs".to_owned(), json!(list.refs));
+    if !list.fields.is_empty() {
+        info.insert("accessControlFields".to_owned(), json!(list.fields));
+    }
+}
+
+/// Runs file work on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::retryable("a file operation did not finish").because(e))?
+}

@@ -1,0 +1,441 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use iceberg::Catalog;
+use serde_json::Value;
+
+use super::*;
+use crate::access::Ref;
+use crate::error::Kind;
+use crate::technology::conformance::{self, Case, Subject};
+use crate::technology::testing::{CASHFLOW, PORT, STORAGE, work as work_of};
+use crate::technology::{AccessList, ReverseRequest};
+
+fn port() -> Work {
+    work_of(&CASHFLOW.replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true"), PORT)
+}
+
+fn bucket() -> Work {
+    work_of(CASHFLOW, STORAGE)
+}
+
+const OTHER_PORT: &str = "urn:dmb:cmp:finance:other:1:port";
+
+/// A data product with an output port of the given columns and `specific`, both as YAML in flow style.
+fn port_text(columns: &str, specific: &str) -> String {
+    format!(
+        "{{id: 'urn:dmb:dp:finance:other:1', name: Other, version: 1.0.0, kind: dataproduct, environment: development,
+          domain: finance, dataProductOwner: 'user:a_b.com', devGroup: dev, components: [{{id: '{OTHER_PORT}',
+          name: Port, version: 1.0.0, kind: outputport, infrastructureTemplateId: 'urn:dmb:itm:x:1',
+          useCaseTemplateId: 'urn:dmb:utm:x:1', dataContract: {{schema: {columns}}}, specific: {specific}}}]}}"
+    )
+}
+
+fn port_with(columns: &str, specific: &str) -> Work {
+    work_of(&port_text(columns, specific), OTHER_PORT)
+}
+
+fn with_access(mut work: Work, refs: &[&str]) -> Work {
+    let mut refs: Vec<Ref> = refs.iter().map(|text| Ref::parse(text).unwrap()).collect();
+    refs.sort();
+    work.access = Some(AccessList { refs, fields: Object::new() });
+    work
+}
+
+async fn open(folder: &Path) -> Lakehouse {
+    Lakehouse::open(LakehouseSettings {
+        target: "LOCAL_LAKE".to_owned(),
+        warehouse: folder.join("warehouse"),
+        catalog: folder.join("catalog.db"),
+    })
+    .await
+    .unwrap()
+}
+
+async fn run(lake: &Lakehouse, work: &Work, intent: Intent) -> Vec<String> {
+    let context = Context::default();
+    assert_eq!(lake.check(work, &intent), []);
+    let plan = lake.plan(work, &intent, &context).await.unwrap();
+    assert!(plan.notes.contains(&access::NOTE.to_owned()));
+    let mut done = Vec::new();
+    for change in &plan.changes {
+        lake.apply(work, change, &context).await.unwrap();
+        done.push(format!("{:?}: {}", change.action, change.summary));
+    }
+    let again = lake.plan(work, &intent, &context).await;
+    match again {
+        Ok(plan) => assert_eq!(plan.changes, []),
+        Err(e) => assert!(matches!(intent, Intent::Unprovision { .. }), "{e}"),
+    }
+    done
+}
+
+fn public(info: &Info, key: &str) -> String {
+    info.public[key]["value"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_storage_area_comes_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let work = with_access(bucket(), &["user:alice_example.com"]);
+    let done = run(&lake, &work, Intent::Provision).await;
+    assert_eq!(done, ["Create: create the bucket", "Grant: grant `user:alice_example.com` (recorded)"]);
+    let path = folder.path().join("warehouse/buckets/finance-cashflows");
+    std::fs::write(path.join("data.csv"), "1").unwrap();
+    let info = lake.describe(&work, &Context::default()).await.unwrap();
+    assert_eq!(public(&info, "bucket"), "finance-cashflows");
+    assert_eq!(info.private["refs"], serde_json::json!(["user:alice_example.com"]));
+
+    let done = run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
+    assert_eq!(done.len(), 1);
+    assert!(path.join("data.csv").exists());
+    assert_eq!(lake.describe(&work, &Context::default()).await.unwrap(), Info::default());
+    assert!(matches!(
+        lake.plan(&work, &Intent::UpdateAccess, &Context::default()).await.unwrap_err().kind(),
+        Kind::Permanent
+    ));
+    let done = run(&lake, &work, Intent::Provision).await;
+    assert_eq!(done, ["Restore: take back the bucket and the data that were kept"]);
+    assert!(path.join("data.csv").exists());
+    run(&lake, &work, Intent::Unprovision { remove_data: true }).await;
+    assert!(!path.exists());
+    assert_eq!(std::fs::read_dir(folder.path().join("warehouse/buckets")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn foreign_buckets_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let path = folder.path().join("warehouse/buckets/finance-cashflows");
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::write(path.join("theirs"), "1").unwrap();
+    for intent in [Intent::Provision, Intent::Unprovision { remove_data: true }, Intent::UpdateAccess] {
+        let error = lake.plan(&bucket(), &intent, &Context::default()).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Conflict, "{error}");
+    }
+    std::fs::remove_dir_all(&path).unwrap();
+    run(&lake, &bucket(), Intent::Provision).await;
+    let mut other = bucket();
+    other.environment = "development".to_owned();
+    let error = lake.plan(&other, &Intent::Provision, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Conflict);
+    assert!(error.to_string().contains("production") && error.to_string().contains("development"), "{error}");
+    // A change planned for a name that became somebody else's.
+    let purge = change(Action::Drop, "", "", &Step::Purge);
+    assert!(lake.apply(&other, &purge, &Context::default()).await.is_err());
+    assert!(path.exists());
+}
+
+#[tokio::test]
+async fn an_output_port_comes_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let work = with_access(port(), &["user:alice_example.com", "group:developers"]);
+    let done = run(&lake, &work, Intent::Provision).await;
+    assert_eq!(
+        done,
+        [
+            "Create: create the table with `id` string, `direction` string, `amount` decimal(38, 9), `counterpartyId` string",
+            "Load: load 2 sample rows",
+            "Grant: grant `group:developers` (recorded)",
+            "Grant: grant `user:alice_example.com` (recorded)",
+        ]
+    );
+    let info = lake.describe(&work, &Context::default()).await.unwrap();
+    assert_eq!(public(&info, "tableName"), "finance__cashflow__0__production.cashflow_output_port");
+    assert_eq!(public(&info, "rowCount"), "2");
+    assert!(info.private["metadataLocation"].as_str().unwrap().ends_with(".metadata.json"));
+
+    let only_bob = with_access(port(), &["user:bob_example.com"]);
+    let done = run(&lake, &only_bob, Intent::UpdateAccess).await;
+    assert_eq!(done.len(), 3);
+    assert!(done[0].starts_with("Revoke") && done[2].starts_with("Grant"));
+
+    run(&lake, &only_bob, Intent::Unprovision { remove_data: false }).await;
+    assert_eq!(lake.describe(&only_bob, &Context::default()).await.unwrap(), Info::default());
+    let error = lake.plan(&only_bob, &Intent::UpdateAccess, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Permanent);
+    let done = run(&lake, &only_bob, Intent::Provision).await;
+    assert_eq!(done, ["Restore: take back the table and the data that were kept"]);
+    let info = lake.describe(&only_bob, &Context::default()).await.unwrap();
+    assert_eq!(public(&info, "rowCount"), "2");
+    assert_eq!(info.private["refs"], serde_json::json!(["user:bob_example.com"]));
+
+    // Kept data goes too, when it is asked for later.
+    run(&lake, &only_bob, Intent::Unprovision { remove_data: false }).await;
+    run(&lake, &only_bob, Intent::Unprovision { remove_data: true }).await;
+    assert_eq!(std::fs::read_dir(folder.path().join("warehouse/tables")).unwrap().count(), 0);
+    let done = run(&lake, &only_bob, Intent::Provision).await;
+    assert_eq!(done.len(), 3);
+    run(&lake, &only_bob, Intent::Unprovision { remove_data: true }).await;
+    assert_eq!(std::fs::read_dir(folder.path().join("warehouse/tables")).unwrap().count(), 0);
+}
+
+struct Embedded {
+    lake: Lakehouse,
+    folder: tempfile::TempDir,
+}
+
+#[async_trait]
+impl Subject for Embedded {
+    async fn fresh() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { lake: open(folder.path()).await, folder }
+    }
+
+    fn technology(&self) -> &dyn Technology {
+        &self.lake
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let text = CASHFLOW
+            .replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true")
+            .replace("monetary value", "amount")
+            .replace("intervalOfChange: 2 day", "intervalOfChange: 1 day")
+            .replace("        - name: direction\n          dataType: string\n          tags: []\n", "")
+            .replace("        - direction\n", "")
+            .replace("          - Incoming\n", "")
+            .replace("          - Outgoing\n", "")
+            .replace(
+                "      termsAndConditions",
+                "        - {name: currency, dataType: varchar, dataLength: 3, description: ISO 4217, tags: [{tagFQN: X.Y}]}\n      termsAndConditions",
+            );
+        vec![
+            Case { work: port(), changed: Some(work_of(&text, PORT)) },
+            Case { work: bucket(), changed: None },
+        ]
+    }
+
+    /// Every file by its directory, marks and tables in full, names and times left out.
+    async fn observe(&self) -> Value {
+        let mut seen = Object::new();
+        for kind in ["buckets", "tables"] {
+            let mut waiting = vec![self.folder.path().join("warehouse").join(kind)];
+            while let Some(directory) = waiting.pop() {
+                let Ok(entries) = directory.read_dir() else { continue };
+                for path in entries.map(|entry| entry.unwrap().path()) {
+                    if path.ends_with(marked::MARK_FILE) {
+                        let mut mark: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                        mark.as_object_mut()
+                            .unwrap()
+                            .retain(|key, _| key != "catalog" && key != "metadataLocation");
+                        seen.insert(format!("mark of {}", relative(self.folder.path(), &directory)), mark);
+                    } else if path.is_dir() && !path.ends_with("data") && !path.ends_with("metadata") {
+                        seen.insert(relative(self.folder.path(), &path), Value::Bool(true));
+                        waiting.push(path);
+                    }
+                }
+            }
+        }
+        for namespace in self.lake.catalog.list_namespaces(None).await.unwrap() {
+            seen.insert(format!("namespace {}", namespace.join(".")), Value::Bool(true));
+            for ident in self.lake.catalog.list_tables(&namespace).await.unwrap() {
+                let table = self.lake.load_table(&ident).await.unwrap().unwrap();
+                let properties: BTreeMap<_, _> = table.metadata().properties().clone().into_iter().collect();
+                let schema = table.metadata().current_schema();
+                seen.insert(
+                    format!("table {}", table::dotted(&ident)),
+                    json!({
+                        "properties": properties,
+                        "schema": properties::describe_columns(schema, table.metadata().properties()).unwrap(),
+                        "rows": rows(&table).await,
+                    }),
+                );
+            }
+        }
+        let sorted: BTreeMap<_, _> = seen.into_iter().collect();
+        json!(sorted)
+    }
+
+    async fn granted(&self, work: &Work) -> std::collections::BTreeSet<String> {
+        let info = self.lake.describe(work, &Context::default()).await.unwrap();
+        info.private["refs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    async fn occupy(&self, work: &Work) -> bool {
+        let mut other = work.clone();
+        other.environment = "somewhere else".to_owned();
+        if work.component.kind == ComponentKind::OutputPort {
+            let mut component = (*work.component).clone();
+            component.specific.insert("namespace".to_owned(), json!("finance__cashflow__0__production"));
+            other.component = Arc::new(component);
+        }
+        run(&self.lake, &other, Intent::Provision).await;
+        true
+    }
+}
+
+fn relative(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap().display().to_string()
+}
+
+async fn rows(table: &iceberg::table::Table) -> Vec<String> {
+    use futures::TryStreamExt;
+    let batches: Vec<_> =
+        table.scan().build().unwrap().to_arrow().await.unwrap().try_collect().await.unwrap();
+    batches.iter().map(|batch| format!("{:?}", batch.columns())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conforms() {
+    conformance::conforms::<Embedded>().await;
+}
+
+/// Leaves a warehouse with tables behind for a look with other tools:
+/// `LANDFALL_KEEP=/tmp/lake cargo test --lib a_warehouse_to_look_at -- --ignored`.
+#[tokio::test]
+#[ignore = "leaves files behind, for a look by hand"]
+async fn a_warehouse_to_look_at() {
+    let folder = std::path::PathBuf::from(std::env::var("LANDFALL_KEEP").unwrap());
+    let lake = open(&folder).await;
+    run(&lake, &with_access(port(), &["user:alice_example.com"]), Intent::Provision).await;
+}
+
+/// One column of every kind, with one row that has a value in each.
+const EVERY_TYPE: &str = "[
+  {name: key, dataType: BIGINT, constraint: PRIMARY_KEY, description: the key},
+  {name: boolean, dataType: BOOLEAN, constraint: NOT_NULL}, {name: tiny, dataType: tinyint},
+  {name: small, dataType: SMALLINT}, {name: byteint, dataType: BYTEINT}, {name: int, dataType: INT},
+  {name: long, dataType: LONG}, {name: float, dataType: FLOAT}, {name: double, dataType: DOUBLE},
+  {name: number, dataType: NUMBER}, {name: numeric, dataType: NUMERIC, precision: 10},
+  {name: decimal, dataType: DECIMAL, precision: 10, scale: 2}, {name: date, dataType: DATE},
+  {name: time, dataType: TIME}, {name: timestamp, dataType: TIMESTAMP}, {name: datetime, dataType: DATETIME},
+  {name: timestampz, dataType: TIMESTAMPZ}, {name: string, dataType: STRING, constraint: UNIQUE},
+  {name: text, dataType: TEXT}, {name: mediumtext, dataType: MEDIUMTEXT},
+  {name: char, dataType: CHAR, dataLength: 3}, {name: varchar, dataType: VARCHAR, dataLength: 20,
+   tags: [{tagFQN: PII.Sensitive, source: Tag, labelType: Manual}]},
+  {name: json, dataType: JSON}, {name: enum, dataType: ENUM}, {name: set, dataType: SET},
+  {name: interval, dataType: INTERVAL}, {name: uuid, dataType: UUID}, {name: binary, dataType: BINARY, dataLength: 2},
+  {name: bytes, dataType: BYTES}, {name: varbinary, dataType: VARBINARY, dataLength: 4},
+  {name: blob, dataType: BLOB}, {name: mediumblob, dataType: MEDIUMBLOB}, {name: longblob, dataType: LONGBLOB},
+  {name: strings, dataType: ARRAY, arrayDataType: STRING},
+  {name: decimals, dataType: ARRAY, arrayDataType: DECIMAL, precision: 5, scale: 1},
+  {name: structs, dataType: ARRAY, arrayDataType: STRUCT, children: [{name: a, dataType: INT, constraint: NOT_NULL,
+   description: inner}, {name: b, dataType: VARCHAR, dataLength: 5, tags: [{tagFQN: A.B}]}]},
+  {name: maps, dataType: ARRAY, arrayDataType: MAP, children: [{name: key, dataType: STRING}, {name: value, dataType: INT}]},
+  {name: arrays, dataType: ARRAY, arrayDataType: ARRAY, children: [{name: element, dataType: ARRAY, arrayDataType: INT}]},
+  {name: struct, dataType: STRUCT, description: nested, children: [{name: x, dataType: DATE},
+   {name: inner, dataType: STRUCT, children: [{name: y, dataType: STRING}]}]},
+  {name: map, dataType: MAP, children: [{name: value, dataType: STRUCT, children: [{name: z, dataType: DOUBLE}]}, {name: key, dataType: INT}]}
+]";
+
+const EVERY_VALUE: &str = "{columns: [key, boolean, tiny, small, byteint, int, long, float, double, number, numeric,
+  decimal, date, time, timestamp, datetime, timestampz, string, text, mediumtext, char, varchar, json, enum, set,
+  interval, uuid, binary, bytes, varbinary, blob, mediumblob, longblob, strings, decimals, structs, maps, arrays,
+  struct, map], rows: [[1, true, 1, 2, 3, -4, 9007199254740993, 1.5, 2.5, 0.000000001, 1234567890, 12345678.90,
+  '2024-02-29', '23:59:59.5', '2024-02-29T23:59:59', '2024-02-29 01:02', '2024-02-29T23:59:59+01:00', text, 12, true,
+  abc, somewhat, {a: [1]}, A, s, P1D, f79c3e09-677c-4bbd-a479-3f349cb785e7, '0xCAFE', '0x', '0x01', '0x02', '0x03',
+  '0x04', [a, null, c], [1.5], [{a: 1, b: x}, {a: 2}], [{k: 1}, {}], [[1, 2], [], null], {x: '1969-12-31', inner: {y: z}},
+  {1: {z: 1.5}}], [2, false, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+  null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+  null, null, null, null]]}";
+
+fn every_type() -> Work {
+    let mut work = port_with(EVERY_TYPE, "{loadSampleData: true}");
+    let sampled = port_text(EVERY_TYPE, "{loadSampleData: true}")
+        .replace("dataContract:", &format!("sampleData: {EVERY_VALUE}, dataContract:"));
+    work.component = work_of(&sampled, OTHER_PORT).component;
+    work
+}
+
+async fn import(lake: &Lakehouse, params: Value) -> Result<Object> {
+    let request = ReverseRequest {
+        use_case_template_id: "urn:dmb:utm:x:1".to_owned(),
+        environment: "development".to_owned(),
+        params: params.as_object().unwrap().clone(),
+        catalog_info: Object::new(),
+    };
+    lake.reverse(&request, &Context::default()).await
+}
+
+#[tokio::test]
+async fn every_type_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let work = every_type();
+    run(&lake, &work, Intent::Provision).await;
+    let info = lake.describe(&work, &Context::default()).await.unwrap();
+    assert_eq!(public(&info, "rowCount"), "2");
+    let ident = iceberg::TableIdent::from_strs(["finance__other__1__development", "port"]).unwrap();
+    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    assert_eq!(rows(&table).await.len(), 1);
+
+    let updates = import(&lake, json!({ "table": "port" })).await.unwrap();
+    assert_eq!(updates["spec.mesh.specific.namespace"], "finance__other__1__development");
+    let schema = &updates["spec.mesh.dataContract.schema"];
+    assert_eq!(
+        schema[0],
+        json!({ "name": "key", "dataType": "BIGINT", "description": "the key", "constraint": "PRIMARY_KEY" })
+    );
+    assert_eq!(
+        schema[21],
+        json!({ "name": "varchar", "dataType": "VARCHAR", "dataLength": 20,
+                "tags": [{ "tagFQN": "PII.Sensitive", "source": "Tag", "labelType": "Manual" }] })
+    );
+    // What was imported is the contract: nothing to change, and elsewhere it makes an equal table.
+    let imported = port_with(&schema.to_string(), "{}");
+    assert_eq!(
+        types::wanted(&imported.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
+        types::wanted(&work.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
+    );
+    let plan = lake.plan(&imported, &Intent::Provision, &Context::default()).await.unwrap();
+    assert_eq!(plan.changes, []);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = open(elsewhere.path()).await;
+    run(&other, &imported, Intent::Provision).await;
+    assert_eq!(import(&other, json!({ "table": "port" })).await.unwrap(), updates);
+
+    // Without Landfall's properties the types are Iceberg's own, and make an equal table again.
+    let bare = properties::describe_columns(table.metadata().current_schema(), &HashMap::new()).unwrap();
+    let bare = port_with(&json!(bare).to_string(), "{}");
+    assert_eq!(
+        types::wanted(&bare.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
+        types::wanted(&work.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
+    );
+}
+
+#[tokio::test]
+async fn imports_say_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let error = import(&lake, json!({ "tabel": "x" })).await.unwrap_err();
+    let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+    let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["params.table", "params.tabel"]);
+    let error = import(&lake, json!({ "table": "x" })).await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no table `x` in the catalog of target `LOCAL_LAKE`: it is empty");
+    run(&lake, &port(), Intent::Provision).await;
+    let error = import(&lake, json!({ "table": "x", "namespace": "y" })).await.unwrap_err();
+    assert!(
+        error.to_string().ends_with("there are the namespaces `finance__cashflow__0__production`"),
+        "{error}"
+    );
+    let error = import(&lake, json!({ "table": "x" })).await.unwrap_err();
+    assert!(error.to_string().contains("`finance__cashflow__0__production.cashflow_output_port`"), "{error}");
+    let mut other = port();
+    other.environment = "development".to_owned();
+    run(&lake, &other, Intent::Provision).await;
+    let error = import(&lake, json!({ "table": "cashflow_output_port" })).await.unwrap_err();
+    assert!(error.to_string().starts_with("2 tables are called `cashflow_output_port`"), "{error}");
+    let named = json!({ "table": "cashflow_output_port", "namespace": "finance__cashflow__0__development" });
+    let updates = import(&lake, named).await.unwrap();
+    let keys: Vec<_> = updates.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "spec.mesh.description",
+            "spec.mesh.dataContract.schema",
+            "spec.mesh.dataContract.SLA",
+            "spec.mesh.specific.format",
+            "spec.mesh.specific.namespace",
+            "spec.mesh.specific.table"
+        ]
+    );
+    assert_eq!(updates["spec.mesh.dataContract.schema"][2]["dataType"], "NUMBER");
+}
