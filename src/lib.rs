@@ -17,13 +17,16 @@
 //! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
+pub mod cli;
 pub mod config;
 pub mod descriptor;
 pub mod error;
 #[rustfmt::skip]
 #[path = "../generated/mod.rs"]
 pub mod generated;
+mod http;
 pub mod logging;
 pub mod operation;
+pub mod server;
 pub mod technology;
 pub mod topology;

@@ -17,7 +17,7 @@ pub fn start(config: &Log) {
     let mut builder = Builder::new();
     builder.parse_filters(&config.level);
     // Libraries that log every statement or response would drown what happens here.
-    for noisy in ["sqlx", "iceberg", "actix_http", "mio", "hyper"] {
+    for noisy in ["sqlx", "iceberg", "actix_http", "actix_server", "mio", "hyper"] {
         builder.filter_module(noisy, log::LevelFilter::Warn);
     }
     if config.format == LogFormat::Json {

@@ -1,2 +1,9 @@
-//! x
-fn main() {}
+//! The `landfall` program: reads its arguments and hands over.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    landfall::cli::run(landfall::cli::Arguments::parse())
+}

@@ -91,6 +91,8 @@ pub struct Operations {
     pub concurrency: usize,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
+    /// Imports that run at the same time.
+    pub import_concurrency: usize,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
@@ -101,12 +103,20 @@ pub struct Operations {
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
+    /// Runs of one task that may end with a crash of the process.
+    pub max_crashes: u32,
     /// Tasks that may wait.
-    pub max_queued: u64,
+    pub max_queued: u32,
     /// Log lines kept per task.
     pub max_log_lines: u32,
     /// Longest single run.
     pub run_limit: Duration,
+    /// How long a cancelled run may take to end.
+    pub cancel_grace: Duration,
+    /// How long a finished task can be asked for.
+    pub keep_for: Duration,
+    /// How many finished tasks can be asked for.
+    pub keep_count: u64,
 }
 
 /// `[log]`
@@ -464,25 +474,35 @@ impl<'a> Reader<'a> {
         const INSTANT: Duration = Duration::from_millis(1);
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
+        let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
         let max_attempts = self.at_least_one("operations.max_attempts");
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
+        let max_crashes = self.at_least_one("operations.max_crashes");
         let max_queued = self.at_least_one("operations.max_queued");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
+        let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
+        let keep_for = self.duration("operations.keep_for", INSTANT);
+        let keep_count = self.at_least_one("operations.keep_count");
         Some(Operations {
             concurrency: usize::from(concurrency?),
             validation_concurrency: usize::from(validation_concurrency?),
+            import_concurrency: usize::from(import_concurrency?),
             lease: lease?,
             poll: poll?,
             max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
+            max_crashes: max_crashes?,
             max_queued: max_queued?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
+            cancel_grace: cancel_grace?,
+            keep_for: keep_for?,
+            keep_count: keep_count?,
         })
     }
 

@@ -17,23 +17,32 @@
 //! It is not a workflow engine: no steps are journalled and nothing is undone. It knows nothing of descriptors or
 //! technologies; payload and outcome are JSON that it stores and hands back, and never logs.
 //!
+//! Above the engine stand the parts that do know: `service` makes one task of what a contract received, `work` parses,
+//! places and checks, `runner` observes, plans and applies.
+//!
 //! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
 //! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run.
 
 mod engine;
+mod runner;
+mod service;
 pub mod sqlite;
 mod state;
 mod store;
 mod task;
+mod work;
 mod worker;
 
 pub use engine::{Drained, Engine, Settings};
+pub use runner::{Report, TechnologyRunner};
+pub use service::{ComponentPlan, Domain, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, Store, Submission};
 pub use task::{
     ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
     Operation, Submitted, Task, Token,
 };
+pub use work::{Document, Placement, check_document};
 pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub trait Store: Send + Sync + 'static {
     /// What is remembered of a component.
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>>;
 
+    /// What is remembered of these components (by id), in every environment.
+    async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>>;
+
     /// Remembers. `false` when the lease is lost, or the component is not among those of the leased task; nothing
     /// was written then.
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool>;

@@ -201,18 +201,27 @@ impl Store for SqliteStore {
         .fetch_optional(self.database.readers())
         .await
         .map_err(unavailable)?
-        .map(|row| {
-            let row = Cells(&row);
-            Ok(Deployment {
-                key: key.clone(),
-                target: row.get(0)?,
-                status: row.name(1, DeploymentStatus::parse)?,
-                access: row.optional_json(2)?,
-                updated_at: row.time(3)?,
-            })
-        })
+        .map(|row| deployment(key.clone(), &Cells(&row)))
         .transpose()
-        .map_err(|error: sqlx::Error| unreadable("a deployment", error))
+        .map_err(|error| unreadable("a deployment", error))
+    }
+
+    async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>> {
+        let rows = sqlx::query(
+            "SELECT target, status, access, updated_at, component, environment FROM deployment \
+             WHERE component IN (SELECT value FROM json_each(?)) ORDER BY component, environment",
+        )
+        .bind(serde_json::Value::from(components).to_string())
+        .fetch_all(self.database.readers())
+        .await
+        .map_err(unavailable)?;
+        rows.iter()
+            .map(|row| {
+                let row = Cells(row);
+                deployment(ComponentKey { component: row.get(4)?, environment: row.get(5)? }, &row)
+            })
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(|error| unreadable("a deployment", error))
     }
 
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool> {
@@ -279,6 +288,17 @@ fn micros(duration: Duration) -> i64 {
 
 fn unreadable(what: &str, error: sqlx::Error) -> Error {
     Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
+}
+
+/// The columns target, status, access and updated_at of a row.
+fn deployment(key: ComponentKey, row: &Cells<'_>) -> sqlx::Result<Deployment> {
+    Ok(Deployment {
+        key,
+        target: row.get(0)?,
+        status: row.name(1, DeploymentStatus::parse)?,
+        access: row.optional_json(2)?,
+        updated_at: row.time(3)?,
+    })
 }
 
 /// Reads the columns of a row as what they stand for.

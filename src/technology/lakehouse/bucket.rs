@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::marked::{self, Found, Mark, State};
-use super::{Lakehouse, Step, access, blocking, change, entry, link, naming, private_access};
+use super::{Opened, Step, access, blocking, change, entry, link, naming, private_access};
 use crate::descriptor::{Object, Problem, SpecificReader};
 use crate::error::{Error, Result};
 use crate::technology::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
@@ -48,7 +48,7 @@ pub(super) fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
     Bucket::read(work, intent).err().unwrap_or_default()
 }
 
-impl Lakehouse {
+impl Opened {
     fn bucket_path(&self, bucket: &Bucket) -> PathBuf {
         self.buckets.join(&bucket.name)
     }

@@ -87,9 +87,17 @@ pub struct LakehouseSettings {
     pub catalog: PathBuf,
 }
 
-/// The embedded lakehouse, bound to one warehouse and catalog.
+/// The embedded lakehouse, bound to one warehouse and catalog, which are opened when they are first used: checking
+/// a component touches neither.
 #[derive(Debug)]
 pub struct Lakehouse {
+    settings: LakehouseSettings,
+    opened: tokio::sync::OnceCell<Opened>,
+}
+
+/// An open warehouse and its catalog.
+#[derive(Debug)]
+struct Opened {
     target: String,
     buckets: PathBuf,
     tables: PathBuf,
@@ -134,8 +142,20 @@ enum Step {
 }
 
 impl Lakehouse {
+    /// A lakehouse that is not opened yet.
+    pub fn new(settings: LakehouseSettings) -> Self {
+        Self { settings, opened: tokio::sync::OnceCell::new() }
+    }
+
+    /// The warehouse and its catalog; a failure to open them is tried again by the next caller.
+    async fn opened(&self) -> Result<&Opened> {
+        self.opened.get_or_try_init(|| Opened::open(self.settings.clone())).await
+    }
+}
+
+impl Opened {
     /// Opens the warehouse and the catalog, and makes what is missing.
-    pub async fn open(settings: LakehouseSettings) -> Result<Self> {
+    async fn open(settings: LakehouseSettings) -> Result<Self> {
         let LakehouseSettings { target, warehouse, catalog } = settings;
         let place = format!("of target `{target}`");
         let (warehouse, catalog) = blocking(move || {
@@ -236,8 +256,8 @@ impl Technology for Lakehouse {
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
         context.check_cancelled()?;
         match work.component.kind {
-            ComponentKind::Storage => self.plan_bucket(work, intent).await,
-            ComponentKind::OutputPort => self.plan_table(work, intent).await,
+            ComponentKind::Storage => self.opened().await?.plan_bucket(work, intent).await,
+            ComponentKind::OutputPort => self.opened().await?.plan_table(work, intent).await,
             _ => Err(Error::invalid(vec![wrong_kind()])),
         }
     }
@@ -248,8 +268,8 @@ impl Technology for Lakehouse {
             Error::permanent(format!("`{}` is not a change of the lakehouse", change.summary)).because(e)
         })?;
         match work.component.kind {
-            ComponentKind::Storage => self.apply_bucket(work, step, context).await,
-            ComponentKind::OutputPort => self.apply_table(work, step, context).await,
+            ComponentKind::Storage => self.opened().await?.apply_bucket(work, step, context).await,
+            ComponentKind::OutputPort => self.opened().await?.apply_table(work, step, context).await,
             _ => Err(Error::invalid(vec![wrong_kind()])),
         }
     }
@@ -257,15 +277,15 @@ impl Technology for Lakehouse {
     async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
         match work.component.kind {
-            ComponentKind::Storage => self.describe_bucket(work).await,
-            ComponentKind::OutputPort => self.describe_table(work).await,
+            ComponentKind::Storage => self.opened().await?.describe_bucket(work).await,
+            ComponentKind::OutputPort => self.opened().await?.describe_table(work).await,
             _ => Ok(Info::default()),
         }
     }
 
     async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
         context.check_cancelled()?;
-        self.read_back(request, context).await
+        self.opened().await?.read_back(request, context).await
     }
 }
 

@@ -16,7 +16,7 @@ use iceberg::{Catalog, ErrorKind, NamespaceIdent, TableIdent};
 use serde_json::{Value, json};
 
 use super::table::{dotted, failed};
-use super::{Lakehouse, properties};
+use super::{Opened, properties};
 use crate::descriptor::{Object, SpecificReader};
 use crate::error::{Error, Result};
 use crate::technology::{Context, ReverseRequest};
@@ -24,7 +24,7 @@ use crate::technology::{Context, ReverseRequest};
 /// Names listed in an error at most.
 const MAX_LISTED: usize = 10;
 
-impl Lakehouse {
+impl Opened {
     pub(super) async fn read_back(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
         let mut params = SpecificReader::at("params", &request.params);
         let namespace = params.string("namespace").map(str::to_owned);

@@ -22,7 +22,7 @@ use super::properties::{self, ACCESS_FIELDS, ACCESS_REFS};
 use super::sample::Rows;
 use super::types::{self, Wanted};
 use super::{
-    CATALOG_NAME, Lakehouse, Step, access, blocking, change, entry, evolution, link, naming, private_access,
+    CATALOG_NAME, Opened, Step, access, blocking, change, entry, evolution, link, naming, private_access,
     sample,
 };
 use crate::descriptor::{Object, Problem, SpecificReader};
@@ -132,7 +132,7 @@ struct Observed {
     leftovers: bool,
 }
 
-impl Lakehouse {
+impl Opened {
     fn table_path(&self, port: &Port) -> PathBuf {
         self.tables.join(&port.namespace).join(&port.name)
     }

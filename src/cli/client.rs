@@ -1,0 +1,429 @@
+//! The client side: what a control plane does, from a terminal, through the generated client.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, Overrides};
+use crate::descriptor::DescriptorKind;
+use crate::generated::operator::{client as operator, types as operator_types};
+use crate::generated::tech_adapter::client::{Client, Error, ResponseValue};
+use crate::generated::tech_adapter::types;
+use crate::operation::{Document, check_document};
+use crate::server;
+
+use super::output::Output;
+use super::{Command, Failure, Remote};
+
+/// Longest wait between two looks at a task.
+const POLL_CAP: Duration = Duration::from_secs(1);
+
+/// Runs every command that talks to a server.
+pub(super) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Deploy { file, component, remote } => {
+            each(&remote, &read(&file)?, component.as_deref(), Operation::Provision).await
+        }
+        Command::Undeploy { file, component, remove_data, remote } => {
+            each(&remote, &read(&file)?, component.as_deref(), Operation::Unprovision { remove_data }).await
+        }
+        Command::Plan { file, remote } => plan(&remote, &read(&file)?).await,
+        Command::Acl { file, component, refs, remote } => acl(&remote, &read(&file)?, &component, refs).await,
+        Command::Import { template, environment, params, remote } => {
+            import(&remote, template, environment, params).await
+        }
+        Command::Status { token, remote } => status(&remote, &token).await,
+        Command::Stop { token, remote } => stop(&remote, &token).await,
+        Command::Serve { .. } | Command::Validate { .. } => Ok(()),
+    }
+}
+
+/// Without a server: the same parsing, routing and checking that `/v1/validate` does.
+pub(super) fn validate(
+    file: &Path,
+    component: Option<&str>,
+    config: Option<PathBuf>,
+    json: bool,
+) -> Result<(), Failure> {
+    let config = Config::load(config.as_deref(), &Overrides::default()).map_err(Failure::Usage)?;
+    let text = read(file)?;
+    let document = match component {
+        Some(id) => Document { kind: DescriptorKind::Component, text: wrap(&text, id) },
+        None => Document { kind: DescriptorKind::DataProduct, text },
+    };
+    let output = Output::new(json, 0);
+    match check_document(&document, &server::topology(&config), &config.descriptor) {
+        Ok(components) => {
+            output.say(&format!("valid: {} of its components are routed here", components.len()));
+            output.result(&json!({ "valid": true, "components": components }));
+            Ok(())
+        }
+        Err(problems) => {
+            let lines: Vec<String> = problems.iter().map(super::line).collect();
+            output.result(&json!({ "valid": false, "problems": lines }));
+            Err(Failure::of_problems(&problems))
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let bytes =
+        std::fs::read(file).map_err(|error| Failure::Usage(vec![format!("{}: {error}", file.display())]))?;
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::Usage(vec![format!("{}: is not UTF-8 text", file.display())]))
+}
+
+/// A bare data product as the COMPONENT_DESCRIPTOR of one component: the same text, one level further in.
+fn wrap(product: &str, component: &str) -> String {
+    let mut text = String::from("dataProduct:\n");
+    for line in product.trim_start_matches('\u{feff}').lines().skip_while(|line| line.trim_end() == "---") {
+        if !line.is_empty() {
+            text.push_str("  ");
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    // JSON strings are YAML strings.
+    text.push_str(&format!("componentIdToProvision: {}\n", Value::from(component)));
+    text
+}
+
+#[derive(Clone, Copy)]
+enum Operation {
+    Provision,
+    Unprovision { remove_data: bool },
+}
+
+/// Provisions or unprovisions component after component, in the order that the server plans.
+async fn each(
+    remote: &Remote,
+    product: &str,
+    only: Option<&str>,
+    operation: Operation,
+) -> Result<(), Failure> {
+    let client = client(remote)?;
+    let ids = match only {
+        Some(id) => vec![id.to_owned()],
+        None => {
+            let planned = match operation {
+                Operation::Provision => operator_types::PlanRequestOperation::Provision,
+                Operation::Unprovision { .. } => operator_types::PlanRequestOperation::Unprovision,
+            };
+            let mut ids: Vec<String> =
+                dry_run(remote, product, planned).await?.into_iter().map(|c| c.id).collect();
+            if matches!(operation, Operation::Unprovision { .. }) {
+                ids.reverse();
+            }
+            ids
+        }
+    };
+    let output = Output::new(remote.json, ids.len());
+    let mut results = Vec::new();
+    for id in &ids {
+        output.working_on(id);
+        output.say(id);
+        let (answer, remove_data) = match operation {
+            Operation::Provision => (client.provision(&request(product, id, false)).await, false),
+            Operation::Unprovision { remove_data } => {
+                (client.unprovision(&request(product, id, remove_data)).await, remove_data)
+            }
+        };
+        let done = follow(&client, &output, answer).await?;
+        results
+            .push(json!({ "id": id, "removeData": remove_data, "token": done.token, "status": done.status }));
+        if done.status.status != types::ProvisioningStatusStatus::Completed {
+            output.result(&json!({ "components": results }));
+            return Err(Failure::Operation);
+        }
+        output.step();
+    }
+    output.result(&json!({ "components": results }));
+    Ok(())
+}
+
+fn request(product: &str, component: &str, remove_data: bool) -> types::ProvisioningRequest {
+    types::ProvisioningRequest {
+        descriptor_kind: types::DescriptorKind::ComponentDescriptor,
+        descriptor: wrap(product, component),
+        latest_enriched_descriptor: None,
+        remove_data,
+    }
+}
+
+async fn plan(remote: &Remote, product: &str) -> Result<(), Failure> {
+    let components = dry_run(remote, product, operator_types::PlanRequestOperation::Provision).await?;
+    let output = Output::new(remote.json, 0);
+    for component in &components {
+        output.say(&format!("{} on {} ({})", component.id, component.target, component.technology));
+        if component.changes.is_empty() {
+            output.say("  no change");
+        }
+        for change in &component.changes {
+            output.say(&format!("  {}", change.summary));
+        }
+    }
+    output.result(&json!({ "components": components }));
+    Ok(())
+}
+
+async fn dry_run(
+    remote: &Remote,
+    product: &str,
+    operation: operator_types::PlanRequestOperation,
+) -> Result<Vec<operator_types::ComponentPlan>, Failure> {
+    let client = operator::Client::new_with_client(&origin(&remote.url)?, http()?);
+    let request = operator_types::PlanRequest {
+        operation,
+        descriptor_kind: operator_types::DescriptorKind::DataproductDescriptor,
+        descriptor: product.to_owned(),
+        remove_data: false,
+        refs: Vec::new(),
+    };
+    match client.plan(&request).await {
+        Ok(plan) => Ok(plan.into_inner().components),
+        Err(operator::Error::ErrorResponse(answer)) => Err(match answer.into_inner() {
+            operator_types::RequestValidationErrorOrSystemError::RequestValidationError(error) => {
+                invalid(error.errors, error.more_info.map(|more| more.solutions).unwrap_or_default())
+            }
+            operator_types::RequestValidationErrorOrSystemError::SystemError(error) => {
+                Failure::Server(error.error)
+            }
+        }),
+        Err(other) => Err(unreachable(&remote.url, &other)),
+    }
+}
+
+async fn acl(remote: &Remote, product: &str, component: &str, refs: Vec<String>) -> Result<(), Failure> {
+    let client = client(remote)?;
+    let output = Output::new(remote.json, 0);
+    let request = types::UpdateAclRequest {
+        refs,
+        provision_info: types::ProvisionInfo {
+            request: wrap(product, component),
+            result: Some(Value::from("")),
+        },
+        access_control_fields: None,
+    };
+    let done = follow(&client, &output, client.updateacl(&request).await).await?;
+    output.result(&json!({ "id": component, "token": done.token, "status": done.status }));
+    ended_well(done.status.status)
+}
+
+async fn import(
+    remote: &Remote,
+    template: String,
+    environment: String,
+    params: Vec<(String, Value)>,
+) -> Result<(), Failure> {
+    let client = client(remote)?;
+    let output = Output::new(remote.json, 0);
+    let request = types::ReverseProvisioningRequest {
+        use_case_template_id: template,
+        environment,
+        params: Some(params.into_iter().collect()),
+        catalog_info: None,
+    };
+    let answer = client.reverse_provision(&request).await.map_err(|error| failure(&remote.url, error))?;
+    let status = match answer.into_inner() {
+        types::ReverseProvisioningStatusOrToken::ReverseProvisioningStatus(status) => status,
+        types::ReverseProvisioningStatusOrToken::Token(token) => {
+            let mut wait = Pace::new();
+            loop {
+                let status = client
+                    .get_reverse_provisioning_status(&token)
+                    .await
+                    .map_err(|error| failure(&remote.url, error))?;
+                if status.status != types::ReverseProvisioningStatusStatus::Running {
+                    break status.into_inner();
+                }
+                wait.next().await;
+            }
+        }
+    };
+    say_logs(&output, &status.logs);
+    for (field, value) in &status.updates {
+        output.say(&format!("{field}: {value}"));
+    }
+    output.result(&json!(status));
+    match status.status {
+        types::ReverseProvisioningStatusStatus::Completed => Ok(()),
+        _ => Err(Failure::Operation),
+    }
+}
+
+/// A token does not say what it stands for: each kind of task is asked in turn.
+async fn status(remote: &Remote, token: &str) -> Result<(), Failure> {
+    let client = client(remote)?;
+    let output = Output::new(remote.json, 0);
+    let unknown = match client.get_status(token).await {
+        Ok(status) => {
+            let status = status.into_inner();
+            say_logs(&output, &status.logs);
+            output.say(&format!("{}: {}", status.status, status.result));
+            output.result(&json!(status));
+            return ended_well_or_runs(status.status);
+        }
+        Err(error) => failure(&remote.url, error),
+    };
+    if let Ok(status) = client.get_reverse_provisioning_status(token).await {
+        let status = status.into_inner();
+        say_logs(&output, &status.logs);
+        output.say(&status.status.to_string());
+        output.result(&json!(status));
+        return if status.status == types::ReverseProvisioningStatusStatus::Failed {
+            Err(Failure::Operation)
+        } else {
+            Ok(())
+        };
+    }
+    if let Ok(status) = client.get_validation_status(token).await {
+        let status = status.into_inner();
+        output.say(&status.status.to_string());
+        output.result(&json!(status));
+        return if status.status == types::ValidationStatusStatus::Failed {
+            Err(Failure::Operation)
+        } else {
+            Ok(())
+        };
+    }
+    Err(unknown)
+}
+
+async fn stop(remote: &Remote, token: &str) -> Result<(), Failure> {
+    let client = client(remote)?;
+    let output = Output::new(remote.json, 0);
+    let answer = client.stop(token).await.map_err(|error| failure(&remote.url, error))?.into_inner();
+    match answer {
+        types::ProvisioningStatusOrToken::ProvisioningStatus(status) => {
+            output.say(&format!("{}: {}", status.status, status.result));
+            output.result(&json!(status));
+        }
+        types::ProvisioningStatusOrToken::Token(token) => {
+            output.say(&format!("{}: stopping", *token));
+            output.result(&json!({ "token": *token }));
+        }
+    }
+    Ok(())
+}
+
+/// What became of a task.
+struct Done {
+    token: Option<String>,
+    status: types::ProvisioningStatus,
+}
+
+/// Shows the log of a task as it grows, until the task has ended.
+async fn follow(
+    client: &Client,
+    output: &Output,
+    answer: Result<
+        ResponseValue<types::ProvisioningStatusOrToken>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    >,
+) -> Result<Done, Failure> {
+    let url = crate::generated::tech_adapter::client::ClientInfo::baseurl(client).to_owned();
+    let done = match answer.map_err(|error| failure(&url, error))?.into_inner() {
+        types::ProvisioningStatusOrToken::ProvisioningStatus(status) => {
+            say_logs(output, &status.logs);
+            Done { token: None, status }
+        }
+        types::ProvisioningStatusOrToken::Token(token) => {
+            let mut shown = 0;
+            let mut wait = Pace::new();
+            loop {
+                let status =
+                    client.get_status(&token).await.map_err(|error| failure(&url, error))?.into_inner();
+                say_logs(output, status.logs.get(shown..).unwrap_or_default());
+                shown = shown.max(status.logs.len());
+                if status.status != types::ProvisioningStatusStatus::Running {
+                    break Done { token: Some((*token).clone()), status };
+                }
+                wait.next().await;
+            }
+        }
+    };
+    output.say(&format!("  {}: {}", done.status.status, done.status.result));
+    Ok(done)
+}
+
+fn say_logs(output: &Output, logs: &[types::Log]) {
+    for log in logs {
+        output.say(&format!("  {:7} {}", log.level.to_string(), log.message));
+    }
+}
+
+/// Looks often at first, and less often the longer it takes.
+struct Pace(Duration);
+
+impl Pace {
+    fn new() -> Self {
+        Self(Duration::from_millis(20))
+    }
+
+    async fn next(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(POLL_CAP);
+    }
+}
+
+fn ended_well(status: types::ProvisioningStatusStatus) -> Result<(), Failure> {
+    if status == types::ProvisioningStatusStatus::Completed { Ok(()) } else { Err(Failure::Operation) }
+}
+
+fn ended_well_or_runs(status: types::ProvisioningStatusStatus) -> Result<(), Failure> {
+    if status == types::ProvisioningStatusStatus::Running { Ok(()) } else { ended_well(status) }
+}
+
+fn http() -> Result<reqwest::Client, Failure> {
+    reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(10))
+        .timeout(Duration::from_secs(60))
+        .build()
+        .map_err(|error| Failure::Server(format!("the HTTP client cannot be made: {error}")))
+}
+
+fn client(remote: &Remote) -> Result<Client, Failure> {
+    Ok(Client::new_with_client(remote.url.trim_end_matches('/'), http()?))
+}
+
+/// The operator API is mounted at the root, whatever the base path of the contract.
+fn origin(url: &str) -> Result<String, Failure> {
+    let parsed =
+        url::Url::parse(url).map_err(|error| Failure::Usage(vec![format!("--url `{url}`: {error}")]))?;
+    Ok(parsed.origin().ascii_serialization())
+}
+
+fn failure(url: &str, error: Error<types::RequestValidationErrorOrSystemError>) -> Failure {
+    match error {
+        Error::ErrorResponse(answer) => match answer.into_inner() {
+            types::RequestValidationErrorOrSystemError::RequestValidationError(error) => {
+                invalid(error.errors, error.more_info.map(|more| more.solutions).unwrap_or_default())
+            }
+            types::RequestValidationErrorOrSystemError::SystemError(error) => Failure::Server(error.error),
+        },
+        other => unreachable(url, &other),
+    }
+}
+
+fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
+    Failure::Invalid(
+        errors
+            .into_iter()
+            .chain(solutions.into_iter().map(|solution| format!("remedy: {solution}")))
+            .collect(),
+    )
+}
+
+fn unreachable<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
+where
+    Error<E>: std::error::Error,
+{
+    let mut text = format!("{url}: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    Failure::Server(text)
+}

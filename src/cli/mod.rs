@@ -1,0 +1,216 @@
+//! The command line: `serve`, and the client side of the contract through the generated client.
+//!
+//! Exit codes: 0 done; 1 the operation failed or was stopped; 2 wrong usage (also a wrong configuration);
+//! 3 the request is not valid; 4 the server cannot be reached or failed.
+
+mod client;
+mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Overrides};
+use crate::descriptor::Problem;
+use crate::{logging, server};
+
+/// A Witboost Tech Adapter: speaks the contract, provisions real technologies, loses no operation.
+#[derive(Debug, Parser)]
+#[command(name = "landfall", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the operation failed or was stopped; 2 wrong usage or configuration; \
+                          3 the request is not valid; 4 the server cannot be reached or failed.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the contract until SIGTERM
+    Serve {
+        /// Configuration file (TOML)
+        #[arg(long, env = "LANDFALL_CONFIG")]
+        config: Option<PathBuf>,
+        /// HOST:PORT to listen on; port 0 picks a free one
+        #[arg(long)]
+        listen: Option<String>,
+        /// Folder of everything embedded: store, catalog, warehouse
+        #[arg(long)]
+        data_dir: Option<String>,
+    },
+    /// Provision a data product, component by component
+    Deploy {
+        /// Data product descriptor (YAML)
+        file: PathBuf,
+        /// Only this component
+        #[arg(long)]
+        component: Option<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show what deploying would change, and change nothing
+    Plan {
+        /// Data product descriptor (YAML)
+        file: PathBuf,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Unprovision a data product, in reverse order
+    Undeploy {
+        /// Data product descriptor (YAML)
+        file: PathBuf,
+        /// Only this component
+        #[arg(long)]
+        component: Option<String>,
+        /// Delete the data too
+        #[arg(long)]
+        remove_data: bool,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Let exactly the given users and groups read a component
+    Acl {
+        /// Data product descriptor (YAML)
+        file: PathBuf,
+        /// The component
+        #[arg(long)]
+        component: String,
+        /// user:NAME_DOMAIN or group:NAME; repeat for several, none revokes all
+        #[arg(long = "ref")]
+        refs: Vec<String>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Read an existing resource into catalog updates
+    Import {
+        /// Use case template of the component to import into
+        #[arg(long)]
+        template: String,
+        /// Witboost environment
+        #[arg(long)]
+        environment: String,
+        /// Parameter of the import, NAME=VALUE; repeat for several
+        #[arg(long = "param", value_parser = parameter)]
+        params: Vec<(String, serde_json::Value)>,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show how a task stands
+    Status {
+        /// The token that the 202 answer gave
+        token: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Ask a task to stop
+    Stop {
+        /// The token that the 202 answer gave
+        token: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Check a descriptor without a server
+    Validate {
+        /// Data product descriptor (YAML)
+        file: PathBuf,
+        /// Only this component
+        #[arg(long)]
+        component: Option<String>,
+        /// Configuration file (TOML) with the targets and routes to check against
+        #[arg(long, env = "LANDFALL_CONFIG")]
+        config: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the server is, and how to print.
+#[derive(Debug, Args)]
+struct Remote {
+    /// Address of the server, with its base path if it has one
+    #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8093")]
+    url: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `NAME=VALUE`; a value that is JSON is taken as such, anything else as text.
+fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+}
+
+/// How a command ended when it did not end well.
+#[derive(Debug)]
+enum Failure {
+    /// The operation ended FAILED or TERMINATED; told already.
+    Operation,
+    /// Wrong usage or configuration.
+    Usage(Vec<String>),
+    /// The request is not valid.
+    Invalid(Vec<String>),
+    /// The server cannot be reached or failed.
+    Server(String),
+}
+
+impl Failure {
+    fn of_problems(problems: &[Problem]) -> Self {
+        Self::Invalid(problems.iter().map(line).collect())
+    }
+
+    fn report(self) -> ExitCode {
+        let (code, lines) = match self {
+            Self::Operation => (1, Vec::new()),
+            Self::Usage(lines) => (2, lines),
+            Self::Invalid(lines) => (3, lines),
+            Self::Server(line) => (4, vec![line]),
+        };
+        for line in lines {
+            output::error(&line);
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// A problem with its remedy, on one line.
+fn line(problem: &Problem) -> String {
+    match &problem.remedy {
+        Some(remedy) => format!("{problem}; {remedy}"),
+        None => problem.to_string(),
+    }
+}
+
+/// Runs a command to its exit code.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let done = match arguments.command {
+        Command::Serve { config, listen, data_dir } => serve(config, Overrides { listen, data_dir }),
+        Command::Validate { file, component, config, json } => {
+            client::validate(&file, component.as_deref(), config, json)
+        }
+        command => remote(command),
+    };
+    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}
+
+fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
+    let config = Config::load(file.as_deref(), &overrides).map_err(Failure::Usage)?;
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
+    runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()))
+}
+
+fn remote(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
+    runtime.block_on(client::run(command))
+}

@@ -1,0 +1,95 @@
+//! HTTP: the only module that knows actix and the generated contracts.
+//!
+//! A handler converts, calls the service, converts. One file per contract, and `refusal` for what they share: the way
+//! from an error to the contracts' error shapes.
+
+mod operator;
+mod refusal;
+mod tech_adapter;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+
+use crate::config::{Server, TokenFormat};
+use crate::error::{Error, Result};
+use crate::generated;
+use crate::generated::runtime::Limits;
+use crate::operation::Service;
+
+/// What the handlers share.
+pub(crate) struct Shared {
+    service: Arc<Service>,
+    token_format: TokenFormat,
+    respond_within: Duration,
+    limits: Limits,
+}
+
+/// A server that is bound but has not answered yet.
+pub(crate) struct Bound {
+    /// The address it listens on: the real port where 0 was asked for.
+    pub(crate) address: std::net::SocketAddr,
+    /// Runs until stopped through its handle.
+    pub(crate) server: actix_web::dev::Server,
+}
+
+/// Binds and mounts every contract. Must be called inside a Tokio runtime.
+pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
+    let shared = Arc::new(Shared {
+        service,
+        token_format: config.token_format,
+        respond_within: config.respond_within,
+        limits: Limits { body_bytes: config.max_body_bytes, ..Limits::default() },
+    });
+    let adapter = web::Data::new(tech_adapter::Adapter::new(Arc::clone(&shared)));
+    let operator = web::Data::new(operator::Operator::new(shared));
+    let base_paths = config.base_paths.clone();
+    let server = HttpServer::new(move || {
+        let (adapter, operator, base_paths) = (adapter.clone(), operator.clone(), base_paths.clone());
+        App::new()
+            .configure(move |app| {
+                // Longer prefixes first: `/` would otherwise see their paths as its own.
+                let mut prefixes = base_paths;
+                prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+                for prefix in &prefixes {
+                    generated::tech_adapter::server::configure(app, prefix, &adapter);
+                }
+                generated::operator::server::configure(app, "/", &operator);
+            })
+            .default_service(web::to(no_such_path))
+    })
+    .workers(config.workers)
+    .disable_signals()
+    // The engine drains after the last request is answered, so requests get little time of their own.
+    .shutdown_timeout(5)
+    .bind(&config.listen)
+    .map_err(|error| {
+        Error::permanent(format!(
+            "cannot listen on `{}`; name a free HOST:PORT in server.listen or --listen",
+            config.listen
+        ))
+        .because(error)
+    })?;
+    let address = server
+        .addrs()
+        .first()
+        .copied()
+        .ok_or_else(|| Error::permanent(format!("`{}` names no address to listen on", config.listen)))?;
+    Ok(Bound { address, server: server.run() })
+}
+
+async fn no_such_path(request: actix_web::HttpRequest) -> HttpResponse {
+    let body = generated::tech_adapter::types::SystemError {
+        error: format!("no operation has the path `{}`", shorten(request.path())),
+        user_message: None,
+        input: None,
+        input_error_field: None,
+        more_info: None,
+    };
+    HttpResponse::NotFound().json(body)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(200).collect()
+}

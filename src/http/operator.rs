@@ -1,0 +1,143 @@
+//! Landfall's own operator API: dry runs and health. Not part of any Witboost contract.
+
+use std::sync::Arc;
+
+use crate::descriptor::DescriptorKind;
+use crate::generated::operator::responses::*;
+use crate::generated::operator::server::Operator as Contract;
+use crate::generated::operator::types;
+use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
+use crate::generated::tech_adapter::types as shared_types;
+use crate::operation::{ComponentPlan, Document};
+use crate::technology::{AccessMode, Intent};
+
+use super::Shared;
+use super::refusal::{Refusal, left_out, problems, system_error};
+
+/// Serves the operator API from the service.
+pub(super) struct Operator {
+    shared: Arc<Shared>,
+}
+
+impl Operator {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Contract for Operator {
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn reject_with_request_validation_error(
+        &self,
+        _: &RequestContext,
+        rejection: Rejection,
+    ) -> types::RequestValidationError {
+        validation_error(Refusal::of_rejection(&rejection).into_error())
+    }
+
+    fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
+        fault(left_out(context.operation().operation_id, failure))
+    }
+
+    async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
+        let kind = match body.descriptor_kind {
+            types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
+            types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
+            types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
+        };
+        let intent = match body.operation {
+            types::PlanRequestOperation::Provision => Intent::Provision,
+            types::PlanRequestOperation::Unprovision => Intent::Unprovision { remove_data: body.remove_data },
+            types::PlanRequestOperation::Updateacl => Intent::UpdateAccess,
+        };
+        match self.shared.service.plan(Document { kind, text: body.descriptor }, intent, &body.refs).await {
+            Ok(plans) => {
+                PlanResponse::Ok(types::Plan { components: plans.into_iter().map(component).collect() })
+            }
+            Err(error) => match problems(&error) {
+                Some(problems) => {
+                    PlanResponse::BadRequest(validation_error(Refusal::of_problems(&problems).into_error()))
+                }
+                None => PlanResponse::InternalServerError(fault(system_error(
+                    context.operation().operation_id,
+                    &error,
+                ))),
+            },
+        }
+    }
+
+    async fn health(&self, _: &RequestContext) -> HealthResponse {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        match self.shared.service.counts().await {
+            Ok(counts) => HealthResponse::Ok(types::Health {
+                status: types::HealthStatus::Up,
+                version,
+                queued: counts.queued,
+                running: counts.running,
+                reason: None,
+            }),
+            Err(error) => {
+                log::warn!("health: {}", error.report());
+                HealthResponse::ServiceUnavailable(types::Health {
+                    status: types::HealthStatus::Down,
+                    version,
+                    queued: 0,
+                    running: 0,
+                    reason: Some(error.to_string()),
+                })
+            }
+        }
+    }
+}
+
+fn component(plan: ComponentPlan) -> types::ComponentPlan {
+    types::ComponentPlan {
+        id: plan.id,
+        name: plan.name,
+        environment: plan.environment,
+        technology: plan.technology.to_owned(),
+        target: plan.target,
+        access: match plan.access {
+            AccessMode::Enforced => types::AccessMode::Enforced,
+            AccessMode::Recorded => types::AccessMode::Recorded,
+            AccessMode::None => types::AccessMode::None,
+        },
+        changes: plan
+            .changes
+            .into_iter()
+            .map(|change| types::PlannedChange {
+                action: change.action.name().to_owned(),
+                resource: change.resource,
+                summary: change.summary,
+            })
+            .collect(),
+    }
+}
+
+/// Both documents define the same shape; each has its own type.
+fn validation_error(error: shared_types::RequestValidationError) -> types::RequestValidationError {
+    types::RequestValidationError {
+        errors: error.errors,
+        user_message: error.user_message,
+        input: error.input,
+        input_error_field: error.input_error_field,
+        more_info: error
+            .more_info
+            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
+    }
+}
+
+fn fault(error: shared_types::SystemError) -> types::SystemError {
+    types::SystemError {
+        error: error.error,
+        user_message: error.user_message,
+        input: error.input,
+        input_error_field: error.input_error_field,
+        more_info: error
+            .more_info
+            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
+    }
+}

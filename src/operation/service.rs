@@ -1,0 +1,352 @@
+//! What Landfall does when it is asked: the one interface between the contracts and everything below.
+//!
+//! Every method takes what a contract received, refuses what cannot work with every problem found, and otherwise
+//! makes one durable task. What is refused leaves no trace; what is accepted survives a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::access::Ref;
+use crate::descriptor::{Limits, Object, Problem};
+use crate::error::{Error, Kind, Result};
+use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
+use crate::topology::Topology;
+
+use super::work::{self, Assigned, Document, Placement, Places, Resolved};
+use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, Store, Submitted, Task, Token};
+
+/// What a task is to do; its payload in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum Request {
+    /// Say whether the document could be provisioned.
+    Validate {
+        /// What to look at.
+        document: Document,
+    },
+    /// Make it exist.
+    Provision {
+        /// What to provision.
+        document: Document,
+        /// Where.
+        placements: Vec<Placement>,
+    },
+    /// Make it go.
+    Unprovision {
+        /// What to unprovision.
+        document: Document,
+        /// Where.
+        placements: Vec<Placement>,
+        /// Whether the data goes too.
+        remove_data: bool,
+    },
+    /// Let exactly these in.
+    UpdateAccess {
+        /// What to open.
+        document: Document,
+        /// Where.
+        placements: Vec<Placement>,
+        /// To whom.
+        access: AccessList,
+    },
+    /// Read what exists.
+    Reverse {
+        /// What to read.
+        request: ReverseRequest,
+        /// Code of the target to read from.
+        target: String,
+    },
+}
+
+impl Request {
+    /// What the engine files it under.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Validate { .. } => Operation::Validate,
+            Self::Provision { .. } => Operation::Provision,
+            Self::Unprovision { .. } => Operation::Unprovision,
+            Self::UpdateAccess { .. } => Operation::UpdateAccess,
+            Self::Reverse { .. } => Operation::Reverse,
+        }
+    }
+
+    fn placements(&self) -> &[Placement] {
+        match self {
+            Self::Provision { placements, .. }
+            | Self::Unprovision { placements, .. }
+            | Self::UpdateAccess { placements, .. } => placements,
+            Self::Validate { .. } | Self::Reverse { .. } => &[],
+        }
+    }
+}
+
+/// What one component would undergo.
+#[derive(Debug, Clone)]
+pub struct ComponentPlan {
+    /// Component id.
+    pub id: String,
+    /// Component name.
+    pub name: String,
+    /// Witboost environment name.
+    pub environment: String,
+    /// Driver of the target.
+    pub technology: &'static str,
+    /// Code of the target.
+    pub target: String,
+    /// What becomes of access lists there.
+    pub access: AccessMode,
+    /// In the order of application; empty when nothing differs.
+    pub changes: Vec<Change>,
+}
+
+/// The parts that decide, shared by the service and the worker.
+pub struct Domain {
+    /// Where things land.
+    pub topology: Topology,
+    /// What a descriptor may cost.
+    pub limits: Limits,
+    /// Parsing takes memory in proportion to the document: this many at a time.
+    parsing: Semaphore,
+}
+
+impl Domain {
+    /// `parallel_parses` bounds the memory that documents take while they are read.
+    pub fn new(topology: Topology, limits: Limits, parallel_parses: usize) -> Self {
+        Self { topology, limits, parsing: Semaphore::new(parallel_parses.max(1)) }
+    }
+
+    /// Parses, places and checks, off the async threads. `store` tells what is already provisioned; without one
+    /// nothing is remembered.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        document: &Document,
+        intent: Intent,
+        placements: Option<&[Placement]>,
+        store: Option<&dyn Store>,
+        access: Option<&AccessList>,
+    ) -> Result<Resolved> {
+        let permit =
+            self.parsing.acquire().await.map_err(|error| Error::permanent("shutting down").because(error))?;
+        let domain = Arc::clone(self);
+        let document = document.clone();
+        let descriptor = blocking(move || work::parse(&document, &intent, &domain.limits))
+            .await?
+            .map_err(Error::invalid)?;
+        let deployments: Vec<Deployment> = match store {
+            Some(store) => {
+                let ids =
+                    descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
+                store.deployments(&ids).await?
+            }
+            None => Vec::new(),
+        };
+        let domain = Arc::clone(self);
+        let placements = placements.map(<[Placement]>::to_vec);
+        let access = access.cloned();
+        let resolved = blocking(move || {
+            let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
+            work::resolve(&descriptor, &intent, &domain.topology, places, &deployments, access.as_ref())
+        })
+        .await?
+        .map_err(Error::invalid);
+        drop(permit);
+        resolved
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::permanent("reading the descriptor failed").because(error))
+}
+
+/// See the module documentation.
+pub struct Service {
+    domain: Arc<Domain>,
+    engine: Engine,
+    store: Arc<dyn Store>,
+}
+
+impl Service {
+    /// `engine` runs on `store`.
+    pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>) -> Self {
+        Self { domain, engine, store }
+    }
+
+    /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
+    pub async fn validate(&self, document: Document) -> Result<()> {
+        self.domain.resolve(&document, Intent::Provision, None, None, None).await.map(drop)
+    }
+
+    /// The same as a task, whose outcome tells.
+    pub async fn submit_validation(&self, document: Document) -> Result<Submitted> {
+        self.submit(Request::Validate { document }).await
+    }
+
+    /// Makes what the document describes exist.
+    pub async fn provision(&self, document: Document) -> Result<Submitted> {
+        let placements = self.place(&document, Intent::Provision, None).await?;
+        self.submit(Request::Provision { document, placements }).await
+    }
+
+    /// Makes it go, its data too when `remove_data`.
+    pub async fn unprovision(&self, document: Document, remove_data: bool) -> Result<Submitted> {
+        let placements = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
+        self.submit(Request::Unprovision { document, placements, remove_data }).await
+    }
+
+    /// Lets exactly `refs` read the component that `document` names.
+    pub async fn update_access(
+        &self,
+        document: Document,
+        refs: &[String],
+        fields: Object,
+    ) -> Result<Submitted> {
+        let access = access_list(refs, fields).map_err(Error::invalid)?;
+        let placements = self
+            .place(&document, Intent::UpdateAccess, Some(&access))
+            .await
+            .map_err(|error| under(error, "provisionInfo.request"))?;
+        self.submit(Request::UpdateAccess { document, placements, access }).await
+    }
+
+    /// Reads an existing resource into catalog updates.
+    pub async fn reverse(&self, request: ReverseRequest) -> Result<Submitted> {
+        let target = self
+            .domain
+            .topology
+            .choose_import(&request.use_case_template_id, &request.environment, &request.params)
+            .map_err(|problem| Error::invalid(vec![problem]))?;
+        self.submit(Request::Reverse { request, target: target.code.clone() }).await
+    }
+
+    /// What an operation would change, without changing anything.
+    pub async fn plan(
+        &self,
+        document: Document,
+        intent: Intent,
+        refs: &[String],
+    ) -> Result<Vec<ComponentPlan>> {
+        let access = match intent {
+            Intent::UpdateAccess => Some(access_list(refs, Object::new()).map_err(Error::invalid)?),
+            Intent::Provision | Intent::Unprovision { .. } => None,
+        };
+        let resolved =
+            self.domain.resolve(&document, intent, None, Some(self.store.as_ref()), access.as_ref()).await?;
+        let context = Context::default();
+        let mut plans = Vec::new();
+        for Assigned { work, target } in resolved.assigned {
+            let plan = target
+                .technology
+                .plan(&work, &intent, &context)
+                .await
+                .map_err(|e| under(e, &work.component.path))?;
+            plans.push(ComponentPlan {
+                id: work.component.id.to_string(),
+                name: work.component.name.clone(),
+                environment: work.environment.clone(),
+                technology: target.technology.name(),
+                target: target.code.clone(),
+                access: target.technology.capabilities().access,
+                changes: plan.changes,
+            });
+        }
+        Ok(plans)
+    }
+
+    /// The task as it stands, or nothing when the token is unknown or expired.
+    pub async fn task(&self, token: &str) -> Result<Option<Task>> {
+        match token.parse::<Token>() {
+            Ok(token) => self.engine.task(&token).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The task once it has ended, or as it stands when `within` is over.
+    pub async fn wait(&self, token: &Token, within: Duration) -> Result<Option<Task>> {
+        self.engine.wait(token, within).await
+    }
+
+    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when its technologies cannot.
+    pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
+        match token.parse::<Token>() {
+            Ok(token) => self.engine.stop(&token).await,
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Waiting and running tasks.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.engine.counts().await
+    }
+
+    /// Stops taking work, waits for what runs, hands the rest over.
+    pub async fn drain(&self, grace: Duration) -> Drained {
+        self.engine.drain(grace).await
+    }
+
+    async fn place(
+        &self,
+        document: &Document,
+        intent: Intent,
+        access: Option<&AccessList>,
+    ) -> Result<Vec<Placement>> {
+        let resolved = self.domain.resolve(document, intent, None, Some(self.store.as_ref()), access).await?;
+        Ok(work::placements(&resolved))
+    }
+
+    async fn submit(&self, request: Request) -> Result<Submitted> {
+        let payload = serde_json::to_value(&request)
+            .map_err(|e| Error::permanent("the request cannot be kept").because(e))?;
+        let components = request.placements().iter().map(|placement| placement.key.clone()).collect();
+        let fingerprint = fingerprint(&payload);
+        self.engine
+            .submit(NewTask {
+                operation: request.operation(),
+                components,
+                fingerprint,
+                payload,
+                max_attempts: None,
+            })
+            .await
+    }
+}
+
+/// The same request has the same fingerprint, whatever process made it.
+fn fingerprint(payload: &serde_json::Value) -> String {
+    let digest = Sha256::digest(payload.to_string().as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The refs as a sorted set, or a problem for each that is none.
+fn access_list(refs: &[String], fields: Object) -> Result<AccessList, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut wanted = std::collections::BTreeSet::new();
+    for (index, text) in refs.iter().enumerate() {
+        match Ref::parse(text) {
+            Ok(reference) => {
+                wanted.insert(reference);
+            }
+            Err(problem) => problems.push(problem.under(&format!("refs[{index}]"))),
+        }
+    }
+    if problems.is_empty() {
+        Ok(AccessList { refs: wanted.into_iter().collect(), fields })
+    } else {
+        Err(problems)
+    }
+}
+
+/// The same error, its problems seen from further up.
+pub(super) fn under(error: Error, prefix: &str) -> Error {
+    match error.kind() {
+        Kind::Invalid(problems) => {
+            Error::invalid(problems.iter().cloned().map(|problem| problem.under(prefix)).collect())
+        }
+        _ => error,
+    }
+}

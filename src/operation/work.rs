@@ -1,0 +1,278 @@
+//! From a request's text to components on their targets: parse, place, check.
+//!
+//! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
+//! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::{self, Component, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness};
+use crate::technology::{AccessList, Intent, Work};
+use crate::topology::{Target, Topology};
+
+use super::{ComponentKey, Deployment, DeploymentStatus};
+
+/// A descriptor as it arrived.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// How to read it.
+    pub kind: DescriptorKind,
+    /// YAML or JSON. Never logged.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Document").field("kind", &self.kind).field("bytes", &self.text.len()).finish()
+    }
+}
+
+/// Where a component was placed when its task was accepted; the task goes there whatever the topology says later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Component and environment.
+    pub key: ComponentKey,
+    /// Code of the target.
+    pub target: String,
+}
+
+/// One component on its target.
+#[derive(Clone)]
+pub struct Assigned {
+    /// What is to be worked on.
+    pub work: Work,
+    /// Where.
+    pub target: Arc<Target>,
+}
+
+impl Assigned {
+    /// Component and environment.
+    pub fn key(&self) -> ComponentKey {
+        key(&self.work.component, &self.work.environment)
+    }
+}
+
+/// What a document comes to.
+pub struct Resolved {
+    /// Components to work on, each after what it depends on.
+    pub assigned: Vec<Assigned>,
+    /// Components that no route leads to: another adapter's.
+    pub skipped: Vec<String>,
+}
+
+fn key(component: &Component, environment: &str) -> ComponentKey {
+    ComponentKey { component: component.id.to_string(), environment: environment.to_owned() }
+}
+
+/// Reads a document as strictly as the intent needs: what is to be created must be described in full, what is to be
+/// removed or opened to somebody must only be identified.
+pub(super) fn parse(
+    document: &Document,
+    intent: &Intent,
+    limits: &Limits,
+) -> Result<Descriptor, Vec<Problem>> {
+    let strictness = match intent {
+        Intent::Provision => Strictness::Full,
+        Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
+    };
+    descriptor::parse(document.kind, document.text.as_str(), strictness, limits)
+}
+
+/// Where components may go.
+#[derive(Clone, Copy)]
+pub(super) enum Places<'a> {
+    /// Where the topology says, or, for what exists, where it was provisioned.
+    Topology,
+    /// Where the task was accepted for.
+    Fixed(&'a [Placement]),
+}
+
+/// Places and checks every component that the document asks to work on.
+pub(super) fn resolve(
+    descriptor: &Descriptor,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    deployments: &[Deployment],
+    access: Option<&AccessList>,
+) -> Result<Resolved, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut assigned = Vec::new();
+    let mut skipped = Vec::new();
+    let product = Arc::new(descriptor.product.clone());
+    let targets = descriptor.targets();
+    for &component in &targets {
+        let environment = match environment(descriptor, component, deployments) {
+            Ok(environment) => environment,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let key = key(component, &environment);
+        let remembered = deployments.iter().find(|deployment| deployment.key == key);
+        let target = match place(&key, component, intent, topology, places, remembered) {
+            Ok(Some(target)) => target,
+            // A data product has components of other adapters; a component asked for by name has not.
+            Ok(None) if descriptor.scope == Scope::DataProduct => {
+                skipped.push(component.id.to_string());
+                continue;
+            }
+            Ok(None) => match topology.choose(component, &environment) {
+                Ok(target) => target,
+                Err(problem) => {
+                    problems.push(problem.under(&component.path));
+                    continue;
+                }
+            },
+            Err(problem) => {
+                problems.push(problem.under(&component.path));
+                continue;
+            }
+        };
+        let work = Work {
+            product: Arc::clone(&product),
+            component: Arc::new(component.clone()),
+            environment,
+            access: access.cloned().or_else(|| remembered.and_then(|deployment| deployment.access.clone())),
+        };
+        let capabilities = target.technology.capabilities();
+        if capabilities.kinds.contains(&component.kind) {
+            let found = target.technology.check(&work, intent);
+            problems.extend(found.into_iter().map(|problem| problem.under(&component.path)));
+        } else {
+            let kinds = capabilities.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+            problems.push(
+                Problem::new(
+                    "kind",
+                    format!(
+                        "target `{}` ({}) does not take this kind",
+                        target.code,
+                        target.technology.name()
+                    ),
+                )
+                .value(component.kind.name())
+                .remedy(format!("it takes: {kinds}"))
+                .under(&component.path),
+            );
+        }
+        assigned.push(Assigned { work, target });
+    }
+    if assigned.is_empty() && problems.is_empty() {
+        // Nothing is routed: asking for the first one gives the reason that fits them all.
+        let environment = descriptor.product.environment.as_deref().unwrap_or_default();
+        let first = targets.first().and_then(|component| {
+            topology.choose(component, environment).err().map(|problem| problem.under(&component.path))
+        });
+        problems.push(first.unwrap_or_else(|| {
+            Problem::new("components", "the data product has no component")
+                .remedy("add at least one component that this adapter is routed to")
+        }));
+    }
+    if problems.is_empty() { Ok(Resolved { assigned, skipped }) } else { Err(descriptor.locate(problems)) }
+}
+
+/// The environment of the product; a short form may lack it, then the only one where the component is known.
+fn environment(
+    descriptor: &Descriptor,
+    component: &Component,
+    deployments: &[Deployment],
+) -> Result<String, Problem> {
+    if let Some(environment) = &descriptor.product.environment {
+        return Ok(environment.clone());
+    }
+    let id = component.id.to_string();
+    let known: Vec<&str> =
+        deployments.iter().filter(|d| d.key.component == id).map(|d| d.key.environment.as_str()).collect();
+    let path = match descriptor.scope {
+        Scope::DataProduct => "environment",
+        Scope::Component(_) => "dataProduct.environment",
+    };
+    match known.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] => Err(Problem::new(
+            path,
+            "the environment is missing, and this component was never provisioned here",
+        )
+        .remedy("add `environment` to the data product, or provision the component first")),
+        several => {
+            Err(Problem::new(path, "the environment is missing, and this component is known in several")
+                .remedy(format!("add `environment` to the data product: one of {}", several.join(", "))))
+        }
+    }
+}
+
+/// The target, or none when no route leads anywhere.
+fn place(
+    key: &ComponentKey,
+    component: &Component,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    remembered: Option<&Deployment>,
+) -> Result<Option<Arc<Target>>, Problem> {
+    let gone = |code: &str| {
+        Problem::new(
+            "technology",
+            format!("this component was provisioned on target `{code}`, which is not configured any more"),
+        )
+        .remedy(format!("put [targets.{code}] back into the configuration"))
+    };
+    match places {
+        Places::Fixed(placements) => match placements.iter().find(|placement| placement.key == *key) {
+            Some(placement) => {
+                topology.target(&placement.target).map(Some).ok_or_else(|| gone(&placement.target))
+            }
+            None => Ok(None),
+        },
+        Places::Topology => {
+            let remembered =
+                remembered.filter(|deployment| deployment.status == DeploymentStatus::Provisioned);
+            match (intent, remembered) {
+                (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) => {
+                    topology.target(&deployment.target).map(Some).ok_or_else(|| gone(&deployment.target))
+                }
+                (_, remembered) => {
+                    if !topology.is_routed(component) {
+                        return Ok(None);
+                    }
+                    let chosen = topology.choose(component, &key.environment)?;
+                    match remembered {
+                        Some(deployment) if !deployment.target.eq_ignore_ascii_case(&chosen.code) => {
+                            Err(Problem::new(
+                                "technology",
+                                format!(
+                                    "this component is provisioned on target `{}`, and now belongs on `{}`",
+                                    deployment.target, chosen.code
+                                ),
+                            )
+                            .remedy("unprovision it first, or route it to where it is"))
+                        }
+                        _ => Ok(Some(chosen)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where everything was placed, to be kept with the task.
+pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
+    resolved
+        .assigned
+        .iter()
+        .map(|one| Placement { key: one.key(), target: one.target.code.clone() })
+        .collect()
+}
+
+/// What `/validate` says, without a server: the ids of the components that are routed here, or every problem.
+pub fn check_document(
+    document: &Document,
+    topology: &Topology,
+    limits: &Limits,
+) -> Result<Vec<String>, Vec<Problem>> {
+    let descriptor = parse(document, &Intent::Provision, limits)?;
+    let resolved = resolve(&descriptor, &Intent::Provision, topology, Places::Topology, &[], None)?;
+    Ok(resolved.assigned.iter().map(|one| one.work.component.id.to_string()).collect())
+}

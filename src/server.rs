@@ -1,0 +1,132 @@
+//! Wiring: from a configuration to a server that answers, and back to nothing without losing work.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use log::{info, warn};
+
+use crate::config::{Config, Driver, StoreUrl};
+use crate::error::{Error, Result};
+use crate::http;
+use crate::operation::sqlite::SqliteStore;
+use crate::operation::{Domain, Engine, Limits as StoreLimits, Service, Settings, Store, TechnologyRunner};
+use crate::technology::Technology;
+use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
+use crate::technology::mock::{Mock, MockSettings};
+use crate::topology::{Target, Topology};
+
+/// Documents that are parsed at the same time; each takes memory in proportion to its size.
+const PARALLEL_PARSES: usize = 4;
+
+/// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
+pub async fn serve(config: Config) -> Result<()> {
+    let domain = Arc::new(Domain::new(topology(&config), config.descriptor.clone(), PARALLEL_PARSES));
+    let store = store(&config).await?;
+    let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
+    let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
+    let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
+
+    let http::Bound { address, server } = http::bind(&config.server, Arc::clone(&service))?;
+    let handle = server.handle();
+    let serving = tokio::spawn(server);
+    announce(&format!("listening on http://{address}"));
+    if !address.ip().is_loopback() {
+        warn!("anybody who reaches {address} may provision: callers are not authenticated");
+    }
+
+    stop_signal().await?;
+    info!("stopping: no new requests are taken");
+    handle.stop(true).await;
+    let drained = service.drain(config.server.drain_grace).await;
+    if drained.handed_back > 0 {
+        info!(tasks = drained.handed_back; "went back to the queue for the next process");
+    }
+    store.close().await;
+    info!("stopped");
+    match serving.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::permanent("the HTTP server failed").because(error)),
+        Err(error) => Err(Error::permanent("the HTTP server failed").because(error)),
+    }
+}
+
+/// On stdout, for people and scripts alike; a closed stdout is no reason not to serve.
+fn announce(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+async fn stop_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Error::permanent("signals cannot be received").because(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Every configured target and the routes to them. Touches nothing: a target is opened when it is first used.
+pub fn topology(config: &Config) -> Topology {
+    let targets = config
+        .targets
+        .iter()
+        .map(|target| Target {
+            code: target.code.clone(),
+            group: target.group.clone(),
+            environments: target.environments.clone(),
+            technology: technology(&target.code, &target.driver),
+        })
+        .collect();
+    Topology::new(targets, config.routes.clone())
+}
+
+fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
+    match driver {
+        Driver::Lakehouse { warehouse, catalog } => Arc::new(Lakehouse::new(LakehouseSettings {
+            target: code.to_owned(),
+            warehouse: warehouse.clone(),
+            catalog: catalog.clone(),
+        })),
+        Driver::Mock { steps, step_delay } => {
+            Arc::new(Mock::new(MockSettings { steps: *steps, step_delay: *step_delay }))
+        }
+    }
+}
+
+async fn store(config: &Config) -> Result<Arc<dyn Store>> {
+    match &config.store.url {
+        StoreUrl::Sqlite(path) => {
+            Ok(Arc::new(SqliteStore::open(&path.to_string_lossy(), store_limits(config)).await?))
+        }
+    }
+}
+
+fn store_limits(config: &Config) -> StoreLimits {
+    let operations = &config.operations;
+    StoreLimits {
+        max_queued: operations.max_queued,
+        max_log_lines: operations.max_log_lines,
+        max_crashes: operations.max_crashes,
+        keep_for: operations.keep_for,
+        keep_count: operations.keep_count,
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let operations = &config.operations;
+    Settings {
+        concurrency: operations.concurrency,
+        validation_concurrency: operations.validation_concurrency,
+        import_concurrency: operations.import_concurrency,
+        lease: operations.lease,
+        poll: operations.poll,
+        max_attempts: operations.max_attempts,
+        backoff_base: operations.backoff,
+        backoff_cap: operations.backoff_cap,
+        run_limit: operations.run_limit,
+        cancel_grace: operations.cancel_grace,
+    }
+}
