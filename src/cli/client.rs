@@ -160,7 +160,7 @@ async fn plan(remote: &Remote, product: &str) -> Result<(), Failure> {
             output.say("  no change");
         }
         for change in &component.changes {
-            output.say(&format!("  {}", change.summary));
+            output.say(&format!("  {}: {}", change.resource, change.summary));
         }
     }
     output.result(&json!({ "components": components }));

@@ -195,6 +195,134 @@ impl Runner for TechnologyRunner {
         match done {
             Ok(()) => Ok(value(&report)),
             Err(error) => {
+                // The engine writes the error itself; what it cannot tell is every problem, and what to do.
+                if let Kind::Invalid(problems) = error.kind() {
+                    for problem in problems {
+                        if problems.len() > 1 {
+                            context.journal.error(problem.to_string());
+                        }
+                        if let Some(remedy) = &problem.remedy {
+                            context.journal.info(format!("to mend it: {remedy}"));
+                        }
+                    }
+                    report.problems.clone_from(problems);
+                }
+                report.result = error.to_string();
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    async fn reverse(
+        &self,
+        request: &ReverseRequest,
+        code: &str,
+        context: &Context,
+        report: &mut Report,
+    ) -> Result<()> {
+        let target = self
+            .domain
+            .topology
+            .target(code)
+            .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
+        context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
+        let updates = target.technology.reverse(request, context).await?;
+        report.result = format!("{} catalog fields read", updates.len());
+        context.journal.info(&report.result);
+        report.updates = Some(updates);
+        Ok(())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing, and grouping them would name nothing"
+    )]
+    async fn components(
+        &self,
+        document: &Document,
+        intent: Intent,
+        placements: &[Placement],
+        access: Option<&AccessList>,
+        context: &Context,
+        deployments: &Deployments,
+        report: &mut Report,
+    ) -> Result<()> {
+        let resolved = self
+            .domain
+            .resolve(document, intent, Some(placements), Some(self.store.as_ref()), access)
+            .await?;
+        for id in &resolved.skipped {
+            context.journal.info(format!("{id}: no route leads here, left to another adapter"));
+        }
+        let mut assigned = resolved.assigned;
+        if matches!(intent, Intent::Unprovision { .. }) {
+            // What was built on something goes before it.
+            assigned.reverse();
+        }
+        let many = assigned.len() > 1;
+        let mut changes = 0;
+        let mut recorded = false;
+        for (index, one) in assigned.iter().enumerate() {
+            let id = one.work.component.id.to_string();
+            let context = Context { journal: context.journal.phase(&id), cancel: context.cancel.clone() };
+            let done = match component(one, intent, &context, deployments).await {
+                Ok(done) => done,
+                Err(error) => {
+                    let left: Vec<String> = assigned
+                        .iter()
+                        .skip(index + 1)
+                        .map(|next| next.work.component.id.to_string())
+                        .collect();
+                    if !left.is_empty() {
+                        context.journal.warn(format!("not attempted after this: {}", left.join(", ")));
+                    }
+                    return Err(error);
+                }
+            };
+            changes += done.changes;
+            recorded |= done.recorded;
+            if let Some(info) = done.info {
+                merge(report.info.get_or_insert_default(), info, many.then_some(one));
+            }
+        }
+        let verb = match intent {
+            Intent::Provision => "provisioned",
+            Intent::Unprovision { .. } => "unprovisioned",
+            Intent::UpdateAccess => "access updated",
+        };
+        let plural = if many { "components" } else { "component" };
+        report.result = match changes {
+            0 => format!("{verb}: {} {plural}, nothing to change", assigned.len()),
+            1 => format!("{verb}: {} {plural}, 1 change", assigned.len()),
+            _ => format!("{verb}: {} {plural}, {changes} changes", assigned.len()),
+        };
+        if recorded {
+            report.result.push_str("; access is recorded, not enforced");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Runner for TechnologyRunner {
+    async fn run(
+        &self,
+        task: &ClaimedTask,
+        context: &Context,
+        deployments: &Deployments,
+    ) -> Result<Value, RunError> {
+        let mut report = Report::default();
+        let done = match serde_json::from_value::<Request>(task.payload.clone()) {
+            Ok(request) => self.perform(request, context, deployments, &mut report).await,
+            Err(error) => {
+                Err(Error::permanent("the stored request cannot be read by this version").because(error))
+            }
+        };
+        match done {
+            Ok(()) => Ok(value(&report)),
+            Err(error) => {
                 if let Kind::Invalid(problems) = error.kind() {
                     for problem in problems {
                         let remedy =
