@@ -1,1 +1,22 @@
+//! The integration tests: one binary, a module a subject. Each test owns its server, store and warehouse.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that meets what it did not expect has failed, and a panic says where"
+)]
+
+mod architecture;
+mod contract;
+mod crash;
+
+mod cli;
+mod conformance;
+mod harness;
+mod hostile;
+mod lifecycle;
+mod privacy;
+mod readers;
+mod spec;

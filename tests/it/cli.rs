@@ -1,0 +1,211 @@
+//! The command line: what it prints, and the exit codes that `landfall --help` promises.
+//!
+//! 0 done; 1 the operation failed or was stopped; 2 wrong usage or configuration; 3 the request is not valid;
+//! 4 the server cannot be reached or failed.
+
+use serde_json::json;
+
+use crate::contract::SLOW;
+use crate::harness::{
+    Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, landfall, product_request, replace_once,
+};
+
+const EXAMPLE: &str = "examples/cashflow.yaml";
+
+/// A command against this server.
+fn on(server: &Landfall, arguments: &[&str]) -> Finished {
+    landfall(arguments.iter().copied().chain(["--url", server.api().url()]))
+}
+
+/// A file of the test's own.
+fn file(server: &Landfall, text: &str) -> String {
+    let path = server.scratch().join("descriptor.yaml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_data_product_goes_all_the_way_and_back() {
+    let server = Landfall::start();
+
+    let plan = on(&server, &["plan", EXAMPLE]).with_code(0);
+    assert!(plan.out.contains("finance-cashflows"), "{plan:?}");
+    assert_eq!(server.resources().await.files, [], "a plan changes nothing");
+
+    let deployed = on(&server, &["deploy", EXAMPLE]).with_code(0);
+    let place = |id: &str| deployed.out.find(id).unwrap_or_else(|| panic!("{id}: {deployed:?}"));
+    assert!(place(STORAGE) < place(WORKLOAD), "in the order of dependencies: {deployed:?}");
+    assert!(deployed.out.contains("COMPLETED"), "{deployed:?}");
+    assert!(!deployed.out.contains('\u{1b}'), "no terminal, no escape sequences: {deployed:?}");
+    let resources = server.resources().await;
+    resources.only_table();
+
+    let plan = on(&server, &["plan", EXAMPLE, "--json"]).with_code(0).json();
+    for component in plan["components"].as_array().unwrap() {
+        assert_eq!(component["changes"], json!([]), "nothing is left to do: {component:#}");
+    }
+
+    let acl = [
+        "acl",
+        EXAMPLE,
+        "--component",
+        OUTPUT_PORT,
+        "--ref",
+        "user:alice_mydomain.com",
+        "--ref",
+        "group:dev",
+    ];
+    let granted = on(&server, &acl).with_code(0);
+    assert!(granted.out.contains("recorded, not enforced"), "{granted:?}");
+    assert!(server.resources().await.only_table()["properties"].to_string().contains("alice"));
+
+    let (namespace, table) = resources.tables[0].0.rsplit_once('.').unwrap();
+    let (namespace, table) = (format!("namespace={namespace}"), format!("table={table}"));
+    let mut import = vec!["import", "--template", "urn:dmb:utm:output-port-template:1.0.0"];
+    import.extend(["--environment", "production", "--param", &namespace, "--param", &table]);
+    let imported = on(&server, &import).with_code(0);
+    assert!(imported.out.contains("spec.mesh.dataContract.schema"), "{imported:?}");
+    assert!(imported.out.contains("counterpartyId"), "{imported:?}");
+
+    on(&server, &["undeploy", EXAMPLE, "--remove-data"]).with_code(0);
+    let left = server.resources().await;
+    assert!(left.tables.is_empty() && left.files.is_empty(), "{left:#?}");
+}
+
+#[tokio::test]
+async fn one_component_can_be_deployed_alone() {
+    let server = Landfall::start();
+    let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE, "--json"]).with_code(0).json();
+    let components = deployed["components"].as_array().unwrap();
+    assert_eq!(components.len(), 1, "{deployed:#}");
+    assert_eq!(components[0]["id"], STORAGE);
+    assert_eq!(components[0]["status"]["status"], "COMPLETED");
+    assert_eq!(server.resources().await.buckets(), ["finance-cashflows"]);
+
+    let token = components[0]["token"].as_str().unwrap();
+    let status = on(&server, &["status", token, "--json"]).with_code(0).json();
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+}
+
+#[tokio::test]
+async fn a_base_path_in_the_address_is_honoured() {
+    let server = Landfall::start();
+    let url = format!("{}/datamesh.specificprovisioner/", server.api().url());
+    landfall(["deploy", EXAMPLE, "--component", STORAGE, "--url", &url]).with_code(0);
+}
+
+#[tokio::test]
+async fn a_task_can_be_stopped() {
+    let server = Landfall::with().config(SLOW).start();
+    let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
+    on(&server, &["stop", &token]).with_code(0);
+    assert_eq!(server.api().wait(&token).await["status"], "TERMINATED");
+    let status = on(&server, &["status", &token]).with_code(1);
+    assert!(status.out.contains("TERMINATED"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_failed_operation_is_exit_code_1() {
+    let server = Landfall::start();
+    let foreign = server.data_dir().join("warehouse/finance-cashflows");
+    std::fs::create_dir_all(&foreign).unwrap();
+    std::fs::write(foreign.join("theirs.txt"), "not ours").unwrap();
+    let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE]).with_code(1);
+    assert!(deployed.out.contains("FAILED"), "{deployed:?}");
+}
+
+#[tokio::test]
+async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy() {
+    let server = Landfall::start();
+    let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
+    let wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    let path = file(&server, &wrong);
+    for command in ["deploy", "plan", "undeploy"] {
+        let refused = on(&server, &[command, &path]).with_code(3);
+        for told in
+            ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"]
+        {
+            assert!(refused.err.contains(told), "{command}: `{told}` is not in {}", refused.err);
+        }
+    }
+    let offline = landfall(["validate", &path]).with_code(3);
+    assert!(offline.err.contains("components[0].dataContract.schema[2].dataType"), "{offline:?}");
+    let report = landfall(["validate", &path, "--json"]).with_code(3).json();
+    assert_eq!(report["valid"], false);
+    assert!(report["problems"].as_array().unwrap().len() >= 2, "{report:#}");
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_exit_code_3() {
+    let server = Landfall::start();
+    for command in ["status", "stop"] {
+        let refused = on(&server, &[command, "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032"]).with_code(3);
+        assert!(refused.err.contains("token"), "{refused:?}");
+    }
+}
+
+#[test]
+fn validation_needs_no_server() {
+    let valid = landfall(["validate", EXAMPLE]).with_code(0);
+    assert!(valid.out.contains("valid"), "{valid:?}");
+    assert_eq!(landfall(["validate", EXAMPLE, "--json"]).with_code(0).json()["valid"], true);
+    landfall(["validate", EXAMPLE, "--component", STORAGE]).with_code(0);
+    landfall(["validate", EXAMPLE, "--component", "urn:dmb:cmp:finance:cashflow:0:nobody"]).with_code(3);
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let missing = landfall(["validate", "no/such/file.yaml"]).with_code(2);
+    assert!(missing.err.contains("no/such/file.yaml"), "{missing:?}");
+    for arguments in [
+        vec![],
+        vec!["dploy", EXAMPLE],
+        vec!["deploy"],
+        vec!["deploy", EXAMPLE, "--no-such-flag"],
+        vec!["acl", EXAMPLE],
+        vec!["import", "--template", "x"],
+        vec!["import", "--template", "x", "--environment", "y", "--param", "no-equals-sign"],
+    ] {
+        landfall(arguments).with_code(2);
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_exit_code_2_and_tells_every_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("landfall.toml");
+    let text = "[server]\nlistn = \"127.0.0.1:0\"\nrespond_within = \"soon\"\n[store]\nurl = \"mysql://x\"\n";
+    std::fs::write(&path, text).unwrap();
+    let refused = landfall(["serve", "--config", path.to_str().unwrap()]).with_code(2);
+    for told in ["server.listn", "server.respond_within", "soon", "store.url"] {
+        assert!(refused.err.contains(told), "`{told}` is not in {}", refused.err);
+    }
+    landfall(["serve", "--config", "no/such/file.toml"]).with_code(2);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_exit_code_4() {
+    // Port 1 of this machine serves nobody.
+    let lost = landfall(["deploy", EXAMPLE, "--url", "http://127.0.0.1:1"]).with_code(4);
+    assert!(lost.err.contains("127.0.0.1:1"), "{lost:?}");
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let refused = landfall(["serve", "--listen", &address, "--data-dir", data]).with_code(4);
+    assert!(refused.err.contains(&address), "{refused:?}");
+}
+
+#[test]
+fn help_explains_every_command_and_the_exit_codes() {
+    let help = landfall(["--help"]).with_code(0).out;
+    for word in
+        ["serve", "deploy", "plan", "undeploy", "acl", "import", "status", "stop", "validate", "Exit codes"]
+    {
+        assert!(help.contains(word), "`{word}` is not in {help}");
+    }
+}

@@ -1,0 +1,452 @@
+//! The Tech Adapter contract, 2.6.3 (spec/tech-adapter-2.6.3.yaml), operation by operation.
+//!
+//! [`check`] holds every answer that any test gets against the contract; the tests below are about what a schema
+//! cannot say.
+
+use std::collections::BTreeSet;
+
+use landfall::generated::tech_adapter::responses::{
+    AsyncValidateResponse, GetReverseProvisioningStatusResponse, GetStatusResponse,
+    GetValidationStatusResponse, ProvisionResponse, ReverseProvisionResponse, StopResponse,
+    UnprovisionResponse, UpdateaclResponse, ValidateResponse,
+};
+use landfall::generated::tech_adapter::server::OPERATIONS;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Api, Landfall, OUTPUT_PORT, PREFIX, STORAGE, Seen, acl_request, cashflow, component_request,
+    product_request, query_write, replace_once,
+};
+
+/// Asserts that an answer is one that the contract declares: its status, its content type, its schema. Returns the
+/// operation, or nothing for a path that is not of this contract.
+#[track_caller]
+pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Option<&'static str> {
+    let path = path.strip_prefix(PREFIX).unwrap_or(path);
+    let operation =
+        OPERATIONS.iter().find(|operation| operation.method == method && fits(operation.path, path))?;
+    let status = answer.status;
+    let content_type = Some(answer.content_type.as_str());
+    let body = answer.text.as_bytes();
+    let decoded = match operation.operation_id {
+        "asyncValidate" => AsyncValidateResponse::decode(status, content_type, body).map(drop),
+        "getValidationStatus" => GetValidationStatusResponse::decode(status, content_type, body).map(drop),
+        "validate" => ValidateResponse::decode(status, content_type, body).map(drop),
+        "provision" => ProvisionResponse::decode(status, content_type, body).map(drop),
+        "unprovision" => UnprovisionResponse::decode(status, content_type, body).map(drop),
+        "getStatus" => GetStatusResponse::decode(status, content_type, body).map(drop),
+        "stop" => StopResponse::decode(status, content_type, body).map(drop),
+        "updateacl" => UpdateaclResponse::decode(status, content_type, body).map(drop),
+        "reverseProvision" => ReverseProvisionResponse::decode(status, content_type, body).map(drop),
+        "getReverseProvisioningStatus" => {
+            GetReverseProvisioningStatusResponse::decode(status, content_type, body).map(drop)
+        }
+        other => panic!("the contract has an operation that this test does not know: {other}"),
+    };
+    if let Err(error) = decoded {
+        panic!("{method} {path} broke the contract: {error}\n{answer:?}");
+    }
+    Some(operation.operation_id)
+}
+
+/// Whether `/v1/provision/{token}/status` is the template of a path.
+fn fits(template: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or_default();
+    let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    template.len() == path.len()
+        && template.iter().zip(&path).all(|(part, actual)| part.starts_with('{') || part == actual)
+}
+
+/// What no test provokes, and why.
+const NOT_EXERCISED: &[(&str, u16, &str)] = &[
+    ("validate", 500, "it is pure: nothing that it needs can be out of order"),
+    ("stop", 501, "every technology of this build can be stopped"),
+];
+
+/// Everything lands on a mock that takes its time.
+pub(crate) const SLOW: &str = r#"
+[targets.SLOW]
+driver = "mock"
+steps = 4
+step_delay = "150ms"
+
+[[routes]]
+group = "mock"
+"#;
+
+const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
+
+const STATUS_PATHS: &[(&str, &str)] = &[
+    ("GET", "/v2/validate/{}/status"),
+    ("GET", "/v1/provision/{}/status"),
+    ("POST", "/v1/provision/{}/stop"),
+    ("GET", "/v1/reverse-provisioning/{}/status"),
+];
+
+fn import_request() -> Value {
+    json!({
+        "useCaseTemplateId": "urn:dmb:utm:output-port-template:1.0.0",
+        "environment": "production",
+        "params": { "namespace": "nobody", "table": "nothing" },
+    })
+}
+
+#[tokio::test]
+async fn every_operation_answers_every_status_that_it_declares() {
+    let mut seen = Seen::new();
+
+    {
+        let server = Landfall::start();
+        accept_and_refuse(server.api()).await;
+        with_a_broken_store(&server).await;
+        seen.extend(server.api().seen());
+    }
+    {
+        let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
+        answer_at_once(server.api()).await;
+        seen.extend(server.api().seen());
+    }
+    {
+        let server = Landfall::with().config(SLOW).start();
+        let api = server.api();
+        let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
+        let stop = format!("/v1/provision/{token}/stop");
+        api.post(&stop, &json!({})).await.with_status(202);
+        assert_eq!(api.wait(&token).await["status"], "TERMINATED");
+        api.post(&stop, &json!({})).await.with_status(200);
+        seen.extend(api.seen());
+    }
+
+    let declared: Seen = OPERATIONS
+        .iter()
+        .flat_map(|operation| operation.statuses.iter().map(|status| (operation.operation_id, *status)))
+        .collect();
+    let excused: Seen = NOT_EXERCISED.iter().map(|(operation, status, _)| (*operation, *status)).collect();
+    let missing: Vec<_> = declared.difference(&seen).filter(|pair| !excused.contains(pair)).collect();
+    assert!(missing.is_empty(), "declared, and neither exercised nor excused: {missing:?}");
+    let idle: Vec<_> =
+        excused.iter().filter(|pair| seen.contains(pair) || !declared.contains(pair)).collect();
+    assert!(idle.is_empty(), "excused without need: {idle:?}");
+}
+
+/// 202 and 400 of every operation that has them, 200 of those that poll.
+async fn accept_and_refuse(api: &Api) {
+    let request = product_request(&cashflow());
+    api.validate(&request).await;
+    let token = api.post("/v2/validate", &request).await.token();
+    assert_eq!(api.wait_at("/v2/validate", &token).await["status"], "COMPLETED");
+    api.provision_and_wait(&request).await;
+    api.complete("/v1/updateacl", &acl_request(&cashflow(), OUTPUT_PORT, &["user:alice_mydomain.com"])).await;
+    let token = api.post("/v1/reverse-provisioning", &import_request()).await.token();
+    let imported = api.wait_at("/v1/reverse-provisioning", &token).await;
+    assert_eq!(imported["status"], "FAILED", "there is nothing of that name: {imported:#}");
+    api.complete("/v1/unprovision", &request).await;
+
+    for path in
+        ["/v2/validate", "/v1/provision", "/v1/unprovision", "/v1/updateacl", "/v1/reverse-provisioning"]
+    {
+        let error = api.post(path, &json!({ "unrelated": 1 })).await.with_status(400).json();
+        assert!(!error["errors"].as_array().unwrap().is_empty(), "{path}: {error:#}");
+    }
+    for (method, path) in STATUS_PATHS {
+        api.send(method, &path.replace("{}", UNKNOWN), |request| request).await.with_status(400);
+    }
+}
+
+/// 500: the store is taken from under a running server, and given back.
+async fn with_a_broken_store(server: &Landfall) {
+    let store = server.data_dir().join("landfall.db");
+    query_write(&store, "ALTER TABLE task RENAME TO task_elsewhere").await;
+    let api = server.api();
+    let request = product_request(&cashflow());
+    for path in ["/v2/validate", "/v1/provision", "/v1/unprovision"] {
+        api.post(path, &request).await.with_status(500);
+    }
+    api.post("/v1/updateacl", &acl_request(&cashflow(), OUTPUT_PORT, &[])).await.with_status(500);
+    api.post("/v1/reverse-provisioning", &import_request()).await.with_status(500);
+    for (method, path) in STATUS_PATHS {
+        let answer = api.send(method, &path.replace("{}", UNKNOWN), |request| request).await;
+        let error = answer.with_status(500).json();
+        for secret in ["sqlite", "SQL", "no such table", "landfall.db"] {
+            assert!(!answer.text.contains(secret), "the cause is the administrator's alone: {error:#}");
+        }
+    }
+    query_write(&store, "ALTER TABLE task_elsewhere RENAME TO task").await;
+    api.provision_and_wait(&request).await;
+}
+
+/// 200: `respond_within` is long enough for all work here.
+async fn answer_at_once(api: &Api) {
+    let request = product_request(&cashflow());
+    let done = api.post("/v1/provision", &request).await.with_status(200).json();
+    assert_eq!(done["status"], "COMPLETED", "{done:#}");
+    let acl = acl_request(&cashflow(), OUTPUT_PORT, &["user:alice_mydomain.com"]);
+    assert_eq!(api.post("/v1/updateacl", &acl).await.with_status(200).json()["status"], "COMPLETED");
+    let imported = api.post("/v1/reverse-provisioning", &import_request()).await.with_status(200).json();
+    assert_eq!(imported["status"], "FAILED", "{imported:#}");
+    assert_eq!(imported["updates"], json!({}), "{imported:#}");
+    assert_eq!(api.post("/v1/unprovision", &request).await.with_status(200).json()["status"], "COMPLETED");
+}
+
+/// The page prints the token bare; a caller that asks for JSON and nothing else gets a JSON string.
+#[tokio::test]
+async fn a_token_is_plain_text_unless_the_caller_asks_for_json_alone() {
+    let server = Landfall::start();
+    let api = server.api();
+    let request = product_request(&cashflow());
+    let cases = [
+        (None, "text/plain"),
+        (Some("*/*"), "text/plain"),
+        (Some("text/plain"), "text/plain"),
+        (Some("application/json, text/plain"), "text/plain"),
+        (Some("application/json, text/plain, */*"), "text/plain"),
+        (Some("application/json"), "application/json"),
+        (Some("application/json;q=0.9"), "application/json"),
+    ];
+    for (accept, expected) in cases {
+        let answer = api
+            .send("POST", "/v2/validate", |mut http| {
+                if let Some(accept) = accept {
+                    http = http.header("accept", accept);
+                }
+                http.json(&request)
+            })
+            .await;
+        assert!(answer.with_status(202).content_type.starts_with(expected), "Accept {accept:?}: {answer:?}");
+        let is_json = answer.text.starts_with('"');
+        assert_eq!(is_json, expected == "application/json", "Accept {accept:?}: {answer:?}");
+        api.wait_at("/v2/validate", &answer.token()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_can_fix_the_form_of_a_token() {
+    for (format, accept, quoted) in [("json", "*/*", true), ("text", "application/json", false)] {
+        let server = Landfall::with().env("LANDFALL__SERVER__TOKEN_FORMAT", format).start();
+        let api = server.api();
+        let request = product_request(&cashflow());
+        let answer =
+            api.send("POST", "/v2/validate", |http| http.header("accept", accept).json(&request)).await;
+        assert_eq!(answer.with_status(202).text.starts_with('"'), quoted, "{answer:?}");
+        api.wait_at("/v2/validate", &answer.token()).await;
+    }
+}
+
+/// The pages call `removeData` required and give it a default; the samples of 2.2.0 leave it out.
+#[tokio::test]
+async fn the_samples_of_both_pages_are_accepted() {
+    let server = Landfall::start();
+    let api = server.api();
+    let full = product_request(&cashflow());
+    let mut without_default = full.clone();
+    without_default.as_object_mut().unwrap().remove("removeData");
+    let mut with_null = full.clone();
+    with_null["latestEnrichedDescriptor"] = Value::Null;
+    let mut enriched = full.clone();
+    enriched["latestEnrichedDescriptor"] = json!(cashflow());
+    let mut unknown_field = full.clone();
+    unknown_field["aFieldOfTomorrow"] = json!({ "a": [1] });
+    for request in [full, without_default, with_null, enriched, unknown_field] {
+        assert_eq!(api.validate(&request).await, json!({ "valid": true }));
+        api.provision_and_wait(&request).await;
+    }
+}
+
+/// 2.2.0 requires `result` and both infos: a caller of either version reads our answers.
+#[tokio::test]
+async fn a_status_is_complete_for_callers_of_both_versions() {
+    let server = Landfall::start();
+    let api = server.api();
+    let status = api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
+    assert!(status["result"].is_string(), "{status:#}");
+    assert!(status["info"]["privateInfo"].is_object(), "{status:#}");
+    let public = status["info"]["publicInfo"].as_object().unwrap();
+    assert!(!public.is_empty(), "{status:#}");
+    for (key, entry) in public {
+        let camel = key.starts_with(|c: char| c.is_ascii_lowercase())
+            && key.chars().all(|c| c.is_ascii_alphanumeric());
+        assert!(camel, "`{key}` is not camelCase");
+        let kind = entry["type"].as_str().unwrap_or_default();
+        assert!(["string", "link", "date"].contains(&kind), "{key}: {entry:#}");
+        assert!(entry["label"].is_string() && entry["value"].is_string(), "{key}: {entry:#}");
+        assert_eq!(entry["href"].is_string(), kind == "link", "{key}: {entry:#}");
+    }
+    for line in status["logs"].as_array().unwrap() {
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert!(chrono::DateTime::parse_from_rfc3339(timestamp).is_ok(), "{line:#}");
+    }
+}
+
+#[tokio::test]
+async fn asynchronous_validation_tells_what_the_synchronous_one_tells() {
+    let server = Landfall::start();
+    let api = server.api();
+    let broken = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
+    for (descriptor, valid) in [(cashflow(), true), (broken, false)] {
+        let request = product_request(&descriptor);
+        let at_once = api.validate(&request).await;
+        assert_eq!(at_once["valid"], valid, "{at_once:#}");
+        let token = api.post("/v2/validate", &request).await.token();
+        let later = api.wait_at("/v2/validate", &token).await;
+        assert_eq!(later["status"], "COMPLETED", "{later:#}");
+        assert_eq!(later["info"]["publicInfo"], at_once);
+    }
+}
+
+/// The path prints no 404 anywhere: an unknown token is a request that cannot be served.
+#[tokio::test]
+async fn an_unknown_token_is_a_400_whatever_it_looks_like() {
+    let server = Landfall::start();
+    let long = "a".repeat(4000);
+    let tokens = [UNKNOWN, "x", "0", "%00", "%2e%2e%2f", "%F0%9F%92%A9", "'%20OR%201=1--", "null", &long];
+    for (method, path) in STATUS_PATHS {
+        for token in tokens {
+            let answer = server.api().send(method, &path.replace("{}", token), |request| request).await;
+            let error = answer.with_status(400).json();
+            assert!(!error["errors"].as_array().unwrap().is_empty(), "{error:#}");
+        }
+    }
+}
+
+/// A token is a promise of one operation: that of an import says nothing at /v1/provision.
+#[tokio::test]
+async fn a_token_is_read_where_the_contract_says() {
+    let server = Landfall::start();
+    let api = server.api();
+    let validation = api.post("/v2/validate", &product_request(&cashflow())).await.token();
+    api.wait_at("/v2/validate", &validation).await;
+    let import = api.post("/v1/reverse-provisioning", &import_request()).await.token();
+    api.wait_at("/v1/reverse-provisioning", &import).await;
+    for token in [&validation, &import] {
+        api.get(&format!("/v1/provision/{token}/status")).await.with_status(400);
+    }
+    api.get(&format!("/v2/validate/{import}/status")).await.with_status(400);
+    api.get(&format!("/v1/reverse-provisioning/{validation}/status")).await.with_status(400);
+}
+
+#[tokio::test]
+async fn both_base_paths_serve_the_same() {
+    let server = Landfall::start();
+    let prefixed = server.api().under(PREFIX);
+    assert_eq!(prefixed.validate(&product_request(&cashflow())).await, json!({ "valid": true }));
+    let token = prefixed.post("/v1/provision", &product_request(&cashflow())).await.token();
+    assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+    assert_eq!(prefixed.wait(&token).await["status"], "COMPLETED");
+}
+
+/// /v1/validate declares no 400.
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_not_valid_rather_than_refused_by_validate() {
+    let server = Landfall::start();
+    for (body, field) in misfits() {
+        let result = server.api().validate(&body).await;
+        assert_eq!(result["valid"], false, "{body:#}");
+        assert!(!result["error"]["errors"].as_array().unwrap().is_empty(), "{result:#}");
+        if let Some(field) = field {
+            assert_eq!(result["error"]["inputErrorField"], field, "{body:#}: {result:#}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_fit_is_refused_with_the_field_that_does_not() {
+    let server = Landfall::start();
+    for (body, field) in misfits() {
+        let error = server.api().post("/v1/provision", &body).await.with_status(400).json();
+        assert!(!error["errors"].as_array().unwrap().is_empty(), "{error:#}");
+        if let Some(field) = field {
+            assert_eq!(error["inputErrorField"], field, "{body:#}: {error:#}");
+        }
+    }
+    let acl = acl_request(&cashflow(), STORAGE, &[]);
+    for (pointer, value, field) in [
+        ("/refs", json!(["user:a_b.com", 5]), "refs[1]"),
+        ("/refs", json!("user:a_b.com"), "refs"),
+        ("/provisionInfo", json!([]), "provisionInfo"),
+        ("/provisionInfo/request", json!(7), "provisionInfo.request"),
+    ] {
+        let mut body = acl.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        let error = server.api().post("/v1/updateacl", &body).await.with_status(400).json();
+        assert_eq!(error["inputErrorField"], field, "{error:#}");
+    }
+}
+
+fn misfits() -> Vec<(Value, Option<&'static str>)> {
+    let with = |key: &str, value: Value| {
+        let mut body = product_request(&cashflow());
+        body[key] = value;
+        body
+    };
+    let without = |key: &str| {
+        let mut body = product_request(&cashflow());
+        body.as_object_mut().unwrap().remove(key);
+        body
+    };
+    vec![
+        (json!({}), None),
+        (json!([]), None),
+        (json!(null), None),
+        (json!("DATAPRODUCT_DESCRIPTOR"), None),
+        (without("descriptor"), None),
+        (without("descriptorKind"), None),
+        (with("descriptorKind", json!("SYSTEM_DESCRIPTOR")), Some("descriptorKind")),
+        (with("descriptor", json!({ "id": "x" })), Some("descriptor")),
+        (with("descriptor", json!(null)), Some("descriptor")),
+        (with("removeData", json!("false")), Some("removeData")),
+        (with("latestEnrichedDescriptor", json!(1)), Some("latestEnrichedDescriptor")),
+    ]
+}
+
+/// Everything wrong is told at once, each with a path, and with a way out.
+#[tokio::test]
+async fn a_wrong_descriptor_is_explained_problem_by_problem() {
+    let server = Landfall::start();
+    let mut wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
+    wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    wrong = replace_once(
+        &wrong,
+        "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n",
+        "      - urn:dmb:cmp:finance:cashflow:0:storage-componen\n",
+    );
+    let error = server.api().post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
+
+    let problems = strings(&error["moreInfo"]["problems"]);
+    for path in [
+        "components[0].dataContract.schema[2].dataType",
+        "components[1].dependsOn[0]",
+        "components[2].specific.bucket",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(path)), "{path} is not in {problems:#?}");
+    }
+    let solutions = strings(&error["moreInfo"]["solutions"]).join("\n");
+    assert!(solutions.to_lowercase().contains("number"), "{solutions}");
+    assert!(solutions.contains("storage-component"), "{solutions}");
+    assert!(error["userMessage"].as_str().is_some_and(|message| !message.is_empty()), "{error:#}");
+    let field = error["inputErrorField"].as_str().unwrap();
+    assert!(problems.iter().any(|problem| problem.contains(field)), "{field} is one of {problems:#?}");
+    assert_eq!(server.resources().await.tables, [], "nothing was made of it");
+
+    let result = server.api().validate(&product_request(&wrong)).await;
+    assert_eq!(strings(&result["error"]["moreInfo"]["problems"]), problems, "validate says the same");
+}
+
+fn strings(array: &Value) -> Vec<String> {
+    let array = array.as_array().unwrap_or_else(|| panic!("not an array: {array}"));
+    array.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// Validation has no side effect: nothing is made, and nothing is remembered.
+#[tokio::test]
+async fn validating_changes_nothing() {
+    let server = Landfall::start();
+    let before = server.resources().await;
+    assert_eq!(server.api().validate(&product_request(&cashflow())).await["valid"], true);
+    assert_eq!(server.resources().await, before);
+}
+
+#[test]
+fn the_list_of_what_is_not_exercised_names_things_once() {
+    let pairs: BTreeSet<_> = NOT_EXERCISED.iter().map(|(operation, status, _)| (operation, status)).collect();
+    assert_eq!(pairs.len(), NOT_EXERCISED.len());
+}

@@ -1,0 +1,687 @@
+//! The server under test, as an administrator runs it: the real binary, a free port, a folder of its own.
+//!
+//! A [`Landfall`] stops with the test that started it. Its `Drop` asks it to drain, and then asserts that it left
+//! in order, that the tasks it accepted have all ended, and that nothing panicked inside. Where the kernel can
+//! (Linux), the server also dies with a test binary that is itself killed.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sqlx::Row;
+use tempfile::TempDir;
+
+use crate::contract;
+
+/// How long anything here may take before the test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Tests that measure time or memory run alone; all others share.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+enum Share {
+    Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
+}
+
+/// A running server. One a test: a second one in the same test could wait for the first for ever.
+pub(crate) struct Landfall {
+    process: Option<Process>,
+    api: Api,
+    settings: Settings,
+    home: TempDir,
+    stderr: Arc<Mutex<String>>,
+    _share: Share,
+}
+
+#[derive(Default)]
+struct Settings {
+    config: String,
+    environment: Vec<(String, String)>,
+    alone: bool,
+}
+
+/// What a server is started with.
+#[derive(Default)]
+pub(crate) struct Builder(Settings);
+
+impl Builder {
+    /// A configuration file with this content.
+    pub(crate) fn config(mut self, toml: &str) -> Self {
+        toml.clone_into(&mut self.0.config);
+        self
+    }
+
+    /// A variable of the environment.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// No other test runs meanwhile: for tests that measure.
+    pub(crate) fn alone(mut self) -> Self {
+        self.0.alone = true;
+        self
+    }
+
+    /// Starts it, and returns once it listens.
+    pub(crate) fn start(self) -> Landfall {
+        // A failed test poisons the lock, which says nothing about the next test.
+        let share = if self.0.alone {
+            Share::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Share::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+        };
+        let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
+        let stderr = Arc::default();
+        let (process, url) = Process::start(&self.0, home.path(), &stderr);
+        let api = Api::new(&url);
+        Landfall {
+            process: Some(process),
+            api,
+            settings: self.0,
+            home,
+            stderr,
+            _share: share,
+        }
+    }
+}
+
+impl Landfall {
+    /// With the embedded defaults.
+    pub(crate) fn start() -> Self {
+        Self::with().start()
+    }
+
+    /// With something else than the defaults.
+    pub(crate) fn with() -> Builder {
+        Builder::default()
+    }
+
+    /// The HTTP side. Cheap to clone, and usable from other tasks.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// `--data-dir`.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// What the server has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it without a word, as a crash or a lost machine does.
+    pub(crate) fn kill_9(&mut self) {
+        let mut process = self.process.take().expect("a running server");
+        process.child.kill().expect("kill");
+        process.child.wait().expect("wait");
+    }
+
+    /// Asks it to drain (SIGTERM) and returns how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("a running server");
+        process.terminate()
+    }
+
+    /// Starts it again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may be another.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.process.is_none(), "still running");
+        let (process, url) = Process::start(&self.settings, self.home.path(), &self.stderr);
+        self.api = Api::new(&url);
+        self.process = Some(process);
+    }
+
+    /// Largest resident set so far, in bytes. `None` where /proc does not tell.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let pid = self.process.as_ref()?.child.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
+    /// What exists in the world of the embedded lakehouse.
+    pub(crate) async fn resources(&self) -> Resources {
+        Resources::read(&self.data_dir()).await
+    }
+}
+
+impl Drop for Landfall {
+    fn drop(&mut self) {
+        let status = self.process.take().map(|mut process| process.terminate());
+        let log = self.log();
+        if thread::panicking() {
+            eprintln!("---- log of the server ----\n{log}---- end of the log of the server ----");
+            return;
+        }
+        if let Some(status) = status {
+            assert!(status.success(), "the server left with {status}:\n{log}");
+        }
+        assert!(!log.contains("panicked at"), "something panicked in the server:\n{log}");
+        let pending = block_on(pending_tasks(self.data_dir().join("landfall.db")));
+        assert!(pending.is_empty(), "tasks left pending: {pending:?}");
+    }
+}
+
+/// Runs a future to its end from `Drop`, which may itself run inside a runtime.
+fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    let run = move || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(future)
+    };
+    thread::spawn(run).join().expect("no panic")
+}
+
+async fn pending_tasks(store: PathBuf) -> Vec<String> {
+    query(&store, "SELECT id, state FROM task WHERE state NOT IN ('completed', 'failed', 'terminated')")
+        .await
+        .iter()
+        .map(|row| format!("{} {}", row.get::<String, _>(0), row.get::<String, _>(1)))
+        .collect()
+}
+
+/// Rows of an SQLite file that the server owns, read beside it.
+pub(crate) async fn query(file: &Path, sql: &'static str) -> Vec<sqlx::sqlite::SqliteRow> {
+    use sqlx::ConnectOptions as _;
+    let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(file)
+        .busy_timeout(PATIENCE)
+        .connect()
+        .await
+        .unwrap_or_else(|error| panic!("cannot open {}: {error}", file.display()));
+    sqlx::query(sql)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap_or_else(|error| panic!("{sql} on {}: {error}", file.display()))
+}
+
+struct Process {
+    child: Child,
+}
+
+impl Process {
+    fn start(settings: &Settings, home: &Path, stderr: &Arc<Mutex<String>>) -> (Self, String) {
+        let mut command = dies_with_us(env!("CARGO_BIN_EXE_landfall"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(home.join("data"))
+            .current_dir(home)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        without_our_settings(&mut command);
+        command.env("LANDFALL__LOG__LEVEL", "info,landfall=trace").env("RUST_BACKTRACE", "1");
+        if !settings.config.is_empty() {
+            let file = home.join("landfall.toml");
+            std::fs::write(&file, &settings.config).expect("write the configuration");
+            command.arg("--config").arg(file);
+        }
+        command.envs(settings.environment.iter().map(|(name, value)| (name, value)));
+
+        let mut child = command.spawn().expect("start landfall");
+        collect(child.stderr.take().expect("piped"), Arc::clone(stderr));
+        let lines = lines_of(child.stdout.take().expect("piped"));
+        let mut process = Self { child };
+        let Some(url) = first_listening_line(&lines) else {
+            let status = process.terminate();
+            // The last lines of a process that just ended may still be on their way.
+            thread::sleep(Duration::from_millis(100));
+            let log = stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            panic!("the server did not say where it listens ({status}):\n{log}");
+        };
+        (process, url)
+    }
+
+    fn terminate(&mut self) -> ExitStatus {
+        if let Some(status) = self.child.try_wait().expect("wait") {
+            return status;
+        }
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is a command");
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A command that the kernel ends when the thread that started it is gone, where setpriv exists.
+fn dies_with_us(program: &str) -> Command {
+    let works = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
+    if works.is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+/// What a developer set for their own server is not meant for these.
+fn without_our_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LANDFALL") {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            into.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+        }
+    });
+}
+
+fn lines_of(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            // The pipe is emptied to its end, even when nobody listens any more.
+            let _ = sender.send(line);
+        }
+    });
+    receiver
+}
+
+fn first_listening_line(lines: &Receiver<String>) -> Option<String> {
+    let end = Instant::now() + PATIENCE;
+    while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        if let Some(url) = line.strip_prefix("listening on ") {
+            return Some(url.trim().trim_end_matches('/').to_owned());
+        }
+    }
+    None
+}
+
+/// Requests to one server. Every answer to an operation of the contract is held against the contract.
+#[derive(Clone)]
+pub(crate) struct Api {
+    url: String,
+    http: reqwest::Client,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// Pairs of an operationId and a status.
+pub(crate) type Seen = BTreeSet<(&'static str, u16)>;
+
+/// What came back, whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+
+    /// The body, given that the status is this one.
+    #[track_caller]
+    pub(crate) fn with_status(&self, status: u16) -> &Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+
+    /// The token of a 202.
+    #[track_caller]
+    pub(crate) fn token(&self) -> String {
+        self.with_status(202);
+        match serde_json::from_str(&self.text) {
+            Ok(Value::String(token)) => token,
+            _ => self.text.clone(),
+        }
+    }
+}
+
+impl Api {
+    fn new(url: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
+        Self { url: url.to_owned(), http, seen: Arc::default() }
+    }
+
+    /// The same server under another base path.
+    pub(crate) fn under(&self, prefix: &str) -> Self {
+        Self { url: format!("{}{prefix}", self.url), ..self.clone() }
+    }
+
+    /// Where the server listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The operations of the contract that were called, with the statuses that they answered.
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, |request| request).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, |request| request.json(body)).await
+    }
+
+    /// Any request: `shape` adds what it needs.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        shape: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Answer {
+        let request = self.http.request(method.parse().expect("a method"), format!("{}{path}", self.url));
+        let response = shape(request).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
+        let status = response.status().as_u16();
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .map(|value| value.to_str().expect("ASCII").to_owned())
+            .unwrap_or_default();
+        let answer = Answer { status, content_type, text: response.text().await.expect("a whole body") };
+        if let Some(operation_id) = contract::check(method, path, &answer) {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert((operation_id, status));
+        }
+        answer
+    }
+
+    /// POST /v1/validate.
+    pub(crate) async fn validate(&self, body: &Value) -> Value {
+        self.post("/v1/validate", body).await.with_status(200).json()
+    }
+
+    /// The status of a provision, unprovision or updateacl task.
+    pub(crate) async fn status(&self, token: &str) -> Value {
+        self.get(&format!("/v1/provision/{token}/status")).await.with_status(200).json()
+    }
+
+    /// Polls a task of any of the four kinds until it ends: `/v1/provision`, `/v2/validate`,
+    /// `/v1/reverse-provisioning`.
+    pub(crate) async fn wait_at(&self, path: &str, token: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let status = self.get(&format!("{path}/{token}/status")).await.with_status(200).json();
+            if status["status"] != "RUNNING" {
+                return status;
+            }
+            assert!(Instant::now() < end, "still running after {PATIENCE:?}: {status:#}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn wait(&self, token: &str) -> Value {
+        self.wait_at("/v1/provision", token).await
+    }
+
+    /// Sends, polls, and returns what it ended with.
+    pub(crate) async fn run(&self, path: &str, body: &Value) -> Value {
+        let token = self.post(path, body).await.token();
+        self.wait(&token).await
+    }
+
+    /// Like [`Self::run`], given that it ends well.
+    pub(crate) async fn complete(&self, path: &str, body: &Value) -> Value {
+        let status = self.run(path, body).await;
+        assert_eq!(status["status"], "COMPLETED", "{status:#}");
+        status
+    }
+
+    pub(crate) async fn provision_and_wait(&self, body: &Value) -> Value {
+        self.complete("/v1/provision", body).await
+    }
+}
+
+/// Everything the embedded lakehouse holds, comparable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// `namespace.table` and where its current metadata is.
+    pub(crate) tables: Vec<(String, PathBuf)>,
+    /// Files of the warehouse with their sizes, relative to it.
+    pub(crate) files: Vec<(PathBuf, u64)>,
+}
+
+impl Resources {
+    async fn read(data_dir: &Path) -> Self {
+        let catalog = data_dir.join("catalog.db");
+        let mut tables = Vec::new();
+        if catalog.exists() {
+            let sql =
+                "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables ORDER BY 1, 2";
+            for row in query(&catalog, sql).await {
+                let name = format!("{}.{}", row.get::<String, _>(0), row.get::<String, _>(1));
+                let location: String = row.get(2);
+                tables.push((name, PathBuf::from(location.trim_start_matches("file://"))));
+            }
+        }
+        let mut files = Vec::new();
+        let warehouse = data_dir.join("warehouse");
+        walk(&warehouse, &mut |path| {
+            let size = path.metadata().map(|metadata| metadata.len()).unwrap_or_default();
+            files.push((path.strip_prefix(&warehouse).expect("inside").to_owned(), size));
+        });
+        files.sort();
+        Self { tables, files }
+    }
+
+    /// Folders at the top of the warehouse: the storage areas, and where tables live.
+    pub(crate) fn buckets(&self) -> Vec<String> {
+        let mut names: Vec<_> = self
+            .files
+            .iter()
+            .filter_map(|(path, _)| path.components().next())
+            .map(|first| first.as_os_str().to_string_lossy().into_owned())
+            .collect();
+        names.dedup();
+        names
+    }
+
+    /// The only table there is: its metadata document.
+    #[track_caller]
+    pub(crate) fn only_table(&self) -> Value {
+        let [(_, metadata)] = self.tables.as_slice() else { panic!("not one table: {:?}", self.tables) };
+        let text = std::fs::read_to_string(metadata)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", metadata.display()));
+        serde_json::from_str(&text).expect("Iceberg metadata is JSON")
+    }
+}
+
+/// Calls `visit` with every file below a folder.
+pub(crate) fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.expect("a folder can be read").path();
+        if path.is_dir() {
+            walk(&path, visit);
+        } else {
+            visit(&path);
+        }
+    }
+}
+
+/// Changes an SQLite file that the server owns: for tests of what happens then.
+pub(crate) async fn query_write(file: &Path, sql: &'static str) {
+    query(file, sql).await;
+}
+
+/// The root of the repository.
+pub(crate) fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The client side of the program under test.
+pub(crate) fn landfall<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    without_our_settings(&mut command);
+    let output = command
+        .args(arguments)
+        .current_dir(repository())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program runs");
+    Finished {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Finished {
+    /// Itself, given that it ended with this exit code.
+    #[track_caller]
+    pub(crate) fn with_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// Its stdout as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
+    }
+}
+
+/// Runs one of the pinned Python tools to its end and returns what it printed; a failure ends the test with it.
+pub(crate) fn python<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> String {
+    let home = TempDir::with_prefix("landfall-home-").expect("a temporary folder");
+    let output = tool("python")
+        .args(arguments)
+        .current_dir(repository())
+        // DuckDB puts its extensions there.
+        .env("HOME", home.path())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run python: {error}"));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "python left with {}:\n{stdout}\n{stderr}", output.status);
+    stdout
+}
+
+/// A program of the pinned Python environment.
+pub(crate) fn tool(name: &str) -> Command {
+    let tools =
+        std::env::var_os("LANDFALL_TOOLS").map_or_else(|| repository().join("target/tools"), PathBuf::from);
+    let program = tools.join("venv/bin").join(name);
+    assert!(program.exists(), "{} is missing: run `make tools`, or `make test`", program.display());
+    Command::new(program)
+}
+
+/// The data product of the contract's page.
+pub(crate) fn cashflow() -> String {
+    std::fs::read_to_string(repository().join("examples/cashflow.yaml")).expect("the example is there")
+}
+
+/// The same, with its sample rows loaded.
+pub(crate) fn cashflow_with_rows() -> String {
+    replace_once(&cashflow(), "format: Iceberg", "format: Iceberg\n      loadSampleData: true")
+}
+
+/// The same under another name, so that it shares nothing with the example.
+pub(crate) fn cashflow_named(text: &str, name: &str) -> String {
+    text.replace("finance:cashflow:0", &format!("finance:{name}:0"))
+        .replace("bucket: finance-cashflows", &format!("bucket: finance-{name}"))
+}
+
+/// `text` with the one place that reads `from` changed.
+#[track_caller]
+pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "`{from}` must be there once");
+    text.replacen(from, to, 1)
+}
+
+/// The second base path of the default configuration.
+pub(crate) const PREFIX: &str = "/datamesh.specificprovisioner";
+
+pub(crate) const OUTPUT_PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
+pub(crate) const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calculation";
+pub(crate) const STORAGE: &str = "urn:dmb:cmp:finance:cashflow:0:storage-component";
+
+/// A ProvisioningRequest for a whole data product.
+pub(crate) fn product_request(descriptor: &str) -> Value {
+    json!({ "descriptorKind": "DATAPRODUCT_DESCRIPTOR", "descriptor": descriptor, "removeData": false })
+}
+
+/// A ProvisioningRequest for one component of it.
+pub(crate) fn component_request(descriptor: &str, component: &str) -> Value {
+    json!({
+        "descriptorKind": "COMPONENT_DESCRIPTOR",
+        "descriptor": component_descriptor(descriptor, component),
+        "removeData": false,
+    })
+}
+
+/// The YAML of a COMPONENT_DESCRIPTOR.
+pub(crate) fn component_descriptor(descriptor: &str, component: &str) -> String {
+    let mut text = String::from("dataProduct:\n");
+    for line in descriptor.lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+    let _ = writeln!(text, "componentIdToProvision: {component}");
+    text
+}
+
+/// The body of an updateacl for one component.
+pub(crate) fn acl_request(descriptor: &str, component: &str, refs: &[&str]) -> Value {
+    json!({
+        "refs": refs,
+        "provisionInfo": { "request": component_descriptor(descriptor, component), "result": "" },
+    })
+}
+
+/// The messages of a task's log.
+pub(crate) fn messages(status: &Value) -> Vec<String> {
+    status["logs"]
+        .as_array()
+        .map(|lines| {
+            lines.iter().map(|line| line["message"].as_str().unwrap_or_default().to_owned()).collect()
+        })
+        .unwrap_or_default()
+}

@@ -1,0 +1,395 @@
+//! Descriptors and requests made to hurt. Each gets its refusal within a second, memory stays small, and the
+//! server goes on serving everybody else.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Api, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, component_request,
+    product_request, replace_once, repository, walk,
+};
+
+const SOON: Duration = Duration::from_secs(1);
+const MEGABYTE: usize = 1_000_000;
+const MEMORY: u64 = 200 * 1024 * 1024;
+
+#[tokio::test]
+async fn hostile_descriptors_are_refused_soon_and_cheaply() {
+    let server = Landfall::with().alone().start();
+    let api = server.api();
+    let mut wrong = Vec::new();
+    let mut requests = corpus();
+    requests.extend(hostile());
+    assert!(requests.len() >= 100, "only {} hostile descriptors", requests.len());
+    for (name, request) in requests {
+        let start = Instant::now();
+        let result = api.validate(&request).await;
+        let took = start.elapsed();
+        if result["valid"] != false || took > SOON {
+            wrong.push(format!("{name}: validate took {took:?}: {}", short(&result.to_string())));
+        }
+        let start = Instant::now();
+        let answer = api.post("/v1/provision", &request).await;
+        let took = start.elapsed();
+        if answer.status != 400 || took > SOON {
+            wrong.push(format!("{name}: provision took {took:?}: {} {}", answer.status, short(&answer.text)));
+        }
+        if answer.text.len() > MEGABYTE {
+            wrong.push(format!("{name}: the refusal has {} bytes", answer.text.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} answers are not as they must be:\n{}", wrong.len(), wrong.join("\n"));
+    unharmed(&server).await;
+    assert_eq!(server.resources().await.tables, []);
+}
+
+#[tokio::test]
+async fn hostile_requests_are_refused_soon_and_cheaply() {
+    let server = Landfall::with().alone().start();
+    let api = server.api();
+    let good = product_request(&cashflow()).to_string().into_bytes();
+    let json = "application/json";
+    let cases: Vec<(&str, &str, Vec<u8>)> = vec![
+        ("nothing", json, Vec::new()),
+        ("not JSON", json, b"descriptorKind: DATAPRODUCT_DESCRIPTOR".to_vec()),
+        ("torn JSON", json, good[..good.len() / 2].to_vec()),
+        ("two documents", json, [good.clone(), good.clone()].concat()),
+        ("trailing comma", json, b"{\"descriptorKind\":\"COMPONENT_DESCRIPTOR\",}".to_vec()),
+        (
+            "duplicate keys",
+            json,
+            b"{\"descriptor\":\"a\",\"descriptor\":\"b\",\"descriptorKind\":\"COMPONENT_DESCRIPTOR\"}"
+                .to_vec(),
+        ),
+        ("invalid UTF-8", json, [b"{\"descriptor\":\"\xff\xfe\",".as_slice(), &good[1..]].concat()),
+        (
+            "a lone surrogate",
+            json,
+            br#"{"descriptor":"\ud800","descriptorKind":"COMPONENT_DESCRIPTOR"}"#.to_vec(),
+        ),
+        ("a byte order mark", json, [b"\xef\xbb\xbf".as_slice(), b"{}"].concat()),
+        ("UTF-16", json, "{}".encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("NUL bytes", json, vec![0; 1000]),
+        ("deep arrays", json, b"[".repeat(MEGABYTE)),
+        ("deep objects", json, b"{\"a\":".repeat(MEGABYTE / 5)),
+        ("10 MB of blanks", json, vec![b' '; 10 * MEGABYTE]),
+        ("10 MB of a string", json, [b"{\"descriptor\":\"".as_slice(), &vec![b'a'; 10 * MEGABYTE]].concat()),
+        ("10 MB of zeros", json, b"0".repeat(10 * MEGABYTE)),
+        ("a huge number", json, [b"{\"removeData\":1e".as_slice(), &b"9".repeat(1000), b"}"].concat()),
+    ];
+    for (name, content_type, body) in cases {
+        for path in
+            ["/v1/provision", "/v1/unprovision", "/v2/validate", "/v1/updateacl", "/v1/reverse-provisioning"]
+        {
+            let start = Instant::now();
+            let answer = api
+                .send("POST", path, |http| http.header("content-type", content_type).body(body.clone()))
+                .await;
+            assert_eq!(answer.status, 400, "{name} at {path}: {}", short(&answer.text));
+            assert!(start.elapsed() < SOON, "{name} at {path} took {:?}", start.elapsed());
+        }
+        let answer = api
+            .send("POST", "/v1/validate", |http| http.header("content-type", content_type).body(body.clone()))
+            .await;
+        assert_eq!(answer.with_status(200).json()["valid"], false, "{name}");
+    }
+    unharmed(&server).await;
+}
+
+/// Callers exist that send no content type, or none that says JSON. What is no JSON is refused in the contract's
+/// own shape, never in the framework's.
+#[tokio::test]
+async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
+    let server = Landfall::start();
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "image/png", "nonsense", ""] {
+        let answer = server
+            .api()
+            .send("POST", "/v1/provision", |http| http.header("content-type", content_type).body("a=b"))
+            .await;
+        assert_eq!(answer.status, 400, "{content_type}: {answer:?}");
+    }
+}
+
+/// The limit is not to be found by running out of memory.
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() {
+    let server = Landfall::with().alone().start();
+    let request = product_request(&"a".repeat(100 * MEGABYTE));
+    let sent = tokio::time::timeout(
+        Duration::from_secs(30),
+        reqwest::Client::new().post(format!("{}/v1/provision", server.api().url())).json(&request).send(),
+    )
+    .await
+    .expect("an end within the time limit");
+    // The server may hang up before the whole body is sent, which the client sees as an error.
+    if let Ok(response) = sent {
+        assert_eq!(response.status().as_u16(), 400);
+    }
+    unharmed(&server).await;
+}
+
+async fn unharmed(server: &Landfall) {
+    if let Some(memory) = server.peak_memory() {
+        assert!(memory < MEMORY, "{} MiB of memory were used", memory / 1024 / 1024);
+    }
+    let result = server.api().validate(&product_request(&cashflow())).await;
+    assert_eq!(result, json!({ "valid": true }), "the server answers on");
+    server.api().provision_and_wait(&component_request(&cashflow(), WORKLOAD)).await;
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+/// The files of tests/corpus/hostile, as data products or components, whichever they are.
+fn corpus() -> Vec<(String, Value)> {
+    let mut requests = Vec::new();
+    walk(&repository().join("tests/corpus/hostile"), &mut |path| {
+        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        // JSON cannot carry bytes that are no UTF-8; they arrive as the caller's client replaces them.
+        let bytes = std::fs::read(path).expect("a file of the corpus");
+        let text = String::from_utf8_lossy(&bytes);
+        let kind = if text.contains("componentIdToProvision") {
+            "COMPONENT_DESCRIPTOR"
+        } else {
+            "DATAPRODUCT_DESCRIPTOR"
+        };
+        requests.push((name, json!({ "descriptorKind": kind, "descriptor": text })));
+    });
+    requests.sort_by(|(a, _), (b, _)| a.cmp(b));
+    requests
+}
+
+/// What is better made than kept.
+fn hostile() -> Vec<(String, Value)> {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, text: String| texts.push((name.to_owned(), text));
+
+    // The YAML itself.
+    for (name, text) in [
+        ("empty", ""),
+        ("blank", " \n\t\n"),
+        ("only a comment", "# nothing"),
+        ("null", "~"),
+        ("a number", "42"),
+        ("a string", "urn:dmb:dp:finance:cashflow:0"),
+        ("a list", "- a\n- b"),
+        ("two documents", "---\nid: a\n---\nid: b"),
+        ("an unclosed quote", "id: \"urn:dmb"),
+        ("an unclosed list", "components: [[["),
+        ("a tab", "id: a\n\tname: b"),
+        ("an unknown alias", "id: *nobody"),
+        ("an alias of itself", "components: &a [*a]"),
+        ("a python object", "id: !!python/object/apply:os.system ['true']"),
+        ("a binary tag", "id: !!binary aGVsbG8="),
+        ("a local tag", "id: !mine x"),
+        ("a directive", "%YAML 9.9\n---\nid: a"),
+        ("a complex key", "? [a, b]\n: c"),
+        ("NUL", "id: \0"),
+        ("control characters", "id: \u{1}\u{7}\u{1b}[31m"),
+        ("a byte order mark in the middle", "id: a\n\u{feff}name: b"),
+        ("not a character", "id: \u{ffff}\u{fffe}"),
+    ] {
+        add(name, text.to_owned());
+    }
+    add("100k flow mappings deep", "{a: ".repeat(100_000));
+    add("100k flow sequences deep", "[".repeat(100_000));
+    add("100k closed sequences deep", format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
+    add("2k block mappings deep", (0..2000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect());
+    add("block sequences deep", "- ".repeat(50_000));
+    let laughs: String = (1..12)
+        .map(|level| {
+            let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+            format!("a{level}: &a{level} [{aliases}]\n")
+        })
+        .collect();
+    add("a billion laughs", format!("a0: &a0 lol\n{laughs}components: *a11\n"));
+    add("200k aliases", format!("x: &x {}\ny: [{}]", "v".repeat(1000), "*x, ".repeat(200_000)));
+    add("100k anchors", (0..100_000).map(|n| format!("k{n}: &a{n} v\n")).collect());
+    add("merge keys", "base: &b {id: a}\nx: {<<: *b}\n".to_owned());
+    add("10 MB of a plain scalar", format!("id: {}", "a".repeat(10 * MEGABYTE)));
+    add("10 MB of a key", format!("{}: a", "k".repeat(10 * MEGABYTE)));
+    add("10 MB of a comment", format!("#{}\nid: a", "c".repeat(10 * MEGABYTE)));
+    add("10 MB of newlines", "\n".repeat(10 * MEGABYTE));
+    add("10 MB of dashes", "-\n".repeat(5 * MEGABYTE));
+    add("10 MB of colons", ": ".repeat(5 * MEGABYTE));
+    add("10 MB of quotes", "\"a\" ".repeat(MEGABYTE * 5 / 2));
+    add("10 MB of emoji", "💩".repeat(MEGABYTE * 5 / 2));
+    add("10 MB of a block scalar", format!("id: |\n{}", "  aaaaaaa\n".repeat(MEGABYTE)));
+    add("10 MB of components", format!("{}components:\n{}", head(), "- {}\n".repeat(MEGABYTE * 5 / 2)));
+    add(
+        "100k components",
+        format!("{}components:\n{}", head(), "- {kind: storage, id: x}\n".repeat(100_000)),
+    );
+    add(
+        "100k fields",
+        format!("{}{}", cashflow(), (0..100_000).map(|n| format!("\nf{n}: 1")).collect::<String>()),
+    );
+    add("a key twice", format!("{}\nid: urn:dmb:dp:finance:cashflow:0", cashflow()));
+    add("a key 10k times", format!("{}{}", cashflow(), "\nname: a".repeat(10_000)));
+
+    // A good descriptor with one thing spoilt: (what stands there, what takes its place).
+    let spoilt = [
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: cashflow\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: urn:dmb:dp:finance:cashflow:zero\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: urn:dmb:dp:finance:cashflow:99999999999999999999999\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: urn:dmb:dp:../../etc:passwd:0\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: [urn:dmb:dp:finance:cashflow:0]\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: {a: b}\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: ~\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: .nan\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: no\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", "id: 0x41\n"),
+        ("id: urn:dmb:dp:finance:cashflow:0\n", ""),
+        ("version: 0.1.0\n", "version: 7.1.0\n"),
+        ("version: 0.1.0\n", "version: latest\n"),
+        ("version: 0.1.0\n", "version: [0, 1, 0]\n"),
+        ("version: 0.1.0\n", "version: 1e999999999\n"),
+        ("environment: production\n", ""),
+        ("environment: production\n", "environment: [production]\n"),
+        ("environment: production\n", "environment: \"\"\n"),
+        ("components:\n", "parts:\n"),
+        ("kind: outputport", "kind: spaceship"),
+        ("kind: outputport", "kind: [outputport]"),
+        ("kind: outputport", "kind: 1e400"),
+        ("  - kind: workload\n", "  - kind: ~\n"),
+        ("id: urn:dmb:cmp:finance:cashflow:0:cashflow-calculation\n", "id: 12\n"),
+        (
+            "id: urn:dmb:cmp:finance:cashflow:0:cashflow-calculation\n",
+            "id: urn:dmb:cmp:finance:cashflow:0:cashflow-output-port\n",
+        ),
+        ("id: urn:dmb:cmp:finance:cashflow:0:cashflow-calculation\n", "name2: x\n"),
+        (
+            "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n",
+            "      - urn:dmb:cmp:finance:cashflow:0:nobody\n",
+        ),
+        (
+            "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n",
+            "      - urn:dmb:cmp:finance:cashflow:0:cashflow-calculation\n",
+        ),
+        ("      - urn:dmb:cmp:finance:cashflow:0:storage-component\n", "      - {a: b}\n"),
+        ("      - urn:dmb:cmp:finance:cashflow:0:storage-component\n", "      - 17\n"),
+        ("dataType: number", "dataType: numbr"),
+        ("dataType: number", "dataType: ~"),
+        ("dataType: number", "dataType: [number]"),
+        ("dataType: number", "dataType: no"),
+        ("dataType: number", "dataType: VARCHAR"),
+        ("dataType: number", "dataType: CHAR\n          dataLength: 0"),
+        ("dataType: number", "dataType: CHAR\n          dataLength: -1"),
+        ("dataType: number", "dataType: CHAR\n          dataLength: 99999999999999999999999999"),
+        ("dataType: number", "dataType: CHAR\n          dataLength: .inf"),
+        ("dataType: number", "dataType: CHAR\n          dataLength: ten"),
+        ("dataType: number", "dataType: ARRAY"),
+        ("dataType: number", "dataType: ARRAY\n          arrayDataType: nothing"),
+        ("dataType: number", "dataType: STRUCT"),
+        ("dataType: number", "dataType: STRUCT\n          children: {}"),
+        ("dataType: number", "dataType: STRUCT\n          children: [1, 2]"),
+        ("dataType: number", "dataType: MAP\n          children: []"),
+        ("- name: amount\n", "- name: id\n"),
+        ("- name: amount\n", "- name: ~\n"),
+        ("- name: amount\n", "- name: {}\n"),
+        ("- name: amount\n", "- name: \"\"\n"),
+        ("- name: amount\n", "- nam: amount\n"),
+        ("bucket: finance-cashflows", "bucket: Finance"),
+        ("bucket: finance-cashflows", "bucket: a"),
+        ("bucket: finance-cashflows", "bucket: ../../../tmp/escape"),
+        ("bucket: finance-cashflows", "bucket: /etc/passwd"),
+        ("bucket: finance-cashflows", "bucket: 192.168.5.4"),
+        ("bucket: finance-cashflows", "bucket: a..b"),
+        ("bucket: finance-cashflows", "bucket: \"a\\0b\""),
+        ("bucket: finance-cashflows", "bucket: [finance-cashflows]"),
+        ("bucket: finance-cashflows", "bucket: no"),
+        ("bucket: finance-cashflows", "bucket: 1e3"),
+        ("bucket: finance-cashflows", "buckt: finance-cashflows"),
+        ("bucket: finance-cashflows", "bucket: ~"),
+        ("format: Iceberg", "format: Excel"),
+        ("format: Iceberg", "format: [Iceberg]"),
+        ("format: Iceberg", "format: Iceberg\n      loadSampleData: maybe"),
+        ("format: Iceberg", "format: Iceberg\n      loadSampelData: true"),
+        ("technology: Spark", "technology: {name: Spark}"),
+        ("      schema:\n", "      schema: none\n      columns:\n"),
+    ];
+    let good = cashflow();
+    for (number, (from, to)) in spoilt.into_iter().enumerate() {
+        let name = format!("spoilt {number}: `{}` for `{}`", to.trim(), from.trim());
+        // A key at the top level is told from the same key in a component by its line's beginning.
+        let text = if from.ends_with('\n') && good.matches(from).count() > 1 {
+            replace_once(&good, &format!("\n{from}"), &format!("\n{to}"))
+        } else {
+            replace_once(&good, from, to)
+        };
+        texts.push((name, text));
+    }
+    texts.push((
+        "a huge schema".to_owned(),
+        replace_once(
+            &good,
+            "      schema:\n",
+            &format!("      schema:\n{}", "        - {name: a, dataType: string}\n".repeat(20_000)),
+        ),
+    ));
+
+    let mut requests: Vec<_> = texts.into_iter().map(|(name, text)| (name, product_request(&text))).collect();
+
+    // The same at the level of a component.
+    let mut component = |name: &str, text: String| {
+        let request = json!({ "descriptorKind": "COMPONENT_DESCRIPTOR", "descriptor": text });
+        requests.push((format!("component: {name}"), request));
+    };
+    let good = component_descriptor(&cashflow(), STORAGE);
+    component(
+        "no component of that id",
+        replace_once(
+            &good,
+            &format!("componentIdToProvision: {STORAGE}"),
+            "componentIdToProvision: urn:dmb:cmp:finance:cashflow:0:nobody",
+        ),
+    );
+    component("no id", replace_once(&good, &format!("componentIdToProvision: {STORAGE}"), ""));
+    component(
+        "a list for an id",
+        replace_once(
+            &good,
+            &format!("componentIdToProvision: {STORAGE}"),
+            &format!("componentIdToProvision: [{OUTPUT_PORT}]"),
+        ),
+    );
+    component("no data product", format!("componentIdToProvision: {STORAGE}"));
+    component(
+        "a data product that is a string",
+        format!("dataProduct: x\ncomponentIdToProvision: {STORAGE}"),
+    );
+    component("a bare data product", cashflow());
+    let nested = (0..60).fold(String::from("{}"), |inner, _| format!("{{components: [{inner}]}}"));
+    component("nested for ever", format!("dataProduct: {nested}\ncomponentIdToProvision: {STORAGE}"));
+    requests
+}
+
+/// A good beginning, without components.
+fn head() -> String {
+    cashflow().split("components:").next().expect("a head").to_owned()
+}
+
+/// Many at once do not hold up the one that is honest.
+#[tokio::test]
+async fn an_honest_caller_is_served_while_others_attack() {
+    let server = Landfall::with().alone().start();
+    let bomb = product_request(&"{a: ".repeat(100_000));
+    let attack = |api: Api| {
+        let bomb = bomb.clone();
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                api.post("/v1/provision", &bomb).await.with_status(400);
+            }
+        })
+    };
+    let attackers: Vec<_> = (0..16).map(|_| attack(server.api().clone())).collect();
+    let honest = Instant::now();
+    server.api().provision_and_wait(&product_request(&cashflow())).await;
+    assert!(honest.elapsed() < Duration::from_secs(5), "it took {:?}", honest.elapsed());
+    for attacker in attackers {
+        attacker.await.expect("no panic");
+    }
+    unharmed(&server).await;
+}
