@@ -7,7 +7,7 @@
 //! | boolean | true, false, also quoted |
 //! | int, long | whole numbers in range, also quoted |
 //! | float, double | numbers, also quoted |
-//! | decimal | numbers, also quoted, with no more digits than the column has |
+//! | decimal | numbers with no more digits than the column has, quoted when they have more than 15 |
 //! | date | `2024-02-29` |
 //! | time | `23:59`, `23:59:59`, `23:59:59.123456` |
 //! | timestamp | `2024-02-29T23:59:59` or with a space, `2024-02-29`; no zone |
@@ -276,6 +276,9 @@ fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Colu
                 .map(Cell::Double),
             "a number",
         ),
+        PrimitiveType::Decimal { .. } if already_rounded(value) => {
+            Err("the number in quotes: without them, YAML readers keep 15 digits".to_owned())
+        }
         PrimitiveType::Decimal { precision, scale } => no_boolean
             .and_then(|text| decimal(text, *precision, *scale))
             .map(Cell::Decimal)
@@ -348,6 +351,13 @@ fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Colu
             Err("nothing: the type is not supported".to_owned())
         }
     }
+}
+
+/// Whether an unquoted number may have lost digits when the descriptor was read.
+fn already_rounded(value: &Value) -> bool {
+    let Value::Number(number) = value else { return false };
+    let digits = number.to_string().bytes().filter(u8::is_ascii_digit).count();
+    number.is_f64() && (digits > 15 || number.as_f64().is_some_and(|number| number.abs() >= 1e15))
 }
 
 /// `12`, `12.0`, `1e3`.

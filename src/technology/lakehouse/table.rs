@@ -430,7 +430,7 @@ impl Lakehouse {
     }
 
     /// Commits a transaction on the table as it was read, or not at all.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         table: &Table,
         build: impl FnOnce(Transaction) -> iceberg::Result<Transaction>,
