@@ -414,7 +414,7 @@ fn time(text: &str) -> Option<i64> {
     let time =
         ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
     // More than microseconds would be cut.
-    let exact = time.nanosecond() % 1000 == 0 && time.nanosecond() < 1_000_000_000;
+    let exact = time.nanosecond().is_multiple_of(1000) && time.nanosecond() < 1_000_000_000;
     exact.then(|| {
         i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1000)
     })
@@ -429,7 +429,7 @@ fn timestamp(text: &str) -> Option<i64> {
 }
 
 fn microseconds(moment: NaiveDateTime) -> Option<i64> {
-    let exact = moment.nanosecond() % 1000 == 0 && moment.nanosecond() < 1_000_000_000;
+    let exact = moment.nanosecond().is_multiple_of(1000) && moment.nanosecond() < 1_000_000_000;
     exact.then(|| moment.and_utc().timestamp_micros())
 }
 
