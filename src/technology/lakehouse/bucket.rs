@@ -65,7 +65,7 @@ impl Opened {
         let step = |action, summary: &str, step| change(action, &bucket.what, summary, &step);
         let mut changes = Vec::new();
         if leftovers && *intent != Intent::UpdateAccess {
-            changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
+            changes.push(step(Action::Drop, "delete what an interrupted operation left", Step::Clear));
         }
         let wanted = work.access.as_ref();
         let reconcile = |changes: &mut Vec<Change>, mark: Option<&Mark>| {

@@ -28,6 +28,11 @@ const MARK_VERSION: u32 = 1;
 /// A mark is a few hundred bytes and an access list; more is not one of ours.
 const MAX_MARK_BYTES: u64 = 4 << 20;
 
+/// Purposes of working names: a directory in the making, and one that is being deleted.
+const WORKING: [&str; 2] = [NEW, PURGED];
+const NEW: &str = "new";
+const PURGED: &str = "purged";
+
 /// What a directory says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -152,7 +157,7 @@ pub(super) fn observe(path: &Path) -> Result<Found> {
 pub(super) fn create(path: &Path, mark: &Mark) -> Result<()> {
     let parent = parent(path)?;
     create_directories(parent).map_err(|e| failed("create the directory", parent, e))?;
-    let working = working_name(path, "new", &mark.owner)?;
+    let working = working_name(path, NEW, &mark.owner)?;
     remove_tree(&working)?;
     fs::create_dir(&working).map_err(|e| failed("create the directory", &working, e))?;
     write_mark(&working, mark)?;
@@ -185,8 +190,8 @@ pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
 /// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Symlinks in it are
 /// deleted, not followed.
 pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
-    let working = working_name(path, "purged", owner)?;
-    remove_tree(&working)?;
+    let working = working_name(path, PURGED, owner)?;
+    sweep(path, owner)?;
     if observe(path)?.owned_by(owner, what)?.is_some() {
         fs::rename(path, &working).map_err(|e| failed("move away", path, e))?;
         remove_tree(&working)?;
@@ -198,15 +203,20 @@ pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
     }
 }
 
-/// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
+/// Deletes what an interrupted [`create`] or [`purge`] of `owner` left, and nothing else.
 pub(super) fn sweep(path: &Path, owner: &Owner) -> Result<()> {
-    remove_tree(&working_name(path, "purged", owner)?)
+    WORKING.iter().try_for_each(|purpose| remove_tree(&working_name(path, purpose, owner)?))
 }
 
-/// Whether an interrupted [`purge`] of `owner` left something.
+/// Whether an interrupted [`create`] or [`purge`] of `owner` left something.
 pub(super) fn has_leftovers(path: &Path, owner: &Owner) -> Result<bool> {
-    let working = working_name(path, "purged", owner)?;
-    working.try_exists().map_err(|e| failed("look at", &working, e))
+    for purpose in WORKING {
+        let working = working_name(path, purpose, owner)?;
+        if working.try_exists().map_err(|e| failed("look at", &working, e))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// `.purged.NAME.HASH` next to `NAME`.
@@ -317,7 +327,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bucket");
         create(&path, &Mark::active(owner("a"))).unwrap();
-        fs::rename(&path, working_name(&path, "purged", &owner("a")).unwrap()).unwrap();
+        fs::rename(&path, working_name(&path, PURGED, &owner("a")).unwrap()).unwrap();
         assert!(has_leftovers(&path, &owner("a")).unwrap());
         assert!(!has_leftovers(&path, &owner("b")).unwrap());
         purge(&path, &owner("a"), "bucket").unwrap();

@@ -114,7 +114,7 @@ struct Opened {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 enum Step {
-    /// Delete what an interrupted purge left.
+    /// Delete what an interrupted operation left.
     Clear,
     /// Correct the mark.
     Mark,
@@ -158,29 +158,7 @@ impl Opened {
     async fn open(settings: LakehouseSettings) -> Result<Self> {
         let LakehouseSettings { target, warehouse, catalog } = settings;
         let place = format!("of target `{target}`");
-        let (warehouse, catalog) = blocking(move || {
-            let failed = |what: &str, path: &Path, e: std::io::Error| {
-                Error::permanent(format!("cannot open the {what} `{}` {place}", path.display())).because(e)
-            };
-            marked::create_directories(&std::path::absolute(&warehouse).unwrap_or_else(|_| warehouse.clone()))
-                .and_then(|()| warehouse.canonicalize())
-                .map_err(|e| failed("warehouse", &warehouse, e))
-                .and_then(|real| Ok((plain(real, "warehouse", &place)?, &catalog)))
-                .and_then(|(warehouse, catalog)| {
-                    let absolute = std::path::absolute(catalog).map_err(|e| failed("catalog", catalog, e))?;
-                    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-                        return Err(Error::permanent(format!(
-                            "the catalog `{}` {place} is not a file name",
-                            catalog.display()
-                        )));
-                    };
-                    let parent = marked::create_directories(parent)
-                        .and_then(|()| parent.canonicalize())
-                        .map_err(|e| failed("catalog", catalog, e))?;
-                    Ok((warehouse, plain(parent.join(name), "catalog", &place)?))
-                })
-        })
-        .await?;
+        let (warehouse, catalog) = blocking(move || make_places(&warehouse, &catalog, &place)).await?;
         let opened = |e: &dyn std::error::Error| {
             Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`"))
                 .because(e.to_string())
@@ -216,6 +194,28 @@ impl Opened {
             commits: tokio::sync::Mutex::new(()),
         })
     }
+}
+
+/// Makes the warehouse and the directory of the catalog; their absolute paths without symlinks.
+fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String, String)> {
+    let make = |directory: &Path| {
+        marked::create_directories(directory)?;
+        directory.canonicalize()
+    };
+    let failed = |what: &str, path: &Path, e: std::io::Error| {
+        Error::permanent(format!("cannot open the {what} `{}` {place}", path.display())).because(e)
+    };
+    let real = std::path::absolute(warehouse).and_then(|path| make(&path));
+    let warehouse = plain(real.map_err(|e| failed("warehouse", warehouse, e))?, "warehouse", place)?;
+    let absolute = std::path::absolute(catalog).map_err(|e| failed("catalog", catalog, e))?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Err(Error::permanent(format!(
+            "the catalog `{}` {place} is not a file name",
+            catalog.display()
+        )));
+    };
+    let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
+    Ok((warehouse, plain(parent.join(name), "catalog", place)?))
 }
 
 /// A path that every reader understands the same way.

@@ -7,7 +7,7 @@
 //! | boolean | true, false, also quoted |
 //! | int, long | whole numbers in range, also quoted |
 //! | float, double | numbers, also quoted |
-//! | decimal | numbers, also quoted, with no more digits than the column has |
+//! | decimal | numbers with no more digits than the column has, quoted when they have more than 15 |
 //! | date | `2024-02-29` |
 //! | time | `23:59`, `23:59:59`, `23:59:59.123456` |
 //! | timestamp | `2024-02-29T23:59:59` or with a space, `2024-02-29`; no zone |
@@ -276,6 +276,9 @@ fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Colu
                 .map(Cell::Double),
             "a number",
         ),
+        PrimitiveType::Decimal { .. } if already_rounded(value) => {
+            Err("the number in quotes: without them, YAML readers keep 15 digits".to_owned())
+        }
         PrimitiveType::Decimal { precision, scale } => no_boolean
             .and_then(|text| decimal(text, *precision, *scale))
             .map(Cell::Decimal)
@@ -350,6 +353,13 @@ fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Colu
     }
 }
 
+/// Whether an unquoted number may have lost digits when the descriptor was read.
+fn already_rounded(value: &Value) -> bool {
+    let Value::Number(number) = value else { return false };
+    let digits = number.to_string().bytes().filter(u8::is_ascii_digit).count();
+    number.is_f64() && (digits > 15 || number.as_f64().is_some_and(|number| number.abs() >= 1e15))
+}
+
 /// `12`, `12.0`, `1e3`.
 fn whole(text: &str) -> Option<i128> {
     decimal(text, 38, 0)
@@ -404,7 +414,7 @@ fn time(text: &str) -> Option<i64> {
     let time =
         ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
     // More than microseconds would be cut.
-    let exact = time.nanosecond() % 1000 == 0 && time.nanosecond() < 1_000_000_000;
+    let exact = time.nanosecond().is_multiple_of(1000) && time.nanosecond() < 1_000_000_000;
     exact.then(|| {
         i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1000)
     })
@@ -419,7 +429,7 @@ fn timestamp(text: &str) -> Option<i64> {
 }
 
 fn microseconds(moment: NaiveDateTime) -> Option<i64> {
-    let exact = moment.nanosecond() % 1000 == 0 && moment.nanosecond() < 1_000_000_000;
+    let exact = moment.nanosecond().is_multiple_of(1000) && moment.nanosecond() < 1_000_000_000;
     exact.then(|| moment.and_utc().timestamp_micros())
 }
 

@@ -215,7 +215,7 @@ impl Opened {
         let seen = self.observe_table(&port).await?;
         let mut planning = Planning::new(work, &port, &contract);
         if seen.leftovers {
-            planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
+            planning.push(Action::Drop, "delete what an interrupted operation left", &Step::Clear);
         }
         if let Some(table) = &seen.table {
             if self.at_its_place(table, &port).is_ok() {
@@ -235,7 +235,7 @@ impl Opened {
             None => planning.create(),
             Some(Mark { state: State::Purging, .. }) => {
                 if !seen.leftovers {
-                    planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
+                    planning.push(Action::Drop, "delete what an interrupted operation left", &Step::Clear);
                 }
                 planning.create();
             }
@@ -315,7 +315,7 @@ impl Opened {
             _ => {}
         }
         if purging || seen.leftovers {
-            changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
+            changes.push(step(Action::Drop, "delete what an interrupted operation left", Step::Clear));
         }
         Ok(Plan { changes, notes: Vec::new() })
     }
@@ -430,7 +430,7 @@ impl Opened {
     }
 
     /// Commits a transaction on the table as it was read, or not at all.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         table: &Table,
         build: impl FnOnce(Transaction) -> iceberg::Result<Transaction>,

@@ -295,6 +295,7 @@ async fn a_warehouse_to_look_at() {
     let folder = std::path::PathBuf::from(std::env::var("LANDFALL_KEEP").unwrap());
     let lake = open(&folder).await;
     run(&lake, &with_access(port(), &["user:alice_example.com"]), Intent::Provision).await;
+    run(&lake, &every_type(), Intent::Provision).await;
 }
 
 /// One column of every kind, with one row that has a value in each.
@@ -438,4 +439,433 @@ async fn imports_say_what_is_missing() {
         ]
     );
     assert_eq!(updates["spec.mesh.dataContract.schema"][2]["dataType"], "NUMBER");
+}
+
+fn problems(checked: Vec<Problem>) -> Vec<String> {
+    checked.into_iter().map(|problem| problem.to_string()).collect()
+}
+
+#[test]
+fn specific_is_read_strictly() {
+    let checked = |columns: &str, specific: &str| {
+        problems(table::check(&port_with(columns, specific), &Intent::Provision))
+    };
+    let column = "[{name: a, dataType: INT}]";
+    assert_eq!(checked(column, "{format: iceberg, namespace: finance, table: t_1}"), [] as [&str; 0]);
+    assert_eq!(checked(column, "{formt: Iceberg}"), ["specific.formt: unknown key"]);
+    assert_eq!(checked(column, "{format: Delta}"), ["specific.format: unknown `format`: `Delta`"]);
+    assert_eq!(
+        checked(column, "{table: ../x, namespace: A, loadSampleData: 'yes', allowDropColumns: 1}"),
+        [
+            "specific.namespace: the name begins with a lower-case letter or an underscore: `A`",
+            "specific.table: the name begins with a lower-case letter or an underscore: `../x`",
+            "specific.loadSampleData: `loadSampleData` is a text: `yes`",
+            "specific.allowDropColumns: `allowDropColumns` is a number: `1`",
+        ]
+    );
+    assert_eq!(checked("[]", "{}"), ["dataContract.schema: an Iceberg table needs at least one column"]);
+    // What cannot be provisioned can still be found and taken away.
+    let odd = port_with("[]", "{formt: Iceberg}");
+    assert_eq!(table::check(&odd, &Intent::Unprovision { remove_data: true }), []);
+    let storage = |bucket: &str| {
+        let text = CASHFLOW.replace("bucket: finance-cashflows", bucket);
+        problems(bucket::check(&work_of(&text, STORAGE), &Intent::Provision))
+    };
+    assert_eq!(storage("bucket: abc"), [] as [&str; 0]);
+    assert_eq!(storage("{}"), [] as [&str; 0]);
+    assert_eq!(storage("buckt: abc"), ["specific.buckt: unknown key"]);
+    assert_eq!(
+        storage("bucket: Abc"),
+        ["specific.bucket: a bucket name has only lower-case letters, digits, hyphens and dots: `Abc`"]
+    );
+}
+
+#[test]
+fn columns_that_iceberg_does_not_have() {
+    let checked = |columns: &str| problems(table::check(&port_with(columns, "{}"), &Intent::Provision));
+    assert_eq!(
+        checked(
+            "[{name: a.b, dataType: INT}, {name: u, dataType: UNION, children: [{name: x, dataType: INT}]},
+              {name: g, dataType: GEOGRAPHY}, {name: v, dataType: ARRAY, arrayDataType: VARIANT},
+              {name: s, dataType: STRUCT, children: [{name: p, dataType: POINT}]},
+              {name: k, dataType: FLOAT, constraint: PRIMARY_KEY}, {name: aa, dataType: ARRAY, arrayDataType: ARRAY}]"
+        ),
+        [
+            "dataContract.schema[0].name: a column name with a dot cannot be told from a nested column in Iceberg: `a.b`",
+            "dataContract.schema[1].dataType: an Iceberg v2 table has no such type: `UNION`",
+            "dataContract.schema[2].dataType: an Iceberg v2 table has no such type: `GEOGRAPHY`",
+            "dataContract.schema[3].arrayDataType: an Iceberg v2 table has no such type: `VARIANT`",
+            "dataContract.schema[4].children[0].dataType: an Iceberg v2 table has no such type: `POINT`",
+            "dataContract.schema[5].constraint: a primary key is a top-level column of a simple type other than FLOAT and DOUBLE: `PRIMARY_KEY`",
+            "dataContract.schema[6].children: an ARRAY of ARRAY needs one child",
+        ]
+    );
+    let notes = types::wanted(
+        &port_with("[{name: a, dataType: JSON}]", "{}").component.data_contract.as_ref().unwrap().schema,
+    )
+    .unwrap()
+    .notes;
+    assert_eq!(notes, ["column `a`: JSON is stored as a string"]);
+}
+
+#[test]
+fn rows_that_do_not_fit() {
+    let sampled = |columns: &str, sample: &str| {
+        let text = port_text(columns, "{loadSampleData: true}")
+            .replace("dataContract:", &format!("sampleData: {sample}, dataContract:"));
+        problems(table::check(&work_of(&text, OTHER_PORT), &Intent::Provision))
+    };
+    assert_eq!(
+        sampled(
+            "[{name: i, dataType: INT, constraint: NOT_NULL}, {name: d, dataType: DECIMAL, precision: 4, scale: 2},
+              {name: t, dataType: DATE}, {name: v, dataType: VARCHAR, dataLength: 2}, {name: l, dataType: ARRAY, arrayDataType: INT},
+              {name: s, dataType: STRUCT, children: [{name: x, dataType: INT, constraint: NOT_NULL}]}]",
+            "{columns: [i, d, t, v, l, s], rows: [[1, 1.25, '2024-02-29', ab, [1], {x: 1}], [null, 1.255, '2023-02-29', abc, [1, x], {}],
+              [3000000000, 100, 5, [a], 1, {x: 1, y: 2}], [1.5, 1234567890123456.7, 2024, ab, null, [1]]]}"
+        ),
+        [
+            "sampleData.rows[1][0]: column `i` is required and has no value here",
+            "sampleData.rows[1][1]: the cell does not fit column `d`: `1.255`",
+            "sampleData.rows[1][2]: the cell does not fit column `t`: `\"2023-02-29\"`",
+            "sampleData.rows[1][3]: the cell does not fit column `v`: `\"abc\"`",
+            "sampleData.rows[1][4][1]: the cell does not fit column `l.element`: `\"x\"`",
+            "sampleData.rows[1][5].x: column `s.x` is required and has no value here",
+            "sampleData.rows[2][0]: the cell does not fit column `i`: `3000000000`",
+            "sampleData.rows[2][1]: the cell does not fit column `d`: `100`",
+            "sampleData.rows[2][2]: the cell does not fit column `t`: `5`",
+            "sampleData.rows[2][3]: the cell does not fit column `v`: `[\"a\"]`",
+            "sampleData.rows[2][4]: the cell does not fit column `l`: `1`",
+            "sampleData.rows[2][5].y: column `s` has no such child: `y`",
+            "sampleData.rows[3][0]: the cell does not fit column `i`: `1.5`",
+            "sampleData.rows[3][1]: the cell does not fit column `d`: `1234567890123456.8`",
+            "sampleData.rows[3][2]: the cell does not fit column `t`: `2024`",
+            "sampleData.rows[3][5]: the cell does not fit column `s`: `[1]`",
+        ]
+    );
+    // A required column that the sample leaves out; and rows nobody wants loaded are nobody's problem.
+    let columns = "[{name: i, dataType: INT, constraint: NOT_NULL}, {name: j, dataType: INT}]";
+    assert_eq!(
+        sampled(columns, "{columns: [j], rows: [[1]]}"),
+        ["sampleData.rows[0]: column `i` is required and has no value here"]
+    );
+    let text = port_text(columns, "{}")
+        .replace("dataContract:", "sampleData: {columns: [j], rows: [[x]]}, dataContract:");
+    assert_eq!(table::check(&work_of(&text, OTHER_PORT), &Intent::Provision), []);
+    let many =
+        sampled("[{name: i, dataType: INT}]", &format!("{{columns: [i], rows: [{}]}}", "[x],".repeat(500)));
+    assert_eq!(many.len(), 20);
+}
+
+/// From one contract to another on a table that exists: what is done, or what is refused.
+async fn evolve(
+    before: &str,
+    after: &str,
+    specific: &str,
+) -> Result<Vec<String>, Vec<(String, String, String)>> {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    run(&lake, &port_with(before, "{}"), Intent::Provision).await;
+    let work = port_with(after, specific);
+    match lake.plan(&work, &Intent::Provision, &Context::default()).await {
+        Ok(plan) => {
+            let done = run(&lake, &work, Intent::Provision).await;
+            let imported = import(&lake, json!({ "table": "port" })).await.unwrap();
+            let there = imported["spec.mesh.dataContract.schema"].to_string();
+            let again =
+                lake.plan(&port_with(&there, specific), &Intent::Provision, &Context::default()).await;
+            assert_eq!(again.unwrap().changes, [], "the import is what was asked for");
+            let notes = plan.notes.into_iter().filter(|note| note != access::NOTE);
+            Ok(done.into_iter().chain(notes).collect())
+        }
+        Err(e) => match e.kind() {
+            Kind::Invalid(problems) => Err(problems
+                .iter()
+                .map(|p| (p.path.clone(), p.message.clone(), p.remedy.clone().unwrap_or_default()))
+                .collect()),
+            _ => panic!("{e}"),
+        },
+    }
+}
+
+#[tokio::test]
+async fn tables_follow_their_contract() {
+    let a = "{name: a, dataType: INT}";
+    let done = evolve(
+        &format!("[{a}, {{name: b, dataType: STRING, constraint: NOT_NULL}}]"),
+        &format!("[{{name: c, dataType: STRING, description: new}}, {a}]"),
+        "{}",
+    )
+    .await;
+    assert_eq!(
+        done.unwrap(),
+        [
+            "Alter: add column `c` string",
+            "Alter: drop column `b`; its values stay in earlier snapshots",
+            "`b` dropped and `c` added: if one is the new name of the other, its values do not move",
+        ]
+    );
+    // Order alone is nothing.
+    let b = "{name: b, dataType: STRING}";
+    assert_eq!(evolve(&format!("[{a}, {b}]"), &format!("[{b}, {a}]"), "{}").await.unwrap(), [] as [&str; 0]);
+    // Nested, at every kind of parent.
+    let nested = |more: &str| {
+        format!(
+            "[{{name: s, dataType: STRUCT, children: [{a}{more}]}}, {{name: l, dataType: ARRAY, arrayDataType: STRUCT, children: [{a}{more}]}},
+              {{name: m, dataType: MAP, children: [{{name: key, dataType: STRING}}, {{name: value, dataType: STRUCT, children: [{a}{more}]}}]}}]"
+        )
+    };
+    let more = ", {name: n, dataType: STRUCT, children: [{name: x, dataType: INT, description: deep}]}";
+    assert_eq!(
+        evolve(&nested(""), &nested(more), "{}").await.unwrap(),
+        [
+            "Alter: add column `s.n` struct<x: int>",
+            "Alter: add column `l.element.n` struct<x: int>",
+            "Alter: add column `m.value.n` struct<x: int>",
+        ]
+    );
+    assert_eq!(
+        evolve(&nested(more), &nested(""), "{}").await.unwrap(),
+        [
+            "Alter: drop column `s.n`; its values stay in earlier snapshots",
+            "Alter: drop column `l.element.n`; its values stay in earlier snapshots",
+            "Alter: drop column `m.value.n`; its values stay in earlier snapshots",
+        ]
+    );
+    // A description cannot change in place; a property has it, and takes it away again.
+    assert_eq!(
+        evolve(
+            "[{name: a, dataType: INT, description: one}, {name: b, dataType: INT, description: two}]",
+            "[{name: a, dataType: INT, description: three}, {name: b, dataType: INT}]",
+            "{}"
+        )
+        .await
+        .unwrap(),
+        ["Alter: update the properties `landfall.description.a`, `landfall.description.b`"]
+    );
+    // Declared types that are one type in Iceberg.
+    assert_eq!(
+        evolve(
+            "[{name: a, dataType: VARCHAR, dataLength: 5}]",
+            "[{name: a, dataType: VARCHAR, dataLength: 9, constraint: UNIQUE, tags: [{tagFQN: A.B}]}]",
+            "{}"
+        )
+        .await
+        .unwrap(),
+        ["Alter: update the properties `landfall.constraint.a`, `landfall.tags.a`, `landfall.type.a`"]
+    );
+}
+
+#[tokio::test]
+async fn breaking_changes_are_refused() {
+    let refused = async |before: &str, after: &str, specific: &str| {
+        let problems = evolve(before, after, specific).await.unwrap_err();
+        assert!(problems.iter().all(|(_, _, remedy)| !remedy.is_empty()));
+        problems.into_iter().map(|(path, message, _)| format!("{path}: {message}")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused(
+            "[{name: a, dataType: INT}, {name: b, dataType: STRING}, {name: c, dataType: INT}, {name: d, dataType: INT, constraint: NOT_NULL},
+              {name: s, dataType: STRUCT, children: [{name: x, dataType: INT}]}]",
+            "[{name: a, dataType: BIGINT}, {name: B, dataType: STRING}, {name: c, dataType: INT, constraint: NOT_NULL}, {name: d, dataType: INT},
+              {name: s, dataType: STRUCT, children: [{name: x, dataType: DATE}, {name: y, dataType: INT, constraint: NOT_NULL}]},
+              {name: e, dataType: INT, constraint: NOT_NULL}]",
+            "{}"
+        )
+        .await,
+        [
+            "dataContract.schema[0].dataType: column `a` cannot change from int to long; the type of a column is fixed",
+            "dataContract.schema[1].name: the table has this column as `b`; a column cannot be renamed",
+            "dataContract.schema[2].constraint: column `c` is optional and cannot become required: rows already in the table may lack a value",
+            "dataContract.schema[3].constraint: column `d` is required and cannot become optional: the table would go on refusing nulls",
+            "dataContract.schema[4].children[0].dataType: column `s.x` cannot change from int to date; the type of a column is fixed",
+            "dataContract.schema[4].children[1].constraint: column `s.y` is new and required, but the rows already in the table have no value for it",
+            "dataContract.schema[5].constraint: column `e` is new and required, but the rows already in the table have no value for it",
+        ]
+    );
+    assert_eq!(
+        refused(
+            "[{name: a, dataType: INT, constraint: PRIMARY_KEY}, {name: b, dataType: INT, constraint: NOT_NULL}]",
+            "[{name: b, dataType: INT, constraint: NOT_NULL}]",
+            "{}"
+        )
+        .await,
+        ["dataContract.schema: column `a` is a primary key of the table and cannot be dropped"]
+    );
+    assert_eq!(
+        refused(
+            "[{name: a, dataType: INT, constraint: NOT_NULL}]",
+            "[{name: a, dataType: INT, constraint: PRIMARY_KEY}]",
+            "{}"
+        )
+        .await,
+        ["dataContract.schema: the primary key cannot change from none to `a`"]
+    );
+    assert_eq!(
+        refused(
+            "[{name: a, dataType: INT}, {name: b, dataType: INT}]",
+            "[{name: a, dataType: INT}]",
+            "{allowDropColumns: false}"
+        )
+        .await,
+        ["dataContract.schema: column `b` of the table is missing, and `specific.allowDropColumns` is false"]
+    );
+}
+
+async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {
+    lake.apply(work, &change(Action::Alter, "table", "a step by hand", &step), &Context::default()).await
+}
+
+/// Crashes inside a change, where the suite's wrapper does not reach.
+#[tokio::test]
+async fn half_done_changes_converge() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let work = port();
+    let location = folder
+        .path()
+        .canonicalize()
+        .unwrap()
+        .join("warehouse/tables/finance__cashflow__0__production/cashflow_output_port");
+    let owner = work.owner();
+    let set_state = |state: State| {
+        let Found::Marked(mark) = marked::observe(&location).unwrap() else { panic!() };
+        marked::write_mark(&location, &marked::Mark { state, ..mark }).unwrap();
+    };
+    use marked::{Found, State};
+    // Create: the directory is there, the table is not.
+    let mark =
+        marked::Mark { catalog: Some(lake.catalog_path.clone()), ..marked::Mark::active(owner.clone()) };
+    marked::create(&location, &mark).unwrap();
+    assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
+    // Release: the mark says so, the catalog does not yet.
+    set_state(State::Released);
+    assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
+    set_state(State::Released);
+    assert_eq!(run(&lake, &work, Intent::Unprovision { remove_data: false }).await.len(), 1);
+    // Restore: registered, and the mark says released.
+    apply(&lake, &work, Step::Restore).await.unwrap();
+    set_state(State::Released);
+    assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
+    // Purge: stopped before the catalog, after it, and while deleting.
+    set_state(State::Purging);
+    assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
+    let ident =
+        iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
+    set_state(State::Purging);
+    lake.catalog.drop_table(&ident).await.unwrap();
+    assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 3);
+    set_state(State::Purging);
+    lake.catalog.drop_table(&ident).await.unwrap();
+    // Purged data is not taken back, whatever is asked next.
+    run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
+    assert!(!location.exists());
+    run(&lake, &work, Intent::Provision).await;
+    // The mark alone was lost.
+    std::fs::remove_file(location.join(marked::MARK_FILE)).unwrap();
+    assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
+}
+
+#[tokio::test]
+async fn what_other_programs_did_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path()).await;
+    let work = with_access(port(), &["group:developers"]);
+    run(&lake, &work, Intent::Provision).await;
+    let ident =
+        iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
+    // Their properties stay.
+    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    let theirs = |tx: iceberg::transaction::Transaction| {
+        use iceberg::transaction::ApplyTransactionAction;
+        tx.update_table_properties()
+            .set("theirs".to_owned(), "1".to_owned())
+            .set("landfall.sla.timeliness".to_owned(), "never".to_owned())
+            .apply(tx)
+    };
+    lake.commit(&table, theirs).await.unwrap();
+    // A commit on what was read before that does not go through.
+    let error = lake.commit(&table, theirs).await.unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(
+        run(&lake, &work, Intent::Provision).await,
+        ["Alter: update the properties `landfall.sla.timeliness`"]
+    );
+    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    assert_eq!(table.metadata().properties()["theirs"], "1");
+    // A table dropped behind our back, with its data still there.
+    lake.catalog.drop_table(&ident).await.unwrap();
+    let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Conflict);
+    assert!(error.to_string().contains("another program dropped it"), "{error}");
+    run(&lake, &work, Intent::Unprovision { remove_data: true }).await;
+    run(&lake, &work, Intent::Provision).await;
+    // The same warehouse behind another catalog.
+    let other = Lakehouse::open(LakehouseSettings {
+        target: "OTHER".to_owned(),
+        warehouse: folder.path().join("warehouse"),
+        catalog: folder.path().join("other.db"),
+    })
+    .await
+    .unwrap();
+    for intent in [Intent::Provision, Intent::Unprovision { remove_data: true }] {
+        let error = other.plan(&work, &intent, &Context::default()).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Conflict, "{error}");
+    }
+    // Books that are gone are an error, not a reason to start over.
+    let location =
+        folder.path().join("warehouse/tables/finance__cashflow__0__production/cashflow_output_port");
+    std::fs::remove_dir_all(location.join("metadata")).unwrap();
+    let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Permanent, "{error}");
+}
+
+/// Two processes on one warehouse, as far as one process can play them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_targets_share_a_warehouse() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (Arc::new(open(folder.path()).await), Arc::new(open(folder.path()).await));
+    let until_done = |lake: Arc<Lakehouse>, work: Work, intent: Intent| async move {
+        let context = Context::default();
+        'again: for _ in 0..100 {
+            let plan = match lake.plan(&work, &intent, &context).await {
+                Ok(plan) if plan.changes.is_empty() => return,
+                Ok(plan) => plan,
+                Err(e) => {
+                    assert!(e.is_retryable(), "{}", e.report());
+                    continue;
+                }
+            };
+            for change in &plan.changes {
+                if let Err(e) = lake.apply(&work, change, &context).await {
+                    assert!(e.is_retryable(), "{}", e.report());
+                    continue 'again;
+                }
+            }
+        }
+        panic!("no end");
+    };
+    let works: Vec<Work> = ["production", "development", "qa"]
+        .into_iter()
+        .map(|environment| {
+            let mut work = with_access(port(), &["user:a_b.com", "user:c_d.com", "group:e"]);
+            work.environment = environment.to_owned();
+            work
+        })
+        .collect();
+    for intent in [Intent::Provision, Intent::Unprovision { remove_data: false }, Intent::Provision] {
+        let mut tasks = tokio::task::JoinSet::new();
+        for work in &works {
+            for lake in [&one, &two] {
+                tasks.spawn(until_done(Arc::clone(lake), work.clone(), intent));
+            }
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+    for work in &works {
+        let info = one.describe(work, &Context::default()).await.unwrap();
+        assert_eq!(public(&info, "rowCount"), "2");
+        assert_eq!(info.private["refs"].as_array().unwrap().len(), 3);
+    }
 }
