@@ -20,7 +20,7 @@ const PARALLEL_PARSES: usize = 4;
 
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
 pub async fn serve(config: Config) -> Result<()> {
-    let domain = Arc::new(Domain::new(topology(&config), config.descriptor.clone(), PARALLEL_PARSES));
+    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, PARALLEL_PARSES));
     let store = store(&config).await?;
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));

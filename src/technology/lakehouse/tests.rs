@@ -43,7 +43,7 @@ fn with_access(mut work: Work, refs: &[&str]) -> Work {
 }
 
 async fn open(folder: &Path) -> Lakehouse {
-    Lakehouse::new(LakehouseSettings {
+    Lakehouse::open(LakehouseSettings {
         target: "LOCAL_LAKE".to_owned(),
         warehouse: folder.join("warehouse"),
         catalog: folder.join("catalog.db"),
@@ -55,7 +55,7 @@ async fn open(folder: &Path) -> Lakehouse {
 async fn run(lake: &Lakehouse, work: &Work, intent: Intent) -> Vec<String> {
     let context = Context::default();
     assert_eq!(lake.check(work, &intent), []);
-    let plan = lake.plan(work, &intent, &context);
+    let plan = lake.plan(work, &intent, &context).await.unwrap();
     assert!(plan.notes.contains(&access::NOTE.to_owned()));
     let mut done = Vec::new();
     for change in &plan.changes {
@@ -228,9 +228,9 @@ impl Subject for Embedded {
                 }
             }
         }
-        for namespace in self.lake.opened().await.unwrap().catalog.list_namespaces(None).await.unwrap() {
+        for namespace in self.lake.catalog.list_namespaces(None).await.unwrap() {
             seen.insert(format!("namespace {}", namespace.join(".")), Value::Bool(true));
-            for ident in self.lake.opened().await.unwrap().catalog.list_tables(&namespace).await.unwrap() {
+            for ident in self.lake.catalog.list_tables(&namespace).await.unwrap() {
                 let table = self.lake.load_table(&ident).await.unwrap().unwrap();
                 let properties: BTreeMap<_, _> = table.metadata().properties().clone().into_iter().collect();
                 let schema = table.metadata().current_schema();
