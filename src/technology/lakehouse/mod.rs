@@ -75,6 +75,9 @@ use storage::WarehouseStorageFactory;
 /// The name of the catalog, which readers have to give: it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
 
+/// Directories in the making, below the warehouse.
+const SCRATCH: &str = ".creating";
+
 /// Where a lakehouse is.
 #[derive(Debug, Clone)]
 pub struct LakehouseSettings {
@@ -93,6 +96,8 @@ pub struct Lakehouse {
     target: String,
     buckets: PathBuf,
     tables: PathBuf,
+    /// Where directories are made before they get their name.
+    scratch: PathBuf,
     /// Absolute path of the catalog file.
     catalog_path: String,
     catalog: SqlCatalog,
@@ -106,7 +111,7 @@ pub struct Lakehouse {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 enum Step {
-    /// Delete what an interrupted operation left.
+    /// Delete what an interrupted purge left.
     Clear,
     /// Correct the mark.
     Mark,
@@ -168,6 +173,7 @@ impl Lakehouse {
             target,
             buckets: warehouse.join("buckets"),
             tables: warehouse.join("tables"),
+            scratch: warehouse.join(SCRATCH),
             catalog_path: catalog,
             catalog: loaded,
             files,
@@ -194,6 +200,8 @@ fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String,
             catalog.display()
         )));
     };
+    marked::tidy(&Path::new(&warehouse).join(SCRATCH))
+        .map_err(|e| failed("warehouse", Path::new(&warehouse), e))?;
     let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
     Ok((warehouse, plain(parent.join(name), "catalog", place)?))
 }
