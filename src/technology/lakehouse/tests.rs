@@ -172,7 +172,7 @@ async fn an_output_port_comes_and_goes() {
     assert_eq!(std::fs::read_dir(folder.path().join("warehouse/tables")).unwrap().count(), 0);
 }
 
-const CASHFLOW_DIRECTION: &str = "        - name: direction\n          dataType: string";
+const DIRECTION: &str = "        - name: direction\n          dataType: string";
 
 struct Embedded {
     lake: Lakehouse,
@@ -796,23 +796,16 @@ async fn what_other_programs_did_is_seen() {
     assert_eq!(table.metadata().properties()["theirs"], "1");
     // Kept data is measured against the contract it comes back to.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
-    let changed = |from: &str, to: &str| {
-        let text = CASHFLOW.replace(
-            "        - name: direction\n          dataType: string",
-            &CASHFLOW_DIRECTION.replace(from, to),
-        );
-        work_of(&text, PORT)
-    };
-    let error =
-        lake.plan(&changed("string", "int"), &Intent::Provision, &Context::default()).await.unwrap_err();
+    let as_int = work_of(&CASHFLOW.replace(DIRECTION, &DIRECTION.replace("string", "int")), PORT);
+    let renamed = work_of(&CASHFLOW.replace("direction", "way"), PORT);
+    let error = lake.plan(&as_int, &Intent::Provision, &Context::default()).await.unwrap_err();
     let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
     assert_eq!(problems[0].path, "dataContract.schema[1].dataType");
     assert!(problems[0].remedy.as_ref().unwrap().contains("was kept by an earlier unprovision"));
-    let plan =
-        lake.plan(&changed("direction", "way"), &Intent::Provision, &Context::default()).await.unwrap();
+    let plan = lake.plan(&renamed, &Intent::Provision, &Context::default()).await.unwrap();
     let actions: Vec<_> = plan.changes.iter().map(|change| change.action).collect();
     assert_eq!(actions, [Action::Restore, Action::Alter, Action::Alter]);
-    run(&lake, &changed("direction", "way"), Intent::Provision).await;
+    run(&lake, &renamed, Intent::Provision).await;
     // A table dropped behind our back, with its data still there.
     lake.catalog.drop_table(&ident).await.unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
