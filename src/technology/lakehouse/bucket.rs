@@ -65,7 +65,7 @@ impl Opened {
         let step = |action, summary: &str, step| change(action, &bucket.what, summary, &step);
         let mut changes = Vec::new();
         if leftovers && *intent != Intent::UpdateAccess {
-            changes.push(step(Action::Drop, "delete what an interrupted operation left", Step::Clear));
+            changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
         }
         let wanted = work.access.as_ref();
         let reconcile = |changes: &mut Vec<Change>, mark: Option<&Mark>| {
@@ -107,7 +107,7 @@ impl Opened {
         let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
         context.check_cancelled()?;
         let path = self.bucket_path(&bucket);
-        let wanted = work.access.clone();
+        let (wanted, scratch) = (work.access.clone(), self.scratch.clone());
         let Bucket { what, owner, .. } = bucket;
         blocking(move || {
             let mark = || marked::observe(&path)?.owned_by(&owner, &what);
@@ -119,7 +119,7 @@ impl Opened {
             match &step {
                 Step::Clear => marked::sweep(&path, &owner),
                 Step::Create => match mark()? {
-                    None => marked::create(&path, &Mark::active(owner.clone())),
+                    None => marked::create(&path, &Mark::active(owner.clone()), &scratch),
                     Some(_) => Ok(()),
                 },
                 Step::Restore => set(State::Active),

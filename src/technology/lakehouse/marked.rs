@@ -4,16 +4,16 @@
 //! component and the environment that own the directory and what state it is in. What has no readable mark is
 //! somebody else's and stays untouched.
 //!
-//! A marked directory appears whole (it is made under a working name, mark first, and renamed into place) and
-//! disappears whole (it is renamed to a working name and deleted there), so a crash leaves either a directory with
-//! its mark or a working name that carries a hash of its owner. Working names begin with a dot, which no bucket and
-//! no table name does.
+//! A marked directory appears whole (it is made elsewhere, mark first, and renamed into place) and disappears whole
+//! (it is renamed and deleted then), so a crash leaves a directory with its mark, or one whose name says that it is
+//! being deleted and for whom. Such names begin with a dot, which no bucket and no table name does.
 //!
 //! Everything here blocks: call it from a blocking thread.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,10 +28,8 @@ const MARK_VERSION: u32 = 1;
 /// A mark is a few hundred bytes and an access list; more is not one of ours.
 const MAX_MARK_BYTES: u64 = 4 << 20;
 
-/// Purposes of working names: a directory in the making, and one that is being deleted.
-const WORKING: [&str; 2] = [NEW, PURGED];
-const NEW: &str = "new";
-const PURGED: &str = "purged";
+/// How long a directory in the making is left alone: its maker may be another process.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a directory says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,19 +151,38 @@ pub(super) fn observe(path: &Path) -> Result<Found> {
     }
 }
 
-/// Makes a directory with its mark; it must not exist.
-pub(super) fn create(path: &Path, mark: &Mark) -> Result<()> {
+/// Makes a directory with its mark; it must not exist. `scratch` is a directory on the same filesystem.
+pub(super) fn create(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
     let parent = parent(path)?;
-    create_directories(parent).map_err(|e| failed("create the directory", parent, e))?;
-    let working = working_name(path, NEW, &mark.owner)?;
-    remove_tree(&working)?;
-    fs::create_dir(&working).map_err(|e| failed("create the directory", &working, e))?;
-    write_mark(&working, mark)?;
-    fs::rename(&working, path).map_err(|e| {
-        // Somebody else was faster; planning again tells who.
-        Error::retryable(format!("`{}` appeared while it was being created", path.display())).because(e)
-    })?;
+    // A name of its own: two makers of one directory must not delete each other's mark.
+    let working = scratch.join(uuid::Uuid::new_v4().to_string());
+    for directory in [parent, &working] {
+        create_directories(directory).map_err(|e| failed("create the directory", directory, e))?;
+    }
+    let made = write_mark(&working, mark).and_then(|()| {
+        // Where somebody else was faster, planning again tells who.
+        fs::rename(&working, path).map_err(|e| failed("create", path, e))
+    });
+    if made.is_err() {
+        remove_tree(&working)?;
+    }
+    made?;
     sync_directory(parent).map_err(|e| failed("sync", parent, e))
+}
+
+/// Deletes what interrupted [`create`]s left in `scratch` long ago.
+pub(super) fn tidy(scratch: &Path) -> io::Result<()> {
+    let entries = match scratch.read_dir() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > STALE) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the mark of a directory.
@@ -190,8 +207,8 @@ pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
 /// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Symlinks in it are
 /// deleted, not followed.
 pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
-    let working = working_name(path, PURGED, owner)?;
-    sweep(path, owner)?;
+    let working = purged_name(path, owner)?;
+    remove_tree(&working)?;
     if observe(path)?.owned_by(owner, what)?.is_some() {
         fs::rename(path, &working).map_err(|e| failed("move away", path, e))?;
         remove_tree(&working)?;
@@ -203,27 +220,22 @@ pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
     }
 }
 
-/// Deletes what an interrupted [`create`] or [`purge`] of `owner` left, and nothing else.
+/// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
 pub(super) fn sweep(path: &Path, owner: &Owner) -> Result<()> {
-    WORKING.iter().try_for_each(|purpose| remove_tree(&working_name(path, purpose, owner)?))
+    remove_tree(&purged_name(path, owner)?)
 }
 
-/// Whether an interrupted [`create`] or [`purge`] of `owner` left something.
+/// Whether an interrupted [`purge`] of `owner` left something.
 pub(super) fn has_leftovers(path: &Path, owner: &Owner) -> Result<bool> {
-    for purpose in WORKING {
-        let working = working_name(path, purpose, owner)?;
-        if working.try_exists().map_err(|e| failed("look at", &working, e))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let working = purged_name(path, owner)?;
+    working.try_exists().map_err(|e| failed("look at", &working, e))
 }
 
 /// `.purged.NAME.HASH` next to `NAME`.
-fn working_name(path: &Path, purpose: &str, owner: &Owner) -> Result<PathBuf> {
+fn purged_name(path: &Path, owner: &Owner) -> Result<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let hash = naming::hash(&[&owner.component, &owner.environment]);
-    Ok(parent(path)?.join(format!(".{purpose}.{name}.{hash}")))
+    Ok(parent(path)?.join(format!(".purged.{name}.{hash}")))
 }
 
 fn parent(path: &Path) -> Result<&Path> {
@@ -275,7 +287,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/bucket");
         assert_eq!(observe(&path).unwrap(), Found::Absent);
-        create(&path, &Mark::active(owner("a"))).unwrap();
+        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
         assert_eq!(observe(&path).unwrap(), Found::Marked(Mark::active(owner("a"))));
         let error = observe(&path).unwrap().owned_by(&owner("b"), "bucket `bucket`").unwrap_err();
         assert!(error.to_string().contains("urn:dmb:cmp:a") && error.to_string().contains("urn:dmb:cmp:b"));
@@ -283,8 +295,15 @@ mod tests {
         assert!(path.is_dir());
         // Creating over it leaves it as it was.
         fs::write(path.join("data"), "x").unwrap();
-        assert!(create(&path, &Mark::active(owner("a"))).unwrap_err().is_retryable());
+        assert!(
+            create(&path, &Mark::active(owner("a")), &folder.path().join("scratch"))
+                .unwrap_err()
+                .is_retryable()
+        );
         assert!(path.join("data").exists());
+        assert_eq!(folder.path().join("scratch").read_dir().unwrap().count(), 0);
+        tidy(&folder.path().join("scratch")).unwrap();
+        tidy(&folder.path().join("never")).unwrap();
     }
 
     #[test]
@@ -294,12 +313,12 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("precious"), "x").unwrap();
         let path = folder.path().join("bucket");
-        create(&path, &Mark::active(owner("a"))).unwrap();
+        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
         std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
         purge(&path, &owner("a"), "bucket").unwrap();
         assert!(!path.exists() && outside.join("precious").exists());
         // A symlink in place of the directory is not ours.
-        create(&outside.join("real"), &Mark::active(owner("a"))).unwrap();
+        create(&outside.join("real"), &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
         std::os::unix::fs::symlink(outside.join("real"), &path).unwrap();
         assert!(purge(&path, &owner("a"), "bucket").is_err());
         assert!(outside.join("real").exists());
@@ -326,8 +345,8 @@ mod tests {
     fn an_interrupted_purge_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bucket");
-        create(&path, &Mark::active(owner("a"))).unwrap();
-        fs::rename(&path, working_name(&path, PURGED, &owner("a")).unwrap()).unwrap();
+        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
+        fs::rename(&path, purged_name(&path, &owner("a")).unwrap()).unwrap();
         assert!(has_leftovers(&path, &owner("a")).unwrap());
         assert!(!has_leftovers(&path, &owner("b")).unwrap());
         purge(&path, &owner("a"), "bucket").unwrap();

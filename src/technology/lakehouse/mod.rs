@@ -75,6 +75,9 @@ use storage::WarehouseStorageFactory;
 /// The name of the catalog, which readers have to give: it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
 
+/// Directories in the making, below the warehouse.
+const SCRATCH: &str = ".creating";
+
 /// Where a lakehouse is.
 #[derive(Debug, Clone)]
 pub struct LakehouseSettings {
@@ -101,6 +104,8 @@ struct Opened {
     target: String,
     buckets: PathBuf,
     tables: PathBuf,
+    /// Where directories are made before they get their name.
+    scratch: PathBuf,
     /// Absolute path of the catalog file.
     catalog_path: String,
     catalog: SqlCatalog,
@@ -114,7 +119,7 @@ struct Opened {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 enum Step {
-    /// Delete what an interrupted operation left.
+    /// Delete what an interrupted purge left.
     Clear,
     /// Correct the mark.
     Mark,
@@ -188,6 +193,7 @@ impl Opened {
             target,
             buckets: warehouse.join("buckets"),
             tables: warehouse.join("tables"),
+            scratch: warehouse.join(SCRATCH),
             catalog_path: catalog,
             catalog: loaded,
             files,
@@ -214,6 +220,8 @@ fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String,
             catalog.display()
         )));
     };
+    marked::tidy(&Path::new(&warehouse).join(SCRATCH))
+        .map_err(|e| failed("warehouse", Path::new(&warehouse), e))?;
     let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
     Ok((warehouse, plain(parent.join(name), "catalog", place)?))
 }

@@ -215,7 +215,7 @@ impl Opened {
         let seen = self.observe_table(&port).await?;
         let mut planning = Planning::new(work, &port, &contract);
         if seen.leftovers {
-            planning.push(Action::Drop, "delete what an interrupted operation left", &Step::Clear);
+            planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
         }
         if let Some(table) = &seen.table {
             if self.at_its_place(table, &port).is_ok() {
@@ -235,7 +235,7 @@ impl Opened {
             None => planning.create(),
             Some(Mark { state: State::Purging, .. }) => {
                 if !seen.leftovers {
-                    planning.push(Action::Drop, "delete what an interrupted operation left", &Step::Clear);
+                    planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
                 }
                 planning.create();
             }
@@ -315,7 +315,7 @@ impl Opened {
             _ => {}
         }
         if purging || seen.leftovers {
-            changes.push(step(Action::Drop, "delete what an interrupted operation left", Step::Clear));
+            changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
         }
         Ok(Plan { changes, notes: Vec::new() })
     }
@@ -345,14 +345,14 @@ impl Opened {
     }
 
     async fn set_mark(&self, port: &Port, mark: Mark) -> Result<()> {
-        let path = self.table_path(port);
+        let (path, scratch) = (self.table_path(port), self.scratch.clone());
         match self.directory(port).await? {
             Found::Marked(found) if found == mark => Ok(()),
             // The caller knows from the catalog that the table is this component's.
             Found::Unmarked(_) => blocking(move || marked::write_mark(&path, &mark)).await,
             found => match self.own_mark(found, port)? {
                 Some(_) => blocking(move || marked::write_mark(&path, &mark)).await,
-                None => blocking(move || marked::create(&path, &mark)).await,
+                None => blocking(move || marked::create(&path, &mark, &scratch)).await,
             },
         }
     }
@@ -377,11 +377,11 @@ impl Opened {
         let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         // Not `set_mark`: without a table, an unmarked directory is somebody else's.
         let mark = self.mark(port);
-        let path = self.table_path(port);
+        let (path, scratch) = (self.table_path(port), self.scratch.clone());
         match self.own_mark(self.directory(port).await?, port)? {
             Some(found) if found == mark => {}
             Some(_) => blocking(move || marked::write_mark(&path, &mark)).await?,
-            None => blocking(move || marked::create(&path, &mark)).await?,
+            None => blocking(move || marked::create(&path, &mark, &scratch)).await?,
         }
         context.check_cancelled()?;
         let _commit = self.commits.lock().await;

@@ -172,6 +172,8 @@ async fn an_output_port_comes_and_goes() {
     assert_eq!(std::fs::read_dir(folder.path().join("warehouse/tables")).unwrap().count(), 0);
 }
 
+const DIRECTION: &str = "        - name: direction\n          dataType: string";
+
 struct Embedded {
     lake: Lakehouse,
     folder: tempfile::TempDir,
@@ -735,7 +737,7 @@ async fn half_done_changes_converge() {
     // Create: the directory is there, the table is not.
     let mark =
         marked::Mark { catalog: Some(lake.catalog_path.clone()), ..marked::Mark::active(owner.clone()) };
-    marked::create(&location, &mark).unwrap();
+    marked::create(&location, &mark, &lake.scratch).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
     // Release: the mark says so, the catalog does not yet.
     set_state(State::Released);
@@ -792,6 +794,18 @@ async fn what_other_programs_did_is_seen() {
     );
     let table = lake.load_table(&ident).await.unwrap().unwrap();
     assert_eq!(table.metadata().properties()["theirs"], "1");
+    // Kept data is measured against the contract it comes back to.
+    run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
+    let as_int = work_of(&CASHFLOW.replace(DIRECTION, &DIRECTION.replace("string", "int")), PORT);
+    let renamed = work_of(&CASHFLOW.replace("direction", "way"), PORT);
+    let error = lake.plan(&as_int, &Intent::Provision, &Context::default()).await.unwrap_err();
+    let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+    assert_eq!(problems[0].path, "dataContract.schema[1].dataType");
+    assert!(problems[0].remedy.as_ref().unwrap().contains("was kept by an earlier unprovision"));
+    let plan = lake.plan(&renamed, &Intent::Provision, &Context::default()).await.unwrap();
+    let actions: Vec<_> = plan.changes.iter().map(|change| change.action).collect();
+    assert_eq!(actions, [Action::Restore, Action::Alter, Action::Alter]);
+    run(&lake, &renamed, Intent::Provision).await;
     // A table dropped behind our back, with its data still there.
     lake.catalog.drop_table(&ident).await.unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
@@ -852,7 +866,13 @@ async fn two_targets_share_a_warehouse() {
             work
         })
         .collect();
-    for intent in [Intent::Provision, Intent::Unprovision { remove_data: false }, Intent::Provision] {
+    for intent in [
+        Intent::Provision,
+        Intent::Unprovision { remove_data: false },
+        Intent::Provision,
+        Intent::Unprovision { remove_data: true },
+        Intent::Provision,
+    ] {
         let mut tasks = tokio::task::JoinSet::new();
         for work in &works {
             for lake in [&one, &two] {
