@@ -711,6 +711,9 @@ impl Store for Breakable {
     async fn counts(&self) -> crate::error::Result<Counts> {
         self.inner.counts().await
     }
+    async fn deployments(&self, components: &[String]) -> crate::error::Result<Vec<Deployment>> {
+        self.inner.deployments(components).await
+    }
     async fn deployment(&self, key: &ComponentKey) -> crate::error::Result<Option<Deployment>> {
         self.inner.deployment(key).await
     }

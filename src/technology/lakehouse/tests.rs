@@ -42,14 +42,12 @@ fn with_access(mut work: Work, refs: &[&str]) -> Work {
     work
 }
 
-async fn open(folder: &Path) -> Lakehouse {
-    Lakehouse::open(LakehouseSettings {
+fn open(folder: &Path) -> Lakehouse {
+    Lakehouse::new(LakehouseSettings {
         target: "LOCAL_LAKE".to_owned(),
         warehouse: folder.join("warehouse"),
         catalog: folder.join("catalog.db"),
     })
-    .await
-    .unwrap()
 }
 
 async fn run(lake: &Lakehouse, work: &Work, intent: Intent) -> Vec<String> {
@@ -77,7 +75,7 @@ fn public(info: &Info, key: &str) -> String {
 #[tokio::test]
 async fn a_storage_area_comes_and_goes() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let work = with_access(bucket(), &["user:alice_example.com"]);
     let done = run(&lake, &work, Intent::Provision).await;
     assert_eq!(done, ["Create: create the bucket", "Grant: grant `user:alice_example.com` (recorded)"]);
@@ -106,7 +104,7 @@ async fn a_storage_area_comes_and_goes() {
 #[tokio::test]
 async fn foreign_buckets_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let path = folder.path().join("warehouse/buckets/finance-cashflows");
     std::fs::create_dir_all(&path).unwrap();
     std::fs::write(path.join("theirs"), "1").unwrap();
@@ -130,7 +128,7 @@ async fn foreign_buckets_are_left_alone() {
 #[tokio::test]
 async fn an_output_port_comes_and_goes() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let work = with_access(port(), &["user:alice_example.com", "group:developers"]);
     let done = run(&lake, &work, Intent::Provision).await;
     assert_eq!(
@@ -183,7 +181,7 @@ struct Embedded {
 impl Subject for Embedded {
     async fn fresh() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { lake: open(folder.path()).await, folder }
+        Self { lake: open(folder.path()), folder }
     }
 
     fn technology(&self) -> &dyn Technology {
@@ -230,10 +228,10 @@ impl Subject for Embedded {
                 }
             }
         }
-        for namespace in self.lake.catalog.list_namespaces(None).await.unwrap() {
+        for namespace in self.lake.opened().await.unwrap().catalog.list_namespaces(None).await.unwrap() {
             seen.insert(format!("namespace {}", namespace.join(".")), Value::Bool(true));
-            for ident in self.lake.catalog.list_tables(&namespace).await.unwrap() {
-                let table = self.lake.load_table(&ident).await.unwrap().unwrap();
+            for ident in self.lake.opened().await.unwrap().catalog.list_tables(&namespace).await.unwrap() {
+                let table = self.lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
                 let properties: BTreeMap<_, _> = table.metadata().properties().clone().into_iter().collect();
                 let schema = table.metadata().current_schema();
                 seen.insert(
@@ -295,7 +293,7 @@ async fn conforms() {
 #[ignore = "leaves files behind, for a look by hand"]
 async fn a_warehouse_to_look_at() {
     let folder = std::path::PathBuf::from(std::env::var("LANDFALL_KEEP").unwrap());
-    let lake = open(&folder).await;
+    let lake = open(&folder);
     run(&lake, &with_access(port(), &["user:alice_example.com"]), Intent::Provision).await;
     run(&lake, &every_type(), Intent::Provision).await;
 }
@@ -360,13 +358,13 @@ async fn import(lake: &Lakehouse, params: Value) -> Result<Object> {
 #[tokio::test]
 async fn every_type_comes_back() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let work = every_type();
     run(&lake, &work, Intent::Provision).await;
     let info = lake.describe(&work, &Context::default()).await.unwrap();
     assert_eq!(public(&info, "rowCount"), "2");
     let ident = iceberg::TableIdent::from_strs(["finance__other__1__development", "port"]).unwrap();
-    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
     assert_eq!(rows(&table).await.len(), 1);
 
     let updates = import(&lake, json!({ "table": "port" })).await.unwrap();
@@ -390,7 +388,7 @@ async fn every_type_comes_back() {
     let plan = lake.plan(&imported, &Intent::Provision, &Context::default()).await.unwrap();
     assert_eq!(plan.changes, []);
     let elsewhere = tempfile::tempdir().unwrap();
-    let other = open(elsewhere.path()).await;
+    let other = open(elsewhere.path());
     run(&other, &imported, Intent::Provision).await;
     assert_eq!(import(&other, json!({ "table": "port" })).await.unwrap(), updates);
 
@@ -406,7 +404,7 @@ async fn every_type_comes_back() {
 #[tokio::test]
 async fn imports_say_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let error = import(&lake, json!({ "tabel": "x" })).await.unwrap_err();
     let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
     let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
@@ -565,7 +563,7 @@ async fn evolve(
     specific: &str,
 ) -> Result<Vec<String>, Vec<(String, String, String)>> {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     run(&lake, &port_with(before, "{}"), Intent::Provision).await;
     let work = port_with(after, specific);
     match lake.plan(&work, &Intent::Provision, &Context::default()).await {
@@ -721,7 +719,7 @@ async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {
 #[tokio::test]
 async fn half_done_changes_converge() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let work = port();
     let location = folder
         .path()
@@ -736,8 +734,8 @@ async fn half_done_changes_converge() {
     use marked::{Found, State};
     // Create: the directory is there, the table is not.
     let mark =
-        marked::Mark { catalog: Some(lake.catalog_path.clone()), ..marked::Mark::active(owner.clone()) };
-    marked::create(&location, &mark, &lake.scratch).unwrap();
+        marked::Mark { catalog: Some(lake.opened().await.unwrap().catalog_path.clone()), ..marked::Mark::active(owner.clone()) };
+    marked::create(&location, &mark, &lake.opened().await.unwrap().scratch).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
     // Release: the mark says so, the catalog does not yet.
     set_state(State::Released);
@@ -754,10 +752,10 @@ async fn half_done_changes_converge() {
     let ident =
         iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
     set_state(State::Purging);
-    lake.catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 3);
     set_state(State::Purging);
-    lake.catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
     // Purged data is not taken back, whatever is asked next.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.exists());
@@ -770,13 +768,13 @@ async fn half_done_changes_converge() {
 #[tokio::test]
 async fn what_other_programs_did_is_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(folder.path()).await;
+    let lake = open(folder.path());
     let work = with_access(port(), &["group:developers"]);
     run(&lake, &work, Intent::Provision).await;
     let ident =
         iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
     // Their properties stay.
-    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
     let theirs = |tx: iceberg::transaction::Transaction| {
         use iceberg::transaction::ApplyTransactionAction;
         tx.update_table_properties()
@@ -784,15 +782,15 @@ async fn what_other_programs_did_is_seen() {
             .set("landfall.sla.timeliness".to_owned(), "never".to_owned())
             .apply(tx)
     };
-    lake.commit(&table, theirs).await.unwrap();
+    lake.opened().await.unwrap().commit(&table, theirs).await.unwrap();
     // A commit on what was read before that does not go through.
-    let error = lake.commit(&table, theirs).await.unwrap_err();
+    let error = lake.opened().await.unwrap().commit(&table, theirs).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(
         run(&lake, &work, Intent::Provision).await,
         ["Alter: update the properties `landfall.sla.timeliness`"]
     );
-    let table = lake.load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
     assert_eq!(table.metadata().properties()["theirs"], "1");
     // Kept data is measured against the contract it comes back to.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
@@ -807,20 +805,18 @@ async fn what_other_programs_did_is_seen() {
     assert_eq!(actions, [Action::Restore, Action::Alter, Action::Alter]);
     run(&lake, &renamed, Intent::Provision).await;
     // A table dropped behind our back, with its data still there.
-    lake.catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("another program dropped it"), "{error}");
     run(&lake, &work, Intent::Unprovision { remove_data: true }).await;
     run(&lake, &work, Intent::Provision).await;
     // The same warehouse behind another catalog.
-    let other = Lakehouse::open(LakehouseSettings {
+    let other = Lakehouse::new(LakehouseSettings {
         target: "OTHER".to_owned(),
         warehouse: folder.path().join("warehouse"),
         catalog: folder.path().join("other.db"),
-    })
-    .await
-    .unwrap();
+    });
     for intent in [Intent::Provision, Intent::Unprovision { remove_data: true }] {
         let error = other.plan(&work, &intent, &Context::default()).await.unwrap_err();
         assert_eq!(*error.kind(), Kind::Conflict, "{error}");
@@ -837,7 +833,7 @@ async fn what_other_programs_did_is_seen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_targets_share_a_warehouse() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, two) = (Arc::new(open(folder.path()).await), Arc::new(open(folder.path()).await));
+    let (one, two) = (Arc::new(open(folder.path())), Arc::new(open(folder.path())));
     let until_done = |lake: Arc<Lakehouse>, work: Work, intent: Intent| async move {
         let context = Context::default();
         'again: for _ in 0..100 {
