@@ -7,7 +7,7 @@ use super::document::{Entry, Node, Position, Tree, object, short};
 use super::problems::{Problems, Suggestions};
 use super::{
     Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Problem,
-    Scope, Tag, contract, graph, rules,
+    Scope, Strictness, Tag, contract, graph, rules,
 };
 
 /// Reads the root of a document.
@@ -37,7 +37,7 @@ pub(super) fn descriptor(
             });
             return None;
         }
-        return product(&fields, problems).map(|(product, _)| (product, Scope::DataProduct));
+        return product(&fields, None, problems).map(|(product, _)| (product, Scope::DataProduct));
     }
     if itself && !wrapped {
         problems.add(|| {
@@ -50,20 +50,20 @@ pub(super) fn descriptor(
         });
         return None;
     }
+    let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let read = match fields.get("dataProduct") {
         None => {
             problems.add(|| fields.missing("dataProduct"));
             None
         }
         Some(entry) => match Fields::of(&entry.node, "dataProduct", entry.at) {
-            Some(fields) => product(&fields, problems),
+            Some(fields) => product(&fields, wanted.as_ref(), problems),
             None => {
                 problems.add(|| fields.wrong_kind(entry, "a mapping"));
                 None
             }
         },
     };
-    let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let (product, index) = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if !index.places.contains_key(&wanted) {
@@ -79,7 +79,13 @@ pub(super) fn descriptor(
     Some((product, Scope::Component(wanted)))
 }
 
-fn product(fields: &Fields<'_>, problems: &mut Problems) -> Option<(DataProduct, Index)> {
+/// Reads a data product. With a `target`, everything is asked of that component only: the others are the business
+/// of whoever provisions them, and are read as in a short form.
+fn product(
+    fields: &Fields<'_>,
+    target: Option<&Identifier>,
+    problems: &mut Problems,
+) -> Option<(DataProduct, Index)> {
     let id = fields.identifier("id", PRODUCT, problems);
     if let (Some(id), Some(entry)) = (&id, fields.get("id"))
         && id.major().is_none()
@@ -118,12 +124,18 @@ fn product(fields: &Fields<'_>, problems: &mut Problems) -> Option<(DataProduct,
         specific: fields.object("specific", problems),
         components: Vec::new(),
     };
-    let mut index = Index::default();
+    let mut index =
+        Index { target: target.map(|target| (target.clone(), problems.strictness())), ..Index::default() };
     if fields.get("components").is_none() {
         problems.ask(|| fields.missing("components"));
     }
-    product.components = components(fields, id.as_ref(), &mut index, problems);
     rules::check(&product, fields, problems);
+    let asked = problems.strictness();
+    if target.is_some() {
+        problems.asking(Strictness::Short);
+    }
+    product.components = components(fields, id.as_ref(), &mut index, problems);
+    problems.asking(asked);
     let id = id?;
     graph::resolve(&mut product, &index, problems);
     Some((DataProduct { id, ..product }, index))
@@ -159,6 +171,12 @@ fn component(
     problems: &mut Problems,
 ) -> Option<Component> {
     let id = fields.identifier("id", COMPONENT, problems);
+    let before = problems.strictness();
+    if let (Some(id), Some((target, asked))) = (&id, &index.target)
+        && id == target
+    {
+        problems.asking(*asked);
+    }
     if let Some(id) = &id {
         let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
         match index.places.get(id) {
@@ -213,6 +231,7 @@ fn component(
         path: fields.path.to_owned(),
     };
     rules::check(&component, fields, problems);
+    problems.asking(before);
     (id.is_some() && kind.is_some()).then_some(component)
 }
 
@@ -259,6 +278,8 @@ pub(super) fn did_you_mean(close: Option<&str>, otherwise: &str) -> String {
 /// Every component of the document, before the model is whole.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    /// The component that the request is about, and what is asked of it.
+    target: Option<(Identifier, Strictness)>,
     /// In document order.
     pub(super) order: Vec<Identifier>,
     pub(super) places: HashMap<Identifier, Place>,
@@ -268,6 +289,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) path: String,
+    /// Whether everything is asked of it.
+    pub(super) strict: bool,
     /// Ids of the same data product, whether or not they exist.
     pub(super) depends_on: Vec<Dependency>,
 }
@@ -289,7 +312,8 @@ impl Index {
     ) {
         let depends_on = dependencies(fields, product, problems);
         self.order.push(id.clone());
-        self.places.insert(id, Place { path: fields.path.to_owned(), depends_on });
+        self.places
+            .insert(id, Place { path: fields.path.to_owned(), strict: problems.is_strict(), depends_on });
     }
 
     /// The component that was probably meant.
