@@ -617,11 +617,14 @@ enum Point {
     Claim,
 }
 
+/// Tells of an arrival, and waits to be let go.
+type Gate = (oneshot::Sender<()>, oneshot::Receiver<()>);
+
 /// A store with breakpoints.
 struct Breakable {
     inner: SqliteStore,
     broken: std::sync::Mutex<std::collections::HashSet<Point>>,
-    gates: std::sync::Mutex<std::collections::HashMap<Point, (oneshot::Sender<()>, oneshot::Receiver<()>)>>,
+    gates: std::sync::Mutex<std::collections::HashMap<Point, Gate>>,
     passed: mpsc::UnboundedSender<Point>,
 }
 

@@ -91,7 +91,7 @@ impl Database {
             .map_err(unusable)?;
 
         let (writer, jobs) = mpsc::channel(WRITER_QUEUE);
-        tokio::spawn(Writer { connection, options, jobs, _lock: lock }.run());
+        tokio::spawn(Writer { connection, options, jobs, lock }.run());
         Ok(Self { writer, readers })
     }
 
@@ -189,7 +189,7 @@ impl MigrationSource<'static> for Embedded {
 
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     let outcome = match Migrator::new(Embedded).await {
-        Ok(migrator) => migrator.run_direct(connection).await,
+        Ok(migrator) => migrator.run(connection).await,
         Err(error) => Err(error),
     };
     outcome.map_err(|error| {
@@ -251,16 +251,16 @@ struct Writer {
     connection: SqliteConnection,
     options: SqliteConnectOptions,
     jobs: mpsc::Receiver<Message>,
-    /// Held, not used: closing the file releases the lock, after the connection.
-    _lock: File,
+    /// Released by closing the file, after the connection.
+    lock: File,
 }
 
 impl Writer {
     async fn run(mut self) {
         let mut messages = Vec::with_capacity(WRITER_BATCH);
-        while self.jobs.recv_many(&mut messages, WRITER_BATCH).await > 0 {
+        let mut close = None;
+        while close.is_none() && self.jobs.recv_many(&mut messages, WRITER_BATCH).await > 0 {
             let mut jobs = Vec::with_capacity(messages.len());
-            let mut close = None;
             for message in messages.drain(..) {
                 match message {
                     Message::Write(job) => jobs.push(job),
@@ -270,16 +270,15 @@ impl Writer {
             if !jobs.is_empty() {
                 self.commit(jobs).await;
             }
-            if let Some(done) = close {
-                let Self { connection, _lock, .. } = self;
-                if let Err(error) = connection.close().await {
-                    log::warn!("the operation store did not close cleanly: {error}");
-                }
-                drop(_lock);
-                // An error means that the closer stopped waiting.
-                let _ = done.send(());
-                return;
-            }
+        }
+        let Self { connection, lock, .. } = self;
+        if let Err(error) = connection.close().await {
+            log::warn!("the operation store did not close cleanly: {error}");
+        }
+        drop(lock);
+        if let Some(done) = close {
+            // An error means that the closer stopped waiting.
+            let _ = done.send(());
         }
     }
 
@@ -295,13 +294,7 @@ impl Writer {
                 Err(error) => Some(error.to_string()),
             };
             let [job] = alone;
-            job.conclude(match failed {
-                None => Ok(()),
-                Some(cause) => {
-                    log::error!("a write to the operation store failed: {cause}");
-                    Err(unavailable(cause))
-                }
-            });
+            job.conclude(failed.map_or(Ok(()), |cause| Err(unavailable(cause))));
         }
     }
 

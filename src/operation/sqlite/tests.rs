@@ -256,3 +256,53 @@ async fn hot_queries_do_not_scan() {
         }
     }
 }
+
+/// Prints how fast the store takes submissions and answers polls on this disk. Run it alone, and with `--release`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures, asserts nothing"]
+async fn rates() {
+    let folder = TempDir::new().unwrap();
+    let limits = Limits { max_queued: 1_000_000, ..Limits::default() };
+    let store = Arc::new(SqliteStore::open(&location(&folder), limits).await.unwrap());
+    let payload = "x".repeat(4096);
+    for callers in [1usize, 16, 64, 256] {
+        let started = Instant::now();
+        let each = (10_000 / callers).clamp(20, 500);
+        let crowd: Vec<_> = (0..callers)
+            .map(|caller| {
+                let (store, payload) = (Arc::clone(&store), payload.clone());
+                tokio::spawn(async move {
+                    let mut token = None;
+                    for n in 0..each {
+                        let mut new = submission(&format!("{callers}-{caller}-{n}"));
+                        new.task.payload = json!(payload);
+                        token = Some(store.submit(new).await.unwrap().token);
+                    }
+                    token.unwrap()
+                })
+            })
+            .collect();
+        let mut tokens = Vec::new();
+        for caller in crowd {
+            tokens.push(caller.await.unwrap());
+        }
+        let submits = (each * callers) as f64 / started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let crowd: Vec<_> = tokens
+            .into_iter()
+            .map(|token| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    for _ in 0..each {
+                        store.task(&token).await.unwrap().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for caller in crowd {
+            caller.await.unwrap();
+        }
+        let polls = (each * callers) as f64 / started.elapsed().as_secs_f64();
+        println!("{callers:4} callers: {submits:8.0} submissions/s {polls:8.0} polls/s");
+    }
+}
