@@ -125,12 +125,17 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     };
     let children = fields.get("children");
     match described {
-        Some(DataType::Struct | DataType::Union) if column.children.is_empty() => {
-            if children.is_none_or(|entry| is_empty_list(&entry.node)) {
-                let of = described.unwrap_or(data_type);
-                problems.ask(|| missing("children", format!("{of} needs `children`, its fields")));
-            }
-        }
+        Some(of @ (DataType::Struct | DataType::Union)) if column.children.is_empty() => match children {
+            None => problems.ask(|| missing("children", format!("{of} needs `children`, its fields"))),
+            Some(entry) if is_empty_list(&entry.node) => problems.ask(|| {
+                fields
+                    .problem("children", "`children` is empty")
+                    .at(entry.at)
+                    .remedy(format!("{of} needs `children`, its fields"))
+            }),
+            // Children that could not be read have their own problems.
+            Some(_) => {}
+        },
         Some(DataType::Map) => {
             let mut names: Vec<_> =
                 column.children.iter().map(|child| child.name.to_ascii_lowercase()).collect();
@@ -218,7 +223,7 @@ fn constraint(fields: &Fields<'_>, problems: &mut Problems) -> Option<Constraint
     };
     let known = KNOWN.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
     if known.is_none() {
-        let close = problems.closest(&text.to_uppercase(), KNOWN.map(|(name, _)| name));
+        let close = problems.closest(&text, KNOWN.map(|(name, _)| name));
         problems.ask(|| {
             fields
                 .problem("constraint", "unknown constraint")
@@ -248,7 +253,7 @@ fn not_a_number(fields: &Fields<'_>, entry: &Entry) -> Problem {
     let problem = fields
         .problem(&entry.key, format!("`{}` should be a whole number", entry.key))
         .at(entry.node.at)
-        .remedy(format!("use a number from 0 to {}", u32::MAX));
+        .remedy(format!("use a whole number, at most {}", u32::MAX));
     match entry.node.source_text() {
         Some(text) => problem.value(text),
         None => problem,

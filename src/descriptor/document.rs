@@ -73,6 +73,9 @@ impl Document {
         let text = readable(bytes, limits)?;
         let mut root: Node = serde_yaml::from_str_with_options(text, options(limits))
             .map_err(|error| unreadable(&error, limits))?;
+        if root.tree == Tree::Null {
+            return Err(empty());
+        }
         complete(&mut root, text, &mut String::new(), problems);
         Ok(Self { root })
     }
@@ -172,12 +175,17 @@ pub(super) fn object(entries: &[Entry]) -> Object {
     entries.iter().map(|entry| (entry.key.clone(), entry.node.to_json())).collect()
 }
 
-/// A key short enough to be part of a path.
+/// A key that can be part of a path: short, and on one line.
 pub(super) fn short(key: &str) -> Cow<'_, str> {
-    match key.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", key.get(..end).unwrap_or_default()).into(),
-        None => key.into(),
+    let end = key.char_indices().nth(60).map(|(end, _)| end);
+    if end.is_none() && !key.contains(char::is_control) {
+        return key.into();
     }
+    let mut short = key.get(..end.unwrap_or(key.len())).unwrap_or_default().replace(char::is_control, " ");
+    if end.is_some() {
+        short.push_str("...");
+    }
+    short.into()
 }
 
 /// The bytes as text, when they can be the text of a document at all.
@@ -193,7 +201,7 @@ fn readable<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Problem> {
             .at(end_of(&String::from_utf8_lossy(before)))
             .remedy("save it as UTF-8")
     })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.trim_start_matches('\u{feff}');
     if let Some((index, control)) =
         text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}'))
     {
@@ -203,9 +211,13 @@ fn readable<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Problem> {
             .remedy("remove it, or write it as an escape between double quotes"));
     }
     if text.trim().is_empty() {
-        return Err(Problem::new("", "the descriptor is empty").remedy("send the data product as YAML"));
+        return Err(empty());
     }
     Ok(text)
+}
+
+fn empty() -> Problem {
+    Problem::new("", "the descriptor is empty").remedy("send the data product as YAML")
 }
 
 /// The position just after `text`.
@@ -224,8 +236,11 @@ fn saturate(number: usize) -> u32 {
 fn options(limits: &Limits) -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
-            max_depth: limits.max_depth,
-            flow_nesting_limit: limits.max_depth.saturating_add(1),
+            max_depth: limits.max_depth.min(255),
+            // More than the scanner looks ahead, so that it is the depth that is reported.
+            flow_nesting_limit: 2_048,
+            // A few hundred uses of one anchor are no bomb; what they expand to is limited below.
+            enforce_alias_anchor_ratio: false,
             max_nodes: limits.max_nodes,
             max_events: limits.max_nodes.saturating_mul(3),
             max_aliases: limits.max_aliases,
@@ -282,13 +297,34 @@ fn unreadable(error: &serde_yaml::Error, limits: &Limits) -> Problem {
             Problem::new("", "the merge key `<<` is not supported").remedy("write the merged values out")
         }
         Error::UnsupportedTag { .. } => {
-            Problem::new("", "a YAML tag that descriptors do not use").remedy("remove the `!tag`")
+            Problem::new("", "this YAML tag is not supported").remedy("remove the `!tag`")
         }
         Error::RecursiveReferencesRequireWeakTypes { .. } => {
             Problem::new("", "an alias refers to the value it is part of").remedy("write the value out")
         }
-        other => Problem::new("", format!("the descriptor is not valid YAML: {}", sentence(other)))
-            .remedy("check indentation, quotes, colons and brackets at that line"),
+        other => {
+            let message = sentence(other);
+            // The rest is told by what the message says: these errors arrive wrapped, or as text only.
+            if message.contains("alias replay") || message.contains("budget breached") {
+                Problem::new("", "the aliases of the descriptor expand to too much")
+                    .remedy("write the values out")
+            } else if message.contains(KEY) {
+                Problem::new("", "the key of a mapping is not a text").remedy("write the key as a text")
+            } else {
+                let remedy = if message.contains("unexpected character") {
+                    "put the value in quotes"
+                } else if message.contains("mapping values are not allowed") {
+                    "put a value with a colon in quotes, and check the indentation"
+                } else if message.contains("tabs") {
+                    "indent with spaces"
+                } else if message.contains("<document start>") {
+                    "send one document, and nothing after it"
+                } else {
+                    "check indentation, quotes, colons and brackets at that line"
+                };
+                Problem::new("", format!("the descriptor is not valid YAML: {message}")).remedy(remedy)
+            }
+        }
     };
     match error.location() {
         Some(location) => {
@@ -303,7 +339,7 @@ fn unreadable(error: &serde_yaml::Error, limits: &Limits) -> Problem {
 fn sentence(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
-    let text = text.rfind(" at line ").and_then(|end| text.get(..end)).unwrap_or(text);
+    let text = text.find(" at line ").and_then(|end| text.get(..end)).unwrap_or(text);
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
@@ -316,11 +352,7 @@ fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Probl
         }
         Tree::Text(value) => {
             if value.contains('\0') {
-                problems.add(|| {
-                    Problem::new(path.as_str(), "the text holds a NUL character")
-                        .at(node.at)
-                        .remedy("remove the `\\0` escape")
-                });
+                problems.add(|| nul(path, node.at));
             }
         }
         Tree::List(items) => {
@@ -341,12 +373,20 @@ fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Probl
                     path.push('.');
                 }
                 path.push_str(&short(&entry.key));
+                if entry.key.contains('\0') {
+                    problems.add(|| nul(path, entry.at));
+                }
                 complete(&mut entry.node, text, path, problems);
                 path.truncate(end);
             }
         }
         Tree::Null | Tree::Bool(_) => {}
     }
+}
+
+/// No database and no file name holds a NUL, so no descriptor does.
+fn nul(path: &str, at: Position) -> Problem {
+    Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
 fn report_duplicates(entries: &[Entry], path: &str, problems: &mut Problems) {
@@ -470,13 +510,16 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// What the parser's error says when a key is anything else.
+const KEY: &str = "a text as the key of a mapping";
+
 struct KeyVisitor;
 
 impl<'de> Visitor<'de> for KeyVisitor {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text as the key of a mapping")
+        f.write_str(KEY)
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<String, E> {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::problems::Problems;
-use super::read::{Index, did_you_mean};
+use super::read::{Dependency, Index, did_you_mean};
 use super::{Component, DataProduct, Identifier, Problem};
 
 /// Longest circle that is written out.
@@ -14,17 +14,18 @@ const SHOWN: usize = 8;
 pub(super) fn resolve(product: &mut DataProduct, index: &Index, problems: &mut Problems) {
     let numbers: HashMap<&Identifier, usize> =
         index.order.iter().enumerate().map(|(number, id)| (id, number)).collect();
-    let mut edges: Vec<Vec<(usize, &super::read::Dependency)>> = Vec::with_capacity(index.order.len());
+    let mut edges: Vec<Edges<'_>> = Vec::with_capacity(index.order.len());
     for id in &index.order {
         let mut known = Vec::new();
-        for dependency in index.places.get(id).map_or(&[][..], |place| &place.depends_on) {
+        let place = index.places.get(id);
+        for dependency in place.map_or(&[][..], |place| &place.depends_on) {
             if let Some(number) = numbers.get(&dependency.id) {
                 known.push((*number, dependency));
                 continue;
             }
-            if problems.is_strict() {
+            if place.is_some_and(|place| place.strict) {
                 let close = index.closest(dependency.id.as_str(), &product.id, problems);
-                problems.ask(|| {
+                problems.add(|| {
                     Problem::new(dependency.path.as_str(), "the data product has no such component")
                         .at(dependency.at)
                         .value(&dependency.id)
@@ -45,49 +46,75 @@ fn retain(components: &mut [Component], numbers: &HashMap<&Identifier, usize>) {
     }
 }
 
+/// Dependencies of a component that exist, by number in document order.
+type Edges<'a> = Vec<(usize, &'a Dependency)>;
+
 /// Depth first, with a stack of its own: a chain of dependencies may be as long as the document.
-fn report_circles(edges: &[Vec<(usize, &super::read::Dependency)>], index: &Index, problems: &mut Problems) {
+fn report_circles(edges: &[Edges<'_>], index: &Index, problems: &mut Problems) {
+    /// A component that is being followed, and how many of its dependencies have been.
+    struct Step {
+        number: usize,
+        followed: usize,
+        strict: bool,
+    }
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,
-        Open,
+        /// Being followed, as this step.
+        Open(usize),
         Done,
     }
-    let mut state = vec![State::New; edges.len()];
+    let identifier = |number: usize| index.order.get(number);
+    let strict = |number: usize| {
+        identifier(number).and_then(|id| index.places.get(id)).is_some_and(|place| place.strict)
+    };
+    let mut states = vec![State::New; edges.len()];
     for start in 0..edges.len() {
-        if state.get(start) != Some(&State::New) {
+        if states.get(start) != Some(&State::New) {
             continue;
         }
-        // Each step: the component, and how many of its dependencies have been followed.
-        let mut steps: Vec<(usize, usize)> = vec![(start, 0)];
-        while let Some((number, followed)) = steps.last_mut() {
-            let number = *number;
-            if let Some(state) = state.get_mut(number) {
-                *state = State::Open;
+        let mut steps = Vec::new();
+        // The steps that everything is asked of: a circle is reported when one of them is in it.
+        let mut strict_steps = Vec::new();
+        let mut enter = Some(start);
+        loop {
+            if let Some(number) = enter.take() {
+                if let Some(state) = states.get_mut(number) {
+                    *state = State::Open(steps.len());
+                }
+                let strict = strict(number);
+                if strict {
+                    strict_steps.push(steps.len());
+                }
+                steps.push(Step { number, followed: 0, strict });
             }
-            let Some((next, dependency)) = edges.get(number).and_then(|known| known.get(*followed)) else {
-                if let Some(state) = state.get_mut(number) {
+            let Some(step) = steps.last_mut() else { break };
+            let Some((next, dependency)) = edges.get(step.number).and_then(|known| known.get(step.followed))
+            else {
+                if let Some(state) = states.get_mut(step.number) {
                     *state = State::Done;
+                }
+                if step.strict {
+                    strict_steps.pop();
                 }
                 steps.pop();
                 continue;
             };
-            *followed += 1;
-            match state.get(*next) {
-                Some(State::New) => steps.push((*next, 0)),
-                Some(State::Open) => problems.ask(|| {
-                    let circle = steps.iter().map(|(number, _)| *number).skip_while(|number| number != next);
-                    circular(&dependency.path, circle, index).at(dependency.at)
-                }),
+            step.followed += 1;
+            match states.get(*next) {
+                Some(State::New) => enter = Some(*next),
+                Some(State::Open(first)) if strict_steps.last().is_some_and(|last| last >= first) => {
+                    let members = steps.iter().skip(*first).filter_map(|step| identifier(step.number));
+                    problems.add(|| circular(&dependency.path, members).at(dependency.at));
+                }
                 _ => {}
             }
         }
     }
 }
 
-fn circular(path: &str, circle: impl Iterator<Item = usize>, index: &Index) -> Problem {
-    let names: Vec<&str> =
-        circle.filter_map(|number| index.order.get(number)).map(Identifier::last_part).collect();
+fn circular<'a>(path: &str, members: impl Iterator<Item = &'a Identifier>) -> Problem {
+    let names: Vec<&str> = members.map(Identifier::last_part).collect();
     if names.len() == 1 {
         return Problem::new(path, "the component depends on itself").remedy("remove it from `dependsOn`");
     }

@@ -167,3 +167,76 @@ impl fmt::Display for InvalidIdentifier {
 }
 
 impl std::error::Error for InvalidIdentifier {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> Identifier {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn parts_are_found_by_meaning() {
+        let product = id("urn:dmb:dp:finance:cashflow:0");
+        assert_eq!((product.namespace(), product.entity()), ("dmb", "dp"));
+        assert_eq!((product.identity(), product.major()), ("finance:cashflow:0", Some(0)));
+        let port = id("urn:dmb:cmp:finance:cashflow:0:cashflow-output-port");
+        assert_eq!(port.within(&product), Some("cashflow-output-port"));
+        assert_eq!((port.last_part(), port.major()), ("cashflow-output-port", None));
+    }
+
+    #[test]
+    fn a_component_may_be_written_like_a_data_product() {
+        let system = id("urn:dmb:dp:finance:a-system:0");
+        assert_eq!(id("urn:dmb:dp:finance:a-system:0:component:0").within(&system), Some("component:0"));
+    }
+
+    #[test]
+    fn what_only_looks_alike_does_not_belong() {
+        let product = id("urn:dmb:dp:finance:cashflow:0");
+        for stranger in [
+            "urn:dmb:cmp:finance:cashflow:01:port",
+            "urn:dmb:cmp:finance:cashflow:1:port",
+            "urn:dmb:cmp:finance:cashflow:0",
+            "urn:dmb:dp:finance:cashflow:0",
+            "urn:other:cmp:finance:cashflow:0:port",
+            "urn:dmb:cmp:x:finance:cashflow:0:port",
+        ] {
+            assert!(!id(stranger).belongs_to(&product), "{stranger}");
+        }
+    }
+
+    #[test]
+    fn short_urns_have_empty_ends() {
+        let short = id("urn:dmb:dp");
+        assert_eq!((short.entity(), short.identity(), short.major()), ("dp", "", None));
+        assert_eq!(short.parts().count(), 0);
+        assert!(!id("urn:dmb:dp:a").belongs_to(&short));
+    }
+
+    #[test]
+    fn what_is_no_urn_is_told() {
+        for (text, why) in [
+            ("", InvalidIdentifier::NotAUrn),
+            ("finance:cashflow", InvalidIdentifier::NotAUrn),
+            ("urn", InvalidIdentifier::EmptyPart),
+            ("urn:dmb", InvalidIdentifier::EmptyPart),
+            ("urn:dmb:", InvalidIdentifier::EmptyPart),
+            ("urn:dmb:dp:", InvalidIdentifier::EmptyPart),
+            ("urn:d:dp", InvalidIdentifier::Namespace),
+            ("urn:-dmb:dp", InvalidIdentifier::Namespace),
+            ("urn:dm b:dp", InvalidIdentifier::Namespace),
+            ("urn:dmb:d p", InvalidIdentifier::Character(' ')),
+            ("urn:dmb:dp:a?b", InvalidIdentifier::Character('?')),
+            ("urn:dmb:dp:a#b", InvalidIdentifier::Character('#')),
+        ] {
+            assert_eq!(text.parse::<Identifier>(), Err(why), "{text}");
+        }
+        assert_eq!(
+            format!("urn:dmb:{}", "x".repeat(600)).parse::<Identifier>(),
+            Err(InvalidIdentifier::TooLong)
+        );
+        assert!(serde_json::from_str::<Identifier>("\"nonsense\"").is_err());
+    }
+}

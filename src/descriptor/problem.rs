@@ -39,7 +39,13 @@ impl Problem {
     /// What to do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        let remedy = remedy.into();
+        // It may quote a name from the document, and has to stay on its line.
+        self.remedy = Some(if remedy.contains(char::is_control) {
+            remedy.replace(char::is_control, " ")
+        } else {
+            remedy
+        });
         self
     }
 

@@ -21,9 +21,19 @@ impl Problems {
         Self { listed: Vec::new(), more: 0, strictness, suggestions: Suggestions::default() }
     }
 
-    /// Whether everything is asked of the descriptor.
+    /// What is asked at the moment.
+    pub(super) fn strictness(&self) -> Strictness {
+        self.strictness
+    }
+
+    /// Whether everything is asked.
     pub(super) fn is_strict(&self) -> bool {
         self.strictness == Strictness::Full
+    }
+
+    /// Asks for no more than this from here on; gives back what was asked before.
+    pub(super) fn asking(&mut self, strictness: Strictness) -> Strictness {
+        std::mem::replace(&mut self.strictness, strictness)
     }
 
     /// Whether there is no problem so far.
@@ -31,9 +41,14 @@ impl Problems {
         self.listed.is_empty()
     }
 
+    /// Whether another problem would be listed, and not only counted.
+    pub(super) fn has_room(&self) -> bool {
+        self.listed.len() < MAX_LISTED
+    }
+
     /// Something that makes the descriptor unusable for any purpose.
     pub(super) fn add(&mut self, make: impl FnOnce() -> Problem) {
-        if self.listed.len() < MAX_LISTED {
+        if self.has_room() {
             self.listed.push(make());
         } else {
             self.more += 1;
@@ -53,7 +68,7 @@ impl Problems {
         wanted: &str,
         candidates: impl IntoIterator<Item = &'a str>,
     ) -> Option<&'a str> {
-        if self.listed.len() < MAX_LISTED { self.suggestions.closest(wanted, candidates) } else { None }
+        if self.has_room() { self.suggestions.closest(wanted, candidates) } else { None }
     }
 
     /// In document order, with a last line for those that were only counted.

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::document::{Entry, Node, Position, Tree, object};
-use super::problems::Problems;
+use super::document::{Entry, Node, Position, Tree, object, short};
+use super::problems::{Problems, Suggestions};
 use super::{
-    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, Object, Problem, Scope, Tag, contract,
-    graph, rules,
+    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Problem,
+    Scope, Strictness, Tag, contract, graph, rules,
 };
 
 /// Reads the root of a document.
@@ -37,7 +37,7 @@ pub(super) fn descriptor(
             });
             return None;
         }
-        return product(&fields, problems).map(|(product, _)| (product, Scope::DataProduct));
+        return product(&fields, None, problems).map(|(product, _)| (product, Scope::DataProduct));
     }
     if itself && !wrapped {
         problems.add(|| {
@@ -50,20 +50,20 @@ pub(super) fn descriptor(
         });
         return None;
     }
+    let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let read = match fields.get("dataProduct") {
         None => {
             problems.add(|| fields.missing("dataProduct"));
             None
         }
         Some(entry) => match Fields::of(&entry.node, "dataProduct", entry.at) {
-            Some(fields) => product(&fields, problems),
+            Some(fields) => product(&fields, wanted.as_ref(), problems),
             None => {
                 problems.add(|| fields.wrong_kind(entry, "a mapping"));
                 None
             }
         },
     };
-    let wanted = fields.identifier("componentIdToProvision", problems);
     let (product, index) = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if !index.places.contains_key(&wanted) {
@@ -79,8 +79,25 @@ pub(super) fn descriptor(
     Some((product, Scope::Component(wanted)))
 }
 
-fn product(fields: &Fields<'_>, problems: &mut Problems) -> Option<(DataProduct, Index)> {
-    let id = fields.identifier("id", problems);
+/// Reads a data product. With a `target`, everything is asked of that component only: the others are the business
+/// of whoever provisions them, and are read as in a short form.
+fn product(
+    fields: &Fields<'_>,
+    target: Option<&Identifier>,
+    problems: &mut Problems,
+) -> Option<(DataProduct, Index)> {
+    let id = fields.identifier("id", PRODUCT, problems);
+    if let (Some(id), Some(entry)) = (&id, fields.get("id"))
+        && id.major().is_none()
+    {
+        problems.ask(|| {
+            fields
+                .problem("id", "the identifier does not end with the major version of the data product")
+                .at(entry.node.at)
+                .value(id)
+                .remedy(format!("write it as `{PRODUCT}`"))
+        });
+    }
     if let Some(entry) = fields.get("kind")
         && let Tree::Text(kind) = &entry.node.tree
         && component_kind(kind).is_some()
@@ -107,12 +124,18 @@ fn product(fields: &Fields<'_>, problems: &mut Problems) -> Option<(DataProduct,
         specific: fields.object("specific", problems),
         components: Vec::new(),
     };
-    let mut index = Index::default();
+    let mut index =
+        Index { target: target.map(|target| (target.clone(), problems.strictness())), ..Index::default() };
     if fields.get("components").is_none() {
         problems.ask(|| fields.missing("components"));
     }
-    product.components = components(fields, id.as_ref(), &mut index, problems);
     rules::check(&product, fields, problems);
+    let asked = problems.strictness();
+    if target.is_some() {
+        problems.asking(Strictness::Short);
+    }
+    product.components = components(fields, id.as_ref(), &mut index, problems);
+    problems.asking(asked);
     let id = id?;
     graph::resolve(&mut product, &index, problems);
     Some((DataProduct { id, ..product }, index))
@@ -147,7 +170,13 @@ fn component(
     index: &mut Index,
     problems: &mut Problems,
 ) -> Option<Component> {
-    let id = fields.identifier("id", problems);
+    let id = fields.identifier("id", COMPONENT, problems);
+    let before = problems.strictness();
+    if let (Some(id), Some((target, asked))) = (&id, &index.target)
+        && id == target
+    {
+        problems.asking(*asked);
+    }
     if let Some(id) = &id {
         let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
         match index.places.get(id) {
@@ -202,6 +231,7 @@ fn component(
         path: fields.path.to_owned(),
     };
     rules::check(&component, fields, problems);
+    problems.asking(before);
     (id.is_some() && kind.is_some()).then_some(component)
 }
 
@@ -248,6 +278,8 @@ pub(super) fn did_you_mean(close: Option<&str>, otherwise: &str) -> String {
 /// Every component of the document, before the model is whole.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    /// The component that the request is about, and what is asked of it.
+    target: Option<(Identifier, Strictness)>,
     /// In document order.
     pub(super) order: Vec<Identifier>,
     pub(super) places: HashMap<Identifier, Place>,
@@ -257,6 +289,8 @@ pub(super) struct Index {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) path: String,
+    /// Whether everything is asked of it.
+    pub(super) strict: bool,
     /// Ids of the same data product, whether or not they exist.
     pub(super) depends_on: Vec<Dependency>,
 }
@@ -278,7 +312,8 @@ impl Index {
     ) {
         let depends_on = dependencies(fields, product, problems);
         self.order.push(id.clone());
-        self.places.insert(id, Place { path: fields.path.to_owned(), depends_on });
+        self.places
+            .insert(id, Place { path: fields.path.to_owned(), strict: problems.is_strict(), depends_on });
     }
 
     /// The component that was probably meant.
@@ -316,7 +351,7 @@ fn dependencies(
             continue;
         };
         match text.trim().parse::<Identifier>() {
-            Err(why) => problems.ask(|| invalid_identifier(path, text, why, node.at)),
+            Err(why) => problems.ask(|| invalid_identifier(path, text, why, COMPONENT).at(node.at)),
             Ok(id) if Some(&id) == product => problems.ask(|| {
                 Problem::new(path, "a component cannot depend on its own data product")
                     .at(node.at)
@@ -333,17 +368,16 @@ fn dependencies(
     depends_on
 }
 
-fn invalid_identifier(
-    path: impl Into<String>,
-    text: &str,
-    why: super::InvalidIdentifier,
-    at: Position,
-) -> Problem {
-    Problem::new(path, why.to_string())
-        .at(at)
-        .value(text)
-        .remedy("write it as `urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT`")
+/// What identifiers look like, for remedies.
+const PRODUCT: &str = "urn:dmb:dp:DOMAIN:DATA-PRODUCT:MAJOR";
+const COMPONENT: &str = "urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT";
+
+fn invalid_identifier(path: impl Into<String>, text: &str, why: InvalidIdentifier, shape: &str) -> Problem {
+    Problem::new(path, why.to_string()).value(text).remedy(format!("write it as `{shape}`"))
 }
+
+/// Keys that are looked at for what a missing field may be called instead.
+const MAX_OTHER_NAMES: usize = 100;
 
 /// A mapping of the document that is being read.
 pub(super) struct Fields<'a> {
@@ -369,8 +403,19 @@ impl<'a> Fields<'a> {
         Problem::new(name, message).under(self.path)
     }
 
+    /// A field that is not there, unless by another name.
     pub(super) fn missing(&self, name: &str) -> Problem {
-        self.problem(name, format!("`{name}` is missing")).at(self.at).remedy(format!("add `{name}`"))
+        let problem = self.problem(name, format!("`{name}` is missing"));
+        let others = self.entries.iter().take(MAX_OTHER_NAMES).map(|entry| entry.key.as_str());
+        let other = match Suggestions::default().closest(name, others) {
+            // Two letters are close to everything.
+            Some(close) if name.len() > 3 || close.eq_ignore_ascii_case(name) => self.get(close),
+            _ => None,
+        };
+        match other {
+            Some(entry) => problem.at(entry.at).remedy(format!("rename `{}` to `{name}`", short(&entry.key))),
+            None => problem.at(self.at).remedy(format!("add `{name}`")),
+        }
     }
 
     pub(super) fn wrong_kind(&self, entry: &Entry, wanted: &str) -> Problem {
@@ -448,7 +493,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn identifier(&self, name: &str, problems: &mut Problems) -> Option<Identifier> {
+    fn identifier(&self, name: &str, shape: &str, problems: &mut Problems) -> Option<Identifier> {
         let Some(entry) = self.get(name) else {
             problems.add(|| self.missing(name));
             return None;
@@ -460,7 +505,8 @@ impl<'a> Fields<'a> {
         match text.trim().parse() {
             Ok(id) => Some(id),
             Err(why) => {
-                problems.add(|| invalid_identifier(name, text, why, entry.node.at).under(self.path));
+                problems
+                    .add(|| invalid_identifier(name, text, why, shape).at(entry.node.at).under(self.path));
                 None
             }
         }
@@ -478,7 +524,8 @@ impl<'a> Fields<'a> {
                 self.wrong_kind(entry, "a text")
                     .remedy("write three numbers, such as `0.1.0`; put them in quotes when in doubt")
             });
-            return Some(text);
+            // One problem is enough: a version that is not there breaks no other rule.
+            return (!problems.is_strict()).then_some(text);
         }
         if let Some(major) = product.and_then(Identifier::major)
             && let Some(written) = rules::major(&text)

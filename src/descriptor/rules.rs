@@ -23,15 +23,16 @@ pub(super) fn check(model: &impl Validate, fields: &Fields<'_>, problems: &mut P
         .collect();
     broken.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, error) in broken {
-        // A field that is missing is reported by whoever asked for it.
-        let Some(entry) = fields.get(&name) else { continue };
+        // A field that is missing, or is no text at all, is reported by whoever asked for it.
+        let Some((entry, text)) =
+            fields.get(&name).and_then(|entry| Some((entry, entry.node.source_text()?)))
+        else {
+            continue;
+        };
         problems.add(|| {
             let (message, remedy) = explain(&name, error);
             let problem = fields.problem(&name, message).at(entry.node.at).remedy(remedy);
-            match entry.node.source_text() {
-                Some(text) => problem.value(text),
-                None => problem,
-            }
+            if text.is_empty() { problem } else { problem.value(text) }
         });
     }
 }
@@ -80,7 +81,8 @@ fn broken(message: &'static str, remedy: &'static str) -> ValidationError {
 
 /// A name that fits on one line and has something visible in it.
 pub(super) fn one_line(name: &str) -> Result<(), ValidationError> {
-    if name.chars().any(char::is_control) {
+    // A NUL is reported wherever it is.
+    if name.chars().any(|c| c.is_control() && c != '\0') {
         return Err(broken("the name holds a control character", "write it on one line"));
     }
     if !name.is_empty() && name.trim().is_empty() {
@@ -112,7 +114,8 @@ pub(super) fn version(version: &str) -> Result<(), ValidationError> {
     }
 }
 
-/// The major of a version, where it has one.
-pub(super) fn major(version: &str) -> Option<u64> {
-    version.split(['.', '-', '+']).next()?.parse().ok()
+/// The major of a version that is one.
+pub(super) fn major(text: &str) -> Option<u64> {
+    version(text).ok()?;
+    text.split(['.', '-', '+']).next()?.parse().ok()
 }

@@ -137,7 +137,7 @@ impl<'a> SpecificReader<'a> {
     pub fn problem(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
         let problem = Problem::new(key, message).remedy(remedy);
         let problem = match self.object.get(key) {
-            Some(Value::String(text)) => problem.value(text),
+            Some(Value::String(text)) if !text.is_empty() => problem.value(text),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => problem.value(value),
             _ => problem,
         };
@@ -200,5 +200,93 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a mapping",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lines(problems: &[Problem]) -> Vec<String> {
+        problems
+            .iter()
+            .map(|problem| format!("{problem}; {}", problem.remedy.as_deref().unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_right_is_read() {
+        let specific = json!({
+            "bucket": "b", "loadSampleData": true, "retention": 7, "format": "iceberg", "paths": ["a", "b"],
+            "encryption": {"key": "k"}, "nothing": null,
+        });
+        let mut reader = SpecificReader::new(specific.as_object().unwrap());
+        assert_eq!(reader.required_string("bucket"), Some("b"));
+        assert_eq!(reader.boolean("loadSampleData"), Some(true));
+        assert_eq!(reader.integer("retention", 1..=30), Some(7));
+        assert_eq!(reader.one_of("format", &["Iceberg", "Parquet"]), Some("Iceberg"));
+        assert_eq!(reader.strings("paths"), Some(vec!["a", "b"]));
+        assert_eq!(reader.string("nothing"), None);
+        assert_eq!(reader.string("absent"), None);
+        let mut encryption = reader.object("encryption").unwrap();
+        assert_eq!(encryption.string("key"), Some("k"));
+        reader.absorb(encryption);
+        assert_eq!(reader.finish(), []);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let specific = json!({
+            "bucket": 12, "loadSampleData": "yes", "retention": 70, "days": 1.5, "format": "Icberg",
+            "kind": "nothing like it", "paths": ["a", 1], "encryption": {"kye": "k"}, "name": "", "bukcet": "x",
+            "zzz": 1,
+        });
+        let mut reader = SpecificReader::new(specific.as_object().unwrap());
+        reader.string("bucket");
+        reader.boolean("loadSampleData");
+        reader.integer("retention", 1..=30);
+        reader.integer("days", 1..=30);
+        reader.one_of("format", &["Iceberg", "Parquet"]);
+        reader.one_of("kind", &["one", "two"]);
+        reader.strings("paths");
+        reader.required_string("name");
+        reader.required_string("owner");
+        let mut encryption = reader.object("encryption").unwrap();
+        encryption.string("key");
+        reader.absorb(encryption);
+        assert_eq!(
+            lines(&reader.finish()),
+            [
+                "specific.bucket: `bucket` is a number: `12`; use a text; put it in quotes",
+                "specific.loadSampleData: `loadSampleData` is a text: `yes`; use `true` or `false`",
+                "specific.retention: `retention` is out of range: `70`; use 1 to 30",
+                "specific.days: `days` is a fraction: `1.5`; use a whole number",
+                "specific.format: unknown `format`: `Icberg`; did you mean `Iceberg`?",
+                "specific.kind: unknown `kind`: `nothing like it`; use one of `one`, `two`",
+                "specific.paths[1]: a number is not a text; put it in quotes",
+                "specific.name: `name` is empty; fill in `name`",
+                "specific.owner: `owner` is missing; add `owner`",
+                "specific.encryption.kye: unknown key; did you mean `key`?",
+                "specific.bukcet: unknown key; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
+                 `kind`, `loadSampleData`, `name`, `owner`, `paths`, `retention`",
+                "specific.zzz: unknown key; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
+                 `kind`, `loadSampleData`, `name`, `owner`, `paths`, `retention`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_thousand_unknown_keys_are_counted() {
+        let object: Object = (0..1_000).map(|number| (format!("key{number}"), json!(1))).collect();
+        let mut reader = SpecificReader::new(&object);
+        reader.string("bucket");
+        let problems = reader.finish();
+        assert_eq!(problems.len(), MAX_UNKNOWN + 1);
+        assert_eq!(problems[MAX_UNKNOWN].to_string(), "specific: 980 more unknown keys");
+        let mut empty = SpecificReader::new(&object);
+        empty.value("key0");
+        assert_eq!(SpecificReader::new(&Object::new()).finish(), []);
     }
 }

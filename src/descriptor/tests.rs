@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[path = "../../tests/corpus/generated.rs"]
+mod generated;
+
 const CASHFLOW: &str = include_str!("../../examples/cashflow.yaml");
 
 fn full(kind: DescriptorKind, text: &str) -> Result<Descriptor, Vec<Problem>> {
@@ -36,4 +39,619 @@ fn the_page_s_component() {
     assert_eq!(contract.schema.len(), 4);
     assert_eq!(contract.schema[2].path, "dataProduct.components[0].dataContract.schema[2]");
     assert_eq!(component.sample_data.as_ref().unwrap().rows.len(), 2);
+}
+
+/// Files of a folder of the corpus, by name.
+fn corpus(folder: &str) -> Vec<(String, Vec<u8>)> {
+    let path = format!("{}/tests/corpus/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+fn kind_of(name: &str) -> DescriptorKind {
+    if name.starts_with("wrapped.") { DescriptorKind::Component } else { DescriptorKind::DataProduct }
+}
+
+/// Everything an author would read, a line a problem and a line a remedy.
+fn printed(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    for problem in problems {
+        text.push_str(&format!("  {problem}\n"));
+        if let Some(remedy) = &problem.remedy {
+            text.push_str(&format!("    {remedy}\n"));
+        }
+    }
+    text
+}
+
+#[test]
+fn hostile_descriptors_are_refused_in_these_words() {
+    let mut actual = String::new();
+    for (name, bytes) in corpus("hostile") {
+        match parse(kind_of(&name), &bytes, Strictness::Full, &Limits::default()) {
+            Ok(_) => panic!("{name} is expected to be refused"),
+            Err(problems) => actual.push_str(&format!("{name}\n{}", printed(&problems))),
+        }
+    }
+    let golden = format!("{}/tests/corpus/hostile.expected.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&golden, &actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    for (expected, actual) in expected.lines().zip(actual.lines()) {
+        assert_eq!(expected, actual, "run with BLESS=1 and read the difference, if it is meant");
+    }
+    assert_eq!(expected.lines().count(), actual.lines().count());
+}
+
+#[test]
+fn harmless_descriptors_are_read() {
+    for (name, bytes) in corpus("harmless") {
+        if let Err(problems) = parse(kind_of(&name), &bytes, Strictness::Full, &Limits::default()) {
+            panic!("{name} is expected to be read:\n{}", printed(&problems));
+        }
+    }
+}
+
+#[test]
+fn large_descriptors_are_refused_in_bounded_answers() {
+    for (name, text) in generated::large() {
+        let start = std::time::Instant::now();
+        let problems = full(DescriptorKind::DataProduct, &text).expect_err(name);
+        assert!((1..=101).contains(&problems.len()), "{name}: {} problems", problems.len());
+        let longest = problems.iter().map(|problem| problem.to_string().len()).max().unwrap();
+        assert!(longest < 600, "{name}: a problem of {longest} bytes");
+        // Unoptimised and on a busy machine; what is caught here is what is not linear.
+        assert!(start.elapsed().as_secs() < 30, "{name} took {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn the_deepest_descriptor_fits_a_small_stack() {
+    let read = || {
+        for (open, close) in [("{a: ", "}"), ("[", "]"), ("- ", ""), ("? ", "")] {
+            let text = format!("{}1{}", open.repeat(64), close.repeat(64));
+            let _ = full(DescriptorKind::DataProduct, &text);
+        }
+        let mut column = "{name: leaf, dataType: int}".to_owned();
+        for _ in 0..28 {
+            column = format!("{{name: a, dataType: struct, children: [{column}]}}");
+        }
+        let mut component =
+            format!("{{{}, dataContract: {{schema: [{column}]}}}}", member("a", "outputport"));
+        let product = format!("{PRODUCT}components: [{component}]\n");
+        let descriptor = full(DescriptorKind::DataProduct, &product).unwrap();
+        assert_eq!(descriptor.clone(), descriptor);
+        component = format!("{{{}}}", member("leaf", "storage"));
+        for level in 0..30 {
+            component = format!("{{{}, components: [{component}]}}", member(&format!("c{level}"), "storage"));
+        }
+        let product = format!("{PRODUCT}components: [{component}]\n");
+        let descriptor = full(DescriptorKind::DataProduct, &product).unwrap();
+        assert_eq!(descriptor.targets().len(), 31);
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(read).unwrap().join().unwrap();
+}
+
+const PRODUCT: &str =
+    "id: urn:dmb:dp:finance:cashflow:0\nname: CashFlow\nversion: 0.1.0\nenvironment: production\n";
+
+/// The fields every component has, in flow style.
+fn member(name: &str, kind: &str) -> String {
+    format!("id: 'urn:dmb:cmp:finance:cashflow:0:{name}', kind: {kind}, name: {name}, version: 0.0.0")
+}
+
+fn product_of(components: &[String]) -> String {
+    let mut text = format!("{PRODUCT}components:\n");
+    for component in components {
+        text.push_str(&format!("- {{{component}}}\n"));
+    }
+    text
+}
+
+fn harmless(name: &str) -> Descriptor {
+    let (_, bytes) = corpus("harmless").into_iter().find(|(found, _)| found == name).unwrap();
+    parse(kind_of(name), bytes, Strictness::Full, &Limits::default()).unwrap()
+}
+
+#[test]
+fn text_stays_as_it_was_written() {
+    let port = &harmless("numbers-as-text").product.components[0];
+    assert_eq!(port.name, "2024");
+    assert_eq!(port.description, "0.10");
+    assert_eq!(port.technology.as_deref(), Some("3"));
+    assert_eq!(port.platform.as_deref(), Some("true"));
+
+    let norway = harmless("norway").product;
+    assert_eq!(norway.components[0].description, "no");
+    assert_eq!(norway.components[0].technology.as_deref(), Some("Off"));
+    assert_eq!(
+        serde_json::to_string(&norway.components[0].specific).unwrap(),
+        r#"{"country":"no","other":"NO","on":"off","yes":"yes"}"#
+    );
+    assert_eq!(
+        serde_json::to_string(&harmless("octal").product.components[0].specific).unwrap(),
+        r#"{"mode":"010","postcode":"01234","under":"1_000"}"#
+    );
+    assert_eq!(harmless("json").product.name, "CashFlow 😀 /");
+    assert_eq!(harmless("alias").product.components[0].description, "Port of call");
+}
+
+#[test]
+fn null_means_absent() {
+    let port = &harmless("null-everywhere").product.components[0];
+    assert_eq!((port.data_contract.as_ref(), port.sample_data.as_ref()), (None, None));
+    assert_eq!((port.platform.as_ref(), port.info.as_ref()), (None, None));
+    assert!(port.specific.is_empty() && port.tags.is_empty() && port.depends_on.is_empty());
+}
+
+#[test]
+fn owners_and_groups_have_two_names() {
+    let product = full(DescriptorKind::DataProduct, CASHFLOW).unwrap().product;
+    assert_eq!(product.owner.as_deref(), Some("user:john.smith_example.com"));
+    assert_eq!(product.dev_group.as_deref(), Some("teamalpha"));
+    let text = format!("{PRODUCT}projectOwner: user:a_b.c\nownerGroup: group:d\ncomponents: []\n");
+    let product = full(DescriptorKind::DataProduct, &text).unwrap().product;
+    assert_eq!(product.owner.as_deref(), Some("user:a_b.c"));
+    assert_eq!(product.dev_group.as_deref(), Some("group:d"));
+}
+
+#[test]
+fn the_data_sharing_agreement_is_inside_or_beside() {
+    let beside = full(DescriptorKind::DataProduct, CASHFLOW).unwrap().product;
+    let contract = beside.components[0].data_contract.as_ref().unwrap();
+    assert!(contract.data_sharing_agreement.contains_key("intendedUsage"));
+    assert_eq!(contract.sla["upTime"], "99.9%");
+    assert_eq!(contract.terms_and_conditions.as_deref(), Some(""));
+    let inside = harmless("agreement-inside").product;
+    assert_eq!(inside.components[0].data_contract.as_ref().unwrap().data_sharing_agreement["purpose"], "x");
+}
+
+#[test]
+fn sample_data_takes_the_spelling_of_the_schema() {
+    let product = harmless("sample-other-case").product;
+    let sample = product.components[0].sample_data.as_ref().unwrap();
+    assert_eq!(sample.columns, ["id", "amount"]);
+    assert_eq!(sample.rows[0], [serde_json::json!("a"), serde_json::json!(1)]);
+}
+
+#[test]
+fn tags_are_texts_or_mappings() {
+    let tags = &harmless("tags").product.components[0].tags;
+    let read: Vec<_> = tags.iter().map(|tag| (tag.fqn.as_str(), tag.source.as_str())).collect();
+    assert_eq!(read, [("plain", ""), ("PII.Sensitive", "Classification"), ("G.term", "Glossary")]);
+}
+
+#[test]
+fn other_data_products_are_not_depended_on() {
+    let product = harmless("depends-on-other-product").product;
+    assert!(product.components[0].depends_on.is_empty());
+}
+
+const ACL_REQUEST: &str = r#"{"componentIdToProvision":"urn:dmb:dp:finance:a-system:0:component:0","dataProduct":{"id":"urn:dmb:dp:finance:a-system:0","components":[{"id":"urn:dmb:dp:finance:a-system:0:component:0","name":"S3 storage","description":"A system that does something","kind":"storage","version":"0.0.1"},{"id":"urn:dmb:dp:finance:a-system:0:component:1","name":"A system that does something","description":"A system that does something","kind":"outputport","version":"0.0.1"}]}}"#;
+
+#[test]
+fn the_page_s_short_form_is_enough_to_update_access() {
+    let read = |strictness| parse(DescriptorKind::Component, ACL_REQUEST, strictness, &Limits::default());
+    let descriptor = read(Strictness::Short).unwrap();
+    let [target] = descriptor.targets()[..] else { panic!("one target") };
+    assert_eq!(target.name, "S3 storage");
+    assert_eq!(target.kind, ComponentKind::Storage);
+    assert_eq!(target.path, "dataProduct.components[0]");
+    assert_eq!((descriptor.product.version, descriptor.product.environment), (None, None));
+
+    assert_eq!(
+        printed(&read(Strictness::Full).unwrap_err()),
+        "  dataProduct.name: `name` is missing (line 1, column 71)\n    \
+             add `name`\n  \
+           dataProduct.version: `version` is missing (line 1, column 71)\n    \
+             add `version`\n  \
+           dataProduct.environment: `environment` is missing (line 1, column 71)\n    \
+             add `environment`\n"
+    );
+}
+
+#[test]
+fn what_can_be_provisioned_can_be_unprovisioned() {
+    for (name, bytes) in corpus("harmless") {
+        let read = |strictness| parse(kind_of(&name), &bytes, strictness, &Limits::default());
+        assert_eq!(read(Strictness::Full).unwrap(), read(Strictness::Short).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn a_short_form_leaves_out_what_is_wrong() {
+    let text = product_of(&[
+        format!("{}, dataContract: {{schema: [{{name: a, dataType: strnig}}, {{name: b, dataType: int}}]}}, dependsOn: ['urn:dmb:cmp:finance:cashflow:0:b', nonsense, 'urn:dmb:cmp:finance:cashflow:0:gone']", member("a", "outputport")),
+        format!("{}, dependsOn: ['urn:dmb:cmp:finance:cashflow:0:a']", member("b", "storage")),
+    ])
+    .replace("0.1.0", "7");
+    let descriptor =
+        parse(DescriptorKind::DataProduct, &text, Strictness::Short, &Limits::default()).unwrap();
+    assert_eq!(descriptor.product.version.as_deref(), Some("7"));
+    let component = &descriptor.product.components[0];
+    assert_eq!(component.data_contract.as_ref().unwrap().schema.len(), 1);
+    assert_eq!(component.depends_on.len(), 1);
+    // Even a circle has an order.
+    assert_eq!(descriptor.targets().len(), 2);
+    assert_eq!(full(DescriptorKind::DataProduct, &text).unwrap_err().len(), 5);
+}
+
+#[test]
+fn a_component_answers_for_itself_only() {
+    let text = product_of(&[
+        format!("{}, dataContract: {{schema: [{{name: a, dataType: strnig}}]}}", after("a", &["gone"])),
+        format!("{}, components: [{{{}}}]", after("b", &[]), member("b:inner", "storage")),
+        after("c", &["d"]),
+        after("d", &["c"]),
+    ]);
+    let paths = |name: &str| {
+        let text = as_component(&text, &format!("urn:dmb:cmp:finance:cashflow:0:{name}"));
+        match full(DescriptorKind::Component, &text) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.into_iter().map(|problem| problem.path).collect::<Vec<_>>(),
+        }
+    };
+    assert_eq!(
+        paths("a"),
+        [
+            "dataProduct.components[0].dependsOn[0]",
+            "dataProduct.components[0].dataContract.schema[0].dataType"
+        ]
+    );
+    assert!(paths("b").is_empty());
+    assert!(paths("b:inner").is_empty());
+    assert_eq!(paths("c"), ["dataProduct.components[3].dependsOn[0]"]);
+    assert_eq!(full(DescriptorKind::DataProduct, &text).unwrap_err().len(), 3);
+}
+
+#[test]
+fn short_forms_still_need_identifiers_and_kinds() {
+    let read = |text: &str| {
+        let problems = parse(DescriptorKind::DataProduct, text, Strictness::Short, &Limits::default());
+        problems.unwrap_err().iter().map(|problem| problem.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(read("components: [{}]"), ["id", "components[0].id", "components[0].kind"]);
+    assert_eq!(read("{id: 'urn:dmb:dp:a:b:0', components: {}}"), ["components"]);
+    assert_eq!(
+        read(
+            "{id: 'urn:dmb:dp:a:b:0', components: [{id: 'urn:dmb:cmp:a:b:0:c', kind: nothing, specific: []}]}"
+        ),
+        ["components[0].kind", "components[0].specific"]
+    );
+}
+
+#[test]
+fn descriptors_with_results_are_not_in_use() {
+    let problems = full(DescriptorKind::DataProductWithResults, CASHFLOW).unwrap_err();
+    assert_eq!(
+        printed(&problems),
+        "  this kind of descriptor is not in use: `DATAPRODUCT_DESCRIPTOR_WITH_RESULTS`\n    \
+         send a `DATAPRODUCT_DESCRIPTOR` or a `COMPONENT_DESCRIPTOR`\n"
+    );
+    assert_eq!("COMPONENT_DESCRIPTOR".parse(), Ok(DescriptorKind::Component));
+    assert!("component_descriptor".parse::<DescriptorKind>().is_err());
+}
+
+#[test]
+fn limits_are_configurable() {
+    let refused = |limits: Limits| {
+        let problems = parse(DescriptorKind::DataProduct, CASHFLOW, Strictness::Full, &limits).unwrap_err();
+        printed(&problems)
+    };
+    let default = Limits::default();
+    assert_eq!(
+        refused(Limits { max_bytes: 1_000, ..default }),
+        format!("  the descriptor is too large: `{} bytes`\n    keep it under 1000 bytes\n", CASHFLOW.len())
+    );
+    assert!(refused(Limits { max_depth: 4, ..default }).contains("use at most 4 levels"));
+    assert!(refused(Limits { max_nodes: 100, ..default }).contains("use at most 100 values"));
+    assert!(refused(Limits { max_scalar_bytes: 100, ..default }).contains("too large"));
+}
+
+#[test]
+fn a_technology_s_problems_are_brought_home() {
+    let id = "urn:dmb:cmp:finance:cashflow:0:storage-component";
+    let text = as_component(CASHFLOW, id).replace("bucket:", "buckt:");
+    let descriptor = full(DescriptorKind::Component, &text).unwrap();
+    let component = descriptor.targets()[0];
+    let mut reader = SpecificReader::new(&component.specific);
+    assert_eq!(reader.required_string("bucket"), None);
+    let mut problems: Vec<_> =
+        reader.finish().into_iter().map(|problem| problem.under(&component.path)).collect();
+    problems.insert(0, Problem::new("platform", "no such platform").under(&component.path));
+    problems.insert(0, Problem::new("dataProduct.components[2].dependsOn[3].x", "not there"));
+    problems.insert(0, Problem::new("dataProduct.nowhere", "not there either"));
+    assert_eq!(
+        printed(&descriptor.locate(problems)),
+        "  dataProduct.nowhere: not there either (line 2, column 1)\n  \
+           dataProduct.components[2].dependsOn[3].x: not there (line 117, column 7)\n  \
+           dataProduct.components[2].platform: no such platform: `AWS` (line 118, column 17)\n  \
+           dataProduct.components[2].specific.bucket: `bucket` is missing (line 122, column 7)\n    \
+             add `bucket`\n  \
+           dataProduct.components[2].specific.buckt: unknown key: `finance-cashflows` (line 123, column 16)\n    \
+             did you mean `bucket`?\n"
+    );
+}
+
+#[test]
+fn keys_with_dots_are_located() {
+    let text = format!("{PRODUCT}components: []\na.b: 1\na: {{b: {{c: 2}}, b.c: 3}}\n");
+    let descriptor = full(DescriptorKind::DataProduct, &text).unwrap();
+    let at = |path: &str| {
+        let located = descriptor.locate(vec![Problem::new(path, "here")]);
+        (located[0].line.unwrap(), located[0].column.unwrap(), located[0].value.clone())
+    };
+    assert_eq!(at("a.b"), (6, 6, Some("1".to_owned())));
+    assert_eq!(at("a.b.c"), (6, 6, None));
+    assert_eq!(at(""), (1, 1, None));
+    assert_eq!(at("components[0]"), (5, 1, None));
+    assert_eq!(at("components[99999999999999999999]"), (5, 1, None));
+    assert_eq!(at("components["), (5, 1, None));
+}
+
+#[test]
+fn components_are_found_however_deeply_nested() {
+    let inner = format!("{{{}}}", member("outer:inner", "storage"));
+    let text = product_of(&[
+        format!(
+            "{}, components: [{{{}, components: [{inner}]}}]",
+            member("a", "outputport"),
+            member("outer", "storage")
+        ),
+        member("z", "workload"),
+    ]);
+    let product = full(DescriptorKind::DataProduct, &text).unwrap().product;
+    let names: Vec<_> = product.all_components().map(|component| component.name.as_str()).collect();
+    assert_eq!(names, ["a", "outer", "outer:inner", "z"]);
+    let id: Identifier = "urn:dmb:cmp:finance:cashflow:0:outer:inner".parse().unwrap();
+    assert_eq!(product.component(&id).unwrap().path, "components[0].components[0].components[0]");
+    assert_eq!(product.component(&product.id), None);
+}
+
+fn order(components: &[String]) -> Vec<String> {
+    let descriptor = full(DescriptorKind::DataProduct, &product_of(components)).unwrap();
+    descriptor.targets().iter().map(|component| component.name.clone()).collect()
+}
+
+fn after(name: &str, dependencies: &[&str]) -> String {
+    let ids: Vec<_> =
+        dependencies.iter().map(|name| format!("'urn:dmb:cmp:finance:cashflow:0:{name}'")).collect();
+    format!("{}, dependsOn: [{}]", member(name, "storage"), ids.join(", "))
+}
+
+#[test]
+fn dependencies_come_first_and_the_rest_stays_as_written() {
+    assert_eq!(order(&[after("a", &[]), after("b", &[]), after("c", &[])]), ["a", "b", "c"]);
+    assert_eq!(order(&[after("a", &["c"]), after("b", &[]), after("c", &[])]), ["b", "c", "a"]);
+    assert_eq!(order(&[after("a", &["b", "c", "b"]), after("b", &["c"]), after("c", &[])]), ["c", "b", "a"]);
+}
+
+#[test]
+fn nested_components_follow_their_parent_unless_it_needs_them() {
+    let nested = |parent: &str, child: &str| format!("{parent}, components: [{{{child}}}]");
+    assert_eq!(order(&[nested(&after("a", &["z"]), &after("i", &[])), after("z", &[])]), ["z", "a", "i"]);
+    assert_eq!(order(&[nested(&after("a", &["i"]), &after("i", &[])), after("z", &[])]), ["z", "i", "a"]);
+    // Through another component, too.
+    assert_eq!(order(&[nested(&after("a", &["m"]), &after("i", &[])), after("m", &["i"])]), ["i", "m", "a"]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What YAML and descriptors are made of, and what they are not.
+    fn token() -> impl Strategy<Value = String> {
+        prop_oneof![
+            prop::sample::select(vec![
+                "- ",
+                ": ",
+                "\n",
+                "\n  ",
+                "\n    ",
+                "{",
+                "}",
+                "[",
+                "]",
+                ",",
+                "'",
+                "\"",
+                "|",
+                ">",
+                "&a ",
+                "*a",
+                "!!str ",
+                "!x ",
+                "<<: ",
+                "? ",
+                "#",
+                "---\n",
+                "...\n",
+                "%",
+                "@",
+                "\t",
+                "\r\n",
+                "\0",
+                "\u{feff}",
+                "\u{85}",
+                "\u{2028}",
+                "null",
+                "~",
+                "true",
+                "no",
+                "0.1",
+                "1e999",
+                "-",
+                "0x1",
+                ".nan",
+                "id: ",
+                "kind: ",
+                "name: ",
+                "version: ",
+                "components:\n",
+                "dataContract:\n",
+                "schema:\n",
+                "dataType: ",
+                "children: ",
+                "dependsOn: ",
+                "specific: ",
+                "dataProduct:\n",
+                "componentIdToProvision: ",
+                "urn:dmb:dp:finance:cashflow:0",
+                "sampleData:\n",
+                "rows: ",
+                "columns: ",
+                "outputport",
+                "STRUCT",
+                "😀",
+            ])
+            .prop_map(str::to_owned),
+            "\\PC{0,6}",
+        ]
+    }
+
+    /// The text with some of it removed, repeated or replaced.
+    fn mutated(text: &'static str) -> impl Strategy<Value = String> {
+        let end = text.len();
+        prop::collection::vec((0..end, 0..80_usize, token(), 0..4_u8), 1..6).prop_map(move |edits| {
+            let mut text = text.to_owned();
+            for (start, length, token, what) in edits {
+                let boundary = |mut index: usize, text: &str| {
+                    index = index.min(text.len());
+                    while !text.is_char_boundary(index) {
+                        index -= 1;
+                    }
+                    index
+                };
+                let start = boundary(start, &text);
+                let stop = boundary(start + length, &text);
+                let piece = text[start..stop].to_owned();
+                match what {
+                    0 => text.replace_range(start..stop, ""),
+                    1 => text.replace_range(start..stop, &token),
+                    2 => text.insert_str(start, &token),
+                    _ => text.insert_str(stop, &piece),
+                }
+            }
+            text
+        })
+    }
+
+    /// Whatever is sent: an answer, and one that can be shown to people.
+    fn answers(text: &str) -> Result<(), TestCaseError> {
+        for kind in [DescriptorKind::DataProduct, DescriptorKind::Component] {
+            let strict = parse(kind, text, Strictness::Full, &Limits::default());
+            let short = parse(kind, text, Strictness::Short, &Limits::default());
+            prop_assert!(strict.is_err() || short.is_ok(), "provisioned, and not to be unprovisioned");
+            for problems in [&strict, &short].into_iter().filter_map(|result| result.as_ref().err()) {
+                prop_assert!((1..=101).contains(&problems.len()));
+                for problem in problems {
+                    let shown = format!("{problem}{}", problem.remedy.as_deref().unwrap_or_default());
+                    prop_assert!(!shown.contains(char::is_control), "{shown:?}");
+                    prop_assert!(shown.len() < 1_500, "{} bytes", shown.len());
+                }
+                prop_assert!(
+                    problems
+                        .windows(2)
+                        .all(|pair| pair[0].line.unwrap_or(u32::MAX) <= pair[1].line.unwrap_or(u32::MAX))
+                );
+            }
+            if let Ok(descriptor) = &strict {
+                let ordered = descriptor.product.in_dependency_order();
+                prop_assert_eq!(ordered.len(), descriptor.product.all_components().count());
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_answered(tokens in prop::collection::vec(token(), 0..60)) {
+            answers(&tokens.concat())?;
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(DescriptorKind::DataProduct, bytes, Strictness::Full, &Limits::default());
+        }
+
+        #[test]
+        fn any_change_of_a_good_descriptor_is_answered(text in mutated(CASHFLOW)) {
+            answers(&text)?;
+        }
+
+        #[test]
+        fn any_change_of_a_short_form_is_answered(text in mutated(ACL_REQUEST)) {
+            answers(&text)?;
+        }
+
+        #[test]
+        fn identifiers_are_kept_as_written(
+            namespace in "[a-zA-Z0-9]{2,8}",
+            parts in prop::collection::vec("[a-zA-Z0-9_.~!$&'()*+,;=@%/-]{1,12}", 1..8),
+        ) {
+            let text = format!("urn:{namespace}:{}", parts.join(":"));
+            let id: Identifier = text.parse().unwrap();
+            prop_assert_eq!(id.as_str(), &text);
+            prop_assert_eq!(id.to_string(), text);
+            prop_assert_eq!(id.namespace(), namespace);
+            prop_assert_eq!(id.entity(), parts[0].as_str());
+            prop_assert!(id.parts().eq(parts[1..].iter().map(String::as_str)));
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Identifier>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn any_text_is_an_identifier_or_not(text in "\\PC{0,40}") {
+            if let Ok(id) = text.parse::<Identifier>() {
+                prop_assert_eq!(id.as_str(), text);
+            }
+        }
+
+        #[test]
+        fn every_order_respects_the_dependencies(
+            edges in prop::collection::vec((0..12_usize, 0..12_usize), 0..30),
+            parents in prop::collection::vec(0..12_usize, 12),
+        ) {
+            // Edges lead down, so there is no circle; parents are arbitrary, so they may contradict them.
+            let components: Vec<_> = (0..12)
+                .map(|number| {
+                    let down: Vec<_> = edges
+                        .iter()
+                        .filter(|(from, to)| *from == number && to < from)
+                        .map(|(_, to)| format!("c{to}"))
+                        .collect();
+                    let down: Vec<_> = down.iter().map(String::as_str).collect();
+                    (number, after(&format!("c{number}"), &down))
+                })
+                .collect();
+            // The first half is nested, one each, in components of the second half.
+            let mut written = Vec::new();
+            for (number, text) in components.iter().skip(6) {
+                let nested: Vec<_> = components
+                    .iter()
+                    .take(6)
+                    .filter(|(child, _)| parents[*child] % 6 + 6 == *number)
+                    .map(|(_, text)| format!("{{{text}}}"))
+                    .collect();
+                written.push(format!("{text}, components: [{}]", nested.join(", ")));
+            }
+            let descriptor = full(DescriptorKind::DataProduct, &product_of(&written)).unwrap();
+            let ordered = descriptor.targets();
+            prop_assert_eq!(ordered.len(), 12);
+            for (index, component) in ordered.iter().enumerate() {
+                for dependency in &component.depends_on {
+                    prop_assert!(ordered[..index].iter().any(|before| &before.id == dependency));
+                }
+            }
+        }
+    }
 }
