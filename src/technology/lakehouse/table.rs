@@ -526,7 +526,11 @@ impl Lakehouse {
     async fn tidy_namespace(&self, port: &Port) -> Result<()> {
         let path = self.tables.join(&port.namespace);
         // A directory that is not empty stays, which is what is wanted.
-        blocking(move || Ok(drop(std::fs::remove_dir(path)))).await?;
+        blocking(move || {
+            let _ = std::fs::remove_dir(path);
+            Ok(())
+        })
+        .await?;
         self.catalog.drop_empty_namespace(&port.namespace_ident()).await
     }
 
