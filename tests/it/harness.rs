@@ -84,14 +84,7 @@ impl Builder {
         let stderr = Arc::default();
         let (process, url) = Process::start(&self.0, home.path(), &stderr);
         let api = Api::new(&url);
-        Landfall {
-            process: Some(process),
-            api,
-            settings: self.0,
-            home,
-            stderr,
-            _share: share,
-        }
+        Landfall { process: Some(process), api, settings: self.0, home, stderr, _share: share }
     }
 }
 

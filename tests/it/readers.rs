@@ -58,9 +58,7 @@ async fn pyiceberg_and_duckdb_read_the_columns_and_the_sample_rows() {
     ];
     assert_eq!(names_and_types, expected);
 
-    let row = |id, direction, amount, counterparty| {
-        json!({ "id": id, "direction": direction, "amount": amount, "counterpartyId": counterparty })
-    };
+    let row = |id, direction, amount, counterparty| json!({ "id": id, "direction": direction, "amount": amount, "counterpartyId": counterparty });
     let expected = [
         row("CF-001", "Incoming", "10000.000000000", "cpty:12345"),
         row("CF-002", "Outgoing", "5000.000000000", "cpty:67890"),

@@ -84,8 +84,10 @@ impl Mark {
 pub(super) enum Found {
     /// Nothing.
     Absent,
-    /// Something without a mark that can be read; the text says what.
-    Unmarked(&'static str),
+    /// A directory without a mark.
+    Bare,
+    /// Something that is no directory, or has a mark that cannot be read; the text says what.
+    Odd(&'static str),
     /// A directory with a mark.
     Marked(Mark),
 }
@@ -97,12 +99,17 @@ impl Found {
             Self::Absent => Ok(None),
             Self::Marked(mark) if mark.owner == *owner => Ok(Some(mark)),
             Self::Marked(mark) => Err(foreign(what, Some(&mark.owner), owner)),
-            Self::Unmarked(why) => Err(Error::conflict(format!(
-                "{what} exists and {why}, so it is not taken for {}: choose another name, or move it away",
-                described(owner)
-            ))),
+            Self::Bare => Err(in_the_way(what, "has no ownership mark", owner)),
+            Self::Odd(why) => Err(in_the_way(what, why, owner)),
         }
     }
+}
+
+fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
+    Error::conflict(format!(
+        "{what} exists and {why}, so it is not taken for {}: choose another name, or move it away",
+        described(owner)
+    ))
 }
 
 /// "component `...` in environment `...`".
@@ -123,16 +130,16 @@ pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error
 pub(super) fn observe(path: &Path) -> Result<Found> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Ok(Found::Unmarked("is not a directory")),
+        Ok(_) => return Ok(Found::Odd("is not a directory")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
         Err(e) => return Err(failed("look at", path, e)),
     }
     let file = path.join(MARK_FILE);
     match fs::symlink_metadata(&file) {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_MARK_BYTES => {}
-        Ok(_) => return Ok(Found::Unmarked("has a mark that is not a plain file")),
+        Ok(_) => return Ok(Found::Odd("has a mark that is not a plain file")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Ok(Found::Unmarked("has no ownership mark"));
+            return Ok(Found::Bare);
         }
         Err(e) => return Err(failed("look at", &file, e)),
     }
@@ -140,14 +147,14 @@ pub(super) fn observe(path: &Path) -> Result<Found> {
     match File::open(&file).and_then(|f| f.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-            return Ok(Found::Unmarked("has an ownership mark that cannot be read"));
+            return Ok(Found::Odd("has an ownership mark that cannot be read"));
         }
         Err(e) => return Err(failed("read", &file, e)),
     }
     match serde_json::from_str::<Mark>(&text) {
         Ok(mark) if mark.landfall == MARK_VERSION => Ok(Found::Marked(mark)),
-        Ok(_) => Ok(Found::Unmarked("has an ownership mark of another version of Landfall")),
-        Err(_) => Ok(Found::Unmarked("has an ownership mark that cannot be read")),
+        Ok(_) => Ok(Found::Odd("has an ownership mark of another version of Landfall")),
+        Err(_) => Ok(Found::Odd("has an ownership mark that cannot be read")),
     }
 }
 
@@ -232,7 +239,7 @@ pub(super) fn has_leftovers(path: &Path, owner: &Owner) -> Result<bool> {
 }
 
 /// `.purged.NAME.HASH` next to `NAME`.
-fn purged_name(path: &Path, owner: &Owner) -> Result<PathBuf> {
+pub(super) fn purged_name(path: &Path, owner: &Owner) -> Result<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let hash = naming::hash(&[&owner.component, &owner.environment]);
     Ok(parent(path)?.join(format!(".purged.{name}.{hash}")))
@@ -335,10 +342,10 @@ mod tests {
             "{\"landfall\":2,\"component\":\"a\",\"environment\":\"b\",\"state\":\"active\"}",
         ] {
             fs::write(folder.path().join(MARK_FILE), text).unwrap();
-            assert!(matches!(observe(folder.path()).unwrap(), Found::Unmarked(_)), "{text}");
+            assert!(matches!(observe(folder.path()).unwrap(), Found::Odd(_)), "{text}");
         }
         fs::write(folder.path().join(MARK_FILE), [0xff, 0xfe]).unwrap();
-        assert!(matches!(observe(folder.path()).unwrap(), Found::Unmarked(_)));
+        assert!(matches!(observe(folder.path()).unwrap(), Found::Odd(_)));
     }
 
     #[test]

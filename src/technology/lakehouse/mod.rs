@@ -9,8 +9,8 @@
 //! ```
 //!
 //! What it guarantees:
-//! - *Whose is it* is written into the target: a mark file in every bucket and table location ([`marked`]), and
-//!   properties in every table ([`properties`]). What has no mark of ours is never adopted, altered or dropped.
+//! - *Whose is it* is written into the target: a mark file in every bucket and table location (`marked.rs`), and
+//!   properties in every table (`properties.rs`). What has no mark of ours is never adopted, altered or dropped.
 //! - Catalog commits are optimistic: a table that moved since it was looked at is an error to retry, not something
 //!   to write over. Two targets, or two processes, may share one warehouse and catalog.
 //! - Nothing blocks an async thread, and what is reported as done has been synced.
@@ -39,6 +39,7 @@
 
 mod access;
 mod bucket;
+mod catalog;
 mod evolution;
 mod marked;
 mod naming;
@@ -51,18 +52,11 @@ mod table;
 mod tests;
 mod types;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use iceberg::CatalogBuilder;
-use iceberg::io::{FileIO, FileIOBuilder};
-use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::{
     AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Owner, Plan, ReverseRequest,
@@ -70,7 +64,7 @@ use super::{
 };
 use crate::descriptor::{ComponentKind, Object, Problem};
 use crate::error::{Error, Result};
-use storage::WarehouseStorageFactory;
+use catalog::TableCatalog;
 
 /// The name of the catalog, which readers have to give: it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
@@ -108,11 +102,7 @@ struct Opened {
     scratch: PathBuf,
     /// Absolute path of the catalog file.
     catalog_path: String,
-    catalog: SqlCatalog,
-    files: FileIO,
-    /// One commit at a time in this process: closes the gap between looking at a table and writing it, which the
-    /// library leaves open for property updates.
-    commits: tokio::sync::Mutex<()>,
+    catalog: TableCatalog,
 }
 
 /// What one change does; `detail` of a [`Change`].
@@ -164,40 +154,17 @@ impl Opened {
         let LakehouseSettings { target, warehouse, catalog } = settings;
         let place = format!("of target `{target}`");
         let (warehouse, catalog) = blocking(move || make_places(&warehouse, &catalog, &place)).await?;
-        let opened = |e: &dyn std::error::Error| {
-            Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`"))
-                .because(e.to_string())
-        };
-        // Write-ahead logging stays with the file, so the catalog's own connections have it too: readers in other
-        // processes do not block commits. Full synchronisation is SQLite's default.
-        SqliteConnectOptions::new()
-            .filename(&catalog)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .connect()
-            .await
-            .map_err(|e| opened(&e))?;
-        let factory = Arc::new(WarehouseStorageFactory { root: PathBuf::from(&warehouse) });
-        let files = FileIOBuilder::new(factory.clone()).build();
-        let loaded = SqlCatalogBuilder::default()
-            .uri(format!("sqlite://{catalog}"))
-            .warehouse_location(format!("file://{warehouse}"))
-            .sql_bind_style(SqlBindStyle::QMark)
-            .with_storage_factory(factory)
-            .load(CATALOG_NAME, HashMap::new())
-            .await
-            .map_err(|e| opened(&e))?;
         let warehouse = PathBuf::from(warehouse);
+        let opened = TableCatalog::open(&catalog, &warehouse).await.map_err(|e| {
+            Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`")).because(e)
+        })?;
         Ok(Self {
             target,
             buckets: warehouse.join("buckets"),
             tables: warehouse.join("tables"),
             scratch: warehouse.join(SCRATCH),
             catalog_path: catalog,
-            catalog: loaded,
-            files,
-            commits: tokio::sync::Mutex::new(()),
+            catalog: opened,
         })
     }
 }

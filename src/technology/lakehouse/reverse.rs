@@ -12,10 +12,10 @@
 
 use std::collections::BTreeSet;
 
-use iceberg::{Catalog, ErrorKind, NamespaceIdent, TableIdent};
+use iceberg::{NamespaceIdent, TableIdent};
 use serde_json::{Value, json};
 
-use super::table::{dotted, failed};
+use super::catalog::dotted;
 use super::{Opened, properties};
 use crate::descriptor::{Object, SpecificReader};
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ impl Opened {
         let ident = self.find_table(namespace.as_deref(), &table).await?;
         context.check_cancelled()?;
         let name = dotted(&ident);
-        let Some(table) = self.load_table(&ident).await? else {
+        let Some(table) = self.catalog.load(&ident).await? else {
             return Err(Error::retryable(format!("table `{name}` is gone")));
         };
         let metadata = table.metadata();
@@ -79,18 +79,13 @@ impl Opened {
     }
 
     async fn find_table(&self, namespace: Option<&str>, table: &str) -> Result<TableIdent> {
-        let what = "list the tables of the catalog";
         let namespaces = match namespace {
-            Some(name) => vec![NamespaceIdent::from_strs(name.split('.')).map_err(|e| failed(what, e))?],
-            None => self.catalog.list_namespaces(None).await.map_err(|e| failed(what, e))?,
+            Some(name) => NamespaceIdent::from_strs(name.split('.')).into_iter().collect(),
+            None => self.catalog.namespaces().await?,
         };
         let mut tables = Vec::new();
         for namespace in &namespaces {
-            match self.catalog.list_tables(namespace).await {
-                Ok(found) => tables.extend(found),
-                Err(e) if e.kind() == ErrorKind::NamespaceNotFound => {}
-                Err(e) => return Err(failed(what, e)),
-            }
+            tables.extend(self.catalog.tables(namespace).await?);
         }
         let mut named: Vec<_> = tables.iter().filter(|ident| ident.name() == table).collect();
         named.sort_by_key(|ident| dotted(ident));
@@ -118,8 +113,7 @@ impl Opened {
         if !tables.is_empty() {
             return Ok(format!("there are {}", listed(tables.iter().map(dotted))));
         }
-        let namespaces =
-            self.catalog.list_namespaces(None).await.map_err(|e| failed("list the namespaces", e))?;
+        let namespaces = self.catalog.namespaces().await?;
         Ok(match (namespace, namespaces.as_slice()) {
             (_, []) => "it is empty".to_owned(),
             (Some(_), _) => {

@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use async_trait::async_trait;
 use iceberg::spec::{DataFileFormat, NestedField, Schema, TableMetadata};
 use iceberg::table::Table;
-use iceberg::transaction::{AddColumn, ApplyTransactionAction, Transaction};
+use iceberg::transaction::{AddColumn, ApplyTransactionAction};
 use iceberg::writer::base_writer::data_file_writer::DataFileWriterBuilder;
 use iceberg::writer::file_writer::ParquetWriterBuilder;
 use iceberg::writer::file_writer::location_generator::{DefaultFileNameGenerator, DefaultLocationGenerator};
 use iceberg::writer::file_writer::rolling_writer::RollingFileWriterBuilder;
 use iceberg::writer::{IcebergWriter, IcebergWriterBuilder};
-use iceberg::{Catalog, ErrorKind, Namespace, NamespaceIdent, TableCommit, TableCreation, TableIdent};
-use iceberg_catalog_sql::SqlCatalog;
+use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
+use super::catalog::failed;
 use super::marked::{self, Found, Mark, State};
 use super::properties::{self, ACCESS_FIELDS, ACCESS_REFS};
 use super::sample::Rows;
@@ -28,9 +27,6 @@ use super::{
 use crate::descriptor::{Object, Problem, SpecificReader};
 use crate::error::{Error, Result};
 use crate::technology::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
-
-/// On namespaces that Landfall made, and therefore may drop when they are empty.
-const NAMESPACE_MARK: &str = "landfall.created";
 
 /// Which table a component means.
 #[derive(Debug, Clone)]
@@ -45,6 +41,8 @@ struct Port {
 /// What a component asks of its table.
 struct Contract {
     wanted: Wanted,
+    /// `specific.loadSampleData`.
+    load: bool,
     rows: Option<Rows>,
     may_drop: bool,
 }
@@ -78,7 +76,7 @@ impl Port {
         };
         match (port, wanted) {
             (Some(port), Some(wanted)) if problems.is_empty() => {
-                Ok((port, Contract { wanted, rows, may_drop }))
+                Ok((port, Contract { wanted, load, rows, may_drop }))
             }
             _ => Err(problems),
         }
@@ -137,18 +135,9 @@ impl Opened {
         self.tables.join(&port.namespace).join(&port.name)
     }
 
-    /// The table as the catalog has it.
-    pub(super) async fn load_table(&self, ident: &TableIdent) -> Result<Option<Table>> {
-        match self.catalog.load_table(ident).await {
-            Ok(table) => Ok(Some(table)),
-            Err(e) if matches!(e.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => Ok(None),
-            Err(e) => Err(failed(&format!("read table `{}`", dotted(ident)), e)),
-        }
-    }
-
     /// The table if it is in the catalog and this component's; a conflict when it is somebody else's.
     async fn own_table(&self, port: &Port) -> Result<Option<Table>> {
-        let Some(table) = self.load_table(&port.ident()).await? else { return Ok(None) };
+        let Some(table) = self.catalog.load(&port.ident()).await? else { return Ok(None) };
         match properties::owner(table.metadata().properties()) {
             Some(owner) if owner == port.owner => Ok(Some(table)),
             other => Err(marked::foreign(&port.what, other.as_ref(), &port.owner)),
@@ -221,7 +210,7 @@ impl Opened {
             if self.at_its_place(table, &port).is_ok() {
                 let mark = match seen.directory {
                     // Somebody lost the mark, and the table itself still says whose it is.
-                    Found::Unmarked(_) | Found::Absent => None,
+                    Found::Bare | Found::Absent => None,
                     found => self.own_mark(found, &port)?,
                 };
                 if mark.is_none_or(|mark| mark.state != State::Active) {
@@ -266,9 +255,7 @@ impl Opened {
 
     /// The books of a released table.
     async fn kept_metadata(&self, port: &Port, location: &str) -> Result<TableMetadata> {
-        let metadata = TableMetadata::read_from(&self.files, location)
-            .await
-            .map_err(|e| failed(&format!("read what was kept of {}", port.what), e))?;
+        let metadata = self.catalog.read_metadata(location).await?;
         match properties::owner(metadata.properties()) {
             Some(owner) if owner == port.owner => Ok(metadata),
             other => Err(marked::foreign(&port.what, other.as_ref(), &port.owner)),
@@ -349,7 +336,7 @@ impl Opened {
         match self.directory(port).await? {
             Found::Marked(found) if found == mark => Ok(()),
             // The caller knows from the catalog that the table is this component's.
-            Found::Unmarked(_) => blocking(move || marked::write_mark(&path, &mark)).await,
+            Found::Bare => blocking(move || marked::write_mark(&path, &mark)).await,
             found => match self.own_mark(found, port)? {
                 Some(_) => blocking(move || marked::write_mark(&path, &mark)).await,
                 None => blocking(move || marked::create(&path, &mark, &scratch)).await,
@@ -367,7 +354,8 @@ impl Opened {
         blocking(move || {
             if unregistered { marked::purge(&path, &owner, &what) } else { marked::sweep(&path, &owner) }
         })
-        .await
+        .await?;
+        self.tidy_namespace(port).await
     }
 
     async fn create(&self, work: &Work, port: &Port, context: &Context) -> Result<()> {
@@ -384,15 +372,6 @@ impl Opened {
             None => blocking(move || marked::create(&path, &mark, &scratch)).await?,
         }
         context.check_cancelled()?;
-        let _commit = self.commits.lock().await;
-        let namespace = port.namespace_ident();
-        let made = HashMap::from([(NAMESPACE_MARK.to_owned(), "true".to_owned())]);
-        match self.catalog.create_namespace(&namespace, made).await {
-            Err(e) if e.kind() != ErrorKind::NamespaceAlreadyExists => {
-                return Err(failed(&format!("create the namespace `{}`", port.namespace), e));
-            }
-            _ => {}
-        }
         let Wanted { schema, .. } = &contract.wanted;
         let creation = TableCreation::builder()
             .name(port.name.clone())
@@ -400,47 +379,7 @@ impl Opened {
             .schema(schema.clone())
             .properties(properties::wanted(work, &contract.wanted, schema))
             .build();
-        let table = self
-            .catalog
-            .create_table(&namespace, creation)
-            .await
-            .map_err(|e| failed(&format!("create {}", port.what), e))?;
-        self.committed(&table).await
-    }
-
-    /// The library does not look whether SQLite really committed, so this does.
-    async fn committed(&self, table: &Table) -> Result<()> {
-        let now = self.load_table(table.identifier()).await?;
-        let location = table.metadata_location();
-        let kept = now.is_some_and(|now| {
-            now.metadata_location() == location
-                || now
-                    .metadata()
-                    .metadata_log()
-                    .iter()
-                    .any(|log| Some(log.metadata_file.as_str()) == location)
-        });
-        if kept {
-            return Ok(());
-        }
-        Err(Error::retryable(format!(
-            "the catalog did not keep a change of table `{}`",
-            dotted(table.identifier())
-        )))
-    }
-
-    /// Commits a transaction on the table as it was read, or not at all.
-    pub(super) async fn commit(
-        &self,
-        table: &Table,
-        build: impl FnOnce(Transaction) -> iceberg::Result<Transaction>,
-    ) -> Result<()> {
-        let what = format!("change table `{}`", dotted(table.identifier()));
-        let transaction = build(Transaction::new(table)).map_err(|e| failed(&what, e))?;
-        let _commit = self.commits.lock().await;
-        let unmoved = Unmoved { catalog: &self.catalog, location: table.metadata_location() };
-        let committed = transaction.commit(&unmoved).await.map_err(|e| failed(&what, e))?;
-        self.committed(&committed).await
+        self.catalog.create(&port.ident(), creation).await
     }
 
     async fn restore(&self, port: &Port) -> Result<()> {
@@ -450,13 +389,7 @@ impl Opened {
                 return Err(Error::retryable(format!("what was kept of {} is gone", port.what)));
             };
             self.kept_metadata(port, &kept).await?;
-            let _commit = self.commits.lock().await;
-            let table = self
-                .catalog
-                .register_table(&port.ident(), kept)
-                .await
-                .map_err(|e| failed(&format!("restore {}", port.what), e))?;
-            self.committed(&table).await?;
+            self.catalog.register(&port.ident(), kept).await?;
         }
         self.set_mark(port, self.mark(port)).await
     }
@@ -470,7 +403,7 @@ impl Opened {
         let field = contract.wanted.schema.field_by_name(path);
         let field = field.ok_or_else(|| Error::permanent(format!("the contract has no column `{path}`")))?;
         let column = new_column(path, field);
-        self.commit(&table, |tx| tx.update_schema().add_column(column).apply(tx)).await
+        self.catalog.commit(&table, |tx| tx.update_schema().add_column(column).apply(tx)).await
     }
 
     async fn drop_column(&self, port: &Port, path: &str) -> Result<()> {
@@ -478,7 +411,7 @@ impl Opened {
         if table.metadata().current_schema().field_by_name(path).is_none() {
             return Ok(());
         }
-        self.commit(&table, |tx| tx.update_schema().delete_column(path).apply(tx)).await
+        self.catalog.commit(&table, |tx| tx.update_schema().delete_column(path).apply(tx)).await
     }
 
     async fn set_properties(&self, work: &Work, port: &Port) -> Result<()> {
@@ -489,31 +422,33 @@ impl Opened {
         if difference.is_empty() {
             return Ok(());
         }
-        self.commit(&table, |tx| {
-            let update = tx.update_table_properties();
-            let update =
-                difference.set.into_iter().fold(update, |update, (key, value)| update.set(key, value));
-            difference.remove.into_iter().fold(update, |update, key| update.remove(key)).apply(tx)
-        })
-        .await
+        self.catalog
+            .commit(&table, |tx| {
+                let update = tx.update_table_properties();
+                let update =
+                    difference.set.into_iter().fold(update, |update, (key, value)| update.set(key, value));
+                difference.remove.into_iter().fold(update, |update, key| update.remove(key)).apply(tx)
+            })
+            .await
     }
 
     async fn record_access(&self, work: &Work, port: &Port, step: &Step) -> Result<()> {
         let table = self.planned(port).await?;
         let recorded = properties::access(table.metadata().properties())?;
         let Some(next) = access::after(&recorded, step, work.access.as_ref()) else { return Ok(()) };
-        self.commit(&table, |tx| {
-            let update = tx
-                .update_table_properties()
-                .set(ACCESS_REFS.to_owned(), properties::refs_text(&access::names(&next.refs)));
-            let update = if next.fields.is_empty() {
-                update.remove(ACCESS_FIELDS.to_owned())
-            } else {
-                update.set(ACCESS_FIELDS.to_owned(), json!(next.fields).to_string())
-            };
-            update.apply(tx)
-        })
-        .await
+        self.catalog
+            .commit(&table, |tx| {
+                let update = tx
+                    .update_table_properties()
+                    .set(ACCESS_REFS.to_owned(), properties::refs_text(&access::names(&next.refs)));
+                let update = if next.fields.is_empty() {
+                    update.remove(ACCESS_FIELDS.to_owned())
+                } else {
+                    update.set(ACCESS_FIELDS.to_owned(), json!(next.fields).to_string())
+                };
+                update.apply(tx)
+            })
+            .await
     }
 
     async fn load(&self, work: &Work, port: &Port, context: &Context) -> Result<()> {
@@ -548,16 +483,17 @@ impl Opened {
         writer.write(batch).await.map_err(|e| failed(&what, e))?;
         let files = writer.close().await.map_err(|e| failed(&what, e))?;
         context.check_cancelled()?;
-        self.commit(&table, |tx| {
-            tx.fast_append()
-                .set_snapshot_properties(HashMap::from([(
-                    "landfall.sample-data".to_owned(),
-                    "true".to_owned(),
-                )]))
-                .add_data_files(files)
-                .apply(tx)
-        })
-        .await?;
+        self.catalog
+            .commit(&table, |tx| {
+                tx.fast_append()
+                    .set_snapshot_properties(HashMap::from([(
+                        "landfall.sample-data".to_owned(),
+                        "true".to_owned(),
+                    )]))
+                    .add_data_files(files)
+                    .apply(tx)
+            })
+            .await?;
         context.journal.info(format!("loaded {} sample rows into {}", rows.len(), port.what));
         Ok(())
     }
@@ -571,62 +507,31 @@ impl Opened {
             ..self.mark(port)
         };
         self.set_mark(port, mark).await?;
-        self.deregister(port, &table).await
-    }
-
-    /// Takes the table out of the catalog, unless it moved since it was read.
-    async fn deregister(&self, port: &Port, table: &Table) -> Result<()> {
-        let what = format!("take {} out of the catalog", port.what);
-        let _commit = self.commits.lock().await;
-        match self.own_table(port).await? {
-            Some(now) if now.metadata_location() == table.metadata_location() => {}
-            Some(_) => return Err(Error::retryable(format!("cannot {what}: it was changed meanwhile"))),
-            None => return Ok(()),
-        }
-        self.catalog.drop_table(&port.ident()).await.map_err(|e| failed(&what, e))?;
-        if self.load_table(&port.ident()).await?.is_some() {
-            return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
-        }
-        Ok(())
+        self.catalog.deregister(&table).await
     }
 
     async fn purge(&self, port: &Port) -> Result<()> {
         if let Some(table) = self.own_table(port).await? {
             self.at_its_place(&table, port)?;
             self.set_mark(port, Mark { state: State::Purging, ..self.mark(port) }).await?;
-            self.deregister(port, &table).await?;
+            self.catalog.deregister(&table).await?;
         }
         self.own_mark(self.directory(port).await?, port)?;
         let (path, owner, what) = (self.table_path(port), port.owner.clone(), port.what.clone());
+        blocking(move || marked::purge(&path, &owner, &what)).await?;
+        self.tidy_namespace(port).await
+    }
+
+    /// The last table takes its namespace along.
+    async fn tidy_namespace(&self, port: &Port) -> Result<()> {
+        let path = self.tables.join(&port.namespace);
+        // A directory that is not empty stays, which is what is wanted.
         blocking(move || {
-            marked::purge(&path, &owner, &what)?;
-            // The last table takes its namespace's directory along; one that is not empty stays.
-            if let Some(parent) = path.parent() {
-                let _ = std::fs::remove_dir(parent);
-            }
+            let _ = std::fs::remove_dir(path);
             Ok(())
         })
         .await?;
-        self.drop_empty_namespace(port).await
-    }
-
-    async fn drop_empty_namespace(&self, port: &Port) -> Result<()> {
-        let what = format!("drop the empty namespace `{}`", port.namespace);
-        let namespace = port.namespace_ident();
-        let _commit = self.commits.lock().await;
-        let properties = match self.catalog.get_namespace(&namespace).await {
-            Ok(found) => found.properties().clone(),
-            Err(e) if e.kind() == ErrorKind::NamespaceNotFound => return Ok(()),
-            Err(e) => return Err(failed(&what, e)),
-        };
-        if !properties.contains_key(NAMESPACE_MARK) {
-            return Ok(());
-        }
-        let tables = self.catalog.list_tables(&namespace).await.map_err(|e| failed(&what, e))?;
-        if tables.is_empty() {
-            self.catalog.drop_namespace(&namespace).await.map_err(|e| failed(&what, e))?;
-        }
-        Ok(())
+        self.catalog.drop_empty_namespace(&port.namespace_ident()).await
     }
 
     pub(super) async fn describe_table(&self, work: &Work) -> Result<Info> {
@@ -677,7 +582,11 @@ struct Planning<'a> {
 
 impl<'a> Planning<'a> {
     fn new(work: &'a Work, port: &'a Port, contract: &'a Contract) -> Self {
-        let plan = Plan { changes: Vec::new(), notes: contract.wanted.notes.clone() };
+        let mut plan = Plan { changes: Vec::new(), notes: contract.wanted.notes.clone() };
+        if contract.load && contract.rows.is_none() {
+            plan.notes
+                .push("`specific.loadSampleData` is true, and there are no sample rows to load".to_owned());
+        }
         Self { work, port, contract, plan }
     }
 
@@ -755,11 +664,6 @@ fn new_column(path: &str, field: &NestedField) -> AddColumn {
     }
 }
 
-/// `namespace.table`.
-pub(super) fn dotted(ident: &TableIdent) -> String {
-    format!("{}.{}", ident.namespace().join("."), ident.name())
-}
-
 /// What a refusal means when the table is one that an earlier unprovision kept.
 fn kept_differs(error: Error, port: &Port) -> Error {
     match error.kind() {
@@ -777,113 +681,5 @@ fn kept_differs(error: Error, port: &Port) -> Error {
                 .collect(),
         ),
         _ => error,
-    }
-}
-
-/// A library error in our terms. What may pass is retried: another commit that was faster, a busy database, a full
-/// disk. What the library takes for damaged data or a wrong state is not.
-pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
-    let make = match error.kind() {
-        ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported => Error::permanent,
-        _ => Error::retryable,
-    };
-    let why = match error.kind() {
-        ErrorKind::CatalogCommitConflicts
-        | ErrorKind::TableAlreadyExists
-        | ErrorKind::PreconditionFailed
-        | ErrorKind::NamespaceNotFound => ": it was changed meanwhile",
-        ErrorKind::DataInvalid => ": its files are missing or damaged",
-        _ => "",
-    };
-    make(format!("cannot {what}{why}")).because(error)
-}
-
-/// The catalog, for one commit on a table that must not have moved.
-///
-/// A transaction of the library refreshes a stale table and applies its updates again, which for properties means
-/// writing over what somebody else wrote. Through this, a stale table is an error.
-#[derive(Debug)]
-struct Unmoved<'a> {
-    catalog: &'a SqlCatalog,
-    location: Option<&'a str>,
-}
-
-impl Unmoved<'_> {
-    fn not_here<T>(&self) -> iceberg::Result<T> {
-        Err(iceberg::Error::new(
-            ErrorKind::FeatureUnsupported,
-            "a commit loads and updates its table, nothing else",
-        ))
-    }
-}
-
-#[async_trait]
-impl Catalog for Unmoved<'_> {
-    async fn load_table(&self, ident: &TableIdent) -> iceberg::Result<Table> {
-        let table = self.catalog.load_table(ident).await?;
-        if table.metadata_location() == self.location {
-            return Ok(table);
-        }
-        Err(iceberg::Error::new(ErrorKind::CatalogCommitConflicts, "the table moved since it was read"))
-    }
-
-    async fn update_table(&self, commit: TableCommit) -> iceberg::Result<Table> {
-        self.catalog.update_table(commit).await
-    }
-
-    async fn list_namespaces(&self, _: Option<&NamespaceIdent>) -> iceberg::Result<Vec<NamespaceIdent>> {
-        self.not_here()
-    }
-
-    async fn create_namespace(
-        &self,
-        _: &NamespaceIdent,
-        _: HashMap<String, String>,
-    ) -> iceberg::Result<Namespace> {
-        self.not_here()
-    }
-
-    async fn get_namespace(&self, _: &NamespaceIdent) -> iceberg::Result<Namespace> {
-        self.not_here()
-    }
-
-    async fn namespace_exists(&self, _: &NamespaceIdent) -> iceberg::Result<bool> {
-        self.not_here()
-    }
-
-    async fn update_namespace(&self, _: &NamespaceIdent, _: HashMap<String, String>) -> iceberg::Result<()> {
-        self.not_here()
-    }
-
-    async fn drop_namespace(&self, _: &NamespaceIdent) -> iceberg::Result<()> {
-        self.not_here()
-    }
-
-    async fn list_tables(&self, _: &NamespaceIdent) -> iceberg::Result<Vec<TableIdent>> {
-        self.not_here()
-    }
-
-    async fn create_table(&self, _: &NamespaceIdent, _: TableCreation) -> iceberg::Result<Table> {
-        self.not_here()
-    }
-
-    async fn drop_table(&self, _: &TableIdent) -> iceberg::Result<()> {
-        self.not_here()
-    }
-
-    async fn purge_table(&self, _: &TableIdent) -> iceberg::Result<()> {
-        self.not_here()
-    }
-
-    async fn table_exists(&self, _: &TableIdent) -> iceberg::Result<bool> {
-        self.not_here()
-    }
-
-    async fn rename_table(&self, _: &TableIdent, _: &TableIdent) -> iceberg::Result<()> {
-        self.not_here()
-    }
-
-    async fn register_table(&self, _: &TableIdent, _: String) -> iceberg::Result<Table> {
-        self.not_here()
     }
 }

@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use iceberg::Catalog;
 use serde_json::Value;
@@ -228,14 +229,15 @@ impl Subject for Embedded {
                 }
             }
         }
-        for namespace in self.lake.opened().await.unwrap().catalog.list_namespaces(None).await.unwrap() {
+        for namespace in self.lake.opened().await.unwrap().catalog.sql.list_namespaces(None).await.unwrap() {
             seen.insert(format!("namespace {}", namespace.join(".")), Value::Bool(true));
-            for ident in self.lake.opened().await.unwrap().catalog.list_tables(&namespace).await.unwrap() {
-                let table = self.lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
+            for ident in self.lake.opened().await.unwrap().catalog.sql.list_tables(&namespace).await.unwrap()
+            {
+                let table = self.lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
                 let properties: BTreeMap<_, _> = table.metadata().properties().clone().into_iter().collect();
                 let schema = table.metadata().current_schema();
                 seen.insert(
-                    format!("table {}", table::dotted(&ident)),
+                    format!("table {}", catalog::dotted(&ident)),
                     json!({
                         "properties": properties,
                         "schema": properties::describe_columns(schema, table.metadata().properties()).unwrap(),
@@ -285,17 +287,6 @@ async fn rows(table: &iceberg::table::Table) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conforms() {
     conformance::conforms::<Embedded>().await;
-}
-
-/// Leaves a warehouse with tables behind for a look with other tools:
-/// `LANDFALL_KEEP=/tmp/lake cargo test --lib a_warehouse_to_look_at -- --ignored`.
-#[tokio::test]
-#[ignore = "leaves files behind, for a look by hand"]
-async fn a_warehouse_to_look_at() {
-    let folder = std::path::PathBuf::from(std::env::var("LANDFALL_KEEP").unwrap());
-    let lake = open(&folder);
-    run(&lake, &with_access(port(), &["user:alice_example.com"]), Intent::Provision).await;
-    run(&lake, &every_type(), Intent::Provision).await;
 }
 
 /// One column of every kind, with one row that has a value in each.
@@ -364,7 +355,7 @@ async fn every_type_comes_back() {
     let info = lake.describe(&work, &Context::default()).await.unwrap();
     assert_eq!(public(&info, "rowCount"), "2");
     let ident = iceberg::TableIdent::from_strs(["finance__other__1__development", "port"]).unwrap();
-    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
     assert_eq!(rows(&table).await.len(), 1);
 
     let updates = import(&lake, json!({ "table": "port" })).await.unwrap();
@@ -752,10 +743,10 @@ async fn half_done_changes_converge() {
     let ident =
         iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
     set_state(State::Purging);
-    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 3);
     set_state(State::Purging);
-    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
     // Purged data is not taken back, whatever is asked next.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.exists());
@@ -763,6 +754,19 @@ async fn half_done_changes_converge() {
     // The mark alone was lost.
     std::fs::remove_file(location.join(marked::MARK_FILE)).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
+    // A mark of a later version is not written over.
+    std::fs::write(location.join(marked::MARK_FILE), "{\"landfall\": 2}").unwrap();
+    let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Conflict, "{error}");
+    assert!(apply(&lake, &work, Step::Mark).await.is_err());
+    std::fs::remove_file(location.join(marked::MARK_FILE)).unwrap();
+    run(&lake, &work, Intent::Provision).await;
+    // Deleting was interrupted: the rest goes, and so does the namespace.
+    lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
+    std::fs::rename(&location, marked::purged_name(&location, &owner).unwrap()).unwrap();
+    run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
+    assert!(!location.parent().unwrap().exists());
+    assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -774,7 +778,7 @@ async fn what_other_programs_did_is_seen() {
     let ident =
         iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
     // Their properties stay.
-    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
     let theirs = |tx: iceberg::transaction::Transaction| {
         use iceberg::transaction::ApplyTransactionAction;
         tx.update_table_properties()
@@ -782,15 +786,15 @@ async fn what_other_programs_did_is_seen() {
             .set("landfall.sla.timeliness".to_owned(), "never".to_owned())
             .apply(tx)
     };
-    lake.opened().await.unwrap().commit(&table, theirs).await.unwrap();
+    lake.opened().await.unwrap().catalog.commit(&table, theirs).await.unwrap();
     // A commit on what was read before that does not go through.
-    let error = lake.opened().await.unwrap().commit(&table, theirs).await.unwrap_err();
+    let error = lake.opened().await.unwrap().catalog.commit(&table, theirs).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(
         run(&lake, &work, Intent::Provision).await,
         ["Alter: update the properties `landfall.sla.timeliness`"]
     );
-    let table = lake.opened().await.unwrap().load_table(&ident).await.unwrap().unwrap();
+    let table = lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
     assert_eq!(table.metadata().properties()["theirs"], "1");
     // Kept data is measured against the contract it comes back to.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
@@ -805,7 +809,7 @@ async fn what_other_programs_did_is_seen() {
     assert_eq!(actions, [Action::Restore, Action::Alter, Action::Alter]);
     run(&lake, &renamed, Intent::Provision).await;
     // A table dropped behind our back, with its data still there.
-    lake.opened().await.unwrap().catalog.drop_table(&ident).await.unwrap();
+    lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("another program dropped it"), "{error}");

@@ -1,0 +1,303 @@
+//! The catalog of the tables, and what is wanted of it beyond what the library gives.
+//!
+//! - A commit applies to the table as it was read, or fails with an error to retry. The library would refresh a
+//!   stale table and apply the updates again, which for properties writes over what somebody else wrote.
+//! - A commit that reports success happened. The library does not look whether SQLite really committed.
+//! - Commits of this process take turns, which closes the gap between looking at a table and writing it that the
+//!   library leaves open for properties. Other processes are kept out by compare-and-swap, and properties, in the
+//!   few microseconds that remain, by the lease of the operation.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::io::{FileIO, FileIOBuilder};
+use iceberg::spec::TableMetadata;
+use iceberg::table::Table;
+use iceberg::transaction::Transaction;
+use iceberg::{
+    Catalog, CatalogBuilder, ErrorKind, Namespace, NamespaceIdent, TableCommit, TableCreation, TableIdent,
+};
+use iceberg_catalog_sql::{SqlBindStyle, SqlCatalog, SqlCatalogBuilder};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+
+use super::CATALOG_NAME;
+use super::storage::WarehouseStorageFactory;
+use crate::error::{Error, Result};
+
+/// On namespaces that Landfall made, and therefore may drop when they are empty.
+const NAMESPACE_MARK: &str = "landfall.created";
+
+/// An SQLite catalog of the tables in one warehouse.
+#[derive(Debug)]
+pub(super) struct TableCatalog {
+    pub(super) sql: SqlCatalog,
+    files: FileIO,
+    commits: tokio::sync::Mutex<()>,
+}
+
+impl TableCatalog {
+    /// Opens the catalog in a file, and makes it when it is missing. Both paths are absolute.
+    pub(super) async fn open(
+        file: &str,
+        warehouse: &Path,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        // Write-ahead logging stays with the file, so the catalog's own connections have it too: readers in other
+        // processes do not block commits. Full synchronisation is SQLite's default.
+        SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await?;
+        let factory = Arc::new(WarehouseStorageFactory { root: warehouse.to_owned() });
+        let files = FileIOBuilder::new(factory.clone()).build();
+        let sql = SqlCatalogBuilder::default()
+            .uri(format!("sqlite://{file}"))
+            .warehouse_location(super::location(warehouse))
+            .sql_bind_style(SqlBindStyle::QMark)
+            .with_storage_factory(factory)
+            .load(CATALOG_NAME, HashMap::new())
+            .await?;
+        Ok(Self { sql, files, commits: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The table, if it is registered.
+    pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Table>> {
+        match self.sql.load_table(ident).await {
+            Ok(table) => Ok(Some(table)),
+            Err(e) if matches!(e.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => Ok(None),
+            Err(e) => Err(failed(&format!("read table `{}`", dotted(ident)), e)),
+        }
+    }
+
+    /// The metadata of a table that need not be registered.
+    pub(super) async fn read_metadata(&self, location: &str) -> Result<TableMetadata> {
+        let read = TableMetadata::read_from(&self.files, location).await;
+        read.map_err(|e| failed(&format!("read the table metadata `{location}`"), e))
+    }
+
+    /// Makes a table, and its namespace when it is missing.
+    pub(super) async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<()> {
+        let _commit = self.commits.lock().await;
+        self.create_namespace(ident.namespace()).await?;
+        let table = self.sql.create_table(ident.namespace(), creation).await;
+        self.committed(&table.map_err(|e| failed(&format!("create table `{}`", dotted(ident)), e))?).await
+    }
+
+    /// Registers a table by its newest metadata file.
+    pub(super) async fn register(&self, ident: &TableIdent, location: String) -> Result<()> {
+        let _commit = self.commits.lock().await;
+        self.create_namespace(ident.namespace()).await?;
+        let table = self.sql.register_table(ident, location).await;
+        self.committed(&table.map_err(|e| failed(&format!("register table `{}`", dotted(ident)), e))?).await
+    }
+
+    async fn create_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let mark = HashMap::from([(NAMESPACE_MARK.to_owned(), "true".to_owned())]);
+        match self.sql.create_namespace(namespace, mark).await {
+            Err(e) if e.kind() != ErrorKind::NamespaceAlreadyExists => {
+                Err(failed(&format!("create the namespace `{}`", namespace.join(".")), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits a transaction on the table as it was read, or not at all.
+    pub(super) async fn commit(
+        &self,
+        table: &Table,
+        build: impl FnOnce(Transaction) -> iceberg::Result<Transaction>,
+    ) -> Result<()> {
+        let what = format!("change table `{}`", dotted(table.identifier()));
+        let transaction = build(Transaction::new(table)).map_err(|e| failed(&what, e))?;
+        let _commit = self.commits.lock().await;
+        let unmoved = Unmoved { catalog: &self.sql, location: table.metadata_location() };
+        let committed = transaction.commit(&unmoved).await.map_err(|e| failed(&what, e))?;
+        self.committed(&committed).await
+    }
+
+    /// Makes sure that a commit is in the catalog.
+    async fn committed(&self, table: &Table) -> Result<()> {
+        let now = self.load(table.identifier()).await?;
+        let location = table.metadata_location();
+        let kept = now.is_some_and(|now| {
+            now.metadata_location() == location
+                || now
+                    .metadata()
+                    .metadata_log()
+                    .iter()
+                    .any(|log| Some(log.metadata_file.as_str()) == location)
+        });
+        if kept {
+            return Ok(());
+        }
+        Err(Error::retryable(format!(
+            "the catalog did not keep a change of table `{}`",
+            dotted(table.identifier())
+        )))
+    }
+
+    /// Takes a table out of the catalog, unless it moved since it was read.
+    pub(super) async fn deregister(&self, table: &Table) -> Result<()> {
+        let ident = table.identifier();
+        let what = format!("take table `{}` out of the catalog", dotted(ident));
+        let _commit = self.commits.lock().await;
+        match self.load(ident).await? {
+            Some(now) if now.metadata_location() == table.metadata_location() => {}
+            Some(_) => return Err(Error::retryable(format!("cannot {what}: it was changed meanwhile"))),
+            None => return Ok(()),
+        }
+        self.sql.drop_table(ident).await.map_err(|e| failed(&what, e))?;
+        if self.load(ident).await?.is_some() {
+            return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
+        }
+        Ok(())
+    }
+
+    /// Drops a namespace that Landfall made, if it has no table.
+    pub(super) async fn drop_empty_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let what = format!("drop the empty namespace `{}`", namespace.join("."));
+        let _commit = self.commits.lock().await;
+        let properties = match self.sql.get_namespace(namespace).await {
+            Ok(found) => found.properties().clone(),
+            Err(e) if e.kind() == ErrorKind::NamespaceNotFound => return Ok(()),
+            Err(e) => return Err(failed(&what, e)),
+        };
+        if !properties.contains_key(NAMESPACE_MARK) {
+            return Ok(());
+        }
+        let tables = self.sql.list_tables(namespace).await.map_err(|e| failed(&what, e))?;
+        if tables.is_empty() {
+            self.sql.drop_namespace(namespace).await.map_err(|e| failed(&what, e))?;
+        }
+        Ok(())
+    }
+
+    /// The top-level namespaces.
+    pub(super) async fn namespaces(&self) -> Result<Vec<NamespaceIdent>> {
+        self.sql.list_namespaces(None).await.map_err(|e| failed("list the namespaces of the catalog", e))
+    }
+
+    /// The tables of a namespace; none when there is no such namespace.
+    pub(super) async fn tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        match self.sql.list_tables(namespace).await {
+            Ok(tables) => Ok(tables),
+            Err(e) if e.kind() == ErrorKind::NamespaceNotFound => Ok(Vec::new()),
+            Err(e) => Err(failed(&format!("list the tables of the namespace `{}`", namespace.join(".")), e)),
+        }
+    }
+}
+
+/// `namespace.table`.
+pub(super) fn dotted(ident: &TableIdent) -> String {
+    format!("{}.{}", ident.namespace().join("."), ident.name())
+}
+
+/// A library error in our terms. What may pass is retried: another commit that was faster, a busy database, a full
+/// disk. What the library takes for damaged data or a wrong state is not.
+pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
+    let make = match error.kind() {
+        ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported => Error::permanent,
+        _ => Error::retryable,
+    };
+    let why = match error.kind() {
+        ErrorKind::CatalogCommitConflicts
+        | ErrorKind::TableAlreadyExists
+        | ErrorKind::PreconditionFailed
+        | ErrorKind::NamespaceNotFound => ": it was changed meanwhile",
+        ErrorKind::DataInvalid => ": its files are missing or damaged",
+        _ => "",
+    };
+    make(format!("cannot {what}{why}")).because(error)
+}
+
+/// The catalog, for one commit on a table that must not have moved.
+#[derive(Debug)]
+struct Unmoved<'a> {
+    catalog: &'a SqlCatalog,
+    location: Option<&'a str>,
+}
+
+impl Unmoved<'_> {
+    fn not_here<T>(&self) -> iceberg::Result<T> {
+        Err(iceberg::Error::new(
+            ErrorKind::FeatureUnsupported,
+            "a commit loads and updates its table, nothing else",
+        ))
+    }
+}
+
+#[async_trait]
+impl Catalog for Unmoved<'_> {
+    async fn load_table(&self, ident: &TableIdent) -> iceberg::Result<Table> {
+        let table = self.catalog.load_table(ident).await?;
+        if table.metadata_location() == self.location {
+            return Ok(table);
+        }
+        Err(iceberg::Error::new(ErrorKind::CatalogCommitConflicts, "the table moved since it was read"))
+    }
+
+    async fn update_table(&self, commit: TableCommit) -> iceberg::Result<Table> {
+        self.catalog.update_table(commit).await
+    }
+
+    async fn list_namespaces(&self, _: Option<&NamespaceIdent>) -> iceberg::Result<Vec<NamespaceIdent>> {
+        self.not_here()
+    }
+
+    async fn create_namespace(
+        &self,
+        _: &NamespaceIdent,
+        _: HashMap<String, String>,
+    ) -> iceberg::Result<Namespace> {
+        self.not_here()
+    }
+
+    async fn get_namespace(&self, _: &NamespaceIdent) -> iceberg::Result<Namespace> {
+        self.not_here()
+    }
+
+    async fn namespace_exists(&self, _: &NamespaceIdent) -> iceberg::Result<bool> {
+        self.not_here()
+    }
+
+    async fn update_namespace(&self, _: &NamespaceIdent, _: HashMap<String, String>) -> iceberg::Result<()> {
+        self.not_here()
+    }
+
+    async fn drop_namespace(&self, _: &NamespaceIdent) -> iceberg::Result<()> {
+        self.not_here()
+    }
+
+    async fn list_tables(&self, _: &NamespaceIdent) -> iceberg::Result<Vec<TableIdent>> {
+        self.not_here()
+    }
+
+    async fn create_table(&self, _: &NamespaceIdent, _: TableCreation) -> iceberg::Result<Table> {
+        self.not_here()
+    }
+
+    async fn drop_table(&self, _: &TableIdent) -> iceberg::Result<()> {
+        self.not_here()
+    }
+
+    async fn purge_table(&self, _: &TableIdent) -> iceberg::Result<()> {
+        self.not_here()
+    }
+
+    async fn table_exists(&self, _: &TableIdent) -> iceberg::Result<bool> {
+        self.not_here()
+    }
+
+    async fn rename_table(&self, _: &TableIdent, _: &TableIdent) -> iceberg::Result<()> {
+        self.not_here()
+    }
+
+    async fn register_table(&self, _: &TableIdent, _: String) -> iceberg::Result<Table> {
+        self.not_here()
+    }
+}
