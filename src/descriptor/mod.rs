@@ -116,7 +116,23 @@ pub enum Scope {
     Component(Identifier),
 }
 
-/// Reads a descriptor: all of it, or every problem found (never an empty list, at most a hundred and one).
+/// A descriptor that is not to be worked on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// Why: never empty, at most a hundred and one, in document order.
+    pub problems: Vec<Problem>,
+    /// What could be read all the same, to find what else is wrong. A component under whose path a problem was found
+    /// is not as written.
+    pub readable: Option<Box<Descriptor>>,
+}
+
+impl From<Vec<Problem>> for Rejected {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self { problems, readable: None }
+    }
+}
+
+/// Reads a descriptor: all of it, or every problem found.
 ///
 /// `text` is YAML or JSON in UTF-8, with or without a byte order mark.
 pub fn parse(
@@ -124,14 +140,15 @@ pub fn parse(
     text: impl AsRef<[u8]>,
     strictness: Strictness,
     limits: &Limits,
-) -> Result<Descriptor, Vec<Problem>> {
+) -> Result<Descriptor, Rejected> {
     let mut problems = Problems::new(strictness);
     if kind == DescriptorKind::DataProductWithResults {
         return Err(vec![
             Problem::new("", "this kind of descriptor is not in use")
                 .value(kind)
                 .remedy("send a `DATAPRODUCT_DESCRIPTOR` or a `COMPONENT_DESCRIPTOR`"),
-        ]);
+        ]
+        .into());
     }
     // Reading recurses once a level, and what calls this may run on any stack. One that is large enough is taken
     // at the root, and only there: growing where the stack happens to end could happen once a list element.
@@ -142,7 +159,10 @@ pub fn parse(
         let read = read::descriptor(kind, &document.root, &mut problems);
         match read {
             Some((product, scope)) if problems.is_empty() => Ok(Descriptor { product, scope, document }),
-            _ => Err(problems.into_list()),
+            read => Err(Rejected {
+                problems: problems.into_list(),
+                readable: read.map(|(product, scope)| Box::new(Descriptor { product, scope, document })),
+            }),
         }
     })
 }

@@ -7,6 +7,22 @@ mod generated;
 
 const CASHFLOW: &str = include_str!("../../examples/cashflow.yaml");
 
+/// What every test reads with: what could be read of a rejected descriptor must bear being looked at.
+fn parse(
+    kind: DescriptorKind,
+    text: impl AsRef<[u8]>,
+    strictness: Strictness,
+    limits: &Limits,
+) -> Result<Descriptor, Vec<Problem>> {
+    super::parse(kind, text, strictness, limits).map_err(|Rejected { problems, readable }| {
+        if let Some(readable) = readable {
+            assert!(readable.product.all_components().all(|component| !component.path.is_empty()));
+            assert_eq!(readable.locate(problems.clone()).len(), problems.len());
+        }
+        problems
+    })
+}
+
 fn full(kind: DescriptorKind, text: &str) -> Result<Descriptor, Vec<Problem>> {
     parse(kind, text, Strictness::Full, &Limits::default())
 }

@@ -133,7 +133,7 @@ impl Domain {
             self.parsing.acquire().await.map_err(|error| Error::permanent("shutting down").because(error))?;
         let domain = Arc::clone(self);
         let document = document.clone();
-        let descriptor = blocking(move || work::parse(&document, &intent, &domain.limits))
+        let descriptor = blocking(move || work::parse(&document, &intent, &domain.topology, &domain.limits))
             .await?
             .map_err(Error::invalid)?;
         let deployments: Vec<Deployment> = match store {

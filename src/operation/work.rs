@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::descriptor::{self, Component, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness};
+use crate::descriptor::{
+    self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness,
+};
 use crate::technology::{AccessList, Intent, Work};
 use crate::topology::{Target, Topology};
 
@@ -66,17 +68,46 @@ fn key(component: &Component, environment: &str) -> ComponentKey {
 }
 
 /// Reads a document as strictly as the intent needs: what is to be created must be described in full, what is to be
-/// removed or opened to somebody must only be identified.
+/// removed or opened to somebody must only be identified. What is wrong with the parts that could be read is found
+/// by their technologies even so: one answer has every problem.
 pub(super) fn parse(
     document: &Document,
     intent: &Intent,
+    topology: &Topology,
     limits: &Limits,
 ) -> Result<Descriptor, Vec<Problem>> {
     let strictness = match intent {
         Intent::Provision => Strictness::Full,
         Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
     };
-    descriptor::parse(document.kind, document.text.as_str(), strictness, limits)
+    descriptor::parse(document.kind, document.text.as_str(), strictness, limits).map_err(|rejected| {
+        let mut problems = rejected.problems;
+        if let Some(readable) = rejected.readable {
+            let resolver = Resolver::new(&readable, intent, topology, Places::Topology, &[], None);
+            let sound = readable.product.all_components().filter(|component| {
+                in_scope(&readable, component) && !problems.iter().any(|problem| is_under(problem, component))
+            });
+            let more: Vec<Problem> =
+                sound.filter_map(|component| resolver.assign(component).err()).flatten().collect();
+            problems.extend(more);
+            problems = readable.locate(problems);
+        }
+        problems
+    })
+}
+
+fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
+    match &descriptor.scope {
+        Scope::DataProduct => true,
+        Scope::Component(id) => component.id == *id,
+    }
+}
+
+fn is_under(problem: &Problem, component: &Component) -> bool {
+    problem
+        .path
+        .strip_prefix(&component.path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// Where components may go.
@@ -97,69 +128,18 @@ pub(super) fn resolve(
     deployments: &[Deployment],
     access: Option<&AccessList>,
 ) -> Result<Resolved, Vec<Problem>> {
+    let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
+    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new() };
     let mut problems = Vec::new();
-    let mut assigned = Vec::new();
-    let mut skipped = Vec::new();
-    let product = Arc::new(descriptor.product.clone());
     let targets = descriptor.targets();
-    for &component in &targets {
-        let environment = match environment(descriptor, component, deployments) {
-            Ok(environment) => environment,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        let key = key(component, &environment);
-        let remembered = deployments.iter().find(|deployment| deployment.key == key);
-        let target = match place(&key, component, intent, topology, places, remembered) {
-            Ok(Some(target)) => target,
-            // A data product has components of other adapters; a component asked for by name has not.
-            Ok(None) if descriptor.scope == Scope::DataProduct => {
-                skipped.push(component.id.to_string());
-                continue;
-            }
-            Ok(None) => match topology.choose(component, &environment) {
-                Ok(target) => target,
-                Err(problem) => {
-                    problems.push(problem.under(&component.path));
-                    continue;
-                }
-            },
-            Err(problem) => {
-                problems.push(problem.under(&component.path));
-                continue;
-            }
-        };
-        let work = Work {
-            product: Arc::clone(&product),
-            component: Arc::new(component.clone()),
-            environment,
-            access: access.cloned().or_else(|| remembered.and_then(|deployment| deployment.access.clone())),
-        };
-        let capabilities = target.technology.capabilities();
-        if capabilities.kinds.contains(&component.kind) {
-            let found = target.technology.check(&work, intent);
-            problems.extend(found.into_iter().map(|problem| problem.under(&component.path)));
-        } else {
-            let kinds = capabilities.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-            problems.push(
-                Problem::new(
-                    "kind",
-                    format!(
-                        "target `{}` ({}) does not take this kind",
-                        target.code,
-                        target.technology.name()
-                    ),
-                )
-                .value(component.kind.name())
-                .remedy(format!("it takes: {kinds}"))
-                .under(&component.path),
-            );
+    for component in &targets {
+        match resolver.assign(component) {
+            Ok(Some(assigned)) => resolved.assigned.push(assigned),
+            Ok(None) => resolved.skipped.push(component.id.to_string()),
+            Err(found) => problems.extend(found),
         }
-        assigned.push(Assigned { work, target });
     }
-    if assigned.is_empty() && problems.is_empty() {
+    if resolved.assigned.is_empty() && problems.is_empty() {
         // Nothing is routed: asking for the first one gives the reason that fits them all.
         let environment = descriptor.product.environment.as_deref().unwrap_or_default();
         let first = targets.first().and_then(|component| {
@@ -170,7 +150,70 @@ pub(super) fn resolve(
                 .remedy("add at least one component that this adapter is routed to")
         }));
     }
-    if problems.is_empty() { Ok(Resolved { assigned, skipped }) } else { Err(descriptor.locate(problems)) }
+    if problems.is_empty() { Ok(resolved) } else { Err(descriptor.locate(problems)) }
+}
+
+/// Everything that decides where a component goes.
+struct Resolver<'a> {
+    descriptor: &'a Descriptor,
+    product: Arc<DataProduct>,
+    intent: &'a Intent,
+    topology: &'a Topology,
+    places: Places<'a>,
+    deployments: &'a [Deployment],
+    access: Option<&'a AccessList>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(
+        descriptor: &'a Descriptor,
+        intent: &'a Intent,
+        topology: &'a Topology,
+        places: Places<'a>,
+        deployments: &'a [Deployment],
+        access: Option<&'a AccessList>,
+    ) -> Self {
+        let product = Arc::new(descriptor.product.clone());
+        Self { descriptor, product, intent, topology, places, deployments, access }
+    }
+
+    /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
+    fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
+        let alone = |problem: Problem| vec![problem.under(&component.path)];
+        let environment =
+            environment(self.descriptor, component, self.deployments).map_err(|problem| vec![problem])?;
+        let key = key(component, &environment);
+        let remembered = self.deployments.iter().find(|deployment| deployment.key == key);
+        let placed =
+            place(&key, component, self.intent, self.topology, self.places, remembered).map_err(alone)?;
+        let target = match placed {
+            Some(target) => target,
+            // A data product has components of other adapters; a component asked for by name has not.
+            None if self.descriptor.scope == Scope::DataProduct => return Ok(None),
+            None => self.topology.choose(component, &environment).map_err(alone)?,
+        };
+        let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
+        let work = Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(component.clone()),
+            environment,
+            access: self.access.cloned().or_else(remembered_access),
+        };
+        let capabilities = target.technology.capabilities();
+        if !capabilities.kinds.contains(&component.kind) {
+            let kinds = capabilities.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+            let message =
+                format!("target `{}` ({}) does not take this kind", target.code, target.technology.name());
+            let problem = Problem::new("kind", message).value(component.kind.name());
+            return Err(alone(problem.remedy(format!("it takes: {kinds}"))));
+        }
+        let problems = target.technology.check(&work, self.intent);
+        if problems.is_empty() {
+            Ok(Some(Assigned { work, target }))
+        } else {
+            Err(problems.into_iter().flat_map(alone).collect())
+        }
+    }
 }
 
 /// The environment of the product; a short form may lack it, then the only one where the component is known.
@@ -272,7 +315,7 @@ pub fn check_document(
     topology: &Topology,
     limits: &Limits,
 ) -> Result<Vec<String>, Vec<Problem>> {
-    let descriptor = parse(document, &Intent::Provision, limits)?;
+    let descriptor = parse(document, &Intent::Provision, topology, limits)?;
     let resolved = resolve(&descriptor, &Intent::Provision, topology, Places::Topology, &[], None)?;
     Ok(resolved.assigned.iter().map(|one| one.work.component.id.to_string()).collect())
 }

@@ -724,8 +724,10 @@ async fn half_done_changes_converge() {
     };
     use marked::{Found, State};
     // Create: the directory is there, the table is not.
-    let mark =
-        marked::Mark { catalog: Some(lake.opened().await.unwrap().catalog_path.clone()), ..marked::Mark::active(owner.clone()) };
+    let mark = marked::Mark {
+        catalog: Some(lake.opened().await.unwrap().catalog_path.clone()),
+        ..marked::Mark::active(owner.clone())
+    };
     marked::create(&location, &mark, &lake.opened().await.unwrap().scratch).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
     // Release: the mark says so, the catalog does not yet.
