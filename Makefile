@@ -22,7 +22,7 @@ help: ## List the targets and what each does
 run: ## Start the server on 127.0.0.1:8093, with its state in ./data
 	cargo run -- serve
 
-demo: ## Build, then watch the example go from validation to a readable table and back to nothing
+demo: tools ## Build, then watch the example go from validation to a readable table and back to nothing
 	scripts/demo.sh
 
 test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance

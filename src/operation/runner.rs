@@ -273,7 +273,7 @@ async fn component(
         }
         Intent::Provision | Intent::UpdateAccess => Some(technology.describe(work, context).await?),
     };
-    let recorded = technology.capabilities().access == AccessMode::Recorded && work.access.is_some();
+    let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
 }
 
