@@ -24,6 +24,20 @@ const BATCH: usize = 512;
 /// Rows of one statement. A few sizes, each prepared once, serve every number of rows.
 const STATEMENT_SIZES: [usize; 3] = [32, 4, 1];
 
+/// Whatever comes after another task on a component waits for it ...
+pub(super) const BLOCK: &str = "\
+    UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
+      SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+      WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)";
+/// ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open to joining,
+/// those before it were closed when it came.
+pub(super) const SUPERSEDE: &str = "\
+    UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
+      SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
+              WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
+              AND earlier.task_seq < mine.task_seq) \
+      FROM task_component mine WHERE mine.task_seq >= ?)";
+
 /// The way in for submissions.
 pub(super) struct Submissions(mpsc::Sender<Waiting>);
 
@@ -257,27 +271,8 @@ impl SubmitAll {
         .bind(first)
         .execute(&mut *connection)
         .await?;
-        // Whatever comes after another task on a component waits for it ...
-        sqlx::query(
-            "UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
-             SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
-             WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
-        )
-        .bind(first)
-        .execute(&mut *connection)
-        .await?;
-        // ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open
-        // to joining, those before it were closed when it came.
-        sqlx::query(
-            "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
-             SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
-                     WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
-                     AND earlier.task_seq < mine.task_seq) \
-             FROM task_component mine WHERE mine.task_seq >= ?)",
-        )
-        .bind(first)
-        .execute(connection)
-        .await?;
+        sqlx::query(BLOCK).bind(first).execute(&mut *connection).await?;
+        sqlx::query(SUPERSEDE).bind(first).execute(connection).await?;
         Ok(())
     }
 }
@@ -301,4 +296,39 @@ async fn in_flight(
         Ok((row.get(0)?, row.name(1, |text| text.parse().ok())?))
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::NewTask;
+
+    fn entry(operation: Operation, components: &[&str]) -> Entry {
+        let task = NewTask {
+            operation,
+            components: components.iter().map(|name| ComponentKey::new(*name, "dev")).collect(),
+            fingerprint: "f".to_owned(),
+            payload: serde_json::Value::Null,
+            max_attempts: None,
+        };
+        Entry::new(&Submission { token: Token::random(), task, max_attempts: 1 }).unwrap()
+    }
+
+    /// In a batch as one after the other: a request joins what would leave its components as it asks, and nothing
+    /// that another one follows.
+    #[test]
+    fn a_batch_is_cut_where_the_order_matters() {
+        use Operation::{Provision, Unprovision, Validate};
+        let lengths = |entries: &[Entry]| -> Vec<usize> {
+            independent_chunks(entries).iter().map(|chunk| chunk.len()).collect()
+        };
+        let up = |name| entry(Provision, &[name]);
+        let down = |name| entry(Unprovision, &[name]);
+        assert_eq!(lengths(&[]), Vec::<usize>::new());
+        assert_eq!(lengths(&[up("a"), up("b"), up("a"), down("c")]), [4]);
+        assert_eq!(lengths(&[up("a"), down("a"), up("a")]), [1, 1, 1]);
+        assert_eq!(lengths(&[up("a"), up("a"), down("b"), down("a"), up("b")]), [3, 2]);
+        assert_eq!(lengths(&[up("a"), entry(Provision, &["a", "b"]), up("b")]), [1, 1, 1]);
+        assert_eq!(lengths(&[entry(Validate, &[]), entry(Validate, &[]), up("a")]), [3]);
+    }
 }
