@@ -100,7 +100,8 @@ pub struct Engine {
 
 impl Engine {
     /// Begins to work. Must be called inside a tokio runtime.
-    pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, settings: Settings) -> Self {
+    pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, mut settings: Settings) -> Self {
+        settings.lease = settings.lease.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
         let crew = Arc::new(Crew {
             store,
             runner,

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings() -> Settings {
     Settings {
+        // Whatever happens must be heard of, not come upon.
+        poll: Duration::from_secs(3600),
         backoff_base: Duration::from_millis(20),
         backoff_cap: Duration::from_millis(50),
         cancel_grace: Duration::from_millis(50),

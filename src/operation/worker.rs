@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::Utc;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -389,14 +388,14 @@ fn decide(
     };
     match (error.kind(), cause) {
         (Kind::Cancelled, Some(Cause::Stop)) => {
-            (Ending::Stopped { outcome }, Some(line(Level::Info, format!("stopped: {error}"))))
+            (Ending::Stopped { outcome }, line(Level::Info, format!("stopped: {error}")))
         }
         (Kind::Cancelled, Some(Cause::Drain | Cause::Lease)) => release(),
         (_, Some(Cause::Overdue)) => fail(outcome, overdue()),
         _ if error.is_retryable() && cause == Some(Cause::Stop) => {
             let reason = error.to_string();
             let closing = line(Level::Warning, format!("{reason}; not tried again, a stop was requested"));
-            (Ending::Retry { after: Duration::ZERO, outcome, reason }, Some(closing))
+            (Ending::Retry { after: Duration::ZERO, outcome, reason }, closing)
         }
         _ if error.is_retryable() && facts.tries < facts.max_attempts => {
             let after = backoff(facts.tries, settings, fraction);
@@ -409,7 +408,7 @@ fn decide(
                     facts.max_attempts
                 ),
             );
-            (Ending::Retry { after, outcome, reason: error.to_string() }, Some(closing))
+            (Ending::Retry { after, outcome, reason: error.to_string() }, closing)
         }
         _ if error.is_retryable() => {
             fail(outcome, format!("{error}; given up after {} attempts", facts.tries))
@@ -420,15 +419,18 @@ fn decide(
 
 fn fail(outcome: Option<Value>, reason: String) -> (Ending, Option<LogLine>) {
     let closing = line(Level::Error, reason.clone());
-    (Ending::Fail { outcome, reason }, Some(closing))
+    (Ending::Fail { outcome, reason }, closing)
 }
 
 fn release() -> (Ending, Option<LogLine>) {
-    (Ending::Release, Some(line(Level::Info, "handed over: the process that ran it ends".to_owned())))
+    (Ending::Release, line(Level::Info, "handed over: the process that ran it ends".to_owned()))
 }
 
-fn line(level: Level, message: String) -> LogLine {
-    LogLine { at: Utc::now(), level, message, phase: None }
+/// A line as a journal would keep it: of one line, and not too long.
+fn line(level: Level, message: String) -> Option<LogLine> {
+    let journal = Journal::default();
+    journal.log(level, message);
+    journal.drain().pop()
 }
 
 /// Exponential, capped, and spread over the whole interval, so that what failed together does not return together.

@@ -1,15 +1,14 @@
 //! Many submissions, few statements.
 //!
-//! Submissions gather while the one before is being committed; then all of them go into the tables by a fixed
-//! number of statements. The cost of a submission under load is that of its rows, not of its statements.
+//! Submissions gather while those before are being committed; then all of them go into the tables by a few
+//! statements. The cost of a submission under load is that of its rows, not of its statements.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use serde::Serialize;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Database, Write, unavailable};
@@ -17,10 +16,27 @@ use super::{Cells, Shared, to_json};
 use crate::error::{Error, Result};
 use crate::operation::state::State;
 use crate::operation::store::{Hint, Submission};
-use crate::operation::task::{ComponentKey, Lane, Submitted, Token};
+use crate::operation::task::{ComponentKey, Lane, Operation, Submitted, Token};
 
 /// Submissions committed together at most.
 const BATCH: usize = 512;
+
+/// Rows of one statement. A few sizes, each prepared once, serve every number of rows.
+const STATEMENT_SIZES: [usize; 3] = [32, 4, 1];
+
+/// Whatever comes after another task on a component waits for it ...
+pub(super) const BLOCK: &str = "\
+    UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
+      SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+      WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)";
+/// ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open to joining,
+/// those before it were closed when it came.
+pub(super) const SUPERSEDE: &str = "\
+    UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
+      SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
+              WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
+              AND earlier.task_seq < mine.task_seq) \
+      FROM task_component mine WHERE mine.task_seq >= ?)";
 
 /// The way in for submissions.
 pub(super) struct Submissions(mpsc::Sender<Waiting>);
@@ -72,18 +88,10 @@ async fn gather(mut receiver: mpsc::Receiver<Waiting>, database: Arc<Database>, 
 /// A submission, ready to be written.
 struct Entry {
     token: Token,
-    lane: Lane,
+    operation: Operation,
     components: Vec<ComponentKey>,
-    row: NewRow,
-}
-
-/// A row of `task` as SQLite's JSON functions read it.
-#[derive(Serialize)]
-struct NewRow {
     id: String,
-    operation: &'static str,
-    lane: &'static str,
-    components: String,
+    components_json: String,
     fingerprint: String,
     dedupe_key: String,
     payload: String,
@@ -94,17 +102,17 @@ impl Entry {
     fn new(submission: &Submission) -> sqlx::Result<Self> {
         let task = &submission.task;
         let components = task.distinct_components();
-        let row = NewRow {
+        Ok(Self {
+            token: submission.token,
+            operation: task.operation,
             id: submission.token.to_string(),
-            operation: task.operation.as_str(),
-            lane: task.operation.lane().as_str(),
-            components: to_json(&components)?,
+            components_json: to_json(&components)?,
+            components,
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
             payload: to_json(&task.payload)?,
             max_attempts: submission.max_attempts,
-        };
-        Ok(Self { token: submission.token, lane: task.operation.lane(), components, row })
+        })
     }
 }
 
@@ -151,7 +159,7 @@ impl Write for SubmitAll {
             .iter()
             .zip(verdicts)
             .filter(|(_, verdict)| matches!(verdict, Verdict::Accepted(_)))
-            .map(|(entry, _)| entry.lane)
+            .map(|(entry, _)| entry.operation.lane())
             .collect();
         for lane in lanes {
             self.shared.hint(Hint::Queued(lane));
@@ -169,7 +177,7 @@ fn independent_chunks(entries: &[Entry]) -> Vec<&[Entry]> {
         let length = rest
             .iter()
             .position(|entry| {
-                let key = entry.row.dedupe_key.as_str();
+                let key = entry.dedupe_key.as_str();
                 entry.components.iter().any(|component| *owners.entry(component).or_insert(key) != key)
             })
             .unwrap_or(rest.len());
@@ -192,7 +200,7 @@ impl SubmitAll {
         let mut accepted = Vec::new();
         let mut verdicts = Vec::with_capacity(chunk.len());
         for entry in chunk {
-            let key = entry.row.dedupe_key.as_str();
+            let key = entry.dedupe_key.as_str();
             verdicts.push(if let Some(token) = in_flight.get(key).or_else(|| joinable.get(key)) {
                 Verdict::Joined(*token)
             } else if room == 0 {
@@ -222,28 +230,39 @@ impl SubmitAll {
     }
 
     async fn insert(&self, accepted: &[&Entry], connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let rows = to_json(&accepted.iter().map(|entry| &entry.row).collect::<Vec<_>>())?;
-        let seqs = sqlx::query(
-            "INSERT INTO task (id, operation, lane, components, fingerprint, dedupe_key, state, payload, \
-             max_attempts, run_at, submitted_at) \
-             SELECT value ->> 'id', value ->> 'operation', value ->> 'lane', value ->> 'components', \
-             value ->> 'fingerprint', value ->> 'dedupe_key', ?2, value ->> 'payload', value ->> 'max_attempts', \
-             ?3, ?4 FROM json_each(?1) ORDER BY key RETURNING seq",
-        )
-        .bind(&rows)
-        .bind(State::Queued.as_str())
-        .bind(self.shared.clock.micros())
-        .bind(Utc::now().timestamp_micros())
-        .fetch_all(&mut *connection)
-        .await?;
+        let run_at = self.shared.clock.micros();
+        let submitted_at = Utc::now().timestamp_micros();
+        let mut first = i64::MAX;
+        let mut rest = accepted;
+        while let Some((rows, later)) = STATEMENT_SIZES.iter().find_map(|size| rest.split_at_checked(*size)) {
+            rest = later;
+            let mut insert = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO task (id, operation, lane, components, fingerprint, dedupe_key, state, payload, \
+                 max_attempts, run_at, submitted_at) ",
+            );
+            insert.push_values(rows, |mut values, entry| {
+                values
+                    .push_bind(&entry.id)
+                    .push_bind(entry.operation.as_str())
+                    .push_bind(entry.operation.lane().as_str())
+                    .push_bind(&entry.components_json)
+                    .push_bind(&entry.fingerprint)
+                    .push_bind(&entry.dedupe_key)
+                    .push_bind(State::Queued.as_str())
+                    .push_bind(&entry.payload)
+                    .push_bind(entry.max_attempts)
+                    .push_bind(run_at)
+                    .push_bind(submitted_at);
+            });
+            insert.push(" RETURNING seq");
+            for row in insert.build().fetch_all(&mut *connection).await? {
+                first = first.min(row.try_get(0)?);
+            }
+        }
         if accepted.iter().all(|entry| entry.components.is_empty()) {
             return Ok(());
         }
 
-        let mut first = i64::MAX;
-        for row in &seqs {
-            first = first.min(row.try_get(0)?);
-        }
         sqlx::query(
             "INSERT INTO task_component (component, environment, task_seq) \
              SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
@@ -252,27 +271,8 @@ impl SubmitAll {
         .bind(first)
         .execute(&mut *connection)
         .await?;
-        // Whatever comes after another task on a component waits for it ...
-        sqlx::query(
-            "UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
-             SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
-             WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
-        )
-        .bind(first)
-        .execute(&mut *connection)
-        .await?;
-        // ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open
-        // to joining, those before it were closed when it came.
-        sqlx::query(
-            "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
-             SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
-                     WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
-                     AND earlier.task_seq < mine.task_seq) \
-             FROM task_component mine WHERE mine.task_seq >= ?)",
-        )
-        .bind(first)
-        .execute(connection)
-        .await?;
+        sqlx::query(BLOCK).bind(first).execute(&mut *connection).await?;
+        sqlx::query(SUPERSEDE).bind(first).execute(connection).await?;
         Ok(())
     }
 }
@@ -282,7 +282,7 @@ async fn in_flight(
     chunk: &[Entry],
     connection: &mut SqliteConnection,
 ) -> sqlx::Result<HashMap<String, Token>> {
-    let keys: Vec<&str> = chunk.iter().map(|entry| entry.row.dedupe_key.as_str()).collect();
+    let keys: Vec<&str> = chunk.iter().map(|entry| entry.dedupe_key.as_str()).collect();
     sqlx::query(
         "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
          AND dedupe_key IN (SELECT value FROM json_each(?))",
@@ -296,4 +296,39 @@ async fn in_flight(
         Ok((row.get(0)?, row.name(1, |text| text.parse().ok())?))
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::NewTask;
+
+    fn entry(operation: Operation, components: &[&str]) -> Entry {
+        let task = NewTask {
+            operation,
+            components: components.iter().map(|name| ComponentKey::new(*name, "dev")).collect(),
+            fingerprint: "f".to_owned(),
+            payload: serde_json::Value::Null,
+            max_attempts: None,
+        };
+        Entry::new(&Submission { token: Token::random(), task, max_attempts: 1 }).unwrap()
+    }
+
+    /// In a batch as one after the other: a request joins what would leave its components as it asks, and nothing
+    /// that another one follows.
+    #[test]
+    fn a_batch_is_cut_where_the_order_matters() {
+        use Operation::{Provision, Unprovision, Validate};
+        let lengths = |entries: &[Entry]| -> Vec<usize> {
+            independent_chunks(entries).iter().map(|chunk| chunk.len()).collect()
+        };
+        let up = |name| entry(Provision, &[name]);
+        let down = |name| entry(Unprovision, &[name]);
+        assert_eq!(lengths(&[]), Vec::<usize>::new());
+        assert_eq!(lengths(&[up("a"), up("b"), up("a"), down("c")]), [4]);
+        assert_eq!(lengths(&[up("a"), down("a"), up("a")]), [1, 1, 1]);
+        assert_eq!(lengths(&[up("a"), up("a"), down("b"), down("a"), up("b")]), [3, 2]);
+        assert_eq!(lengths(&[up("a"), entry(Provision, &["a", "b"]), up("b")]), [1, 1, 1]);
+        assert_eq!(lengths(&[entry(Validate, &[]), entry(Validate, &[]), up("a")]), [3]);
+    }
 }

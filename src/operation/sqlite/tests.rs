@@ -222,23 +222,16 @@ async fn hot_queries_do_not_scan() {
     let folder = folder();
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     for query in [
-        "SELECT min(run_at) FROM task WHERE lane = 'change' AND state = 'queued' AND blocked = 0 AND run_at > 1",
-        "SELECT seq FROM task WHERE lane = 'change' AND state = 'queued' AND blocked = 0 AND run_at <= 1 \
-         AND (crashes < 2 OR seq = (SELECT min(s.seq) FROM task s WHERE s.state = 'queued' AND s.blocked = 0 \
-         AND s.crashes >= 2 AND s.run_at <= 1 AND NOT EXISTS (SELECT 1 FROM task r \
-         WHERE r.lease_until IS NOT NULL AND r.crashes >= 2))) ORDER BY seq LIMIT 8",
+        write::CLAIMABLE,
+        write::NEXT_DUE,
+        write::UNBLOCK,
+        submit::BLOCK,
+        submit::SUPERSEDE,
         "SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT 10)",
         "SELECT count(*) FROM task WHERE lease_until IS NOT NULL",
         "SELECT seq FROM task WHERE lease_until IS NOT NULL AND lease_until <= 1 ORDER BY lease_until LIMIT 1",
         "SELECT id FROM task WHERE dedupe_key IS NOT NULL AND dedupe_key IN (SELECT value FROM json_each('[]'))",
         "SELECT seq FROM task WHERE id = 'x' AND lease_epoch = 1 AND state IN ('running', 'stopping')",
-        "UPDATE task SET blocked = 1 WHERE seq >= 1 AND EXISTS (SELECT 1 FROM task_component mine \
-         JOIN task_component earlier USING (component, environment) \
-         WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
-        "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (SELECT (\
-         SELECT max(earlier.task_seq) FROM task_component earlier WHERE earlier.component = mine.component \
-         AND earlier.environment = mine.environment AND earlier.task_seq < mine.task_seq) \
-         FROM task_component mine WHERE mine.task_seq >= 1)",
         "DELETE FROM task_component WHERE task_seq = 1",
         "DELETE FROM running_component WHERE task_seq = 1",
         "SELECT coalesce(max(line) + 1, 0) FROM task_log WHERE task_seq = 1",

@@ -20,6 +20,29 @@ const SWEEP: i64 = 100;
 /// Terminal tasks collected in one transaction at most: small, because others wait for the writer meanwhile.
 const PURGE: i64 = 200;
 
+/// The oldest tasks that wait for nothing. One whose runs crashed twice may be what takes the process down: such tasks
+/// run one at a time, so that the culprit uses up its own chances and not those of its neighbours.
+pub(super) const CLAIMABLE: &str = "\
+    SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch FROM task \
+    WHERE lane = ?1 AND state = 'queued' AND blocked = 0 AND run_at <= ?2 AND (crashes < 2 OR seq = (\
+      SELECT min(s.seq) FROM task s \
+      WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= ?2 \
+      AND NOT EXISTS (SELECT 1 FROM task r WHERE r.lease_until IS NOT NULL AND r.crashes >= 2))) \
+    ORDER BY seq LIMIT ?3";
+/// When the next task of a lane becomes due by time alone.
+pub(super) const NEXT_DUE: &str =
+    "SELECT min(run_at) FROM task WHERE lane = ? AND state = 'queued' AND blocked = 0 AND run_at > ?";
+/// Lets through the first in line for each component that came free, if it is the first for all of its components.
+pub(super) const UNBLOCK: &str = "\
+    UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
+      SELECT (SELECT min(next.task_seq) FROM task_component next \
+              WHERE next.component = free.value ->> 'component' \
+              AND next.environment = free.value ->> 'environment') \
+      FROM json_each(?) free) \
+    AND NOT EXISTS (\
+      SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+      WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)";
+
 /// Ends the leases of a process that is gone, and the waits for a time that its clock told.
 pub(super) struct Reclaim {
     pub(super) now: i64,
@@ -54,21 +77,8 @@ impl Write for Claim {
         let lane = self.request.lane.as_str();
         let now = self.shared.clock.micros();
         let limit = i64::try_from(self.request.limit).unwrap_or(i64::MAX);
-        // A task whose runs crashed twice may be what takes the process down. Such tasks run one at a time, so that
-        // the culprit uses up its own chances and not those of its neighbours.
-        let rows = sqlx::query(
-            "SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch FROM task \
-             WHERE lane = ?1 AND state = 'queued' AND blocked = 0 AND run_at <= ?2 AND (crashes < 2 OR seq = (\
-               SELECT min(s.seq) FROM task s WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 \
-               AND s.run_at <= ?2 \
-               AND NOT EXISTS (SELECT 1 FROM task r WHERE r.lease_until IS NOT NULL AND r.crashes >= 2))) \
-             ORDER BY seq LIMIT ?3",
-        )
-        .bind(lane)
-        .bind(now)
-        .bind(limit)
-        .fetch_all(&mut *connection)
-        .await?;
+        let rows =
+            sqlx::query(CLAIMABLE).bind(lane).bind(now).bind(limit).fetch_all(&mut *connection).await?;
 
         let mut seqs: Vec<i64> = Vec::with_capacity(rows.len());
         let mut tasks = Vec::with_capacity(rows.len());
@@ -117,13 +127,8 @@ impl Write for Claim {
         }
 
         let next_due = if tasks.len() < self.request.limit {
-            let due: Option<i64> = sqlx::query_scalar(
-                "SELECT min(run_at) FROM task WHERE lane = ? AND state = 'queued' AND blocked = 0 AND run_at > ?",
-            )
-            .bind(lane)
-            .bind(now)
-            .fetch_one(connection)
-            .await?;
+            let due: Option<i64> =
+                sqlx::query_scalar(NEXT_DUE).bind(lane).bind(now).fetch_one(connection).await?;
             due.map(|due| Duration::from_micros(due.saturating_sub(now).unsigned_abs()))
         } else {
             None
@@ -534,20 +539,7 @@ async fn finish(
         return Ok(());
     }
     let freed: Vec<&str> = freed.iter().map(|row| Cells(row).get(0)).collect::<sqlx::Result<_>>()?;
-    // The first in line for each component that came free, if it is the first in line for all of its components.
-    sqlx::query(
-        "UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
-           SELECT (SELECT min(next.task_seq) FROM task_component next \
-                   WHERE next.component = free.value ->> 'component' \
-                   AND next.environment = free.value ->> 'environment') \
-           FROM json_each(?) free) \
-         AND NOT EXISTS (\
-           SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
-           WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
-    )
-    .bind(format!("[{}]", freed.join(",")))
-    .execute(connection)
-    .await?;
+    sqlx::query(UNBLOCK).bind(format!("[{}]", freed.join(","))).execute(connection).await?;
     Ok(())
 }
 
