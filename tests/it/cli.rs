@@ -107,7 +107,7 @@ async fn a_task_can_be_stopped() {
 #[tokio::test]
 async fn a_failed_operation_is_exit_code_1() {
     let server = Landfall::start();
-    let foreign = server.data_dir().join("warehouse/finance-cashflows");
+    let foreign = server.data_dir().join("warehouse/buckets/finance-cashflows");
     std::fs::create_dir_all(&foreign).unwrap();
     std::fs::write(foreign.join("theirs.txt"), "not ours").unwrap();
     let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE]).with_code(1);
@@ -118,13 +118,12 @@ async fn a_failed_operation_is_exit_code_1() {
 async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy() {
     let server = Landfall::start();
     let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
-    let wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    let wrong = replace_once(&wrong, "kind: outputport", "kind: outputpot");
     let path = file(&server, &wrong);
-    for command in ["deploy", "plan", "undeploy"] {
+    on(&server, &["undeploy", &path]).with_code(3);
+    for command in ["deploy", "plan"] {
         let refused = on(&server, &[command, &path]).with_code(3);
-        for told in
-            ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"]
-        {
+        for told in ["components[0].dataContract.schema[2].dataType", "numbr", "components[0].kind"] {
             assert!(refused.err.contains(told), "{command}: `{told}` is not in {}", refused.err);
         }
     }

@@ -398,36 +398,48 @@ fn misfits() -> Vec<(Value, Option<&'static str>)> {
     ]
 }
 
-/// Everything wrong is told at once, each with a path, and with a way out.
+/// Everything wrong with the document is told at once, each problem with a path, and with a way out.
 #[tokio::test]
 async fn a_wrong_descriptor_is_explained_problem_by_problem() {
-    let server = Landfall::start();
+    let storage = "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n";
     let mut wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
-    wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
-    wrong = replace_once(
-        &wrong,
-        "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n",
-        "      - urn:dmb:cmp:finance:cashflow:0:storage-componen\n",
-    );
-    let error = server.api().post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
+    wrong = replace_once(&wrong, "kind: outputport", "kind: outputpot");
+    wrong = replace_once(&wrong, storage, &storage.replace("component\n", "componen\n"));
+    let paths =
+        ["components[0].kind", "components[0].dataContract.schema[2].dataType", "components[1].dependsOn[0]"];
+    explained(&wrong, &paths, &["NUMBER", "outputport", "storage-component"]).await;
+}
 
+/// What only the technology can say comes with a path too, and for all components at once.
+#[tokio::test]
+async fn what_a_technology_refuses_is_explained_problem_by_problem() {
+    let mut wrong = replace_once(&cashflow(), "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    wrong = replace_once(&wrong, "format: Iceberg", "format: Iceberg\n      loadSampelData: true");
+    explained(
+        &wrong,
+        &["components[0].specific.loadSampelData", "components[2].specific.bucket"],
+        &["loadSampleData"],
+    )
+    .await;
+}
+
+async fn explained(wrong: &str, paths: &[&str], remedies: &[&str]) {
+    let server = Landfall::start();
+    let error = server.api().post("/v1/provision", &product_request(wrong)).await.with_status(400).json();
     let problems = strings(&error["moreInfo"]["problems"]);
-    for path in [
-        "components[0].dataContract.schema[2].dataType",
-        "components[1].dependsOn[0]",
-        "components[2].specific.bucket",
-    ] {
+    for path in paths {
         assert!(problems.iter().any(|problem| problem.contains(path)), "{path} is not in {problems:#?}");
     }
     let solutions = strings(&error["moreInfo"]["solutions"]).join("\n");
-    assert!(solutions.to_lowercase().contains("number"), "{solutions}");
-    assert!(solutions.contains("storage-component"), "{solutions}");
+    for remedy in remedies {
+        assert!(solutions.contains(remedy), "{remedy} is not in {solutions}");
+    }
     assert!(error["userMessage"].as_str().is_some_and(|message| !message.is_empty()), "{error:#}");
     let field = error["inputErrorField"].as_str().unwrap();
     assert!(problems.iter().any(|problem| problem.contains(field)), "{field} is one of {problems:#?}");
     assert_eq!(server.resources().await.tables, [], "nothing was made of it");
 
-    let result = server.api().validate(&product_request(&wrong)).await;
+    let result = server.api().validate(&product_request(wrong)).await;
     assert_eq!(strings(&result["error"]["moreInfo"]["problems"]), problems, "validate says the same");
 }
 

@@ -24,10 +24,38 @@ fn each_exists_once(resources: &Resources, names: &[String]) {
     }
 }
 
+/// The loop of a tester: accept, kill, start again, see that it completes.
 #[tokio::test]
 async fn what_was_accepted_right_before_a_kill_is_done_once() {
     let mut server = Landfall::start();
     let names: Vec<_> = (0..TIMES).map(|turn| format!("crash{turn}")).collect();
+    let mut tokens = Vec::new();
+    for name in &names {
+        let descriptor = cashflow_named(&cashflow_with_rows(), name);
+        let token = server.api().post("/v1/provision", &product_request(&descriptor)).await.token();
+        server.kill_9();
+        server.restart();
+        assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+        tokens.push(token);
+    }
+    each_exists_once(&server.resources().await, &names);
+
+    // What has ended stays readable, and unchanged, for the processes after it.
+    let before = server.resources().await;
+    server.kill_9();
+    server.restart();
+    for token in &tokens {
+        assert_eq!(server.api().status(token).await["status"], "COMPLETED");
+    }
+    assert_eq!(server.resources().await, before);
+}
+
+/// Nobody waits: what was accepted first is killed again and again, before it gets anywhere.
+#[tokio::test]
+async fn what_was_accepted_before_many_kills_is_done_once() {
+    // Each kill ends a run of everything under way, and the number of runs is limited.
+    let mut server = Landfall::with().config("[operations]\nmax_attempts = 1000\n").start();
+    let names: Vec<_> = (0..TIMES).map(|turn| format!("storm{turn}")).collect();
     let mut tokens = Vec::new();
     for name in &names {
         let descriptor = cashflow_named(&cashflow_with_rows(), name);
@@ -40,15 +68,6 @@ async fn what_was_accepted_right_before_a_kill_is_done_once() {
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
     }
     each_exists_once(&server.resources().await, &names);
-
-    // What has ended stays readable, and unchanged, for the processes after it.
-    let before = server.resources().await;
-    server.kill_9();
-    server.restart();
-    for token in &tokens {
-        assert_eq!(server.api().status(token).await["status"], "COMPLETED");
-    }
-    assert_eq!(server.resources().await, before);
 }
 
 /// The pause before each kill grows, so that the kills fall on every part of the work.

@@ -496,12 +496,12 @@ impl Resources {
         Self { tables, files }
     }
 
-    /// Folders at the top of the warehouse: the storage areas, and where tables live.
+    /// The storage areas.
     pub(crate) fn buckets(&self) -> Vec<String> {
         let mut names: Vec<_> = self
             .files
             .iter()
-            .filter_map(|(path, _)| path.components().next())
+            .filter_map(|(path, _)| path.strip_prefix("buckets").ok()?.components().next())
             .map(|first| first.as_os_str().to_string_lossy().into_owned())
             .collect();
         names.dedup();

@@ -293,7 +293,7 @@ async fn a_changed_contract_evolves_the_table_and_a_breaking_one_is_refused() {
 async fn what_belongs_to_somebody_else_is_left_alone() {
     let server = Landfall::start();
     let api = server.api();
-    let foreign = server.data_dir().join("warehouse/finance-cashflows");
+    let foreign = server.data_dir().join("warehouse/buckets/finance-cashflows");
     std::fs::create_dir_all(&foreign).unwrap();
     std::fs::write(foreign.join("theirs.txt"), "not ours").unwrap();
 
@@ -366,7 +366,7 @@ async fn stopping_what_has_ended_changes_nothing() {
 async fn what_no_route_serves_is_explained_by_naming_what_is_served() {
     let server = Landfall::start();
     let odd = replace_once(&cashflow(), "technology: Spark", "technology: Fortran");
-    let result = server.api().validate(&product_request(&odd)).await;
+    let result = server.api().validate(&component_request(&odd, WORKLOAD)).await;
     assert_eq!(result["valid"], false, "{result:#}");
     let told = result["error"].to_string();
     assert!(told.contains("Fortran") && told.contains("Spark"), "{result:#}");
