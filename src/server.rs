@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use log::{info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Driver, StoreUrl};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ const PARALLEL_PARSES: usize = 4;
 
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
 pub async fn serve(config: Config) -> Result<()> {
+    // Before anything else: whoever reads that the server listens may stop it at once.
+    let mut stop_signal = StopSignal::listen()?;
     let domain = Arc::new(Domain::new(topology(&config), config.descriptor, PARALLEL_PARSES));
     let store = store(&config).await?;
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
@@ -34,7 +37,7 @@ pub async fn serve(config: Config) -> Result<()> {
         warn!("anybody who reaches {address} may provision: callers are not authenticated");
     }
 
-    stop_signal().await?;
+    stop_signal.received().await;
     info!("stopping: no new requests are taken");
     handle.stop(true).await;
     let drained = service.drain(config.server.drain_grace).await;
@@ -56,16 +59,27 @@ fn announce(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-async fn stop_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error| Error::permanent("signals cannot be received").because(error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM or SIGINT, kept from the moment somebody listens.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn listen() -> Result<Self> {
+        let failed = |error| Error::permanent("signals cannot be received").because(error);
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
     }
-    Ok(())
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Every configured target and the routes to them. Touches nothing: a target is opened when it is first used.
@@ -128,5 +142,22 @@ fn settings(config: &Config) -> Settings {
         backoff_cap: operations.backoff_cap,
         run_limit: operations.run_limit,
         cancel_grace: operations.cancel_grace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The time between the announcement and the first look at the signals is no time without them.
+    #[tokio::test]
+    async fn a_signal_that_nobody_waits_for_yet_is_kept() {
+        let mut stop_signal = StopSignal::listen().unwrap();
+        let own_pid = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &own_pid]).status().unwrap();
+        assert!(sent.success());
+        tokio::time::timeout(Duration::from_secs(30), stop_signal.received()).await.unwrap();
     }
 }
