@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Kind, Result};
-use crate::technology::{AccessList, AccessMode, Context, Info, Intent, ReverseRequest};
+use crate::technology::{AccessList, AccessMode, Context, Info, Intent, Plan, ReverseRequest};
 
 use super::service::{Domain, Request, under};
 use super::work::{Assigned, Document, Placement};
@@ -235,12 +235,13 @@ async fn component(
     let technology = &target.technology;
     let journal = &context.journal;
     context.check_cancelled()?;
-    let plan =
-        technology.plan(work, &intent, context).await.map_err(|error| under(error, &work.component.path))?;
+    let remembered = deployments.get(&one.key()).await?;
+    let plan = plan(one, &intent, context, remembered.as_ref())
+        .await
+        .map_err(|error| under(error, &work.component.path))?;
     for note in &plan.notes {
         journal.info(note);
     }
-    // Written before the first change: what a crash leaves behind must be found where it was put.
     let mut deployment = Deployment {
         key: one.key(),
         target: target.code.clone(),
@@ -248,7 +249,11 @@ async fn component(
         access: work.access.clone(),
         updated_at: Utc::now(),
     };
-    deployments.put(&deployment).await?;
+    let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
+    if !removes_nothing {
+        // Written before the first change: what a crash leaves behind must be found where it was put.
+        deployments.put(&deployment).await?;
+    }
     if plan.changes.is_empty() {
         journal.info(format!("nothing to change on target `{}`", target.code));
     }
@@ -275,6 +280,34 @@ async fn component(
     };
     let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
+}
+
+/// The plan for one component. `remembered` is what the store knows of it.
+///
+/// Somebody else's resource in the way of an unprovision is a conflict only for a component that was provisioned: one
+/// that never came to be, because its name was taken, is gone already, and its data product can go too.
+pub(super) async fn plan(
+    one: &Assigned,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Result<Plan> {
+    let Assigned { work, target } = one;
+    let planned = target.technology.plan(work, intent, context).await;
+    let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+    match planned {
+        Err(error)
+            if *error.kind() == Kind::Conflict
+                && matches!(intent, Intent::Unprovision { .. })
+                && !provisioned =>
+        {
+            Ok(Plan {
+                changes: Vec::new(),
+                notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
+            })
+        }
+        planned => planned,
+    }
 }
 
 /// One component's info is the task's. Of several, each entry is named after its component.
@@ -304,4 +337,102 @@ fn camel_case(text: &str) -> String {
 fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Route;
+    use crate::operation::sqlite::SqliteStore;
+    use crate::operation::{Engine, Limits, Service, Settings, State, Submitted, Task};
+    use crate::technology::Technology;
+    use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
+    use crate::technology::mock::Mock;
+    use crate::technology::testing::CASHFLOW;
+    use crate::topology::{Target, Topology};
+
+    /// The service with a lakehouse and a mock, everything in one folder.
+    async fn embedded(folder: &Path) -> Service {
+        let target = |code: &str, technology: Arc<dyn Technology>| Target {
+            code: code.to_owned(),
+            group: code.to_owned(),
+            environments: Vec::new(),
+            technology,
+        };
+        let lake = Lakehouse::new(LakehouseSettings {
+            target: "LAKE".to_owned(),
+            warehouse: folder.join("warehouse"),
+            catalog: folder.join("catalog.db"),
+        });
+        let s3 = Some("S3".to_owned());
+        let topology = Topology::new(
+            vec![target("LAKE", Arc::new(lake)), target("MOCK", Arc::new(Mock::default()))],
+            vec![
+                Route { technology: s3, group: "LAKE".to_owned(), ..Route::default() },
+                Route { group: "MOCK".to_owned(), ..Route::default() },
+            ],
+        );
+        let domain = Arc::new(Domain::new(topology, crate::descriptor::Limits::default(), 1));
+        let path = folder.join("landfall.db");
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+        let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
+        let engine = Engine::start(Arc::clone(&store), runner, Settings::default());
+        Service::new(domain, engine, store)
+    }
+
+    fn product(text: &str) -> Document {
+        Document { kind: crate::descriptor::DescriptorKind::DataProduct, text: text.to_owned() }
+    }
+
+    async fn ended(service: &Service, submitted: Result<Submitted>) -> Task {
+        let token = submitted.unwrap().token;
+        service.wait(&token, Duration::from_secs(30)).await.unwrap().unwrap()
+    }
+
+    /// Two environments of one data product ask for the same bucket by name. The second cannot have it, and goes away
+    /// again, with what was made of it before, and nothing of the first is touched.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_name_conflict_kept_from_being_is_unprovisioned_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = embedded(folder.path()).await;
+        let first = product(CASHFLOW);
+        let second = product(&CASHFLOW.replace("environment: production", "environment: development"));
+        assert_eq!(ended(&service, service.provision(first.clone()).await).await.state, State::Completed);
+
+        let refused = ended(&service, service.provision(second.clone()).await).await;
+        assert_eq!(refused.state, State::Failed);
+        assert!(refused.reason.unwrap().contains("belongs to"));
+        let tables = folder.path().join("warehouse/tables");
+        assert!(tables.join("finance__cashflow__0__development").exists(), "made before the conflict");
+
+        let intent = Intent::Unprovision { remove_data: true };
+        let plans = service.plan(second.clone(), intent, &[]).await.unwrap();
+        assert_eq!(plans.iter().map(|plan| plan.changes.len()).sum::<usize>(), 1, "{plans:?}");
+        for _ in 0..2 {
+            let gone = ended(&service, service.unprovision(second.clone(), true).await).await;
+            assert_eq!(gone.state, State::Completed, "{:?}", gone.reason);
+            assert!(gone.logs.iter().any(|line| line.message.contains("it is not provisioned")), "{gone:?}");
+        }
+        assert!(!tables.join("finance__cashflow__0__development").exists());
+        assert!(folder.path().join("warehouse/buckets/finance-cashflows").exists());
+        assert!(tables.join("finance__cashflow__0__production").exists());
+    }
+
+    /// What was provisioned and has lost its place to somebody else is not reported as gone.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_conflict_over_what_was_provisioned_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = embedded(folder.path()).await;
+        let document = product(CASHFLOW);
+        assert_eq!(ended(&service, service.provision(document.clone()).await).await.state, State::Completed);
+        std::fs::remove_file(folder.path().join("warehouse/buckets/finance-cashflows/.landfall.json"))
+            .unwrap();
+        let refused = ended(&service, service.unprovision(document, true).await).await;
+        assert_eq!(refused.state, State::Failed);
+        assert!(refused.reason.unwrap().contains("no ownership mark"));
+    }
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
 use crate::topology::Topology;
 
+use super::runner;
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
 use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, Store, Submitted, Task, Token};
 
@@ -239,12 +240,12 @@ impl Service {
             self.domain.resolve(&document, intent, None, Some(self.store.as_ref()), access.as_ref()).await?;
         let context = Context::default();
         let mut plans = Vec::new();
-        for Assigned { work, target } in resolved.assigned {
-            let plan = target
-                .technology
-                .plan(&work, &intent, &context)
+        for one in resolved.assigned {
+            let remembered = self.store.deployment(&one.key()).await?;
+            let plan = runner::plan(&one, &intent, &context, remembered.as_ref())
                 .await
-                .map_err(|e| under(e, &work.component.path))?;
+                .map_err(|e| under(e, &one.work.component.path))?;
+            let Assigned { work, target } = one;
             plans.push(ComponentPlan {
                 id: work.component.id.to_string(),
                 name: work.component.name.clone(),
