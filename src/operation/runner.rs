@@ -351,11 +351,11 @@ mod tests {
     use crate::technology::Technology;
     use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
     use crate::technology::mock::Mock;
-    use crate::technology::testing::CASHFLOW;
+    use crate::technology::testing::{CASHFLOW, STORAGE};
     use crate::topology::{Target, Topology};
 
     /// The service with a lakehouse and a mock, everything in one folder.
-    async fn embedded(folder: &Path) -> Service {
+    async fn embedded(folder: &Path) -> (Service, Arc<Domain>, Arc<dyn Store>) {
         let target = |code: &str, technology: Arc<dyn Technology>| Target {
             code: code.to_owned(),
             group: code.to_owned(),
@@ -381,7 +381,7 @@ mod tests {
             Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
         let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
         let engine = Engine::start(Arc::clone(&store), runner, Settings::default());
-        Service::new(domain, engine, store)
+        (Service::new(Arc::clone(&domain), engine, Arc::clone(&store)), domain, store)
     }
 
     fn product(text: &str) -> Document {
@@ -398,7 +398,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_a_name_conflict_kept_from_being_is_unprovisioned_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let service = embedded(folder.path()).await;
+        let (service, ..) = embedded(folder.path()).await;
         let first = product(CASHFLOW);
         let second = product(&CASHFLOW.replace("environment: production", "environment: development"));
         assert_eq!(ended(&service, service.provision(first.clone()).await).await.state, State::Completed);
@@ -426,7 +426,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_conflict_over_what_was_provisioned_stays_one() {
         let folder = tempfile::tempdir().unwrap();
-        let service = embedded(folder.path()).await;
+        let (service, ..) = embedded(folder.path()).await;
         let document = product(CASHFLOW);
         assert_eq!(ended(&service, service.provision(document.clone()).await).await.state, State::Completed);
         std::fs::remove_file(folder.path().join("warehouse/buckets/finance-cashflows/.landfall.json"))
@@ -434,5 +434,38 @@ mod tests {
         let refused = ended(&service, service.unprovision(document, true).await).await;
         assert_eq!(refused.state, State::Failed);
         assert!(refused.reason.unwrap().contains("no ownership mark"));
+    }
+
+    /// A task without an environment of its own stays in the one it was accepted for, though the component has come
+    /// to another one while it waited.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_waiting_task_keeps_its_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, domain, store) = embedded(folder.path()).await;
+        let text = CASHFLOW.replace("bucket: finance-cashflows", "{}");
+        let component = |environment: &str| Document {
+            kind: crate::descriptor::DescriptorKind::Component,
+            text: format!(
+                "dataProduct:\n  {}\ncomponentIdToProvision: {STORAGE}",
+                text.replace("environment: production", environment).replace('\n', "\n  ")
+            ),
+        };
+        let provision = async |environment: &str| {
+            let done = ended(&service, service.provision(component(environment)).await).await;
+            assert_eq!(done.state, State::Completed, "{:?}", done.reason);
+        };
+        provision("environment: production").await;
+        let (intent, store) = (Intent::Unprovision { remove_data: true }, Some(store.as_ref()));
+        let accepted = domain.resolve(&component(""), intent, None, store, None).await.unwrap();
+        let placements = crate::operation::work::placements(&accepted);
+        provision("environment: development").await;
+
+        let resolved =
+            domain.resolve(&component(""), intent, Some(placements.as_slice()), store, None).await.unwrap();
+        assert_eq!(resolved.assigned[0].work.environment, "production");
+        assert!(
+            domain.resolve(&component(""), intent, None, store, None).await.is_err(),
+            "now it has to be said"
+        );
     }
 }

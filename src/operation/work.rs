@@ -180,8 +180,8 @@ impl<'a> Resolver<'a> {
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
         let alone = |problem: Problem| vec![problem.under(&component.path)];
-        let environment =
-            environment(self.descriptor, component, self.deployments).map_err(|problem| vec![problem])?;
+        let environment = environment(self.descriptor, component, self.places, self.deployments)
+            .map_err(|problem| vec![problem])?;
         let key = key(component, &environment);
         let remembered = self.deployments.iter().find(|deployment| deployment.key == key);
         let placed =
@@ -216,16 +216,23 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The environment of the product; a short form may lack it, then the only one where the component is known.
+/// The environment of the product; a short form may lack it, then the one the task was accepted for, or the only one
+/// where the component is known.
 fn environment(
     descriptor: &Descriptor,
     component: &Component,
+    places: Places<'_>,
     deployments: &[Deployment],
 ) -> Result<String, Problem> {
     if let Some(environment) = &descriptor.product.environment {
         return Ok(environment.clone());
     }
     let id = component.id.to_string();
+    if let Places::Fixed(placements) = places
+        && let Some(placement) = placements.iter().find(|placement| placement.key.component == id)
+    {
+        return Ok(placement.key.environment.clone());
+    }
     let known: Vec<&str> =
         deployments.iter().filter(|d| d.key.component == id).map(|d| d.key.environment.as_str()).collect();
     let path = match descriptor.scope {
