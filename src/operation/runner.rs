@@ -189,7 +189,9 @@ impl Runner for TechnologyRunner {
         let done = match serde_json::from_value::<Request>(task.payload.clone()) {
             Ok(request) => self.perform(request, context, deployments, &mut report).await,
             Err(error) => {
-                Err(Error::permanent("the stored request cannot be read by this version").because(error))
+                // The error itself may quote the request.
+                let kind = format!("{:?} error in its JSON", error.classify());
+                Err(Error::permanent("the stored request cannot be read by this version").because(kind))
             }
         };
         match done {

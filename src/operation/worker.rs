@@ -227,6 +227,11 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         () = &mut keeping => None,
     };
     let Some(lines) = lines else { return };
+    if let Ended::Returned(Err(RunError { error, .. })) = &ended
+        && let Some(report) = for_administrators(error)
+    {
+        log::warn!(token:% = lease.token; "run met an error: {report}");
+    }
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
     let settlement = Settlement { ending, lines, closing };
     tokio::select! {
@@ -235,6 +240,13 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
+}
+
+/// The chain of causes, which the task's own log does not have. Nothing when there is none, and nothing of a request that
+/// is wrong: its problems quote the descriptor.
+fn for_administrators(error: &Error) -> Option<String> {
+    let has_cause = std::error::Error::source(error).is_some();
+    (has_cause && !matches!(error.kind(), Kind::Invalid(_))).then(|| error.report())
 }
 
 /// Writes the end of a run, however long the store takes to come back.
@@ -462,6 +474,18 @@ mod tests {
 
     fn failed(reason: &str) -> Ending {
         Ending::Fail { outcome: Some(json!("said")), reason: reason.to_owned() }
+    }
+
+    #[test]
+    fn what_lies_behind_an_error_is_for_administrators() {
+        let disk_full = Error::retryable("cannot create the bucket").because("no space left on device");
+        assert_eq!(
+            for_administrators(&disk_full).as_deref(),
+            Some("cannot create the bucket: no space left on device")
+        );
+        assert_eq!(for_administrators(&Error::conflict("it is somebody else's")), None);
+        let quoted = Error::invalid(vec![crate::descriptor::Problem::new("name", "is odd").value("secret")]);
+        assert_eq!(for_administrators(&quoted.because("secret")), None);
     }
 
     #[test]
