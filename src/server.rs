@@ -124,6 +124,7 @@ fn store_limits(config: &Config) -> StoreLimits {
         max_queued: operations.max_queued,
         max_log_lines: operations.max_log_lines,
         max_crashes: operations.max_crashes,
+        crash_pause: operations.crash_pause,
         keep_for: operations.keep_for,
         keep_count: operations.keep_count,
     }

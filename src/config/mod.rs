@@ -105,6 +105,8 @@ pub struct Operations {
     pub backoff_cap: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
+    /// First wait after a task's process was lost for the second time.
+    pub crash_pause: Duration,
     /// Tasks that may wait.
     pub max_queued: u32,
     /// Log lines kept per task.
@@ -481,6 +483,7 @@ impl<'a> Reader<'a> {
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
         let max_crashes = self.at_least_one("operations.max_crashes");
+        let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
@@ -497,6 +500,7 @@ impl<'a> Reader<'a> {
             backoff: backoff?,
             backoff_cap: backoff_cap?,
             max_crashes: max_crashes?,
+            crash_pause: crash_pause?,
             max_queued: max_queued?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,

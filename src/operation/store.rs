@@ -96,10 +96,23 @@ pub struct Limits {
     pub max_log_lines: u32,
     /// Runs of one task that may end with a lost lease (crash, hang) before it is given up.
     pub max_crashes: u32,
+    /// How long a task that lost its worker for the second time waits before it runs again; doubles with each further
+    /// time, up to 64 times this. A process that is killed again and again must not use up the chances of what it
+    /// never got to finish. Zero: no wait.
+    pub crash_pause: Duration,
     /// How long a terminal task can still be asked for.
     pub keep_for: Duration,
     /// How many terminal tasks are kept at most.
     pub keep_count: u64,
+}
+
+impl Limits {
+    /// How long a task waits after its worker was lost for the `crashes`th time. Once may be a coincidence.
+    pub(super) fn pause_after(&self, crashes: u32) -> Duration {
+        crashes
+            .checked_sub(2)
+            .map_or(Duration::ZERO, |doublings| self.crash_pause.saturating_mul(1 << doublings.min(6)))
+    }
 }
 
 impl Default for Limits {
@@ -108,6 +121,7 @@ impl Default for Limits {
             max_queued: 10_000,
             max_log_lines: 2_000,
             max_crashes: 10,
+            crash_pause: Duration::ZERO,
             keep_for: Duration::from_secs(30 * 24 * 3600),
             keep_count: 1_000_000,
         }

@@ -42,6 +42,7 @@ macro_rules! store_suite {
             a_lost_lease_writes_nothing
             a_heartbeat_extends_and_tells_of_a_stop
             an_expired_lease_requeues_until_it_is_given_up
+            who_crashed_twice_waits
             suspects_run_one_at_a_time
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
@@ -480,6 +481,28 @@ pub(super) async fn an_expired_lease_requeues_until_it_is_given_up(open: impl Op
     store.request_stop(&next).await.unwrap();
     store.expire_leases().await.unwrap();
     assert_eq!(state(&store, next).await, State::Terminated);
+}
+
+pub(super) async fn who_crashed_twice_waits(open: impl Open) {
+    const PAUSE: Duration = Duration::from_secs(3600);
+    let (store, _kept) = open(Limits { crash_pause: PAUSE, ..Limits::default() }).await;
+    let token = submit(&store, provision("a", "f")).await;
+    for _ in 0..2 {
+        let claimed = claim_all(&store, Lane::Change, NO_LEASE, 1).await.tasks;
+        assert_eq!(claimed.first().map(|task| task.token), Some(token), "once is no reason to wait");
+        store.expire_leases().await.unwrap();
+    }
+    let claims = claim_all(&store, Lane::Change, NO_LEASE, 1).await;
+    assert!(claims.tasks.is_empty());
+    let due = claims.next_due.unwrap();
+    assert!(due <= PAUSE && due > PAUSE / 2, "{due:?}");
+    let log = store.logs(&token, 0).await.unwrap();
+    assert_eq!(log[1].message, "the run was interrupted (2 of at most 10); it starts again in 3600s");
+
+    let limits = Limits { crash_pause: Duration::from_secs(1), ..Limits::default() };
+    let pauses: Vec<_> =
+        [0, 1, 2, 3, 4, 8, 9, u32::MAX].map(|crashes| limits.pause_after(crashes).as_secs()).into();
+    assert_eq!(pauses, [0, 0, 1, 2, 4, 64, 64, 64]);
 }
 
 pub(super) async fn suspects_run_one_at_a_time(open: impl Open) {

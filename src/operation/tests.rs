@@ -844,9 +844,9 @@ async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends() {
     assert_eq!(stage.end(token).await.state, State::Completed);
 }
 
-/// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed.
+/// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed. Run by itself it has no
+/// store and does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by kill_minus_nine_loses_nothing"]
 async fn a_process_to_be_killed() {
     use std::io::Write;
     let Ok(path) = std::env::var("LANDFALL_TEST_STORE") else { return };
@@ -874,7 +874,7 @@ async fn kill_minus_nine_loses_nothing() {
     let mut accepted = Vec::new();
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "operation::tests::a_process_to_be_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "operation::tests::a_process_to_be_killed", "--nocapture"])
             .env("LANDFALL_TEST_STORE", &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -118,12 +118,12 @@ async fn a_failed_operation_is_exit_code_1() {
 async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy() {
     let server = Landfall::start();
     let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
-    let wrong = replace_once(&wrong, "kind: outputport", "kind: outputpot");
+    let wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
     let path = file(&server, &wrong);
     on(&server, &["undeploy", &path]).with_code(3);
     for command in ["deploy", "plan"] {
         let refused = on(&server, &[command, &path]).with_code(3);
-        for told in ["components[0].dataContract.schema[2].dataType", "numbr", "components[0].kind"] {
+        for told in ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"] {
             assert!(refused.err.contains(told), "{command}: `{told}` is not in {}", refused.err);
         }
     }

@@ -398,29 +398,22 @@ fn misfits() -> Vec<(Value, Option<&'static str>)> {
     ]
 }
 
-/// Everything wrong with the document is told at once, each problem with a path, and with a way out.
+/// Everything wrong is told at once, what only a technology can say included: each problem with a path, and with a
+/// way out.
 #[tokio::test]
 async fn a_wrong_descriptor_is_explained_problem_by_problem() {
-    let storage = "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n";
+    let dependency = "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n";
     let mut wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
-    wrong = replace_once(&wrong, "kind: outputport", "kind: outputpot");
-    wrong = replace_once(&wrong, storage, &storage.replace("component\n", "componen\n"));
-    let paths =
-        ["components[0].kind", "components[0].dataContract.schema[2].dataType", "components[1].dependsOn[0]"];
-    explained(&wrong, &paths, &["NUMBER", "outputport", "storage-component"]).await;
-}
-
-/// What only the technology can say comes with a path too, and for all components at once.
-#[tokio::test]
-async fn what_a_technology_refuses_is_explained_problem_by_problem() {
-    let mut wrong = replace_once(&cashflow(), "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    wrong = replace_once(&wrong, dependency, &dependency.replace("component\n", "componen\n"));
+    wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
     wrong = replace_once(&wrong, "format: Iceberg", "format: Iceberg\n      loadSampelData: true");
-    explained(
-        &wrong,
-        &["components[0].specific.loadSampelData", "components[2].specific.bucket"],
-        &["loadSampleData"],
-    )
-    .await;
+    let paths = [
+        "components[0].dataContract.schema[2].dataType",
+        "components[0].specific.loadSampelData",
+        "components[1].dependsOn[0]",
+        "components[2].specific.bucket",
+    ];
+    explained(&wrong, &paths, &["NUMBER", "loadSampleData", "storage-component"]).await;
 }
 
 async fn explained(wrong: &str, paths: &[&str], remedies: &[&str]) {

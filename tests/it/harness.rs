@@ -149,6 +149,19 @@ impl Landfall {
         Some(kibibytes * 1024)
     }
 
+    /// Waits until nothing is queued and nothing runs.
+    pub(crate) async fn settle(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let health = self.api.get("/landfall/v1/health").await.with_status(200).json();
+            if health["queued"] == 0 && health["running"] == 0 {
+                return;
+            }
+            assert!(Instant::now() < end, "still busy after {PATIENCE:?}: {health:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What exists in the world of the embedded lakehouse.
     pub(crate) async fn resources(&self) -> Resources {
         Resources::read(&self.data_dir()).await

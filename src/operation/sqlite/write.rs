@@ -314,6 +314,7 @@ impl Write for ExpireLeases {
             let event = if crashes >= max_crashes { Event::GiveUp } else { Event::Expire };
             let state = transition(row.name(2, State::parse)?, event).map_err(|error| refused(&error))?;
             if state == State::Queued {
+                let pause = self.shared.limits.pause_after(crashes);
                 sqlx::query(
                     "UPDATE task SET state = ?2, crashes = ?3, run_at = ?4, lease_owner = NULL, lease_until = NULL \
                      WHERE seq = ?1",
@@ -321,11 +322,13 @@ impl Write for ExpireLeases {
                 .bind(seq)
                 .bind(state.as_str())
                 .bind(crashes)
-                .bind(now)
+                .bind(now.saturating_add(pause.as_micros().try_into().unwrap_or(i64::MAX)))
                 .execute(&mut *connection)
                 .await?;
-                let text =
-                    format!("the run was interrupted ({crashes} of at most {max_crashes}); it starts again");
+                let again = if pause.is_zero() { String::new() } else { format!(" in {pause:?}") };
+                let text = format!(
+                    "the run was interrupted ({crashes} of at most {max_crashes}); it starts again{again}"
+                );
                 append(seq, &[line(Level::Warning, &text)], connection).await?;
                 unlock(seq, connection).await?;
             } else {
