@@ -56,10 +56,9 @@ impl SqliteStore {
     pub async fn open(location: &str, limits: Limits) -> Result<Self> {
         let path = path_of(location)?;
         let database = Arc::new(Database::open(path).await?);
-        let clock = Clock::start();
-        database.write(write::Reclaim { now: clock.micros() }).await?;
         let (hints, _) = broadcast::channel(HINTS);
-        let shared = Shared { limits, clock, hints };
+        let shared = Shared { limits, clock: Clock::start(), hints };
+        database.write(write::Reclaim { shared: shared.clone() }).await?;
         let submissions = Submissions::start(Arc::clone(&database), shared.clone());
         Ok(Self { database, submissions, shared })
     }

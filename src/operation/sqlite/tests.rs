@@ -136,6 +136,31 @@ async fn leases_of_a_process_that_is_gone_end_at_opening() {
     assert_eq!(claim(&store).await.unwrap().token, waiting, "its wait was measured by a clock that is gone");
 }
 
+/// The pause is there for processes that are killed again and again: a start does not end it.
+#[tokio::test]
+async fn a_start_does_not_end_the_pause_of_what_was_lost_again_and_again() {
+    let folder = folder();
+    let pausing = |seconds| Limits { crash_pause: Duration::from_secs(seconds), ..Limits::default() };
+    let open = async |limits| SqliteStore::open(&location(&folder), limits).await.unwrap();
+    let mut store = open(pausing(3600)).await;
+    store.submit(submission("a")).await.unwrap();
+    for _ in 0..2 {
+        assert!(claim(&store).await.is_some());
+        store.close().await;
+        store = open(pausing(3600)).await;
+        store.expire_leases().await.unwrap();
+    }
+    for _ in 0..2 {
+        assert!(claim(&store).await.is_none(), "it waits");
+        store.close().await;
+        store = open(pausing(3600)).await;
+    }
+    // A shorter pause, or a clock that was put back, cannot make it wait for longer than a pause.
+    store.close().await;
+    store = open(pausing(0)).await;
+    assert!(claim(&store).await.is_some());
+}
+
 #[tokio::test]
 async fn commits_are_flushed_and_payloads_do_not_outlive_their_task() {
     let folder = folder();

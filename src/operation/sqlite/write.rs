@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::SqliteConnection;
 
 use super::database::Write;
-use super::{Cells, Shared, level_name, to_json};
+use super::{Cells, Shared, level_name, micros, to_json};
 use crate::operation::state::{Event, IllegalTransition, State, transition};
 use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement};
 use crate::operation::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
@@ -43,9 +43,10 @@ pub(super) const UNBLOCK: &str = "\
       SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
       WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)";
 
-/// Ends the leases of a process that is gone, and the waits for a time that its clock told.
+/// Ends the leases of a process that is gone, and its waits for a time that its clock told. Who waits because its
+/// process was lost again and again goes on waiting, though not for longer than it would have to from now.
 pub(super) struct Reclaim {
-    pub(super) now: i64,
+    pub(super) shared: Shared,
 }
 
 #[async_trait]
@@ -56,10 +57,21 @@ impl Write for Reclaim {
         sqlx::query("UPDATE task SET lease_until = 0 WHERE lease_until IS NOT NULL")
             .execute(&mut *connection)
             .await?;
-        sqlx::query("UPDATE task SET run_at = ?1 WHERE state = 'queued' AND run_at > ?1")
-            .bind(self.now)
-            .execute(connection)
-            .await?;
+        let now = self.shared.clock.micros();
+        let waiting =
+            sqlx::query("SELECT seq, crashes, run_at FROM task WHERE state = 'queued' AND run_at > ?")
+                .bind(now)
+                .fetch_all(&mut *connection)
+                .await?;
+        for row in &waiting {
+            let row = Cells(row);
+            let pause = self.shared.limits.pause_after(row.get(1)?);
+            sqlx::query("UPDATE task SET run_at = ?2 WHERE seq = ?1")
+                .bind(row.get::<i64>(0)?)
+                .bind(row.get::<i64>(2)?.min(now.saturating_add(micros(pause))))
+                .execute(&mut *connection)
+                .await?;
+        }
         Ok(())
     }
 }
