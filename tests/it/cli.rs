@@ -123,7 +123,9 @@ async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy(
     on(&server, &["undeploy", &path]).with_code(3);
     for command in ["deploy", "plan"] {
         let refused = on(&server, &[command, &path]).with_code(3);
-        for told in ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"] {
+        for told in
+            ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"]
+        {
             assert!(refused.err.contains(told), "{command}: `{told}` is not in {}", refused.err);
         }
     }
