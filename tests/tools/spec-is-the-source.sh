@@ -15,12 +15,18 @@ fail() {
   exit 1
 }
 
+# `--examples` (there are none) makes cargo choose the features of dependencies as `cargo test` does: one build of them
+# serves both.
+build() {
+  cargo build --workspace --lib --bins --examples
+}
+
 changed() {
   git status --porcelain "$@"
 }
 
 [ -z "$(changed spec)" ] || fail "spec/ has changes that are not committed; commit them first"
-cargo build
+build
 if [ -n "$(changed generated)" ]; then
   git --no-pager diff --stat generated >&2
   fail "generated/ is not what spec/ generates; run 'make generate', commit, and never edit it by hand"
@@ -28,14 +34,14 @@ fi
 trap 'git checkout --quiet -- spec generated' EXIT
 
 echo "// edited by hand" >>"$server"
-cargo build
+build
 [ -z "$(changed generated)" ] || fail "an edit by hand in generated/ outlives a build"
 
 before=$(changed . ':!spec' ':!generated')
 sed -i.original 's#^  /v1/provision/{token}/stop:$#  /v1/tasks/{token}/halt:#' "$document"
 rm "$document.original"
 [ -n "$(changed spec)" ] || fail "$document has no path /v1/provision/{token}/stop to move"
-cargo build
+build
 grep -q '/v1/tasks/{token}/halt' "$server" || fail "a path moved in spec/ does not arrive in generated/"
 [ "$before" = "$(changed . ':!spec' ':!generated')" ] || fail "a build writes outside of generated/"
 
