@@ -90,7 +90,7 @@ impl Default for Limits {
         Self {
             max_bytes: 4 << 20,
             max_depth: 64,
-            max_nodes: 250_000,
+            max_nodes: 100_000,
             max_aliases: 1_000,
             max_scalar_bytes: 16 << 20,
         }

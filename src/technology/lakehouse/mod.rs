@@ -276,7 +276,7 @@ fn change(action: Action, resource: &str, summary: impl Into<String>, step: &Ste
 
 /// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
 fn not_provisioned(owner: &Owner) -> Error {
-    Error::permanent(format!("{} is not provisioned: provision it first", marked::described(owner)))
+    Error::conflict(format!("{} is not provisioned: provision it first", marked::described(owner)))
 }
 
 /// `file:///...`, as the catalog has it.

@@ -92,7 +92,7 @@ async fn a_storage_area_comes_and_goes() {
     assert_eq!(lake.describe(&work, &Context::default()).await.unwrap(), Info::default());
     assert!(matches!(
         lake.plan(&work, &Intent::UpdateAccess, &Context::default()).await.unwrap_err().kind(),
-        Kind::Permanent
+        Kind::Conflict
     ));
     let done = run(&lake, &work, Intent::Provision).await;
     assert_eq!(done, ["Restore: take back the bucket and the data that were kept"]);
@@ -154,7 +154,7 @@ async fn an_output_port_comes_and_goes() {
     run(&lake, &only_bob, Intent::Unprovision { remove_data: false }).await;
     assert_eq!(lake.describe(&only_bob, &Context::default()).await.unwrap(), Info::default());
     let error = lake.plan(&only_bob, &Intent::UpdateAccess, &Context::default()).await.unwrap_err();
-    assert_eq!(*error.kind(), Kind::Permanent);
+    assert_eq!(*error.kind(), Kind::Conflict);
     let done = run(&lake, &only_bob, Intent::Provision).await;
     assert_eq!(done, ["Restore: take back the table and the data that were kept"]);
     let info = lake.describe(&only_bob, &Context::default()).await.unwrap();
