@@ -77,6 +77,7 @@ CREATE TABLE deployment (
     target       TEXT    NOT NULL,
     status       TEXT    NOT NULL CHECK (status IN ('provisioned', 'unprovisioned')),
     access       TEXT,                           -- JSON
+    specific     TEXT    NOT NULL,               -- JSON
     updated_at   INTEGER NOT NULL,
     PRIMARY KEY (component, environment)
 ) STRICT, WITHOUT ROWID;

@@ -249,6 +249,7 @@ async fn component(
         target: target.code.clone(),
         status: DeploymentStatus::Provisioned,
         access: work.access.clone(),
+        specific: work.component.specific.clone(),
         updated_at: Utc::now(),
     };
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();

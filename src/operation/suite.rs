@@ -555,6 +555,7 @@ fn deployment(component: &str, target: &str) -> Deployment {
         target: target.to_owned(),
         status: DeploymentStatus::Provisioned,
         access: None,
+        specific: crate::descriptor::Object::new(),
         updated_at: chrono::Utc::now(),
     }
 }
@@ -577,7 +578,8 @@ pub(super) async fn deployments_are_written_under_the_lease_of_their_component(o
     let refs = vec![crate::access::Ref::parse("user:a_b.c").unwrap()];
     let changed = Deployment {
         status: DeploymentStatus::Unprovisioned,
-        access: Some(AccessList { refs, fields }),
+        access: Some(AccessList { refs, fields: fields.clone() }),
+        specific: fields,
         ..deployment("a", "pg")
     };
     assert!(store.put_deployment(ab, &changed).await.unwrap());

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::state::State;
+use crate::descriptor::Object;
 use crate::technology::{AccessList, LogLine};
 
 /// Names a task to whoever submitted it: 128 random bits (UUID version 4), so it cannot be guessed.
@@ -279,6 +280,9 @@ pub struct Deployment {
     pub status: DeploymentStatus,
     /// The access last asked for, if ever any was.
     pub access: Option<AccessList>,
+    /// The component's `specific` as last provisioned, opaque here: it names the resources that a later request, which
+    /// may describe the component in short or otherwise, has to find.
+    pub specific: Object,
     /// When this was written; the store's clock decides.
     pub updated_at: DateTime<Utc>,
 }

@@ -396,6 +396,7 @@ async fn a_run_remembers_deployments_of_its_components_only() {
         target: "LOCAL_LAKE".to_owned(),
         status: DeploymentStatus::Provisioned,
         access: None,
+        specific: crate::descriptor::Object::new(),
         updated_at: chrono::Utc::now(),
     };
     let deployments = visit.deployments.clone();

@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
         let work = Work {
             product: Arc::clone(&self.product),
-            component: Arc::new(component.clone()),
+            component: Arc::new(as_provisioned(component, self.intent, remembered)),
             environment,
             access: self.access.cloned().or_else(remembered_access),
         };
@@ -214,6 +214,18 @@ impl<'a> Resolver<'a> {
             Err(problems.into_iter().flat_map(alone).collect())
         }
     }
+}
+
+/// The component with the `specific` that it was provisioned with, where that and not the document decides: its
+/// resources are to be found, and a short form or an edit since then does not name them.
+fn as_provisioned(component: &Component, intent: &Intent, remembered: Option<&Deployment>) -> Component {
+    let mut component = component.clone();
+    if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered)
+        && (deployment.status == DeploymentStatus::Provisioned || component.specific.is_empty())
+    {
+        component.specific.clone_from(&deployment.specific);
+    }
+    component
 }
 
 /// The environment of the product; a short form may lack it, then the one the task was accepted for, or the only one

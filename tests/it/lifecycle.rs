@@ -200,6 +200,31 @@ async fn unprovision_keeps_the_data_unless_told_to_remove_it() {
     api.complete("/v1/unprovision", &removal(&descriptor, true)).await;
 }
 
+/// As short as the page's own updateacl sample: identifiers, kinds and names, and nothing that names a resource.
+#[tokio::test]
+async fn a_short_descriptor_finds_what_was_provisioned() {
+    let server = Landfall::start();
+    let api = server.api();
+    api.provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
+    let short = json!({
+        "componentIdToProvision": STORAGE,
+        "dataProduct": {
+            "id": "urn:dmb:dp:finance:cashflow:0",
+            "components": [{ "id": STORAGE, "name": "Storage", "kind": "storage", "version": "0.0.1" }],
+        },
+    })
+    .to_string();
+    let access =
+        json!({ "refs": ["user:alice_mydomain.com"], "provisionInfo": { "request": short, "result": "" } });
+    let granted = api.complete("/v1/updateacl", &access).await;
+    assert_eq!(granted["info"]["privateInfo"]["refs"], json!(["user:alice_mydomain.com"]), "{granted:#}");
+
+    let removal =
+        json!({ "descriptorKind": "COMPONENT_DESCRIPTOR", "descriptor": short, "removeData": true });
+    api.complete("/v1/unprovision", &removal).await;
+    assert_eq!(server.resources().await.buckets(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn provisioning_again_after_removal_gives_back_what_a_first_provision_gives() {
     let server = Landfall::start();

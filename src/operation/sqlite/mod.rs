@@ -193,7 +193,7 @@ impl Store for SqliteStore {
 
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         sqlx::query(
-            "SELECT target, status, access, updated_at FROM deployment WHERE component = ? AND environment = ?",
+            "SELECT target, status, access, updated_at, specific FROM deployment WHERE component = ? AND environment = ?",
         )
         .bind(&key.component)
         .bind(&key.environment)
@@ -207,7 +207,7 @@ impl Store for SqliteStore {
 
     async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>> {
         let rows = sqlx::query(
-            "SELECT target, status, access, updated_at, component, environment FROM deployment \
+            "SELECT target, status, access, updated_at, specific, component, environment FROM deployment \
              WHERE component IN (SELECT value FROM json_each(?)) ORDER BY component, environment",
         )
         .bind(serde_json::Value::from(components).to_string())
@@ -217,7 +217,7 @@ impl Store for SqliteStore {
         rows.iter()
             .map(|row| {
                 let row = Cells(row);
-                deployment(ComponentKey { component: row.get(4)?, environment: row.get(5)? }, &row)
+                deployment(ComponentKey { component: row.get(5)?, environment: row.get(6)? }, &row)
             })
             .collect::<Result<_, sqlx::Error>>()
             .map_err(|error| unreadable("a deployment", error))
@@ -289,7 +289,7 @@ fn unreadable(what: &str, error: sqlx::Error) -> Error {
     Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
 }
 
-/// The columns target, status, access and updated_at of a row.
+/// The columns target, status, access, updated_at and specific of a row.
 fn deployment(key: ComponentKey, row: &Cells<'_>) -> sqlx::Result<Deployment> {
     Ok(Deployment {
         key,
@@ -297,6 +297,7 @@ fn deployment(key: ComponentKey, row: &Cells<'_>) -> sqlx::Result<Deployment> {
         status: row.name(1, DeploymentStatus::parse)?,
         access: row.optional_json(2)?,
         updated_at: row.time(3)?,
+        specific: row.json(4)?,
     })
 }
 

@@ -389,15 +389,16 @@ impl Write for PutDeployment {
     type Answer = bool;
 
     async fn write(&self, connection: &mut SqliteConnection) -> sqlx::Result<bool> {
-        let Deployment { key, target, status, access, .. } = &self.deployment;
+        let Deployment { key, target, status, access, specific, .. } = &self.deployment;
         let written = sqlx::query(
-            "INSERT INTO deployment (component, environment, target, status, access, updated_at) \
-             SELECT ?3, ?4, ?5, ?6, ?7, ?8 WHERE EXISTS (\
+            "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific) \
+             SELECT ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (\
                SELECT 1 FROM task t JOIN running_component r ON r.task_seq = t.seq \
                WHERE t.id = ?1 AND t.lease_epoch = ?2 AND t.state IN ('running', 'stopping') \
                AND r.component = ?3 AND r.environment = ?4) \
              ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
-             status = excluded.status, access = excluded.access, updated_at = excluded.updated_at",
+             status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
+             specific = excluded.specific",
         )
         .bind(self.lease.token.to_string())
         .bind(self.lease.epoch)
@@ -407,6 +408,7 @@ impl Write for PutDeployment {
         .bind(status.as_str())
         .bind(access.as_ref().map(to_json).transpose()?)
         .bind(Utc::now().timestamp_micros())
+        .bind(to_json(specific)?)
         .execute(connection)
         .await?;
         Ok(written.rows_affected() > 0)
