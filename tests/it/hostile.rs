@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// A second; two where the compiler did not optimise.
-const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 1 });
+const SOON: Duration = Duration::from_secs(1);
 const MEGABYTE: usize = 1_000_000;
 const JSON: &str = "application/json";
 const MEMORY: u64 = 200 * 1024 * 1024;
