@@ -45,7 +45,7 @@ bench: ## Measure (nothing yet: the first benchmark replaces this line)
 
 ci: check deny ## Everything that must hold before a merge; ends with the tests
 	tests/tools/spec-is-the-source.sh
-	$(MAKE) test
+	@$(MAKE) --no-print-directory test
 
 tools: $(PYTHON_TOOLS) ## Install the pinned Python tools that the tests call, into target/tools
 
