@@ -110,12 +110,7 @@ async fn each(
                 Operation::Provision => operator_types::PlanRequestOperation::Provision,
                 Operation::Unprovision { .. } => operator_types::PlanRequestOperation::Unprovision,
             };
-            let mut ids: Vec<String> =
-                dry_run(remote, product, planned).await?.into_iter().map(|c| c.id).collect();
-            if matches!(operation, Operation::Unprovision { .. }) {
-                ids.reverse();
-            }
-            ids
+            dry_run(remote, product, planned).await?.into_iter().map(|component| component.id).collect()
         }
     };
     let output = Output::new(remote.json, ids.len());

@@ -97,7 +97,7 @@ pub struct Operations {
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
     pub poll: Duration,
-    /// Runs of one task, retries and crashes together.
+    /// Runs of one task that meets passing conditions.
     pub max_attempts: u32,
     /// First wait before a retry.
     pub backoff: Duration,

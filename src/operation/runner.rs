@@ -128,11 +128,7 @@ impl TechnologyRunner {
         for id in &resolved.skipped {
             context.journal.info(format!("{id}: no route leads here, left to another adapter"));
         }
-        let mut assigned = resolved.assigned;
-        if matches!(intent, Intent::Unprovision { .. }) {
-            // What was built on something goes before it.
-            assigned.reverse();
-        }
+        let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let mut changes = 0;
         let mut recorded = false;
@@ -220,6 +216,14 @@ fn value(report: &Report) -> Value {
     serde_json::to_value(report).unwrap_or_default()
 }
 
+/// Components in the order to work on them: what was built on something goes before it.
+pub(super) fn in_order(mut assigned: Vec<Assigned>, intent: Intent) -> Vec<Assigned> {
+    if matches!(intent, Intent::Unprovision { .. }) {
+        assigned.reverse();
+    }
+    assigned
+}
+
 struct Done {
     changes: usize,
     recorded: bool,
@@ -269,7 +273,7 @@ async fn component(
         deployments.check_lease()?;
         if let Err(error) = technology.apply(work, change, context).await {
             journal.warn(format!("{index} of {count} changes made; not made: {}", change.summary));
-            return Err(error);
+            return Err(under(error, &work.component.path));
         }
         journal.info(format!("{} of {count}: {}", index + 1, change.summary));
     }

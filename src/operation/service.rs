@@ -216,12 +216,14 @@ impl Service {
     }
 
     /// Reads an existing resource into catalog updates.
-    pub async fn reverse(&self, request: ReverseRequest) -> Result<Submitted> {
+    pub async fn reverse(&self, mut request: ReverseRequest) -> Result<Submitted> {
         let target = self
             .domain
             .topology
             .choose_import(&request.use_case_template_id, &request.environment, &request.params)
             .map_err(|problem| Error::invalid(vec![problem]))?;
+        // It named the target; the technology does not know it.
+        request.params.shift_remove("target");
         self.submit(Request::Reverse { request, target: target.code.clone() }).await
     }
 
@@ -240,7 +242,7 @@ impl Service {
             self.domain.resolve(&document, intent, None, Some(self.store.as_ref()), access.as_ref()).await?;
         let context = Context::default();
         let mut plans = Vec::new();
-        for one in resolved.assigned {
+        for one in runner::in_order(resolved.assigned, intent) {
             let remembered = self.store.deployment(&one.key()).await?;
             let plan = runner::plan(&one, &intent, &context, remembered.as_ref())
                 .await

@@ -276,6 +276,21 @@ async fn an_import_reads_a_table_back_into_the_catalog() {
 }
 
 #[tokio::test]
+async fn an_import_may_name_its_target() {
+    let server = Landfall::start();
+    let api = server.api();
+    api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
+    let request = json!({
+        "useCaseTemplateId": "urn:dmb:utm:output-port-template:1.0.0",
+        "environment": "production",
+        "params": { "target": "local_lake", "table": "cashflow_output_port" },
+    });
+    let token = api.post("/v1/reverse-provisioning", &request).await.with_status(202).token();
+    let status = api.wait_at("/v1/reverse-provisioning", &token).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+}
+
+#[tokio::test]
 async fn a_changed_contract_evolves_the_table_and_a_breaking_one_is_refused() {
     let server = Landfall::start();
     let api = server.api();
