@@ -100,7 +100,7 @@ fn product(
     }
     if let Some(entry) = fields.get("kind")
         && let Tree::Text(kind) = &entry.node.tree
-        && component_kind(kind).is_some()
+        && ComponentKind::from_name(kind.trim()).is_some()
     {
         problems.ask(|| {
             fields
@@ -244,9 +244,9 @@ fn kind(fields: &Fields<'_>, problems: &mut Problems) -> Option<ComponentKind> {
         problems.add(|| fields.wrong_kind(entry, "a text"));
         return None;
     };
-    let kind = component_kind(text);
+    let kind = ComponentKind::from_name(text.trim());
     if kind.is_none() {
-        let close = problems.closest(text, KINDS.map(|(name, _)| name));
+        let close = problems.closest(text, ComponentKind::ALL.map(ComponentKind::name));
         problems.add(|| {
             fields
                 .problem("kind", "unknown kind of component")
@@ -256,18 +256,6 @@ fn kind(fields: &Fields<'_>, problems: &mut Problems) -> Option<ComponentKind> {
         });
     }
     kind
-}
-
-const KINDS: [(&str, ComponentKind); 4] = [
-    ("outputport", ComponentKind::OutputPort),
-    ("storage", ComponentKind::Storage),
-    ("workload", ComponentKind::Workload),
-    ("observability", ComponentKind::Observability),
-];
-
-fn component_kind(text: &str) -> Option<ComponentKind> {
-    let text = text.trim();
-    KINDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|(_, kind)| *kind)
 }
 
 /// "did you mean", or what else can be said.

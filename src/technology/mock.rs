@@ -48,17 +48,7 @@ impl Technology for Mock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            kinds: &[
-                ComponentKind::Storage,
-                ComponentKind::OutputPort,
-                ComponentKind::Workload,
-                ComponentKind::Observability,
-            ],
-            access: AccessMode::None,
-            reverse: false,
-            stop: true,
-        }
+        Capabilities { kinds: &ComponentKind::ALL, access: AccessMode::None, reverse: false, stop: true }
     }
 
     fn check(&self, _work: &Work, _intent: &Intent) -> Vec<Problem> {
