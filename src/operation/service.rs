@@ -83,6 +83,13 @@ impl Request {
             Self::Validate { .. } | Self::Reverse { .. } => &[],
         }
     }
+
+    fn targets(&self) -> Vec<String> {
+        match self {
+            Self::Reverse { target, .. } => vec![target.clone()],
+            _ => self.placements().iter().map(|placement| placement.target.clone()).collect(),
+        }
+    }
 }
 
 /// What one component would undergo.
@@ -311,6 +318,7 @@ impl Service {
             .submit(NewTask {
                 operation: request.operation(),
                 components,
+                targets: request.targets(),
                 fingerprint,
                 payload,
                 max_attempts: None,

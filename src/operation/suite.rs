@@ -64,6 +64,7 @@ fn request(operation: Operation, components: &[&str], fingerprint: &str) -> NewT
     NewTask {
         operation,
         components: components.iter().map(|c| ComponentKey::new(*c, "dev")).collect(),
+        targets: vec!["t".to_owned()],
         fingerprint: fingerprint.to_owned(),
         payload: json!({"fingerprint": fingerprint}),
         max_attempts: None,
@@ -142,11 +143,13 @@ pub(super) async fn a_submission_is_found_as_it_was_made(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let before = chrono::Utc::now();
     let mut new = request(Operation::UpdateAccess, &["b", "a", "b"], "f");
+    new.targets = vec!["u".to_owned(), "t".to_owned(), "u".to_owned()];
     new.payload = json!({"z": [1, null, "ü\u{0}\"'"], "a": 1.5});
     let token = submit(&store, new.clone()).await;
     let task = snapshot(&store, token).await;
     assert_eq!(task.operation, Operation::UpdateAccess);
     assert_eq!(task.components, vec![ComponentKey::new("a", "dev"), ComponentKey::new("b", "dev")]);
+    assert_eq!(task.targets, ["t", "u"]);
     assert_eq!((task.state, task.attempt, task.max_attempts), (State::Queued, 0, 5));
     assert!((task.submitted_at - before).num_seconds().abs() < 60);
     assert_eq!((task.started_at, task.finished_at, task.outcome, task.reason), (None, None, None, None));
@@ -155,6 +158,7 @@ pub(super) async fn a_submission_is_found_as_it_was_made(open: impl Open) {
     assert_eq!(claimed.payload.to_string(), new.payload.to_string(), "the order of keys is kept");
     assert_eq!(claimed.components, task.components);
     assert_eq!((claimed.attempt, claimed.crashes, claimed.max_attempts), (1, 0, 5));
+    assert_eq!(claimed.begun, Duration::ZERO);
     assert_eq!(claimed.lease.owner, "w");
 }
 

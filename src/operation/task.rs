@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -153,6 +154,8 @@ pub struct NewTask {
     /// What no other task may touch meanwhile; empty for operations that change nothing. Order and repetition
     /// do not matter.
     pub components: Vec<ComponentKey>,
+    /// Codes of the targets that the work happens in; order and repetition do not matter.
+    pub targets: Vec<String>,
     /// Hash of the normalised request, made by the caller: two requests that ask for the same have the same one.
     pub fingerprint: String,
     /// What the runner needs. Opaque here, dropped once the task has ended, never logged.
@@ -168,6 +171,14 @@ impl NewTask {
         components.sort();
         components.dedup();
         components
+    }
+
+    /// The targets sorted, each once.
+    pub(super) fn distinct_targets(&self) -> Vec<String> {
+        let mut targets = self.targets.clone();
+        targets.sort();
+        targets.dedup();
+        targets
     }
 
     /// Equal for two submissions exactly when they ask for the same operation, on the same components, with the
@@ -206,6 +217,8 @@ pub struct Task {
     pub operation: Operation,
     /// What it has to itself while it runs; sorted.
     pub components: Vec<ComponentKey>,
+    /// Codes of the targets that its work happens in; sorted.
+    pub targets: Vec<String>,
     /// Where it is in its life.
     pub state: State,
     /// Runs begun so far, not counting those that were handed back when a process ended orderly.
@@ -243,6 +256,8 @@ pub struct ClaimedTask {
     pub max_attempts: u32,
     /// Earlier runs that ended with a crash or a hang instead of an answer.
     pub crashes: u32,
+    /// How long ago its first run began, waits between runs included; zero for the first run.
+    pub begun: Duration,
     /// The right to write on behalf of this run.
     pub lease: Lease,
 }
@@ -319,6 +334,7 @@ mod tests {
         NewTask {
             operation,
             components: components.iter().map(|(c, e)| ComponentKey::new(*c, *e)).collect(),
+            targets: Vec::new(),
             fingerprint: fingerprint.to_owned(),
             payload: Value::Null,
             max_attempts: None,

@@ -120,6 +120,7 @@ fn task(operation: Operation, components: &[&str], payload: Value) -> NewTask {
     NewTask {
         operation,
         components: components.iter().map(|c| ComponentKey::new(*c, "dev")).collect(),
+        targets: Vec::new(),
         fingerprint: payload.to_string(),
         payload,
         max_attempts: None,

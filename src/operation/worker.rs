@@ -561,6 +561,7 @@ mod tests {
                 attempt,
                 max_attempts: 5,
                 crashes,
+                begun: Duration::ZERO,
                 lease: Lease { token, epoch: 1, owner: String::new() },
             })
             .tries

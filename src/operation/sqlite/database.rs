@@ -24,8 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{Error, Result};
 
 /// Version, description and text of every migration, in order. A released one never changes.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "operations", include_str!("../../../migrations/sqlite/0001_operations.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "operations", include_str!("../../../migrations/sqlite/0001_operations.sql")),
+    (2, "targets", include_str!("../../../migrations/sqlite/0002_targets.sql")),
+];
 
 /// Jobs that may wait for the writer before callers wait to hand theirs over.
 const WRITER_QUEUE: usize = 1024;

@@ -84,7 +84,7 @@ impl Store for SqliteStore {
     async fn task(&self, token: &Token) -> Result<Option<Task>> {
         sqlx::query(
             "SELECT operation, components, state, attempt, max_attempts, submitted_at, started_at, finished_at, \
-             outcome, reason FROM task WHERE id = ?",
+             outcome, reason, targets FROM task WHERE id = ?",
         )
         .bind(token.to_string())
         .fetch_optional(self.database.readers())
@@ -104,6 +104,7 @@ impl Store for SqliteStore {
                 finished_at: row.optional_time(7)?,
                 outcome: row.optional_json(8)?,
                 reason: row.get(9)?,
+                targets: row.json(10)?,
                 logs: Vec::new(),
             })
         })

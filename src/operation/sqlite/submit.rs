@@ -92,6 +92,7 @@ struct Entry {
     components: Vec<ComponentKey>,
     id: String,
     components_json: String,
+    targets: String,
     fingerprint: String,
     dedupe_key: String,
     payload: String,
@@ -107,6 +108,7 @@ impl Entry {
             operation: task.operation,
             id: submission.token.to_string(),
             components_json: to_json(&components)?,
+            targets: to_json(&task.distinct_targets())?,
             components,
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
@@ -238,7 +240,7 @@ impl SubmitAll {
             rest = later;
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO task (id, operation, lane, components, fingerprint, dedupe_key, state, payload, \
-                 max_attempts, run_at, submitted_at) ",
+                 max_attempts, run_at, submitted_at, targets) ",
             );
             insert.push_values(rows, |mut values, entry| {
                 values
@@ -252,7 +254,8 @@ impl SubmitAll {
                     .push_bind(&entry.payload)
                     .push_bind(entry.max_attempts)
                     .push_bind(run_at)
-                    .push_bind(submitted_at);
+                    .push_bind(submitted_at)
+                    .push_bind(&entry.targets);
             });
             insert.push(" RETURNING seq");
             for row in insert.build().fetch_all(&mut *connection).await? {
@@ -307,6 +310,7 @@ mod tests {
         let task = NewTask {
             operation,
             components: components.iter().map(|name| ComponentKey::new(*name, "dev")).collect(),
+            targets: Vec::new(),
             fingerprint: "f".to_owned(),
             payload: serde_json::Value::Null,
             max_attempts: None,

@@ -33,6 +33,7 @@ fn submission(component: &str) -> Submission {
     let task = NewTask {
         operation: Operation::Provision,
         components: vec![ComponentKey::new(component, "dev")],
+        targets: Vec::new(),
         fingerprint: "f".to_owned(),
         payload: json!({"private": 1}),
         max_attempts: None,

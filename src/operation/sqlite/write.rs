@@ -23,7 +23,7 @@ const PURGE: i64 = 200;
 /// The oldest tasks that wait for nothing. One whose runs crashed twice may be what takes the process down: such tasks
 /// run one at a time, so that the culprit uses up its own chances and not those of its neighbours.
 pub(super) const CLAIMABLE: &str = "\
-    SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch FROM task \
+    SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch, begun_at FROM task \
     WHERE lane = ?1 AND state = 'queued' AND blocked = 0 AND run_at <= ?2 AND (crashes < 2 OR seq = (\
       SELECT min(s.seq) FROM task s \
       WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= ?2 \
@@ -106,6 +106,9 @@ impl Write for Claim {
                 attempt: row.get::<u32>(5)?.saturating_add(1),
                 max_attempts: row.get(6)?,
                 crashes: row.get(7)?,
+                begun: row.get::<Option<i64>>(9)?.map_or(Duration::ZERO, |at| {
+                    Duration::from_micros(u64::try_from(now.saturating_sub(at)).unwrap_or(0))
+                }),
                 lease: Lease {
                     token,
                     epoch: row.get::<i64>(8)?.saturating_add(1),
@@ -118,7 +121,7 @@ impl Write for Claim {
             let running = transition(State::Queued, Event::Claim).map_err(|error| refused(&error))?;
             sqlx::query(
                 "UPDATE task SET state = ?2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, \
-                 lease_owner = ?3, lease_until = ?4, started_at = ?5 \
+                 lease_owner = ?3, lease_until = ?4, started_at = ?5, begun_at = coalesce(begun_at, ?6) \
                  WHERE seq IN (SELECT value FROM json_each(?1))",
             )
             .bind(&seqs)
@@ -126,6 +129,7 @@ impl Write for Claim {
             .bind(&self.request.worker)
             .bind(self.shared.clock.micros_in(self.request.lease))
             .bind(Utc::now().timestamp_micros())
+            .bind(now)
             .execute(&mut *connection)
             .await?;
             sqlx::query(
