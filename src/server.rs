@@ -104,8 +104,8 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             warehouse: warehouse.clone(),
             catalog: catalog.clone(),
         })),
-        Driver::Mock { steps, step_delay } => {
-            Arc::new(Mock::new(MockSettings { steps: *steps, step_delay: *step_delay }))
+        Driver::Mock { steps, step_delay, trace } => {
+            Arc::new(Mock::new(MockSettings { steps: *steps, step_delay: *step_delay, trace: trace.clone() }))
         }
     }
 }

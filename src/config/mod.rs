@@ -168,6 +168,8 @@ pub enum Driver {
         steps: u32,
         /// Time that each takes.
         step_delay: Duration,
+        /// Where it tells when each begins and ends.
+        trace: Option<PathBuf>,
     },
 }
 
@@ -568,7 +570,11 @@ impl<'a> Reader<'a> {
                     true => self.duration(&key("step_delay"), Duration::ZERO)?,
                     false => Duration::ZERO,
                 };
-                Driver::Mock { steps, step_delay }
+                let trace = match self.figment.contains(&key("trace")) {
+                    true => Some(self.path(&key("trace"), "file")?),
+                    false => None,
+                };
+                Driver::Mock { steps, step_delay, trace }
             }
             other => {
                 self.problem(

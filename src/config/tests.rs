@@ -51,13 +51,15 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
     let variables = [
         ("LANDFALL__SERVER__LISTEN", "127.0.0.1:2"),
         ("LANDFALL__TARGETS__MY_MOCK__STEPS", "7"),
+        ("LANDFALL__TARGETS__MY_MOCK__TRACE", "file:///srv/trace.jsonl"),
         ("LANDFALL__OPERATIONS__CONCURRENCY", "3"),
         ("UNRELATED", "x"),
     ];
     let config = load(text, &variables).unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:2");
     assert_eq!(config.targets.len(), 1);
-    assert_eq!(config.targets[0].driver, Driver::Mock { steps: 7, step_delay: Duration::ZERO });
+    let trace = Some("/srv/trace.jsonl".into());
+    assert_eq!(config.targets[0].driver, Driver::Mock { steps: 7, step_delay: Duration::ZERO, trace });
     assert_eq!(config.operations.concurrency, 3);
     assert!(config.routes.is_empty(), "own targets replace the embedded ones, routes included");
 }

@@ -6,12 +6,17 @@
 //!
 //! For demonstrations of slow work and of stopping, [`MockSettings`] can make a plan of idle steps. They are there
 //! every time, because doing nothing leaves no trace that they were done; a target configured so is for trying
-//! Landfall out, not for keeping anything.
+//! Landfall out, not for keeping anything. A trace of them lets an outsider see who did what, and when.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
+use chrono::Utc;
+use serde_json::{Value, json};
 
 use super::{
     AccessMode, Action, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
@@ -20,16 +25,18 @@ use crate::descriptor::{ComponentKind, Object, Problem};
 use crate::error::{Error, Result};
 
 /// How a mock keeps itself busy. The default does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MockSettings {
     /// Idle changes in every plan.
     pub steps: u32,
     /// How long each of them takes; it ends early when the work is stopped.
     pub step_delay: Duration,
+    /// A file that gets a line of JSON when a step begins and when it ends. Several processes may share it.
+    pub trace: Option<PathBuf>,
 }
 
 /// See the module documentation.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Mock {
     settings: MockSettings,
 }
@@ -72,17 +79,24 @@ impl Technology for Mock {
                 action: Action::Alter,
                 resource: format!("mock `{}`", component.name),
                 summary: format!("idle step {step} of {}", self.settings.steps),
-                detail: json!({ "step": step }),
+                detail: json!({ "step": step, "intent": name(intent) }),
             })
             .collect();
         Ok(Plan { changes, notes })
     }
 
-    async fn apply(&self, _work: &Work, change: &Change, context: &Context) -> Result<()> {
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
         context.check_cancelled()?;
+        let traced = match &self.settings.trace {
+            Some(file) => Some(Traced::begin(file, work, change).await?),
+            None => None,
+        };
         tokio::select! {
             () = tokio::time::sleep(self.settings.step_delay) => {}
             () = context.cancel.cancelled() => context.check_cancelled()?,
+        }
+        if let Some(traced) = traced {
+            traced.end().await?;
         }
         context.journal.info(format!("{}: {}", change.resource, change.summary));
         Ok(())
@@ -104,6 +118,101 @@ impl Technology for Mock {
 
     async fn reverse(&self, _request: &ReverseRequest, _context: &Context) -> Result<Object> {
         Err(Error::unsupported("a mock has nothing to import: route the template to another technology"))
+    }
+}
+
+/// As traces name it.
+fn name(intent: &Intent) -> &'static str {
+    match intent {
+        Intent::Provision => "provision",
+        Intent::Unprovision { .. } => "unprovision",
+        Intent::UpdateAccess => "updateacl",
+    }
+}
+
+/// A step whose beginning is in the trace. Its end gets there too, however it comes: only a step that its process did
+/// not survive has none.
+struct Traced(Arc<Mutex<Step>>);
+
+struct Step {
+    file: PathBuf,
+    line: Value,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not written yet.
+    Fresh,
+    Begun,
+    /// Nothing more is to be written.
+    Over,
+}
+
+impl Traced {
+    async fn begin(file: &Path, work: &Work, change: &Change) -> Result<Self> {
+        let mut line = json!({
+            "pid": std::process::id(),
+            "component": work.component.id.to_string(),
+            "environment": work.environment,
+            "intent": change.detail["intent"],
+            "step": change.detail["step"],
+        });
+        if let Some(serial) = work.component.specific.get("serial") {
+            line["serial"] = serial.clone();
+        }
+        let traced = Self(Arc::new(Mutex::new(Step { file: file.to_owned(), line, stage: Stage::Fresh })));
+        traced.write("begin", Stage::Fresh, Stage::Begun).await?;
+        Ok(traced)
+    }
+
+    async fn end(self) -> Result<()> {
+        self.write("end", Stage::Begun, Stage::Over).await
+    }
+
+    /// Off the async threads. What was dropped meanwhile, with the run that it belonged to, is not written any more.
+    async fn write(&self, event: &'static str, from: Stage, to: Stage) -> Result<()> {
+        let failed = |error| Error::retryable("the trace of the mock cannot be written").because(error);
+        let step = Arc::clone(&self.0);
+        let write = move || {
+            let mut step = step.lock().unwrap_or_else(PoisonError::into_inner);
+            if step.stage == from {
+                step.append(event, event == "end")?;
+                step.stage = to;
+            }
+            Ok(())
+        };
+        match tokio::task::spawn_blocking(write).await {
+            Ok(written) => written.map_err(failed),
+            Err(error) => Err(failed(std::io::Error::other(error))),
+        }
+    }
+}
+
+impl Drop for Traced {
+    /// The run was stopped, or dropped: there is nothing left to await, and the line is short.
+    fn drop(&mut self) {
+        let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if step.stage == Stage::Begun
+            && let Err(error) = step.append("end", false)
+        {
+            log::error!("the trace of the mock cannot be written: {error}");
+        }
+        step.stage = Stage::Over;
+    }
+}
+
+impl Step {
+    /// One write in append mode, so that the lines of several processes stand in the order in which things happened.
+    fn append(&self, event: &str, done: bool) -> std::io::Result<()> {
+        let mut line = self.line.clone();
+        line["event"] = json!(event);
+        if event == "end" {
+            line["done"] = json!(done);
+        }
+        line["at"] = json!(Utc::now().timestamp_micros());
+        let text = format!("{line}\n");
+        OpenOptions::new().append(true).create(true).open(&self.file)?.write_all(text.as_bytes())
     }
 }
 
@@ -141,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn idle_steps_stop_on_request() {
-        let mock = Mock::new(MockSettings { steps: 2, step_delay: Duration::from_secs(60) });
+        let mock = Mock::new(MockSettings { steps: 2, step_delay: Duration::from_secs(60), trace: None });
         let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
         let context = Context::default();
         let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
@@ -152,5 +261,83 @@ mod tests {
             tokio::join!(mock.apply(&work, &plan.changes[0], &context), async move { stop.cancel() });
         assert_eq!(*applied.unwrap_err().kind(), crate::error::Kind::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    /// Every line of the trace, as (event, step, done).
+    fn lines(file: &Path) -> Vec<(String, u64, Option<bool>)> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["pid"], std::process::id());
+            assert_eq!(line["component"], testing::WORKLOAD);
+            assert_eq!(line["environment"], "production");
+            assert_eq!(line["intent"], "provision");
+            assert_eq!(line["serial"], 7);
+            assert!(line["at"].is_i64(), "{line}");
+            let event = line["event"].as_str().unwrap().to_owned();
+            (event, line["step"].as_u64().unwrap(), line["done"].as_bool())
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// A mock that traces into a folder, and a component with a serial.
+    fn traced(folder: &tempfile::TempDir, step_delay: Duration) -> (Mock, Work, PathBuf) {
+        let file = folder.path().join("trace.jsonl");
+        let mock = Mock::new(MockSettings { steps: 2, step_delay, trace: Some(file.clone()) });
+        let mut work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        Arc::make_mut(&mut work.component).specific.insert("serial".to_owned(), json!(7));
+        (mock, work, file)
+    }
+
+    #[tokio::test]
+    async fn a_trace_tells_when_each_step_begins_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::ZERO);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        assert_eq!(lines(&file), [], "a plan changes nothing");
+        for change in &plan.changes {
+            mock.apply(&work, change, &context).await.unwrap();
+        }
+        let (begin, end) = ("begin".to_owned(), "end".to_owned());
+        let expected = [(&begin, 1, None), (&end, 1, Some(true)), (&begin, 2, None), (&end, 2, Some(true))];
+        assert_eq!(lines(&file), expected.map(|(event, step, done)| (event.clone(), step, done)));
+    }
+
+    /// Stopped on request, or dropped with the run: the step has an end, and it is not that of done work.
+    #[tokio::test]
+    async fn a_trace_tells_of_a_step_that_did_not_get_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::from_secs(60));
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        let begun = async |lines_before: usize| {
+            while lines(&file).len() == lines_before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = mock.apply(&work, &plan.changes[0], &context) => panic!("it takes a minute"),
+            () = begun(0) => {}
+        }
+        let stop = context.cancel.clone();
+        let (applied, ()) = tokio::join!(mock.apply(&work, &plan.changes[1], &context), async {
+            begun(2).await;
+            stop.cancel();
+        });
+        applied.unwrap_err();
+        let (begin, end) = ("begin".to_owned(), "end".to_owned());
+        let expected = [(&begin, 1, None), (&end, 1, Some(false)), (&begin, 2, None), (&end, 2, Some(false))];
+        assert_eq!(lines(&file), expected.map(|(event, step, done)| (event.clone(), step, done)));
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_cannot_be_written_is_a_passing_condition() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::ZERO);
+        std::fs::create_dir(&file).unwrap();
+        let plan = mock.plan(&work, &Intent::Provision, &Context::default()).await.unwrap();
+        let error = mock.apply(&work, &plan.changes[0], &Context::default()).await.unwrap_err();
+        assert!(error.is_retryable(), "{}", error.report());
     }
 }
