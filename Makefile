@@ -13,7 +13,7 @@ PYTHON_TOOLS := $(TOOLS)/venv/.made-with-uv-$(UV_VERSION)-$(shell cksum < tests/
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check generate conformance bench ci tools deny lock-tools
+.PHONY: help run demo test crash check generate conformance bench ci tools deny lock-tools
 
 help: ## List the targets and what each does
 	@echo "Landfall, a Witboost Tech Adapter. Targets:"
@@ -28,6 +28,10 @@ demo: tools ## Build, then watch the example go from validation to a readable ta
 test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance
 	cargo test --workspace --doc
 	cargo test --workspace --all-targets --no-fail-fast
+
+crash: tools ## Accept 1,000 operations on each store under kills, and look from outside whether all was done, once, in order
+	LANDFALL_CRASH_OPERATIONS=$${LANDFALL_CRASH_OPERATIONS:-1000} \
+		cargo test --test it campaign::run_ -- --nocapture --test-threads=1
 
 check: ## Formatting, and clippy with warnings as errors
 	cargo fmt --all --check
@@ -47,7 +51,8 @@ ci: check deny ## Everything that must hold before a merge; ends with the tests
 	tests/tools/spec-is-the-source.sh
 	@$(MAKE) --no-print-directory test
 
-tools: $(PYTHON_TOOLS) ## Install the pinned Python tools that the tests call, into target/tools
+tools: $(PYTHON_TOOLS) ## Install what the tests call: pinned Python tools in target/tools; PostgreSQL and libfaketime by apt
+	@scripts/system-tools.sh
 
 deny: $(CARGO_DENY) ## Check licences, bans and sources of every dependency (deny.toml says what is allowed)
 	$(CARGO_DENY) check licenses bans sources

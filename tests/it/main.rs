@@ -17,6 +17,9 @@ mod conformance;
 mod harness;
 mod hostile;
 mod lifecycle;
+#[path = "../support/postgres.rs"]
+mod postgres;
+mod postgres_fixture;
 mod privacy;
 mod readers;
 mod spec;
