@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::{Config, Driver, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
+use crate::operation::postgres::{PostgresSettings, PostgresStore};
 use crate::operation::sqlite::SqliteStore;
 use crate::operation::{Domain, Engine, Limits as StoreLimits, Service, Settings, Store, TechnologyRunner};
 use crate::technology::Technology;
@@ -115,6 +116,12 @@ async fn store(config: &Config) -> Result<Arc<dyn Store>> {
         StoreUrl::Sqlite(path) => {
             Ok(Arc::new(SqliteStore::open(&path.to_string_lossy(), store_limits(config)).await?))
         }
+        StoreUrl::Postgres(url) => {
+            let mut settings = PostgresSettings::parse(url.expose())?;
+            settings.connections = config.store.connections;
+            settings.patience = config.store.timeout;
+            Ok(Arc::new(PostgresStore::open(&settings, store_limits(config)).await?))
+        }
     }
 }
 
@@ -122,6 +129,13 @@ fn store_limits(config: &Config) -> StoreLimits {
     let operations = &config.operations;
     StoreLimits {
         max_queued: operations.max_queued,
+        per_target: Arc::new(
+            config
+                .targets
+                .iter()
+                .filter_map(|target| Some((target.code.clone(), target.concurrency?)))
+                .collect(),
+        ),
         max_log_lines: operations.max_log_lines,
         max_crashes: operations.max_crashes,
         crash_pause: operations.crash_pause,

@@ -4,6 +4,8 @@
 //! written and what would be right; keys that nothing reads are mistakes too. `defaults.toml` beside this file is
 //! the list of keys. Nothing here is global and nothing is read later than at the start.
 
+mod secret;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 use crate::descriptor::{ComponentKind, Limits};
+
+pub use secret::Secret;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
@@ -73,8 +77,12 @@ pub enum TokenFormat {
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// `sqlite://PATH`
+    /// `sqlite://PATH` or `postgres://...`
     pub url: StoreUrl,
+    /// PostgreSQL: connections for reading and for running work, besides two of its own.
+    pub connections: u32,
+    /// PostgreSQL: longest wait for a connection, and for the answer to a statement.
+    pub timeout: Duration,
 }
 
 /// Where operations are kept.
@@ -82,6 +90,8 @@ pub struct Store {
 pub enum StoreUrl {
     /// One file, one process.
     Sqlite(PathBuf),
+    /// One database, many processes. The URL may hold a password.
+    Postgres(Secret),
 }
 
 /// `[operations]`
@@ -148,6 +158,8 @@ pub struct Target {
     pub group: String,
     /// Witboost environments it serves; empty: all.
     pub environments: Vec<String>,
+    /// Tasks that may run on it at the same time, in all processes together; `None`: no bound of its own.
+    pub concurrency: Option<u32>,
     /// The technology and its settings.
     pub driver: Driver,
 }
@@ -228,7 +240,8 @@ impl Config {
         if let Err(error) = own.extract::<Dict>() {
             return Err(error.into_iter().map(|e| e.to_string()).collect());
         }
-        let variables = environment_layer(&own, environment);
+        let environment: BTreeMap<String, String> = environment.collect();
+        let variables = environment_layer(&own, &environment);
         own = own.merge(Serialized::defaults(variables));
 
         let mut figment = Figment::from(Toml::string(DEFAULTS));
@@ -242,7 +255,7 @@ impl Config {
         if let Some(data_dir) = &overrides.data_dir {
             figment = figment.merge(Serialized::default("data_dir", data_dir));
         }
-        let config = Reader::new(&figment, &mut problems).config();
+        let config = Reader::new(&figment, &environment, &mut problems).config();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
@@ -252,7 +265,7 @@ impl Config {
 
 /// `LANDFALL__TARGETS__PG_MAIN__URL=x` as `targets.PG_MAIN.url = "x"`: keys in lower case, but for a target's code,
 /// which takes the spelling that the file uses.
-fn environment_layer(file: &Figment, variables: impl Iterator<Item = (String, String)>) -> Dict {
+fn environment_layer(file: &Figment, variables: &BTreeMap<String, String>) -> Dict {
     let codes: Vec<String> = match file.find_value("targets") {
         Ok(Value::Dict(_, targets)) => targets.keys().cloned().collect(),
         _ => Vec::new(),
@@ -301,14 +314,19 @@ fn insert(dict: &mut Dict, keys: &[String], value: Value) {
 /// Reads keys, remembers which, and collects what is wrong.
 struct Reader<'a> {
     figment: &'a Figment,
+    environment: &'a BTreeMap<String, String>,
     problems: &'a mut Vec<String>,
     read: BTreeSet<String>,
     data_dir: String,
 }
 
 impl<'a> Reader<'a> {
-    fn new(figment: &'a Figment, problems: &'a mut Vec<String>) -> Self {
-        Self { figment, problems, read: BTreeSet::new(), data_dir: String::new() }
+    fn new(
+        figment: &'a Figment,
+        environment: &'a BTreeMap<String, String>,
+        problems: &'a mut Vec<String>,
+    ) -> Self {
+        Self { figment, environment, problems, read: BTreeSet::new(), data_dir: String::new() }
     }
 
     fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
@@ -402,7 +420,7 @@ impl<'a> Reader<'a> {
         self.data_dir = self.required("data_dir").unwrap_or_default();
         let server = self.server();
         let descriptor = self.limits();
-        let store = self.path("store.url", "sqlite").map(|path| Store { url: StoreUrl::Sqlite(path) });
+        let store = self.store();
         let operations = self.operations();
         let log = self.log();
         let environments = self.environments();
@@ -439,6 +457,79 @@ impl<'a> Reader<'a> {
             drain_grace: drain_grace?,
             workers: usize::from(workers?),
         })
+    }
+
+    fn store(&mut self) -> Option<Store> {
+        let url = self.store_url();
+        let connections = self.at_least_one::<u32>("store.connections");
+        let timeout = self.duration("store.timeout", Duration::from_millis(100));
+        Some(Store { url: url?, connections: connections?, timeout: timeout? })
+    }
+
+    fn store_url(&mut self) -> Option<StoreUrl> {
+        const KEY: &str = "store.url";
+        let is_text = matches!(self.figment.find_value(KEY), Ok(Value::String(..)));
+        if !is_text {
+            return self.secret(KEY).and_then(|url| self.postgres(KEY, url));
+        }
+        let text: String = self.required(KEY)?;
+        if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
+            return Some(StoreUrl::Sqlite(PathBuf::from(path.replace("{data_dir}", &self.data_dir))));
+        }
+        let in_file = self.figment.find_metadata(KEY).and_then(|metadata| metadata.source.as_ref());
+        if in_file.is_some_and(|source| source.file_path().is_some()) && has_password(&text) {
+            self.problem(
+                KEY,
+                "holds a password; leave it out of the file: `url = { env = \"NAME\" }` or `{ file = \"PATH\" }` says \
+                 where the URL stands",
+            );
+            return None;
+        }
+        self.postgres(KEY, Secret::new(text))
+    }
+
+    /// The problem does not quote it: it may be a password in the wrong place.
+    fn postgres(&mut self, key: &str, url: Secret) -> Option<StoreUrl> {
+        let text = url.expose();
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Some(StoreUrl::Postgres(url));
+        }
+        let scheme = text.split_once("://").map_or("no scheme", |(scheme, _)| scheme).to_owned();
+        self.problem(
+            key,
+            format_args!(
+                "a URL with `{scheme}` is not supported; write `sqlite://PATH` or `postgres://USER@HOST/DATABASE`"
+            ),
+        );
+        None
+    }
+
+    /// A secret by reference: `{ env = "NAME" }` or `{ file = "PATH" }`. A line end at the end is not part of it.
+    fn secret(&mut self, key: &str) -> Option<Secret> {
+        let (env, file) = (format!("{key}.env"), format!("{key}.file"));
+        let name: Option<String> = self.optional(&env);
+        let path: Option<String> = self.optional(&file);
+        match (name, path) {
+            (Some(name), None) => match self.environment.get(&name) {
+                Some(text) if !text.is_empty() => Some(Secret::new(text.as_str())),
+                _ => {
+                    self.problem(&env, format_args!("the variable `{name}` is not set, or empty"));
+                    None
+                }
+            },
+            (None, Some(path)) => match std::fs::read_to_string(&path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+                Err(error) => {
+                    self.problem(&file, format_args!("`{path}` cannot be read: {error}"));
+                    None
+                }
+            },
+            _ => {
+                self.read.insert(key.to_owned());
+                self.problem(key, "must be one of `{ env = \"NAME\" }` and `{ file = \"PATH\" }`");
+                None
+            }
+        }
     }
 
     fn base_paths(&mut self) -> Option<Vec<String>> {
@@ -557,6 +648,10 @@ impl<'a> Reader<'a> {
                 );
             }
         }
+        let concurrency = match self.figment.contains(&key("concurrency")) {
+            true => Some(self.at_least_one(&key("concurrency"))?),
+            false => None,
+        };
         let name = name?;
         let driver = match name.as_str() {
             "lakehouse" => {
@@ -584,7 +679,7 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        Some(Target { group: group.unwrap_or(name), code, environments: served, driver })
+        Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, driver })
     }
 
     fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
@@ -697,6 +792,14 @@ fn leaves(prefix: &str, value: &Value, keys: &mut Vec<String>) {
         Value::Dict(..) => {}
         _ => keys.push(prefix.to_owned()),
     }
+}
+
+/// Whether a URL carries one: `scheme://user:password@host`.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || url.contains("password=")
 }
 
 /// `500ms`, `30s`, `5m`, `1h`.

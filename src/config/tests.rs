@@ -65,6 +65,49 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
 }
 
 #[test]
+fn a_store_for_replicas_is_named_by_a_secret() {
+    let postgres = |url: &str| StoreUrl::Postgres(Secret::new(url));
+    let url = "postgres://adapter:hunter2@db:5432/landfall";
+    let config = load("store.url = { env = \"STORE\" }\n", &[("STORE", url)]).unwrap();
+    assert_eq!(config.store.url, postgres(url));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let kept = file(&format!("{url}\n"));
+    let named = format!("store.url = {{ file = \"{}\" }}\nstore.timeout = \"3s\"\n", kept.path().display());
+    let config = load(&named, &[]).unwrap();
+    assert_eq!((config.store.url, config.store.timeout), (postgres(url), Duration::from_secs(3)));
+    assert_eq!(load("", &[("LANDFALL__STORE__URL", url)]).unwrap().store.url, postgres(url));
+    let without = "postgresql://adapter@db/landfall?sslmode=verify-full";
+    assert_eq!(load(&format!("store.url = \"{without}\"\n"), &[]).unwrap().store.url, postgres(without));
+
+    let refused = |text: &str| load(text, &[]).unwrap_err().join("\n");
+    for text in [format!("store.url = \"{url}\"\n"), format!("store.url = \"{without}&password=hunter2\"\n")]
+    {
+        assert_eq!(
+            refused(&text),
+            "store.url: holds a password; leave it out of the file: `url = { env = \"NAME\" }` or \
+             `{ file = \"PATH\" }` says where the URL stands"
+        );
+    }
+    assert_eq!(
+        refused("store.url = { env = \"STORE\" }\n"),
+        "store.url.env: the variable `STORE` is not set, or empty"
+    );
+    assert_eq!(
+        refused("store.url = { env = \"A\", file = \"b\" }\n"),
+        "store.url: must be one of `{ env = \"NAME\" }` and `{ file = \"PATH\" }`"
+    );
+    assert!(
+        refused("store.url = { file = \"/nowhere\" }\n")
+            .starts_with("store.url.file: `/nowhere` cannot be read: ")
+    );
+    assert_eq!(
+        refused("store.url = \"mysql://db\"\nstore.connections = 0\n"),
+        "store.url: a URL with `mysql` is not supported; write `sqlite://PATH` or \
+         `postgres://USER@HOST/DATABASE`\nstore.connections: `0` is too small; at least 1 is needed"
+    );
+}
+
+#[test]
 fn every_mistake_is_reported_at_once_by_its_text() {
     let text = r#"
         [server]

@@ -336,7 +336,7 @@ async fn relay(crew: Arc<Crew>, mut hints: tokio::sync::broadcast::Receiver<Hint
                 crew.wake_all();
             }
             // Some were missed: anything may have happened. A missed stop is found by the next heartbeat.
-            Err(RecvError::Lagged(_)) => {
+            Ok(Hint::Anything) | Err(RecvError::Lagged(_)) => {
                 crew.announce_all_ends();
                 crew.wake_all();
             }

@@ -24,6 +24,9 @@
 //! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run.
 
 mod engine;
+mod ledger;
+mod migration;
+pub mod postgres;
 mod runner;
 mod service;
 pub mod sqlite;

@@ -10,6 +10,8 @@
 //! - a write under a lease that is no longer the task's current one touches nothing, and says so;
 //! - a terminal task never changes, except to be collected.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -88,10 +90,13 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Bounds a store enforces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Tasks that may wait; more are refused.
     pub max_queued: u32,
+    /// How many tasks may run at once on a target, in all processes together; a target that is not named has no
+    /// bound of its own.
+    pub per_target: Arc<BTreeMap<String, u32>>,
     /// Log lines kept of a task, besides those with which the engine closes a run.
     pub max_log_lines: u32,
     /// Runs of one task that may end with a lost lease (crash, hang) before it is given up.
@@ -119,6 +124,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_queued: 10_000,
+            per_target: Arc::default(),
             max_log_lines: 2_000,
             max_crashes: 10,
             crash_pause: Duration::ZERO,
@@ -238,4 +244,6 @@ pub enum Hint {
     Stop(Token),
     /// A task reached a terminal state; tasks that waited for it may be claimed.
     Finished(Token),
+    /// News may have been missed.
+    Anything,
 }

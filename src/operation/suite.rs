@@ -44,6 +44,7 @@ macro_rules! store_suite {
             an_expired_lease_requeues_until_it_is_given_up
             who_crashed_twice_waits
             suspects_run_one_at_a_time
+            a_target_runs_as_many_as_it_may
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
             old_tasks_are_collected_and_unfinished_ones_are_not
@@ -525,6 +526,38 @@ pub(super) async fn suspects_run_one_at_a_time(open: impl Open) {
     assert_eq!(claim_tokens(&store).await, vec![], "another suspect runs");
     settle(&store, &claimed[0].lease, done()).await;
     assert_eq!(claim_tokens(&store).await, vec![suspects[1]]);
+}
+
+pub(super) async fn a_target_runs_as_many_as_it_may(open: impl Open) {
+    let per_target = Arc::new(BTreeMap::from([("slow".to_owned(), 2), ("closed".to_owned(), 0)]));
+    let (store, _kept) = open(Limits { per_target, ..Limits::default() }).await;
+    let mut number = 0;
+    let mut on = async |targets: &[&str]| {
+        number += 1;
+        let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+        submit(&store, NewTask { targets, ..provision(&format!("c{number}"), "f") }).await
+    };
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.push(on(&["slow"]).await);
+    }
+    let both = on(&["fast", "slow"]).await;
+    let fast = on(&["fast"]).await;
+    on(&["closed"]).await;
+    let nowhere = on(&[]).await;
+    let claims = claim_all(&store, Lane::Change, LEASE, 3).await;
+    let tokens = |claims: &Claims| claims.tasks.iter().map(|task| task.token).collect::<Vec<_>>();
+    assert_eq!(tokens(&claims), [slow[0], slow[1], fast], "the oldest, but for those of a full target");
+    assert_eq!(claim_tokens(&store).await, [nowhere]);
+    assert_eq!(claim_tokens(&store).await, []);
+    settle(&store, &claims.tasks[0].lease, done()).await;
+    settle(&store, &claims.tasks[2].lease, done()).await;
+    assert_eq!(claim_tokens(&store).await, [slow[2]]);
+    settle(&store, &claims.tasks[1].lease, again()).await;
+    assert_eq!(claim_tokens(&store).await, [slow[1]], "a retry keeps its place in the line of its target");
+    store.request_stop(&slow[3]).await.unwrap();
+    assert_eq!(claim_tokens(&store).await, []);
+    assert_eq!(state(&store, both).await, State::Queued);
 }
 
 pub(super) async fn logs_are_ordered_and_bounded(open: impl Open) {

@@ -497,7 +497,7 @@ async fn a_restart_resumes_what_was_accepted() {
 #[tokio::test]
 async fn a_poison_task_fails_and_its_neighbours_do_not() {
     let limits = Limits { max_crashes: 4, ..Limits::default() };
-    let mut stage = Stage::with(settings(), limits).await;
+    let mut stage = Stage::with(settings(), limits.clone()).await;
     let poison = stage.engine.submit(provision("poison")).await.unwrap().token;
     let mut neighbours = Vec::new();
     for n in 0..6 {
@@ -507,7 +507,7 @@ async fn a_poison_task_fails_and_its_neighbours_do_not() {
     for _ in 0..limits.max_crashes {
         while stage.visit().await.task.token != poison {}
         let folder = kill(stage).await;
-        stage = Stage::open(folder, settings(), limits).await;
+        stage = Stage::open(folder, settings(), limits.clone()).await;
     }
     let Stage { engine, mut visits, .. } = stage;
     let drive = tokio::spawn(async move {

@@ -1,51 +1,47 @@
 //! The embedded store: one SQLite file, one process.
 //!
-//! The process is alone with its file (see [`database`]), so every lease found at opening belongs to a process
-//! that is gone: [`SqliteStore::open`] ends those leases, and the next sweep puts the tasks back without waiting
-//! for the time to run out. Leases and due times are measured by a clock that only goes forward, whatever happens
-//! to the time of day. News of commits need no channel outside the process.
+//! - A lock file beside the database keeps every other process out, so that what an open database says of running
+//!   work is true of this process only. Every lease found at opening belongs to a process that is gone:
+//!   [`SqliteStore::open`] ends those leases, and the next sweep puts the tasks back without waiting for the time to
+//!   run out.
+//! - Every commit is on disk before anybody hears of it (`WAL`, `synchronous=FULL`).
+//! - There is one writer, for the queue and for everything else. Readers have connections of their own and never wait
+//!   for it.
+//! - Leases and due times are measured by a clock that only goes forward, whatever happens to the time of day.
+//! - News of commits need no channel outside the process.
 
-mod database;
-mod submit;
-mod write;
-
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
-use tokio::sync::broadcast;
+use chrono::Utc;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _, SqliteConnection, SqlitePool};
 
-use self::database::{Database, unavailable};
-use self::submit::Submissions;
-use super::state::State;
-use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, Store, Submission};
-use super::task::{
-    ComponentKey, Counts, Deployment, DeploymentStatus, Lease, Operation, Submitted, Task, Token,
-};
+use super::ledger::commit::{Connection, Write, Writer};
+use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
+use super::ledger::{self, Database, Ledger, Shared, micros};
+use super::migration::Migrations;
+use super::store::Limits;
 use crate::error::{Error, Result};
-use crate::technology::{Level, LogLine};
 
-/// Hints kept for a slow listener; one that falls further behind looks everywhere.
-const HINTS: usize = 1024;
+const MIGRATIONS: Migrations = Migrations(&[
+    (1, "operations", include_str!("../../../migrations/sqlite/0001_operations.sql")),
+    (2, "targets", include_str!("../../../migrations/sqlite/0002_targets.sql")),
+]);
 
-/// See the module documentation.
-pub struct SqliteStore {
-    database: Arc<Database>,
-    submissions: Submissions,
-    shared: Shared,
-}
+const READERS: u32 = 4;
+/// Longest wait for a lock of the file, and for a connection to read with.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What every write needs.
-#[derive(Clone)]
-struct Shared {
-    limits: Limits,
-    clock: Clock,
-    hints: broadcast::Sender<Hint>,
+/// A store in an SQLite file. See the module documentation.
+pub type SqliteStore = Ledger<SqliteFile>;
+
+/// An open file that this process has to itself.
+pub struct SqliteFile {
+    writer: Writer,
+    readers: SqlitePool,
 }
 
 impl SqliteStore {
@@ -54,13 +50,9 @@ impl SqliteStore {
     /// Fails with [`crate::error::Kind::Conflict`] while another process has it open, and with
     /// [`crate::error::Kind::Permanent`] where the file cannot be created, read or brought up to date.
     pub async fn open(location: &str, limits: Limits) -> Result<Self> {
-        let path = path_of(location)?;
-        let database = Arc::new(Database::open(path).await?);
-        let (hints, _) = broadcast::channel(HINTS);
-        let shared = Shared { limits, clock: Clock::start(), hints };
-        database.write(write::Reclaim { shared: shared.clone() }).await?;
-        let submissions = Submissions::start(Arc::clone(&database), shared.clone());
-        Ok(Self { database, submissions, shared })
+        let file = SqliteFile::open(path_of(location)?).await?;
+        file.writer.write(Reclaim { limits: limits.clone() }).await?;
+        Ok(ledger::open(file, Shared::new(limits, None)))
     }
 }
 
@@ -75,189 +67,160 @@ fn path_of(location: &str) -> Result<&Path> {
     Ok(Path::new(path))
 }
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn submit(&self, submission: Submission) -> Result<Submitted> {
-        self.submissions.submit(&submission).await
-    }
-
-    async fn task(&self, token: &Token) -> Result<Option<Task>> {
-        sqlx::query(
-            "SELECT operation, components, state, attempt, max_attempts, submitted_at, started_at, finished_at, \
-             outcome, reason, targets FROM task WHERE id = ?",
-        )
-        .bind(token.to_string())
-        .fetch_optional(self.database.readers())
-        .await
-        .map_err(unavailable)?
-        .map(|row| {
-            let row = Cells(&row);
-            Ok(Task {
-                token: *token,
-                operation: row.name(0, Operation::parse)?,
-                components: row.json(1)?,
-                state: row.name(2, State::parse)?,
-                attempt: row.get(3)?,
-                max_attempts: row.get(4)?,
-                submitted_at: row.time(5)?,
-                started_at: row.optional_time(6)?,
-                finished_at: row.optional_time(7)?,
-                outcome: row.optional_json(8)?,
-                reason: row.get(9)?,
-                targets: row.json(10)?,
-                logs: Vec::new(),
-            })
-        })
-        .transpose()
-        .map_err(|error: sqlx::Error| unreadable("a task", error))
-    }
-
-    async fn state(&self, token: &Token) -> Result<Option<State>> {
-        sqlx::query("SELECT state FROM task WHERE id = ?")
-            .bind(token.to_string())
-            .fetch_optional(self.database.readers())
+impl SqliteFile {
+    /// Opens the file, creates or migrates it, and keeps other processes out until it is dropped.
+    async fn open(path: &Path) -> Result<Self> {
+        let owned = path.to_owned();
+        let lock = tokio::task::spawn_blocking(move || prepare_files(&owned))
             .await
-            .map_err(unavailable)?
-            .map(|row| Cells(&row).name(0, State::parse))
-            .transpose()
-            .map_err(|error| unreadable("a task", error))
-    }
+            .map_err(|error| Error::permanent("opening the store was interrupted").because(error))??;
 
-    async fn logs(&self, token: &Token, skip: u32) -> Result<Vec<LogLine>> {
-        sqlx::query(
-            "SELECT l.at, l.level, l.phase, l.message FROM task t JOIN task_log l ON l.task_seq = t.seq \
-             WHERE t.id = ? AND l.line >= ? ORDER BY l.line",
-        )
-        .bind(token.to_string())
-        .bind(skip)
-        .fetch_all(self.database.readers())
-        .await
-        .map_err(unavailable)?
-        .iter()
-        .map(|row| {
-            let row = Cells(row);
-            Ok(LogLine {
-                at: row.time(0)?,
-                level: row.name(1, parse_level)?,
-                phase: row.get(2)?,
-                message: row.get(3)?,
-            })
-        })
-        .collect::<sqlx::Result<_>>()
-        .map_err(|error| unreadable("a log line", error))
-    }
-
-    async fn claim(&self, request: &ClaimRequest) -> Result<Claims> {
-        if request.limit == 0 {
-            return Ok(Claims::default());
-        }
-        self.database.write(write::Claim { request: request.clone(), shared: self.shared.clone() }).await
-    }
-
-    async fn heartbeat(&self, lease: &Lease, extension: Duration) -> Result<Option<State>> {
-        let until = self.shared.clock.micros_in(extension);
-        self.database.write(write::Heartbeat { lease: lease.clone(), until }).await
-    }
-
-    async fn append_logs(&self, lease: &Lease, lines: Vec<LogLine>) -> Result<Option<State>> {
-        let max_log_lines = self.shared.limits.max_log_lines;
-        self.database.write(write::AppendLogs { lease: lease.clone(), lines, max_log_lines }).await
-    }
-
-    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Option<State>> {
-        let outcome = self
-            .database
-            .write(write::Settle { lease: lease.clone(), settlement, shared: self.shared.clone() })
-            .await?;
-        outcome.map_err(|illegal| Error::permanent("a run ended in a way its task cannot").because(illegal))
-    }
-
-    async fn request_stop(&self, token: &Token) -> Result<Option<State>> {
-        self.database.write(write::RequestStop { token: *token, shared: self.shared.clone() }).await
-    }
-
-    async fn expire_leases(&self) -> Result<Vec<Expired>> {
-        self.database.write(write::ExpireLeases { shared: self.shared.clone() }).await
-    }
-
-    async fn counts(&self) -> Result<Counts> {
-        let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM task WHERE state = 'queued'), \
-             (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
-        )
-        .fetch_one(self.database.readers())
-        .await
-        .map_err(unavailable)?;
-        let count = |index| row.try_get::<i64, _>(index).map(i64::unsigned_abs).map_err(unavailable);
-        Ok(Counts { queued: count(0)?, running: count(1)? })
-    }
-
-    async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
-        sqlx::query(
-            "SELECT target, status, access, updated_at, specific FROM deployment WHERE component = ? AND environment = ?",
-        )
-        .bind(&key.component)
-        .bind(&key.environment)
-        .fetch_optional(self.database.readers())
-        .await
-        .map_err(unavailable)?
-        .map(|row| deployment(key.clone(), &Cells(&row)))
-        .transpose()
-        .map_err(|error| unreadable("a deployment", error))
-    }
-
-    async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>> {
-        let rows = sqlx::query(
-            "SELECT target, status, access, updated_at, specific, component, environment FROM deployment \
-             WHERE component IN (SELECT value FROM json_each(?)) ORDER BY component, environment",
-        )
-        .bind(serde_json::Value::from(components).to_string())
-        .fetch_all(self.database.readers())
-        .await
-        .map_err(unavailable)?;
-        rows.iter()
-            .map(|row| {
-                let row = Cells(row);
-                deployment(ComponentKey { component: row.get(5)?, environment: row.get(6)? }, &row)
-            })
-            .collect::<Result<_, sqlx::Error>>()
-            .map_err(|error| unreadable("a deployment", error))
-    }
-
-    async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool> {
-        self.database
-            .write(write::PutDeployment { lease: lease.clone(), deployment: deployment.clone() })
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE)
+            .statement_cache_capacity(128)
+            .thread_name(|_| "landfall-store".to_owned())
+            .disable_statement_logging();
+        let unusable = |error: sqlx::Error| {
+            Error::permanent(format!(
+                "cannot open the store `{}`: check the file and its folder",
+                path.display()
+            ))
+            .because(error)
+        };
+        let mut connection = options.connect().await.map_err(unusable)?;
+        MIGRATIONS.run(&mut connection, &format!("`{}`", path.display())).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .min_connections(1)
+            .acquire_timeout(PATIENCE)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(options.clone().read_only(true))
             .await
-    }
-
-    async fn purge(&self) -> Result<u64> {
-        let limits = &self.shared.limits;
-        let newest_to_go: Option<i64> = sqlx::query_scalar(
-            "SELECT finished_at FROM task WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1 OFFSET ?",
-        )
-        .bind(i64::try_from(limits.keep_count).unwrap_or(i64::MAX))
-        .fetch_optional(self.database.readers())
-        .await
-        .map_err(unavailable)?;
-        let too_old = Utc::now().timestamp_micros().saturating_sub(micros(limits.keep_for));
-        let finished_until = newest_to_go.map_or(too_old, |at| at.max(too_old));
-        self.database.write(write::Purge { finished_until }).await
-    }
-
-    fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.shared.hints.subscribe()
-    }
-
-    async fn close(&self) {
-        self.database.close().await;
+            .map_err(unusable)?;
+        let now = Clock::start();
+        Ok(Self {
+            writer: Writer::start(FileWriter { connection, options, lock, clock: now, begun: now.now() }),
+            readers,
+        })
     }
 }
 
-impl Shared {
-    /// Tells whoever listens.
-    fn hint(&self, hint: Hint) {
-        // An error means that nobody does.
-        let _ = self.hints.send(hint);
+#[async_trait]
+impl Database for SqliteFile {
+    async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let mut connection = self.readers.acquire().await?;
+        fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await
+    }
+
+    fn queue(&self) -> &Writer {
+        &self.writer
+    }
+
+    async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
+        self.writer.write(work).await
+    }
+
+    async fn time_of_day(&self) -> sqlx::Result<i64> {
+        Ok(Utc::now().timestamp_micros())
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// The connection that writes.
+struct FileWriter {
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    /// Released by closing the file, after the connection.
+    lock: File,
+    clock: Clock,
+    /// When the transaction began, by the clock.
+    begun: i64,
+}
+
+#[async_trait]
+impl Connection for FileWriter {
+    async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        self.begun = self.clock.now();
+        Ok(self)
+    }
+
+    async fn commit(&mut self) -> sqlx::Result<()> {
+        sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop)
+    }
+
+    async fn recover(&mut self) {
+        if sqlx::query("ROLLBACK").execute(&mut self.connection).await.is_ok() {
+            return;
+        }
+        // The connection is in an unknown state. What it had not committed is rolled back by closing it.
+        match self.options.connect().await {
+            Ok(fresh) => self.connection = fresh,
+            Err(error) => log::error!("the operation store cannot be reopened: {error}"),
+        }
+    }
+
+    async fn close(self) {
+        let Self { connection, lock, .. } = self;
+        if let Err(error) = connection.close().await {
+            log::warn!("the operation store did not close cleanly: {error}");
+        }
+        drop(lock);
+    }
+}
+
+#[async_trait]
+impl Transaction for FileWriter {
+    fn now(&self) -> i64 {
+        self.begun
+    }
+
+    fn time_of_day(&self) -> i64 {
+        Utc::now().timestamp_micros()
+    }
+
+    async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        fetch_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await
+    }
+
+    async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
+        execute_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await
+    }
+}
+
+/// Ends the leases of a process that is gone, and its waits for a time that its clock told. Who waits because its
+/// process was lost again and again goes on waiting, though not for longer than it would have to from now.
+struct Reclaim {
+    limits: Limits,
+}
+
+#[async_trait]
+impl Write for Reclaim {
+    type Answer = ();
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<()> {
+        let end = Statement::both("UPDATE task SET lease_until = 0 WHERE lease_until IS NOT NULL");
+        transaction.execute(end, args![]).await?;
+        let now = transaction.now();
+        let waiting =
+            Statement::both("SELECT seq, crashes, run_at FROM task WHERE state = 'queued' AND run_at > $1");
+        for row in transaction.fetch(waiting, args![now]).await? {
+            let pause = self.limits.pause_after(row.count(1)?);
+            let run_at = row.int(2)?.min(now.saturating_add(micros(pause)));
+            let wait = Statement::both("UPDATE task SET run_at = $2 WHERE seq = $1");
+            transaction.execute(wait, args![row.int(0)?, run_at]).await?;
+        }
+        Ok(())
     }
 }
 
@@ -273,100 +236,53 @@ impl Clock {
         Self { origin: Utc::now().timestamp_micros(), started: Instant::now() }
     }
 
-    fn micros(&self) -> i64 {
+    fn now(&self) -> i64 {
         self.origin.saturating_add(micros(self.started.elapsed()))
     }
+}
 
-    fn micros_in(&self, duration: Duration) -> i64 {
-        self.micros().saturating_add(micros(duration))
+/// Creates the folder and the file, readable for this user alone, and locks the lock file.
+fn prepare_files(path: &Path) -> Result<File> {
+    let cannot = |what: &str, path: &Path, error: std::io::Error| {
+        Error::permanent(format!("cannot {what} `{}` for the operation store", path.display())).because(error)
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| cannot("create the folder", folder, error))?;
     }
+    let lock_path = lock_path(path);
+    let lock = private_file(&lock_path).map_err(|error| cannot("create", &lock_path, error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::conflict(format!(
+                "the operation store `{}` is in use by another process, which holds `{}`: stop that process, or \
+                 give this one another store",
+                path.display(),
+                lock_path.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(cannot("lock", &lock_path, error)),
+    }
+    private_file(path).map_err(|error| cannot("create", path, error))?;
+    Ok(lock)
 }
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+/// `landfall.db` is guarded by `landfall.db.lock`. The database itself cannot be: SQLite locks ranges of it.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
 }
 
-fn unreadable(what: &str, error: sqlx::Error) -> Error {
-    Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
-}
-
-/// The columns target, status, access, updated_at and specific of a row.
-fn deployment(key: ComponentKey, row: &Cells<'_>) -> sqlx::Result<Deployment> {
-    Ok(Deployment {
-        key,
-        target: row.get(0)?,
-        status: row.name(1, DeploymentStatus::parse)?,
-        access: row.optional_json(2)?,
-        updated_at: row.time(3)?,
-        specific: row.json(4)?,
-    })
-}
-
-/// Reads the columns of a row as what they stand for.
-struct Cells<'r>(&'r SqliteRow);
-
-impl<'r> Cells<'r> {
-    fn get<T>(&self, index: usize) -> sqlx::Result<T>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
     {
-        self.0.try_get(index)
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
     }
-
-    fn name<T>(&self, index: usize, parse: fn(&str) -> Option<T>) -> sqlx::Result<T> {
-        let text: &str = self.get(index)?;
-        parse(text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is not a known name").into()))
-    }
-
-    fn json<T: DeserializeOwned>(&self, index: usize) -> sqlx::Result<T> {
-        from_json(self.get(index)?)
-    }
-
-    fn optional_json<T: DeserializeOwned>(&self, index: usize) -> sqlx::Result<Option<T>> {
-        self.get::<Option<&str>>(index)?.map(from_json).transpose()
-    }
-
-    fn time(&self, index: usize) -> sqlx::Result<DateTime<Utc>> {
-        time(self.get(index)?)
-    }
-
-    fn optional_time(&self, index: usize) -> sqlx::Result<Option<DateTime<Utc>>> {
-        self.get::<Option<i64>>(index)?.map(time).transpose()
-    }
-}
-
-/// The persisted name of a level.
-fn level_name(level: Level) -> &'static str {
-    match level {
-        Level::Debug => "debug",
-        Level::Info => "info",
-        Level::Warning => "warning",
-        Level::Error => "error",
-    }
-}
-
-fn parse_level(text: &str) -> Option<Level> {
-    [Level::Debug, Level::Info, Level::Warning, Level::Error]
-        .into_iter()
-        .find(|level| level_name(*level) == text)
-}
-
-fn time(micros: i64) -> sqlx::Result<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(micros)
-        .ok_or_else(|| sqlx::Error::Decode(format!("{micros} is not a time").into()))
-}
-
-fn from_json<T: DeserializeOwned>(text: &str) -> sqlx::Result<T> {
-    // The error of serde_json may quote the text; only its place goes on.
-    serde_json::from_str(text).map_err(|error| {
-        sqlx::Error::Decode(
-            format!("not the JSON expected, line {} column {}", error.line(), error.column()).into(),
-        )
-    })
-}
-
-fn to_json<T: serde::Serialize>(value: &T) -> sqlx::Result<String> {
-    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(Box::new(error)))
+    options.open(path)
 }
 
 #[cfg(test)]

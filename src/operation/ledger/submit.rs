@@ -4,15 +4,15 @@
 //! statements. The cost of a submission under load is that of its rows, not of its statements.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
-use chrono::Utc;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::database::{Database, Write, unavailable};
-use super::{Cells, Shared, to_json};
+use super::commit::{Write, closed, unavailable};
+use super::sql::{Arg, Statement, Transaction, args, to_json};
+use super::{Database, Shared};
 use crate::error::{Error, Result};
 use crate::operation::state::State;
 use crate::operation::store::{Hint, Submission};
@@ -21,22 +21,75 @@ use crate::operation::task::{ComponentKey, Lane, Operation, Submitted, Token};
 /// Submissions committed together at most.
 const BATCH: usize = 512;
 
-/// Rows of one statement. A few sizes, each prepared once, serve every number of rows.
-const STATEMENT_SIZES: [usize; 3] = [32, 4, 1];
+const COLUMNS: [&str; 12] = [
+    "id",
+    "operation",
+    "lane",
+    "components",
+    "targets",
+    "fingerprint",
+    "dedupe_key",
+    "state",
+    "payload",
+    "max_attempts",
+    "run_at",
+    "submitted_at",
+];
 
+/// The insertion of so many rows. A few sizes, each prepared once, serve every number of rows.
+static INSERTS: LazyLock<[(usize, String); 3]> =
+    LazyLock::new(|| [32, 4, 1].map(|rows| (rows, insert(rows))));
+
+fn insert(rows: usize) -> String {
+    let mut sql = format!("INSERT INTO task ({}) VALUES ", COLUMNS.join(", "));
+    for row in 0..rows {
+        for column in 0..COLUMNS.len() {
+            let before = if column > 0 {
+                ", "
+            } else if row > 0 {
+                "), ("
+            } else {
+                "("
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(sql, "{before}${}", row * COLUMNS.len() + column + 1);
+        }
+    }
+    sql.push_str(") RETURNING seq");
+    sql
+}
+
+pub(in crate::operation) const IN_FLIGHT: Statement<'_> = Statement::each(
+    "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
+     AND dedupe_key IN (SELECT value FROM json_each($1))",
+    "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
+     AND dedupe_key IN (SELECT jsonb_array_elements_text($1::jsonb))",
+);
+pub(in crate::operation) const QUEUED: Statement<'_> =
+    Statement::both("SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT $1) AS queued");
+pub(in crate::operation) const COMPONENTS: Statement<'_> = Statement::each(
+    "INSERT INTO task_component (component, environment, task_seq) \
+     SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
+     FROM task t, json_each(t.components) c WHERE t.seq >= $1",
+    "INSERT INTO task_component (component, environment, task_seq) \
+     SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
+     FROM task t, jsonb_array_elements(t.components::jsonb) AS c (value) WHERE t.seq >= $1",
+);
 /// Whatever comes after another task on a component waits for it ...
-pub(super) const BLOCK: &str = "\
-    UPDATE task SET blocked = 1 WHERE seq >= ? AND EXISTS (\
-      SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
-      WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)";
+pub(in crate::operation) const BLOCK: Statement<'_> = Statement::both(
+    "UPDATE task SET blocked = 1 WHERE seq >= $1 AND EXISTS (\
+       SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+       WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
+);
 /// ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open to joining,
 /// those before it were closed when it came.
-pub(super) const SUPERSEDE: &str = "\
-    UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
-      SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
-              WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
-              AND earlier.task_seq < mine.task_seq) \
-      FROM task_component mine WHERE mine.task_seq >= ?)";
+pub(in crate::operation) const SUPERSEDE: Statement<'_> = Statement::both(
+    "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
+       SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
+               WHERE earlier.component = mine.component AND earlier.environment = mine.environment \
+               AND earlier.task_seq < mine.task_seq) \
+       FROM task_component mine WHERE mine.task_seq >= $1)",
+);
 
 /// The way in for submissions.
 pub(super) struct Submissions(mpsc::Sender<Waiting>);
@@ -48,7 +101,7 @@ struct Waiting {
 
 impl Submissions {
     /// Begins to take submissions; ends when dropped.
-    pub(super) fn start(database: Arc<Database>, shared: Shared) -> Self {
+    pub(super) fn start<D: Database>(database: Arc<D>, shared: Shared) -> Self {
         let (sender, receiver) = mpsc::channel(BATCH);
         tokio::spawn(gather(receiver, database, shared));
         Self(sender)
@@ -57,22 +110,22 @@ impl Submissions {
     pub(super) async fn submit(&self, submission: &Submission) -> Result<Submitted> {
         let entry = Entry::new(submission).map_err(unavailable)?;
         let (reply, answer) = oneshot::channel();
-        let closed = || Error::retryable("the operation store is closing; try again later");
         self.0.send(Waiting { entry, reply }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
 
-async fn gather(mut receiver: mpsc::Receiver<Waiting>, database: Arc<Database>, shared: Shared) {
+async fn gather<D: Database>(mut receiver: mpsc::Receiver<Waiting>, database: Arc<D>, shared: Shared) {
     let mut batch = Vec::with_capacity(BATCH);
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         let (entries, replies): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|waiting| (waiting.entry, waiting.reply)).unzip();
-        match database.write(SubmitAll { entries, shared: shared.clone() }).await {
+        let max_queued = shared.limits.max_queued;
+        match database.queue().write(SubmitAll { entries, shared: shared.clone() }).await {
             Ok(verdicts) => {
                 for (reply, verdict) in replies.into_iter().zip(verdicts) {
                     // An error means that the caller stopped waiting. The task is kept all the same.
-                    let _ = reply.send(verdict.answer(shared.limits.max_queued));
+                    let _ = reply.send(verdict.answer(max_queued));
                 }
             }
             Err(error) => {
@@ -92,7 +145,7 @@ struct Entry {
     components: Vec<ComponentKey>,
     id: String,
     components_json: String,
-    targets: String,
+    targets_json: String,
     fingerprint: String,
     dedupe_key: String,
     payload: String,
@@ -108,13 +161,31 @@ impl Entry {
             operation: task.operation,
             id: submission.token.to_string(),
             components_json: to_json(&components)?,
-            targets: to_json(&task.distinct_targets())?,
             components,
+            targets_json: to_json(&task.distinct_targets())?,
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
             payload: to_json(&task.payload)?,
             max_attempts: submission.max_attempts,
         })
+    }
+
+    /// In the order of [`COLUMNS`].
+    fn values(&self, run_at: i64, submitted_at: i64) -> [Arg<'_>; COLUMNS.len()] {
+        [
+            Arg::from(&self.id),
+            Arg::from(self.operation.as_str()),
+            Arg::from(self.operation.lane().as_str()),
+            Arg::from(&self.components_json),
+            Arg::from(&self.targets_json),
+            Arg::from(&self.fingerprint),
+            Arg::from(&self.dedupe_key),
+            Arg::from(State::Queued.as_str()),
+            Arg::from(&self.payload),
+            Arg::from(self.max_attempts),
+            Arg::from(run_at),
+            Arg::from(submitted_at),
+        ]
     }
 }
 
@@ -147,10 +218,10 @@ struct SubmitAll {
 impl Write for SubmitAll {
     type Answer = Vec<Verdict>;
 
-    async fn write(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<Verdict>> {
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Verdict>> {
         let mut verdicts = Vec::with_capacity(self.entries.len());
         for chunk in independent_chunks(&self.entries) {
-            verdicts.extend(self.write_chunk(chunk, connection).await?);
+            verdicts.extend(self.write_chunk(chunk, transaction).await?);
         }
         Ok(verdicts)
     }
@@ -194,10 +265,10 @@ impl SubmitAll {
     async fn write_chunk(
         &self,
         chunk: &[Entry],
-        connection: &mut SqliteConnection,
+        transaction: &mut dyn Transaction,
     ) -> sqlx::Result<Vec<Verdict>> {
-        let in_flight = in_flight(chunk, connection).await?;
-        let mut room = self.room(connection).await?;
+        let in_flight = in_flight(chunk, transaction).await?;
+        let mut room = self.room(transaction).await?;
         let mut joinable: HashMap<&str, Token> = HashMap::new();
         let mut accepted = Vec::new();
         let mut verdicts = Vec::with_capacity(chunk.len());
@@ -215,90 +286,55 @@ impl SubmitAll {
             });
         }
         if !accepted.is_empty() {
-            self.insert(&accepted, connection).await?;
+            insert_all(&accepted, transaction).await?;
         }
         Ok(verdicts)
     }
 
     /// How many more tasks may wait.
-    async fn room(&self, connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    async fn room(&self, transaction: &mut dyn Transaction) -> sqlx::Result<i64> {
         let max = i64::from(self.shared.limits.max_queued);
-        let queued: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT ?)")
-                .bind(max)
-                .fetch_one(connection)
-                .await?;
+        let rows = transaction.fetch(QUEUED, args![max]).await?;
+        let queued = rows.first().map_or(Ok(0), |row| row.int(0))?;
         Ok((max - queued).max(0))
     }
+}
 
-    async fn insert(&self, accepted: &[&Entry], connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let run_at = self.shared.clock.micros();
-        let submitted_at = Utc::now().timestamp_micros();
-        let mut first = i64::MAX;
-        let mut rest = accepted;
-        while let Some((rows, later)) = STATEMENT_SIZES.iter().find_map(|size| rest.split_at_checked(*size)) {
-            rest = later;
-            let mut insert = QueryBuilder::<Sqlite>::new(
-                "INSERT INTO task (id, operation, lane, components, fingerprint, dedupe_key, state, payload, \
-                 max_attempts, run_at, submitted_at, targets) ",
-            );
-            insert.push_values(rows, |mut values, entry| {
-                values
-                    .push_bind(&entry.id)
-                    .push_bind(entry.operation.as_str())
-                    .push_bind(entry.operation.lane().as_str())
-                    .push_bind(&entry.components_json)
-                    .push_bind(&entry.fingerprint)
-                    .push_bind(&entry.dedupe_key)
-                    .push_bind(State::Queued.as_str())
-                    .push_bind(&entry.payload)
-                    .push_bind(entry.max_attempts)
-                    .push_bind(run_at)
-                    .push_bind(submitted_at)
-                    .push_bind(&entry.targets);
-            });
-            insert.push(" RETURNING seq");
-            for row in insert.build().fetch_all(&mut *connection).await? {
-                first = first.min(row.try_get(0)?);
-            }
+async fn insert_all(accepted: &[&Entry], transaction: &mut dyn Transaction) -> sqlx::Result<()> {
+    let (run_at, submitted_at) = (transaction.now(), transaction.time_of_day());
+    let mut first = i64::MAX;
+    let mut rest = accepted;
+    while let Some((sql, rows, later)) = INSERTS
+        .iter()
+        .find_map(|(size, sql)| rest.split_at_checked(*size).map(|(rows, later)| (sql, rows, later)))
+    {
+        rest = later;
+        let values: Vec<Arg<'_>> = rows.iter().flat_map(|entry| entry.values(run_at, submitted_at)).collect();
+        for row in transaction.fetch(Statement::both(sql), &values).await? {
+            first = first.min(row.int(0)?);
         }
-        if accepted.iter().all(|entry| entry.components.is_empty()) {
-            return Ok(());
-        }
-
-        sqlx::query(
-            "INSERT INTO task_component (component, environment, task_seq) \
-             SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
-             FROM task t, json_each(t.components) c WHERE t.seq >= ?",
-        )
-        .bind(first)
-        .execute(&mut *connection)
-        .await?;
-        sqlx::query(BLOCK).bind(first).execute(&mut *connection).await?;
-        sqlx::query(SUPERSEDE).bind(first).execute(connection).await?;
-        Ok(())
     }
+    if accepted.iter().all(|entry| entry.components.is_empty()) {
+        return Ok(());
+    }
+    for statement in [COMPONENTS, BLOCK, SUPERSEDE] {
+        transaction.execute(statement, args![first]).await?;
+    }
+    Ok(())
 }
 
 /// The tasks that entries may join, by dedupe key.
 async fn in_flight(
     chunk: &[Entry],
-    connection: &mut SqliteConnection,
+    transaction: &mut dyn Transaction,
 ) -> sqlx::Result<HashMap<String, Token>> {
     let keys: Vec<&str> = chunk.iter().map(|entry| entry.dedupe_key.as_str()).collect();
-    sqlx::query(
-        "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
-         AND dedupe_key IN (SELECT value FROM json_each(?))",
-    )
-    .bind(to_json(&keys)?)
-    .fetch_all(connection)
-    .await?
-    .iter()
-    .map(|row| {
-        let row = Cells(row);
-        Ok((row.get(0)?, row.name(1, |text| text.parse().ok())?))
-    })
-    .collect()
+    transaction
+        .fetch(IN_FLIGHT, args![&to_json(&keys)?])
+        .await?
+        .iter()
+        .map(|row| Ok((row.text(0)?.to_owned(), row.name(1, |text| text.parse().ok())?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -334,5 +370,12 @@ mod tests {
         assert_eq!(lengths(&[up("a"), up("a"), down("b"), down("a"), up("b")]), [3, 2]);
         assert_eq!(lengths(&[up("a"), entry(Provision, &["a", "b"]), up("b")]), [1, 1, 1]);
         assert_eq!(lengths(&[entry(Validate, &[]), entry(Validate, &[]), up("a")]), [3]);
+    }
+
+    #[test]
+    fn parameters_are_numbered_through() {
+        let sql = insert(2);
+        assert!(sql.contains("VALUES ($1, $2"), "{sql}");
+        assert!(sql.contains("$12), ($13, $14") && sql.ends_with("$24) RETURNING seq"), "{sql}");
     }
 }

@@ -1,0 +1,309 @@
+//! The rules of the store, written once for every database.
+//!
+//! A [`Ledger`] is a [`Store`] on a [`Database`]. It holds what is decided (who joins whom, who may be claimed, what an
+//! ending means) and the statements that carry it out; a database adds connections, clocks, migrations and news.
+//!
+//! What changes the queue (submit, claim, settle, stop, sweep) goes through the database's *queue writer*: one
+//! transaction at a time, whatever process it comes from, each seeing all before it. So "is anything before me" has
+//! one answer, an insertion that commits late cannot slip in front, and every change may be reasoned about as if it
+//! were alone. What concerns one row of a run under way (heartbeat, log lines, deployments) and collection go *aside*,
+//! and wait for nobody.
+
+pub(super) mod commit;
+pub(super) mod sql;
+pub(super) mod submit;
+pub(super) mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+use self::commit::{Write, Writer, unavailable};
+use self::sql::{Arg, Row, Statement, args};
+use self::submit::Submissions;
+use super::state::State;
+use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, Store, Submission};
+use super::task::{
+    ComponentKey, Counts, Deployment, DeploymentStatus, Lease, Operation, Submitted, Task, Token,
+};
+use crate::error::{Error, Result};
+use crate::technology::{Level, LogLine};
+
+/// Hints kept for a slow listener; one that falls further behind looks everywhere.
+const HINTS: usize = 1024;
+
+/// A database that can keep a ledger.
+#[async_trait]
+pub(super) trait Database: Send + Sync + 'static {
+    /// Reads what is committed, by a connection that waits for no writer.
+    async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
+
+    /// The one way to change the queue.
+    fn queue(&self) -> &Writer;
+
+    /// Writes what does not change the queue, in a transaction that holds nobody up for long.
+    async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer>;
+
+    /// The time of day, in microseconds since 1970.
+    async fn time_of_day(&self) -> sqlx::Result<i64>;
+
+    /// Finishes what was begun and lets go of the database.
+    async fn close(&self);
+}
+
+/// See the module documentation.
+pub struct Ledger<D> {
+    pub(super) database: Arc<D>,
+    submissions: Submissions,
+    shared: Shared,
+}
+
+/// What every write needs.
+#[derive(Clone)]
+pub(super) struct Shared {
+    limits: Limits,
+    hints: broadcast::Sender<Hint>,
+    /// Where hints go besides, for other processes.
+    abroad: Option<tokio::sync::mpsc::Sender<Hint>>,
+}
+
+impl Shared {
+    /// `abroad` carries hints to other processes; hints that it cannot take are lost, as hints may be.
+    pub(super) fn new(limits: Limits, abroad: Option<tokio::sync::mpsc::Sender<Hint>>) -> Self {
+        let (hints, _) = broadcast::channel(HINTS);
+        Self { limits, hints, abroad }
+    }
+
+    /// Where hints of other processes come in.
+    pub(super) fn hints(&self) -> broadcast::Sender<Hint> {
+        self.hints.clone()
+    }
+
+    /// Tells whoever listens.
+    fn hint(&self, hint: Hint) {
+        // An error means that nobody does.
+        let _ = self.hints.send(hint);
+        if let Some(abroad) = &self.abroad {
+            let _ = abroad.try_send(hint);
+        }
+    }
+}
+
+/// A ledger on `database`; it begins to take submissions.
+pub(super) fn open<D: Database>(database: D, shared: Shared) -> Ledger<D> {
+    let database = Arc::new(database);
+    let submissions = Submissions::start(Arc::clone(&database), shared.clone());
+    Ledger { database, submissions, shared }
+}
+
+async fn read<D: Database>(
+    ledger: &Ledger<D>,
+    statement: Statement<'_>,
+    args: &[Arg<'_>],
+) -> Result<Vec<Row>> {
+    ledger.database.read(statement, args).await.map_err(unavailable)
+}
+
+pub(super) const TASK: Statement<'_> = Statement::both(
+    "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, finished_at, \
+     outcome, reason FROM task WHERE id = $1",
+);
+pub(super) const STATE: Statement<'_> = Statement::both("SELECT state FROM task WHERE id = $1");
+pub(super) const LOGS: Statement<'_> = Statement::both(
+    "SELECT l.at, l.level, l.phase, l.message FROM task t JOIN task_log l ON l.task_seq = t.seq \
+     WHERE t.id = $1 AND l.line >= $2 ORDER BY l.line",
+);
+pub(super) const COUNTS: Statement<'_> = Statement::both(
+    "SELECT (SELECT count(*) FROM task WHERE state = 'queued'), \
+     (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
+);
+const DEPLOYMENTS: Statement<'_> = Statement::each(
+    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+     WHERE component IN (SELECT value FROM json_each($1)) ORDER BY component, environment",
+    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+     WHERE component IN (SELECT jsonb_array_elements_text($1::jsonb)) ORDER BY component, environment",
+);
+const DEPLOYMENT: Statement<'_> = Statement::both(
+    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+     WHERE component = $1 AND environment = $2",
+);
+/// The newest of the terminal tasks that are one too many.
+pub(super) const SURPLUS: Statement<'_> = Statement::both(
+    "SELECT finished_at FROM task WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1 OFFSET $1",
+);
+
+#[async_trait]
+impl<D: Database> Store for Ledger<D> {
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        self.submissions.submit(&submission).await
+    }
+
+    async fn task(&self, token: &Token) -> Result<Option<Task>> {
+        let rows = read(self, TASK, args![&token.to_string()]).await?;
+        rows.first()
+            .map(|row| {
+                Ok(Task {
+                    token: *token,
+                    operation: row.name(0, Operation::parse)?,
+                    components: row.json(1)?,
+                    targets: row.json(2)?,
+                    state: row.name(3, State::parse)?,
+                    attempt: row.count(4)?,
+                    max_attempts: row.count(5)?,
+                    submitted_at: row.time(6)?,
+                    started_at: row.optional_time(7)?,
+                    finished_at: row.optional_time(8)?,
+                    outcome: row.optional_json(9)?,
+                    reason: row.optional_text(10)?.map(str::to_owned),
+                    logs: Vec::new(),
+                })
+            })
+            .transpose()
+            .map_err(|error| unreadable("a task", error))
+    }
+
+    async fn state(&self, token: &Token) -> Result<Option<State>> {
+        let rows = read(self, STATE, args![&token.to_string()]).await?;
+        rows.first()
+            .map(|row| row.name(0, State::parse))
+            .transpose()
+            .map_err(|error| unreadable("a task", error))
+    }
+
+    async fn logs(&self, token: &Token, skip: u32) -> Result<Vec<LogLine>> {
+        read(self, LOGS, args![&token.to_string(), skip])
+            .await?
+            .iter()
+            .map(|row| {
+                Ok(LogLine {
+                    at: row.time(0)?,
+                    level: row.name(1, parse_level)?,
+                    phase: row.optional_text(2)?.map(str::to_owned),
+                    message: row.text(3)?.to_owned(),
+                })
+            })
+            .collect::<sqlx::Result<_>>()
+            .map_err(|error| unreadable("a log line", error))
+    }
+
+    async fn claim(&self, request: &ClaimRequest) -> Result<Claims> {
+        if request.limit == 0 {
+            return Ok(Claims::default());
+        }
+        let claim = write::Claim { request: request.clone(), shared: self.shared.clone() };
+        self.database.queue().write(claim).await
+    }
+
+    async fn heartbeat(&self, lease: &Lease, extension: Duration) -> Result<Option<State>> {
+        self.database.write_aside(write::Heartbeat { lease: lease.clone(), extension }).await
+    }
+
+    async fn append_logs(&self, lease: &Lease, lines: Vec<LogLine>) -> Result<Option<State>> {
+        let max_log_lines = self.shared.limits.max_log_lines;
+        self.database.write_aside(write::AppendLogs { lease: lease.clone(), lines, max_log_lines }).await
+    }
+
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Option<State>> {
+        let settle = write::Settle { lease: lease.clone(), settlement, shared: self.shared.clone() };
+        let outcome = self.database.queue().write(settle).await?;
+        outcome.map_err(|illegal| Error::permanent("a run ended in a way its task cannot").because(illegal))
+    }
+
+    async fn request_stop(&self, token: &Token) -> Result<Option<State>> {
+        let stop = write::RequestStop { token: *token, shared: self.shared.clone() };
+        self.database.queue().write(stop).await
+    }
+
+    async fn expire_leases(&self) -> Result<Vec<Expired>> {
+        self.database.queue().write(write::ExpireLeases { shared: self.shared.clone() }).await
+    }
+
+    async fn counts(&self) -> Result<Counts> {
+        let rows = read(self, COUNTS, args![]).await?;
+        let count = |index| rows.first().map_or(Ok(0), |row| row.int(index)).map(i64::unsigned_abs);
+        let counts = || Ok(Counts { queued: count(0)?, running: count(1)? });
+        counts().map_err(|error| unreadable("a count", error))
+    }
+
+    async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
+        read(self, DEPLOYMENT, args![&key.component, &key.environment])
+            .await?
+            .first()
+            .map(deployment)
+            .transpose()
+            .map_err(|error| unreadable("a deployment", error))
+    }
+
+    async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>> {
+        let list = sql::to_json(&components).map_err(unavailable)?;
+        read(self, DEPLOYMENTS, args![&list])
+            .await?
+            .iter()
+            .map(deployment)
+            .collect::<sqlx::Result<_>>()
+            .map_err(|error| unreadable("a deployment", error))
+    }
+
+    async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool> {
+        self.database
+            .write_aside(write::PutDeployment { lease: lease.clone(), deployment: deployment.clone() })
+            .await
+    }
+
+    async fn purge(&self) -> Result<u64> {
+        let Limits { keep_for, keep_count, .. } = self.shared.limits;
+        let keep_count = i64::try_from(keep_count).unwrap_or(i64::MAX);
+        let rows = read(self, SURPLUS, args![keep_count]).await?;
+        let surplus = rows.first().map(|row| row.int(0)).transpose().map_err(unavailable)?;
+        let too_old =
+            self.database.time_of_day().await.map_err(unavailable)?.saturating_sub(micros(keep_for));
+        let finished_until = surplus.map_or(too_old, |at| at.max(too_old));
+        self.database.write_aside(write::Purge { finished_until }).await
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.shared.hints.subscribe()
+    }
+
+    async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn unreadable(what: &str, error: sqlx::Error) -> Error {
+    Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
+}
+
+/// A row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].
+fn deployment(row: &Row) -> sqlx::Result<Deployment> {
+    Ok(Deployment {
+        key: ComponentKey::new(row.text(0)?, row.text(1)?),
+        target: row.text(2)?.to_owned(),
+        status: row.name(3, DeploymentStatus::parse)?,
+        access: row.optional_json(4)?,
+        updated_at: row.time(5)?,
+        specific: row.json(6)?,
+    })
+}
+
+/// The persisted name of a level.
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    }
+}
+
+fn parse_level(text: &str) -> Option<Level> {
+    [Level::Debug, Level::Info, Level::Warning, Level::Error]
+        .into_iter()
+        .find(|level| level_name(*level) == text)
+}

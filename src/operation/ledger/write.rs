@@ -1,0 +1,640 @@
+//! Every write but the submission: what it decides, and the statements that carry that out.
+//!
+//! States change by [`transition`] alone. A write on behalf of a run first looks at its lease and takes hold of the
+//! task's row ([`held`]): whoever lost the lease touches nothing, and nobody takes the lease away meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::commit::Write;
+use super::sql::{Row, Statement, Transaction, args, to_json};
+use super::{Shared, level_name, micros};
+use crate::operation::state::{Event, IllegalTransition, State, transition};
+use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement};
+use crate::operation::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
+use crate::technology::{Level, LogLine};
+
+/// Lost leases swept in one transaction at most.
+const SWEEP: i64 = 100;
+
+/// The oldest tasks that wait for nothing. One whose runs crashed twice may be what takes the process down: such tasks
+/// run one at a time, so that the culprit uses up its own chances and not those of its neighbours.
+macro_rules! claimable {
+    ($more:literal) => {
+        concat!(
+            "SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch, begun_at, \
+             targets FROM task \
+             WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at <= $2 AND (crashes < 2 OR seq = (\
+               SELECT min(s.seq) FROM task s \
+               WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= $2 \
+               AND NOT EXISTS (SELECT 1 FROM task r WHERE r.lease_until IS NOT NULL AND r.crashes >= 2)))",
+            $more,
+            " ORDER BY seq LIMIT $3"
+        )
+    };
+}
+pub(in crate::operation) const CLAIMABLE: Statement<'_> = Statement::both(claimable!(""));
+/// The same, after `$4`, and of targets that are not in `$5`.
+pub(in crate::operation) const CLAIMABLE_ELSEWHERE: Statement<'_> = Statement::each(
+    claimable!(
+        " AND seq > $4 AND NOT EXISTS (SELECT 1 FROM json_each(targets) mine \
+         WHERE mine.value IN (SELECT value FROM json_each($5)))"
+    ),
+    claimable!(
+        " AND seq > $4 AND NOT EXISTS (SELECT 1 FROM jsonb_array_elements_text(targets::jsonb) mine \
+         WHERE mine IN (SELECT jsonb_array_elements_text($5::jsonb)))"
+    ),
+);
+pub(in crate::operation) const BUSY: Statement<'_> =
+    Statement::both("SELECT targets FROM task WHERE lease_until IS NOT NULL");
+const TAKE: Statement<'_> = Statement::each(
+    "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
+     lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) \
+     WHERE seq IN (SELECT value FROM json_each($1))",
+    "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
+     lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) \
+     WHERE seq IN (SELECT jsonb_array_elements($1::jsonb)::bigint)",
+);
+const LOCK: Statement<'_> = Statement::each(
+    "INSERT INTO running_component (component, environment, task_seq) \
+     SELECT component, environment, task_seq FROM task_component \
+     WHERE task_seq IN (SELECT value FROM json_each($1))",
+    "INSERT INTO running_component (component, environment, task_seq) \
+     SELECT component, environment, task_seq FROM task_component \
+     WHERE task_seq IN (SELECT jsonb_array_elements($1::jsonb)::bigint)",
+);
+/// When the next task of a lane becomes due by time alone.
+pub(in crate::operation) const NEXT_DUE: Statement<'_> = Statement::both(
+    "SELECT min(run_at) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at > $2",
+);
+pub(in crate::operation) const HEARTBEAT: Statement<'_> = Statement::both(
+    "UPDATE task SET lease_until = $3 \
+     WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') RETURNING state",
+);
+/// SQLite has one writer, so a row that is read stays as it is; PostgreSQL is told to keep it.
+pub(in crate::operation) const HELD: Statement<'_> = Statement::each(
+    "SELECT seq, state, log_lines FROM task \
+     WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping')",
+    "SELECT seq, state, log_lines FROM task \
+     WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') FOR NO KEY UPDATE",
+);
+const FIND: Statement<'_> = Statement::each(
+    "SELECT seq, state FROM task WHERE id = $1",
+    "SELECT seq, state FROM task WHERE id = $1 FOR NO KEY UPDATE",
+);
+pub(in crate::operation) const LOST: Statement<'_> = Statement::each(
+    "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
+     ORDER BY lease_until LIMIT $2",
+    "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
+     ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
+);
+const REQUEUE: Statement<'_> = Statement::both(
+    "UPDATE task SET state = $2, run_at = $3, attempt = attempt - $4, crashes = crashes + $5, lease_owner = NULL, \
+     lease_until = NULL WHERE seq = $1",
+);
+/// From here on the same request is a new one: it asks for what this task will not finish.
+const STOPPING: Statement<'_> =
+    Statement::both("UPDATE task SET state = $2, dedupe_key = NULL WHERE seq = $1");
+const CRASHED: Statement<'_> = Statement::both("UPDATE task SET crashes = $2 WHERE seq = $1");
+const FINISH: Statement<'_> = Statement::both(
+    "UPDATE task SET state = $2, outcome = $3, reason = $4, finished_at = $5, dedupe_key = NULL, \
+     payload = NULL, blocked = 0, lease_owner = NULL, lease_until = NULL WHERE seq = $1",
+);
+/// Lets through the first in line for each component that comes free with `$1`, if it is the first for all of its
+/// components.
+pub(in crate::operation) const UNBLOCK: Statement<'_> = Statement::both(
+    "UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
+       SELECT (SELECT min(next.task_seq) FROM task_component next \
+               WHERE next.component = free.component AND next.environment = free.environment \
+               AND next.task_seq > $1) \
+       FROM task_component free WHERE free.task_seq = $1) \
+     AND NOT EXISTS (\
+       SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+       WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq AND earlier.task_seq <> $1)",
+);
+pub(in crate::operation) const LEAVE: Statement<'_> =
+    Statement::both("DELETE FROM task_component WHERE task_seq = $1");
+pub(in crate::operation) const UNLOCK: Statement<'_> =
+    Statement::both("DELETE FROM running_component WHERE task_seq = $1");
+pub(in crate::operation) const APPEND: Statement<'_> = Statement::each(
+    "INSERT INTO task_log (task_seq, line, at, level, phase, message) \
+     SELECT $1, key + (SELECT coalesce(max(line) + 1, 0) FROM task_log WHERE task_seq = $1), \
+     value ->> 'at', value ->> 'level', value ->> 'phase', value ->> 'message' FROM json_each($2)",
+    "INSERT INTO task_log (task_seq, line, at, level, phase, message) \
+     SELECT $1, new.number - 1 + (SELECT coalesce(max(line) + 1, 0) FROM task_log WHERE task_seq = $1), \
+     (new.value ->> 'at')::bigint, new.value ->> 'level', new.value ->> 'phase', new.value ->> 'message' \
+     FROM jsonb_array_elements($2::jsonb) WITH ORDINALITY AS new (value, number)",
+);
+const COUNT_LINES: Statement<'_> =
+    Statement::both("UPDATE task SET log_lines = log_lines + $2 WHERE seq = $1");
+const PUT_DEPLOYMENT: Statement<'_> = Statement::both(
+    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific) \
+     SELECT component, environment, $4, $5, $6, $7, $8 FROM running_component \
+     WHERE task_seq = $1 AND component = $2 AND environment = $3 \
+     ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
+     status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
+     specific = excluded.specific",
+);
+/// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
+pub(in crate::operation) const PURGE_BATCH: Statement<'_> = Statement::each(
+    "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE finished_at IS NOT NULL \
+     AND finished_at <= $1 ORDER BY finished_at LIMIT 200)",
+    "DELETE FROM task WHERE seq = ANY (ARRAY (SELECT seq FROM task WHERE finished_at IS NOT NULL \
+     AND finished_at <= $1 ORDER BY finished_at LIMIT 200))",
+);
+
+pub(super) struct Claim {
+    pub(super) request: ClaimRequest,
+    pub(super) shared: Shared,
+}
+
+impl Claim {
+    /// Whom to take, oldest first.
+    async fn choose(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Row>> {
+        let (lane, now) = (self.request.lane.as_str(), transaction.now());
+        let limit = self.request.limit;
+        let rows_of = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let bounds = &self.shared.limits.per_target;
+        if bounds.is_empty() {
+            return transaction.fetch(CLAIMABLE, args![lane, now, rows_of(limit)]).await;
+        }
+        let mut room = Room::new(bounds);
+        for row in transaction.fetch(BUSY, args![]).await? {
+            room.take(&row.json::<Vec<String>>(0)?);
+        }
+        let mut chosen = Vec::new();
+        let mut after = -1;
+        loop {
+            let wanted = limit - chosen.len();
+            let full = to_json(&room.full())?;
+            let rows = transaction
+                .fetch(CLAIMABLE_ELSEWHERE, args![lane, now, rows_of(wanted), after, &full])
+                .await?;
+            let last = rows.len() < wanted;
+            for row in rows {
+                after = row.int(0)?;
+                if room.take_if_free(&row.json::<Vec<String>>(10)?) {
+                    chosen.push(row);
+                }
+            }
+            if last || chosen.len() == limit {
+                return Ok(chosen);
+            }
+        }
+    }
+}
+
+/// How many more tasks may run on each target that has a bound.
+struct Room<'b>(BTreeMap<&'b str, i64>);
+
+impl<'b> Room<'b> {
+    fn new(bounds: &'b BTreeMap<String, u32>) -> Self {
+        Self(bounds.iter().map(|(target, bound)| (target.as_str(), i64::from(*bound))).collect())
+    }
+
+    fn take(&mut self, targets: &[String]) {
+        for target in targets {
+            if let Some(left) = self.0.get_mut(target.as_str()) {
+                *left -= 1;
+            }
+        }
+    }
+
+    fn take_if_free(&mut self, targets: &[String]) -> bool {
+        let free = targets.iter().all(|target| self.0.get(target.as_str()).is_none_or(|left| *left > 0));
+        if free {
+            self.take(targets);
+        }
+        free
+    }
+
+    fn full(&self) -> Vec<&'b str> {
+        self.0.iter().filter(|(_, left)| **left <= 0).map(|(target, _)| *target).collect()
+    }
+}
+
+#[async_trait]
+impl Write for Claim {
+    type Answer = Claims;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Claims> {
+        let now = transaction.now();
+        let rows = self.choose(transaction).await?;
+        let mut seqs: Vec<i64> = Vec::with_capacity(rows.len());
+        let mut tasks = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let token = row.name(1, parse_token)?;
+            seqs.push(row.int(0)?);
+            tasks.push(ClaimedTask {
+                token,
+                operation: row.name(2, Operation::parse)?,
+                components: row.json(3)?,
+                payload: row.json(4)?,
+                attempt: row.count(5)?.saturating_add(1),
+                max_attempts: row.count(6)?,
+                crashes: row.count(7)?,
+                begun: row.optional_int(9)?.map_or(Duration::ZERO, |at| between(at, now)),
+                lease: Lease {
+                    token,
+                    epoch: row.int(8)?.saturating_add(1),
+                    owner: self.request.worker.clone(),
+                },
+            });
+        }
+        if !seqs.is_empty() {
+            let seqs = to_json(&seqs)?;
+            let running = transition(State::Queued, Event::Claim).map_err(|error| refused(&error))?;
+            let until = now.saturating_add(micros(self.request.lease));
+            let today = transaction.time_of_day();
+            transaction
+                .execute(TAKE, args![&seqs, running.as_str(), &self.request.worker, until, today, now])
+                .await?;
+            transaction.execute(LOCK, args![&seqs]).await?;
+        }
+
+        let next_due = if tasks.len() < self.request.limit {
+            let rows = transaction.fetch(NEXT_DUE, args![self.request.lane.as_str(), now]).await?;
+            rows.first().map_or(Ok(None), |row| row.optional_int(0))?.map(|due| between(now, due))
+        } else {
+            None
+        };
+        Ok(Claims { tasks, next_due })
+    }
+}
+
+pub(super) struct Heartbeat {
+    pub(super) lease: Lease,
+    pub(super) extension: Duration,
+}
+
+#[async_trait]
+impl Write for Heartbeat {
+    type Answer = Option<State>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Option<State>> {
+        let until = transaction.now().saturating_add(micros(self.extension));
+        let token = self.lease.token.to_string();
+        transaction
+            .fetch(HEARTBEAT, args![&token, self.lease.epoch, until])
+            .await?
+            .first()
+            .map(|row| row.name(0, State::parse))
+            .transpose()
+    }
+}
+
+pub(super) struct AppendLogs {
+    pub(super) lease: Lease,
+    pub(super) lines: Vec<LogLine>,
+    pub(super) max_log_lines: u32,
+}
+
+#[async_trait]
+impl Write for AppendLogs {
+    type Answer = Option<State>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Option<State>> {
+        let Some(held) = held(&self.lease, transaction).await? else { return Ok(None) };
+        append_bounded(&held, &self.lines, self.max_log_lines, transaction).await?;
+        Ok(Some(held.state))
+    }
+}
+
+pub(super) struct Settle {
+    pub(super) lease: Lease,
+    pub(super) settlement: Settlement,
+    pub(super) shared: Shared,
+}
+
+#[async_trait]
+impl Write for Settle {
+    type Answer = Result<Option<State>, IllegalTransition>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer> {
+        let Some(held) = held(&self.lease, transaction).await? else { return Ok(Ok(None)) };
+        let Settlement { ending, lines, closing } = &self.settlement;
+        let next = match transition(held.state, ending.event()) {
+            Ok(next) => next,
+            Err(illegal) => return Ok(Err(illegal)),
+        };
+        append_bounded(&held, lines, self.shared.limits.max_log_lines, transaction).await?;
+        append(held.seq, closing.as_slice(), transaction).await?;
+        if next == State::Queued {
+            let (wait, handed_back) = match ending {
+                Ending::Retry { after, .. } => (*after, 0_i64),
+                _ => (Duration::ZERO, 1),
+            };
+            let run_at = transaction.now().saturating_add(micros(wait));
+            transaction.execute(REQUEUE, args![held.seq, next.as_str(), run_at, handed_back, 0_i64]).await?;
+            transaction.execute(UNLOCK, args![held.seq]).await?;
+        } else {
+            let (outcome, reason) = match ending {
+                Ending::Succeed { outcome } => (Some(outcome), None),
+                Ending::Fail { outcome, reason } | Ending::Retry { outcome, reason, .. } => {
+                    (outcome.as_ref(), Some(reason.as_str()))
+                }
+                Ending::Release => (None, None),
+                Ending::Stopped { outcome } => (outcome.as_ref(), None),
+            };
+            let reason = if next == State::Terminated { Some("stopped on request") } else { reason };
+            finish(held.seq, next, outcome, reason, transaction).await?;
+        }
+        Ok(Ok(Some(next)))
+    }
+
+    fn committed(&self, answer: &Self::Answer) {
+        match answer {
+            Ok(Some(State::Queued)) => {
+                for lane in Lane::ALL {
+                    self.shared.hint(Hint::Queued(lane));
+                }
+            }
+            Ok(Some(_)) => self.shared.hint(Hint::Finished(self.lease.token)),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+pub(super) struct RequestStop {
+    pub(super) token: Token,
+    pub(super) shared: Shared,
+}
+
+#[async_trait]
+impl Write for RequestStop {
+    type Answer = Option<State>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Option<State>> {
+        let rows = transaction.fetch(FIND, args![&self.token.to_string()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (seq, state) = (row.int(0)?, row.name(1, State::parse)?);
+        if state.is_terminal() || state == State::Stopping {
+            return Ok(Some(state));
+        }
+        let next = transition(state, Event::Stop).map_err(|error| refused(&error))?;
+        let said = line(Level::Info, "a stop was requested", transaction);
+        append(seq, &[said], transaction).await?;
+        if next.is_terminal() {
+            finish(seq, next, None, Some("stopped on request before it began"), transaction).await?;
+        } else {
+            transaction.execute(STOPPING, args![seq, next.as_str()]).await?;
+        }
+        Ok(Some(next))
+    }
+
+    fn committed(&self, answer: &Option<State>) {
+        match answer {
+            Some(State::Stopping) => self.shared.hint(Hint::Stop(self.token)),
+            Some(_) => self.shared.hint(Hint::Finished(self.token)),
+            None => {}
+        }
+    }
+}
+
+pub(super) struct ExpireLeases {
+    pub(super) shared: Shared,
+}
+
+#[async_trait]
+impl Write for ExpireLeases {
+    type Answer = Vec<Expired>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Expired>> {
+        let max_crashes = self.shared.limits.max_crashes;
+        let now = transaction.now();
+        let rows = transaction.fetch(LOST, args![now, SWEEP]).await?;
+        let mut swept = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let seq = row.int(0)?;
+            let crashes = row.count(3)?.saturating_add(1);
+            let event = if crashes >= max_crashes { Event::GiveUp } else { Event::Expire };
+            let state = transition(row.name(2, State::parse)?, event).map_err(|error| refused(&error))?;
+            if state == State::Queued {
+                let pause = self.shared.limits.pause_after(crashes);
+                let run_at = now.saturating_add(micros(pause));
+                transaction.execute(REQUEUE, args![seq, state.as_str(), run_at, 0_i64, 1_i64]).await?;
+                let again = if pause.is_zero() { String::new() } else { format!(" in {pause:?}") };
+                let text = format!(
+                    "the run was interrupted ({crashes} of at most {max_crashes}); it starts again{again}"
+                );
+                let said = line(Level::Warning, &text, transaction);
+                append(seq, &[said], transaction).await?;
+                transaction.execute(UNLOCK, args![seq]).await?;
+            } else {
+                transaction.execute(CRASHED, args![seq, crashes]).await?;
+                let (level, reason) = if state == State::Terminated {
+                    (
+                        Level::Warning,
+                        "stopped on request; the run was interrupted before it could confirm".to_owned(),
+                    )
+                } else {
+                    (Level::Error, format!("given up after {crashes} interrupted runs"))
+                };
+                let said = line(level, &reason, transaction);
+                append(seq, &[said], transaction).await?;
+                finish(seq, state, None, Some(&reason), transaction).await?;
+            }
+            swept.push(Expired { token: row.name(1, parse_token)?, state, crashes });
+        }
+        Ok(swept)
+    }
+
+    fn committed(&self, swept: &Vec<Expired>) {
+        for expired in swept {
+            if expired.state.is_terminal() {
+                self.shared.hint(Hint::Finished(expired.token));
+            }
+        }
+        if !swept.is_empty() {
+            for lane in Lane::ALL {
+                self.shared.hint(Hint::Queued(lane));
+            }
+        }
+    }
+}
+
+pub(super) struct PutDeployment {
+    pub(super) lease: Lease,
+    pub(super) deployment: Deployment,
+}
+
+#[async_trait]
+impl Write for PutDeployment {
+    type Answer = bool;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<bool> {
+        let Some(held) = held(&self.lease, transaction).await? else { return Ok(false) };
+        let Deployment { key, target, status, access, specific, .. } = &self.deployment;
+        let access = access.as_ref().map(to_json).transpose()?;
+        let today = transaction.time_of_day();
+        let written = transaction
+            .execute(
+                PUT_DEPLOYMENT,
+                args![
+                    held.seq,
+                    &key.component,
+                    &key.environment,
+                    target,
+                    status.as_str(),
+                    access.as_deref(),
+                    today,
+                    &to_json(specific)?,
+                ],
+            )
+            .await?;
+        Ok(written > 0)
+    }
+}
+
+pub(super) struct Purge {
+    pub(super) finished_until: i64,
+}
+
+#[async_trait]
+impl Write for Purge {
+    type Answer = u64;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<u64> {
+        transaction.execute(PURGE_BATCH, args![self.finished_until]).await
+    }
+}
+
+/// A task under a lease that is still good.
+struct Held {
+    seq: i64,
+    state: State,
+    log_lines: u32,
+}
+
+/// The fence: nothing for a lease that is not the task's current one. The row stays as it is until the transaction
+/// ends.
+async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<Option<Held>> {
+    transaction
+        .fetch(HELD, args![&lease.token.to_string(), lease.epoch])
+        .await?
+        .first()
+        .map(|row| Ok(Held { seq: row.int(0)?, state: row.name(1, State::parse)?, log_lines: row.count(2)? }))
+        .transpose()
+}
+
+/// Appends as many lines as the limit leaves room for. `task.log_lines` counts them, and passes the limit by one
+/// when the line that says so is written.
+async fn append_bounded(
+    held: &Held,
+    lines: &[LogLine],
+    limit: u32,
+    transaction: &mut dyn Transaction,
+) -> sqlx::Result<()> {
+    if lines.is_empty() || held.log_lines > limit {
+        return Ok(());
+    }
+    let room = usize::try_from(limit - held.log_lines).unwrap_or(usize::MAX);
+    let mut kept: Vec<LogLine> = lines.iter().take(room).cloned().collect();
+    if lines.len() > room {
+        kept.push(line(Level::Warning, "further lines are not kept", transaction));
+    }
+    append(held.seq, &kept, transaction).await?;
+    let more = i64::try_from(kept.len()).unwrap_or(i64::MAX);
+    transaction.execute(COUNT_LINES, args![held.seq, more]).await?;
+    Ok(())
+}
+
+/// A row of `task_log` as the databases' JSON functions read it.
+#[derive(Serialize)]
+struct NewLine<'a> {
+    at: i64,
+    level: &'static str,
+    phase: Option<&'a str>,
+    message: String,
+}
+
+async fn append(seq: i64, lines: &[LogLine], transaction: &mut dyn Transaction) -> sqlx::Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<NewLine<'_>> = lines
+        .iter()
+        .map(|line| NewLine {
+            at: line.at.timestamp_micros(),
+            level: level_name(line.level),
+            phase: line.phase.as_deref(),
+            message: without_nul(&line.message),
+        })
+        .collect();
+    transaction.execute(APPEND, args![seq, &to_json(&rows)?]).await?;
+    Ok(())
+}
+
+/// Writes a terminal state, and lets the tasks through that waited for this one.
+async fn finish(
+    seq: i64,
+    state: State,
+    outcome: Option<&Value>,
+    reason: Option<&str>,
+    transaction: &mut dyn Transaction,
+) -> sqlx::Result<()> {
+    let outcome = outcome.map(to_json).transpose()?;
+    let reason = reason.map(without_nul);
+    let today = transaction.time_of_day();
+    transaction
+        .execute(FINISH, args![seq, state.as_str(), outcome.as_deref(), reason.as_deref(), today])
+        .await?;
+    for statement in [UNLOCK, UNBLOCK, LEAVE] {
+        transaction.execute(statement, args![seq]).await?;
+    }
+    Ok(())
+}
+
+/// PostgreSQL has no NUL in a text.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{FFFD}")
+}
+
+fn line(level: Level, message: &str, transaction: &dyn Transaction) -> LogLine {
+    let at = DateTime::from_timestamp_micros(transaction.time_of_day()).unwrap_or_else(Utc::now);
+    LogLine { at, level, message: message.to_owned(), phase: None }
+}
+
+/// How long from one time to a later one, both in microseconds.
+fn between(from: i64, to: i64) -> Duration {
+    Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
+}
+
+fn parse_token(text: &str) -> Option<Token> {
+    text.parse().ok()
+}
+
+/// The state machine refused what the query just selected for it: the row is not what the schema promises.
+fn refused(error: &IllegalTransition) -> sqlx::Error {
+    sqlx::Error::Decode(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_takes_room_on_all_of_its_targets_or_on_none() {
+        let bounds = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        let on = |targets: &[&str]| targets.iter().map(|target| (*target).to_owned()).collect::<Vec<_>>();
+        let mut room = Room::new(&bounds);
+        assert!(room.take_if_free(&on(&["b", "unbounded"])));
+        assert!(room.take_if_free(&on(&["a", "b"])));
+        assert_eq!(room.full(), ["a", "b"]);
+        assert!(!room.take_if_free(&on(&["b"])));
+        assert!(room.take_if_free(&on(&["unbounded"])));
+        assert!(room.take_if_free(&[]));
+        // More than the bound run already, since it was lowered: that is full, too.
+        let mut room = Room::new(&bounds);
+        room.take(&on(&["a"]));
+        room.take(&on(&["a"]));
+        assert_eq!(room.full(), ["a"]);
+        assert!(!room.take_if_free(&on(&["a", "b"])));
+        assert_eq!(room.full(), ["a"], "nothing was taken of b");
+    }
+}

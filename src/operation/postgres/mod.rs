@@ -1,0 +1,397 @@
+//! The store of several replicas: one PostgreSQL database, no other coordination.
+//!
+//! - The queue writer holds one advisory lock for the length of each of its transactions, so that the queue changes
+//!   by one transaction at a time, whichever replica it comes from, and each of them gathers what asks to be written
+//!   meanwhile. A replica that hangs inside a transaction is cut off by the server after half of
+//!   [`PostgresSettings::patience`], which is how long it can hold up the others.
+//! - Time is the server's clock, read inside each transaction; the replicas' clocks decide nothing.
+//! - News of commits go out after the commit, many in one `NOTIFY` (`NOTIFY` inside the transaction would make every
+//!   commit wait for every other). They are hints: a replica that hears none finds everything by looking.
+//! - A server that does not answer is given up on after [`PostgresSettings::patience`]; callers learn that they may
+//!   try again, and the next attempt connects anew.
+//!
+//! The tables are in a schema of their own, `landfall`. Whoever starts first makes them.
+
+mod news;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::news::NEWS_QUEUE;
+use super::ledger::commit::{Connection, Write, Writer, unavailable};
+use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, execute_postgres, fetch_postgres};
+use super::ledger::{self, Database, Ledger, Shared};
+use super::migration::Migrations;
+use super::store::Limits;
+use crate::error::{Error, Result};
+
+const MIGRATIONS: Migrations =
+    Migrations(&[(1, "operations", include_str!("../../../migrations/postgres/0001_operations.sql"))]);
+
+const SCHEMA: &str = "landfall";
+/// Advisory locks of the database: whoever writes to the queue, and whoever brings the tables up to date.
+const QUEUE_LOCK: i64 = i64::from_be_bytes(*b"landfall");
+const MIGRATION_LOCK: i64 = QUEUE_LOCK + 1;
+
+/// A connection that rested for longer than this is tried before it is used.
+const FRESH: Duration = Duration::from_secs(1);
+
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+/// A store in a PostgreSQL database. See the module documentation.
+pub type PostgresStore = Ledger<PostgresDatabase>;
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct PostgresSettings {
+    /// Where, as whom. May hold a password, so it is never shown.
+    pub connection: PgConnectOptions,
+    /// Connections for reading and for what concerns one run; one more writes to the queue and one listens.
+    pub connections: u32,
+    /// Longest wait for a connection, and for the answer to any one statement.
+    pub patience: Duration,
+}
+
+impl PostgresSettings {
+    /// For the URL `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`, with the default limits. The error
+    /// does not quote the URL.
+    pub fn parse(url: &str) -> Result<Self> {
+        let connection = url.parse::<PgConnectOptions>().map_err(|_| {
+            Error::permanent(
+                "the store's URL cannot be read: write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special \
+                 characters of the password percent-encoded",
+            )
+        })?;
+        Ok(Self { connection, connections: 8, patience: Duration::from_secs(10) })
+    }
+
+    /// "landfall at db.example.com:5432 as adapter", without the password.
+    fn place(&self) -> String {
+        let options = &self.connection;
+        let database = options.get_database().unwrap_or_else(|| options.get_username());
+        format!(
+            "`{database}` at {}:{} as `{}`",
+            options.get_host(),
+            options.get_port(),
+            options.get_username()
+        )
+    }
+
+    /// With what every session of ours is to observe.
+    fn session(&self) -> PgConnectOptions {
+        let patience = format!("{}ms", self.patience.as_millis().max(1));
+        let idle = format!("{}ms", (self.patience / 2).as_millis().max(1));
+        self.connection
+            .clone()
+            .application_name("landfall")
+            .statement_cache_capacity(128)
+            .disable_statement_logging()
+            .options([
+                ("search_path", SCHEMA),
+                ("statement_timeout", patience.as_str()),
+                ("lock_timeout", patience.as_str()),
+                ("idle_in_transaction_session_timeout", idle.as_str()),
+                // A server-wide `off` would let it forget what was promised.
+                ("synchronous_commit", "on"),
+            ])
+    }
+}
+
+impl std::fmt::Debug for PostgresSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresSettings").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
+
+/// Connections to a database that other processes use, too.
+pub struct PostgresDatabase {
+    writer: Writer,
+    pool: PgPool,
+    patience: Duration,
+    /// Dropping them ends the exchange of news.
+    _news: [AbortOnDropHandle<()>; 2],
+}
+
+impl PostgresStore {
+    /// Connects, and makes the tables or brings them up to date.
+    ///
+    /// Fails with [`crate::error::Kind::Permanent`] where that cannot be done: no such server, no such role, no right
+    /// to make the schema, tables of a newer version.
+    pub async fn open(settings: &PostgresSettings, limits: Limits) -> Result<Self> {
+        migrate(settings).await?;
+        let session = settings.session();
+        let pool = PgPoolOptions::new()
+            // One of them listens for good.
+            .max_connections(settings.connections.max(1).saturating_add(1))
+            .acquire_timeout(settings.patience)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(session.clone());
+
+        let (abroad, news) = mpsc::channel(NEWS_QUEUE);
+        let shared = Shared::new(limits, Some(abroad));
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let tell = news::tell(pool.clone(), news, instance.clone(), settings.patience);
+        let listen = news::listen(pool.clone(), shared.hints(), instance, settings.patience);
+        let writer =
+            QueueWriter { options: session, connection: None, patience: settings.patience, begun: 0 };
+        let database = PostgresDatabase {
+            writer: Writer::start(writer),
+            pool,
+            patience: settings.patience,
+            _news: [AbortOnDropHandle::new(tokio::spawn(tell)), AbortOnDropHandle::new(tokio::spawn(listen))],
+        };
+        Ok(ledger::open(database, shared))
+    }
+}
+
+/// Brings the tables up to date, one process at a time.
+async fn migrate(settings: &PostgresSettings) -> Result<()> {
+    let place = settings.place();
+    let unusable = |error: sqlx::Error| {
+        Error::permanent(format!(
+            "cannot use the operation store {place}: check that the server runs and answers there, that the role may \
+             log in, and that it may create the schema `{SCHEMA}`"
+        ))
+        .because(error)
+    };
+    let options = settings.connection.clone().application_name("landfall").options([("search_path", SCHEMA)]);
+    let mut connection = match timeout(settings.patience, options.connect()).await {
+        Ok(connection) => connection.map_err(unusable)?,
+        Err(_) => return Err(unusable(no_answer())),
+    };
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut connection)
+        .await
+        .map_err(unusable)?;
+    // `IF NOT EXISTS` would ask for the right to create it even where it is there.
+    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
+        .bind(SCHEMA)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(unusable)?;
+    if !there {
+        sqlx::query("CREATE SCHEMA landfall").execute(&mut connection).await.map_err(unusable)?;
+    }
+    MIGRATIONS.run(&mut connection, &place).await?;
+    // Which lets go of the lock, too.
+    connection.close().await.map_err(unusable)
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "PostgreSQL does not answer"))
+}
+
+/// The answer, or [`no_answer`] once the patience is over. What was under way on the connection is then unknown.
+async fn patiently<T>(
+    patience: Duration,
+    work: impl Future<Output = sqlx::Result<T>> + Send,
+) -> sqlx::Result<T> {
+    timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+impl PostgresDatabase {
+    async fn acquire(&self) -> sqlx::Result<PoolConnection<Postgres>> {
+        self.pool.acquire().await
+    }
+}
+
+#[async_trait]
+impl Database for PostgresDatabase {
+    async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let text = statement.text(Dialect::Postgres);
+        let mut again = true;
+        loop {
+            let mut connection = self.acquire().await?;
+            match patiently(self.patience, fetch_postgres(&mut connection, text, args)).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => {
+                    discard(connection);
+                    // The server was restarted since the connection was last used: another one may be good.
+                    if !(std::mem::take(&mut again) && is_cut_off(&error)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn queue(&self) -> &Writer {
+        &self.writer
+    }
+
+    async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
+        let connection = self.acquire().await.map_err(unavailable)?;
+        let patience = self.patience;
+        // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
+        let written = tokio::spawn(async move {
+            let mut aside = Aside { connection, patience, begun: 0 };
+            match aside.write(&work).await {
+                Ok(answer) => {
+                    work.committed(&answer);
+                    Ok(answer)
+                }
+                Err(error) => {
+                    discard(aside.connection);
+                    Err(unavailable(error))
+                }
+            }
+        });
+        written.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    async fn time_of_day(&self) -> sqlx::Result<i64> {
+        let rows = self.read(Statement::both(NOW), &[]).await?;
+        rows.first().map_or(Ok(0), |row| row.int(0))
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        // A server that is away shall not keep this process from ending.
+        let _ = timeout(self.patience, self.pool.close()).await;
+    }
+}
+
+/// Closes it without a word: it may have something half done on it, or nobody at its other end.
+fn discard(connection: PoolConnection<Postgres>) {
+    drop(connection.detach());
+}
+
+/// Whether the connection is to blame, and not the statement.
+fn is_cut_off(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        sqlx::Error::Database(error) => {
+            error.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+        }
+        _ => false,
+    }
+}
+
+/// The connection that writes to the queue, made when it is needed.
+struct QueueWriter {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    patience: Duration,
+    /// When the transaction began, by the server's clock.
+    begun: i64,
+}
+
+#[async_trait]
+impl Connection for QueueWriter {
+    async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
+        if self.connection.is_none() {
+            self.connection = Some(patiently(self.patience, self.options.connect()).await?);
+        }
+        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
+        // The lock comes first, the snapshot of each statement after it: what others committed is seen.
+        let begin =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW} FROM pg_advisory_xact_lock({QUEUE_LOCK})");
+        self.begun = patiently(self.patience, begin_at(connection, &begin)).await?;
+        Ok(self)
+    }
+
+    async fn commit(&mut self) -> sqlx::Result<()> {
+        let patience = self.patience;
+        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
+        patiently(patience, connection.execute("COMMIT")).await.map(drop)
+    }
+
+    async fn recover(&mut self) {
+        if let Some(mut connection) = self.connection.take() {
+            let rolled_back = patiently(FRESH, connection.execute("ROLLBACK")).await;
+            self.connection = rolled_back.is_ok().then_some(connection);
+        }
+    }
+
+    async fn close(self) {
+        if let Some(connection) = self.connection {
+            // An error means that the server has closed it already.
+            let _ = timeout(self.patience, connection.close()).await;
+        }
+    }
+}
+
+/// Begins a transaction by two statements in one message; the second one tells the time in microseconds.
+async fn begin_at(connection: &mut PgConnection, begin: &str) -> sqlx::Result<i64> {
+    use sqlx::Row as _;
+    let rows = connection.fetch_all(begin).await?;
+    rows.first().map_or_else(|| Err(sqlx::Error::RowNotFound), |row| row.try_get(0))
+}
+
+#[async_trait]
+impl Transaction for QueueWriter {
+    fn now(&self) -> i64 {
+        self.begun
+    }
+
+    fn time_of_day(&self) -> i64 {
+        self.begun
+    }
+
+    async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
+        patiently(self.patience, fetch_postgres(connection, statement.text(Dialect::Postgres), args)).await
+    }
+
+    async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
+        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
+        patiently(self.patience, execute_postgres(connection, statement.text(Dialect::Postgres), args)).await
+    }
+}
+
+/// A transaction that waits for no other but for the row it writes to.
+struct Aside {
+    connection: PoolConnection<Postgres>,
+    patience: Duration,
+    begun: i64,
+}
+
+impl Aside {
+    async fn write<W: Write>(&mut self, work: &W) -> sqlx::Result<W::Answer> {
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW}");
+        self.begun = patiently(self.patience, begin_at(&mut self.connection, &begin)).await?;
+        let answer = work.write(self).await?;
+        patiently(self.patience, self.connection.execute("COMMIT")).await?;
+        Ok(answer)
+    }
+}
+
+#[async_trait]
+impl Transaction for Aside {
+    fn now(&self) -> i64 {
+        self.begun
+    }
+
+    fn time_of_day(&self) -> i64 {
+        self.begun
+    }
+
+    async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let text = statement.text(Dialect::Postgres);
+        patiently(self.patience, fetch_postgres(&mut self.connection, text, args)).await
+    }
+
+    async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
+        let text = statement.text(Dialect::Postgres);
+        patiently(self.patience, execute_postgres(&mut self.connection, text, args)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
