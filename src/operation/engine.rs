@@ -383,7 +383,7 @@ async fn dispatch(crew: Arc<Crew>, lane: Lane) {
                     log::error!(lane = lane.as_str(); "a worker ended abnormally: {error}");
                 }
             }
-            () = crew.woken(lane), if !full && failures == 0 => {}
+            () = crew.woken(lane), if !full => {}
             () = crew.no_more_claims.cancelled(), if !draining => {}
             () = sleep(nap), if !full => {}
         }

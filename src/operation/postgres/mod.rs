@@ -130,7 +130,9 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             // One of them listens for good.
             .max_connections(settings.connections.max(1).saturating_add(1))
-            .acquire_timeout(settings.patience)
+            // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that
+            // is gone keeps everybody waiting.
+            .acquire_timeout(settings.patience / 4)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {

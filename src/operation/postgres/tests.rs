@@ -16,9 +16,10 @@ use crate::operation::ledger::sql::args;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::suite::store_suite;
 use crate::operation::{
-    ClaimRequest, ComponentKey, Ending, Hint, Lane, NewTask, Operation, Settlement, State, Store, Submission,
-    Token,
+    ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, NewTask, Operation,
+    RunError, Runner, Settings, Settlement, State, Store, Submission, Token,
 };
+use crate::technology::Context;
 
 fn new_database() -> String {
     PostgresServer::shared().unwrap().new_database().unwrap()
@@ -46,7 +47,7 @@ fn submission(component: &str) -> Submission {
     Submission { token: Token::random(), task, max_attempts: 5 }
 }
 
-async fn claim(store: &PostgresStore, lease: Duration, limit: usize) -> Vec<crate::operation::ClaimedTask> {
+async fn claim(store: &PostgresStore, lease: Duration, limit: usize) -> Vec<ClaimedTask> {
     let request = ClaimRequest { lane: Lane::Change, worker: "w".to_owned(), lease, limit };
     store.claim(&request).await.unwrap().tasks
 }
@@ -113,10 +114,8 @@ async fn news_reach_other_processes() {
     let token = here.submit(submission("a")).await.unwrap().token;
     while next(&mut hints).await != Hint::Queued(Lane::Change) {}
     let lease = claim(&there, MINUTE, 1).await.pop().unwrap().lease;
-    let asked = Instant::now();
     here.request_stop(&token).await.unwrap();
     while next(&mut hints).await != Hint::Stop(token) {}
-    log::info!("a stop took {:?} to the other process", asked.elapsed());
     let mut at_home = here.hints();
     let settlement = Settlement { ending: Ending::Stopped { outcome: None }, lines: vec![], closing: None };
     there.settle(&lease, settlement).await.unwrap();
@@ -345,5 +344,98 @@ async fn hot_queries_do_not_scan() {
                 );
             }
         }
+    }
+}
+
+/// Certificates by the program that everybody makes them with, run by the server beside its data.
+fn make_certificates(server: &PostgresServer) -> String {
+    let folder = server.folder().join("data").display().to_string();
+    let commands = [
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt",
+        "openssl req -newkey rsa:2048 -nodes -subj /CN=fixture -keyout server.key -out server.csr",
+        "echo subjectAltName=IP:127.0.0.1 > names",
+        "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names \
+         -out server.crt",
+    ];
+    let script = format!("cd {folder} && {}", commands.join(" && "));
+    server.psql(&format!("COPY (SELECT 1) TO PROGRAM '({script}) 2>&1'")).expect("openssl is installed");
+    for setting in ["ssl_ca_file = 'ca.crt'", "ssl = on"] {
+        server.psql(&format!("ALTER SYSTEM SET {setting}")).unwrap();
+    }
+    server.psql("SELECT pg_reload_conf()").unwrap();
+    format!("{folder}/ca.crt")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_to_the_server_can_be_encrypted_and_its_certificate_checked() {
+    let server = PostgresServer::start(server::Durability::Fast).unwrap();
+    let url = server.new_database().unwrap();
+    let authority = make_certificates(&server);
+    let checked = format!("{url}?sslmode=verify-full&sslrootcert={authority}");
+    let end = Instant::now() + MINUTE;
+    let store = loop {
+        match PostgresStore::open(&PostgresSettings::parse(&checked).unwrap(), Limits::default()).await {
+            Ok(store) => break store,
+            // The server takes up its new configuration in its own time.
+            Err(error) if Instant::now() > end => panic!("{}", error.report()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let encrypted = Statement::both("SELECT ssl::int::bigint FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+    assert_eq!(store.database.read(encrypted, args![]).await.unwrap()[0].int(0).unwrap(), 1);
+
+    let unknown = PostgresSettings::parse(&format!("{url}?sslmode=verify-full")).unwrap();
+    let error = PostgresStore::open(&unknown, Limits::default()).await.err().unwrap().report();
+    assert!(error.contains("certificate"), "{error}");
+    let misnamed = checked.replace("@127.0.0.1:", "@localhost:");
+    let error = PostgresStore::open(&PostgresSettings::parse(&misnamed).unwrap(), Limits::default())
+        .await
+        .err()
+        .unwrap()
+        .report();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+/// Runs until it is stopped.
+struct Endless;
+
+#[async_trait]
+impl Runner for Endless {
+    async fn run(
+        &self,
+        _task: &ClaimedTask,
+        context: &Context,
+        _deployments: &Deployments,
+    ) -> Result<serde_json::Value, RunError> {
+        context.cancel.cancelled().await;
+        Err(Error::cancelled("stopped on request").into())
+    }
+}
+
+/// Neither looks at the queue by itself nor at its leases: what reaches the other replica comes as news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_reaches_the_replica_that_runs_the_task_and_its_end_the_one_that_waits() {
+    let url = new_database();
+    let never = Duration::from_secs(3600);
+    let busy = Settings { lease: never, poll: never, ..Settings::default() };
+    let idle = Settings { concurrency: 1, ..busy.clone() };
+    let (here, there) = tokio::join!(open(&url, Limits::default()), open(&url, Limits::default()));
+    let (here, there): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(here), Arc::new(there));
+    let here = Engine::start(here, Arc::new(Endless), idle);
+    // Takes the only slot here, so that the second task must run there.
+    let mine = here.submit(submission("a").task).await.unwrap().token;
+    let running = async |engine: &Engine, token: &Token| {
+        while engine.task(token).await.unwrap().unwrap().state != State::Running {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(MINUTE, running(&here, &mine)).await.unwrap();
+    let there = Engine::start(there, Arc::new(Endless), busy);
+    let theirs = here.submit(submission("b").task).await.unwrap().token;
+    tokio::time::timeout(MINUTE, running(&here, &theirs)).await.expect("news of a task to run");
+    for (asked, token) in [(&there, &mine), (&here, &theirs)] {
+        asked.stop(token).await.unwrap();
+        let task = asked.wait(token, MINUTE).await.unwrap().unwrap();
+        assert_eq!(task.state, State::Terminated);
     }
 }
