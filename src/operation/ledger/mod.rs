@@ -14,7 +14,7 @@ pub(super) mod sql;
 pub(super) mod submit;
 pub(super) mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ use self::submit::Submissions;
 use super::state::State;
 use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, Store, Submission};
 use super::task::{
-    ComponentKey, Counts, Deployment, DeploymentStatus, Lease, Operation, Submitted, Task, Token,
+    ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, Operation, Submitted, Task, Token,
 };
 use crate::error::{Error, Result};
 use crate::technology::{Level, LogLine};
@@ -46,6 +46,10 @@ pub(super) trait Database: Send + Sync + 'static {
     /// Writes what does not change the queue, in a transaction that holds nobody up for long.
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer>;
 
+    /// How long until a task of the lane may be claimed; zero when one may be already, `None` when none waits for
+    /// time alone. Read beside the writer.
+    async fn due_in(&self, lane: Lane) -> sqlx::Result<Option<Duration>>;
+
     /// The time of day, in microseconds since 1970.
     async fn time_of_day(&self) -> sqlx::Result<i64>;
 
@@ -58,6 +62,9 @@ pub struct Ledger<D> {
     pub(super) database: Arc<D>,
     submissions: Submissions,
     shared: Shared,
+    /// Until when finished tasks are collected, while there are more than one batch of them: to find that out, all that
+    /// are kept have to be counted.
+    collecting: Mutex<Option<i64>>,
 }
 
 /// What every write needs.
@@ -95,7 +102,7 @@ impl Shared {
 pub(super) fn open<D: Database>(database: D, shared: Shared) -> Ledger<D> {
     let database = Arc::new(database);
     let submissions = Submissions::start(Arc::clone(&database), shared.clone());
-    Ledger { database, submissions, shared }
+    Ledger { database, submissions, shared, collecting: Mutex::default() }
 }
 
 async fn read<D: Database>(
@@ -192,6 +199,11 @@ impl<D: Database> Store for Ledger<D> {
         if request.limit == 0 {
             return Ok(Claims::default());
         }
+        // Most looks find nothing, and need not wait for the writer to learn that.
+        let due = self.database.due_in(request.lane).await.map_err(unavailable)?;
+        if due != Some(Duration::ZERO) {
+            return Ok(Claims { tasks: Vec::new(), next_due: due });
+        }
         let claim = write::Claim { request: request.clone(), shared: self.shared.clone() };
         self.database.queue().write(claim).await
     }
@@ -253,14 +265,15 @@ impl<D: Database> Store for Ledger<D> {
     }
 
     async fn purge(&self) -> Result<u64> {
-        let Limits { keep_for, keep_count, .. } = self.shared.limits;
-        let keep_count = i64::try_from(keep_count).unwrap_or(i64::MAX);
-        let rows = read(self, SURPLUS, args![keep_count]).await?;
-        let surplus = rows.first().map(|row| row.int(0)).transpose().map_err(unavailable)?;
-        let too_old =
-            self.database.time_of_day().await.map_err(unavailable)?.saturating_sub(micros(keep_for));
-        let finished_until = surplus.map_or(too_old, |at| at.max(too_old));
-        self.database.write_aside(write::Purge { finished_until }).await
+        let remembered = *self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let finished_until = match remembered {
+            Some(until) => until,
+            None => collectable_until(self).await?,
+        };
+        let gone = self.database.write_aside(write::Purge { finished_until }).await?;
+        *self.collecting.lock().unwrap_or_else(PoisonError::into_inner) =
+            (gone > 0).then_some(finished_until);
+        Ok(gone)
     }
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
@@ -272,8 +285,24 @@ impl<D: Database> Store for Ledger<D> {
     }
 }
 
+/// The last moment of which finished tasks are too old, or too many.
+async fn collectable_until<D: Database>(ledger: &Ledger<D>) -> Result<i64> {
+    let Limits { keep_for, keep_count, .. } = ledger.shared.limits;
+    let keep_count = i64::try_from(keep_count).unwrap_or(i64::MAX);
+    let rows = read(ledger, SURPLUS, args![keep_count]).await?;
+    let surplus = rows.first().map(|row| row.int(0)).transpose().map_err(unavailable)?;
+    let now = ledger.database.time_of_day().await.map_err(unavailable)?;
+    let too_old = now.saturating_sub(micros(keep_for));
+    Ok(surplus.map_or(too_old, |at| at.max(too_old)))
+}
+
 pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// How long from one time to a later one, both in microseconds; zero when it is not later.
+pub(super) fn between(from: i64, to: i64) -> Duration {
+    Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
 fn unreadable(what: &str, error: sqlx::Error) -> Error {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::commit::Write;
 use super::sql::{Row, Statement, Transaction, args, to_json};
-use super::{Shared, level_name, micros};
+use super::{Shared, between, level_name, micros};
 use crate::operation::state::{Event, IllegalTransition, State, transition};
 use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement};
 use crate::operation::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
@@ -598,11 +598,6 @@ fn without_nul(text: &str) -> String {
 fn line(level: Level, message: &str, transaction: &dyn Transaction) -> LogLine {
     let at = DateTime::from_timestamp_micros(transaction.time_of_day()).unwrap_or_else(Utc::now);
     LogLine { at, level, message: message.to_owned(), phase: None }
-}
-
-/// How long from one time to a later one, both in microseconds.
-fn between(from: i64, to: i64) -> Duration {
-    Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
 fn parse_token(text: &str) -> Option<Token> {

@@ -26,10 +26,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::news::NEWS_QUEUE;
 use super::ledger::commit::{Connection, Write, Writer, unavailable};
-use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, execute_postgres, fetch_postgres};
-use super::ledger::{self, Database, Ledger, Shared};
+use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_postgres, fetch_postgres};
+use super::ledger::{self, Database, Ledger, Shared, between};
 use super::migration::Migrations;
 use super::store::Limits;
+use super::task::Lane;
 use crate::error::{Error, Result};
 
 const MIGRATIONS: Migrations =
@@ -44,6 +45,11 @@ const MIGRATION_LOCK: i64 = QUEUE_LOCK + 1;
 const FRESH: Duration = Duration::from_secs(1);
 
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
+const FIRST_DUE: Statement<'_> = Statement::both(
+    "SELECT min(run_at), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM task \
+     WHERE lane = $1 AND state = 'queued' AND blocked = 0",
+);
 
 /// A store in a PostgreSQL database. See the module documentation.
 pub type PostgresStore = Ledger<PostgresDatabase>;
@@ -255,6 +261,13 @@ impl Database for PostgresDatabase {
             }
         });
         written.await.unwrap_or_else(|error| Err(unavailable(error)))
+    }
+
+    async fn due_in(&self, lane: Lane) -> sqlx::Result<Option<Duration>> {
+        let rows = self.read(FIRST_DUE, args![lane.as_str()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let now = row.int(1)?;
+        Ok(row.optional_int(0)?.map(|at| between(now, at)))
     }
 
     async fn time_of_day(&self) -> sqlx::Result<i64> {

@@ -12,7 +12,6 @@ use serde_json::json;
 use self::server::PostgresServer;
 use super::*;
 use crate::error::Kind;
-use crate::operation::ledger::sql::args;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::suite::store_suite;
 use crate::operation::{
@@ -303,6 +302,7 @@ async fn hot_queries_do_not_scan() {
         (write::CLAIMABLE_ELSEWHERE, "'change', 1, 1, 1, '[]'"),
         (write::BUSY, ""),
         (write::NEXT_DUE, "'change', 1"),
+        (FIRST_DUE, "'change'"),
         (write::HEARTBEAT, "'x', 1, 1"),
         (write::HELD, "'x', 1"),
         (write::LOST, "1, 1"),

@@ -21,9 +21,10 @@ use sqlx::{ConnectOptions, Connection as _, SqliteConnection, SqlitePool};
 
 use super::ledger::commit::{Connection, Write, Writer};
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
-use super::ledger::{self, Database, Ledger, Shared, micros};
+use super::ledger::{self, Database, Ledger, Shared, between, micros};
 use super::migration::Migrations;
 use super::store::Limits;
+use super::task::Lane;
 use crate::error::{Error, Result};
 
 const MIGRATIONS: Migrations = Migrations(&[
@@ -42,7 +43,11 @@ pub type SqliteStore = Ledger<SqliteFile>;
 pub struct SqliteFile {
     writer: Writer,
     readers: SqlitePool,
+    clock: Clock,
 }
+
+const FIRST_DUE: Statement<'_> =
+    Statement::both("SELECT min(run_at) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0");
 
 impl SqliteStore {
     /// Opens or creates the store at `location`: a path, or a URL `sqlite:PATH` or `sqlite://PATH`.
@@ -103,11 +108,9 @@ impl SqliteFile {
             .connect_with(options.clone().read_only(true))
             .await
             .map_err(unusable)?;
-        let now = Clock::start();
-        Ok(Self {
-            writer: Writer::start(FileWriter { connection, options, lock, clock: now, begun: now.now() }),
-            readers,
-        })
+        let clock = Clock::start();
+        let writer = Writer::start(FileWriter { connection, options, lock, clock, begun: clock.now() });
+        Ok(Self { writer, readers, clock })
     }
 }
 
@@ -124,6 +127,12 @@ impl Database for SqliteFile {
 
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
         self.writer.write(work).await
+    }
+
+    async fn due_in(&self, lane: Lane) -> sqlx::Result<Option<Duration>> {
+        let rows = self.read(FIRST_DUE, args![lane.as_str()]).await?;
+        let first = rows.first().map_or(Ok(None), |row| row.optional_int(0))?;
+        Ok(first.map(|at| between(self.clock.now(), at)))
     }
 
     async fn time_of_day(&self) -> sqlx::Result<i64> {

@@ -247,6 +247,7 @@ async fn hot_queries_do_not_scan() {
         write::CLAIMABLE_ELSEWHERE,
         write::BUSY,
         write::NEXT_DUE,
+        FIRST_DUE,
         write::HEARTBEAT,
         write::HELD,
         write::LOST,
