@@ -141,6 +141,7 @@ fn settings(config: &Config) -> Settings {
         max_attempts: operations.max_attempts,
         backoff_base: operations.backoff,
         backoff_cap: operations.backoff_cap,
+        retry_for: operations.retry_for,
         run_limit: operations.run_limit,
         cancel_grace: operations.cancel_grace,
     }

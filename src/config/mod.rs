@@ -103,6 +103,8 @@ pub struct Operations {
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
+    /// How long after its first run a task may still be tried again.
+    pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
     /// First wait after a task's process was lost for the second time.
@@ -482,6 +484,7 @@ impl<'a> Reader<'a> {
         let max_attempts = self.at_least_one("operations.max_attempts");
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
+        let retry_for = self.duration("operations.retry_for", INSTANT);
         let max_crashes = self.at_least_one("operations.max_crashes");
         let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
@@ -499,6 +502,7 @@ impl<'a> Reader<'a> {
             max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
+            retry_for: retry_for?,
             max_crashes: max_crashes?,
             crash_pause: crash_pause?,
             max_queued: max_queued?,

@@ -47,8 +47,10 @@ pub struct Settings {
     pub max_attempts: u32,
     /// The longest wait before the second attempt; doubles with each further one.
     pub backoff_base: Duration,
-    /// The longest wait before any attempt.
+    /// The longest wait before any attempt, unless the error asks for a longer one.
     pub backoff_cap: Duration,
+    /// How long after its first run began a task may still be tried again.
+    pub retry_for: Duration,
     /// The longest a run may take; it is cancelled then and the task fails.
     pub run_limit: Duration,
     /// How long a cancelled run may take to end when its time or its process is over.
@@ -66,6 +68,7 @@ impl Default for Settings {
             max_attempts: 5,
             backoff_base: Duration::from_secs(2),
             backoff_cap: Duration::from_secs(60),
+            retry_for: Duration::from_secs(24 * 3600),
             run_limit: Duration::from_secs(30 * 60),
             cancel_grace: Duration::from_secs(10),
         }

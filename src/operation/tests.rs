@@ -183,7 +183,33 @@ async fn attempts_are_used_up() {
     }
     let task = stage.end(token).await;
     assert_eq!((task.state, task.outcome), (State::Failed, Some(json!({"failed": true}))));
-    assert_eq!(task.reason.as_deref(), Some("the bucket is busy; given up after 3 attempts"));
+    let reason = task.reason.unwrap();
+    assert!(reason.starts_with("the bucket is busy; given up after 3 attempts in 0"), "{reason}");
+}
+
+/// The time for retries runs from the first run on, over the waits: not from the run that meets the error.
+#[tokio::test]
+async fn the_time_for_retries_is_used_up() {
+    let settings =
+        Settings { retry_for: Duration::from_secs(1), backoff_base: Duration::from_millis(1), ..settings() };
+    let stage = Stage::with(settings, Limits::default()).await;
+    let patient = NewTask { max_attempts: Some(1000), ..provision("a") };
+    let token = stage.engine.submit(patient).await.unwrap().token;
+    let Stage { engine, mut visits, .. } = stage;
+    let drive = tokio::spawn(async move {
+        while let Some(visit) = visits.recv().await {
+            visit.fail(Error::retryable("the bucket is busy").after(Duration::from_millis(300)));
+        }
+    });
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    drop(engine);
+    drive.await.unwrap();
+    assert_eq!(task.state, State::Failed);
+    // As many waits of 0.3 s as begin and end within a second; a slow machine has time for fewer.
+    assert!((2..=4).contains(&task.attempt), "{task:?}");
+    let reason = task.reason.unwrap();
+    let end = ": another one after 0.3 s would be past the 1 s of operations.retry_for";
+    assert!(reason.starts_with("the bucket is busy; given up after ") && reason.ends_with(end), "{reason}");
 }
 
 #[tokio::test]

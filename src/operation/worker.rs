@@ -188,7 +188,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     }
 
     let lease = task.lease.clone();
-    let facts = Facts::of(&task);
+    let (begun, facts) = (task.begun, Facts::of(&task));
     let clock = Arc::new(LeaseClock::new(claimed_at + crew.settings.lease));
     let journal = context.journal.clone();
     let deployments =
@@ -232,6 +232,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     {
         log::warn!(token:% = lease.token; "run met an error: {report}");
     }
+    let facts = Facts { elapsed: begun + claimed_at.elapsed(), ..facts };
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
     let settlement = Settlement { ending, lines, closing };
     tokio::select! {
@@ -369,11 +370,35 @@ struct Facts {
     /// Runs that were not lost to a crash, this one included.
     tries: u32,
     max_attempts: u32,
+    /// Since the first run began, waits between runs included.
+    elapsed: Duration,
 }
 
 impl Facts {
     fn of(task: &ClaimedTask) -> Self {
-        Self { tries: task.attempt.saturating_sub(task.crashes).max(1), max_attempts: task.max_attempts }
+        Self {
+            tries: task.attempt.saturating_sub(task.crashes).max(1),
+            max_attempts: task.max_attempts,
+            elapsed: task.begun,
+        }
+    }
+}
+
+impl Facts {
+    /// Why the work is not tried again after a wait of `after`, if it is not.
+    fn no_more(&self, after: Duration, settings: &Settings) -> Option<String> {
+        let plural = if self.tries == 1 { "attempt" } else { "attempts" };
+        let so_far = format!("given up after {} {plural} in {}", self.tries, spell(self.elapsed));
+        if self.tries >= self.max_attempts {
+            Some(so_far)
+        } else if self.elapsed.saturating_add(after) > settings.retry_for {
+            let (wait, budget) = (spell(after), spell(settings.retry_for));
+            Some(format!(
+                "{so_far}: another one after {wait} would be past the {budget} of operations.retry_for"
+            ))
+        } else {
+            None
+        }
     }
 }
 
@@ -409,21 +434,22 @@ fn decide(
             let closing = line(Level::Warning, format!("{reason}; not tried again, a stop was requested"));
             (Ending::Retry { after: Duration::ZERO, outcome, reason }, closing)
         }
-        _ if error.is_retryable() && facts.tries < facts.max_attempts => {
-            let after = backoff(facts.tries, settings, fraction);
+        _ if error.is_retryable() => {
+            let asked_for = error.retry_after().unwrap_or_default();
+            let after = backoff(facts.tries, settings, fraction).max(asked_for);
+            if let Some(why) = facts.no_more(after, settings) {
+                return fail(outcome, format!("{error}; {why}"));
+            }
             let closing = line(
                 Level::Warning,
                 format!(
-                    "{error}; trying again in {:.1} s (attempt {} of {})",
-                    after.as_secs_f64(),
+                    "{error}; trying again in {} (attempt {} of {})",
+                    spell(after),
                     facts.tries + 1,
                     facts.max_attempts
                 ),
             );
             (Ending::Retry { after, outcome, reason: error.to_string() }, closing)
-        }
-        _ if error.is_retryable() => {
-            fail(outcome, format!("{error}; given up after {} attempts", facts.tries))
         }
         _ => fail(outcome, error.to_string()),
     }
@@ -452,6 +478,16 @@ fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     ceiling.mul_f64(fraction.clamp(0.0, 1.0))
 }
 
+/// A time for people: `0.4 s`, `25 s`. Tenths matter only while it is short.
+fn spell(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if time < Duration::from_secs(10) && time.subsec_millis() != 0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{seconds:.0} s")
+    }
+}
+
 fn random_fraction() -> f64 {
     // 53 random bits: what a double holds. The low end of a version 4 UUID is all random.
     let bits = (Uuid::new_v4().as_u128() & ((1 << 53) - 1)) as u64;
@@ -469,7 +505,15 @@ mod tests {
     }
 
     fn decided(ended: Ended, cause: Option<Cause>, tries: u32) -> Ending {
-        decide(ended, cause, &Facts { tries, max_attempts: 3 }, &Settings::default(), 1.0).0
+        decide(ended, cause, &facts(tries, 25), &Settings::default(), 1.0).0
+    }
+
+    fn facts(tries: u32, seconds: u64) -> Facts {
+        Facts { tries, max_attempts: 3, elapsed: Duration::from_secs(seconds) }
+    }
+
+    fn said(closing: Option<LogLine>) -> String {
+        closing.map(|line| line.message).unwrap_or_default()
     }
 
     fn failed(reason: &str) -> Ending {
@@ -519,8 +563,54 @@ mod tests {
             assert_eq!(decided(busy(), None, tries), again);
             assert_eq!(decided(busy(), Some(Cause::Drain), tries), again);
         }
-        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts"));
+        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts in 25 s"));
         assert_eq!(decided(returned(Error::overloaded("full")), None, 1).event(), super::super::Event::Retry);
+    }
+
+    #[test]
+    fn a_wait_is_as_long_as_the_target_asks_for_and_not_shorter_than_the_backoff() {
+        let settings = Settings::default();
+        for (asked, waits, text) in [(1, 2, "2 s"), (90, 90, "90 s")] {
+            let error = Error::retryable("busy").after(Duration::from_secs(asked));
+            let (ending, closing) = decide(returned(error), None, &facts(1, 0), &settings, 1.0);
+            let Ending::Retry { after, .. } = ending else { panic!("{ending:?}") };
+            assert_eq!(after, Duration::from_secs(waits));
+            assert_eq!(said(closing), format!("busy; trying again in {text} (attempt 2 of 3)"));
+        }
+    }
+
+    #[test]
+    fn no_wait_leads_past_the_time_for_retries() {
+        let settings = Settings { retry_for: Duration::from_secs(60), ..Settings::default() };
+        let after = |tries, elapsed, hint| {
+            let error = Error::retryable("busy").after(Duration::from_secs(hint));
+            let (ending, closing) = decide(returned(error), None, &facts(tries, elapsed), &settings, 1.0);
+            (ending.event(), said(closing))
+        };
+        let retried = |text: &str| (super::super::Event::Retry, text.to_owned());
+        let given_up = |text: &str| (super::super::Event::Fail, text.to_owned());
+        assert_eq!(after(1, 57, 3), retried("busy; trying again in 3 s (attempt 2 of 3)"));
+        assert_eq!(
+            after(1, 57, 4),
+            given_up(
+                "busy; given up after 1 attempt in 57 s: another one after 4 s would be past the 60 s of \
+                 operations.retry_for"
+            )
+        );
+        assert_eq!(
+            after(2, 61, 0),
+            given_up(
+                "busy; given up after 2 attempts in 61 s: another one after 4 s would be past the 60 s of \
+                 operations.retry_for"
+            )
+        );
+        assert_eq!(after(3, 61, 0), given_up("busy; given up after 3 attempts in 61 s"));
+    }
+
+    #[test]
+    fn times_are_short_and_read_well() {
+        let spelt = [0, 40, 400, 2_000, 9_940, 25_000, 25_600].map(|ms| spell(Duration::from_millis(ms)));
+        assert_eq!(spelt, ["0 s", "0.0 s", "0.4 s", "2 s", "9.9 s", "25 s", "26 s"]);
     }
 
     #[test]
