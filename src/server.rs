@@ -1,16 +1,20 @@
 //! Wiring: from a configuration to a server that answers, and back to nothing without losing work.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, Driver, StoreUrl};
+use crate::config::{Config, Driver, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::operation::sqlite::SqliteStore;
-use crate::operation::{Domain, Engine, Limits as StoreLimits, Service, Settings, Store, TechnologyRunner};
+use crate::operation::{
+    Domain, Engine, Limits as StoreLimits, Operation, Service, Settings, Store, TechnologyRunner,
+};
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
@@ -143,14 +147,27 @@ fn settings(config: &Config) -> Settings {
         backoff_cap: operations.backoff_cap,
         retry_for: operations.retry_for,
         run_limit: operations.run_limit,
+        run_limits: run_limits(&operations.run_limits),
         cancel_grace: operations.cancel_grace,
     }
 }
 
+fn run_limits(configured: &RunLimits) -> HashMap<Operation, Duration> {
+    let RunLimits { validate, provision, unprovision, updateacl, reverse } = *configured;
+    [
+        (Operation::Validate, validate),
+        (Operation::Provision, provision),
+        (Operation::Unprovision, unprovision),
+        (Operation::UpdateAccess, updateacl),
+        (Operation::Reverse, reverse),
+    ]
+    .into_iter()
+    .filter_map(|(operation, limit)| Some((operation, limit?)))
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// The time between the announcement and the first look at the signals is no time without them.

@@ -115,12 +115,29 @@ pub struct Operations {
     pub max_log_lines: u32,
     /// Longest single run.
     pub run_limit: Duration,
+    /// `[operations.run_limits]`
+    pub run_limits: RunLimits,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
     /// How long a finished task can be asked for.
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
     pub keep_count: u64,
+}
+
+/// `[operations.run_limits]`: the longest single run of one operation, where it is another than that of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunLimits {
+    /// Of an asynchronous validation.
+    pub validate: Option<Duration>,
+    /// Of a provisioning.
+    pub provision: Option<Duration>,
+    /// Of an unprovisioning.
+    pub unprovision: Option<Duration>,
+    /// Of a change of access.
+    pub updateacl: Option<Duration>,
+    /// Of an import.
+    pub reverse: Option<Duration>,
 }
 
 /// `[log]`
@@ -374,6 +391,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn optional_duration(&mut self, key: &str, least: Duration) -> Option<Duration> {
+        if self.figment.contains(key) {
+            self.duration(key, least)
+        } else {
+            // Known all the same: a misspelt key is told from it.
+            self.read.insert(key.to_owned());
+            None
+        }
+    }
+
     fn at_least_one<T: DeserializeOwned + PartialOrd + From<u8> + std::fmt::Display>(
         &mut self,
         key: &str,
@@ -490,6 +517,13 @@ impl<'a> Reader<'a> {
         let max_queued = self.at_least_one("operations.max_queued");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
+        let run_limits = RunLimits {
+            validate: self.optional_duration("operations.run_limits.validate", INSTANT),
+            provision: self.optional_duration("operations.run_limits.provision", INSTANT),
+            unprovision: self.optional_duration("operations.run_limits.unprovision", INSTANT),
+            updateacl: self.optional_duration("operations.run_limits.updateacl", INSTANT),
+            reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
+        };
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);
         let keep_count = self.at_least_one("operations.keep_count");
@@ -508,6 +542,7 @@ impl<'a> Reader<'a> {
             max_queued: max_queued?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
+            run_limits,
             cancel_grace: cancel_grace?,
             keep_for: keep_for?,
             keep_count: keep_count?,
@@ -568,10 +603,8 @@ impl<'a> Reader<'a> {
             }
             "mock" => {
                 let steps = self.optional(&key("steps")).unwrap_or_default();
-                let step_delay = match self.figment.contains(&key("step_delay")) {
-                    true => self.duration(&key("step_delay"), Duration::ZERO)?,
-                    false => Duration::ZERO,
-                };
+                let step_delay =
+                    self.optional_duration(&key("step_delay"), Duration::ZERO).unwrap_or_default();
                 Driver::Mock { steps, step_delay }
             }
             other => {

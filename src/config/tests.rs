@@ -115,6 +115,25 @@ fn every_mistake_is_reported_at_once_by_its_text() {
 }
 
 #[test]
+fn operations_may_have_a_run_limit_of_their_own() {
+    let text = "[operations.run_limits]\nprovision = \"2h\"\n";
+    let config = load(text, &[("LANDFALL__OPERATIONS__RUN_LIMITS__UPDATEACL", "5s")]).unwrap();
+    let (provision, updateacl) = (Some(Duration::from_secs(7200)), Some(Duration::from_secs(5)));
+    assert_eq!(config.operations.run_limits, RunLimits { provision, updateacl, ..RunLimits::default() });
+
+    let text = "[operations.run_limits]\nprovision = \"0s\"\nupdatacl = \"1m\"\nreverse = 7\n";
+    assert_eq!(
+        load(text, &[]).unwrap_err(),
+        [
+            "operations.run_limits.provision: `0s` is too short; at least 1 ms is needed",
+            "operations.run_limits.reverse: invalid type: found signed int `7`, expected a string",
+            "operations.run_limits.updatacl: is not a configuration key; did you mean \
+             `operations.run_limits.updateacl`?",
+        ]
+    );
+}
+
+#[test]
 fn a_file_that_is_no_toml_or_not_there_is_said_so() {
     let problems = load("[server\n", &[]).unwrap_err();
     assert_eq!(problems.len(), 1);

@@ -19,7 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::store::{ClaimRequest, Claims, Hint, Store, Submission};
-use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Submitted, Task, Token};
+use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
 use super::worker::{Cause, Interrupt, Runner, work};
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub retry_for: Duration,
     /// The longest a run may take; it is cancelled then and the task fails.
     pub run_limit: Duration,
+    /// The same for operations that have a limit of their own.
+    pub run_limits: HashMap<Operation, Duration>,
     /// How long a cancelled run may take to end when its time or its process is over.
     pub cancel_grace: Duration,
 }
@@ -70,6 +72,7 @@ impl Default for Settings {
             backoff_cap: Duration::from_secs(60),
             retry_for: Duration::from_secs(24 * 3600),
             run_limit: Duration::from_secs(30 * 60),
+            run_limits: HashMap::new(),
             cancel_grace: Duration::from_secs(10),
         }
     }
@@ -82,6 +85,21 @@ impl Settings {
             Lane::Validation => self.validation_concurrency,
             Lane::Import => self.import_concurrency,
         }
+    }
+
+    /// The longest a run of that operation may take, and the key of the configuration that says so.
+    pub(super) fn run_limit(&self, operation: Operation) -> (Duration, &'static str) {
+        let Some(own) = self.run_limits.get(&operation) else {
+            return (self.run_limit, "operations.run_limit");
+        };
+        let key = match operation {
+            Operation::Validate => "operations.run_limits.validate",
+            Operation::Provision => "operations.run_limits.provision",
+            Operation::Unprovision => "operations.run_limits.unprovision",
+            Operation::UpdateAccess => "operations.run_limits.updateacl",
+            Operation::Reverse => "operations.run_limits.reverse",
+        };
+        (*own, key)
     }
 }
 

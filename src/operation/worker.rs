@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::engine::{Crew, Settings};
 use super::state::State;
 use super::store::{Ending, Settlement, Store};
-use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
+use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{Context, Journal, Level, LogLine};
 
@@ -201,7 +201,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     let ran = CancellationToken::new();
     let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
     let mut shipping = pin!(ship_logs(&crew, &lease, &journal, &interrupt, &ran));
-    let mut watching = pin!(watch(&crew, &interrupt));
+    let mut watching = pin!(watch(&crew, facts.operation, &interrupt));
     let ended = tokio::select! {
         returned = &mut run => match returned {
             Ok(result) => Some(Ended::Returned(result)),
@@ -354,10 +354,10 @@ async fn ship_logs(
 }
 
 /// Tells the run to end when the process or its time does; returns when it has ignored that for the grace.
-async fn watch(crew: &Crew, interrupt: &Interrupt) -> Cause {
+async fn watch(crew: &Crew, operation: Operation, interrupt: &Interrupt) -> Cause {
     let cause = tokio::select! {
         () = crew.hand_back.cancelled() => Cause::Drain,
-        () = sleep(crew.settings.run_limit) => Cause::Overdue,
+        () = sleep(crew.settings.run_limit(operation).0) => Cause::Overdue,
     };
     interrupt.raise(cause);
     sleep(crew.settings.cancel_grace).await;
@@ -367,6 +367,7 @@ async fn watch(crew: &Crew, interrupt: &Interrupt) -> Cause {
 /// What a decision looks at of a task.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
+    operation: Operation,
     /// Runs that were not lost to a crash, this one included.
     tries: u32,
     max_attempts: u32,
@@ -377,6 +378,7 @@ struct Facts {
 impl Facts {
     fn of(task: &ClaimedTask) -> Self {
         Self {
+            operation: task.operation,
             tries: task.attempt.saturating_sub(task.crashes).max(1),
             max_attempts: task.max_attempts,
             elapsed: task.begun,
@@ -410,7 +412,10 @@ fn decide(
     settings: &Settings,
     fraction: f64,
 ) -> (Ending, Option<LogLine>) {
-    let overdue = || format!("the run exceeded its time limit of {} s", settings.run_limit.as_secs());
+    let overdue = || {
+        let (limit, key) = settings.run_limit(facts.operation);
+        format!("the run exceeded the {} of {key}", spell(limit))
+    };
     let RunError { error, outcome } = match ended {
         Ended::Returned(Ok(outcome)) => return (Ending::Succeed { outcome }, None),
         Ended::Returned(Err(error)) => error,
@@ -478,10 +483,12 @@ fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     ceiling.mul_f64(fraction.clamp(0.0, 1.0))
 }
 
-/// A time for people: `0.4 s`, `25 s`. Tenths matter only while it is short.
+/// A time for people: `20 ms`, `0.4 s`, `25 s`. What is small matters only while it is short.
 fn spell(time: Duration) -> String {
     let seconds = time.as_secs_f64();
-    if time < Duration::from_secs(10) && time.subsec_millis() != 0 {
+    if (1..100).contains(&time.as_millis()) {
+        format!("{} ms", time.as_millis())
+    } else if time < Duration::from_secs(10) && time.subsec_millis() != 0 {
         format!("{seconds:.1} s")
     } else {
         format!("{seconds:.0} s")
@@ -509,7 +516,12 @@ mod tests {
     }
 
     fn facts(tries: u32, seconds: u64) -> Facts {
-        Facts { tries, max_attempts: 3, elapsed: Duration::from_secs(seconds) }
+        Facts {
+            operation: Operation::Provision,
+            tries,
+            max_attempts: 3,
+            elapsed: Duration::from_secs(seconds),
+        }
     }
 
     fn said(closing: Option<LogLine>) -> String {
@@ -608,9 +620,22 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_takes_too_long_names_the_limit_that_it_met() {
+        let mut settings = Settings::default();
+        let reason = |settings: &Settings| {
+            let ended = returned(Error::cancelled("stopped on request"));
+            said(decide(ended, Some(Cause::Overdue), &facts(1, 0), settings, 1.0).1)
+        };
+        settings.run_limits.insert(Operation::Unprovision, Duration::from_secs(60));
+        assert_eq!(reason(&settings), "the run exceeded the 1800 s of operations.run_limit");
+        settings.run_limits.insert(Operation::Provision, Duration::from_secs(7200));
+        assert_eq!(reason(&settings), "the run exceeded the 7200 s of operations.run_limits.provision");
+    }
+
+    #[test]
     fn times_are_short_and_read_well() {
         let spelt = [0, 40, 400, 2_000, 9_940, 25_000, 25_600].map(|ms| spell(Duration::from_millis(ms)));
-        assert_eq!(spelt, ["0 s", "0.0 s", "0.4 s", "2 s", "9.9 s", "25 s", "26 s"]);
+        assert_eq!(spelt, ["0 s", "40 ms", "0.4 s", "2 s", "9.9 s", "25 s", "26 s"]);
     }
 
     #[test]
@@ -645,7 +670,7 @@ mod tests {
             let token = super::super::Token::random();
             Facts::of(&ClaimedTask {
                 token,
-                operation: super::super::Operation::Provision,
+                operation: Operation::Provision,
                 components: vec![],
                 payload: Value::Null,
                 attempt,
