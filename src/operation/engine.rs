@@ -55,7 +55,7 @@ pub struct Settings {
     pub run_limit: Duration,
     /// The same for operations that have a limit of their own.
     pub run_limits: HashMap<Operation, Duration>,
-    /// How long a cancelled run may take to end when its time or its process is over.
+    /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
     pub cancel_grace: Duration,
 }
 

@@ -273,7 +273,8 @@ async fn stop_of_a_running_task_cancels_it() {
 
 #[tokio::test]
 async fn a_stopped_task_ends_only_when_its_work_does() {
-    let mut stage = Stage::new().await;
+    let patient = Settings { cancel_grace: PATIENCE, ..settings() };
+    let mut stage = Stage::with(patient, Limits::default()).await;
     let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": true}));
     let completes = stage.engine.submit(stubborn.clone()).await.unwrap().token;
     let visit = stage.visit().await;
@@ -296,7 +297,8 @@ async fn a_stopped_task_ends_only_when_its_work_does() {
 
 #[tokio::test]
 async fn a_stopped_task_is_not_retried() {
-    let mut stage = Stage::new().await;
+    let patient = Settings { cancel_grace: PATIENCE, ..settings() };
+    let mut stage = Stage::with(patient, Limits::default()).await;
     let token =
         stage.engine.submit(task(Operation::Provision, &["a"], json!({"stubborn": 1}))).await.unwrap().token;
     let visit = stage.visit().await;
@@ -306,6 +308,88 @@ async fn a_stopped_task_is_not_retried() {
     let task = stage.end(token).await;
     assert_eq!(task.state, State::Terminated);
     assert!(task.logs.last().unwrap().message.contains("not tried again"));
+}
+
+const CUT_OFF: &str =
+    "stopped: the work had not ended after the 50 ms of operations.cancel_grace and was cut off";
+
+#[tokio::test]
+async fn a_stopped_run_that_does_not_listen_is_cut_off() {
+    let mut stage = Stage::new().await;
+    let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
+    let token = stage.engine.submit(stubborn).await.unwrap().token;
+    let visit = stage.visit().await;
+    visit.context.journal.info("so far");
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    let task = stage.end(token).await;
+    assert!(visit.act.is_closed(), "the work had ended by then");
+    assert_eq!((task.state, task.outcome), (State::Terminated, None));
+    assert_eq!(task.reason.as_deref(), Some("stopped on request"));
+    let told: Vec<&str> = task.logs.iter().map(|line| line.message.as_str()).collect();
+    assert!(told.contains(&"so far"), "{told:?}");
+    assert_eq!(told.last(), Some(&CUT_OFF));
+}
+
+/// Keeps its thread for longer than the grace and the lease: it can only be cut off when it lets go.
+struct Blocker {
+    begun: mpsc::UnboundedSender<()>,
+    ended: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[async_trait]
+impl Runner for Blocker {
+    async fn run(&self, _: &ClaimedTask, _: &Context, _: &Deployments) -> Result<Value, RunError> {
+        let _ = self.begun.send(());
+        std::thread::sleep(Duration::from_millis(1500));
+        self.ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("landfall.db");
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let ended = Arc::<std::sync::atomic::AtomicBool>::default();
+    let short = Settings { lease: Duration::from_millis(600), ..settings() };
+    let engine = Engine::start(store, Arc::new(Blocker { begun, ended: Arc::clone(&ended) }), short);
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    begins.recv().await.unwrap();
+    engine.stop(&token).await.unwrap();
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the work had ended by then");
+    assert_eq!(task.state, State::Terminated);
+    // Its lease was kept alive until then: nobody took it away.
+    assert_eq!(task.logs.last().unwrap().message, CUT_OFF);
+}
+
+#[tokio::test]
+async fn a_stop_and_a_drain_meet_and_the_stop_stands() {
+    for stop_first in [true, false] {
+        let patient = Settings { cancel_grace: Duration::from_secs(2), ..settings() };
+        let mut stage = Stage::with(patient, Limits::default()).await;
+        let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
+        let token = stage.engine.submit(stubborn).await.unwrap().token;
+        let visit = stage.visit().await;
+        if stop_first {
+            stage.engine.stop(&token).await.unwrap();
+        }
+        let drain = stage.engine.drain(Duration::from_millis(1));
+        let (drained, ()) = tokio::join!(drain, async {
+            visit.context.cancel.cancelled().await;
+            stage.engine.stop(&token).await.unwrap();
+        });
+        assert_eq!(drained, Drained { handed_back: 0 });
+        let task = stage.engine.task(&token).await.unwrap().unwrap();
+        assert_eq!(task.state, State::Terminated);
+        let told = &task.logs.last().unwrap().message;
+        let cut_off =
+            "stopped: the work had not ended after the 2 s of operations.cancel_grace and was cut off";
+        assert_eq!(told, cut_off, "stop first: {stop_first}");
+    }
 }
 
 #[tokio::test]

@@ -147,7 +147,8 @@ pub(super) enum Cause {
     Lease,
 }
 
-/// The way to end a run early. The first cause stands.
+/// The way to end a run early. The first cause stands, but for a stop that follows a drain: whoever wanted the task to end
+/// does not want another process to take it up.
 pub(super) struct Interrupt {
     cancel: CancellationToken,
     cause: Mutex<Option<Cause>>,
@@ -159,7 +160,11 @@ impl Interrupt {
     }
 
     pub(super) fn raise(&self, cause: Cause) {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
+        let mut held = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() || (*held, cause) == (Some(Cause::Drain), Cause::Stop) {
+            *held = Some(cause);
+        }
+        drop(held);
         self.cancel.cancel();
     }
 
@@ -174,7 +179,7 @@ enum Ended {
     Returned(Result<Value, RunError>),
     Panicked,
     /// It ignored its cancellation until the grace was over.
-    Aborted(Cause),
+    Aborted,
 }
 
 /// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
@@ -202,19 +207,27 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
     let mut shipping = pin!(ship_logs(&crew, &lease, &journal, &interrupt, &ran));
     let mut watching = pin!(watch(&crew, facts.operation, &interrupt));
-    let ended = tokio::select! {
+    let mut ended = tokio::select! {
         returned = &mut run => match returned {
             Ok(result) => Some(Ended::Returned(result)),
             Err(_) => Some(Ended::Panicked),
         },
         () = &mut keeping => None,
         _lost = &mut shipping => None,
-        cause = &mut watching => Some(Ended::Aborted(cause)),
+        () = &mut watching => Some(Ended::Aborted),
     };
     if !run.is_finished() {
         run.abort();
-        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that.
-        let _ = (&mut run).await;
+        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that. The
+        // lease is kept alive meanwhile: nobody may begin what has not ended here.
+        let lost = tokio::select! {
+            _ = &mut run => false,
+            () = &mut keeping, if ended.is_some() => true,
+        };
+        if lost {
+            let _ = (&mut run).await;
+            ended = None;
+        }
     }
     let Some(ended) = ended else {
         log::warn!(token:% = lease.token, epoch = lease.epoch; "run abandoned: its lease is lost");
@@ -353,15 +366,18 @@ async fn ship_logs(
     }
 }
 
-/// Tells the run to end when the process or its time does; returns when it has ignored that for the grace.
-async fn watch(crew: &Crew, operation: Operation, interrupt: &Interrupt) -> Cause {
-    let cause = tokio::select! {
-        () = crew.hand_back.cancelled() => Cause::Drain,
-        () = sleep(crew.settings.run_limit(operation).0) => Cause::Overdue,
-    };
-    interrupt.raise(cause);
+/// Tells the run to end when the process or its time does; returns when it has ignored that, or a stop, for the grace.
+async fn watch(crew: &Crew, operation: Operation, interrupt: &Interrupt) {
+    tokio::select! {
+        () = crew.hand_back.cancelled() => interrupt.raise(Cause::Drain),
+        () = sleep(crew.settings.run_limit(operation).0) => interrupt.raise(Cause::Overdue),
+        () = interrupt.cancel.cancelled() => {}
+    }
+    if interrupt.cause() == Some(Cause::Lease) {
+        // Its end is that of the lease, whatever the grace is.
+        std::future::pending::<()>().await;
+    }
     sleep(crew.settings.cancel_grace).await;
-    cause
 }
 
 /// What a decision looks at of a task.
@@ -425,8 +441,21 @@ fn decide(
                 "an internal error ended the operation; the administrator's log has more".to_owned(),
             );
         }
-        Ended::Aborted(Cause::Drain) => return release(),
-        Ended::Aborted(_) => return fail(None, format!("{} and did not end when told to", overdue())),
+        Ended::Aborted => {
+            return match cause {
+                Some(Cause::Stop) => {
+                    let grace = spell(settings.cancel_grace);
+                    let text = format!(
+                        "stopped: the work had not ended after the {grace} of operations.cancel_grace and was cut off"
+                    );
+                    (Ending::Stopped { outcome: None }, line(Level::Warning, text))
+                }
+                Some(Cause::Drain | Cause::Lease) => release(),
+                Some(Cause::Overdue) | None => {
+                    fail(None, format!("{} and did not end when told to", overdue()))
+                }
+            };
+        }
     };
     match (error.kind(), cause) {
         (Kind::Cancelled, Some(Cause::Stop)) => {
@@ -648,8 +677,38 @@ mod tests {
             }
         }
         assert_eq!(decided(Ended::Panicked, None, 1).event(), super::super::Event::Fail);
-        assert_eq!(decided(Ended::Aborted(Cause::Overdue), None, 1).event(), super::super::Event::Fail);
-        assert_eq!(decided(Ended::Aborted(Cause::Drain), None, 1), Ending::Release);
+    }
+
+    #[test]
+    fn what_is_cut_off_ends_as_its_cause_meant() {
+        let cut_off = |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0);
+        let overdue = "the run exceeded the 1800 s of operations.run_limit and did not end when told to";
+        assert_eq!(cut_off(Cause::Overdue).0, Ending::Fail { outcome: None, reason: overdue.to_owned() });
+        assert_eq!(cut_off(Cause::Drain).0, Ending::Release);
+        let (ending, closing) = cut_off(Cause::Stop);
+        assert_eq!(ending, Ending::Stopped { outcome: None });
+        assert_eq!(
+            said(closing),
+            "stopped: the work had not ended after the 10 s of operations.cancel_grace and was cut off"
+        );
+    }
+
+    #[test]
+    fn the_first_cause_stands_and_a_stop_goes_before_a_drain() {
+        use Cause::*;
+        for (causes, stands) in [
+            ([Stop, Drain], Stop),
+            ([Drain, Stop], Stop),
+            ([Stop, Overdue], Stop),
+            ([Overdue, Stop], Overdue),
+            ([Overdue, Drain], Overdue),
+            ([Drain, Lease], Drain),
+            ([Lease, Stop], Lease),
+        ] {
+            let interrupt = Interrupt::new(CancellationToken::new());
+            causes.into_iter().for_each(|cause| interrupt.raise(cause));
+            assert_eq!(interrupt.cause(), Some(stands), "{causes:?}");
+        }
     }
 
     #[test]
