@@ -108,9 +108,12 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             warehouse: warehouse.clone(),
             catalog: catalog.clone(),
         })),
-        Driver::Mock { steps, step_delay } => {
-            Arc::new(Mock::new(MockSettings { steps: *steps, step_delay: *step_delay }))
-        }
+        Driver::Mock { steps, step_delay, stop_delay, stoppable } => Arc::new(Mock::new(MockSettings {
+            steps: *steps,
+            step_delay: *step_delay,
+            stop_delay: *stop_delay,
+            unstoppable: !*stoppable,
+        })),
     }
 }
 

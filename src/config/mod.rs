@@ -187,6 +187,10 @@ pub enum Driver {
         steps: u32,
         /// Time that each takes.
         step_delay: Duration,
+        /// Time that one takes to end when it is stopped.
+        stop_delay: Duration,
+        /// Whether work under way can be stopped.
+        stoppable: bool,
     },
 }
 
@@ -605,7 +609,10 @@ impl<'a> Reader<'a> {
                 let steps = self.optional(&key("steps")).unwrap_or_default();
                 let step_delay =
                     self.optional_duration(&key("step_delay"), Duration::ZERO).unwrap_or_default();
-                Driver::Mock { steps, step_delay }
+                let stop_delay =
+                    self.optional_duration(&key("stop_delay"), Duration::ZERO).unwrap_or_default();
+                let stoppable = self.optional(&key("stoppable")).unwrap_or(true);
+                Driver::Mock { steps, step_delay, stop_delay, stoppable }
             }
             other => {
                 self.problem(

@@ -57,7 +57,9 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
     let config = load(text, &variables).unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:2");
     assert_eq!(config.targets.len(), 1);
-    assert_eq!(config.targets[0].driver, Driver::Mock { steps: 7, step_delay: Duration::ZERO });
+    let mock =
+        Driver::Mock { steps: 7, step_delay: Duration::ZERO, stop_delay: Duration::ZERO, stoppable: true };
+    assert_eq!(config.targets[0].driver, mock);
     assert_eq!(config.operations.concurrency, 3);
     assert!(config.routes.is_empty(), "own targets replace the embedded ones, routes included");
 }

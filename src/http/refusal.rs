@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use crate::descriptor::Problem;
 use crate::error::{Error, Kind};
@@ -133,6 +133,21 @@ pub(super) fn system_error(operation: &str, failure: &Error) -> SystemError {
         more_info: Some(ErrorMoreInfo {
             problems: vec![failure.to_string()],
             solutions: vec![solution.to_owned()],
+        }),
+    }
+}
+
+/// The 501 of what the target of an operation does not offer. Nothing is broken: the log gets no warning.
+pub(super) fn not_offered(operation: &str, failure: &Error, instead: &str) -> SystemError {
+    info!(operation; "answering 501: {}", failure.report());
+    SystemError {
+        error: failure.to_string(),
+        user_message: Some(format!("The operation could not be carried out: {failure}")),
+        input: None,
+        input_error_field: None,
+        more_info: Some(ErrorMoreInfo {
+            problems: vec![failure.to_string()],
+            solutions: vec![instead.to_owned()],
         }),
     }
 }

@@ -11,7 +11,7 @@ use crate::generated::tech_adapter::types;
 use crate::operation::{Document, Operation, Report, State, Submitted, Task};
 use crate::technology::{Level, LogLine, ReverseRequest};
 
-use super::refusal::{Refusal, left_out, problems, refuse, system_error};
+use super::refusal::{Refusal, left_out, not_offered, problems, refuse, system_error};
 use super::{Shared, TokenFormat};
 
 /// Serves the contract from the service.
@@ -187,9 +187,11 @@ impl TechAdapter for Adapter {
             Ok(Some(task)) if task.state.is_terminal() => StopResponse::Ok(Status::of(task).into()),
             Ok(Some(_)) => StopResponse::answer(self.token(context, token)),
             Ok(None) => unknown(&token, PROVISIONING),
-            Err(error) if *error.kind() == Kind::Unsupported => {
-                StopResponse::NotImplemented(system_error(context.operation().operation_id, &error))
-            }
+            Err(error) if *error.kind() == Kind::Unsupported => StopResponse::NotImplemented(not_offered(
+                context.operation().operation_id,
+                &error,
+                "wait for the end of the operation: its status tells",
+            )),
             Err(error) => refuse(context.operation().operation_id, &error),
         }
     }
@@ -234,6 +236,8 @@ fn document(body: types::ProvisioningRequest) -> Document {
 struct Status {
     state: State,
     report: Report,
+    /// Why it did not complete.
+    reason: Option<String>,
     logs: Vec<types::Log>,
 }
 
@@ -247,6 +251,7 @@ impl Status {
             .inspect_err(|error| log::error!(token:% = task.token; "{}", error.report()));
         Self {
             state: task.state,
+            reason: task.reason,
             report: report.ok().flatten().unwrap_or_default(),
             logs: task.logs.into_iter().map(log_line).collect(),
         }
@@ -277,7 +282,11 @@ impl From<Status> for types::ProvisioningStatus {
             .report
             .info
             .map(|info| types::Info { public_info: info.public, private_info: info.private });
-        let result = if status.report.result.is_empty() { result.to_owned() } else { status.report.result };
+        // A run that was cut off, or never began, left no report; the engine knows why even so.
+        let result = match status.report.result {
+            said if said.is_empty() => status.reason.unwrap_or_else(|| result.to_owned()),
+            said => said,
+        };
         Self { status: name, result, info, logs: status.logs }
     }
 }

@@ -14,11 +14,11 @@ use crate::access::Ref;
 use crate::descriptor::{Limits, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
-use crate::topology::Topology;
+use crate::topology::{Target, Topology};
 
 use super::runner;
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
-use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, Store, Submitted, Task, Token};
+use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, State, Store, Submitted, Task, Token};
 
 /// What a task is to do; its payload in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -281,12 +281,31 @@ impl Service {
         self.engine.wait(token, within).await
     }
 
-    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when its technologies cannot.
+    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when it runs on a target that cannot stop.
+    ///
+    /// What waits has begun nothing and can always be stopped. Should it begin between the look and the request, it is
+    /// stopped as far as it can be: between two changes.
     pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
-        match token.parse::<Token>() {
-            Ok(token) => self.engine.stop(&token).await,
-            Err(_) => Ok(None),
+        let Ok(token) = token.parse::<Token>() else { return Ok(None) };
+        let Some(task) = self.store.task(&token).await? else { return Ok(None) };
+        if task.state == State::Running
+            && let Some(target) = self.unstoppable(&task)
+        {
+            return Err(Error::unsupported(format!(
+                "the operation runs on target `{}` ({}), which cannot stop work under way",
+                target.code,
+                target.technology.name()
+            )));
         }
+        self.engine.stop(&token).await
+    }
+
+    /// The first target of a task that cannot stop work under way.
+    fn unstoppable(&self, task: &Task) -> Option<Arc<Target>> {
+        task.targets
+            .iter()
+            .filter_map(|code| self.domain.topology.target(code))
+            .find(|target| !target.technology.capabilities().stop)
     }
 
     /// Waiting and running tasks.

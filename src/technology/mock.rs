@@ -26,6 +26,10 @@ pub struct MockSettings {
     pub steps: u32,
     /// How long each of them takes; it ends early when the work is stopped.
     pub step_delay: Duration,
+    /// How long a step takes to end when the work is stopped.
+    pub stop_delay: Duration,
+    /// Whether it can only be stopped before it begins: a step then goes on whatever it is told.
+    pub unstoppable: bool,
 }
 
 /// See the module documentation.
@@ -48,7 +52,12 @@ impl Technology for Mock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { kinds: &ComponentKind::ALL, access: AccessMode::None, reverse: false, stop: true }
+        Capabilities {
+            kinds: &ComponentKind::ALL,
+            access: AccessMode::None,
+            reverse: false,
+            stop: !self.settings.unstoppable,
+        }
     }
 
     fn check(&self, _work: &Work, _intent: &Intent) -> Vec<Problem> {
@@ -79,10 +88,18 @@ impl Technology for Mock {
     }
 
     async fn apply(&self, _work: &Work, change: &Change, context: &Context) -> Result<()> {
-        context.check_cancelled()?;
-        tokio::select! {
-            () = tokio::time::sleep(self.settings.step_delay) => {}
-            () = context.cancel.cancelled() => context.check_cancelled()?,
+        let MockSettings { step_delay, stop_delay, unstoppable, .. } = self.settings;
+        if unstoppable {
+            tokio::time::sleep(step_delay).await;
+        } else {
+            context.check_cancelled()?;
+            tokio::select! {
+                () = tokio::time::sleep(step_delay) => {}
+                () = context.cancel.cancelled() => {
+                    tokio::time::sleep(stop_delay).await;
+                    context.check_cancelled()?;
+                }
+            }
         }
         context.journal.info(format!("{}: {}", change.resource, change.summary));
         Ok(())
@@ -141,7 +158,8 @@ mod tests {
 
     #[tokio::test]
     async fn idle_steps_stop_on_request() {
-        let mock = Mock::new(MockSettings { steps: 2, step_delay: Duration::from_secs(60) });
+        let settings = MockSettings { steps: 2, step_delay: Duration::from_secs(60), ..Default::default() };
+        let mock = Mock::new(settings);
         let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
         let context = Context::default();
         let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
@@ -152,5 +170,18 @@ mod tests {
             tokio::join!(mock.apply(&work, &plan.changes[0], &context), async move { stop.cancel() });
         assert_eq!(*applied.unwrap_err().kind(), crate::error::Kind::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test]
+    async fn a_mock_that_cannot_stop_says_so_and_goes_on() {
+        assert!(Mock::default().capabilities().stop);
+        let settings = MockSettings { steps: 1, unstoppable: true, ..Default::default() };
+        let mock = Mock::new(settings);
+        assert!(!mock.capabilities().stop);
+        let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        context.cancel.cancel();
+        mock.apply(&work, &plan.changes[0], &context).await.unwrap();
     }
 }

@@ -20,3 +20,4 @@ mod lifecycle;
 mod privacy;
 mod readers;
 mod spec;
+mod stop;
