@@ -20,14 +20,12 @@ use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
 use crate::topology::{Target, Topology};
 
-/// Documents that are parsed at the same time; each takes memory in proportion to its size.
-const PARALLEL_PARSES: usize = 4;
-
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
 pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
-    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, PARALLEL_PARSES));
+    let parses = config.operations.parse_concurrency;
+    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, parses));
     let store = store(&config).await?;
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));

@@ -53,6 +53,12 @@ pub struct Server {
     pub respond_within: Duration,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of request bodies that are in memory at the same time.
+    pub max_inflight_bytes: u32,
+    /// How long a request waits for room for its body.
+    pub inflight_wait: Duration,
+    /// What `Retry-After` says where the error does not know.
+    pub retry_after: Duration,
     /// How long running work may go on after SIGTERM.
     pub drain_grace: Duration,
     /// HTTP worker threads.
@@ -93,6 +99,8 @@ pub struct Operations {
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
+    /// Descriptors that are read at the same time for validations, and as many for everything else.
+    pub parse_concurrency: usize,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
@@ -459,6 +467,17 @@ impl<'a> Reader<'a> {
         let token_format = self.choice("server.token_format", &formats);
         let respond_within = self.duration("server.respond_within", Duration::ZERO);
         let max_body_bytes = self.at_least_one::<u32>("server.max_body_bytes");
+        let max_inflight_bytes = self.at_least_one::<u32>("server.max_inflight_bytes");
+        if let (Some(one), Some(all)) = (max_body_bytes, max_inflight_bytes)
+            && all < one
+        {
+            self.problem(
+                "server.max_inflight_bytes",
+                format_args!("`{all}` is too small; at least the {one} of server.max_body_bytes are needed"),
+            );
+        }
+        let inflight_wait = self.duration("server.inflight_wait", Duration::ZERO);
+        let retry_after = self.duration("server.retry_after", Duration::from_secs(1));
         let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
         let workers = self.at_least_one::<u16>("server.workers");
         Some(Server {
@@ -467,6 +486,9 @@ impl<'a> Reader<'a> {
             token_format: token_format?,
             respond_within: respond_within?,
             max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
+            max_inflight_bytes: max_inflight_bytes?,
+            inflight_wait: inflight_wait?,
+            retry_after: retry_after?,
             drain_grace: drain_grace?,
             workers: usize::from(workers?),
         })
@@ -510,6 +532,7 @@ impl<'a> Reader<'a> {
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
+        let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
         let max_attempts = self.at_least_one("operations.max_attempts");
@@ -535,6 +558,7 @@ impl<'a> Reader<'a> {
             concurrency: usize::from(concurrency?),
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
+            parse_concurrency: usize::from(parse_concurrency?),
             lease: lease?,
             poll: poll?,
             max_attempts: max_attempts?,

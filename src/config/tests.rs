@@ -72,6 +72,8 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         token_format = "yaml"
         respond_within = "soon"
         base_paths = ["no-slash"]
+        max_inflight_bytes = 8388607
+        retry_after = "10ms"
         lisen = "x"
         [log]
         level = "landfall=debug,loud"
@@ -97,6 +99,8 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "server.base_paths: `no-slash` is not a path; write `/` or `/prefix`",
         "server.token_format: `yaml` is not known; use one of: auto, text, json",
         "server.respond_within: `soon` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+        "server.max_inflight_bytes: `8388607` is too small; at least the 8388608 of server.max_body_bytes are needed",
+        "server.retry_after: `10ms` is too short; at least 1000 ms is needed",
         "log.level: `loud` is not a level; use one of: error, warn, info, debug, trace, off",
         "log.format: `xml` is not known; use one of: text, json",
         "operations.concurrency: `0` is too small; at least 1 is needed",

@@ -77,8 +77,8 @@ impl TechnologyRunner {
 
     /// An invalid document is a result, not a failure.
     async fn validate(&self, document: &Document, report: &mut Report) -> Result<()> {
-        match self.domain.resolve(document, Intent::Provision, None, None, None).await {
-            Ok(_) => report.result = "the descriptor is valid".to_owned(),
+        match self.domain.validate(document).await {
+            Ok(()) => report.result = "the descriptor is valid".to_owned(),
             Err(error) => match error.kind() {
                 Kind::Invalid(problems) => {
                     report.problems.clone_from(problems);

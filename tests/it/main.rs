@@ -17,6 +17,7 @@ mod conformance;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod pressure;
 mod privacy;
 mod readers;
 mod spec;
