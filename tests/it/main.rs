@@ -20,6 +20,8 @@ mod lifecycle;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fixture;
+mod pressure;
 mod privacy;
 mod readers;
 mod spec;
+mod stop;
