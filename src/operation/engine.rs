@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
-use super::store::{ClaimRequest, Claims, Hint, Store, Submission};
+use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
 use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
 use super::worker::{Cause, Interrupt, Runner, work};
 use crate::descriptor::Problem;
@@ -127,7 +127,7 @@ impl Engine {
             store,
             runner,
             settings,
-            worker: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+            worker: worker_name(),
             running: Mutex::default(),
             waiting: Mutex::default(),
             wake: Lane::ALL.map(|lane| (lane, Notify::new())),
@@ -204,9 +204,10 @@ impl Engine {
         }
     }
 
-    /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended.
-    pub async fn stop(&self, token: &Token) -> Result<Option<Task>> {
-        match self.crew.store.request_stop(token).await? {
+    /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended, and one that the scope
+    /// leaves alone goes on.
+    pub async fn stop(&self, token: &Token, scope: StopScope) -> Result<Option<Task>> {
+        match self.crew.store.request_stop(token, scope).await? {
             None => Ok(None),
             Some(state) => {
                 log::info!(token:% = token, state:% = state; "stop requested");
@@ -235,6 +236,13 @@ impl Engine {
         }
         Drained { handed_back: self.crew.handed_back.load(Ordering::Acquire) }
     }
+}
+
+/// "landfall-7f9c/12-4d1e...": which machine or pod, which process, and a part that no other process has.
+fn worker_name() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    let host = if host.is_empty() { "localhost" } else { &host };
+    format!("{host}/{}-{}", std::process::id(), Uuid::new_v4().simple())
 }
 
 /// What the parts of an engine share.

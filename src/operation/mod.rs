@@ -40,7 +40,9 @@ pub use engine::{Drained, Engine, Settings};
 pub use runner::{Report, TechnologyRunner};
 pub use service::{ComponentPlan, Domain, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
-pub use store::{ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, Store, Submission};
+pub use store::{
+    ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+};
 pub use task::{
     ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
     Operation, Submitted, Task, Token,
@@ -48,6 +50,9 @@ pub use task::{
 pub use work::{Document, Placement, check_document};
 pub use worker::{Deployments, RunError, Runner};
 
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+mod postgres_server;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]

@@ -18,7 +18,9 @@ use crate::topology::{Target, Topology};
 
 use super::runner;
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
-use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, State, Store, Submitted, Task, Token};
+use super::{
+    Counts, Deployment, Drained, Engine, NewTask, Operation, State, StopScope, Store, Submitted, Task, Token,
+};
 
 /// What a task is to do; its payload in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -304,22 +306,21 @@ impl Service {
     }
 
     /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when it runs on a target that cannot stop.
-    ///
-    /// What waits has begun nothing and can always be stopped. Should it begin between the look and the request, it is
-    /// stopped as far as it can be: between two changes.
+    /// What waits has begun nothing and can always be stopped.
     pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
         let Ok(token) = token.parse::<Token>() else { return Ok(None) };
         let Some(task) = self.store.task(&token).await? else { return Ok(None) };
-        if task.state == State::Running
-            && let Some(target) = self.unstoppable(&task)
-        {
-            return Err(Error::unsupported(format!(
+        let Some(target) = self.unstoppable(&task) else {
+            return self.engine.stop(&token, StopScope::Any).await;
+        };
+        match self.engine.stop(&token, StopScope::Waiting).await? {
+            Some(task) if task.state == State::Running => Err(Error::unsupported(format!(
                 "the operation runs on target `{}` ({}), which cannot stop work under way",
                 target.code,
                 target.technology.name()
-            )));
+            ))),
+            task => Ok(task),
         }
-        self.engine.stop(&token).await
     }
 
     /// The first target of a task that cannot stop work under way.

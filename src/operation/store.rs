@@ -57,9 +57,9 @@ pub trait Store: Send + Sync + 'static {
     /// state, or `None` when the lease is lost; nothing was written then.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Option<State>>;
 
-    /// Asks for a stop. Answers the state after the request, which is the final one for a task that has ended,
-    /// or `None` for an unknown token.
-    async fn request_stop(&self, token: &Token) -> Result<Option<State>>;
+    /// Asks for a stop. Answers the state after the request, which is the final one for a task that has ended, the one
+    /// before for a task that the scope leaves alone, and `None` for an unknown token.
+    async fn request_stop(&self, token: &Token, scope: StopScope) -> Result<Option<State>>;
 
     /// Takes the tasks whose lease ran out away from their workers: back to the queue, or to the end of their life.
     async fn expire_leases(&self) -> Result<Vec<Expired>>;
@@ -143,6 +143,15 @@ pub struct Submission {
     pub task: NewTask,
     /// Resolved from [`NewTask::max_attempts`].
     pub max_attempts: u32,
+}
+
+/// What a stop may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopScope {
+    /// Whatever has not ended.
+    Any,
+    /// Only what has not begun: the work itself cannot be stopped.
+    Waiting,
 }
 
 /// A worker process looking for work.

@@ -38,6 +38,8 @@ macro_rules! store_suite {
             a_task_of_several_components_waits_for_all_of_them
             a_retry_waits_and_keeps_its_place
             a_release_gives_the_attempt_back
+            a_stop_may_be_for_what_waits_only
+            the_last_words_of_a_run_that_was_to_stop_are_true
             the_state_machine_is_the_pure_table
             a_lost_lease_writes_nothing
             a_heartbeat_extends_and_tells_of_a_stop
@@ -132,7 +134,7 @@ pub(super) async fn an_unknown_token_is_nothing(open: impl Open) {
     assert_eq!(store.task(&token).await.unwrap(), None);
     assert_eq!(store.state(&token).await.unwrap(), None);
     assert_eq!(store.logs(&token, 0).await.unwrap(), vec![]);
-    assert_eq!(store.request_stop(&token).await.unwrap(), None);
+    assert_eq!(store.request_stop(&token, StopScope::Any).await.unwrap(), None);
     assert_eq!(store.deployment(&ComponentKey::new("a", "dev")).await.unwrap(), None);
     assert_eq!(store.counts().await.unwrap(), Counts::default());
     assert_eq!(store.expire_leases().await.unwrap(), vec![]);
@@ -189,10 +191,10 @@ pub(super) async fn a_stopped_task_is_not_joined(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let first = submit(&store, provision("a", "f")).await;
     claim(&store).await.unwrap();
-    store.request_stop(&first).await.unwrap();
+    store.request_stop(&first, StopScope::Any).await.unwrap();
     let second = submit(&store, provision("a", "f")).await;
     assert_ne!(first, second, "the first one will not do what is asked now");
-    store.request_stop(&second).await.unwrap();
+    store.request_stop(&second, StopScope::Any).await.unwrap();
     assert_ne!(submit(&store, provision("a", "f")).await, second);
 }
 
@@ -273,7 +275,7 @@ pub(super) async fn a_component_has_one_task_at_a_time_in_order(open: impl Open)
     let claimed = claim_all(&store, Lane::Change, LEASE, 9).await.tasks;
     assert_eq!(claimed.iter().map(|task| task.token).collect::<Vec<_>>(), vec![first, elsewhere]);
     // One that leaves from the middle does not let anybody overtake.
-    store.request_stop(&second).await.unwrap();
+    store.request_stop(&second, StopScope::Any).await.unwrap();
     assert_eq!(claim_tokens(&store).await, vec![]);
     settle(&store, &claimed[0].lease, failed()).await;
     assert_eq!(claim_tokens(&store).await, vec![third]);
@@ -310,7 +312,7 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
     let next_due = claims.next_due.unwrap();
     assert!(next_due <= hour && next_due > hour - Duration::from_secs(60), "{next_due:?}");
     assert_eq!(claim_all(&store, Lane::Import, LEASE, 9).await.next_due, None);
-    assert_eq!(store.request_stop(&first).await.unwrap(), Some(State::Terminated));
+    assert_eq!(store.request_stop(&first, StopScope::Any).await.unwrap(), Some(State::Terminated));
     assert_eq!(claim_tokens(&store).await.len(), 1);
 }
 
@@ -323,6 +325,39 @@ pub(super) async fn a_release_gives_the_attempt_back(open: impl Open) {
         assert_eq!(settle(&store, &claimed.lease, Ending::Release).await, Some(State::Queued));
     }
     assert_eq!(snapshot(&store, token).await.attempt, 0);
+}
+
+pub(super) async fn a_stop_may_be_for_what_waits_only(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    let running = submit(&store, provision("a", "1")).await;
+    let lease = claim(&store).await.unwrap().lease;
+    let before = snapshot(&store, running).await;
+    let stop = async |token| store.request_stop(&token, StopScope::Waiting).await.unwrap();
+    assert_eq!(stop(running).await, Some(State::Running));
+    assert_eq!(snapshot(&store, running).await, before);
+    let waiting = submit(&store, provision("a", "2")).await;
+    assert_eq!(stop(waiting).await, Some(State::Terminated));
+    settle(&store, &lease, again()).await;
+    assert_eq!(stop(running).await, Some(State::Terminated), "it waits for its retry");
+    assert_eq!(stop(Token::random()).await, None);
+}
+
+pub(super) async fn the_last_words_of_a_run_that_was_to_stop_are_true(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    for (ending, expected) in [
+        (Ending::Release, "stopped on request, as the process that ran it ended"),
+        (again(), "not yet; not tried again, a stop was requested"),
+        (Ending::Stopped { outcome: None }, "closing"),
+        (done(), "closing"),
+    ] {
+        let token = submit(&store, provision("a", "f")).await;
+        let lease = claim(&store).await.unwrap().lease;
+        store.request_stop(&token, StopScope::Any).await.unwrap();
+        let settlement = Settlement { ending, lines: vec![], closing: Some(line("closing")) };
+        store.settle(&lease, settlement).await.unwrap().unwrap();
+        let logs = store.logs(&token, 0).await.unwrap();
+        assert_eq!(logs.last().unwrap().message, expected);
+    }
 }
 
 /// Drives a task into every state and throws every event at it.
@@ -346,7 +381,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
         }
         match (from, &lease) {
             (State::Stopping, _) => {
-                store.request_stop(&token).await.unwrap();
+                store.request_stop(&token, StopScope::Any).await.unwrap();
             }
             (State::Completed, Some(lease)) => {
                 settle(&store, lease, done()).await;
@@ -355,7 +390,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
                 settle(&store, lease, failed()).await;
             }
             (State::Terminated, Some(lease)) => {
-                store.request_stop(&token).await.unwrap();
+                store.request_stop(&token, StopScope::Any).await.unwrap();
                 settle(&store, lease, Ending::Stopped { outcome: None }).await;
             }
             _ => {}
@@ -378,7 +413,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
             Event::Release => worker(Ending::Release).await,
             Event::Stopped => worker(Ending::Stopped { outcome: None }).await,
             Event::Stop => {
-                store.request_stop(&token).await.unwrap();
+                store.request_stop(&token, StopScope::Any).await.unwrap();
             }
             Event::Expire | Event::GiveUp => {
                 store.expire_leases().await.unwrap();
@@ -395,7 +430,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
         );
 
         // Out of the way of the next one.
-        store.request_stop(&token).await.unwrap();
+        store.request_stop(&token, StopScope::Any).await.unwrap();
         if state(&store, token).await == State::Stopping {
             let epoch = i64::from(lost_before) + 1;
             settle(&store, &Lease { epoch, ..lease }, Ending::Stopped { outcome: None }).await;
@@ -422,7 +457,7 @@ pub(super) async fn a_lost_lease_writes_nothing(open: impl Open) {
     all_writes_are_ignored(&store, &Lease { token: Token::random(), ..heir.clone() }).await;
     assert_eq!(snapshot(&store, token).await, running, "while another worker runs it");
 
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     let stopping = snapshot(&store, token).await;
     all_writes_are_ignored(&store, &zombie).await;
     assert_eq!(snapshot(&store, token).await, stopping);
@@ -451,7 +486,7 @@ pub(super) async fn a_heartbeat_extends_and_tells_of_a_stop(open: impl Open) {
     let lease = claim_all(&store, Lane::Change, NO_LEASE, 1).await.tasks.pop().unwrap().lease;
     assert_eq!(store.heartbeat(&lease, LEASE).await.unwrap(), Some(State::Running));
     assert_eq!(store.expire_leases().await.unwrap(), vec![], "extended in time");
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     assert_eq!(store.heartbeat(&lease, LEASE).await.unwrap(), Some(State::Stopping));
     assert_eq!(store.append_logs(&lease, vec![line("x")]).await.unwrap(), Some(State::Stopping));
     assert_eq!(
@@ -461,7 +496,7 @@ pub(super) async fn a_heartbeat_extends_and_tells_of_a_stop(open: impl Open) {
     let task = snapshot(&store, token).await;
     assert_eq!(task.outcome, Some(json!(1)));
     assert_eq!(task.reason.as_deref(), Some("stopped on request"));
-    assert_eq!(store.request_stop(&token).await.unwrap(), Some(State::Terminated));
+    assert_eq!(store.request_stop(&token, StopScope::Any).await.unwrap(), Some(State::Terminated));
     assert_eq!(snapshot(&store, token).await, task);
 }
 
@@ -483,7 +518,7 @@ pub(super) async fn an_expired_lease_requeues_until_it_is_given_up(open: impl Op
 
     // One that was to stop is not tried again.
     claim_all(&store, Lane::Change, NO_LEASE, 1).await;
-    store.request_stop(&next).await.unwrap();
+    store.request_stop(&next, StopScope::Any).await.unwrap();
     store.expire_leases().await.unwrap();
     assert_eq!(state(&store, next).await, State::Terminated);
 }
@@ -555,7 +590,7 @@ pub(super) async fn a_target_runs_as_many_as_it_may(open: impl Open) {
     assert_eq!(claim_tokens(&store).await, [slow[2]]);
     settle(&store, &claims.tasks[1].lease, again()).await;
     assert_eq!(claim_tokens(&store).await, [slow[1]], "a retry keeps its place in the line of its target");
-    store.request_stop(&slow[3]).await.unwrap();
+    store.request_stop(&slow[3], StopScope::Any).await.unwrap();
     assert_eq!(claim_tokens(&store).await, []);
     assert_eq!(state(&store, both).await, State::Queued);
 }
@@ -656,7 +691,7 @@ pub(super) async fn old_tasks_are_collected_and_unfinished_ones_are_not(open: im
     let (store, _kept) = open(Limits { keep_for: Duration::ZERO, ..Limits::default() }).await;
     let token = submit(&store, provision("a", "f")).await;
     assert_eq!(store.purge().await.unwrap(), 0);
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     assert_eq!(store.purge().await.unwrap(), 1);
     assert_eq!(store.task(&token).await.unwrap(), None);
 }
@@ -676,13 +711,13 @@ pub(super) async fn commits_are_hinted_at(open: impl Open) {
     settle(&store, &lease, again()).await;
     hinted(Hint::Queued(Lane::Change)).await;
     let lease = claim(&store).await.unwrap().lease;
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     hinted(Hint::Stop(token)).await;
     settle(&store, &lease, Ending::Release).await;
     hinted(Hint::Finished(token)).await;
     let token = submit(&store, request(Operation::Validate, &[], "f")).await;
     hinted(Hint::Queued(Lane::Validation)).await;
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     hinted(Hint::Finished(token)).await;
 }
 
@@ -915,7 +950,7 @@ async fn random_history(store: &Arc<dyn Store>, seed: u64) {
                 let task = &model.tasks[index];
                 let expected =
                     if task.state.is_terminal() { task.state } else { model.apply(index, Event::Stop) };
-                let answered = store.request_stop(&model.tasks[index].token).await.unwrap();
+                let answered = store.request_stop(&model.tasks[index].token, StopScope::Any).await.unwrap();
                 assert_eq!(answered, Some(expected), "{at}");
             }
             _ => {

@@ -1,4 +1,4 @@
-//! The engine on the embedded store, with runs that a test leads by the hand.
+//! The engine on both stores, with runs that a test leads by the hand.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 
+use super::postgres::{PostgresSettings, PostgresStore};
+use super::postgres_server::PostgresServer;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::error::Error;
@@ -25,6 +27,109 @@ fn settings() -> Settings {
         cancel_grace: Duration::from_millis(50),
         ..Settings::default()
     }
+}
+
+/// Where a test keeps its tasks. It may open it again, as the next process would.
+enum Place {
+    Folder(Arc<TempDir>),
+    Database(String),
+}
+
+impl Place {
+    fn folder() -> Self {
+        Self::Folder(Arc::new(TempDir::new().unwrap()))
+    }
+
+    fn database() -> Self {
+        Self::Database(PostgresServer::shared().unwrap().new_database().unwrap())
+    }
+
+    /// A fresh one of the same kind.
+    fn another(&self) -> Self {
+        match self {
+            Self::Folder(_) => Self::folder(),
+            Self::Database(_) => Self::database(),
+        }
+    }
+
+    async fn open(&self, limits: Limits) -> Arc<dyn Store> {
+        match self {
+            Self::Folder(folder) => {
+                let path = folder.path().join("landfall.db");
+                Arc::new(SqliteStore::open(path.to_str().unwrap(), limits).await.unwrap())
+            }
+            Self::Database(url) => {
+                let settings = PostgresSettings::parse(url).unwrap();
+                Arc::new(PostgresStore::open(&settings, limits).await.unwrap())
+            }
+        }
+    }
+
+    /// The settings of a process that will be killed. What it leaves is taken up by the next one at once where there
+    /// cannot be two, and elsewhere when the lease runs out.
+    fn mortal(&self) -> Settings {
+        match self {
+            Self::Folder(_) => settings(),
+            Self::Database(_) => Settings { lease: Duration::from_millis(900), ..settings() },
+        }
+    }
+}
+
+/// Each test on both stores.
+macro_rules! on_both_stores {
+    ($($test:ident)*) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+                async fn $test() {
+                    super::$test(super::Place::folder()).await;
+                }
+            )*
+        }
+
+        mod replicated {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+                async fn $test() {
+                    super::$test(super::Place::database()).await;
+                }
+            )*
+        }
+    };
+}
+
+on_both_stores! {
+    a_task_runs_and_completes
+    a_passing_condition_is_retried_and_the_wait_is_visible
+    attempts_are_used_up
+    the_time_for_retries_is_used_up
+    an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept
+    a_panic_fails_the_task_and_costs_no_worker
+    stop_of_a_queued_task_ends_it_at_once
+    stop_of_a_running_task_cancels_it
+    a_stopped_task_ends_only_when_its_work_does
+    a_stopped_task_is_not_retried
+    a_stopped_run_that_does_not_listen_is_cut_off
+    a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off
+    a_stop_and_a_drain_meet_and_the_stop_stands
+    a_run_that_takes_too_long_fails
+    operations_have_time_limits_of_their_own
+    the_log_grows_while_it_is_watched
+    validation_does_not_wait_for_provisioning
+    a_full_queue_says_so
+    sixty_four_callers_with_one_request_get_one_token
+    wait_answers_when_its_patience_is_over
+    a_run_remembers_deployments_of_its_components_only
+    a_drain_waits_for_what_runs_and_takes_up_nothing_new
+    a_drain_hands_back_what_does_not_end
+    a_restart_resumes_what_was_accepted
+    a_poison_task_fails_and_its_neighbours_do_not
+    random_load_runs_each_component_alone_and_in_order
+    a_stop_between_the_claim_and_the_run_is_heard
+    a_stop_that_comes_too_late_answers_how_it_ended
+    a_worker_without_a_heartbeat_ends_before_its_lease_does
+    a_store_that_goes_away_and_comes_back_loses_nothing
+    a_claim_whose_answer_is_lost_runs_when_its_lease_ends
 }
 
 /// A runner that asks the test what to do.
@@ -84,25 +189,19 @@ struct Stage {
     engine: Engine,
     visits: mpsc::UnboundedReceiver<Visit>,
     store: Arc<dyn Store>,
-    folder: Arc<TempDir>,
+    place: Place,
 }
 
 impl Stage {
-    async fn new() -> Self {
-        Self::with(settings(), Limits::default()).await
+    async fn new(place: Place) -> Self {
+        Self::with(place, settings(), Limits::default()).await
     }
 
-    async fn with(settings: Settings, limits: Limits) -> Self {
-        Self::open(Arc::new(TempDir::new().unwrap()), settings, limits).await
-    }
-
-    async fn open(folder: Arc<TempDir>, settings: Settings, limits: Limits) -> Self {
-        let path = folder.path().join("landfall.db");
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(path.to_str().unwrap(), limits).await.unwrap());
+    async fn with(place: Place, settings: Settings, limits: Limits) -> Self {
+        let store = place.open(limits).await;
         let (sender, visits) = mpsc::unbounded_channel();
         let engine = Engine::start(Arc::clone(&store), Arc::new(Puppet(sender)), settings);
-        Self { engine, visits, store, folder }
+        Self { engine, visits, store, place }
     }
 
     async fn visit(&mut self) -> Visit {
@@ -131,9 +230,8 @@ fn provision(component: &str) -> NewTask {
     task(Operation::Provision, &[component], json!({"for": component}))
 }
 
-#[tokio::test]
-async fn a_task_runs_and_completes() {
-    let mut stage = Stage::new().await;
+async fn a_task_runs_and_completes(place: Place) {
+    let mut stage = Stage::new(place).await;
     let submitted = stage.engine.submit(provision("a")).await.unwrap();
     assert!(!submitted.deduplicated);
     let visit = stage.visit().await;
@@ -154,9 +252,8 @@ async fn a_task_runs_and_completes() {
     assert_eq!(stage.engine.counts().await.unwrap(), Counts::default());
 }
 
-#[tokio::test]
-async fn a_passing_condition_is_retried_and_the_wait_is_visible() {
-    let mut stage = Stage::new().await;
+async fn a_passing_condition_is_retried_and_the_wait_is_visible(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     stage.visit().await.fail(Error::retryable("the bucket is busy"));
     let visit = stage.visit().await;
@@ -172,9 +269,8 @@ async fn a_passing_condition_is_retried_and_the_wait_is_visible() {
     );
 }
 
-#[tokio::test]
-async fn attempts_are_used_up() {
-    let mut stage = Stage::new().await;
+async fn attempts_are_used_up(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(NewTask { max_attempts: Some(3), ..provision("a") }).await.unwrap().token;
     for attempt in 1..=3 {
         let visit = stage.visit().await;
@@ -188,11 +284,10 @@ async fn attempts_are_used_up() {
 }
 
 /// The time for retries runs from the first run on, over the waits: not from the run that meets the error.
-#[tokio::test]
-async fn the_time_for_retries_is_used_up() {
+async fn the_time_for_retries_is_used_up(place: Place) {
     let settings =
         Settings { retry_for: Duration::from_secs(1), backoff_base: Duration::from_millis(1), ..settings() };
-    let stage = Stage::with(settings, Limits::default()).await;
+    let stage = Stage::with(place, settings, Limits::default()).await;
     let patient = NewTask { max_attempts: Some(1000), ..provision("a") };
     let token = stage.engine.submit(patient).await.unwrap().token;
     let Stage { engine, mut visits, .. } = stage;
@@ -212,9 +307,8 @@ async fn the_time_for_retries_is_used_up() {
     assert!(reason.starts_with("the bucket is busy; given up after ") && reason.ends_with(end), "{reason}");
 }
 
-#[tokio::test]
-async fn an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept() {
-    let mut stage = Stage::new().await;
+async fn an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     stage.visit().await.fail(Error::conflict("the table is not ours").because("a private cause"));
     let task = stage.end(token).await;
@@ -224,9 +318,8 @@ async fn an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept() {
     assert!(!format!("{task:?}").contains("private"));
 }
 
-#[tokio::test]
-async fn a_panic_fails_the_task_and_costs_no_worker() {
-    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+async fn a_panic_fails_the_task_and_costs_no_worker(place: Place) {
+    let mut stage = Stage::with(place, Settings { concurrency: 1, ..settings() }, Limits::default()).await;
     let first = stage.engine.submit(provision("a")).await.unwrap().token;
     let second = stage.engine.submit(provision("b")).await.unwrap().token;
     let visit = stage.visit().await;
@@ -240,26 +333,24 @@ async fn a_panic_fails_the_task_and_costs_no_worker() {
     assert_eq!(stage.end(second).await.state, State::Completed);
 }
 
-#[tokio::test]
-async fn stop_of_a_queued_task_ends_it_at_once() {
-    let mut stage = Stage::new().await;
+async fn stop_of_a_queued_task_ends_it_at_once(place: Place) {
+    let mut stage = Stage::new(place).await;
     let running = stage.engine.submit(provision("a")).await.unwrap().token;
     let queued = stage.engine.submit(task(Operation::Unprovision, &["a"], json!(1))).await.unwrap().token;
     let visit = stage.visit().await;
-    let task = stage.engine.stop(&queued).await.unwrap().unwrap();
+    let task = stage.engine.stop(&queued, StopScope::Any).await.unwrap().unwrap();
     assert_eq!((task.state, task.attempt), (State::Terminated, 0));
     visit.complete(json!(1));
     assert_eq!(stage.end(running).await.state, State::Completed);
     assert!(stage.visits.try_recv().is_err(), "it never ran");
-    assert_eq!(stage.engine.stop(&Token::random()).await.unwrap(), None);
+    assert_eq!(stage.engine.stop(&Token::random(), StopScope::Any).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn stop_of_a_running_task_cancels_it() {
-    let mut stage = Stage::new().await;
+async fn stop_of_a_running_task_cancels_it(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
-    let asked = stage.engine.stop(&token).await.unwrap().unwrap().state;
+    let asked = stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state;
     assert!(matches!(asked, State::Stopping | State::Terminated), "{asked}");
     let task = stage.end(token).await;
     assert!(visit.context.cancel.is_cancelled());
@@ -268,17 +359,16 @@ async fn stop_of_a_running_task_cancels_it() {
     assert_eq!(task.reason.as_deref(), Some("stopped on request"));
     assert!(task.logs.iter().any(|line| line.message == "a stop was requested"), "{:?}", task.logs);
     // A second one changes nothing.
-    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap(), task);
+    assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap(), task);
 }
 
-#[tokio::test]
-async fn a_stopped_task_ends_only_when_its_work_does() {
+async fn a_stopped_task_ends_only_when_its_work_does(place: Place) {
     let patient = Settings { cancel_grace: PATIENCE, ..settings() };
-    let mut stage = Stage::with(patient, Limits::default()).await;
+    let mut stage = Stage::with(place, patient, Limits::default()).await;
     let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": true}));
     let completes = stage.engine.submit(stubborn.clone()).await.unwrap().token;
     let visit = stage.visit().await;
-    assert_eq!(stage.engine.stop(&completes).await.unwrap().unwrap().state, State::Stopping);
+    assert_eq!(stage.engine.stop(&completes, StopScope::Any).await.unwrap().unwrap().state, State::Stopping);
     visit.context.cancel.cancelled().await;
     // The same request is a new task now, and waits for the end of the stopped one.
     let again = stage.engine.submit(stubborn).await.unwrap();
@@ -289,20 +379,19 @@ async fn a_stopped_task_ends_only_when_its_work_does() {
     assert_eq!((task.state, task.outcome), (State::Completed, Some(json!("done already"))));
 
     let visit = stage.visit().await;
-    stage.engine.stop(&again.token).await.unwrap();
+    stage.engine.stop(&again.token, StopScope::Any).await.unwrap();
     visit.context.cancel.cancelled().await;
     visit.fail(Error::permanent("broke on the way"));
     assert_eq!(stage.end(again.token).await.state, State::Failed);
 }
 
-#[tokio::test]
-async fn a_stopped_task_is_not_retried() {
+async fn a_stopped_task_is_not_retried(place: Place) {
     let patient = Settings { cancel_grace: PATIENCE, ..settings() };
-    let mut stage = Stage::with(patient, Limits::default()).await;
+    let mut stage = Stage::with(place, patient, Limits::default()).await;
     let token =
         stage.engine.submit(task(Operation::Provision, &["a"], json!({"stubborn": 1}))).await.unwrap().token;
     let visit = stage.visit().await;
-    stage.engine.stop(&token).await.unwrap();
+    stage.engine.stop(&token, StopScope::Any).await.unwrap();
     visit.context.cancel.cancelled().await;
     visit.fail(Error::retryable("the bucket is busy"));
     let task = stage.end(token).await;
@@ -313,14 +402,13 @@ async fn a_stopped_task_is_not_retried() {
 const CUT_OFF: &str =
     "stopped: the work had not ended after the 50 ms of operations.cancel_grace and was cut off";
 
-#[tokio::test]
-async fn a_stopped_run_that_does_not_listen_is_cut_off() {
-    let mut stage = Stage::new().await;
+async fn a_stopped_run_that_does_not_listen_is_cut_off(place: Place) {
+    let mut stage = Stage::new(place).await;
     let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
     let token = stage.engine.submit(stubborn).await.unwrap().token;
     let visit = stage.visit().await;
     visit.context.journal.info("so far");
-    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Stopping);
     let task = stage.end(token).await;
     assert!(visit.act.is_closed(), "the work had ended by then");
     assert_eq!((task.state, task.outcome), (State::Terminated, None));
@@ -340,25 +428,21 @@ struct Blocker {
 impl Runner for Blocker {
     async fn run(&self, _: &ClaimedTask, _: &Context, _: &Deployments) -> Result<Value, RunError> {
         let _ = self.begun.send(());
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(5));
         self.ended.store(true, std::sync::atomic::Ordering::SeqCst);
         std::future::pending().await
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off() {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("landfall.db");
-    let store: Arc<dyn Store> =
-        Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off(place: Place) {
+    let store = place.open(Limits::default()).await;
     let (begun, mut begins) = mpsc::unbounded_channel();
     let ended = Arc::<std::sync::atomic::AtomicBool>::default();
-    let short = Settings { lease: Duration::from_millis(600), ..settings() };
+    let short = Settings { lease: Duration::from_secs(2), ..settings() };
     let engine = Engine::start(store, Arc::new(Blocker { begun, ended: Arc::clone(&ended) }), short);
     let token = engine.submit(provision("a")).await.unwrap().token;
     begins.recv().await.unwrap();
-    engine.stop(&token).await.unwrap();
+    engine.stop(&token, StopScope::Any).await.unwrap();
     let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
     assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the work had ended by then");
     assert_eq!(task.state, State::Terminated);
@@ -366,21 +450,20 @@ async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off() {
     assert_eq!(task.logs.last().unwrap().message, CUT_OFF);
 }
 
-#[tokio::test]
-async fn a_stop_and_a_drain_meet_and_the_stop_stands() {
+async fn a_stop_and_a_drain_meet_and_the_stop_stands(place: Place) {
     for stop_first in [true, false] {
         let patient = Settings { cancel_grace: Duration::from_secs(2), ..settings() };
-        let mut stage = Stage::with(patient, Limits::default()).await;
+        let mut stage = Stage::with(place.another(), patient, Limits::default()).await;
         let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
         let token = stage.engine.submit(stubborn).await.unwrap().token;
         let visit = stage.visit().await;
         if stop_first {
-            stage.engine.stop(&token).await.unwrap();
+            stage.engine.stop(&token, StopScope::Any).await.unwrap();
         }
         let drain = stage.engine.drain(Duration::from_millis(1));
         let (drained, ()) = tokio::join!(drain, async {
             visit.context.cancel.cancelled().await;
-            stage.engine.stop(&token).await.unwrap();
+            stage.engine.stop(&token, StopScope::Any).await.unwrap();
         });
         assert_eq!(drained, Drained { handed_back: 0 });
         let task = stage.engine.task(&token).await.unwrap().unwrap();
@@ -392,10 +475,9 @@ async fn a_stop_and_a_drain_meet_and_the_stop_stands() {
     }
 }
 
-#[tokio::test]
-async fn a_run_that_takes_too_long_fails() {
+async fn a_run_that_takes_too_long_fails(place: Place) {
     let limited = Settings { run_limit: Duration::from_millis(20), ..settings() };
-    let mut stage = Stage::with(limited, Limits::default()).await;
+    let mut stage = Stage::with(place, limited, Limits::default()).await;
     let obedient = stage.engine.submit(provision("a")).await.unwrap().token;
     let stubborn =
         stage.engine.submit(task(Operation::Provision, &["b"], json!({"stubborn": 1}))).await.unwrap().token;
@@ -408,11 +490,10 @@ async fn a_run_that_takes_too_long_fails() {
     assert!(task.reason.unwrap().contains("did not end when told to"));
 }
 
-#[tokio::test]
-async fn operations_have_time_limits_of_their_own() {
+async fn operations_have_time_limits_of_their_own(place: Place) {
     let own = [(Operation::Provision, Duration::from_millis(20))];
     let limited = Settings { run_limits: own.into(), ..settings() };
-    let mut stage = Stage::with(limited, Limits::default()).await;
+    let mut stage = Stage::with(place, limited, Limits::default()).await;
     let short = stage.engine.submit(provision("a")).await.unwrap().token;
     let _visit = stage.visit().await;
     let long = stage.engine.submit(task(Operation::Unprovision, &["b"], json!(1))).await.unwrap().token;
@@ -425,9 +506,8 @@ async fn operations_have_time_limits_of_their_own() {
     assert_eq!(stage.end(long).await.state, State::Completed);
 }
 
-#[tokio::test]
-async fn the_log_grows_while_it_is_watched() {
-    let mut stage = Stage::with(settings(), Limits { max_log_lines: 3, ..Limits::default() }).await;
+async fn the_log_grows_while_it_is_watched(place: Place) {
+    let mut stage = Stage::with(place, settings(), Limits { max_log_lines: 3, ..Limits::default() }).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
     for expected in 1..=2 {
@@ -453,9 +533,8 @@ async fn the_log_grows_while_it_is_watched() {
     assert_eq!(texts, ["line 1", "line 2", "line 3", "further lines are not kept", "it broke"]);
 }
 
-#[tokio::test]
-async fn validation_does_not_wait_for_provisioning() {
-    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+async fn validation_does_not_wait_for_provisioning(place: Place) {
+    let mut stage = Stage::with(place, Settings { concurrency: 1, ..settings() }, Limits::default()).await;
     stage.engine.submit(provision("a")).await.unwrap();
     stage.engine.submit(provision("b")).await.unwrap();
     let _busy = stage.visit().await;
@@ -466,11 +545,13 @@ async fn validation_does_not_wait_for_provisioning() {
     }
 }
 
-#[tokio::test]
-async fn a_full_queue_says_so() {
-    let stage =
-        Stage::with(Settings { concurrency: 1, ..settings() }, Limits { max_queued: 0, ..Limits::default() })
-            .await;
+async fn a_full_queue_says_so(place: Place) {
+    let stage = Stage::with(
+        place,
+        Settings { concurrency: 1, ..settings() },
+        Limits { max_queued: 0, ..Limits::default() },
+    )
+    .await;
     let error = stage.engine.submit(provision("a")).await.unwrap_err();
     assert_eq!(error.kind(), &crate::error::Kind::Overloaded);
     let mut odd = provision("a");
@@ -479,9 +560,8 @@ async fn a_full_queue_says_so() {
     assert!(matches!(error.kind(), crate::error::Kind::Invalid(_)));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_four_callers_with_one_request_get_one_token() {
-    let mut stage = Stage::new().await;
+async fn sixty_four_callers_with_one_request_get_one_token(place: Place) {
+    let mut stage = Stage::new(place).await;
     let engine = Arc::new(stage.engine);
     let callers: Vec<_> = (0..64)
         .map(|_| {
@@ -501,9 +581,8 @@ async fn sixty_four_callers_with_one_request_get_one_token() {
     assert!(ends.into_iter().all(|end| end.unwrap().unwrap().state == State::Completed));
 }
 
-#[tokio::test]
-async fn wait_answers_when_its_patience_is_over() {
-    let mut stage = Stage::new().await;
+async fn wait_answers_when_its_patience_is_over(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
     let task = stage.engine.wait(&token, Duration::from_millis(1)).await.unwrap().unwrap();
@@ -514,9 +593,8 @@ async fn wait_answers_when_its_patience_is_over() {
     assert_eq!(stage.engine.wait(&token, Duration::MAX).await.unwrap().unwrap().state, State::Completed);
 }
 
-#[tokio::test]
-async fn a_run_remembers_deployments_of_its_components_only() {
-    let mut stage = Stage::new().await;
+async fn a_run_remembers_deployments_of_its_components_only(place: Place) {
+    let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
     let deployment = |component: &str| Deployment {
@@ -539,9 +617,8 @@ async fn a_run_remembers_deployments_of_its_components_only() {
     assert!(stage.engine.deployment(&deployment("a").key).await.unwrap().is_some());
 }
 
-#[tokio::test]
-async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new() {
-    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new(place: Place) {
+    let mut stage = Stage::with(place, Settings { concurrency: 1, ..settings() }, Limits::default()).await;
     let running = stage.engine.submit(provision("a")).await.unwrap().token;
     let queued = stage.engine.submit(provision("b")).await.unwrap().token;
     let visit = stage.visit().await;
@@ -558,18 +635,17 @@ async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new() {
     assert!(visits.try_recv().is_err());
 }
 
-#[tokio::test]
-async fn a_drain_hands_back_what_does_not_end() {
-    let mut stage = Stage::new().await;
+async fn a_drain_hands_back_what_does_not_end(place: Place) {
+    let mut stage = Stage::new(place).await;
     let obedient = stage.engine.submit(provision("a")).await.unwrap().token;
     let stubborn =
         stage.engine.submit(task(Operation::Provision, &["b"], json!({"stubborn": 1}))).await.unwrap().token;
     let _visits = (stage.visit().await, stage.visit().await);
     assert_eq!(stage.engine.drain(Duration::from_millis(1)).await, Drained { handed_back: 2 });
-    let Stage { engine, store, folder, .. } = stage;
+    let Stage { engine, store, place, .. } = stage;
     drop(engine);
     store.close().await;
-    let mut stage = Stage::open(folder, settings(), Limits::default()).await;
+    let mut stage = Stage::with(place, settings(), Limits::default()).await;
     for _ in 0..2 {
         let visit = stage.visit().await;
         assert_eq!((visit.task.attempt, visit.task.crashes), (1, 0));
@@ -583,28 +659,28 @@ async fn a_drain_hands_back_what_does_not_end() {
 }
 
 /// As a process that is killed: nothing is told, nothing is written.
-async fn kill(stage: Stage) -> Arc<TempDir> {
-    let Stage { engine, store, folder, .. } = stage;
+async fn kill(stage: Stage) -> Place {
+    let Stage { engine, store, place, .. } = stage;
     drop(engine);
     store.close().await;
-    folder
+    place
 }
 
-#[tokio::test]
-async fn a_restart_resumes_what_was_accepted() {
-    let mut stage = Stage::with(Settings { concurrency: 1, ..settings() }, Limits::default()).await;
+async fn a_restart_resumes_what_was_accepted(place: Place) {
+    let mortal = place.mortal();
+    let mut stage = Stage::with(place, Settings { concurrency: 1, ..mortal }, Limits::default()).await;
     let mut tokens = Vec::new();
     for name in ["a", "b", "c"] {
         tokens.push(stage.engine.submit(provision(name)).await.unwrap().token);
     }
     let stopped = stage.engine.submit(provision("d")).await.unwrap().token;
     let visit = stage.visit().await;
-    stage.engine.stop(&stopped).await.unwrap();
-    let folder = kill(stage).await;
+    stage.engine.stop(&stopped, StopScope::Any).await.unwrap();
+    let place = kill(stage).await;
     // What the killed run still held is worth nothing.
     visit.deployments.get(&ComponentKey::new("a", "dev")).await.unwrap_err();
 
-    let mut stage = Stage::open(folder, settings(), Limits::default()).await;
+    let mut stage = Stage::with(place, settings(), Limits::default()).await;
     let mut begun = Vec::new();
     for _ in 0..3 {
         let visit = stage.visit().await;
@@ -621,10 +697,10 @@ async fn a_restart_resumes_what_was_accepted() {
     assert_eq!(stage.engine.task(&stopped).await.unwrap().unwrap().state, State::Terminated);
 }
 
-#[tokio::test]
-async fn a_poison_task_fails_and_its_neighbours_do_not() {
+async fn a_poison_task_fails_and_its_neighbours_do_not(place: Place) {
     let limits = Limits { max_crashes: 4, ..Limits::default() };
-    let mut stage = Stage::with(settings(), limits.clone()).await;
+    let mortal = place.mortal();
+    let mut stage = Stage::with(place, mortal.clone(), limits.clone()).await;
     let poison = stage.engine.submit(provision("poison")).await.unwrap().token;
     let mut neighbours = Vec::new();
     for n in 0..6 {
@@ -633,8 +709,8 @@ async fn a_poison_task_fails_and_its_neighbours_do_not() {
     // Whenever the poison runs, the process dies before anybody else gets anything done.
     for _ in 0..limits.max_crashes {
         while stage.visit().await.task.token != poison {}
-        let folder = kill(stage).await;
-        stage = Stage::open(folder, settings(), limits.clone()).await;
+        let place = kill(stage).await;
+        stage = Stage::with(place, mortal.clone(), limits.clone()).await;
     }
     let Stage { engine, mut visits, .. } = stage;
     let drive = tokio::spawn(async move {
@@ -693,13 +769,10 @@ impl Runner for Referee {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_load_runs_each_component_alone_and_in_order() {
+async fn random_load_runs_each_component_alone_and_in_order(place: Place) {
     for seed in 0..3 {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("landfall.db");
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+        let place = place.another();
+        let store = place.open(Limits::default()).await;
         let referee = Arc::new(Referee::default());
         let quick = Settings { backoff_cap: Duration::from_millis(2), ..settings() };
         let engine = Engine::start(store, Arc::<Referee>::clone(&referee), quick);
@@ -753,16 +826,15 @@ type Gate = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// A store with breakpoints.
 struct Breakable {
-    inner: SqliteStore,
+    inner: Arc<dyn Store>,
     broken: std::sync::Mutex<std::collections::HashSet<Point>>,
     gates: std::sync::Mutex<std::collections::HashMap<Point, Gate>>,
     passed: mpsc::UnboundedSender<Point>,
 }
 
 impl Breakable {
-    async fn new(folder: &TempDir) -> (Arc<Self>, mpsc::UnboundedReceiver<Point>) {
-        let path = folder.path().join("landfall.db");
-        let inner = SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap();
+    async fn new(place: &Place) -> (Arc<Self>, mpsc::UnboundedReceiver<Point>) {
+        let inner = place.open(Limits::default()).await;
         let (passed, passes) = mpsc::unbounded_channel();
         let store = Self { inner, broken: Default::default(), gates: Default::default(), passed };
         (Arc::new(store), passes)
@@ -836,8 +908,8 @@ impl Store for Breakable {
         self.pass(Point::Settle).await?;
         self.inner.settle(lease, settlement).await
     }
-    async fn request_stop(&self, token: &Token) -> crate::error::Result<Option<State>> {
-        self.inner.request_stop(token).await
+    async fn request_stop(&self, token: &Token, scope: StopScope) -> crate::error::Result<Option<State>> {
+        self.inner.request_stop(token, scope).await
     }
     async fn expire_leases(&self) -> crate::error::Result<Vec<Expired>> {
         self.inner.expire_leases().await
@@ -865,45 +937,44 @@ impl Store for Breakable {
     }
 }
 
-async fn breakable(settings: Settings) -> (Stage, Arc<Breakable>, mpsc::UnboundedReceiver<Point>) {
-    let folder = Arc::new(TempDir::new().unwrap());
-    let (breakable, passes) = Breakable::new(&folder).await;
+async fn breakable(
+    place: Place,
+    settings: Settings,
+) -> (Stage, Arc<Breakable>, mpsc::UnboundedReceiver<Point>) {
+    let (breakable, passes) = Breakable::new(&place).await;
     let (sender, visits) = mpsc::unbounded_channel();
     let store: Arc<dyn Store> = Arc::<Breakable>::clone(&breakable);
     let engine = Engine::start(Arc::clone(&store), Arc::new(Puppet(sender)), settings);
-    (Stage { engine, visits, store, folder }, breakable, passes)
+    (Stage { engine, visits, store, place }, breakable, passes)
 }
 
-#[tokio::test]
-async fn a_stop_between_the_claim_and_the_run_is_heard() {
-    let (mut stage, store, _passes) = breakable(settings()).await;
+async fn a_stop_between_the_claim_and_the_run_is_heard(place: Place) {
+    let (mut stage, store, _passes) = breakable(place, settings()).await;
     let (arrived, go) = store.hold(Point::Claimed);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     arrived.await.unwrap();
-    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Stopping);
     go.send(()).unwrap();
     assert!(stage.visit().await.context.cancel.is_cancelled());
     assert_eq!(stage.end(token).await.state, State::Terminated);
 }
 
-#[tokio::test]
-async fn a_stop_that_comes_too_late_answers_how_it_ended() {
-    let (mut stage, store, _passes) = breakable(settings()).await;
+async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
+    let (mut stage, store, _passes) = breakable(place, settings()).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let (arrived, go) = store.hold(Point::Settle);
     stage.visit().await.complete(json!(1));
     arrived.await.unwrap();
     // The work is done and its end not yet written.
-    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Stopping);
     go.send(()).unwrap();
     assert_eq!(stage.end(token).await.state, State::Completed);
-    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Completed);
+    assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Completed);
 }
 
-#[tokio::test]
-async fn a_worker_without_a_heartbeat_ends_before_its_lease_does() {
+async fn a_worker_without_a_heartbeat_ends_before_its_lease_does(place: Place) {
     let short = Settings { lease: Duration::from_millis(600), ..settings() };
-    let (mut stage, store, mut passes) = breakable(short).await;
+    let (mut stage, store, mut passes) = breakable(place, short).await;
     store.break_at(Point::Heartbeat);
     let before = std::time::Instant::now();
     let token =
@@ -933,10 +1004,9 @@ async fn a_worker_without_a_heartbeat_ends_before_its_lease_does() {
     assert_eq!(stage.end(token).await.state, State::Completed);
 }
 
-#[tokio::test]
-async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
+async fn a_store_that_goes_away_and_comes_back_loses_nothing(place: Place) {
     let quick = Settings { poll: Duration::from_millis(10), ..settings() };
-    let (mut stage, store, mut passes) = breakable(quick).await;
+    let (mut stage, store, mut passes) = breakable(place, quick).await;
     let mut passed = async |point| while passes.recv().await.unwrap() != point {};
     store.break_at(Point::Claim);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
@@ -956,10 +1026,9 @@ async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
     assert_eq!(task.logs.iter().filter(|line| line.message == "kept").count(), 1);
 }
 
-#[tokio::test]
-async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends() {
+async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends(place: Place) {
     let short = Settings { lease: Duration::from_millis(100), poll: Duration::from_millis(10), ..settings() };
-    let (mut stage, store, _passes) = breakable(short).await;
+    let (mut stage, store, _passes) = breakable(place, short).await;
     store.break_at(Point::Claimed);
     let (arrived, go) = store.hold(Point::Claimed);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;

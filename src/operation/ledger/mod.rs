@@ -24,7 +24,7 @@ use self::commit::{Write, Writer, unavailable};
 use self::sql::{Arg, Row, Statement, args};
 use self::submit::Submissions;
 use super::state::State;
-use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, Store, Submission};
+use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, StopScope, Store, Submission};
 use super::task::{
     ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, Operation, Submitted, Task, Token,
 };
@@ -223,8 +223,8 @@ impl<D: Database> Store for Ledger<D> {
         outcome.map_err(|illegal| Error::permanent("a run ended in a way its task cannot").because(illegal))
     }
 
-    async fn request_stop(&self, token: &Token) -> Result<Option<State>> {
-        let stop = write::RequestStop { token: *token, shared: self.shared.clone() };
+    async fn request_stop(&self, token: &Token, scope: StopScope) -> Result<Option<State>> {
+        let stop = write::RequestStop { token: *token, scope, shared: self.shared.clone() };
         self.database.queue().write(stop).await
     }
 

@@ -15,7 +15,7 @@ use super::commit::Write;
 use super::sql::{Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
 use crate::operation::state::{Event, IllegalTransition, State, transition};
-use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement};
+use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement, StopScope};
 use crate::operation::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
 use crate::technology::{Level, LogLine};
 
@@ -323,7 +323,19 @@ impl Write for Settle {
             Err(illegal) => return Ok(Err(illegal)),
         };
         append_bounded(&held, lines, self.shared.limits.max_log_lines, transaction).await?;
-        append(held.seq, closing.as_slice(), transaction).await?;
+        // A stop that the run has not heard of makes its last words untrue.
+        let unheard = (next == State::Terminated).then_some(ending).and_then(|ending| match ending {
+            Ending::Release => Some("stopped on request, as the process that ran it ended".to_owned()),
+            Ending::Retry { reason, .. } => Some(format!("{reason}; not tried again, a stop was requested")),
+            _ => None,
+        });
+        match unheard {
+            Some(text) => {
+                let said = line(Level::Info, &text, transaction);
+                append(held.seq, &[said], transaction).await?;
+            }
+            None => append(held.seq, closing.as_slice(), transaction).await?,
+        }
         if next == State::Queued {
             let (wait, handed_back) = match ending {
                 Ending::Retry { after, .. } => (*after, 0_i64),
@@ -362,6 +374,7 @@ impl Write for Settle {
 
 pub(super) struct RequestStop {
     pub(super) token: Token,
+    pub(super) scope: StopScope,
     pub(super) shared: Shared,
 }
 
@@ -373,7 +386,8 @@ impl Write for RequestStop {
         let rows = transaction.fetch(FIND, args![&self.token.to_string()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (seq, state) = (row.int(0)?, row.name(1, State::parse)?);
-        if state.is_terminal() || state == State::Stopping {
+        let left_alone = state == State::Running && self.scope == StopScope::Waiting;
+        if state.is_terminal() || state == State::Stopping || left_alone {
             return Ok(Some(state));
         }
         let next = transition(state, Event::Stop).map_err(|error| refused(&error))?;

@@ -1,22 +1,19 @@
 //! The suite of all stores on a real server, and what only this one promises: several processes at once.
 
-#[path = "../../../tests/support/postgres.rs"]
-mod server;
-
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
-use self::server::PostgresServer;
 use super::*;
 use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
+use crate::operation::postgres_server::{self as server, PostgresServer};
 use crate::operation::suite::store_suite;
 use crate::operation::{
     ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, NewTask, Operation,
-    RunError, Runner, Settings, Settlement, State, Store, Submission, Token,
+    RunError, Runner, Settings, Settlement, State, StopScope, Store, Submission, Token,
 };
 use crate::technology::Context;
 
@@ -113,7 +110,7 @@ async fn news_reach_other_processes() {
     let token = here.submit(submission("a")).await.unwrap().token;
     while next(&mut hints).await != Hint::Queued(Lane::Change) {}
     let lease = claim(&there, MINUTE, 1).await.pop().unwrap().lease;
-    here.request_stop(&token).await.unwrap();
+    here.request_stop(&token, StopScope::Any).await.unwrap();
     while next(&mut hints).await != Hint::Stop(token) {}
     let mut at_home = here.hints();
     let settlement = Settlement { ending: Ending::Stopped { outcome: None }, lines: vec![], closing: None };
@@ -263,7 +260,7 @@ async fn payloads_do_not_outlive_their_task_and_commits_wait_for_the_disk() {
     let url = new_database();
     let store = open(&url, Limits::default()).await;
     let token = store.submit(submission("a")).await.unwrap().token;
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     let rows = server::query(
         &url,
         "SELECT (SELECT count(*) FROM landfall.task WHERE payload IS NOT NULL), \
@@ -434,7 +431,7 @@ async fn a_stop_reaches_the_replica_that_runs_the_task_and_its_end_the_one_that_
     let theirs = here.submit(submission("b").task).await.unwrap().token;
     tokio::time::timeout(MINUTE, running(&here, &theirs)).await.expect("news of a task to run");
     for (asked, token) in [(&there, &mine), (&here, &theirs)] {
-        asked.stop(token).await.unwrap();
+        asked.stop(token, StopScope::Any).await.unwrap();
         let task = asked.wait(token, MINUTE).await.unwrap().unwrap();
         assert_eq!(task.state, State::Terminated);
     }

@@ -11,8 +11,8 @@ use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::suite::store_suite;
 use crate::operation::{
-    ClaimRequest, ComponentKey, Counts, Ending, Lane, NewTask, Operation, Settlement, State, Store,
-    Submission, Token,
+    ClaimRequest, ComponentKey, Counts, Ending, Lane, NewTask, Operation, Settlement, State, StopScope,
+    Store, Submission, Token,
 };
 
 /// In memory where there is such a place: the suite asks what is written, not how long a disk takes.
@@ -137,7 +137,7 @@ async fn leases_of_a_process_that_is_gone_end_at_opening() {
     let waiting = store.submit(submission("c")).await.unwrap().token;
     claim(&store).await.unwrap();
     claim(&store).await.unwrap();
-    store.request_stop(&stopping).await.unwrap();
+    store.request_stop(&stopping, StopScope::Any).await.unwrap();
     let lease = claim(&store).await.unwrap().lease;
     let ending = Ending::Retry { after: Duration::from_secs(3600), outcome: None, reason: String::new() };
     store.settle(&lease, Settlement { ending, lines: vec![], closing: None }).await.unwrap();
@@ -181,7 +181,7 @@ async fn commits_are_flushed_and_payloads_do_not_outlive_their_task() {
     let folder = folder();
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     let token = store.submit(submission("a")).await.unwrap().token;
-    store.request_stop(&token).await.unwrap();
+    store.request_stop(&token, StopScope::Any).await.unwrap();
     let readers = &store.database.readers;
     let payload: Option<String> =
         sqlx::query_scalar("SELECT payload FROM task").fetch_one(readers).await.unwrap();
