@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod campaign;
 mod contract;
 mod crash;
 
@@ -17,9 +18,11 @@ mod conformance;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod losers;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fixture;
 mod privacy;
+mod proxy;
 mod readers;
 mod spec;
