@@ -6,6 +6,7 @@
 //! `http` is the only place that maps a kind to a status.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::descriptor::Problem;
 
@@ -34,6 +35,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    retry_after: Option<Duration>,
 }
 
 /// `Result` with [`Error`].
@@ -41,7 +43,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, retry_after: None }
     }
 
     /// The request is wrong; `problems` must not be empty.
@@ -92,6 +94,19 @@ impl Error {
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says how long to wait before another try: what the target asked for, where it did. Means something only on an
+    /// error that is retryable.
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// How long to wait at least before another try, where the error knows.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// What the error means for the work it stopped.

@@ -1,30 +1,32 @@
 //! Wiring: from a configuration to a server that answers, and back to nothing without losing work.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, Driver, StoreUrl};
+use crate::config::{Config, Driver, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::operation::postgres::{PostgresSettings, PostgresStore};
 use crate::operation::sqlite::SqliteStore;
-use crate::operation::{Domain, Engine, Limits as StoreLimits, Service, Settings, Store, TechnologyRunner};
+use crate::operation::{
+    Domain, Engine, Limits as StoreLimits, Operation, Service, Settings, Store, TechnologyRunner,
+};
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
 use crate::topology::{Target, Topology};
 
-/// Documents that are parsed at the same time; each takes memory in proportion to its size.
-const PARALLEL_PARSES: usize = 4;
-
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
 pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
-    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, PARALLEL_PARSES));
+    let parses = config.operations.parse_concurrency;
+    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, parses));
     let store = store(&config).await?;
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
@@ -105,8 +107,14 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             warehouse: warehouse.clone(),
             catalog: catalog.clone(),
         })),
-        Driver::Mock { steps, step_delay, trace } => {
-            Arc::new(Mock::new(MockSettings { steps: *steps, step_delay: *step_delay, trace: trace.clone() }))
+        Driver::Mock { steps, step_delay, stop_delay, stoppable, trace } => {
+            Arc::new(Mock::new(MockSettings {
+                steps: *steps,
+                step_delay: *step_delay,
+                stop_delay: *stop_delay,
+                unstoppable: !*stoppable,
+                trace: trace.clone(),
+            }))
         }
     }
 }
@@ -155,15 +163,29 @@ fn settings(config: &Config) -> Settings {
         max_attempts: operations.max_attempts,
         backoff_base: operations.backoff,
         backoff_cap: operations.backoff_cap,
+        retry_for: operations.retry_for,
         run_limit: operations.run_limit,
+        run_limits: run_limits(&operations.run_limits),
         cancel_grace: operations.cancel_grace,
     }
 }
 
+fn run_limits(configured: &RunLimits) -> HashMap<Operation, Duration> {
+    let RunLimits { validate, provision, unprovision, updateacl, reverse } = *configured;
+    [
+        (Operation::Validate, validate),
+        (Operation::Provision, provision),
+        (Operation::Unprovision, unprovision),
+        (Operation::UpdateAccess, updateacl),
+        (Operation::Reverse, reverse),
+    ]
+    .into_iter()
+    .filter_map(|(operation, limit)| Some((operation, limit?)))
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// The time between the announcement and the first look at the signals is no time without them.

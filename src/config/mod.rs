@@ -57,6 +57,12 @@ pub struct Server {
     pub respond_within: Duration,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of request bodies that are in memory at the same time.
+    pub max_inflight_bytes: u32,
+    /// How long a request waits for room for its body.
+    pub inflight_wait: Duration,
+    /// What `Retry-After` says where the error does not know.
+    pub retry_after: Duration,
     /// How long running work may go on after SIGTERM.
     pub drain_grace: Duration,
     /// HTTP worker threads.
@@ -103,6 +109,8 @@ pub struct Operations {
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
+    /// Descriptors that are read at the same time for validations, and as many for everything else.
+    pub parse_concurrency: usize,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
@@ -113,6 +121,8 @@ pub struct Operations {
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
+    /// How long after its first run a task may still be tried again.
+    pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
     /// First wait after a task's process was lost for the second time.
@@ -123,12 +133,29 @@ pub struct Operations {
     pub max_log_lines: u32,
     /// Longest single run.
     pub run_limit: Duration,
+    /// `[operations.run_limits]`
+    pub run_limits: RunLimits,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
     /// How long a finished task can be asked for.
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
     pub keep_count: u64,
+}
+
+/// `[operations.run_limits]`: the longest single run of one operation, where it is another than that of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunLimits {
+    /// Of an asynchronous validation.
+    pub validate: Option<Duration>,
+    /// Of a provisioning.
+    pub provision: Option<Duration>,
+    /// Of an unprovisioning.
+    pub unprovision: Option<Duration>,
+    /// Of a change of access.
+    pub updateacl: Option<Duration>,
+    /// Of an import.
+    pub reverse: Option<Duration>,
 }
 
 /// `[log]`
@@ -180,6 +207,10 @@ pub enum Driver {
         steps: u32,
         /// Time that each takes.
         step_delay: Duration,
+        /// Time that one takes to end when it is stopped.
+        stop_delay: Duration,
+        /// Whether work under way can be stopped.
+        stoppable: bool,
         /// Where it tells when each begins and ends.
         trace: Option<PathBuf>,
     },
@@ -392,6 +423,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn optional_duration(&mut self, key: &str, least: Duration) -> Option<Duration> {
+        if self.figment.contains(key) {
+            self.duration(key, least)
+        } else {
+            // Known all the same: a misspelt key is told from it.
+            self.read.insert(key.to_owned());
+            None
+        }
+    }
+
     fn at_least_one<T: DeserializeOwned + PartialOrd + From<u8> + std::fmt::Display>(
         &mut self,
         key: &str,
@@ -446,6 +487,17 @@ impl<'a> Reader<'a> {
         let token_format = self.choice("server.token_format", &formats);
         let respond_within = self.duration("server.respond_within", Duration::ZERO);
         let max_body_bytes = self.at_least_one::<u32>("server.max_body_bytes");
+        let max_inflight_bytes = self.at_least_one::<u32>("server.max_inflight_bytes");
+        if let (Some(one), Some(all)) = (max_body_bytes, max_inflight_bytes)
+            && all < one
+        {
+            self.problem(
+                "server.max_inflight_bytes",
+                format_args!("`{all}` is too small; at least the {one} of server.max_body_bytes are needed"),
+            );
+        }
+        let inflight_wait = self.duration("server.inflight_wait", Duration::ZERO);
+        let retry_after = self.duration("server.retry_after", Duration::from_secs(1));
         let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
         let workers = self.at_least_one::<u16>("server.workers");
         Some(Server {
@@ -454,6 +506,9 @@ impl<'a> Reader<'a> {
             token_format: token_format?,
             respond_within: respond_within?,
             max_body_bytes: usize::try_from(max_body_bytes?).ok()?,
+            max_inflight_bytes: max_inflight_bytes?,
+            inflight_wait: inflight_wait?,
+            retry_after: retry_after?,
             drain_grace: drain_grace?,
             workers: usize::from(workers?),
         })
@@ -570,16 +625,25 @@ impl<'a> Reader<'a> {
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
+        let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
         let max_attempts = self.at_least_one("operations.max_attempts");
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
+        let retry_for = self.duration("operations.retry_for", INSTANT);
         let max_crashes = self.at_least_one("operations.max_crashes");
         let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
+        let run_limits = RunLimits {
+            validate: self.optional_duration("operations.run_limits.validate", INSTANT),
+            provision: self.optional_duration("operations.run_limits.provision", INSTANT),
+            unprovision: self.optional_duration("operations.run_limits.unprovision", INSTANT),
+            updateacl: self.optional_duration("operations.run_limits.updateacl", INSTANT),
+            reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
+        };
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);
         let keep_count = self.at_least_one("operations.keep_count");
@@ -587,16 +651,19 @@ impl<'a> Reader<'a> {
             concurrency: usize::from(concurrency?),
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
+            parse_concurrency: usize::from(parse_concurrency?),
             lease: lease?,
             poll: poll?,
             max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
+            retry_for: retry_for?,
             max_crashes: max_crashes?,
             crash_pause: crash_pause?,
             max_queued: max_queued?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
+            run_limits,
             cancel_grace: cancel_grace?,
             keep_for: keep_for?,
             keep_count: keep_count?,
@@ -661,15 +728,16 @@ impl<'a> Reader<'a> {
             }
             "mock" => {
                 let steps = self.optional(&key("steps")).unwrap_or_default();
-                let step_delay = match self.figment.contains(&key("step_delay")) {
-                    true => self.duration(&key("step_delay"), Duration::ZERO)?,
-                    false => Duration::ZERO,
-                };
+                let step_delay =
+                    self.optional_duration(&key("step_delay"), Duration::ZERO).unwrap_or_default();
+                let stop_delay =
+                    self.optional_duration(&key("stop_delay"), Duration::ZERO).unwrap_or_default();
+                let stoppable = self.optional(&key("stoppable")).unwrap_or(true);
                 let trace = match self.figment.contains(&key("trace")) {
                     true => Some(self.path(&key("trace"), "file")?),
                     false => None,
                 };
-                Driver::Mock { steps, step_delay, trace }
+                Driver::Mock { steps, step_delay, stop_delay, stoppable, trace }
             }
             other => {
                 self.problem(

@@ -58,8 +58,14 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
     let config = load(text, &variables).unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:2");
     assert_eq!(config.targets.len(), 1);
-    let trace = Some("/srv/trace.jsonl".into());
-    assert_eq!(config.targets[0].driver, Driver::Mock { steps: 7, step_delay: Duration::ZERO, trace });
+    let mock = Driver::Mock {
+        steps: 7,
+        step_delay: Duration::ZERO,
+        stop_delay: Duration::ZERO,
+        stoppable: true,
+        trace: Some("/srv/trace.jsonl".into()),
+    };
+    assert_eq!(config.targets[0].driver, mock);
     assert_eq!(config.operations.concurrency, 3);
     assert!(config.routes.is_empty(), "own targets replace the embedded ones, routes included");
 }
@@ -115,6 +121,8 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         token_format = "yaml"
         respond_within = "soon"
         base_paths = ["no-slash"]
+        max_inflight_bytes = 8388607
+        retry_after = "10ms"
         lisen = "x"
         [log]
         level = "landfall=debug,loud"
@@ -140,6 +148,8 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "server.base_paths: `no-slash` is not a path; write `/` or `/prefix`",
         "server.token_format: `yaml` is not known; use one of: auto, text, json",
         "server.respond_within: `soon` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+        "server.max_inflight_bytes: `8388607` is too small; at least the 8388608 of server.max_body_bytes are needed",
+        "server.retry_after: `10ms` is too short; at least 1000 ms is needed",
         "log.level: `loud` is not a level; use one of: error, warn, info, debug, trace, off",
         "log.format: `xml` is not known; use one of: text, json",
         "operations.concurrency: `0` is too small; at least 1 is needed",
@@ -157,6 +167,25 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn operations_may_have_a_run_limit_of_their_own() {
+    let text = "[operations.run_limits]\nprovision = \"2h\"\n";
+    let config = load(text, &[("LANDFALL__OPERATIONS__RUN_LIMITS__UPDATEACL", "5s")]).unwrap();
+    let (provision, updateacl) = (Some(Duration::from_secs(7200)), Some(Duration::from_secs(5)));
+    assert_eq!(config.operations.run_limits, RunLimits { provision, updateacl, ..RunLimits::default() });
+
+    let text = "[operations.run_limits]\nprovision = \"0s\"\nupdatacl = \"1m\"\nreverse = 7\n";
+    assert_eq!(
+        load(text, &[]).unwrap_err(),
+        [
+            "operations.run_limits.provision: `0s` is too short; at least 1 ms is needed",
+            "operations.run_limits.reverse: invalid type: found signed int `7`, expected a string",
+            "operations.run_limits.updatacl: is not a configuration key; did you mean \
+             `operations.run_limits.updateacl`?",
+        ]
+    );
 }
 
 #[test]

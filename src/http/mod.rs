@@ -1,15 +1,19 @@
 //! HTTP: the only module that knows actix and the generated contracts.
 //!
-//! A handler converts, calls the service, converts. One file per contract, and `refusal` for what they share: the way
-//! from an error to the contracts' error shapes.
+//! A handler converts, calls the service, converts. One file per contract; `refusal` for what they share, the way from
+//! an error to the contracts' error shapes; and `pressure` for what stands around them all.
 
 mod operator;
+mod pressure;
 mod refusal;
 mod tech_adapter;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::body::BoxBody;
+use actix_web::dev::ServiceRequest;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
 
 use crate::config::{Server, TokenFormat};
@@ -17,6 +21,8 @@ use crate::error::{Error, Result};
 use crate::generated;
 use crate::generated::runtime::Limits;
 use crate::operation::Service;
+
+use pressure::{Gate, guard};
 
 /// What the handlers share.
 pub(crate) struct Shared {
@@ -36,18 +42,24 @@ pub(crate) struct Bound {
 
 /// Binds and mounts every contract. Must be called inside a Tokio runtime.
 pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
+    let limits = Limits { body_bytes: config.max_body_bytes, ..Limits::default() };
+    let gate = Arc::new(Gate::new(config, limits));
     let shared = Arc::new(Shared {
         service,
         token_format: config.token_format,
         respond_within: config.respond_within,
-        limits: Limits { body_bytes: config.max_body_bytes, ..Limits::default() },
+        limits,
     });
     let adapter = web::Data::new(tech_adapter::Adapter::new(Arc::clone(&shared)));
     let operator = web::Data::new(operator::Operator::new(shared));
     let base_paths = config.base_paths.clone();
     let server = HttpServer::new(move || {
         let (adapter, operator, base_paths) = (adapter.clone(), operator.clone(), base_paths.clone());
+        let gate = Arc::clone(&gate);
         App::new()
+            .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                guard(Arc::clone(&gate), request, next)
+            }))
             .configure(move |app| {
                 // Longer prefixes first: `/` would otherwise see their paths as its own.
                 let mut prefixes = base_paths;

@@ -39,7 +39,7 @@ impl Contract for Operator {
     }
 
     fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        fault(left_out(context.operation().operation_id, failure))
+        fault(left_out(context, failure))
     }
 
     async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
@@ -61,10 +61,7 @@ impl Contract for Operator {
                 Some(problems) => {
                     PlanResponse::BadRequest(validation_error(Refusal::of_problems(&problems).into_error()))
                 }
-                None => PlanResponse::InternalServerError(fault(system_error(
-                    context.operation().operation_id,
-                    &error,
-                ))),
+                None => PlanResponse::InternalServerError(fault(system_error(context, &error))),
             },
         }
     }

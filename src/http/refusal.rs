@@ -5,14 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use crate::descriptor::Problem;
 use crate::error::{Error, Kind};
-use crate::generated::runtime::{Answer, Failure, Rejection};
+use crate::generated::runtime::{Answer, Failure, Rejection, RequestContext};
 use crate::generated::tech_adapter::types::{
     ErrorMoreInfo, RequestValidationError, SystemError, ValidationError, ValidationResult,
 };
+
+use super::pressure;
 
 /// The shape in which both contracts tell what is wrong with a request.
 pub(super) struct Refusal {
@@ -94,13 +96,13 @@ impl Refusal {
 }
 
 /// The contract's answer to an error: 400 when the request is at fault, else 500.
-pub(super) fn refuse<R>(operation: &str, error: &Error) -> R
+pub(super) fn refuse<R>(context: &RequestContext, error: &Error) -> R
 where
     R: Answer<400, RequestValidationError> + Answer<500, SystemError>,
 {
     match problems(error) {
         Some(problems) => R::answer(Refusal::of_problems(&problems).into_error()),
-        None => R::answer(system_error(operation, error)),
+        None => R::answer(system_error(context, error)),
     }
 }
 
@@ -113,8 +115,10 @@ pub(super) fn problems(error: &Error) -> Option<Vec<Problem>> {
     }
 }
 
-/// The 500 of the contract; its cause is logged here and only here.
-pub(super) fn system_error(operation: &str, failure: &Error) -> SystemError {
+/// The 500 of the contract; its cause is logged here and only here. Where it will pass, the answer says when.
+pub(super) fn system_error(context: &RequestContext, failure: &Error) -> SystemError {
+    let operation = context.operation().operation_id;
+    pressure::note(context.request(), failure);
     if failure.is_retryable() {
         warn!(operation; "answering 500: {}", failure.report());
     } else {
@@ -125,6 +129,11 @@ pub(super) fn system_error(operation: &str, failure: &Error) -> SystemError {
     } else {
         "ask the administrator to look at the adapter's log"
     };
+    fault(failure, solution)
+}
+
+/// The shape of every error that is not the request's, with what to do about it.
+pub(super) fn fault(failure: &Error, solution: &str) -> SystemError {
     SystemError {
         error: failure.to_string(),
         user_message: Some(format!("The operation could not be carried out: {failure}")),
@@ -137,7 +146,14 @@ pub(super) fn system_error(operation: &str, failure: &Error) -> SystemError {
     }
 }
 
+/// The 501 of what the target of an operation does not offer. Nothing is broken: the log gets no warning.
+pub(super) fn not_offered(context: &RequestContext, failure: &Error, instead: &str) -> SystemError {
+    let operation = context.operation().operation_id;
+    info!(operation; "answering 501: {}", failure.report());
+    fault(failure, instead)
+}
+
 /// The 500 or 501 of an operation that is left out.
-pub(super) fn left_out(operation: &str, failure: Failure) -> SystemError {
-    system_error(operation, &Error::unsupported(failure.to_string()))
+pub(super) fn left_out(context: &RequestContext, failure: Failure) -> SystemError {
+    system_error(context, &Error::unsupported(failure.to_string()))
 }

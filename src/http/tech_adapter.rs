@@ -11,8 +11,8 @@ use crate::generated::tech_adapter::types;
 use crate::operation::{Document, Operation, Report, State, Submitted, Task};
 use crate::technology::{Level, LogLine, ReverseRequest};
 
-use super::refusal::{Refusal, left_out, problems, refuse, system_error};
-use super::{Shared, TokenFormat};
+use super::refusal::{Refusal, left_out, not_offered, problems, refuse, system_error};
+use super::{Shared, TokenFormat, pressure};
 
 /// Serves the contract from the service.
 pub(super) struct Adapter {
@@ -33,12 +33,12 @@ impl Adapter {
             + Answer<400, types::RequestValidationError>
             + Answer<500, types::SystemError>,
     {
-        let name = context.operation().operation_id;
         let submitted = match submitted {
             Ok(submitted) => submitted,
-            Err(error) => return refuse(name, &error),
+            Err(error) => return refuse(context, &error),
         };
         if !self.shared.respond_within.is_zero() {
+            pressure::release_room(context.request());
             // Whatever goes wrong while waiting, the task is accepted, and the token says so.
             if let Ok(Some(task)) =
                 self.shared.service.wait(&submitted.token, self.shared.respond_within).await
@@ -69,11 +69,10 @@ impl Adapter {
     where
         R: Answer<400, types::RequestValidationError> + Answer<500, types::SystemError>,
     {
-        let name = context.operation().operation_id;
         match self.shared.service.task(token).await {
             Ok(Some(task)) if of.contains(&task.operation) => Ok(task),
             Ok(_) => Err(unknown(token, of)),
-            Err(error) => Err(refuse(name, &error)),
+            Err(error) => Err(refuse(context, &error)),
         }
     }
 }
@@ -108,7 +107,7 @@ impl TechAdapter for Adapter {
     }
 
     fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        left_out(context.operation().operation_id, failure)
+        left_out(context, failure)
     }
 
     async fn validate(&self, context: &RequestContext, body: types::ProvisioningRequest) -> ValidateResponse {
@@ -116,10 +115,7 @@ impl TechAdapter for Adapter {
             Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
             Err(error) => match problems(&error) {
                 Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into_validation()),
-                None => ValidateResponse::InternalServerError(system_error(
-                    context.operation().operation_id,
-                    &error,
-                )),
+                None => ValidateResponse::InternalServerError(system_error(context, &error)),
             },
         }
     }
@@ -131,7 +127,7 @@ impl TechAdapter for Adapter {
     ) -> AsyncValidateResponse {
         match self.shared.service.submit_validation(document(body)).await {
             Ok(submitted) => AsyncValidateResponse::answer(self.token(context, submitted.token.to_string())),
-            Err(error) => refuse(context.operation().operation_id, &error),
+            Err(error) => refuse(context, &error),
         }
     }
 
@@ -187,10 +183,12 @@ impl TechAdapter for Adapter {
             Ok(Some(task)) if task.state.is_terminal() => StopResponse::Ok(Status::of(task).into()),
             Ok(Some(_)) => StopResponse::answer(self.token(context, token)),
             Ok(None) => unknown(&token, PROVISIONING),
-            Err(error) if *error.kind() == Kind::Unsupported => {
-                StopResponse::NotImplemented(system_error(context.operation().operation_id, &error))
-            }
-            Err(error) => refuse(context.operation().operation_id, &error),
+            Err(error) if *error.kind() == Kind::Unsupported => StopResponse::NotImplemented(not_offered(
+                context,
+                &error,
+                "wait for the end of the operation: its status tells",
+            )),
+            Err(error) => refuse(context, &error),
         }
     }
 
@@ -234,6 +232,8 @@ fn document(body: types::ProvisioningRequest) -> Document {
 struct Status {
     state: State,
     report: Report,
+    /// Why it did not complete.
+    reason: Option<String>,
     logs: Vec<types::Log>,
 }
 
@@ -247,6 +247,7 @@ impl Status {
             .inspect_err(|error| log::error!(token:% = task.token; "{}", error.report()));
         Self {
             state: task.state,
+            reason: task.reason,
             report: report.ok().flatten().unwrap_or_default(),
             logs: task.logs.into_iter().map(log_line).collect(),
         }
@@ -277,7 +278,11 @@ impl From<Status> for types::ProvisioningStatus {
             .report
             .info
             .map(|info| types::Info { public_info: info.public, private_info: info.private });
-        let result = if status.report.result.is_empty() { result.to_owned() } else { status.report.result };
+        // A run that was cut off, or never began, left no report; the engine knows why even so.
+        let result = match status.report.result {
+            said if said.is_empty() => status.reason.unwrap_or_else(|| result.to_owned()),
+            said => said,
+        };
         Self { status: name, result, info, logs: status.logs }
     }
 }

@@ -19,7 +19,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::store::{ClaimRequest, Claims, Hint, Store, Submission};
-use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Submitted, Task, Token};
+use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
 use super::worker::{Cause, Interrupt, Runner, work};
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
@@ -47,11 +47,15 @@ pub struct Settings {
     pub max_attempts: u32,
     /// The longest wait before the second attempt; doubles with each further one.
     pub backoff_base: Duration,
-    /// The longest wait before any attempt.
+    /// The longest wait before any attempt, unless the error asks for a longer one.
     pub backoff_cap: Duration,
+    /// How long after its first run began a task may still be tried again.
+    pub retry_for: Duration,
     /// The longest a run may take; it is cancelled then and the task fails.
     pub run_limit: Duration,
-    /// How long a cancelled run may take to end when its time or its process is over.
+    /// The same for operations that have a limit of their own.
+    pub run_limits: HashMap<Operation, Duration>,
+    /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
     pub cancel_grace: Duration,
 }
 
@@ -66,7 +70,9 @@ impl Default for Settings {
             max_attempts: 5,
             backoff_base: Duration::from_secs(2),
             backoff_cap: Duration::from_secs(60),
+            retry_for: Duration::from_secs(24 * 3600),
             run_limit: Duration::from_secs(30 * 60),
+            run_limits: HashMap::new(),
             cancel_grace: Duration::from_secs(10),
         }
     }
@@ -79,6 +85,21 @@ impl Settings {
             Lane::Validation => self.validation_concurrency,
             Lane::Import => self.import_concurrency,
         }
+    }
+
+    /// The longest a run of that operation may take, and the key of the configuration that says so.
+    pub(super) fn run_limit(&self, operation: Operation) -> (Duration, &'static str) {
+        let Some(own) = self.run_limits.get(&operation) else {
+            return (self.run_limit, "operations.run_limit");
+        };
+        let key = match operation {
+            Operation::Validate => "operations.run_limits.validate",
+            Operation::Provision => "operations.run_limits.provision",
+            Operation::Unprovision => "operations.run_limits.unprovision",
+            Operation::UpdateAccess => "operations.run_limits.updateacl",
+            Operation::Reverse => "operations.run_limits.reverse",
+        };
+        (*own, key)
     }
 }
 

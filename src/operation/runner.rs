@@ -3,6 +3,7 @@
 //! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,9 +11,11 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{Object, Problem};
+use crate::descriptor::{Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
-use crate::technology::{AccessList, AccessMode, Context, Info, Intent, Plan, ReverseRequest};
+use crate::technology::{
+    AccessList, AccessMode, Change, Context, Info, Intent, Journal, Plan, ReverseRequest,
+};
 
 use super::service::{Domain, Request, under};
 use super::work::{Assigned, Document, Placement};
@@ -74,8 +77,8 @@ impl TechnologyRunner {
 
     /// An invalid document is a result, not a failure.
     async fn validate(&self, document: &Document, report: &mut Report) -> Result<()> {
-        match self.domain.resolve(document, Intent::Provision, None, None, None).await {
-            Ok(_) => report.result = "the descriptor is valid".to_owned(),
+        match self.domain.validate(document).await {
+            Ok(()) => report.result = "the descriptor is valid".to_owned(),
             Err(error) => match error.kind() {
                 Kind::Invalid(problems) => {
                     report.problems.clone_from(problems);
@@ -130,25 +133,21 @@ impl TechnologyRunner {
         }
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
+        let mut course = Course::new(&context.journal, &assigned);
+        if many {
+            plan_all(&assigned, intent, context, deployments, &mut course).await?;
+        }
         let mut changes = 0;
         let mut recorded = false;
-        for (index, one) in assigned.iter().enumerate() {
+        for one in &assigned {
             let id = one.work.component.id.to_string();
             let context = Context { journal: context.journal.phase(&id), cancel: context.cancel.clone() };
-            let done = match component(one, intent, &context, deployments).await {
-                Ok(done) => done,
-                Err(error) => {
-                    let left: Vec<String> = assigned
-                        .iter()
-                        .skip(index + 1)
-                        .map(|next| next.work.component.id.to_string())
-                        .collect();
-                    if !left.is_empty() {
-                        context.journal.warn(format!("not attempted after this: {}", left.join(", ")));
-                    }
-                    return Err(error);
-                }
-            };
+            course.stage = Stage::Working;
+            let done = component(one, intent, &context, deployments)
+                .await
+                .inspect_err(|error| course.end = End::of(error))?;
+            course.stage = Stage::Between;
+            course.done += 1;
             changes += done.changes;
             recorded |= done.recorded;
             if let Some(info) = done.info {
@@ -265,17 +264,18 @@ async fn component(
         journal.info(format!("nothing to change on target `{}`", target.code));
     }
     let count = plan.changes.len();
-    for (index, change) in plan.changes.iter().enumerate() {
-        if context.cancel.is_cancelled() {
-            journal.warn(format!("stopped: {index} of {count} changes made; not made: {}", change.summary));
-            return Err(Error::cancelled("stopped on request"));
-        }
+    let mut progress = Progress::new(journal, &plan.changes);
+    for change in &plan.changes {
+        context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
         deployments.check_lease()?;
+        progress.begun = true;
         if let Err(error) = technology.apply(work, change, context).await {
-            journal.warn(format!("{index} of {count} changes made; not made: {}", change.summary));
+            progress.end = End::of(&error);
             return Err(under(error, &work.component.path));
         }
-        journal.info(format!("{} of {count}: {}", index + 1, change.summary));
+        progress.begun = false;
+        progress.made += 1;
+        journal.info(format!("{} of {count}: {}", progress.made, change.summary));
     }
     let info = match intent {
         Intent::Unprovision { .. } => {
@@ -287,6 +287,194 @@ async fn component(
     };
     let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
+}
+
+/// Plans every component before the first one is changed, so that what stands in the way of the last is found while
+/// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
+/// turn comes, since what was applied before it may have changed what there is to do.
+async fn plan_all(
+    assigned: &[Assigned],
+    intent: Intent,
+    context: &Context,
+    deployments: &Deployments,
+    course: &mut Course<'_>,
+) -> Result<()> {
+    if intent == Intent::UpdateAccess {
+        return Ok(());
+    }
+    // Components that something of the same task comes before.
+    let waiting: HashSet<&Identifier> = match intent {
+        Intent::Unprovision { .. } => {
+            assigned.iter().flat_map(|one| &one.work.component.depends_on).collect()
+        }
+        Intent::Provision | Intent::UpdateAccess => {
+            let own: HashSet<&Identifier> = assigned.iter().map(|one| &one.work.component.id).collect();
+            let waits = |one: &&Assigned| one.work.component.depends_on.iter().any(|id| own.contains(id));
+            assigned.iter().filter(waits).map(|one| &one.work.component.id).collect()
+        }
+    };
+    // What a plan has to say is said when it is made to be applied.
+    let silent = Context { journal: Journal::default(), cancel: context.cancel.clone() };
+    for (index, one) in assigned.iter().enumerate() {
+        course.stage = Stage::Planning(index);
+        let remembered = deployments.get(&one.key()).await;
+        let planned = match remembered {
+            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref()).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = planned
+            && stands(&error, intent, waiting.contains(&one.work.component.id))
+        {
+            course.end = End::of(&error);
+            return Err(under(error, &one.work.component.path));
+        }
+    }
+    course.stage = Stage::Between;
+    Ok(())
+}
+
+/// Whether what an early plan says will still be so once what comes before the component is done. What is wrong with a
+/// component that waits for another may be no more than that the other is not there yet, or not gone yet.
+fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
+    match error.kind() {
+        Kind::Cancelled => true,
+        Kind::Conflict | Kind::Invalid(_) => !waits || intent == Intent::Provision,
+        _ => !waits,
+    }
+}
+
+/// How work ended before it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Stopped,
+    Failed,
+    /// It did not get to say: it was dropped where it stood.
+    CutOff,
+}
+
+impl End {
+    fn of(error: &Error) -> Self {
+        if *error.kind() == Kind::Cancelled { Self::Stopped } else { Self::Failed }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::CutOff => "cut off",
+        }
+    }
+}
+
+/// How far the changes of a component got. Says so in the log when they end before the last one, from its `drop`: work
+/// that is cut off runs no other code.
+struct Progress<'a> {
+    journal: &'a Journal,
+    changes: &'a [Change],
+    made: usize,
+    /// Whether the next one was begun.
+    begun: bool,
+    end: End,
+}
+
+impl<'a> Progress<'a> {
+    fn new(journal: &'a Journal, changes: &'a [Change]) -> Self {
+        Self { journal, changes, made: 0, begun: false, end: End::CutOff }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        let (made, left) = self.changes.split_at(self.made.min(self.changes.len()));
+        let (unfinished, left) = left.split_at(usize::from(self.begun).min(left.len()));
+        if unfinished.is_empty() && left.is_empty() {
+            return;
+        }
+        let (verb, count) = (self.end.verb(), self.changes.len());
+        self.journal.warn(match made {
+            [] => format!("{verb} with 0 of {count} changes made"),
+            _ => format!("{verb} with {} of {count} changes made: {}", made.len(), summaries(made)),
+        });
+        for (what, changes) in [("not finished", unfinished), ("not made", left)] {
+            if !changes.is_empty() {
+                self.journal.warn(format!("{what}: {}", summaries(changes)));
+            }
+        }
+    }
+}
+
+fn summaries(changes: &[Change]) -> String {
+    few(changes.iter().map(|change| change.summary.clone()))
+}
+
+/// Where the work on several components stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Planning(usize),
+    Working,
+    Between,
+}
+
+/// How far the components of a task got; the same for them as [`Progress`] is for changes.
+struct Course<'a> {
+    journal: &'a Journal,
+    assigned: &'a [Assigned],
+    done: usize,
+    stage: Stage,
+    end: End,
+}
+
+impl<'a> Course<'a> {
+    fn new(journal: &'a Journal, assigned: &'a [Assigned]) -> Self {
+        Self { journal, assigned, done: 0, stage: Stage::Between, end: End::CutOff }
+    }
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        let (done, left) = self.assigned.split_at(self.done.min(self.assigned.len()));
+        if self.assigned.len() < 2 || left.is_empty() {
+            return;
+        }
+        let verb = self.end.verb();
+        if let Stage::Planning(index) = self.stage {
+            let at = ids(self.assigned.get(index..=index).unwrap_or_default());
+            self.journal.warn(format!("nothing was changed in this run: {verb} while planning {at}"));
+            return;
+        }
+        let (at, left) = left.split_at(usize::from(self.stage == Stage::Working).min(left.len()));
+        self.journal.warn(format!("components done: {}", ids(done)));
+        if !at.is_empty() {
+            self.journal.warn(format!("{verb} in: {}", ids(at)));
+        }
+        if !left.is_empty() {
+            self.journal.warn(format!("not begun: {}", ids(left)));
+        }
+    }
+}
+
+fn ids(assigned: &[Assigned]) -> String {
+    few(assigned.iter().map(|one| one.work.component.id.to_string()))
+}
+
+/// The first few, how many more there are, and none of them at length: one line has to hold them.
+fn few(items: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 5;
+    const LENGTH: usize = 120;
+    let count = items.len();
+    let mut shown: Vec<String> = items
+        .take(SHOWN)
+        .map(|item| match item.char_indices().nth(LENGTH) {
+            Some((end, _)) => format!("{}...", item.get(..end).unwrap_or_default()),
+            None => item,
+        })
+        .collect();
+    if count == 0 {
+        shown.push("none".to_owned());
+    } else if count > SHOWN {
+        shown.push(format!("and {} more", count - SHOWN));
+    }
+    shown.join("; ")
 }
 
 /// The plan for one component. `remembered` is what the store knows of it.
@@ -355,20 +543,18 @@ mod tests {
     use crate::config::Route;
     use crate::operation::sqlite::SqliteStore;
     use crate::operation::{Engine, Limits, Service, Settings, State, Submitted, Task};
-    use crate::technology::Technology;
     use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
     use crate::technology::mock::Mock;
-    use crate::technology::testing::{CASHFLOW, STORAGE};
+    use crate::technology::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
+    use crate::technology::{Action, Capabilities, Technology, Work};
     use crate::topology::{Target, Topology};
+
+    fn target(code: &str, technology: Arc<dyn Technology>) -> Target {
+        Target { code: code.to_owned(), group: code.to_owned(), environments: Vec::new(), technology }
+    }
 
     /// The service with a lakehouse and a mock, everything in one folder.
     async fn embedded(folder: &Path) -> (Service, Arc<Domain>, Arc<dyn Store>) {
-        let target = |code: &str, technology: Arc<dyn Technology>| Target {
-            code: code.to_owned(),
-            group: code.to_owned(),
-            environments: Vec::new(),
-            technology,
-        };
         let lake = Lakehouse::new(LakehouseSettings {
             target: "LAKE".to_owned(),
             warehouse: folder.join("warehouse"),
@@ -382,6 +568,10 @@ mod tests {
                 Route { group: "MOCK".to_owned(), ..Route::default() },
             ],
         );
+        serving(folder, topology).await
+    }
+
+    async fn serving(folder: &Path, topology: Topology) -> (Service, Arc<Domain>, Arc<dyn Store>) {
         let domain = Arc::new(Domain::new(topology, crate::descriptor::Limits::default(), 1));
         let path = folder.join("landfall.db");
         let store: Arc<dyn Store> =
@@ -393,6 +583,17 @@ mod tests {
 
     fn product(text: &str) -> Document {
         Document { kind: crate::descriptor::DescriptorKind::DataProduct, text: text.to_owned() }
+    }
+
+    fn component_of(text: &str, id: &str) -> Document {
+        Document {
+            kind: crate::descriptor::DescriptorKind::Component,
+            text: format!("dataProduct:\n  {}\ncomponentIdToProvision: {id}", text.replace('\n', "\n  ")),
+        }
+    }
+
+    fn told(task: &Task) -> Vec<&str> {
+        task.logs.iter().map(|line| line.message.as_str()).collect()
     }
 
     async fn ended(service: &Service, submitted: Result<Submitted>) -> Task {
@@ -410,11 +611,18 @@ mod tests {
         let second = product(&CASHFLOW.replace("environment: production", "environment: development"));
         assert_eq!(ended(&service, service.provision(first.clone()).await).await.state, State::Completed);
 
+        // All that can be found out is found out before anything is made.
         let refused = ended(&service, service.provision(second.clone()).await).await;
         assert_eq!(refused.state, State::Failed);
-        assert!(refused.reason.unwrap().contains("belongs to"));
+        assert!(refused.reason.as_deref().unwrap().contains("belongs to"));
+        let found = format!("nothing was changed in this run: failed while planning {STORAGE}");
+        assert!(told(&refused).contains(&found.as_str()), "{refused:?}");
         let tables = folder.path().join("warehouse/tables");
-        assert!(tables.join("finance__cashflow__0__development").exists(), "made before the conflict");
+        assert!(!tables.join("finance__cashflow__0__development").exists(), "made in spite of the conflict");
+
+        let port = component_of(&second.text, PORT);
+        assert_eq!(ended(&service, service.provision(port).await).await.state, State::Completed);
+        assert!(tables.join("finance__cashflow__0__development").exists());
 
         let intent = Intent::Unprovision { remove_data: true };
         let plans = service.plan(second.clone(), intent, &[]).await.unwrap();
@@ -427,6 +635,213 @@ mod tests {
         assert!(!tables.join("finance__cashflow__0__development").exists());
         assert!(folder.path().join("warehouse/buckets/finance-cashflows").exists());
         assert!(tables.join("finance__cashflow__0__production").exists());
+    }
+
+    /// Things that stand on one another: what something stands on must be there first, and can only go when nothing stands
+    /// on it any more.
+    #[derive(Default)]
+    struct Tower {
+        there: std::sync::Mutex<std::collections::BTreeSet<String>>,
+        plans: std::sync::atomic::AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Technology for Tower {
+        fn name(&self) -> &'static str {
+            "tower"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Mock::default().capabilities()
+        }
+
+        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
+            Vec::new()
+        }
+
+        async fn plan(&self, work: &Work, intent: &Intent, _: &Context) -> Result<Plan> {
+            self.plans.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let there = self.there.lock().unwrap();
+            let id = work.component.id.to_string();
+            let wanted = *intent == Intent::Provision;
+            if wanted {
+                let missing = work.component.depends_on.iter().find(|below| !there.contains(below.as_str()));
+                if let Some(missing) = missing {
+                    return Err(Error::permanent(format!("{missing} is not there yet")));
+                }
+            } else {
+                let above = work.product.all_components().into_iter().find(|other| {
+                    there.contains(other.id.as_str()) && other.depends_on.contains(&work.component.id)
+                });
+                if let Some(above) = above {
+                    return Err(Error::conflict(format!("{} stands on it", above.id)));
+                }
+            }
+            let change = Change {
+                action: if wanted { Action::Create } else { Action::Drop },
+                resource: id.clone(),
+                summary: format!("move {id}"),
+                detail: Value::Null,
+            };
+            let changes = if there.contains(&id) == wanted { Vec::new() } else { vec![change] };
+            Ok(Plan { changes, notes: vec!["a stone of the tower".to_owned()] })
+        }
+
+        async fn apply(&self, _: &Work, change: &Change, _: &Context) -> Result<()> {
+            let mut there = self.there.lock().unwrap();
+            match change.action {
+                Action::Create => there.insert(change.resource.clone()),
+                _ => there.remove(&change.resource),
+            };
+            Ok(())
+        }
+
+        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+            Ok(Info::default())
+        }
+
+        async fn reverse(&self, _: &ReverseRequest, _: &Context) -> Result<Object> {
+            Ok(Object::new())
+        }
+    }
+
+    /// The early plans are a check and no more: what only waits for a component of the same task is no mistake.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_component_may_wait_for_another_one_of_its_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let tower = Arc::new(Tower::default());
+        let route = Route { group: "TOWER".to_owned(), ..Route::default() };
+        let topology = Topology::new(vec![target("TOWER", Arc::<Tower>::clone(&tower))], vec![route]);
+        let (service, ..) = serving(folder.path(), topology).await;
+        let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
+
+        let done = ended(&service, service.provision(product(CASHFLOW)).await).await;
+        assert_eq!(done.state, State::Completed, "{done:?}");
+        assert_eq!(tower.there.lock().unwrap().len(), 3);
+        assert_eq!(plans(), 6, "each component is planned as a check, and again when its turn comes");
+        let notes = told(&done).iter().filter(|line| **line == "a stone of the tower").count();
+        assert_eq!(notes, 3, "a plan that only checks says nothing");
+
+        let gone = ended(&service, service.unprovision(product(CASHFLOW), true).await).await;
+        assert_eq!(gone.state, State::Completed, "{gone:?}");
+        assert_eq!(tower.there.lock().unwrap().len(), 0);
+        plans();
+
+        let alone = component_of(CASHFLOW, STORAGE);
+        assert_eq!(ended(&service, service.provision(alone).await).await.state, State::Completed);
+        assert_eq!(plans(), 1, "of a single component the plan is the check");
+
+        // What waits for nothing that this task will do is wrong, and said before anything is done.
+        tower.there.lock().unwrap().clear();
+        let (early, late) = (component_of(CASHFLOW, WORKLOAD), product(CASHFLOW));
+        let refused = ended(&service, service.provision(early).await).await;
+        assert_eq!(refused.reason, Some(format!("{STORAGE} is not there yet")));
+        assert_eq!(ended(&service, service.provision(late).await).await.state, State::Completed);
+    }
+
+    #[test]
+    fn an_early_plan_counts_as_far_as_it_will_still_be_so() {
+        let remove = Intent::Unprovision { remove_data: false };
+        let conflict = || Error::conflict("theirs");
+        for (error, intent, waits, expected) in [
+            (conflict(), Intent::Provision, false, true),
+            (conflict(), Intent::Provision, true, true),
+            (conflict(), remove, false, true),
+            (conflict(), remove, true, false),
+            (Error::invalid(vec![Problem::new("", "no")]), Intent::Provision, true, true),
+            (Error::retryable("away"), Intent::Provision, false, true),
+            (Error::retryable("not yet there"), Intent::Provision, true, false),
+            (Error::permanent("not there"), Intent::Provision, true, false),
+            (Error::cancelled("stopped"), Intent::Provision, true, true),
+            (Error::cancelled("stopped"), remove, true, true),
+        ] {
+            assert_eq!(stands(&error, intent, waits), expected, "{error} {intent:?} {waits}");
+        }
+    }
+
+    fn lines(journal: &Journal) -> Vec<String> {
+        journal.drain().into_iter().map(|line| line.message).collect()
+    }
+
+    #[test]
+    fn what_was_made_and_what_was_not_is_said_whichever_way_it_ends() {
+        let changes: Vec<Change> = (1..=9)
+            .map(|n| Change {
+                action: Action::Alter,
+                resource: String::new(),
+                summary: format!("step {n}"),
+                detail: Value::Null,
+            })
+            .collect();
+        let journal = Journal::default();
+        let said = |changes: &[Change], made: usize, begun: bool, end: End| {
+            let mut progress = Progress::new(&journal, changes);
+            (progress.made, progress.begun, progress.end) = (made, begun, end);
+            drop(progress);
+            lines(&journal)
+        };
+        assert_eq!(
+            said(&changes, 2, false, End::Stopped),
+            [
+                "stopped with 2 of 9 changes made: step 1; step 2",
+                "not made: step 3; step 4; step 5; step 6; step 7; and 2 more",
+            ]
+        );
+        assert_eq!(
+            said(&changes[..3], 1, true, End::Failed),
+            ["failed with 1 of 3 changes made: step 1", "not finished: step 2", "not made: step 3"]
+        );
+        assert_eq!(
+            said(&changes[..1], 0, true, End::CutOff),
+            ["cut off with 0 of 1 changes made", "not finished: step 1"]
+        );
+        assert_eq!(said(&changes, 9, false, End::CutOff), [""; 0], "all were made");
+        assert_eq!(said(&[], 0, false, End::CutOff), [""; 0], "there was nothing to make");
+
+        let long = [Change { summary: "\u{e9}".repeat(5000), ..changes[0].clone() }];
+        let line = said(&long, 0, false, End::Stopped).remove(1);
+        assert_eq!(line, format!("not made: {}...", "\u{e9}".repeat(120)));
+    }
+
+    #[test]
+    fn components_done_and_not_begun_are_named() {
+        let mock: Arc<dyn Technology> = Arc::new(Mock::default());
+        let target = Arc::new(target("MOCK", mock));
+        let assigned: Vec<Assigned> = [PORT, STORAGE, WORKLOAD]
+            .map(|id| Assigned {
+                work: crate::technology::testing::work(CASHFLOW, id),
+                target: Arc::clone(&target),
+            })
+            .into();
+        let journal = Journal::default();
+        let said = |assigned: &[Assigned], done: usize, stage: Stage, end: End| {
+            let mut course = Course::new(&journal, assigned);
+            (course.done, course.stage, course.end) = (done, stage, end);
+            drop(course);
+            lines(&journal)
+        };
+        assert_eq!(
+            said(&assigned, 1, Stage::Working, End::Stopped),
+            [
+                format!("components done: {PORT}"),
+                format!("stopped in: {STORAGE}"),
+                format!("not begun: {WORKLOAD}"),
+            ]
+        );
+        assert_eq!(
+            said(&assigned, 2, Stage::Working, End::CutOff),
+            [format!("components done: {PORT}; {STORAGE}"), format!("cut off in: {WORKLOAD}")]
+        );
+        assert_eq!(
+            said(&assigned, 0, Stage::Planning(2), End::Failed),
+            [format!("nothing was changed in this run: failed while planning {WORKLOAD}")]
+        );
+        assert_eq!(
+            said(&assigned, 0, Stage::Between, End::CutOff),
+            ["components done: none".to_owned(), format!("not begun: {PORT}; {STORAGE}; {WORKLOAD}")]
+        );
+        assert_eq!(said(&assigned, 3, Stage::Between, End::CutOff), [""; 0]);
+        assert_eq!(said(&assigned[..1], 0, Stage::Working, End::Failed), [""; 0], "one needs no list");
     }
 
     /// What was provisioned and has lost its place to somebody else is not reported as gone.
@@ -450,13 +865,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (service, domain, store) = embedded(folder.path()).await;
         let text = CASHFLOW.replace("bucket: finance-cashflows", "{}");
-        let component = |environment: &str| Document {
-            kind: crate::descriptor::DescriptorKind::Component,
-            text: format!(
-                "dataProduct:\n  {}\ncomponentIdToProvision: {STORAGE}",
-                text.replace("environment: production", environment).replace('\n', "\n  ")
-            ),
-        };
+        let component =
+            |environment: &str| component_of(&text.replace("environment: production", environment), STORAGE);
         let provision = async |environment: &str| {
             let done = ended(&service, service.provision(component(environment)).await).await;
             assert_eq!(done.state, State::Completed, "{:?}", done.reason);

@@ -14,11 +14,11 @@ use crate::access::Ref;
 use crate::descriptor::{Limits, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
-use crate::topology::Topology;
+use crate::topology::{Target, Topology};
 
 use super::runner;
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
-use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, Store, Submitted, Task, Token};
+use super::{Counts, Deployment, Drained, Engine, NewTask, Operation, State, Store, Submitted, Task, Token};
 
 /// What a task is to do; its payload in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,12 +119,22 @@ pub struct Domain {
     pub limits: Limits,
     /// Parsing takes memory in proportion to the document: this many at a time.
     parsing: Semaphore,
+    /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
+    /// wait for the other.
+    validating: Semaphore,
 }
 
 impl Domain {
-    /// `parallel_parses` bounds the memory that documents take while they are read.
+    /// `parallel_parses` bounds the memory that documents take while they are read: so many for validations, and so many
+    /// for everything else.
     pub fn new(topology: Topology, limits: Limits, parallel_parses: usize) -> Self {
-        Self { topology, limits, parsing: Semaphore::new(parallel_parses.max(1)) }
+        let permits = || Semaphore::new(parallel_parses.max(1));
+        Self { topology, limits, parsing: permits(), validating: permits() }
+    }
+
+    /// Whether the document could be provisioned, whatever is provisioned already.
+    pub async fn validate(self: &Arc<Self>, document: &Document) -> Result<()> {
+        self.read(&self.validating, document, Intent::Provision, None, None, None).await.map(drop)
     }
 
     /// Parses, places and checks, off the async threads. `store` tells what is already provisioned; without one
@@ -137,8 +147,20 @@ impl Domain {
         store: Option<&dyn Store>,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
+        self.read(&self.parsing, document, intent, placements, store, access).await
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        permits: &Semaphore,
+        document: &Document,
+        intent: Intent,
+        placements: Option<&[Placement]>,
+        store: Option<&dyn Store>,
+        access: Option<&AccessList>,
+    ) -> Result<Resolved> {
         let permit =
-            self.parsing.acquire().await.map_err(|error| Error::permanent("shutting down").because(error))?;
+            permits.acquire().await.map_err(|error| Error::permanent("shutting down").because(error))?;
         let domain = Arc::clone(self);
         let document = document.clone();
         let descriptor = blocking(move || work::parse(&document, &intent, &domain.topology, &domain.limits))
@@ -187,7 +209,7 @@ impl Service {
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
     pub async fn validate(&self, document: Document) -> Result<()> {
-        self.domain.resolve(&document, Intent::Provision, None, None, None).await.map(drop)
+        self.domain.validate(&document).await
     }
 
     /// The same as a task, whose outcome tells.
@@ -281,12 +303,31 @@ impl Service {
         self.engine.wait(token, within).await
     }
 
-    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when its technologies cannot.
+    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when it runs on a target that cannot stop.
+    ///
+    /// What waits has begun nothing and can always be stopped. Should it begin between the look and the request, it is
+    /// stopped as far as it can be: between two changes.
     pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
-        match token.parse::<Token>() {
-            Ok(token) => self.engine.stop(&token).await,
-            Err(_) => Ok(None),
+        let Ok(token) = token.parse::<Token>() else { return Ok(None) };
+        let Some(task) = self.store.task(&token).await? else { return Ok(None) };
+        if task.state == State::Running
+            && let Some(target) = self.unstoppable(&task)
+        {
+            return Err(Error::unsupported(format!(
+                "the operation runs on target `{}` ({}), which cannot stop work under way",
+                target.code,
+                target.technology.name()
+            )));
         }
+        self.engine.stop(&token).await
+    }
+
+    /// The first target of a task that cannot stop work under way.
+    fn unstoppable(&self, task: &Task) -> Option<Arc<Target>> {
+        task.targets
+            .iter()
+            .filter_map(|code| self.domain.topology.target(code))
+            .find(|target| !target.technology.capabilities().stop)
     }
 
     /// Waiting and running tasks.
@@ -359,5 +400,40 @@ pub(super) fn under(error: Error, prefix: &str) -> Error {
             Error::invalid(problems.iter().cloned().map(|problem| problem.under(prefix)).collect())
         }
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Route;
+    use crate::descriptor::DescriptorKind;
+    use crate::technology::mock::Mock;
+    use crate::technology::testing::CASHFLOW;
+
+    /// However many of one kind are being read, the other kind gets its turn.
+    #[tokio::test]
+    async fn validations_and_the_rest_do_not_wait_for_one_another() {
+        let mock = Target {
+            code: "MOCK".to_owned(),
+            group: "mock".to_owned(),
+            environments: Vec::new(),
+            technology: Arc::new(Mock::default()),
+        };
+        let route = Route { group: "mock".to_owned(), ..Route::default() };
+        let domain = Arc::new(Domain::new(Topology::new(vec![mock], vec![route]), Limits::default(), 1));
+        let document = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
+        let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document));
+        let resolve = |patience| {
+            let read = domain.resolve(&document, Intent::Provision, None, None, None);
+            tokio::time::timeout(patience, read)
+        };
+
+        let busy = domain.parsing.acquire().await.unwrap();
+        validate().await.unwrap().unwrap();
+        assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
+        drop(busy);
+        let _busy = domain.validating.acquire().await.unwrap();
+        assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);
     }
 }

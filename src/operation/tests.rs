@@ -183,7 +183,33 @@ async fn attempts_are_used_up() {
     }
     let task = stage.end(token).await;
     assert_eq!((task.state, task.outcome), (State::Failed, Some(json!({"failed": true}))));
-    assert_eq!(task.reason.as_deref(), Some("the bucket is busy; given up after 3 attempts"));
+    let reason = task.reason.unwrap();
+    assert!(reason.starts_with("the bucket is busy; given up after 3 attempts in "), "{reason}");
+}
+
+/// The time for retries runs from the first run on, over the waits: not from the run that meets the error.
+#[tokio::test]
+async fn the_time_for_retries_is_used_up() {
+    let settings =
+        Settings { retry_for: Duration::from_secs(1), backoff_base: Duration::from_millis(1), ..settings() };
+    let stage = Stage::with(settings, Limits::default()).await;
+    let patient = NewTask { max_attempts: Some(1000), ..provision("a") };
+    let token = stage.engine.submit(patient).await.unwrap().token;
+    let Stage { engine, mut visits, .. } = stage;
+    let drive = tokio::spawn(async move {
+        while let Some(visit) = visits.recv().await {
+            visit.fail(Error::retryable("the bucket is busy").after(Duration::from_millis(300)));
+        }
+    });
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    drop(engine);
+    drive.await.unwrap();
+    assert_eq!(task.state, State::Failed);
+    // As many waits of 0.3 s as begin and end within a second; a slow machine has time for fewer.
+    assert!((2..=4).contains(&task.attempt), "{task:?}");
+    let reason = task.reason.unwrap();
+    let end = ": another one after 0.3 s would be past the 1 s of operations.retry_for";
+    assert!(reason.starts_with("the bucket is busy; given up after ") && reason.ends_with(end), "{reason}");
 }
 
 #[tokio::test]
@@ -247,7 +273,8 @@ async fn stop_of_a_running_task_cancels_it() {
 
 #[tokio::test]
 async fn a_stopped_task_ends_only_when_its_work_does() {
-    let mut stage = Stage::new().await;
+    let patient = Settings { cancel_grace: PATIENCE, ..settings() };
+    let mut stage = Stage::with(patient, Limits::default()).await;
     let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": true}));
     let completes = stage.engine.submit(stubborn.clone()).await.unwrap().token;
     let visit = stage.visit().await;
@@ -270,7 +297,8 @@ async fn a_stopped_task_ends_only_when_its_work_does() {
 
 #[tokio::test]
 async fn a_stopped_task_is_not_retried() {
-    let mut stage = Stage::new().await;
+    let patient = Settings { cancel_grace: PATIENCE, ..settings() };
+    let mut stage = Stage::with(patient, Limits::default()).await;
     let token =
         stage.engine.submit(task(Operation::Provision, &["a"], json!({"stubborn": 1}))).await.unwrap().token;
     let visit = stage.visit().await;
@@ -280,6 +308,88 @@ async fn a_stopped_task_is_not_retried() {
     let task = stage.end(token).await;
     assert_eq!(task.state, State::Terminated);
     assert!(task.logs.last().unwrap().message.contains("not tried again"));
+}
+
+const CUT_OFF: &str =
+    "stopped: the work had not ended after the 50 ms of operations.cancel_grace and was cut off";
+
+#[tokio::test]
+async fn a_stopped_run_that_does_not_listen_is_cut_off() {
+    let mut stage = Stage::new().await;
+    let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
+    let token = stage.engine.submit(stubborn).await.unwrap().token;
+    let visit = stage.visit().await;
+    visit.context.journal.info("so far");
+    assert_eq!(stage.engine.stop(&token).await.unwrap().unwrap().state, State::Stopping);
+    let task = stage.end(token).await;
+    assert!(visit.act.is_closed(), "the work had ended by then");
+    assert_eq!((task.state, task.outcome), (State::Terminated, None));
+    assert_eq!(task.reason.as_deref(), Some("stopped on request"));
+    let told: Vec<&str> = task.logs.iter().map(|line| line.message.as_str()).collect();
+    assert!(told.contains(&"so far"), "{told:?}");
+    assert_eq!(told.last(), Some(&CUT_OFF));
+}
+
+/// Keeps its thread for longer than the grace and the lease: it can only be cut off when it lets go.
+struct Blocker {
+    begun: mpsc::UnboundedSender<()>,
+    ended: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[async_trait]
+impl Runner for Blocker {
+    async fn run(&self, _: &ClaimedTask, _: &Context, _: &Deployments) -> Result<Value, RunError> {
+        let _ = self.begun.send(());
+        std::thread::sleep(Duration::from_millis(1500));
+        self.ended.store(true, std::sync::atomic::Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("landfall.db");
+    let store: Arc<dyn Store> =
+        Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let ended = Arc::<std::sync::atomic::AtomicBool>::default();
+    let short = Settings { lease: Duration::from_millis(600), ..settings() };
+    let engine = Engine::start(store, Arc::new(Blocker { begun, ended: Arc::clone(&ended) }), short);
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    begins.recv().await.unwrap();
+    engine.stop(&token).await.unwrap();
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the work had ended by then");
+    assert_eq!(task.state, State::Terminated);
+    // Its lease was kept alive until then: nobody took it away.
+    assert_eq!(task.logs.last().unwrap().message, CUT_OFF);
+}
+
+#[tokio::test]
+async fn a_stop_and_a_drain_meet_and_the_stop_stands() {
+    for stop_first in [true, false] {
+        let patient = Settings { cancel_grace: Duration::from_secs(2), ..settings() };
+        let mut stage = Stage::with(patient, Limits::default()).await;
+        let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
+        let token = stage.engine.submit(stubborn).await.unwrap().token;
+        let visit = stage.visit().await;
+        if stop_first {
+            stage.engine.stop(&token).await.unwrap();
+        }
+        let drain = stage.engine.drain(Duration::from_millis(1));
+        let (drained, ()) = tokio::join!(drain, async {
+            visit.context.cancel.cancelled().await;
+            stage.engine.stop(&token).await.unwrap();
+        });
+        assert_eq!(drained, Drained { handed_back: 0 });
+        let task = stage.engine.task(&token).await.unwrap().unwrap();
+        assert_eq!(task.state, State::Terminated);
+        let told = &task.logs.last().unwrap().message;
+        let cut_off =
+            "stopped: the work had not ended after the 2 s of operations.cancel_grace and was cut off";
+        assert_eq!(told, cut_off, "stop first: {stop_first}");
+    }
 }
 
 #[tokio::test]
@@ -292,10 +402,27 @@ async fn a_run_that_takes_too_long_fails() {
     let _visits = (stage.visit().await, stage.visit().await);
     let task = stage.end(obedient).await;
     assert_eq!((task.state, task.outcome), (State::Failed, Some(json!({"partly": true}))));
-    assert!(task.reason.unwrap().contains("time limit"));
+    assert_eq!(task.reason.as_deref(), Some("the run exceeded the 20 ms of operations.run_limit"));
     let task = stage.end(stubborn).await;
     assert_eq!((task.state, task.outcome), (State::Failed, None));
     assert!(task.reason.unwrap().contains("did not end when told to"));
+}
+
+#[tokio::test]
+async fn operations_have_time_limits_of_their_own() {
+    let own = [(Operation::Provision, Duration::from_millis(20))];
+    let limited = Settings { run_limits: own.into(), ..settings() };
+    let mut stage = Stage::with(limited, Limits::default()).await;
+    let short = stage.engine.submit(provision("a")).await.unwrap().token;
+    let _visit = stage.visit().await;
+    let long = stage.engine.submit(task(Operation::Unprovision, &["b"], json!(1))).await.unwrap().token;
+    let visit = stage.visit().await;
+    let task = stage.end(short).await;
+    assert_eq!(task.state, State::Failed);
+    assert_eq!(task.reason.as_deref(), Some("the run exceeded the 20 ms of operations.run_limits.provision"));
+    assert!(!visit.context.cancel.is_cancelled(), "the other one has more time");
+    visit.complete(json!(1));
+    assert_eq!(stage.end(long).await.state, State::Completed);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::engine::{Crew, Settings};
 use super::state::State;
 use super::store::{Ending, Settlement, Store};
-use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
+use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{Context, Journal, Level, LogLine};
 
@@ -147,7 +147,8 @@ pub(super) enum Cause {
     Lease,
 }
 
-/// The way to end a run early. The first cause stands.
+/// The way to end a run early. The first cause stands, but for a stop that follows a drain: whoever wanted the task to end
+/// does not want another process to take it up.
 pub(super) struct Interrupt {
     cancel: CancellationToken,
     cause: Mutex<Option<Cause>>,
@@ -159,7 +160,11 @@ impl Interrupt {
     }
 
     pub(super) fn raise(&self, cause: Cause) {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
+        let mut held = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_none() || (*held, cause) == (Some(Cause::Drain), Cause::Stop) {
+            *held = Some(cause);
+        }
+        drop(held);
         self.cancel.cancel();
     }
 
@@ -174,7 +179,7 @@ enum Ended {
     Returned(Result<Value, RunError>),
     Panicked,
     /// It ignored its cancellation until the grace was over.
-    Aborted(Cause),
+    Aborted,
 }
 
 /// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
@@ -188,7 +193,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     }
 
     let lease = task.lease.clone();
-    let facts = Facts::of(&task);
+    let (begun, facts) = (task.begun, Facts::of(&task));
     let clock = Arc::new(LeaseClock::new(claimed_at + crew.settings.lease));
     let journal = context.journal.clone();
     let deployments =
@@ -201,20 +206,28 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     let ran = CancellationToken::new();
     let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
     let mut shipping = pin!(ship_logs(&crew, &lease, &journal, &interrupt, &ran));
-    let mut watching = pin!(watch(&crew, &interrupt));
-    let ended = tokio::select! {
+    let mut watching = pin!(watch(&crew, facts.operation, &interrupt));
+    let mut ended = tokio::select! {
         returned = &mut run => match returned {
             Ok(result) => Some(Ended::Returned(result)),
             Err(_) => Some(Ended::Panicked),
         },
         () = &mut keeping => None,
         _lost = &mut shipping => None,
-        cause = &mut watching => Some(Ended::Aborted(cause)),
+        () = &mut watching => Some(Ended::Aborted),
     };
     if !run.is_finished() {
         run.abort();
-        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that.
-        let _ = (&mut run).await;
+        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that. The
+        // lease is kept alive meanwhile: nobody may begin what has not ended here.
+        let lost = tokio::select! {
+            _ = &mut run => false,
+            () = &mut keeping, if ended.is_some() => true,
+        };
+        if lost {
+            let _ = (&mut run).await;
+            ended = None;
+        }
     }
     let Some(ended) = ended else {
         log::warn!(token:% = lease.token, epoch = lease.epoch; "run abandoned: its lease is lost");
@@ -235,6 +248,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     {
         log::warn!(token:% = lease.token; "run met an error: {report}");
     }
+    let facts = Facts { elapsed: begun + claimed_at.elapsed(), ..facts };
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
     let settlement = Settlement { ending, lines, closing };
     tokio::select! {
@@ -355,28 +369,57 @@ async fn ship_logs(
     }
 }
 
-/// Tells the run to end when the process or its time does; returns when it has ignored that for the grace.
-async fn watch(crew: &Crew, interrupt: &Interrupt) -> Cause {
-    let cause = tokio::select! {
-        () = crew.hand_back.cancelled() => Cause::Drain,
-        () = sleep(crew.settings.run_limit) => Cause::Overdue,
-    };
-    interrupt.raise(cause);
+/// Tells the run to end when the process or its time does; returns when it has ignored that, or a stop, for the grace.
+async fn watch(crew: &Crew, operation: Operation, interrupt: &Interrupt) {
+    tokio::select! {
+        () = crew.hand_back.cancelled() => interrupt.raise(Cause::Drain),
+        () = sleep(crew.settings.run_limit(operation).0) => interrupt.raise(Cause::Overdue),
+        () = interrupt.cancel.cancelled() => {}
+    }
+    if interrupt.cause() == Some(Cause::Lease) {
+        // Its end is that of the lease, whatever the grace is.
+        std::future::pending::<()>().await;
+    }
     sleep(crew.settings.cancel_grace).await;
-    cause
 }
 
 /// What a decision looks at of a task.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
+    operation: Operation,
     /// Runs that were not lost to a crash, this one included.
     tries: u32,
     max_attempts: u32,
+    /// Since the first run began, waits between runs included.
+    elapsed: Duration,
 }
 
 impl Facts {
     fn of(task: &ClaimedTask) -> Self {
-        Self { tries: task.attempt.saturating_sub(task.crashes).max(1), max_attempts: task.max_attempts }
+        Self {
+            operation: task.operation,
+            tries: task.attempt.saturating_sub(task.crashes).max(1),
+            max_attempts: task.max_attempts,
+            elapsed: task.begun,
+        }
+    }
+}
+
+impl Facts {
+    /// Why the work is not tried again after a wait of `after`, if it is not.
+    fn no_more(&self, after: Duration, settings: &Settings) -> Option<String> {
+        let plural = if self.tries == 1 { "attempt" } else { "attempts" };
+        let so_far = format!("given up after {} {plural} in {}", self.tries, spell(self.elapsed));
+        if self.tries >= self.max_attempts {
+            Some(so_far)
+        } else if self.elapsed.saturating_add(after) > settings.retry_for {
+            let (wait, budget) = (spell(after), spell(settings.retry_for));
+            Some(format!(
+                "{so_far}: another one after {wait} would be past the {budget} of operations.retry_for"
+            ))
+        } else {
+            None
+        }
     }
 }
 
@@ -388,7 +431,10 @@ fn decide(
     settings: &Settings,
     fraction: f64,
 ) -> (Ending, Option<LogLine>) {
-    let overdue = || format!("the run exceeded its time limit of {} s", settings.run_limit.as_secs());
+    let overdue = || {
+        let (limit, key) = settings.run_limit(facts.operation);
+        format!("the run exceeded the {} of {key}", spell(limit))
+    };
     let RunError { error, outcome } = match ended {
         Ended::Returned(Ok(outcome)) => return (Ending::Succeed { outcome }, None),
         Ended::Returned(Err(error)) => error,
@@ -398,8 +444,21 @@ fn decide(
                 "an internal error ended the operation; the administrator's log has more".to_owned(),
             );
         }
-        Ended::Aborted(Cause::Drain) => return release(),
-        Ended::Aborted(_) => return fail(None, format!("{} and did not end when told to", overdue())),
+        Ended::Aborted => {
+            return match cause {
+                Some(Cause::Stop) => {
+                    let grace = spell(settings.cancel_grace);
+                    let text = format!(
+                        "stopped: the work had not ended after the {grace} of operations.cancel_grace and was cut off"
+                    );
+                    (Ending::Stopped { outcome: None }, line(Level::Warning, text))
+                }
+                Some(Cause::Drain | Cause::Lease) => release(),
+                Some(Cause::Overdue) | None => {
+                    fail(None, format!("{} and did not end when told to", overdue()))
+                }
+            };
+        }
     };
     match (error.kind(), cause) {
         (Kind::Cancelled, Some(Cause::Stop)) => {
@@ -412,21 +471,22 @@ fn decide(
             let closing = line(Level::Warning, format!("{reason}; not tried again, a stop was requested"));
             (Ending::Retry { after: Duration::ZERO, outcome, reason }, closing)
         }
-        _ if error.is_retryable() && facts.tries < facts.max_attempts => {
-            let after = backoff(facts.tries, settings, fraction);
+        _ if error.is_retryable() => {
+            let asked_for = error.retry_after().unwrap_or_default();
+            let after = backoff(facts.tries, settings, fraction).max(asked_for);
+            if let Some(why) = facts.no_more(after, settings) {
+                return fail(outcome, format!("{error}; {why}"));
+            }
             let closing = line(
                 Level::Warning,
                 format!(
-                    "{error}; trying again in {:.1} s (attempt {} of {})",
-                    after.as_secs_f64(),
+                    "{error}; trying again in {} (attempt {} of {})",
+                    spell(after),
                     facts.tries + 1,
                     facts.max_attempts
                 ),
             );
             (Ending::Retry { after, outcome, reason: error.to_string() }, closing)
-        }
-        _ if error.is_retryable() => {
-            fail(outcome, format!("{error}; given up after {} attempts", facts.tries))
         }
         _ => fail(outcome, error.to_string()),
     }
@@ -455,6 +515,18 @@ fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     ceiling.mul_f64(fraction.clamp(0.0, 1.0))
 }
 
+/// A time for people: `20 ms`, `0.4 s`, `25 s`. What is small matters only while it is short.
+fn spell(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if (1..100).contains(&time.as_millis()) {
+        format!("{} ms", time.as_millis())
+    } else if time < Duration::from_secs(10) && time.subsec_millis() != 0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{seconds:.0} s")
+    }
+}
+
 fn random_fraction() -> f64 {
     // 53 random bits: what a double holds. The low end of a version 4 UUID is all random.
     let bits = (Uuid::new_v4().as_u128() & ((1 << 53) - 1)) as u64;
@@ -472,7 +544,20 @@ mod tests {
     }
 
     fn decided(ended: Ended, cause: Option<Cause>, tries: u32) -> Ending {
-        decide(ended, cause, &Facts { tries, max_attempts: 3 }, &Settings::default(), 1.0).0
+        decide(ended, cause, &facts(tries, 25), &Settings::default(), 1.0).0
+    }
+
+    fn facts(tries: u32, seconds: u64) -> Facts {
+        Facts {
+            operation: Operation::Provision,
+            tries,
+            max_attempts: 3,
+            elapsed: Duration::from_secs(seconds),
+        }
+    }
+
+    fn said(closing: Option<LogLine>) -> String {
+        closing.map(|line| line.message).unwrap_or_default()
     }
 
     fn failed(reason: &str) -> Ending {
@@ -522,8 +607,67 @@ mod tests {
             assert_eq!(decided(busy(), None, tries), again);
             assert_eq!(decided(busy(), Some(Cause::Drain), tries), again);
         }
-        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts"));
+        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts in 25 s"));
         assert_eq!(decided(returned(Error::overloaded("full")), None, 1).event(), super::super::Event::Retry);
+    }
+
+    #[test]
+    fn a_wait_is_as_long_as_the_target_asks_for_and_not_shorter_than_the_backoff() {
+        let settings = Settings::default();
+        for (asked, waits, text) in [(1, 2, "2 s"), (90, 90, "90 s")] {
+            let error = Error::retryable("busy").after(Duration::from_secs(asked));
+            let (ending, closing) = decide(returned(error), None, &facts(1, 0), &settings, 1.0);
+            let Ending::Retry { after, .. } = ending else { panic!("{ending:?}") };
+            assert_eq!(after, Duration::from_secs(waits));
+            assert_eq!(said(closing), format!("busy; trying again in {text} (attempt 2 of 3)"));
+        }
+    }
+
+    #[test]
+    fn no_wait_leads_past_the_time_for_retries() {
+        let settings = Settings { retry_for: Duration::from_secs(60), ..Settings::default() };
+        let after = |tries, elapsed, hint| {
+            let error = Error::retryable("busy").after(Duration::from_secs(hint));
+            let (ending, closing) = decide(returned(error), None, &facts(tries, elapsed), &settings, 1.0);
+            (ending.event(), said(closing))
+        };
+        let retried = |text: &str| (super::super::Event::Retry, text.to_owned());
+        let given_up = |text: &str| (super::super::Event::Fail, text.to_owned());
+        assert_eq!(after(1, 57, 3), retried("busy; trying again in 3 s (attempt 2 of 3)"));
+        assert_eq!(
+            after(1, 57, 4),
+            given_up(
+                "busy; given up after 1 attempt in 57 s: another one after 4 s would be past the 60 s of \
+                 operations.retry_for"
+            )
+        );
+        assert_eq!(
+            after(2, 61, 0),
+            given_up(
+                "busy; given up after 2 attempts in 61 s: another one after 4 s would be past the 60 s of \
+                 operations.retry_for"
+            )
+        );
+        assert_eq!(after(3, 61, 0), given_up("busy; given up after 3 attempts in 61 s"));
+    }
+
+    #[test]
+    fn a_run_that_takes_too_long_names_the_limit_that_it_met() {
+        let mut settings = Settings::default();
+        let reason = |settings: &Settings| {
+            let ended = returned(Error::cancelled("stopped on request"));
+            said(decide(ended, Some(Cause::Overdue), &facts(1, 0), settings, 1.0).1)
+        };
+        settings.run_limits.insert(Operation::Unprovision, Duration::from_secs(60));
+        assert_eq!(reason(&settings), "the run exceeded the 1800 s of operations.run_limit");
+        settings.run_limits.insert(Operation::Provision, Duration::from_secs(7200));
+        assert_eq!(reason(&settings), "the run exceeded the 7200 s of operations.run_limits.provision");
+    }
+
+    #[test]
+    fn times_are_short_and_read_well() {
+        let spelt = [0, 40, 400, 2_000, 9_940, 25_000, 25_600].map(|ms| spell(Duration::from_millis(ms)));
+        assert_eq!(spelt, ["0 s", "40 ms", "0.4 s", "2 s", "9.9 s", "25 s", "26 s"]);
     }
 
     #[test]
@@ -536,8 +680,38 @@ mod tests {
             }
         }
         assert_eq!(decided(Ended::Panicked, None, 1).event(), super::super::Event::Fail);
-        assert_eq!(decided(Ended::Aborted(Cause::Overdue), None, 1).event(), super::super::Event::Fail);
-        assert_eq!(decided(Ended::Aborted(Cause::Drain), None, 1), Ending::Release);
+    }
+
+    #[test]
+    fn what_is_cut_off_ends_as_its_cause_meant() {
+        let cut_off = |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0);
+        let overdue = "the run exceeded the 1800 s of operations.run_limit and did not end when told to";
+        assert_eq!(cut_off(Cause::Overdue).0, Ending::Fail { outcome: None, reason: overdue.to_owned() });
+        assert_eq!(cut_off(Cause::Drain).0, Ending::Release);
+        let (ending, closing) = cut_off(Cause::Stop);
+        assert_eq!(ending, Ending::Stopped { outcome: None });
+        assert_eq!(
+            said(closing),
+            "stopped: the work had not ended after the 10 s of operations.cancel_grace and was cut off"
+        );
+    }
+
+    #[test]
+    fn the_first_cause_stands_and_a_stop_goes_before_a_drain() {
+        use Cause::*;
+        for (causes, stands) in [
+            ([Stop, Drain], Stop),
+            ([Drain, Stop], Stop),
+            ([Stop, Overdue], Stop),
+            ([Overdue, Stop], Overdue),
+            ([Overdue, Drain], Overdue),
+            ([Drain, Lease], Drain),
+            ([Lease, Stop], Lease),
+        ] {
+            let interrupt = Interrupt::new(CancellationToken::new());
+            causes.into_iter().for_each(|cause| interrupt.raise(cause));
+            assert_eq!(interrupt.cause(), Some(stands), "{causes:?}");
+        }
     }
 
     #[test]
@@ -558,7 +732,7 @@ mod tests {
             let token = super::super::Token::random();
             Facts::of(&ClaimedTask {
                 token,
-                operation: super::super::Operation::Provision,
+                operation: Operation::Provision,
                 components: vec![],
                 payload: Value::Null,
                 attempt,

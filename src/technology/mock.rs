@@ -31,6 +31,10 @@ pub struct MockSettings {
     pub steps: u32,
     /// How long each of them takes; it ends early when the work is stopped.
     pub step_delay: Duration,
+    /// How long a step takes to end when the work is stopped.
+    pub stop_delay: Duration,
+    /// Whether it can only be stopped before it begins: a step then goes on whatever it is told.
+    pub unstoppable: bool,
     /// A file that gets a line of JSON when a step begins and when it ends. Several processes may share it.
     pub trace: Option<PathBuf>,
 }
@@ -55,7 +59,12 @@ impl Technology for Mock {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { kinds: &ComponentKind::ALL, access: AccessMode::None, reverse: false, stop: true }
+        Capabilities {
+            kinds: &ComponentKind::ALL,
+            access: AccessMode::None,
+            reverse: false,
+            stop: !self.settings.unstoppable,
+        }
     }
 
     fn check(&self, _work: &Work, _intent: &Intent) -> Vec<Problem> {
@@ -86,14 +95,20 @@ impl Technology for Mock {
     }
 
     async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
-        context.check_cancelled()?;
+        let MockSettings { step_delay, stop_delay, unstoppable, .. } = self.settings;
+        if !unstoppable {
+            context.check_cancelled()?;
+        }
         let traced = match &self.settings.trace {
             Some(file) => Some(Traced::begin(file, work, change).await?),
             None => None,
         };
         tokio::select! {
-            () = tokio::time::sleep(self.settings.step_delay) => {}
-            () = context.cancel.cancelled() => context.check_cancelled()?,
+            () = tokio::time::sleep(step_delay) => {}
+            () = context.cancel.cancelled(), if !unstoppable => {
+                tokio::time::sleep(stop_delay).await;
+                context.check_cancelled()?;
+            }
         }
         if let Some(traced) = traced {
             traced.end().await?;
@@ -250,7 +265,8 @@ mod tests {
 
     #[tokio::test]
     async fn idle_steps_stop_on_request() {
-        let mock = Mock::new(MockSettings { steps: 2, step_delay: Duration::from_secs(60), trace: None });
+        let settings = MockSettings { steps: 2, step_delay: Duration::from_secs(60), ..Default::default() };
+        let mock = Mock::new(settings);
         let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
         let context = Context::default();
         let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
@@ -283,7 +299,8 @@ mod tests {
     /// A mock that traces into a folder, and a component with a serial.
     fn traced(folder: &tempfile::TempDir, step_delay: Duration) -> (Mock, Work, PathBuf) {
         let file = folder.path().join("trace.jsonl");
-        let mock = Mock::new(MockSettings { steps: 2, step_delay, trace: Some(file.clone()) });
+        let mock =
+            Mock::new(MockSettings { steps: 2, step_delay, trace: Some(file.clone()), ..Default::default() });
         let mut work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
         Arc::make_mut(&mut work.component).specific.insert("serial".to_owned(), json!(7));
         (mock, work, file)
@@ -339,5 +356,18 @@ mod tests {
         let plan = mock.plan(&work, &Intent::Provision, &Context::default()).await.unwrap();
         let error = mock.apply(&work, &plan.changes[0], &Context::default()).await.unwrap_err();
         assert!(error.is_retryable(), "{}", error.report());
+    }
+
+    #[tokio::test]
+    async fn a_mock_that_cannot_stop_says_so_and_goes_on() {
+        assert!(Mock::default().capabilities().stop);
+        let settings = MockSettings { steps: 1, unstoppable: true, ..Default::default() };
+        let mock = Mock::new(settings);
+        assert!(!mock.capabilities().stop);
+        let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        context.cancel.cancel();
+        mock.apply(&work, &plan.changes[0], &context).await.unwrap();
     }
 }

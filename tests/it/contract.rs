@@ -58,10 +58,8 @@ fn fits(template: &str, path: &str) -> bool {
 }
 
 /// What no test provokes, and why.
-const NOT_EXERCISED: &[(&str, u16, &str)] = &[
-    ("validate", 500, "it is pure: nothing that it needs can be out of order"),
-    ("stop", 501, "every technology of this build can be stopped"),
-];
+const NOT_EXERCISED: &[(&str, u16, &str)] =
+    &[("validate", 500, "it is pure: nothing that it needs can be out of order")];
 
 /// Everything lands on a mock that takes its time.
 pub(crate) const SLOW: &str = r#"
@@ -114,6 +112,18 @@ async fn every_operation_answers_every_status_that_it_declares() {
         api.post(&stop, &json!({})).await.with_status(202);
         assert_eq!(api.wait(&token).await["status"], "TERMINATED");
         api.post(&stop, &json!({})).await.with_status(200);
+        seen.extend(api.seen());
+    }
+    {
+        let server = Landfall::with().config(SLOW).env("LANDFALL__TARGETS__SLOW__STOPPABLE", "false").start();
+        let api = server.api();
+        let token = api.post("/v1/provision", &component_request(&cashflow(), STORAGE)).await.token();
+        let began = |status: &Value| status["logs"] != json!([]);
+        while !began(&api.status(&token).await) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        api.post(&format!("/v1/provision/{token}/stop"), &json!({})).await.with_status(501);
+        assert_eq!(api.wait(&token).await["status"], "COMPLETED");
         seen.extend(api.seen());
     }
 

@@ -22,7 +22,9 @@ mod losers;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fixture;
+mod pressure;
 mod privacy;
 mod proxy;
 mod readers;
 mod spec;
+mod stop;

@@ -1,0 +1,151 @@
+//! More than the server can hold: everybody gets an answer of the contract, and is told when to come back.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::contract::{self, SLOW};
+use crate::harness::{Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, product_request};
+
+/// The answer, and its Retry-After.
+async fn post(server: &Landfall, path: &str, body: Vec<u8>) -> (Answer, Option<String>) {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let request =
+        http.post(format!("{}{path}", server.api().url())).header("content-type", "application/json");
+    let response = request.body(body).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
+    let header = |name: &str| response.headers().get(name).map(|it| it.to_str().unwrap().to_owned());
+    let (status, retry_after) = (response.status().as_u16(), header("retry-after"));
+    let content_type = header("content-type").unwrap_or_default();
+    let answer = Answer { status, content_type, text: response.text().await.unwrap() };
+    contract::check("POST", path, &answer);
+    (answer, retry_after)
+}
+
+fn bytes(request: &Value) -> Vec<u8> {
+    request.to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let config =
+        format!("[server]\nretry_after = \"1500ms\"\n[operations]\nconcurrency = 1\nmax_queued = 1\n{SLOW}");
+    let server = Landfall::with().config(&config).start();
+    let api = server.api();
+    let running = api.post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
+    while api.get("/landfall/v1/health").await.json()["running"] == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let waiting = component_request(&cashflow(), STORAGE);
+    let (answer, retry_after) = post(&server, "/v1/provision", bytes(&waiting)).await;
+    assert_eq!((answer.status, retry_after), (202, None));
+    let waits = answer.token();
+
+    let (answer, retry_after) = post(&server, "/v1/provision", bytes(&product_request(&cashflow()))).await;
+    let refusal = answer.with_status(500).json();
+    assert_eq!(refusal["error"], "1 operations are waiting, which is the limit; try again later");
+    assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
+    assert_eq!(retry_after.as_deref(), Some("2"), "whole seconds");
+
+    // What is wrong with the request itself does not pass.
+    let (answer, retry_after) = post(&server, "/v1/provision", b"{}".to_vec()).await;
+    assert_eq!((answer.status, retry_after), (400, None));
+    for token in [running, waits] {
+        api.wait(&token).await;
+    }
+}
+
+/// A caller that declares a body and takes its time to send it.
+fn half_a_request(server: &Landfall, declares: &str) -> TcpStream {
+    let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /v1/validate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         connection: close\r\n{declares}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
+    let config =
+        "[server]\nmax_body_bytes = 8000000\nmax_inflight_bytes = 8000000\ninflight_wait = \"200ms\"\n";
+    for declares in ["content-length: 7999999", "content-length: 99999999", "transfer-encoding: chunked"] {
+        let server = Landfall::with().config(config).start();
+        let mut slow = half_a_request(&server, declares);
+        // Until the server has seen it, there is room.
+        let large = bytes(&product_request(&"a".repeat(7_000_000)));
+        let (answer, retry_after) = loop {
+            let answer = post(&server, "/v1/provision", large.clone()).await;
+            if answer.0.status != 400 {
+                break answer;
+            }
+        };
+        let refusal = answer.with_status(500).json();
+        assert_eq!(
+            refusal["error"],
+            "the requests under way hold 8000000 bytes, which is the limit; try again later"
+        );
+        assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
+        assert_eq!(retry_after.as_deref(), Some("5"));
+        // What has no body needs no room.
+        server.api().get("/landfall/v1/health").await.with_status(200);
+
+        // The slow one gives up, or ends: there is room again.
+        if declares.starts_with("transfer") {
+            slow.write_all(b"2\r\n{}\r\n0\r\n\r\n").unwrap();
+            let mut text = String::new();
+            slow.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        }
+        drop(slow);
+        server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
+    }
+}
+
+/// What waits for its task to end holds nothing any more that others wait for.
+#[tokio::test]
+async fn waiting_for_an_answer_takes_no_room() {
+    let config = format!(
+        "[server]\nrespond_within = \"30s\"\nmax_body_bytes = 20000\nmax_inflight_bytes = 20000\n\
+         inflight_wait = \"0s\"\n{SLOW}"
+    );
+    let server = Landfall::with().config(&config).start();
+    let request = |component| bytes(&component_request(&cashflow(), component));
+    let (long, large) = (request(WORKLOAD), request(STORAGE));
+    assert!(long.len() + large.len() > 6000 && large.len() < 20000, "{} {}", long.len(), large.len());
+    let padded = [large, vec![b' '; 14_000]].concat();
+    let waiting = post(&server, "/v1/provision", long);
+    let others = async {
+        while server.api().get("/landfall/v1/health").await.json()["running"] == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let (answer, _) = post(&server, "/v1/validate", padded).await;
+        answer.with_status(200);
+        server.api().get("/landfall/v1/health").await.json()["running"].clone()
+    };
+    let ((answer, _), running) = tokio::join!(waiting, others);
+    answer.with_status(200);
+    assert_eq!(running, 1, "the first was still waiting");
+}
+
+/// Without a bound, forty-eight bodies of 4 MB are several hundred megabytes at once.
+#[tokio::test]
+async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
+    let config = "[server]\nmax_inflight_bytes = 16000000\ninflight_wait = \"10s\"\n";
+    let server = Landfall::with().alone().config(config).start();
+    let body = bytes(&product_request(&"a: b\n".repeat(800_000)));
+    let calls = (0..48).map(|n| {
+        let path = if n % 2 == 0 { "/v1/provision" } else { "/v2/validate" };
+        post(&server, path, body.clone())
+    });
+    for (answer, _) in futures::future::join_all(calls).await {
+        assert!([202, 400, 500].contains(&answer.status), "{answer:?}");
+    }
+    server.settle().await;
+    if let Some(memory) = server.peak_memory() {
+        eprintln!("peak: {} MiB", memory / 1024 / 1024);
+        assert!(memory < 220 * 1024 * 1024, "{} MiB of memory were used", memory / 1024 / 1024);
+    }
+}

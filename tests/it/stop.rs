@@ -1,0 +1,269 @@
+//! Stopping: what each state of a task answers, what its log tells, and that asking again makes what was left.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Api, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, acl_request, cashflow, component_request,
+    messages, product_request, replace_once,
+};
+
+/// The workload takes its time and some more to stop, a change of its access takes too long; everything else is quick.
+const WORKLOAD_IS_SLOW: &str = r#"
+[operations.run_limits]
+updateacl = "50ms"
+
+[targets.SLOW]
+driver = "mock"
+group = "slow"
+steps = 20
+step_delay = "300ms"
+stop_delay = "1s"
+
+[targets.LAKE]
+driver = "lakehouse"
+group = "lake"
+warehouse = "file://{data_dir}/warehouse"
+catalog = "sqlite://{data_dir}/catalog.db"
+
+[[routes]]
+kind = "workload"
+group = "slow"
+
+[[routes]]
+group = "lake"
+"#;
+
+const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
+
+async fn stop(api: &Api, token: &str) -> Answer {
+    api.post(&format!("/v1/provision/{token}/stop"), &json!({})).await
+}
+
+/// The body of a 200, which tells how the task ended.
+async fn stopped(api: &Api, token: &str) -> Value {
+    stop(api, token).await.with_status(200).json()
+}
+
+/// Polls until the log has a line that begins so.
+async fn log_says(api: &Api, token: &str, beginning: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = api.status(token).await;
+        if messages(&status).iter().any(|line| line.starts_with(beginning)) {
+            return;
+        }
+        assert!(Instant::now() < end, "`{beginning}` never came: {status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn removal(mut request: Value) -> Value {
+    request["removeData"] = json!(true);
+    request
+}
+
+#[tokio::test]
+async fn every_state_of_a_task_answers_a_stop_as_the_table_says() {
+    let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
+    let api = server.api();
+    let slow = component_request(&cashflow(), WORKLOAD);
+
+    // Running, and behind it one that waits for the same component.
+    let running = api.post("/v1/provision", &slow).await.token();
+    log_says(api, &running, "1 of 20: ").await;
+    let queued = api.post("/v1/unprovision", &slow).await.token();
+    assert_eq!(api.status(&queued).await["status"], "RUNNING");
+
+    // Queued: it ends at once, and says that nothing was begun.
+    let ended = stopped(api, &queued).await;
+    assert_eq!(ended["status"], "TERMINATED", "{ended:#}");
+    assert_eq!(ended["result"], "stopped on request before it began");
+    assert_eq!(messages(&ended), ["a stop was requested"]);
+
+    // Running: accepted, the same token goes on telling. Stopping: the same again.
+    for _ in 0..2 {
+        assert_eq!(stop(api, &running).await.token(), running);
+        assert_eq!(api.status(&running).await["status"], "RUNNING", "its work has not ended");
+    }
+    let ended = api.wait(&running).await;
+    assert_eq!(ended["status"], "TERMINATED", "{ended:#}");
+
+    // Terminated: it stays as it ended.
+    assert_eq!(stopped(api, &running).await, ended);
+    assert_eq!(stopped(api, &queued).await["status"], "TERMINATED");
+
+    // Completed.
+    let completed = api.post("/v1/provision", &component_request(&cashflow(), STORAGE)).await.token();
+    assert_eq!(api.wait(&completed).await["status"], "COMPLETED");
+    assert_eq!(stopped(api, &completed).await["status"], "COMPLETED");
+
+    // Failed.
+    let failed = api.post("/v1/updateacl", &acl_request(&cashflow(), WORKLOAD, &[])).await.token();
+    let ended = api.wait(&failed).await;
+    assert_eq!(ended["status"], "FAILED", "{ended:#}");
+    assert_eq!(
+        messages(&ended).last().unwrap(),
+        "the run exceeded the 50 ms of operations.run_limits.updateacl"
+    );
+    assert_eq!(stopped(api, &failed).await, ended);
+
+    // Unknown, and of another kind of task.
+    let validation = api.post("/v2/validate", &slow).await.token();
+    for token in [UNKNOWN, "nonsense", &validation] {
+        let refusal = stop(api, token).await.with_status(400).json();
+        assert_eq!(refusal["inputErrorField"], "token", "{refusal:#}");
+        assert_eq!(
+            refusal["errors"],
+            json!([format!("token: no provisioning task has this token, or it has expired: `{token}`")])
+        );
+    }
+    api.wait_at("/v2/validate", &validation).await;
+}
+
+#[tokio::test]
+async fn the_log_of_a_stopped_task_names_what_was_done_and_what_was_not() {
+    let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
+    let api = server.api();
+    let token = api.post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
+    log_says(api, &token, "2 of 20: ").await;
+    stop(api, &token).await.with_status(202);
+    let status = api.wait(&token).await;
+    let log = messages(&status);
+    let made = log.iter().filter(|line| line.contains(" of 20: idle step ")).count();
+    let steps = |from: usize, to: usize| {
+        (from..=to).map(|n| format!("idle step {n} of 20")).collect::<Vec<_>>().join("; ")
+    };
+    assert!((2..=4).contains(&made), "{log:#?}");
+    let expected = [
+        "a stop was requested".to_owned(),
+        format!("stopped with {made} of 20 changes made: {}", steps(1, made)),
+        format!("not finished: {}", steps(made + 1, made + 1)),
+        format!("not made: {}; and {} more", steps(made + 2, made + 6), 20 - made - 6),
+        "stopped: stopped on request".to_owned(),
+    ];
+    // When the stop was asked for is written by another hand: its place among the lines is not fixed.
+    for line in &expected {
+        assert!(log.contains(line), "`{line}` is missing: {log:#?}");
+    }
+    assert_eq!(status["result"], "stopped on request");
+}
+
+/// The storage area, the workload that takes its time, and then the output port.
+fn in_a_row() -> String {
+    replace_once(
+        &cashflow(),
+        "dependsOn: []\n    platform: AWS\n    technology: S3\n    outputPortType",
+        &format!("dependsOn:\n      - {WORKLOAD}\n    platform: AWS\n    technology: S3\n    outputPortType"),
+    )
+}
+
+#[tokio::test]
+async fn provisioning_again_after_a_stop_makes_what_was_left_and_removing_again_leaves_nothing() {
+    let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
+    let api = server.api();
+    let request = product_request(&in_a_row());
+
+    let token = api.post("/v1/provision", &request).await.token();
+    log_says(api, &token, "1 of 20: ").await;
+    stop(api, &token).await.with_status(202);
+    let status = api.wait(&token).await;
+    assert_eq!(status["status"], "TERMINATED", "{status:#}");
+    let log = messages(&status);
+    for line in [
+        format!("components done: {STORAGE}"),
+        format!("stopped in: {WORKLOAD}"),
+        format!("not begun: {OUTPUT_PORT}"),
+    ] {
+        assert!(log.contains(&line), "`{line}` is missing: {log:#?}");
+    }
+    let partly = server.resources().await;
+    assert_eq!(partly.buckets(), ["finance-cashflows"]);
+    assert_eq!(partly.tables, []);
+
+    // Again: what is there stays as it is, what is missing is made.
+    let status = api.provision_and_wait(&request).await;
+    let log = status["logs"].as_array().unwrap();
+    let of = |component: &str| -> Vec<&str> {
+        let lines = log.iter().filter(|line| line["phase"] == component);
+        lines.filter_map(|line| line["message"].as_str()).collect()
+    };
+    assert!(of(STORAGE).contains(&"nothing to change on target `LAKE`"), "{log:#?}");
+    assert!(of(OUTPUT_PORT).iter().any(|line| line.starts_with("1 of 1: create the table")), "{log:#?}");
+    let whole = server.resources().await;
+    assert_eq!(whole.buckets(), ["finance-cashflows"]);
+    assert_eq!(whole.tables.len(), 1, "{whole:#?}");
+
+    // The removal is stopped half way too: the output port goes first, the storage area last.
+    let token = api.post("/v1/unprovision", &removal(request.clone())).await.token();
+    log_says(api, &token, "1 of 20: ").await;
+    stop(api, &token).await.with_status(202);
+    let log = messages(&api.wait(&token).await);
+    for line in [
+        format!("components done: {OUTPUT_PORT}"),
+        format!("stopped in: {WORKLOAD}"),
+        format!("not begun: {STORAGE}"),
+    ] {
+        assert!(log.contains(&line), "`{line}` is missing: {log:#?}");
+    }
+    let partly = server.resources().await;
+    assert_eq!((partly.buckets(), partly.tables), (vec!["finance-cashflows".to_owned()], Vec::new()));
+    api.complete("/v1/unprovision", &removal(request)).await;
+    assert_eq!(server.resources().await.files, []);
+}
+
+/// The mock ends its step too late for the grace: the engine ends it.
+#[tokio::test]
+async fn what_does_not_listen_is_cut_off_and_says_so() {
+    let config = format!("[operations]\ncancel_grace = \"200ms\"\n{WORKLOAD_IS_SLOW}");
+    let server = Landfall::with().config(&config).start();
+    let api = server.api();
+    let token = api.post("/v1/provision", &product_request(&in_a_row())).await.token();
+    log_says(api, &token, "1 of 20: ").await;
+    stop(api, &token).await.with_status(202);
+    let status = api.wait(&token).await;
+    assert_eq!(status["status"], "TERMINATED", "{status:#}");
+    let log = messages(&status);
+    let cut_off =
+        "stopped: the work had not ended after the 0.2 s of operations.cancel_grace and was cut off";
+    assert_eq!(log.last().unwrap(), cut_off, "{log:#?}");
+    assert!(
+        log.iter().any(|line| line.starts_with("cut off with 1 of 20 changes made: idle step 1")),
+        "{log:#?}"
+    );
+    assert!(log.contains(&format!("cut off in: {WORKLOAD}")), "{log:#?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_stopped_says_so_while_it_runs_and_can_be_stopped_while_it_waits() {
+    let config = r#"
+        [targets.SLOW]
+        driver = "mock"
+        steps = 4
+        step_delay = "300ms"
+        stoppable = false
+        [[routes]]
+        group = "mock"
+    "#;
+    let server = Landfall::with().config(config).start();
+    let api = server.api();
+    let request = component_request(&cashflow(), WORKLOAD);
+    let running = api.post("/v1/provision", &request).await.token();
+    log_says(api, &running, "1 of 4: ").await;
+    let queued = api.post("/v1/unprovision", &request).await.token();
+
+    let refusal = stop(api, &running).await.with_status(501).json();
+    let text = "the operation runs on target `SLOW` (mock), which cannot stop work under way";
+    assert_eq!(refusal["error"], text);
+    assert_eq!(refusal["moreInfo"]["problems"], json!([text]));
+    assert_eq!(
+        refusal["moreInfo"]["solutions"],
+        json!(["wait for the end of the operation: its status tells"])
+    );
+    assert_eq!(stopped(api, &queued).await["status"], "TERMINATED");
+
+    let status = api.wait(&running).await;
+    assert_eq!(status["status"], "COMPLETED", "the refusal changed nothing: {status:#}");
+    assert_eq!(stopped(api, &running).await["status"], "COMPLETED");
+}
