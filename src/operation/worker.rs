@@ -239,7 +239,10 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         rest = &mut shipping => rest,
         () = &mut keeping => None,
     };
-    let Some(lines) = lines else { return };
+    let Some(lines) = lines else {
+        log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
+        return;
+    };
     if let Ended::Returned(Err(RunError { error, .. })) = &ended
         && let Some(report) = for_administrators(error)
     {

@@ -151,7 +151,7 @@ struct Traced(Arc<Mutex<Step>>);
 
 struct Step {
     file: PathBuf,
-    line: Value,
+    line: Object,
     stage: Stage,
 }
 
@@ -166,15 +166,15 @@ enum Stage {
 
 impl Traced {
     async fn begin(file: &Path, work: &Work, change: &Change) -> Result<Self> {
-        let mut line = json!({
-            "pid": std::process::id(),
-            "component": work.component.id.to_string(),
-            "environment": work.environment,
-            "intent": change.detail["intent"],
-            "step": change.detail["step"],
-        });
+        let mut line = Object::new();
+        line.insert("pid".to_owned(), json!(std::process::id()));
+        line.insert("component".to_owned(), json!(work.component.id.to_string()));
+        line.insert("environment".to_owned(), json!(work.environment));
+        for name in ["intent", "step"] {
+            line.insert(name.to_owned(), change.detail.get(name).cloned().unwrap_or_default());
+        }
         if let Some(serial) = work.component.specific.get("serial") {
-            line["serial"] = serial.clone();
+            line.insert("serial".to_owned(), serial.clone());
         }
         let traced = Self(Arc::new(Mutex::new(Step { file: file.to_owned(), line, stage: Stage::Fresh })));
         traced.write("begin", Stage::Fresh, Stage::Begun).await?;
@@ -221,12 +221,12 @@ impl Step {
     /// One write in append mode, so that the lines of several processes stand in the order in which things happened.
     fn append(&self, event: &str, done: bool) -> std::io::Result<()> {
         let mut line = self.line.clone();
-        line["event"] = json!(event);
+        line.insert("event".to_owned(), json!(event));
         if event == "end" {
-            line["done"] = json!(done);
+            line.insert("done".to_owned(), json!(done));
         }
-        line["at"] = json!(Utc::now().timestamp_micros());
-        let text = format!("{line}\n");
+        line.insert("at".to_owned(), json!(Utc::now().timestamp_micros()));
+        let text = format!("{}\n", Value::Object(line));
         OpenOptions::new().append(true).create(true).open(&self.file)?.write_all(text.as_bytes())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Landfall`] stops with the test that started it. Its `Drop` asks it to drain, and then asserts that it left
 //! in order, that the tasks it accepted have all ended, and that nothing panicked inside. Where the kernel can
-//! (Linux), the server also dies with a test binary that is itself killed.
+//! (Linux), the server also dies with a test binary that is itself killed. A [`Cluster`] is the same for several
+//! servers that share a store.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use tempfile::TempDir;
 
-use crate::contract;
+use crate::{contract, postgres};
 
 /// How long anything here may take before the test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,17 +33,25 @@ enum Share {
     Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
 
+impl Share {
+    fn of(alone: bool) -> Self {
+        // A failed test poisons the lock, which says nothing about the next test.
+        if alone {
+            Self::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Self::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
+}
+
 /// A running server. One a test: a second one in the same test could wait for the first for ever.
 pub(crate) struct Landfall {
-    process: Option<Process>,
-    api: Api,
-    settings: Settings,
+    replica: Replica,
     home: TempDir,
-    stderr: Arc<Mutex<String>>,
     _share: Share,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Settings {
     config: String,
     environment: Vec<(String, String)>,
@@ -74,17 +83,10 @@ impl Builder {
 
     /// Starts it, and returns once it listens.
     pub(crate) fn start(self) -> Landfall {
-        // A failed test poisons the lock, which says nothing about the next test.
-        let share = if self.0.alone {
-            Share::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
-        } else {
-            Share::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner))
-        };
+        let share = Share::of(self.0.alone);
         let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
-        let stderr = Arc::default();
-        let (process, url) = Process::start(&self.0, home.path(), &stderr);
-        let api = Api::new(&url);
-        Landfall { process: Some(process), api, settings: self.0, home, stderr, _share: share }
+        let replica = Replica::start(self.0, home.path());
+        Landfall { replica, home, _share: share }
     }
 }
 
@@ -101,7 +103,7 @@ impl Landfall {
 
     /// The HTTP side. Cheap to clone, and usable from other tasks.
     pub(crate) fn api(&self) -> &Api {
-        &self.api
+        self.replica.api()
     }
 
     /// `--data-dir`.
@@ -116,14 +118,253 @@ impl Landfall {
 
     /// What the server has logged so far.
     pub(crate) fn log(&self) -> String {
-        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.replica.log()
     }
 
     /// Ends it without a word, as a crash or a lost machine does.
     pub(crate) fn kill_9(&mut self) {
+        self.replica.kill_9();
+    }
+
+    /// Asks it to drain (SIGTERM) and returns how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.replica.terminate()
+    }
+
+    /// Starts it again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may be another.
+    pub(crate) fn restart(&mut self) {
+        self.replica.restart();
+    }
+
+    /// Largest resident set so far, in bytes. `None` where /proc does not tell.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let pid = self.replica.pid()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes * 1024)
+    }
+
+    /// Waits until nothing is queued and nothing runs.
+    pub(crate) async fn settle(&self) {
+        self.api().settle().await;
+    }
+
+    /// What exists in the world of the embedded lakehouse.
+    pub(crate) async fn resources(&self) -> Resources {
+        Resources::read(&self.data_dir()).await
+    }
+}
+
+impl Drop for Landfall {
+    fn drop(&mut self) {
+        let store = StoreAt::Sqlite(self.data_dir().join("landfall.db"));
+        farewell(std::slice::from_mut(&mut self.replica), store);
+    }
+}
+
+/// Servers that share a data folder and, when there are several, a PostgreSQL store.
+pub(crate) struct Cluster {
+    replicas: Vec<Replica>,
+    store: StoreAt,
+    home: TempDir,
+    _share: Share,
+}
+
+/// What a cluster is started with.
+pub(crate) struct ClusterBuilder {
+    replicas: Vec<Settings>,
+    store: Option<String>,
+    home: TempDir,
+}
+
+impl ClusterBuilder {
+    /// A configuration file with this content, the same for all. `{scratch}` in it is [`Cluster::scratch`].
+    pub(crate) fn config(mut self, toml: &str) -> Self {
+        let toml = toml.replace("{scratch}", &self.home.path().to_string_lossy());
+        for settings in &mut self.replicas {
+            settings.config.clone_from(&toml);
+        }
+        self
+    }
+
+    /// The PostgreSQL database in which they keep operations. Otherwise the one replica has its SQLite file.
+    pub(crate) fn store(mut self, url: &str) -> Self {
+        self.store = Some(url.to_owned());
+        for settings in &mut self.replicas {
+            settings.environment.insert(0, (STORE_URL.to_owned(), url.to_owned()));
+        }
+        self
+    }
+
+    /// A variable of one replica's environment.
+    pub(crate) fn env(mut self, replica: usize, name: &str, value: &str) -> Self {
+        self.replicas[replica].environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Starts all, one after the other, and returns once they listen.
+    pub(crate) fn start(self) -> Cluster {
+        assert!(self.store.is_some() || self.replicas.len() == 1, "an SQLite file has one owner");
+        let share = Share::of(false);
+        let store = match self.store {
+            Some(url) => StoreAt::Postgres(url),
+            None => StoreAt::Sqlite(self.home.path().join("data/landfall.db")),
+        };
+        let replicas =
+            self.replicas.into_iter().map(|settings| Replica::start(settings, self.home.path())).collect();
+        Cluster { replicas, store, home: self.home, _share: share }
+    }
+}
+
+impl Cluster {
+    /// So many servers.
+    pub(crate) fn of(replicas: usize) -> ClusterBuilder {
+        let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
+        ClusterBuilder { replicas: vec![Settings::default(); replicas], store: None, home }
+    }
+
+    /// One of them, to be killed or started.
+    pub(crate) fn replica(&mut self, index: usize) -> &mut Replica {
+        &mut self.replicas[index]
+    }
+
+    /// One of them, to be looked at.
+    pub(crate) fn server(&self, index: usize) -> &Replica {
+        &self.replicas[index]
+    }
+
+    /// The HTTP side of one.
+    pub(crate) fn api(&self, index: usize) -> &Api {
+        self.replicas[index].api()
+    }
+
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Where operations are kept.
+    pub(crate) fn store(&self) -> &StoreAt {
+        &self.store
+    }
+
+    /// What exists in the world of the embedded lakehouse.
+    pub(crate) async fn resources(&self) -> Resources {
+        Resources::read(&self.home.path().join("data")).await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        farewell(&mut self.replicas, self.store.clone());
+    }
+}
+
+/// Names the store to a server.
+pub(crate) const STORE_URL: &str = "LANDFALL__STORE__URL";
+
+/// Where operations are kept, for those who look at them from outside.
+#[derive(Debug, Clone)]
+pub(crate) enum StoreAt {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl StoreAt {
+    /// Rows as text. Of numbers and texts only, and in SQL that both databases know.
+    pub(crate) async fn query(&self, sql: &'static str) -> Vec<Vec<String>> {
+        match self {
+            Self::Sqlite(file) => query(file, sql)
+                .await
+                .iter()
+                .map(|row| {
+                    let text =
+                        |index| row.try_get(index).unwrap_or_else(|_| row.get::<i64, _>(index).to_string());
+                    (0..row.len()).map(text).collect()
+                })
+                .collect(),
+            Self::Postgres(url) => postgres::query(url, &format!("SET search_path TO landfall; {sql}"))
+                .unwrap_or_else(|error| panic!("{sql}: {error}"))
+                .into_iter()
+                .map(|row| row.into_iter().map(Option::unwrap_or_default).collect())
+                .collect(),
+        }
+    }
+}
+
+/// Stops servers, and asserts that they left in order, that nothing panicked in them and that nothing waits in their
+/// store.
+fn farewell(replicas: &mut [Replica], store: StoreAt) {
+    let ends: Vec<_> = replicas
+        .iter_mut()
+        .map(|replica| (replica.process.is_some().then(|| replica.terminate()), replica.log()))
+        .collect();
+    if thread::panicking() {
+        for (index, (_, log)) in ends.iter().enumerate() {
+            eprintln!("---- log of server {index} ----\n{log}---- end of the log of server {index} ----");
+        }
+        return;
+    }
+    for (status, log) in ends {
+        if let Some(status) = status {
+            assert!(status.success(), "the server left with {status}:\n{log}");
+        }
+        assert!(!log.contains("panicked at"), "something panicked in the server:\n{log}");
+    }
+    let pending = block_on(async move { store.query(PENDING).await });
+    assert!(pending.is_empty(), "tasks left pending: {pending:?}");
+}
+
+const PENDING: &str = "SELECT id, state FROM task WHERE state NOT IN ('completed', 'failed', 'terminated')";
+
+/// A process of the program under test: killed, frozen, started again.
+pub(crate) struct Replica {
+    process: Option<Process>,
+    api: Api,
+    settings: Settings,
+    home: PathBuf,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Replica {
+    fn start(settings: Settings, home: &Path) -> Self {
+        let stderr = Arc::default();
+        let (process, url) = Process::start(&settings, home, &stderr);
+        Self { process: Some(process), api: Api::new(&url), settings, home: home.to_owned(), stderr }
+    }
+
+    /// The HTTP side; of the latest process.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// What all its processes have logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Of the process, while there is one.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        Some(self.process.as_ref()?.child.id())
+    }
+
+    /// Ends it without a word, as a crash or a lost machine does. Returns the pid of the process that is no more.
+    pub(crate) fn kill_9(&mut self) -> u32 {
         let mut process = self.process.take().expect("a running server");
         process.child.kill().expect("kill");
         process.child.wait().expect("wait");
+        process.child.id()
     }
 
     /// Asks it to drain (SIGTERM) and returns how it ended.
@@ -135,53 +376,31 @@ impl Landfall {
     /// Starts it again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may be another.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "still running");
-        let (process, url) = Process::start(&self.settings, self.home.path(), &self.stderr);
+        let (process, url) = Process::start(&self.settings, &self.home, &self.stderr);
         self.api = Api::new(&url);
         self.process = Some(process);
     }
 
-    /// Largest resident set so far, in bytes. `None` where /proc does not tell.
-    pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let pid = self.process.as_ref()?.child.id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kibibytes * 1024)
-    }
-
-    /// Waits until nothing is queued and nothing runs.
-    pub(crate) async fn settle(&self) {
+    /// Freezes it (SIGSTOP), as a machine that is suspended or starved does. Returns its pid once it stands still.
+    pub(crate) fn freeze(&self) -> u32 {
+        let process = self.process.as_ref().expect("a running server");
+        process.signal("-STOP");
+        let pid = process.child.id();
+        let stands_still = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(") T")
+        };
         let end = Instant::now() + PATIENCE;
-        loop {
-            let health = self.api.get("/landfall/v1/health").await.with_status(200).json();
-            if health["queued"] == 0 && health["running"] == 0 {
-                return;
-            }
-            assert!(Instant::now() < end, "still busy after {PATIENCE:?}: {health:#}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        while !stands_still() {
+            assert!(Instant::now() < end, "it does not stand still");
+            thread::sleep(Duration::from_millis(1));
         }
+        pid
     }
 
-    /// What exists in the world of the embedded lakehouse.
-    pub(crate) async fn resources(&self) -> Resources {
-        Resources::read(&self.data_dir()).await
-    }
-}
-
-impl Drop for Landfall {
-    fn drop(&mut self) {
-        let status = self.process.take().map(|mut process| process.terminate());
-        let log = self.log();
-        if thread::panicking() {
-            eprintln!("---- log of the server ----\n{log}---- end of the log of the server ----");
-            return;
-        }
-        if let Some(status) = status {
-            assert!(status.success(), "the server left with {status}:\n{log}");
-        }
-        assert!(!log.contains("panicked at"), "something panicked in the server:\n{log}");
-        let pending = block_on(pending_tasks(self.data_dir().join("landfall.db")));
-        assert!(pending.is_empty(), "tasks left pending: {pending:?}");
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.process.as_ref().expect("a running server").signal("-CONT");
     }
 }
 
@@ -195,14 +414,6 @@ fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static)
             .block_on(future)
     };
     thread::spawn(run).join().expect("no panic")
-}
-
-async fn pending_tasks(store: PathBuf) -> Vec<String> {
-    query(&store, "SELECT id, state FROM task WHERE state NOT IN ('completed', 'failed', 'terminated')")
-        .await
-        .iter()
-        .map(|row| format!("{} {}", row.get::<String, _>(0), row.get::<String, _>(1)))
-        .collect()
 }
 
 /// Rows of an SQLite file that the server owns, read beside it.
@@ -257,12 +468,19 @@ impl Process {
         (process, url)
     }
 
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill is a command");
+        assert!(sent.success(), "kill {signal}: {sent}");
+    }
+
     fn terminate(&mut self) -> ExitStatus {
         if let Some(status) = self.child.try_wait().expect("wait") {
             return status;
         }
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is a command");
+        self.signal("-TERM");
+        // A frozen one would not hear it.
+        self.signal("-CONT");
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().expect("wait") {
@@ -416,19 +634,42 @@ impl Api {
         path: &str,
         shape: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Answer {
+        self.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
+    }
+
+    /// The same of a server that may be gone, or go before it has answered.
+    pub(crate) async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        shape: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> reqwest::Result<Answer> {
         let request = self.http.request(method.parse().expect("a method"), format!("{}{path}", self.url));
-        let response = shape(request).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));
+        let response = shape(request).send().await?;
         let status = response.status().as_u16();
         let content_type = response
             .headers()
             .get("content-type")
             .map(|value| value.to_str().expect("ASCII").to_owned())
             .unwrap_or_default();
-        let answer = Answer { status, content_type, text: response.text().await.expect("a whole body") };
+        let answer = Answer { status, content_type, text: response.text().await? };
         if let Some(operation_id) = contract::check(method, path, &answer) {
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert((operation_id, status));
         }
-        answer
+        Ok(answer)
+    }
+
+    /// Waits until nothing is queued and nothing runs.
+    pub(crate) async fn settle(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let health = self.get("/landfall/v1/health").await.with_status(200).json();
+            if health["queued"] == 0 && health["running"] == 0 {
+                return;
+            }
+            assert!(Instant::now() < end, "still busy after {PATIENCE:?}: {health:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// POST /v1/validate.

@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod campaign;
 mod contract;
 mod crash;
 
@@ -17,11 +18,13 @@ mod conformance;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod losers;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fixture;
 mod pressure;
 mod privacy;
+mod proxy;
 mod readers;
 mod spec;
 mod stop;

@@ -1,0 +1,169 @@
+//! What the lakehouse must hold when a campaign is over, and whether it does.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::harness::Resources;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Table,
+    Bucket,
+}
+
+/// What is left of a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    Nothing,
+    /// Unprovisioned without removing the data.
+    Data,
+    There,
+}
+
+/// One component of the lakehouse, as the last request described it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lake {
+    pub(super) kind: Kind,
+    /// Of its data product.
+    pub(super) name: String,
+    pub(super) component: String,
+    pub(super) kept: Kept,
+    /// Columns beyond the example's, which only become more.
+    pub(super) extra_columns: usize,
+    /// How many of them the last provision described.
+    pub(super) provisioned_columns: usize,
+    /// Who may read it.
+    pub(super) refs: BTreeSet<String>,
+    /// How many requests for it there were; the number of each is the version of the data product in it, so that no two are the same.
+    pub(super) requests: usize,
+    /// That of the last provision.
+    pub(super) provisioned_version: String,
+}
+
+impl Lake {
+    pub(super) fn new(kind: Kind, name: &str) -> Self {
+        let component = match kind {
+            Kind::Table => "cashflow-output-port",
+            Kind::Bucket => "storage-component",
+        };
+        Self {
+            kind,
+            name: name.to_owned(),
+            component: format!("urn:dmb:cmp:finance:{name}:0:{component}"),
+            kept: Kept::Nothing,
+            extra_columns: 0,
+            provisioned_columns: 0,
+            refs: BTreeSet::new(),
+            requests: 0,
+            provisioned_version: String::new(),
+        }
+    }
+
+    /// Of the data product in the request that is being made.
+    pub(super) fn version(&self) -> String {
+        format!("0.1.{}", self.requests)
+    }
+
+    pub(super) fn is_table_there(&self) -> bool {
+        self.kind == Kind::Table && self.kept == Kept::There
+    }
+
+    /// What is not as it should be.
+    pub(super) fn violations(&self, warehouse: &std::path::Path, resources: &Resources) -> Vec<String> {
+        let found = match self.kind {
+            Kind::Table => self.table(resources),
+            Kind::Bucket => self.bucket(warehouse),
+        };
+        let mut violations = found.err().into_iter().collect::<Vec<_>>();
+        let folder = self.folder();
+        let files = resources.files.iter().filter(|(path, _)| path.starts_with(&folder)).count();
+        if self.kept == Kept::Nothing && files > 0 {
+            violations.push(format!("{files} files were to be removed"));
+        }
+        let data = resources
+            .files
+            .iter()
+            .filter(|(path, _)| path.starts_with(&folder) && path.extension().is_some_and(|e| e == "parquet"))
+            .count();
+        // Another one is what a run left that was cut off between the write and the commit.
+        if self.kind == Kind::Table && self.kept != Kept::Nothing && data == 0 {
+            violations.push("the rows are gone".to_owned());
+        }
+        violations.iter().map(|what| format!("{}: {what} ({self:?})", self.component)).collect()
+    }
+
+    fn folder(&self) -> String {
+        match self.kind {
+            Kind::Table => format!("tables/finance__{}__0__production/cashflow_output_port", self.name),
+            Kind::Bucket => format!("buckets/finance-{}", self.name),
+        }
+    }
+
+    fn table(&self, resources: &Resources) -> Result<(), String> {
+        let name = format!("finance__{}__0__production.cashflow_output_port", self.name);
+        let mut found = resources.tables.iter().filter(|(table, _)| *table == name);
+        let Some((_, metadata)) = found.next() else {
+            return if self.kept == Kept::There {
+                Err("it is not in the catalog".to_owned())
+            } else {
+                Ok(())
+            };
+        };
+        if self.kept != Kept::There {
+            return Err("it is still in the catalog".to_owned());
+        }
+        let text = std::fs::read_to_string(metadata).map_err(|error| format!("its metadata: {error}"))?;
+        let table: Value = serde_json::from_str(&text).map_err(|error| format!("its metadata: {error}"))?;
+        let schema = table["schemas"]
+            .as_array()
+            .and_then(|all| all.iter().find(|schema| schema["schema-id"] == table["current-schema-id"]))
+            .ok_or("no current schema")?;
+        let columns: Vec<&str> = schema["fields"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|field| field["name"].as_str())
+            .collect();
+        let extra = (1..=self.provisioned_columns).map(|n| format!("extra{n}"));
+        let wanted: Vec<String> = ["id", "direction", "amount", "counterpartyId"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(extra)
+            .collect();
+        if columns != wanted {
+            return Err(format!("its columns are {columns:?}"));
+        }
+        let version = &table["properties"]["landfall.data-product.version"];
+        if *version != self.provisioned_version.as_str() {
+            return Err(format!("it is as version {version} describes it"));
+        }
+        let last = table["snapshots"].as_array().and_then(|all| all.last()).ok_or("no snapshot")?;
+        if last["summary"]["total-records"] != "2" {
+            return Err(format!("not its two rows, once: {}", last["summary"]));
+        }
+        let text = table["properties"]["landfall.access.refs"].as_str().unwrap_or("[]");
+        self.readers(&serde_json::from_str(text).unwrap_or(Value::Null))
+    }
+
+    fn bucket(&self, warehouse: &std::path::Path) -> Result<(), String> {
+        let mark = std::fs::read_to_string(warehouse.join(self.folder()).join(".landfall.json"));
+        let mark: Value = match (mark, self.kept) {
+            (Err(_), Kept::Nothing) => return Ok(()),
+            (Err(error), _) => return Err(format!("its mark: {error}")),
+            (Ok(_), Kept::Nothing) => return Err("it is still there".to_owned()),
+            (Ok(text), _) => serde_json::from_str(&text).map_err(|error| format!("its mark: {error}"))?,
+        };
+        let state = if self.kept == Kept::There { "active" } else { "released" };
+        if mark["state"] != state || mark["component"] != self.component.as_str() {
+            return Err(format!("its mark is {mark}"));
+        }
+        if self.kept == Kept::There { self.readers(&mark["access"]["refs"]) } else { Ok(()) }
+    }
+
+    fn readers(&self, refs: &Value) -> Result<(), String> {
+        let refs: BTreeSet<String> =
+            refs.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        if refs == self.refs { Ok(()) } else { Err(format!("its readers are {refs:?}")) }
+    }
+}

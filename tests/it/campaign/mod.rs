@@ -1,0 +1,379 @@
+//! The crash campaign: operations are submitted all the time while servers, and the database below them, are killed at
+//! random. Then an outsider looks: everything accepted is done, once at a time, in order, and nothing else is.
+//!
+//! `LANDFALL_CRASH_SEED` repeats a campaign: its submissions and its disturbances derive from it, though not the
+//! instant at which each falls. `LANDFALL_CRASH_OPERATIONS` is its size.
+
+mod lake;
+mod plan;
+pub(crate) mod trace;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use plan::{Plan, Rng, Submission, What};
+use serde_json::Value;
+
+use crate::harness::{Answer, Api, Cluster};
+use crate::postgres::{Durability, PostgresServer};
+
+const LEASE: Duration = Duration::from_millis(1500);
+const STEPS: u64 = 5;
+/// What a submitter has under way before it waits for the oldest.
+const OUTSTANDING: usize = 6;
+/// How long a submitter waits for one answer or one end, disturbances included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const CONFIG: &str = r#"
+[store]
+timeout = "2s"
+
+[operations]
+lease = "1500ms"
+poll = "100ms"
+# Nothing is given up: how often a task is hit is up to the seed, not to the task.
+max_crashes = 100000
+max_attempts = 100000
+crash_pause = "20ms"
+backoff = "20ms"
+backoff_cap = "300ms"
+
+[targets.MOCK]
+driver = "mock"
+steps = 5
+step_delay = "8ms"
+trace = "file://{scratch}/trace.jsonl"
+
+[targets.LAKE]
+driver = "lakehouse"
+warehouse = "file://{data_dir}/warehouse"
+catalog = "sqlite://{data_dir}/catalog.db"
+
+[[routes]]
+technology = "S3"
+group = "lakehouse"
+
+[[routes]]
+technology = "Spark"
+group = "mock"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_on_sqlite() {
+    let cluster = Cluster::of(1).config(CONFIG).start();
+    Campaign::new("SQLite", cluster, None).run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_on_postgres() {
+    // As it comes, with commits on disk: what survives here survives there.
+    let postgres = PostgresServer::start(Durability::Safe).expect("PostgreSQL starts");
+    let url = postgres.new_database().expect("a database");
+    let cluster = Cluster::of(2).config(CONFIG).store(&url).start();
+    Campaign::new("PostgreSQL", cluster, Some(postgres)).run().await;
+}
+
+/// What the environment says, or what suits a test among others.
+fn setting(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{name}: `{text}`: {error}")))
+}
+
+struct Campaign {
+    store: &'static str,
+    /// Before the database: it is asked for what is pending when it is dropped.
+    cluster: Cluster,
+    postgres: Option<PostgresServer>,
+    seed: u64,
+    operations: usize,
+    trace: PathBuf,
+    crowd: Arc<Crowd>,
+}
+
+/// What the submitters share.
+struct Crowd {
+    /// Of the latest process of each server; it may be dead.
+    apis: Mutex<Vec<Api>>,
+    /// Submissions that have a token.
+    accepted: AtomicUsize,
+    /// Tokens that ended COMPLETED.
+    completed: AtomicUsize,
+    /// Requests that got no token: no answer, or one that says to try again.
+    repeats: AtomicUsize,
+    /// Tokens and the requests that they were given for.
+    tokens: Mutex<BTreeMap<String, Value>>,
+    violations: Mutex<Vec<String>>,
+}
+
+/// How often what was done.
+#[derive(Default)]
+struct Done {
+    server_kills: usize,
+    postgres_kills: usize,
+    freezes: usize,
+}
+
+impl Campaign {
+    fn new(store: &'static str, cluster: Cluster, postgres: Option<PostgresServer>) -> Self {
+        let operations = setting("LANDFALL_CRASH_OPERATIONS", 80);
+        let apis = (0..cluster.len()).map(|index| cluster.api(index).clone()).collect();
+        Self {
+            store,
+            trace: cluster.scratch().join("trace.jsonl"),
+            cluster,
+            postgres,
+            seed: setting("LANDFALL_CRASH_SEED", 20_260_101),
+            operations: usize::try_from(operations).expect("a number of operations"),
+            crowd: Arc::new(Crowd {
+                apis: Mutex::new(apis),
+                accepted: AtomicUsize::new(0),
+                completed: AtomicUsize::new(0),
+                repeats: AtomicUsize::new(0),
+                tokens: Mutex::default(),
+                violations: Mutex::default(),
+            }),
+        }
+    }
+
+    async fn run(mut self) {
+        let begun = Instant::now();
+        let plan = Plan::new(self.seed, self.operations, self.cluster.len(), LEASE);
+        println!(
+            "campaign on {}: LANDFALL_CRASH_SEED={} LANDFALL_CRASH_OPERATIONS={}",
+            self.store, self.seed, self.operations
+        );
+        let submitters: Vec<_> = (1..)
+            .zip(plan.submitters.clone())
+            .map(|(number, submissions)| {
+                let rng = Rng::new(self.seed ^ number);
+                tokio::spawn(submit_all(Arc::clone(&self.crowd), submissions, rng))
+            })
+            .collect();
+        let mut done = Done::default();
+        for disturbance in &plan.disturbances {
+            while self.crowd.accepted.load(Ordering::Acquire) < disturbance.after
+                && !submitters.iter().any(tokio::task::JoinHandle::is_finished)
+            {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            tokio::time::sleep(disturbance.pause).await;
+            self.disturb(disturbance, &mut done).await;
+        }
+        for submitter in submitters {
+            submitter.await.expect("a submitter that does not panic");
+        }
+        self.cluster.api(0).settle().await;
+        let judged = self.look(&plan).await;
+        let count = |number: &AtomicUsize| number.load(Ordering::Acquire);
+        println!(
+            "campaign on {}: {} submissions accepted as {} operations, {} completed; {} kills of servers, {} kills of \
+             PostgreSQL, {} servers frozen past their lease; {} requests repeated; {} runs cut off, {} whole runs of \
+             {} serials; {:.1} s",
+            self.store,
+            count(&self.crowd.accepted),
+            self.crowd.tokens.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            count(&self.crowd.completed),
+            done.server_kills,
+            done.postgres_kills,
+            done.freezes,
+            count(&self.crowd.repeats),
+            judged.cut_runs,
+            judged.whole_runs,
+            plan.serials.values().map(Vec::len).sum::<usize>(),
+            begun.elapsed().as_secs_f64(),
+        );
+        assert!(
+            judged.violations.is_empty(),
+            "LANDFALL_CRASH_SEED={} broke promises:\n{}",
+            self.seed,
+            judged.violations.join("\n")
+        );
+        assert_eq!(count(&self.crowd.accepted), self.operations);
+    }
+
+    async fn disturb(&mut self, disturbance: &plan::Disturbance, done: &mut Done) {
+        let all = 0..self.cluster.len();
+        match disturbance.what {
+            What::Kill(replica) => self.kill(&[replica], disturbance.lasts, done).await,
+            What::KillAll => self.kill(&all.collect::<Vec<_>>(), disturbance.lasts, done).await,
+            What::KillPostgres => {
+                let postgres = self.postgres.as_ref().expect("the plan is for PostgreSQL");
+                postgres.kill_immediately().expect("PostgreSQL stops");
+                tokio::time::sleep(disturbance.lasts).await;
+                postgres.restart().expect("PostgreSQL starts");
+                done.postgres_kills += 1;
+            }
+            What::Freeze(replica) => {
+                let pid = self.cluster.replica(replica).freeze();
+                trace::note_frozen(&self.trace, pid);
+                tokio::time::sleep(disturbance.lasts).await;
+                self.cluster.replica(replica).thaw();
+                done.freezes += 1;
+            }
+        }
+    }
+
+    async fn kill(&mut self, replicas: &[usize], down: Duration, done: &mut Done) {
+        for replica in replicas {
+            let pid = self.cluster.replica(*replica).kill_9();
+            trace::note_killed(&self.trace, pid);
+            done.server_kills += 1;
+        }
+        tokio::time::sleep(down).await;
+        for replica in replicas {
+            // Started from here: a server ends with the thread that started it.
+            self.cluster.replica(*replica).restart();
+            let api = self.cluster.api(*replica).clone();
+            self.crowd.apis.lock().unwrap_or_else(PoisonError::into_inner)[*replica] = api;
+        }
+    }
+
+    /// From outside, when all is over.
+    async fn look(&self, plan: &Plan) -> trace::Verdict {
+        let mut verdict = trace::judge(&trace::read(&self.trace), &plan.serials, STEPS);
+        verdict.violations.append(&mut self.crowd.violations.lock().unwrap_or_else(PoisonError::into_inner));
+
+        // Every token is known to every server, as completed.
+        let tokens = self.crowd.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for replica in 0..self.cluster.len() {
+            for token in tokens.keys() {
+                let status = self.cluster.api(replica).status(token).await;
+                if status["status"] != "COMPLETED" {
+                    verdict.violations.push(format!("server {replica} says of {token}: {status}"));
+                }
+            }
+        }
+        // Nor did anything end otherwise that was accepted without anybody hearing of it.
+        let sql = "SELECT state, count(*) FROM task GROUP BY state";
+        let states = self.cluster.store().query(sql).await;
+        match states.as_slice() {
+            [one]
+                if one[0] == "completed"
+                    && one[1].parse().is_ok_and(|count: usize| count >= tokens.len()) => {}
+            _ => verdict.violations.push(format!("{} tokens, and the store has {states:?}", tokens.len())),
+        }
+        let resources = self.cluster.resources().await;
+        let warehouse = self.cluster.scratch().join("data/warehouse");
+        for lake in &plan.lakes {
+            verdict.violations.extend(lake.violations(&warehouse, &resources));
+        }
+        let tables = plan.lakes.iter().filter(|lake| lake.is_table_there()).count();
+        if resources.tables.len() != tables {
+            verdict.violations.push(format!("{tables} tables are wanted, there are {:?}", resources.tables));
+        }
+        verdict.violations.extend(leftovers(&warehouse));
+        verdict
+    }
+}
+
+/// Directories in the making and in the going are not to outlive the work on their components.
+fn leftovers(warehouse: &Path) -> Vec<String> {
+    let names = |folder: &str| {
+        let entries = std::fs::read_dir(warehouse.join(folder)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path().display().to_string()).collect::<Vec<_>>()
+    };
+    names("buckets").into_iter().filter(|name| name.contains("/.purged.")).collect()
+}
+
+/// Submits one after the other, and sees every one of them completed.
+async fn submit_all(crowd: Arc<Crowd>, submissions: Vec<Submission>, mut rng: Rng) {
+    let mut outstanding = VecDeque::<String>::new();
+    for submission in submissions {
+        while outstanding.len() >= OUTSTANDING
+            && let Some(token) = outstanding.pop_front()
+        {
+            crowd.see_completed(&token, &mut rng).await;
+        }
+        let (first, second) = (rng.below(crowd.size()), rng.below(crowd.size()));
+        let tokens = if submission.twice {
+            let (one, other) =
+                tokio::join!(crowd.submit(&submission, first), crowd.submit(&submission, second));
+            vec![one, other]
+        } else {
+            vec![crowd.submit(&submission, first).await]
+        };
+        crowd.accepted.fetch_add(1, Ordering::AcqRel);
+        for token in tokens {
+            if crowd.note(&token, &submission) {
+                outstanding.push_back(token);
+            }
+        }
+    }
+    for token in outstanding {
+        crowd.see_completed(&token, &mut rng).await;
+    }
+}
+
+impl Crowd {
+    fn size(&self) -> usize {
+        self.apis.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn api(&self, replica: usize) -> Api {
+        let apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
+        apis[replica % apis.len()].clone()
+    }
+
+    /// Asks one server after the other until one answers with something else than that it cannot now.
+    async fn ask(&self, mut replica: usize, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let api = self.api(replica);
+            let asked = api.try_send(method, path, |request| match body {
+                Some(body) => request.json(body),
+                None => request,
+            });
+            match asked.await {
+                Ok(answer) if answer.status != 500 => return answer,
+                Ok(answer) => assert!(Instant::now() < end, "after {PATIENCE:?}: {answer:?}"),
+                Err(error) => assert!(Instant::now() < end, "after {PATIENCE:?}: {error:?}"),
+            }
+            self.repeats.fetch_add(1, Ordering::AcqRel);
+            replica += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Until it has a token. A request whose answer is lost may have been accepted; it is safe to repeat.
+    async fn submit(&self, submission: &Submission, replica: usize) -> String {
+        self.ask(replica, "POST", submission.path, Some(&submission.body)).await.token()
+    }
+
+    /// Keeps a token; whether it is a new one. Two different requests never share one.
+    fn note(&self, token: &str, submission: &Submission) -> bool {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = tokens.insert(token.to_owned(), submission.body.clone());
+        if let Some(body) = before.as_ref().filter(|body| **body != submission.body) {
+            self.violation(format!("{token} stands for {body} and for {}", submission.body));
+        }
+        before.is_none()
+    }
+
+    async fn see_completed(&self, token: &str, rng: &mut Rng) {
+        let path = format!("/v1/provision/{token}/status");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.ask(rng.below(self.size()), "GET", &path, None).await;
+            if answer.status != 200 {
+                return self.violation(format!("{token} is not known: {answer:?}"));
+            }
+            let status = answer.json();
+            match status["status"].as_str() {
+                Some("COMPLETED") => {
+                    self.completed.fetch_add(1, Ordering::AcqRel);
+                    return;
+                }
+                Some("RUNNING") if Instant::now() < end => {}
+                _ => return self.violation(format!("{token} did not complete: {status:#}")),
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+
+    fn violation(&self, what: String) {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+}

@@ -1,0 +1,229 @@
+//! What a campaign does, decided before it begins: everything derives from one seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::lake::{self, Kept, Lake};
+use super::trace::Accepted;
+use crate::harness::{
+    acl_request, cashflow, cashflow_named, cashflow_with_rows, component_request, replace_once,
+};
+
+/// Random numbers that a seed decides (SplitMix64).
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// From 0 to `end`, without it.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("below a usize")
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn millis(&mut self, end: usize) -> Duration {
+        Duration::from_millis(self.below(end) as u64)
+    }
+}
+
+/// A request that one submitter makes after the one before it was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Submission {
+    pub(super) path: &'static str,
+    pub(super) body: Value,
+    /// Whether it is sent to two servers at the same time.
+    pub(super) twice: bool,
+}
+
+/// What happens to the servers meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Disturbance {
+    /// How many submissions are accepted by then.
+    pub(super) after: usize,
+    pub(super) pause: Duration,
+    pub(super) what: What,
+    /// How long before it is made good.
+    pub(super) lasts: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// kill -9 of one server.
+    Kill(usize),
+    /// Of all of them.
+    KillAll,
+    /// An immediate shutdown of PostgreSQL.
+    KillPostgres,
+    /// SIGSTOP of one server, for longer than its lease.
+    Freeze(usize),
+}
+
+pub(super) const SUBMITTERS: usize = 4;
+/// Of each submitter: nobody else submits for them, so that the order of acceptance is the order of submission.
+const QUEUES: usize = 3;
+const LAKES: usize = 1;
+
+/// The whole campaign.
+#[derive(Debug, PartialEq)]
+pub(super) struct Plan {
+    pub(super) submitters: Vec<Vec<Submission>>,
+    pub(super) disturbances: Vec<Disturbance>,
+    /// What the mock's components were asked for, in order.
+    pub(super) serials: Accepted,
+    /// What the lakehouse must hold in the end.
+    pub(super) lakes: Vec<Lake>,
+}
+
+impl Plan {
+    /// `replicas` beyond one share a PostgreSQL that is disturbed too.
+    pub(super) fn new(seed: u64, operations: usize, replicas: usize, lease: Duration) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut plan = Self {
+            submitters: vec![Vec::new(); SUBMITTERS],
+            disturbances: Vec::new(),
+            serials: BTreeMap::new(),
+            lakes: Vec::new(),
+        };
+        for submitter in 0..SUBMITTERS {
+            let count = operations / SUBMITTERS + usize::from(submitter < operations % SUBMITTERS);
+            plan.submit(submitter, count, &mut rng);
+        }
+        plan.disturb(operations, replicas, lease, &mut rng);
+        plan
+    }
+
+    fn submit(&mut self, submitter: usize, count: usize, rng: &mut Rng) {
+        let mut lakes: Vec<Lake> = (0..LAKES)
+            .flat_map(|lake| {
+                let name = format!("lake{submitter}{lake}");
+                [Lake::new(lake::Kind::Table, &name), Lake::new(lake::Kind::Bucket, &name)]
+            })
+            .collect();
+        for _ in 0..count {
+            let twice = rng.chance(15);
+            let (path, body) = if rng.chance(70) {
+                let name = format!("queue{submitter}{}", rng.below(QUEUES));
+                let component = format!("urn:dmb:cmp:finance:{name}:0:cashflow-calculation");
+                let serials = self.serials.entry(component.clone()).or_default();
+                let serial = serials.last().map_or(1, |last| last + 1);
+                serials.push(serial);
+                let text = replace_once(
+                    &cashflow_named(&cashflow(), &name),
+                    "    specific: {}",
+                    &format!("    specific: {{ serial: {serial} }}"),
+                );
+                ("/v1/provision", component_request(&text, &component))
+            } else {
+                let index = rng.below(lakes.len());
+                ask_of(&mut lakes[index], rng)
+            };
+            self.submitters[submitter].push(Submission { path, body, twice });
+        }
+        self.lakes.append(&mut lakes);
+    }
+
+    fn disturb(&mut self, operations: usize, replicas: usize, lease: Duration, rng: &mut Rng) {
+        let several = replicas > 1;
+        let mut whats = Vec::new();
+        for _ in 0..(operations / 20).max(4) {
+            whats.push(if several && rng.chance(15) {
+                What::KillAll
+            } else {
+                What::Kill(rng.below(replicas))
+            });
+        }
+        if several {
+            whats.extend((0..(operations / 45).max(2)).map(|_| What::KillPostgres));
+            whats.extend((0..(operations / 150).max(1)).map(|_| What::Freeze(rng.below(replicas))));
+        }
+        for what in whats {
+            let lasts = match what {
+                What::Freeze(_) => lease + lease / 4 + rng.millis(200),
+                // Short, mostly; and sometimes long enough for leases to run out.
+                _ if rng.chance(25) => lease / 2 + rng.millis(1000),
+                _ => rng.millis(150),
+            };
+            let after = operations / 20 + rng.below((operations * 9 / 10).max(1));
+            self.disturbances.push(Disturbance { after, pause: rng.millis(40), what, lasts });
+        }
+        self.disturbances.sort_by_key(|disturbance| disturbance.after);
+    }
+}
+
+/// A request that makes sense of a component in its state.
+fn ask_of(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
+    lake.requests += 1;
+    let provision = lake.kept != Kept::There || rng.chance(35);
+    if provision {
+        if lake.extra_columns < 6 && rng.chance(60) {
+            lake.extra_columns += 1;
+        }
+        lake.kept = Kept::There;
+        lake.provisioned_columns = lake.extra_columns;
+        lake.provisioned_version = lake.version();
+        return ("/v1/provision", component_request(&described(lake), &lake.component));
+    }
+    if rng.chance(60) {
+        let people = ["user:alice_example.com", "user:bob_example.com", "group:developers", "group:auditors"];
+        let refs: Vec<&str> = people.into_iter().filter(|_| rng.chance(50)).collect();
+        lake.refs = refs.iter().map(|name| (*name).to_owned()).collect();
+        return ("/v1/updateacl", acl_request(&described(lake), &lake.component, &refs));
+    }
+    let remove_data = rng.chance(50);
+    lake.kept = if remove_data { Kept::Nothing } else { Kept::Data };
+    let mut request = component_request(&described(lake), &lake.component);
+    request["removeData"] = json!(remove_data);
+    ("/v1/unprovision", request)
+}
+
+/// The data product of a lakehouse component, with as many columns as it has by now.
+fn described(lake: &Lake) -> String {
+    let text = cashflow_named(&cashflow_with_rows(), &lake.name);
+    let text = replace_once(&text, "version: 0.1.0", &format!("version: {}", lake.version()));
+    let anchor = "description: identifier of the counterparty\n          tags: []\n";
+    let columns: String = (1..=lake.extra_columns)
+        .map(|n| format!("        - name: extra{n}\n          dataType: string\n"))
+        .collect();
+    replace_once(&text, anchor, &format!("{anchor}{columns}"))
+}
+
+#[test]
+fn a_plan_derives_from_its_seed_and_has_everything() {
+    let lease = Duration::from_secs(2);
+    let plan = Plan::new(1, 1000, 2, lease);
+    assert_eq!(plan, Plan::new(1, 1000, 2, lease));
+    assert_ne!(plan, Plan::new(2, 1000, 2, lease));
+
+    let submissions: Vec<_> = plan.submitters.iter().flatten().collect();
+    assert_eq!(submissions.len(), 1000);
+    let different: BTreeSet<String> = submissions.iter().map(|s| format!("{}{}", s.path, s.body)).collect();
+    assert_eq!(different.len(), 1000, "no two ask for the same");
+    assert!(submissions.iter().any(|submission| submission.twice));
+    for path in ["/v1/provision", "/v1/unprovision", "/v1/updateacl"] {
+        assert!(submissions.iter().any(|submission| submission.path == path), "{path}");
+    }
+    let count = |of: fn(&What) -> bool| plan.disturbances.iter().filter(|one| of(&one.what)).count();
+    assert!(count(|what| *what == What::KillPostgres) >= 20);
+    assert!(count(|what| *what == What::KillAll) > 0);
+    assert!(count(|what| matches!(what, What::Freeze(_))) > 0);
+    for replica in 0..2 {
+        assert!(plan.disturbances.iter().any(|one| one.what == What::Kill(replica)), "{replica}");
+    }
+    let alone = Plan::new(1, 1000, 1, lease);
+    assert!(alone.disturbances.iter().all(|one| one.what == What::Kill(0)), "{:?}", alone.disturbances);
+}

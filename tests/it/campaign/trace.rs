@@ -1,0 +1,337 @@
+//! What the trace of the mock proves, or disproves: a judge that knows nothing of Landfall but what it promises.
+//!
+//! The lines of a trace stand in the order in which things happened, whatever any clock says, because each is one
+//! write in append mode. Whoever kills or freezes a process adds a line that says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// One line of a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    Begin {
+        pid: u32,
+        component: String,
+        serial: u64,
+        step: u64,
+    },
+    End {
+        pid: u32,
+        component: String,
+        serial: u64,
+        step: u64,
+        done: bool,
+    },
+    /// By then the process was no more.
+    Killed {
+        pid: u32,
+    },
+    /// By then the process stood still. Others may pass it by; what it was in the middle of ends when it goes on.
+    Frozen {
+        pid: u32,
+    },
+}
+
+/// Reads a trace. A file that is not there has no lines.
+pub(crate) fn read(file: &Path) -> Vec<Event> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("no line of a trace: {line}"))).collect()
+}
+
+fn parse(line: &str) -> Option<Event> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let pid = line["pid"].as_u64()?.try_into().ok()?;
+    let event = line["event"].as_str()?;
+    match event {
+        "killed" => return Some(Event::Killed { pid }),
+        "frozen" => return Some(Event::Frozen { pid }),
+        _ => {}
+    }
+    let component = line["component"].as_str()?.to_owned();
+    let (serial, step) = (line["serial"].as_u64()?, line["step"].as_u64()?);
+    match event {
+        "begin" => Some(Event::Begin { pid, component, serial, step }),
+        "end" => Some(Event::End { pid, component, serial, step, done: line["done"].as_bool()? }),
+        _ => None,
+    }
+}
+
+/// To be called when the process is no more.
+pub(crate) fn note_killed(file: &Path, pid: u32) {
+    note(file, pid, "killed");
+}
+
+/// To be called when the process stands still.
+pub(crate) fn note_frozen(file: &Path, pid: u32) {
+    note(file, pid, "frozen");
+}
+
+fn note(file: &Path, pid: u32, event: &str) {
+    use std::io::Write as _;
+    let line = format!("{}\n", json!({ "pid": pid, "event": event }));
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).expect("the trace");
+    file.write_all(line.as_bytes()).expect("the trace");
+}
+
+/// What was accepted of each component: its serials in the order of acceptance, which ascends.
+pub(crate) type Accepted = BTreeMap<String, Vec<u64>>;
+
+/// What a trace tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Broken promises, in words; none is what is wanted.
+    pub(crate) violations: Vec<String>,
+    /// Runs that got through all steps.
+    pub(crate) whole_runs: usize,
+    /// Runs that ended before, with their process or at the word of the engine.
+    pub(crate) cut_runs: usize,
+}
+
+/// Where the work on a component stands.
+#[derive(Default)]
+struct Work {
+    /// Whose step is under way: process, serial, step.
+    open: Option<(u32, u64, u64)>,
+    /// Whether that process was frozen in it.
+    frozen: bool,
+    /// Steps of frozen processes that others have passed by.
+    passed: Vec<(u32, u64, u64)>,
+    /// The step that was done last, if nothing else happened since: only there may a run go on.
+    last: Option<(u32, u64, u64)>,
+    /// The latest serial that has begun.
+    latest: u64,
+    /// Serials all of whose steps were done in one run.
+    whole: BTreeSet<u64>,
+}
+
+/// Holds a trace against what was accepted, each run having so many steps.
+pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut works: BTreeMap<&str, Work> = BTreeMap::new();
+    let violations = &mut verdict.violations;
+    for event in trace {
+        match event {
+            Event::Begin { pid, component, serial, step } => {
+                let here = || format!("{component}: process {pid}, serial {serial}, step {step}");
+                let work = works.entry(component).or_default();
+                if work.frozen {
+                    work.passed.extend(work.open.take());
+                }
+                if let Some((other, other_serial, other_step)) = work.open {
+                    violations.push(format!(
+                        "two at once: {} begins in step {other_step} of serial {other_serial} by process {other}",
+                        here()
+                    ));
+                }
+                if !accepted.get(component).is_some_and(|serials| serials.contains(serial)) {
+                    violations.push(format!("never asked for: {}", here()));
+                }
+                if *serial < work.latest {
+                    violations.push(format!("out of order: {} begins after serial {}", here(), work.latest));
+                }
+                if *step != 1 && work.last != Some((*pid, *serial, step - 1)) {
+                    violations.push(format!("goes on where it had lost its place: {}", here()));
+                }
+                if *step == 1 && work.last.is_some_and(|(_, _, last)| last != steps) {
+                    verdict.cut_runs += 1;
+                }
+                work.latest = work.latest.max(*serial);
+                work.open = Some((*pid, *serial, *step));
+                work.frozen = false;
+                work.last = None;
+            }
+            Event::End { pid, component, serial, step, done } => {
+                let work = works.entry(component).or_default();
+                if let Some(index) = work.passed.iter().position(|passed| *passed == (*pid, *serial, *step)) {
+                    work.passed.remove(index);
+                    verdict.cut_runs += 1;
+                    continue;
+                }
+                if work.open != Some((*pid, *serial, *step)) {
+                    violations.push(format!(
+                        "ends what is not under way: {component}: process {pid}, serial {serial}, step {step}"
+                    ));
+                }
+                work.open = None;
+                work.frozen = false;
+                work.last = done.then_some((*pid, *serial, *step));
+                if !done {
+                    verdict.cut_runs += 1;
+                } else if *step == steps {
+                    verdict.whole_runs += 1;
+                    work.whole.insert(*serial);
+                }
+            }
+            Event::Frozen { pid } => {
+                for work in works.values_mut() {
+                    work.frozen |= work.open.is_some_and(|(owner, ..)| owner == *pid);
+                }
+            }
+            Event::Killed { pid } => {
+                for work in works.values_mut() {
+                    work.passed.retain(|(owner, ..)| owner != pid);
+                    let of_it = |step: Option<(u32, u64, u64)>| step.is_some_and(|(owner, ..)| owner == *pid);
+                    if of_it(work.open) {
+                        work.open = None;
+                        verdict.cut_runs += 1;
+                    }
+                    if of_it(work.last) && work.last.is_some_and(|(_, _, last)| last != steps) {
+                        work.last = None;
+                        verdict.cut_runs += 1;
+                    }
+                }
+            }
+        }
+    }
+    for (component, work) in &works {
+        if let Some((pid, serial, step)) = work.open {
+            violations.push(format!(
+                "never ends: {component}: process {pid}, serial {serial}, step {step}, and nobody killed it"
+            ));
+        }
+    }
+    for (component, serials) in accepted {
+        assert!(serials.is_sorted_by(|a, b| a < b), "{component}: serials ascend: {serials:?}");
+        let whole = works.get(component.as_str()).map(|work| &work.whole);
+        for serial in serials {
+            if !whole.is_some_and(|whole| whole.contains(serial)) {
+                violations.push(format!("lost: {component}: serial {serial} was accepted and never done"));
+            }
+        }
+    }
+    verdict
+}
+
+mod tests {
+    use super::*;
+
+    const STEPS: u64 = 2;
+
+    fn begin(pid: u32, serial: u64, step: u64) -> Event {
+        Event::Begin { pid, component: "c".to_owned(), serial, step }
+    }
+
+    fn end(pid: u32, serial: u64, step: u64) -> Event {
+        Event::End { pid, component: "c".to_owned(), serial, step, done: true }
+    }
+
+    fn stopped(pid: u32, serial: u64, step: u64) -> Event {
+        Event::End { pid, component: "c".to_owned(), serial, step, done: false }
+    }
+
+    /// All of a run by process `pid`.
+    fn run(pid: u32, serial: u64) -> Vec<Event> {
+        vec![begin(pid, serial, 1), end(pid, serial, 1), begin(pid, serial, 2), end(pid, serial, 2)]
+    }
+
+    fn judged(trace: &[Vec<Event>], serials: &[u64]) -> Verdict {
+        judge(&trace.concat(), &Accepted::from([("c".to_owned(), serials.to_vec())]), STEPS)
+    }
+
+    /// The first word of each violation is what it is.
+    #[track_caller]
+    fn finds(trace: &[Vec<Event>], serials: &[u64], kinds: &[&str]) {
+        let verdict = judged(trace, serials);
+        let found: Vec<_> =
+            verdict.violations.iter().map(|text| text.split(':').next().unwrap_or_default()).collect();
+        assert_eq!(found, kinds, "{verdict:#?}");
+    }
+
+    #[test]
+    fn work_in_order_by_changing_processes_is_well_done() {
+        let verdict = judged(&[run(1, 1), run(2, 2), run(1, 3)], &[1, 2, 3]);
+        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 3, cut_runs: 0 });
+    }
+
+    #[test]
+    fn a_run_that_was_cut_may_be_run_again_from_its_start() {
+        let killed = vec![begin(1, 1, 1), end(1, 1, 1), begin(1, 1, 2), Event::Killed { pid: 1 }];
+        let between = vec![begin(2, 1, 1), end(2, 1, 1), Event::Killed { pid: 2 }];
+        let told = vec![begin(3, 1, 1), stopped(3, 1, 1)];
+        let verdict = judged(&[killed, between, told, run(4, 1), run(5, 1)], &[1]);
+        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 3 });
+    }
+
+    #[test]
+    fn a_frozen_process_may_end_its_step_and_nothing_more() {
+        let frozen = vec![begin(1, 1, 1), Event::Frozen { pid: 1 }];
+        let on_time = vec![end(1, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
+        finds(&[frozen.clone(), on_time], &[1], &[]);
+        let zombie = vec![begin(2, 1, 1), end(1, 1, 1), end(2, 1, 1), begin(2, 1, 2), end(2, 1, 2)];
+        finds(&[frozen.clone(), zombie.clone()], &[1], &[]);
+        let undead = vec![begin(1, 1, 2), end(1, 1, 2)];
+        finds(&[frozen.clone(), zombie, undead], &[1], &["goes on where it had lost its place"]);
+        // Only it is excused.
+        finds(
+            &[frozen, vec![begin(2, 1, 1)], run(3, 1), vec![end(2, 1, 1)]],
+            &[1],
+            &["two at once", "ends what is not under way"],
+        );
+    }
+
+    #[test]
+    fn two_at_once_are_found() {
+        // The step of one within that of the other, of the same serial and of different ones.
+        finds(
+            &[vec![begin(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), end(1, 1, 1)], run(1, 1)],
+            &[1],
+            &["two at once", "ends what is not under way"],
+        );
+        finds(
+            &[vec![begin(1, 1, 1), begin(2, 2, 1), end(2, 2, 1), begin(2, 2, 2), end(2, 2, 2)]],
+            &[1, 2],
+            &["two at once", "lost"],
+        );
+        // A kill excuses only what the killed process did.
+        finds(&[vec![begin(1, 1, 1), Event::Killed { pid: 9 }], run(2, 1)], &[1], &["two at once"]);
+    }
+
+    /// No step lies within another, and yet two run at once.
+    #[test]
+    fn interleaved_runs_are_found() {
+        let interleaved =
+            vec![begin(1, 1, 1), end(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
+        finds(&[interleaved], &[1], &["goes on where it had lost its place"]);
+        finds(&[vec![begin(1, 1, 2), end(1, 1, 2)]], &[1], &["goes on where it had lost its place"]);
+    }
+
+    #[test]
+    fn disorder_is_found() {
+        finds(&[run(1, 2), run(1, 1)], &[1, 2], &["out of order", "out of order"]);
+        // Nothing of an earlier one after a later one has begun, not even once more.
+        finds(&[run(1, 1), run(1, 2), vec![begin(2, 1, 1), stopped(2, 1, 1)]], &[1, 2], &["out of order"]);
+    }
+
+    #[test]
+    fn loss_is_found() {
+        finds(&[run(1, 1), run(1, 3)], &[1, 2, 3], &["lost"]);
+        finds(&[vec![begin(1, 1, 1), end(1, 1, 1)]], &[1], &["lost"]);
+        finds(&[], &[1], &["lost"]);
+        // Half by one and half by the other is no run.
+        let halves =
+            vec![begin(1, 1, 1), end(1, 1, 1), Event::Killed { pid: 1 }, begin(2, 1, 2), stopped(2, 1, 2)];
+        finds(&[halves], &[1], &["goes on where it had lost its place", "lost"]);
+    }
+
+    #[test]
+    fn work_that_nobody_asked_for_and_steps_without_end_are_found() {
+        finds(&[run(1, 7)], &[], &["never asked for", "never asked for"]);
+        finds(&[run(1, 1), vec![begin(1, 1, 1)]], &[1], &["never ends"]);
+    }
+
+    #[test]
+    fn a_line_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("trace");
+        assert_eq!(read(&file), []);
+        let line = json!({
+            "pid": 1, "component": "c", "environment": "e", "intent": "provision", "step": 1, "serial": 2,
+            "event": "begin", "at": 3,
+        });
+        std::fs::write(&file, format!("{line}\n")).unwrap();
+        note_killed(&file, 1);
+        assert_eq!(read(&file), [begin(1, 2, 1), Event::Killed { pid: 1 }]);
+    }
+}

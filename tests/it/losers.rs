@@ -1,0 +1,474 @@
+//! Who has lost a task writes nothing: processes that were frozen, cut off or told a wrong time, and a database that is
+//! away. Of two servers on one PostgreSQL the one that has the task is whichever was quicker.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::campaign::trace::{self, Accepted, Event, Verdict};
+use crate::harness::{
+    Api, Cluster, STORE_URL, StoreAt, cashflow, cashflow_named, component_request, replace_once,
+};
+use crate::postgres::{Durability, PostgresServer};
+use crate::proxy::Proxy;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(1);
+/// A task takes three leases.
+const STEPS: u64 = 60;
+const CONFIG: &str = r#"
+[store]
+timeout = "2s"
+
+[operations]
+lease = "1s"
+poll = "50ms"
+crash_pause = "20ms"
+backoff = "20ms"
+backoff_cap = "200ms"
+
+[targets.SLOW]
+driver = "mock"
+steps = 60
+step_delay = "50ms"
+trace = "file://{scratch}/trace.jsonl"
+
+[[routes]]
+group = "mock"
+"#;
+
+/// The same with leases that no busy machine lets run out: whose end is not due to the time that it takes.
+fn patient() -> String {
+    replace_once(CONFIG, "lease = \"1s\"", "lease = \"3s\"").replace("50ms", "80ms")
+}
+
+/// A component that takes its time.
+fn component(name: &str) -> String {
+    format!("urn:dmb:cmp:finance:{name}:0:cashflow-calculation")
+}
+
+fn request(name: &str, serial: u64) -> Value {
+    let text = replace_once(
+        &cashflow_named(&cashflow(), name),
+        "    specific: {}",
+        &format!("    specific: {{ serial: {serial} }}"),
+    );
+    component_request(&text, &component(name))
+}
+
+/// Servers under the eyes of a trace.
+struct Watched {
+    cluster: Cluster,
+    trace: PathBuf,
+}
+
+impl Watched {
+    fn new(cluster: Cluster) -> Self {
+        let trace = cluster.scratch().join("trace.jsonl");
+        Self { cluster, trace }
+    }
+
+    /// Waits until somebody has begun so many steps of a component; answers which server that is.
+    async fn worker(&self, name: &str, steps: usize) -> usize {
+        let component = component(name);
+        let mut pids = Vec::new();
+        self.until("a server works on it", || {
+            pids = begins(&self.trace, &component);
+            pids.len() >= steps
+        })
+        .await;
+        let pid = *pids.last().expect("at least one");
+        self.index(pid)
+    }
+
+    /// Which server a process is.
+    fn index(&self, pid: u32) -> usize {
+        (0..self.cluster.len())
+            .find(|index| self.cluster.server(*index).pid() == Some(pid))
+            .unwrap_or_else(|| panic!("no server has pid {pid}"))
+    }
+
+    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < end, "waited for this for {PATIENCE:?}: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn judge(&self, accepted: &[(&str, &[u64])]) -> Verdict {
+        let accepted: Accepted =
+            accepted.iter().map(|(name, serials)| (component(name), serials.to_vec())).collect();
+        trace::judge(&trace::read(&self.trace), &accepted, STEPS)
+    }
+
+    #[track_caller]
+    fn assert_in_order(&self, accepted: &[(&str, &[u64])]) {
+        let verdict = self.judge(accepted);
+        assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
+    }
+
+    /// Everything that the store has of a task, to be compared.
+    async fn stored(&self, token: &str) -> Vec<Vec<String>> {
+        let store: &StoreAt = self.cluster.store();
+        let task = "SELECT id, state, attempt, crashes, lease_epoch, log_lines, COALESCE(reason, ''), outcome, \
+                    started_at, finished_at FROM task";
+        let log = "SELECT t.id, l.line, l.message FROM task_log l JOIN task t ON t.seq = l.task_seq ORDER BY l.line";
+        let mut rows = store.query(task).await;
+        rows.extend(store.query(log).await);
+        rows.retain(|row| row[0] == token);
+        assert!(rows.len() > 1, "a task and its log: {rows:?}");
+        rows
+    }
+
+    /// Waits until a server reaches its store.
+    async fn recovered(&self, server: usize) {
+        let end = Instant::now() + Duration::from_secs(15);
+        while ask(self.cluster.api(server), "GET", "/landfall/v1/health", &Value::Null).await.status != 200 {
+            assert!(Instant::now() < end, "server {server} does not recover");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// The processes that began the steps of a component, in order.
+fn begins(trace: &Path, of: &str) -> Vec<u32> {
+    let begin = |event| match event {
+        Event::Begin { pid, component, .. } if component == of => Some(pid),
+        _ => None,
+    };
+    trace::read(trace).into_iter().filter_map(begin).collect()
+}
+
+/// A request to a server that may not be able to serve it.
+async fn ask(api: &Api, method: &str, path: &str, body: &Value) -> crate::harness::Answer {
+    let shape = |request: reqwest::RequestBuilder| if body.is_null() { request } else { request.json(body) };
+    api.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
+}
+
+/// The loser of a task works on the next ones: alone, it has to.
+async fn works_again(watched: &mut Watched, loser: usize, name: &str) {
+    let others: Vec<usize> = (0..watched.cluster.len()).filter(|index| *index != loser).collect();
+    for other in others {
+        let status = watched.cluster.replica(other).terminate();
+        assert!(status.success(), "{status}");
+    }
+    let status = watched.cluster.api(loser).provision_and_wait(&request(name, 1)).await;
+    assert_eq!(status["status"], "COMPLETED");
+    let pid = watched.cluster.server(loser).pid().expect("it lives");
+    assert_eq!(begins(&watched.trace, &component(name)), vec![pid; STEPS as usize]);
+}
+
+#[tokio::test]
+async fn a_frozen_server_that_lost_its_task_touches_nothing_when_it_wakes() {
+    let url = PostgresServer::shared().unwrap().new_database().unwrap();
+    let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let token = watched.cluster.api(0).post("/v1/provision", &request("zombie", 1)).await.token();
+    let loser = watched.worker("zombie", 5).await;
+    let winner = 1 - loser;
+    let pid = watched.cluster.replica(loser).freeze();
+    trace::note_frozen(&watched.trace, pid);
+
+    let before = watched.cluster.api(winner).wait(&token).await;
+    assert_eq!(before["status"], "COMPLETED", "{before:#}");
+    let (stored, begun) = (watched.stored(&token).await, begins(&watched.trace, &component("zombie")));
+    assert_eq!(begun.len() - begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
+
+    watched.cluster.replica(loser).thaw();
+    watched
+        .until("the loser says so", || watched.cluster.server(loser).log().contains("its lease is lost"))
+        .await;
+    // Whatever else it might do, it does by then.
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(begins(&watched.trace, &component("zombie")), begun, "no further step");
+    assert_eq!(watched.stored(&token).await, stored);
+    for replica in [loser, winner] {
+        assert_eq!(watched.cluster.api(replica).status(&token).await, before);
+    }
+    watched.assert_in_order(&[("zombie", &[1])]);
+    works_again(&mut watched, loser, "after").await;
+}
+
+/// The same while the winner is in the middle of it: the state of the task does not tell them apart, the lease does.
+#[tokio::test]
+async fn a_frozen_server_that_wakes_while_another_has_its_task_adds_nothing() {
+    let url = PostgresServer::shared().unwrap().new_database().unwrap();
+    let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let token = watched.cluster.api(0).post("/v1/provision", &request("undead", 1)).await.token();
+    // By then it has told of some steps, and of others not yet.
+    let loser = watched.worker("undead", 14).await;
+    let winner = 1 - loser;
+    let pid = watched.cluster.replica(loser).freeze();
+    trace::note_frozen(&watched.trace, pid);
+    let begun_by =
+        |pid: u32| begins(&watched.trace, &component("undead")).iter().filter(|by| **by == pid).count();
+    let winners = watched.cluster.server(winner).pid().expect("it lives");
+    watched.until("the other takes it over", || begun_by(winners) > 0).await;
+    let told = |rows: &[Vec<String>], step: u64| {
+        // As the mock tells it when it is done.
+        let line = format!("mock `CashFlow Calculation`: idle step {step} of {STEPS}");
+        rows.iter().filter(|row| row.len() == 3 && row[2] == line).count()
+    };
+    let (before, begun) = (watched.stored(&token).await, begun_by(pid));
+    watched.cluster.server(loser).thaw();
+
+    let status = watched.cluster.api(winner).wait(&token).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+    let log = || watched.cluster.server(loser).log();
+    watched.until("the loser says so", || log().contains("its lease is lost")).await;
+    assert_eq!(begun_by(pid), begun, "no further step");
+    assert_eq!(begun_by(winners), STEPS as usize);
+    let after = watched.stored(&token).await;
+    // The first ones the winner may have told of by the time that the store was looked at.
+    for step in 6..=STEPS {
+        assert_eq!(told(&after, step), told(&before, step) + 1, "step {step}: {after:#?}");
+    }
+    watched.assert_in_order(&[("undead", &[1])]);
+    works_again(&mut watched, loser, "after").await;
+}
+
+/// With one process it is the same process that takes the task up again, and does not do it twice at once.
+#[tokio::test]
+async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() {
+    let watched = Watched::new(Cluster::of(1).config(CONFIG).start());
+    let token = watched.cluster.api(0).post("/v1/provision", &request("sleeper", 1)).await.token();
+    watched.worker("sleeper", 5).await;
+    let pid = watched.cluster.server(0).freeze();
+    trace::note_frozen(&watched.trace, pid);
+    tokio::time::sleep(LEASE * 2).await;
+    watched.cluster.server(0).thaw();
+    let status = watched.cluster.api(0).wait(&token).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+    watched.assert_in_order(&[("sleeper", &[1])]);
+}
+
+#[tokio::test]
+async fn a_server_cut_off_from_its_store_ends_its_work_before_another_begins() {
+    let postgres = PostgresServer::shared().unwrap();
+    let url = postgres.new_database().unwrap();
+    let wires = [Proxy::to(postgres.port()), Proxy::to(postgres.port())];
+    let cluster = Cluster::of(2)
+        .config(CONFIG)
+        .store(&url)
+        .env(0, STORE_URL, &wires[0].url(&url))
+        .env(1, STORE_URL, &wires[1].url(&url))
+        .start();
+    let mut watched = Watched::new(cluster);
+    let token = watched.cluster.api(0).post("/v1/provision", &request("island", 1)).await.token();
+    let loser = watched.worker("island", 5).await;
+    let winner = 1 - loser;
+    wires[loser].black_hole();
+
+    let refused = ask(watched.cluster.api(loser), "POST", "/v1/provision", &request("other", 1)).await;
+    refused.with_status(500);
+    let status = watched.cluster.api(winner).wait(&token).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+    let begun = begins(&watched.trace, &component("island"));
+    let pid = watched.cluster.server(winner).pid().expect("it lives");
+    assert_eq!(begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
+    assert!(begun.len() > STEPS as usize, "both worked on it");
+    // Nobody was killed or frozen: had the loser not ended its step before the winner began, they would overlap.
+    watched.assert_in_order(&[("island", &[1])]);
+    let stored = watched.stored(&token).await;
+
+    wires[loser].heal();
+    watched.recovered(loser).await;
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(watched.stored(&token).await, stored, "what it held back came too late");
+    assert_eq!(begins(&watched.trace, &component("island")), begun, "no further step");
+    assert_eq!(watched.cluster.api(loser).status(&token).await, status);
+    // What was refused may have been accepted all the same; it is safe to repeat.
+    watched.cluster.api(loser).provision_and_wait(&request("other", 1)).await;
+    works_again(&mut watched, loser, "after").await;
+}
+
+/// Connections that are reset now and then are a passing condition like any other.
+#[tokio::test]
+async fn cut_connections_are_made_again() {
+    let postgres = PostgresServer::shared().unwrap();
+    let url = postgres.new_database().unwrap();
+    let wire = Proxy::to(postgres.port());
+    let watched = Watched::new(
+        Cluster::of(1).config(&patient()).store(&url).env(0, STORE_URL, &wire.url(&url)).start(),
+    );
+    let token = watched.cluster.api(0).post("/v1/provision", &request("cut", 1)).await.token();
+    watched.worker("cut", 2).await;
+    for _ in 0..5 {
+        wire.cut();
+        tokio::time::sleep(LEASE / 10).await;
+        wire.heal();
+        tokio::time::sleep(LEASE / 5).await;
+    }
+    let end = Instant::now() + PATIENCE;
+    let path = format!("/v1/provision/{token}/status");
+    loop {
+        let answer = ask(watched.cluster.api(0), "GET", &path, &Value::Null).await;
+        if answer.status == 200 && answer.json()["status"] != "RUNNING" {
+            assert_eq!(answer.json()["status"], "COMPLETED", "{answer:?}");
+            break;
+        }
+        assert!(Instant::now() < end, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let verdict = watched.judge(&[("cut", &[1])]);
+    assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 1, cut_runs: 0 }, "leases outlast it");
+}
+
+/// The wall clock of one server, as libfaketime shows it.
+struct WallClock(PathBuf);
+
+impl WallClock {
+    /// A library, and a file that it reads before each look at the clock. The monotonic clock stays what it is.
+    fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
+        let file = scratch.join(format!("clock{server}"));
+        let clock = Self(file.clone());
+        clock.jump("+0");
+        let environment = vec![
+            ("LD_PRELOAD", libfaketime()),
+            ("FAKETIME_TIMESTAMP_FILE", file.to_string_lossy().into_owned()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        (clock, environment)
+    }
+
+    /// To so far from the true time: `+6h`, `-6h`.
+    fn jump(&self, to: &str) {
+        // Never half written, nor empty.
+        let fresh = self.0.with_extension("fresh");
+        std::fs::write(&fresh, format!("{to}\n")).expect("the clock's file");
+        std::fs::rename(&fresh, &self.0).expect("the clock's file");
+    }
+}
+
+fn libfaketime() -> String {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = folders.chain(["/usr/lib", "/usr/local/lib"].map(PathBuf::from));
+    let mut files = places.map(|folder| folder.join("faketime/libfaketime.so.1"));
+    let found = files.find(|file| file.exists());
+    found
+        .unwrap_or_else(|| {
+            panic!("libfaketime is missing: run `make tools`, or install the package faketime")
+        })
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// What the servers' own clocks said when they wrote the trace, in hours from now.
+fn told_hours(trace: &Path) -> Vec<i64> {
+    let now = chrono::Utc::now().timestamp_micros();
+    let hour = 3_600_000_000;
+    let text = std::fs::read_to_string(trace).unwrap_or_default();
+    let at = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?["at"].as_i64());
+    at.map(|at| (at - now + hour / 2).div_euclid(hour)).collect()
+}
+
+/// Jumps the clocks of servers about while one of them works.
+async fn clocks_jump(watched: &Watched, clocks: &[WallClock]) {
+    let token = watched.cluster.api(0).post("/v1/provision", &request("time", 1)).await.token();
+    let worker = watched.worker("time", 3).await;
+    // Each lasts for longer than the pause between two heartbeats, and between two looks for lost workers.
+    let pause = Duration::from_millis(1100);
+    clocks[worker].jump("-6h");
+    tokio::time::sleep(pause).await;
+    let others = || clocks.iter().enumerate().filter(|(server, _)| *server != worker);
+    for (_, clock) in others() {
+        clock.jump("+6h");
+    }
+    tokio::time::sleep(pause).await;
+    clocks[worker].jump("+6h");
+    tokio::time::sleep(pause).await;
+    for (_, clock) in others() {
+        clock.jump("-6h");
+    }
+    tokio::time::sleep(pause).await;
+    clocks[worker].jump("-6h");
+    // Accepted under wrong clocks, and run behind the first.
+    let second = watched.cluster.api(worker).post("/v1/provision", &request("time", 2)).await.token();
+    for token in [&token, &second] {
+        for server in 0..watched.cluster.len() {
+            assert_eq!(watched.cluster.api(server).wait(token).await["status"], "COMPLETED");
+        }
+    }
+    let verdict = watched.judge(&[("time", &[1, 2])]);
+    assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 0 });
+    for server in 0..watched.cluster.len() {
+        let log = watched.cluster.server(server).log();
+        assert!(!log.contains("lost its worker") && !log.contains("lease is lost"), "{log}");
+    }
+    let told = told_hours(&watched.trace);
+    assert!(told.contains(&6) && told.contains(&-6), "the clocks did jump: {told:?}");
+}
+
+fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (Watched, Vec<WallClock>) {
+    let mut clocks = Vec::new();
+    for server in 0..servers {
+        let (clock, environment) = WallClock::of(cluster.scratch(), server);
+        clocks.push(clock);
+        for (name, value) in environment {
+            cluster = cluster.env(server, name, &value);
+        }
+    }
+    (Watched::new(cluster.start()), clocks)
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ends_no_lease_on_sqlite() {
+    let (watched, clocks) = with_clocks(Cluster::of(1).config(&patient()), 1);
+    clocks_jump(&watched, &clocks).await;
+}
+
+#[tokio::test]
+async fn clocks_that_jump_end_no_lease_on_postgres() {
+    let url = PostgresServer::shared().unwrap().new_database().unwrap();
+    let (watched, clocks) = with_clocks(Cluster::of(2).config(&patient()).store(&url), 2);
+    clocks_jump(&watched, &clocks).await;
+}
+
+#[tokio::test]
+async fn servers_outlive_their_database_and_recover_by_themselves() {
+    let postgres = PostgresServer::start(Durability::Fast).unwrap();
+    let url = postgres.new_database().unwrap();
+    let watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let pids = [0, 1].map(|index| watched.cluster.server(index).pid());
+    let token = watched.cluster.api(0).post("/v1/provision", &request("away", 1)).await.token();
+    watched.worker("away", 3).await;
+    postgres.kill_immediately().unwrap();
+
+    let status = format!("/v1/provision/{token}/status");
+    for replica in 0..2 {
+        let api = watched.cluster.api(replica);
+        for (method, path, body) in [
+            ("POST", "/v1/provision", request("meanwhile", 1)),
+            ("POST", "/v1/unprovision", request("meanwhile", 1)),
+            ("POST", "/v2/validate", request("meanwhile", 1)),
+            ("GET", status.as_str(), Value::Null),
+        ] {
+            let asked = Instant::now();
+            let answer = ask(api, method, path, &body).await;
+            answer.with_status(500);
+            // Its shape was held against the contract when it arrived.
+            assert!(answer.content_type.starts_with("application/json"), "{answer:?}");
+            let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+            assert!(text.contains("store") && text.contains("try again"), "{method} {path}: {text}");
+            assert!(asked.elapsed() < Duration::from_secs(30), "{method} {path}: {:?}", asked.elapsed());
+        }
+        assert_eq!(api.validate(&request("meanwhile", 1)).await["valid"], true, "needs no store");
+        ask(api, "GET", "/landfall/v1/health", &Value::Null).await.with_status(503);
+    }
+    tokio::time::sleep(LEASE * 3).await;
+    postgres.restart().unwrap();
+
+    for replica in 0..2 {
+        watched.recovered(replica).await;
+        let api = watched.cluster.api(replica);
+        assert_eq!(api.wait(&token).await["status"], "COMPLETED");
+        let name = format!("back{replica}");
+        assert_eq!(api.provision_and_wait(&request(&name, 1)).await["status"], "COMPLETED");
+    }
+    assert_eq!([0, 1].map(|index| watched.cluster.server(index).pid()), pids, "the same processes");
+    watched.assert_in_order(&[("away", &[1]), ("back0", &[1]), ("back1", &[1])]);
+    assert!(begins(&watched.trace, &component("meanwhile")).is_empty(), "what was refused is not done");
+}
