@@ -97,6 +97,19 @@ impl Watched {
         }
     }
 
+    /// Not between the look at its lease and a step: it would still make that one.
+    async fn freeze_in_a_step(&self, server: usize) -> u32 {
+        loop {
+            let frozen = self.cluster.server(server).freeze();
+            if matches!(trace::read(&self.trace).last(), Some(Event::Begin { pid, .. }) if *pid == frozen) {
+                trace::note_frozen(&self.trace, frozen);
+                return frozen;
+            }
+            self.cluster.server(server).thaw();
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+    }
+
     fn judge(&self, accepted: &[(&str, &[u64])]) -> Verdict {
         let accepted: Accepted =
             accepted.iter().map(|(name, serials)| (component(name), serials.to_vec())).collect();
@@ -167,8 +180,7 @@ async fn a_frozen_server_that_lost_its_task_touches_nothing_when_it_wakes() {
     let token = watched.cluster.api(0).post("/v1/provision", &request("zombie", 1)).await.token();
     let loser = watched.worker("zombie", 5).await;
     let winner = 1 - loser;
-    let pid = watched.cluster.replica(loser).freeze();
-    trace::note_frozen(&watched.trace, pid);
+    let pid = watched.freeze_in_a_step(loser).await;
 
     let before = watched.cluster.api(winner).wait(&token).await;
     assert_eq!(before["status"], "COMPLETED", "{before:#}");
@@ -199,8 +211,7 @@ async fn a_frozen_server_that_wakes_while_another_has_its_task_adds_nothing() {
     // By then it has told of some steps, and of others not yet.
     let loser = watched.worker("undead", 14).await;
     let winner = 1 - loser;
-    let pid = watched.cluster.replica(loser).freeze();
-    trace::note_frozen(&watched.trace, pid);
+    let pid = watched.freeze_in_a_step(loser).await;
     let begun_by =
         |pid: u32| begins(&watched.trace, &component("undead")).iter().filter(|by| **by == pid).count();
     let winners = watched.cluster.server(winner).pid().expect("it lives");
@@ -234,8 +245,7 @@ async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() 
     let watched = Watched::new(Cluster::of(1).config(CONFIG).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("sleeper", 1)).await.token();
     watched.worker("sleeper", 5).await;
-    let pid = watched.cluster.server(0).freeze();
-    trace::note_frozen(&watched.trace, pid);
+    watched.freeze_in_a_step(0).await;
     tokio::time::sleep(LEASE * 2).await;
     watched.cluster.server(0).thaw();
     let status = watched.cluster.api(0).wait(&token).await;
@@ -312,7 +322,11 @@ async fn cut_connections_are_made_again() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let verdict = watched.judge(&[("cut", &[1])]);
-    assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 1, cut_runs: 0 }, "leases outlast it");
+    assert_eq!(
+        verdict,
+        Verdict { violations: vec![], whole_runs: 1, cut_runs: 0, late_steps: 0 },
+        "leases outlast it"
+    );
 }
 
 /// The wall clock of one server, as libfaketime shows it.
@@ -393,7 +407,7 @@ async fn clocks_jump(watched: &Watched, clocks: &[WallClock]) {
         }
     }
     let verdict = watched.judge(&[("time", &[1, 2])]);
-    assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 0 });
+    assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 0, late_steps: 0 });
     for server in 0..watched.cluster.len() {
         let log = watched.cluster.server(server).log();
         assert!(!log.contains("lost its worker") && !log.contains("lease is lost"), "{log}");

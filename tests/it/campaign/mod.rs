@@ -170,7 +170,7 @@ impl Campaign {
         let count = |number: &AtomicUsize| number.load(Ordering::Acquire);
         println!(
             "campaign on {}: {} submissions accepted as {} operations, {} completed; {} kills of servers, {} kills of \
-             PostgreSQL, {} servers frozen past their lease; {} requests repeated; {} runs cut off, {} whole runs of \
+             PostgreSQL, {} servers frozen past their lease; {} requests repeated; {} runs cut off, {} steps late, {} whole runs of \
              {} serials; {:.1} s",
             self.store,
             count(&self.crowd.accepted),
@@ -181,10 +181,17 @@ impl Campaign {
             done.freezes,
             count(&self.crowd.repeats),
             judged.cut_runs,
+            judged.late_steps,
             judged.whole_runs,
             plan.serials.values().map(Vec::len).sum::<usize>(),
             begun.elapsed().as_secs_f64(),
         );
+        if !judged.violations.is_empty() {
+            let kept = std::env::temp_dir().join(format!("landfall-campaign-{}.jsonl", self.seed));
+            if std::fs::copy(&self.trace, &kept).is_ok() {
+                println!("the trace is kept in {}", kept.display());
+            }
+        }
         assert!(
             judged.violations.is_empty(),
             "LANDFALL_CRASH_SEED={} broke promises:\n{}",

@@ -87,6 +87,8 @@ pub(crate) struct Verdict {
     pub(crate) whole_runs: usize,
     /// Runs that ended before, with their process or at the word of the engine.
     pub(crate) cut_runs: usize,
+    /// Steps that a process was about to begin when it was frozen, and began when others had passed it by.
+    pub(crate) late_steps: usize,
 }
 
 /// Where the work on a component stands.
@@ -110,12 +112,25 @@ struct Work {
 pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict {
     let mut verdict = Verdict::default();
     let mut works: BTreeMap<&str, Work> = BTreeMap::new();
+    // Of each process that was frozen: where it has begun a step since.
+    let mut thawed: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     let violations = &mut verdict.violations;
     for event in trace {
         match event {
             Event::Begin { pid, component, serial, step } => {
-                let here = || format!("{component}: process {pid}, serial {serial}, step {step}");
+                let first = thawed.get_mut(pid).is_some_and(|begun| begun.insert(component));
                 let work = works.entry(component).or_default();
+                let is_place_lost = *step != 1 && work.last != Some((*pid, *serial, step - 1));
+                let is_wrong =
+                    (work.open.is_some() && !work.frozen) || is_place_lost || *serial < work.latest;
+                if first && is_wrong {
+                    // It had looked at its lease, was frozen, and then did what it had looked for. No look can be so
+                    // close to the deed that nothing comes between; but for a second step it would have to look again.
+                    work.passed.push((*pid, *serial, *step));
+                    verdict.late_steps += 1;
+                    continue;
+                }
+                let here = || format!("{component}: process {pid}, serial {serial}, step {step}");
                 if work.frozen {
                     work.passed.extend(work.open.take());
                 }
@@ -131,7 +146,7 @@ pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict
                 if *serial < work.latest {
                     violations.push(format!("out of order: {} begins after serial {}", here(), work.latest));
                 }
-                if *step != 1 && work.last != Some((*pid, *serial, step - 1)) {
+                if is_place_lost {
                     violations.push(format!("goes on where it had lost its place: {}", here()));
                 }
                 if *step == 1 && work.last.is_some_and(|(_, _, last)| last != steps) {
@@ -165,8 +180,14 @@ pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict
                 }
             }
             Event::Frozen { pid } => {
-                for work in works.values_mut() {
-                    work.frozen |= work.open.is_some_and(|(owner, ..)| owner == *pid);
+                // Where it is in the middle of a step it looks again before the next one.
+                let begun = thawed.entry(*pid).or_default();
+                begun.clear();
+                for (component, work) in &mut works {
+                    if work.open.is_some_and(|(owner, ..)| owner == *pid) {
+                        work.frozen = true;
+                        begun.insert(component);
+                    }
                 }
             }
             Event::Killed { pid } => {
@@ -242,7 +263,7 @@ mod tests {
     #[test]
     fn work_in_order_by_changing_processes_is_well_done() {
         let verdict = judged(&[run(1, 1), run(2, 2), run(1, 3)], &[1, 2, 3]);
-        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 3, cut_runs: 0 });
+        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 3, cut_runs: 0, late_steps: 0 });
     }
 
     #[test]
@@ -251,7 +272,7 @@ mod tests {
         let between = vec![begin(2, 1, 1), end(2, 1, 1), Event::Killed { pid: 2 }];
         let told = vec![begin(3, 1, 1), stopped(3, 1, 1)];
         let verdict = judged(&[killed, between, told, run(4, 1), run(5, 1)], &[1]);
-        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 3 });
+        assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 3, late_steps: 0 });
     }
 
     #[test]
@@ -269,6 +290,32 @@ mod tests {
             &[1],
             &["two at once", "ends what is not under way"],
         );
+    }
+
+    /// Frozen between the look at its lease and the step: that one step is late, and no other.
+    #[test]
+    fn a_frozen_process_may_begin_one_step_late() {
+        let frozen = vec![begin(1, 1, 1), end(1, 1, 1), Event::Frozen { pid: 1 }];
+        let late = vec![
+            begin(2, 1, 1),
+            begin(1, 1, 2),
+            stopped(1, 1, 2),
+            end(2, 1, 1),
+            begin(2, 1, 2),
+            end(2, 1, 2),
+        ];
+        let verdict = judged(&[frozen.clone(), late.clone()], &[1]);
+        assert_eq!((verdict.violations, verdict.late_steps), (vec![], 1));
+        finds(
+            &[frozen.clone(), late.clone(), vec![begin(1, 1, 2), stopped(1, 1, 2)]],
+            &[1],
+            &["goes on where it had lost its place"],
+        );
+        // The next run of a process that was frozen is a run like any other.
+        finds(&[frozen, late, run(2, 2), run(1, 3)], &[1, 2, 3], &[]);
+        let unfrozen =
+            vec![begin(1, 1, 1), end(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
+        finds(&[unfrozen, run(2, 1)], &[1], &["goes on where it had lost its place"]);
     }
 
     #[test]
