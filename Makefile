@@ -22,7 +22,7 @@ help: ## List the targets and what each does
 run: ## Start the server on 127.0.0.1:8093, with its state in ./data
 	cargo run -- serve
 
-demo: tools ## Build, then watch the example go from validation to a readable table and back to nothing
+demo: $(PYTHON_TOOLS) ## Build, then watch the example go from validation to a readable table and back to nothing
 	scripts/demo.sh
 
 test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance
@@ -41,7 +41,7 @@ generate: ## Bring generated/ up to date with spec/, and show what changed
 	cargo build
 	git status --short generated
 
-conformance: tools ## Let schemathesis, a stranger, judge a running server by spec/ alone, and print its report
+conformance: $(PYTHON_TOOLS) ## Let schemathesis, a stranger, judge a running server by spec/ alone, and print its report
 	cargo test --test it conformance:: -- --nocapture
 
 bench: ## Measure (nothing yet: the first benchmark replaces this line)
@@ -57,7 +57,7 @@ tools: $(PYTHON_TOOLS) ## Install what the tests call: pinned Python tools in ta
 deny: $(CARGO_DENY) ## Check licences, bans and sources of every dependency (deny.toml says what is allowed)
 	$(CARGO_DENY) check licenses bans sources
 
-lock-tools: tools ## Pin the tools again after a change of tests/tools/requirements.in
+lock-tools: $(PYTHON_TOOLS) ## Pin the tools again after a change of tests/tools/requirements.in
 	cd tests/tools && $(TOOLS)/venv/bin/uv pip compile --quiet --universal --python-version 3.11 \
 		--generate-hashes --upgrade --custom-compile-command 'make lock-tools' \
 		--output-file requirements.txt requirements.in
