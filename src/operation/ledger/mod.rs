@@ -10,6 +10,7 @@
 //! and wait for nobody.
 
 pub(super) mod commit;
+pub(super) mod rest;
 pub(super) mod sql;
 pub(super) mod submit;
 pub(super) mod write;
