@@ -107,6 +107,11 @@ impl PostgresSettings {
                 ("idle_in_transaction_session_timeout", idle.as_str()),
                 // A server-wide `off` would let it forget what was promised.
                 ("synchronous_commit", "on"),
+                // Every statement finds its rows by an index. A plan is kept for as long as nothing is known to have
+                // changed, and one that was made while a table was small would read all of it once it has grown.
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
             ])
     }
 }
@@ -360,6 +365,10 @@ async fn begin_at(connection: &mut PgConnection, begin: &str) -> sqlx::Result<i6
 
 #[async_trait]
 impl Transaction for QueueWriter {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }
@@ -398,6 +407,10 @@ impl Aside {
 
 #[async_trait]
 impl Transaction for Aside {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }

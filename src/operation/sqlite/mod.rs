@@ -195,6 +195,10 @@ impl Connection for FileWriter {
 
 #[async_trait]
 impl Transaction for FileWriter {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }
