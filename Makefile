@@ -44,8 +44,9 @@ generate: ## Bring generated/ up to date with spec/, and show what changed
 conformance: $(PYTHON_TOOLS) ## Let schemathesis, a stranger, judge a running server by spec/ alone, and print its report
 	cargo test --test it conformance:: -- --nocapture
 
-bench: ## Measure (nothing yet: the first benchmark replaces this line)
-	@echo "There are no benchmarks yet."
+bench: ## Measure, each figure beside its baseline of the same run, in minutes (QUICK=1: a look; docs/benchmarks.md)
+	@scripts/system-tools.sh
+	cargo bench --locked --bench measure
 
 ci: check deny ## Everything that must hold before a merge; ends with the tests
 	tests/tools/spec-is-the-source.sh

@@ -10,6 +10,8 @@
 //! and wait for nobody.
 
 pub(super) mod commit;
+mod finished;
+pub(super) mod rest;
 pub(super) mod sql;
 pub(super) mod submit;
 pub(super) mod write;
@@ -18,9 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::Deserialize;
 use tokio::sync::broadcast;
 
 use self::commit::{Write, Writer, unavailable};
+use self::finished::Finished;
 use self::sql::{Arg, Row, Statement, args};
 use self::submit::Submissions;
 use super::state::State;
@@ -62,6 +66,7 @@ pub struct Ledger<D> {
     pub(super) database: Arc<D>,
     submissions: Submissions,
     shared: Shared,
+    finished: Finished,
     /// Until when finished tasks are collected, while there are more than one batch of them: to find that out, all that
     /// are kept have to be counted.
     collecting: Mutex<Option<i64>>,
@@ -102,7 +107,7 @@ impl Shared {
 pub(super) fn open<D: Database>(database: D, shared: Shared) -> Ledger<D> {
     let database = Arc::new(database);
     let submissions = Submissions::start(Arc::clone(&database), shared.clone());
-    Ledger { database, submissions, shared, collecting: Mutex::default() }
+    Ledger { database, submissions, shared, finished: Finished::default(), collecting: Mutex::default() }
 }
 
 async fn read<D: Database>(
@@ -113,9 +118,26 @@ async fn read<D: Database>(
     ledger.database.read(statement, args).await.map_err(unavailable)
 }
 
-pub(super) const TASK: Statement<'_> = Statement::both(
-    "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, finished_at, \
-     outcome, reason FROM task WHERE id = $1",
+/// With the log of a finished one, which is asked for next, where it is not long.
+macro_rules! task {
+    ($log:literal) => {
+        concat!(
+            "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, \
+             finished_at, outcome, reason, CASE WHEN finished_at IS NOT NULL AND log_lines <= 100 THEN (",
+            $log,
+            ") END FROM task WHERE id = $1"
+        )
+    };
+}
+pub(super) const TASK: Statement<'_> = Statement::each(
+    task!(
+        "SELECT json_group_array(json_array(at, level, phase, message)) FROM (SELECT at, level, phase, message \
+         FROM task_log WHERE task_seq = task.seq ORDER BY line)"
+    ),
+    task!(
+        "SELECT coalesce(json_agg(json_build_array(at, level, phase, message) ORDER BY line)::text, '[]') \
+         FROM task_log WHERE task_seq = task.seq"
+    ),
 );
 pub(super) const STATE: Statement<'_> = Statement::both("SELECT state FROM task WHERE id = $1");
 pub(super) const LOGS: Statement<'_> = Statement::both(
@@ -148,27 +170,16 @@ impl<D: Database> Store for Ledger<D> {
     }
 
     async fn task(&self, token: &Token) -> Result<Option<Task>> {
+        if let Some(task) = self.finished.task(token) {
+            return Ok(Some(task));
+        }
         let rows = read(self, TASK, args![&token.to_string()]).await?;
-        rows.first()
-            .map(|row| {
-                Ok(Task {
-                    token: *token,
-                    operation: row.name(0, Operation::parse)?,
-                    components: row.json(1)?,
-                    targets: row.json(2)?,
-                    state: row.name(3, State::parse)?,
-                    attempt: row.count(4)?,
-                    max_attempts: row.count(5)?,
-                    submitted_at: row.time(6)?,
-                    started_at: row.optional_time(7)?,
-                    finished_at: row.optional_time(8)?,
-                    outcome: row.optional_json(9)?,
-                    reason: row.optional_text(10)?.map(str::to_owned),
-                    logs: Vec::new(),
-                })
-            })
-            .transpose()
-            .map_err(|error| unreadable("a task", error))
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (task, log) = task(*token, row).map_err(|error| unreadable("a task", error))?;
+        if let Some(log) = log {
+            self.finished.keep(&task, log, row.optional_text(9).ok().flatten().map_or(0, str::len));
+        }
+        Ok(Some(task))
     }
 
     async fn state(&self, token: &Token) -> Result<Option<State>> {
@@ -180,6 +191,9 @@ impl<D: Database> Store for Ledger<D> {
     }
 
     async fn logs(&self, token: &Token, skip: u32) -> Result<Vec<LogLine>> {
+        if let Some(lines) = self.finished.log(token, skip) {
+            return Ok(lines);
+        }
         read(self, LOGS, args![&token.to_string(), skip])
             .await?
             .iter()
@@ -273,6 +287,9 @@ impl<D: Database> Store for Ledger<D> {
         let gone = self.database.write_aside(write::Purge { finished_until }).await?;
         *self.collecting.lock().unwrap_or_else(PoisonError::into_inner) =
             (gone > 0).then_some(finished_until);
+        if gone > 0 {
+            self.finished.forget();
+        }
         Ok(gone)
     }
 
@@ -307,6 +324,36 @@ pub(super) fn between(from: i64, to: i64) -> Duration {
 
 fn unreadable(what: &str, error: sqlx::Error) -> Error {
     Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
+}
+
+/// A line of a log as [`TASK`] has it: time, level, phase, message.
+#[derive(Deserialize)]
+struct Line(i64, String, Option<String>, String);
+
+/// A row of [`TASK`]: the task without its log, and that log where the row has it.
+fn task(token: Token, row: &Row) -> sqlx::Result<(Task, Option<Vec<LogLine>>)> {
+    let task = Task {
+        token,
+        operation: row.name(0, Operation::parse)?,
+        components: row.json(1)?,
+        targets: row.json(2)?,
+        state: row.name(3, State::parse)?,
+        attempt: row.count(4)?,
+        max_attempts: row.count(5)?,
+        submitted_at: row.time(6)?,
+        started_at: row.optional_time(7)?,
+        finished_at: row.optional_time(8)?,
+        outcome: row.optional_json(9)?,
+        reason: row.optional_text(10)?.map(str::to_owned),
+        logs: Vec::new(),
+    };
+    let lines: Option<Vec<Line>> = row.optional_json(11)?;
+    let line = |Line(at, level, phase, message)| {
+        let level = sql::name(&level, parse_level)?;
+        Ok(LogLine { at: sql::time(at)?, level, phase, message })
+    };
+    let log = lines.map(|lines| lines.into_iter().map(line).collect::<sqlx::Result<_>>()).transpose()?;
+    Ok((task, log))
 }
 
 /// A row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].

@@ -92,6 +92,9 @@ pub(in crate::operation) use args;
 /// One open transaction.
 #[async_trait]
 pub(in crate::operation) trait Transaction: Send {
+    /// Which database, for the few steps that only one of them needs.
+    fn dialect(&self) -> Dialect;
+
     /// The time by which leases and waits are measured, in microseconds; that of the transaction's begin.
     fn now(&self) -> i64;
 
@@ -213,8 +216,7 @@ impl Row {
         index: usize,
         parse: fn(&str) -> Option<T>,
     ) -> sqlx::Result<T> {
-        let text = self.text(index)?;
-        parse(text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is not a known name").into()))
+        name(self.text(index)?, parse)
     }
 
     pub(in crate::operation) fn json<T: DeserializeOwned>(&self, index: usize) -> sqlx::Result<T> {
@@ -237,7 +239,11 @@ impl Row {
     }
 }
 
-fn time(micros: i64) -> sqlx::Result<DateTime<Utc>> {
+pub(in crate::operation) fn name<T>(text: &str, parse: fn(&str) -> Option<T>) -> sqlx::Result<T> {
+    parse(text).ok_or_else(|| sqlx::Error::Decode(format!("`{text}` is not a known name").into()))
+}
+
+pub(in crate::operation) fn time(micros: i64) -> sqlx::Result<DateTime<Utc>> {
     DateTime::from_timestamp_micros(micros)
         .ok_or_else(|| sqlx::Error::Decode(format!("{micros} is not a time").into()))
 }

@@ -5,13 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::{Write, closed, unavailable};
-use super::sql::{Arg, Statement, Transaction, args, to_json};
+use super::sql::{Arg, Dialect, Statement, Transaction, args, to_json};
 use super::{Database, Shared};
 use crate::error::{Error, Result};
 use crate::operation::state::State;
@@ -37,44 +37,75 @@ const COLUMNS: [&str; 12] = [
 ];
 
 /// The insertion of so many rows. A few sizes, each prepared once, serve every number of rows.
-static INSERTS: LazyLock<[(usize, String); 3]> =
-    LazyLock::new(|| [32, 4, 1].map(|rows| (rows, insert(rows))));
+static INSERTS: LazyLock<[Insert; 7]> = LazyLock::new(|| [64, 32, 16, 8, 4, 2, 1].map(Insert::of));
 
-fn insert(rows: usize) -> String {
-    let mut sql = format!("INSERT INTO task ({}) VALUES ", COLUMNS.join(", "));
-    for row in 0..rows {
-        for column in 0..COLUMNS.len() {
-            let before = if column > 0 {
-                ", "
-            } else if row > 0 {
-                "), ("
-            } else {
-                "("
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(sql, "{before}${}", row * COLUMNS.len() + column + 1);
-        }
-    }
-    sql.push_str(") RETURNING seq");
-    sql
+struct Insert {
+    rows: usize,
+    sqlite: String,
+    postgres: String,
 }
 
-pub(in crate::operation) const IN_FLIGHT: Statement<'_> = Statement::each(
-    "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
+impl Insert {
+    fn of(rows: usize) -> Self {
+        let mut insert = format!("INSERT INTO task ({}) VALUES ", COLUMNS.join(", "));
+        for row in 0..rows {
+            for column in 0..COLUMNS.len() {
+                let before = if column > 0 {
+                    ", "
+                } else if row > 0 {
+                    "), ("
+                } else {
+                    "("
+                };
+                // Writing to a string cannot fail.
+                let _ = write!(insert, "{before}${}", row * COLUMNS.len() + column + 1);
+            }
+        }
+        Self {
+            rows,
+            sqlite: format!("{insert}) RETURNING seq"),
+            // The rows of their components go in by the same statement: each one is a way to the server and back.
+            postgres: format!(
+                "WITH new AS ({insert}) RETURNING seq, components), \
+                 held AS (INSERT INTO task_component (component, environment, task_seq) \
+                   SELECT c.value ->> 'component', c.value ->> 'environment', new.seq \
+                   FROM new, jsonb_array_elements(new.components::jsonb) AS c (value)) \
+                 SELECT seq FROM new"
+            ),
+        }
+    }
+
+    fn statement(&self) -> Statement<'_> {
+        Statement::each(&self.sqlite, &self.postgres)
+    }
+}
+
+/// What there is before an insertion, in one look. The first row: the newest task's number, and whether an unfinished
+/// task has one of the components of `$2`. The others: tasks that the requests of `$1` may join.
+pub(in crate::operation) const LOOK: Statement<'_> = Statement::each(
+    "SELECT NULL, NULL, (SELECT max(seq) FROM task), \
+       EXISTS (SELECT 1 FROM json_each($2) mine JOIN task_component earlier \
+         ON earlier.component = mine.value ->> 'component' \
+         AND earlier.environment = mine.value ->> 'environment') \
+     UNION ALL SELECT dedupe_key, id, NULL, NULL FROM task WHERE dedupe_key IS NOT NULL \
      AND dedupe_key IN (SELECT value FROM json_each($1))",
-    "SELECT dedupe_key, id FROM task WHERE dedupe_key IS NOT NULL \
-     AND dedupe_key IN (SELECT jsonb_array_elements_text($1::jsonb))",
+    // An array has PostgreSQL look each key up, and so has a limit for each component.
+    "SELECT NULL, NULL, (SELECT max(seq) FROM task), \
+       (SELECT count(*) FROM jsonb_array_elements($2::jsonb) AS mine (value), LATERAL \
+         (SELECT FROM task_component earlier WHERE earlier.component = mine.value ->> 'component' \
+          AND earlier.environment = mine.value ->> 'environment' LIMIT 1) AS found) \
+     UNION ALL SELECT dedupe_key, id, NULL, NULL FROM task WHERE dedupe_key IS NOT NULL \
+     AND dedupe_key = ANY (ARRAY (SELECT jsonb_array_elements_text($1::jsonb)))",
 );
-pub(in crate::operation) const QUEUED: Statement<'_> =
-    Statement::both("SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT $1) AS queued");
-pub(in crate::operation) const COMPONENTS: Statement<'_> = Statement::each(
-    "INSERT INTO task_component (component, environment, task_seq) \
-     SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
-     FROM task t, json_each(t.components) c WHERE t.seq >= $1",
-    "INSERT INTO task_component (component, environment, task_seq) \
-     SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
-     FROM task t, jsonb_array_elements(t.components::jsonb) AS c (value) WHERE t.seq >= $1",
+/// How many tasks wait, counted up to `$1`, and how many run.
+pub(in crate::operation) const UNFINISHED: Statement<'_> = Statement::both(
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM task WHERE state = 'queued' LIMIT $1) AS queued), \
+     (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
 );
+/// For SQLite; PostgreSQL has it in [`INSERTS`].
+pub(in crate::operation) const COMPONENTS: &str = "INSERT INTO task_component (component, environment, task_seq) \
+     SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
+     FROM task t, json_each(t.components) c WHERE t.seq >= $1";
 /// Whatever comes after another task on a component waits for it ...
 pub(in crate::operation) const BLOCK: Statement<'_> = Statement::both(
     "UPDATE task SET blocked = 1 WHERE seq >= $1 AND EXISTS (\
@@ -117,12 +148,14 @@ impl Submissions {
 
 async fn gather<D: Database>(mut receiver: mpsc::Receiver<Waiting>, database: Arc<D>, shared: Shared) {
     let mut batch = Vec::with_capacity(BATCH);
+    let counted = Arc::new(Mutex::new(None));
     while receiver.recv_many(&mut batch, BATCH).await > 0 {
         let (entries, replies): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|waiting| (waiting.entry, waiting.reply)).unzip();
         let max_queued = shared.limits.max_queued;
-        match database.queue().write(SubmitAll { entries, shared: shared.clone() }).await {
-            Ok(verdicts) => {
+        let all = SubmitAll { entries, shared: shared.clone(), counted: Arc::clone(&counted) };
+        match database.queue().write(all).await {
+            Ok(Written { verdicts, .. }) => {
                 for (reply, verdict) in replies.into_iter().zip(verdicts) {
                     // An error means that the caller stopped waiting. The task is kept all the same.
                     let _ = reply.send(verdict.answer(max_queued));
@@ -209,24 +242,52 @@ impl Verdict {
     }
 }
 
+/// What was counted when the queue was last counted. To count it for each commit would cost more than the commit, where
+/// many wait.
+#[derive(Clone, Copy)]
+struct Counted {
+    /// Tasks that waited or ran, up to the limit.
+    unfinished: i64,
+    /// The newest task's number at the time.
+    newest: i64,
+}
+
+impl Counted {
+    /// No more than these wait now that `newest` is the newest task's number: whatever waits has waited then, or has
+    /// run then, or has come since. By whichever process.
+    fn at_most(self, newest: i64) -> i64 {
+        self.unfinished.saturating_add((newest - self.newest).max(0))
+    }
+}
+
 struct SubmitAll {
     entries: Vec<Entry>,
     shared: Shared,
+    /// Of the last commit that counted.
+    counted: Arc<Mutex<Option<Counted>>>,
+}
+
+/// What came of all submissions of a batch.
+pub(super) struct Written {
+    verdicts: Vec<Verdict>,
+    counted: Option<Counted>,
 }
 
 #[async_trait]
 impl Write for SubmitAll {
-    type Answer = Vec<Verdict>;
+    type Answer = Written;
 
-    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Verdict>> {
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Written> {
         let mut verdicts = Vec::with_capacity(self.entries.len());
+        let mut counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         for chunk in independent_chunks(&self.entries) {
-            verdicts.extend(self.write_chunk(chunk, transaction).await?);
+            verdicts.extend(self.write_chunk(chunk, &mut counted, transaction).await?);
         }
-        Ok(verdicts)
+        Ok(Written { verdicts, counted })
     }
 
-    fn committed(&self, verdicts: &Vec<Verdict>) {
+    fn committed(&self, Written { verdicts, counted }: &Written) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = *counted;
         let lanes: HashSet<Lane> = self
             .entries
             .iter()
@@ -265,10 +326,11 @@ impl SubmitAll {
     async fn write_chunk(
         &self,
         chunk: &[Entry],
+        counted: &mut Option<Counted>,
         transaction: &mut dyn Transaction,
     ) -> sqlx::Result<Vec<Verdict>> {
-        let in_flight = in_flight(chunk, transaction).await?;
-        let mut room = self.room(transaction).await?;
+        let Look { in_flight, newest, contended } = look(chunk, transaction).await?;
+        let mut room = self.room(chunk.len(), newest, counted, transaction).await?;
         let mut joinable: HashMap<&str, Token> = HashMap::new();
         let mut accepted = Vec::new();
         let mut verdicts = Vec::with_capacity(chunk.len());
@@ -286,55 +348,91 @@ impl SubmitAll {
             });
         }
         if !accepted.is_empty() {
-            insert_all(&accepted, transaction).await?;
+            insert_all(&accepted, contended, transaction).await?;
         }
         Ok(verdicts)
     }
 
-    /// How many more tasks may wait.
-    async fn room(&self, transaction: &mut dyn Transaction) -> sqlx::Result<i64> {
+    /// How many more tasks may wait: no more than that, and all that may where it is less than what is `wanted`.
+    async fn room(
+        &self,
+        wanted: usize,
+        newest: i64,
+        counted: &mut Option<Counted>,
+        transaction: &mut dyn Transaction,
+    ) -> sqlx::Result<i64> {
         let max = i64::from(self.shared.limits.max_queued);
-        let rows = transaction.fetch(QUEUED, args![max]).await?;
-        let queued = rows.first().map_or(Ok(0), |row| row.int(0))?;
+        let enough = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let at_least = counted.map_or(0, |counted| max - counted.at_most(newest));
+        if at_least >= enough {
+            return Ok(at_least);
+        }
+        let rows = transaction.fetch(UNFINISHED, args![max]).await?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (queued, running) = (row.int(0)?, row.int(1)?);
+        *counted = Some(Counted { unfinished: queued.saturating_add(running), newest });
         Ok((max - queued).max(0))
     }
 }
 
-async fn insert_all(accepted: &[&Entry], transaction: &mut dyn Transaction) -> sqlx::Result<()> {
+/// `contended`: an unfinished task has one of the components.
+async fn insert_all(
+    accepted: &[&Entry],
+    contended: bool,
+    transaction: &mut dyn Transaction,
+) -> sqlx::Result<()> {
     let (run_at, submitted_at) = (transaction.now(), transaction.time_of_day());
     let mut first = i64::MAX;
     let mut rest = accepted;
-    while let Some((sql, rows, later)) = INSERTS
+    while let Some((insert, rows, later)) = INSERTS
         .iter()
-        .find_map(|(size, sql)| rest.split_at_checked(*size).map(|(rows, later)| (sql, rows, later)))
+        .find_map(|insert| rest.split_at_checked(insert.rows).map(|(rows, later)| (insert, rows, later)))
     {
         rest = later;
         let values: Vec<Arg<'_>> = rows.iter().flat_map(|entry| entry.values(run_at, submitted_at)).collect();
-        for row in transaction.fetch(Statement::both(sql), &values).await? {
+        for row in transaction.fetch(insert.statement(), &values).await? {
             first = first.min(row.int(0)?);
         }
     }
     if accepted.iter().all(|entry| entry.components.is_empty()) {
         return Ok(());
     }
-    for statement in [COMPONENTS, BLOCK, SUPERSEDE] {
-        transaction.execute(statement, args![first]).await?;
+    if transaction.dialect() == Dialect::Sqlite {
+        transaction.execute(Statement::both(COMPONENTS), args![first]).await?;
+    }
+    if contended {
+        for statement in [BLOCK, SUPERSEDE] {
+            transaction.execute(statement, args![first]).await?;
+        }
     }
     Ok(())
 }
 
-/// The tasks that entries may join, by dedupe key.
-async fn in_flight(
-    chunk: &[Entry],
-    transaction: &mut dyn Transaction,
-) -> sqlx::Result<HashMap<String, Token>> {
+/// What [`LOOK`] tells.
+struct Look {
+    /// The tasks that entries may join, by dedupe key.
+    in_flight: HashMap<String, Token>,
+    newest: i64,
+    contended: bool,
+}
+
+async fn look(chunk: &[Entry], transaction: &mut dyn Transaction) -> sqlx::Result<Look> {
     let keys: Vec<&str> = chunk.iter().map(|entry| entry.dedupe_key.as_str()).collect();
-    transaction
-        .fetch(IN_FLIGHT, args![&to_json(&keys)?])
-        .await?
-        .iter()
-        .map(|row| Ok((row.text(0)?.to_owned(), row.name(1, |text| text.parse().ok())?)))
-        .collect()
+    let components: Vec<&ComponentKey> = chunk.iter().flat_map(|entry| &entry.components).collect();
+    let rows = transaction.fetch(LOOK, args![&to_json(&keys)?, &to_json(&components)?]).await?;
+    let mut look = Look { in_flight: HashMap::new(), newest: 0, contended: false };
+    for row in &rows {
+        match row.optional_text(0)? {
+            None => {
+                look.newest = row.optional_int(2)?.unwrap_or(0);
+                look.contended = row.int(3)? != 0;
+            }
+            Some(key) => {
+                look.in_flight.insert(key.to_owned(), row.name(1, |text| text.parse().ok())?);
+            }
+        }
+    }
+    Ok(look)
 }
 
 #[cfg(test)]
@@ -374,8 +472,26 @@ mod tests {
 
     #[test]
     fn parameters_are_numbered_through() {
-        let sql = insert(2);
-        assert!(sql.contains("VALUES ($1, $2"), "{sql}");
-        assert!(sql.contains("$12), ($13, $14") && sql.ends_with("$24) RETURNING seq"), "{sql}");
+        let Insert { sqlite, postgres, .. } = Insert::of(2);
+        for sql in [&sqlite, &postgres] {
+            assert!(sql.contains("VALUES ($1, $2") && sql.contains("$12), ($13, $14"), "{sql}");
+        }
+        assert!(sqlite.ends_with("$24) RETURNING seq"), "{sqlite}");
+    }
+
+    /// Every number of rows is made of the sizes there are.
+    #[test]
+    fn the_sizes_of_insertions_go_down_to_one() {
+        assert!(INSERTS.windows(2).all(|pair| pair[0].rows > pair[1].rows));
+        assert_eq!(INSERTS.last().map(|insert| insert.rows), Some(1));
+    }
+
+    #[test]
+    fn what_was_counted_bounds_what_waits_later() {
+        let counted = Counted { unfinished: 7, newest: 100 };
+        assert_eq!(counted.at_most(100), 7);
+        assert_eq!(counted.at_most(105), 12);
+        // The newest were finished and collected meanwhile.
+        assert_eq!(counted.at_most(90), 7);
     }
 }

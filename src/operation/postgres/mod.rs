@@ -14,18 +14,19 @@
 
 mod news;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection as _, Executor as _, PgConnection, PgPool, Postgres};
+use sqlx::{ConnectOptions, Connection as _, Executor as _, PgConnection};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::news::NEWS_QUEUE;
 use super::ledger::commit::{Connection, Write, Writer, unavailable};
+use super::ledger::rest::{Lent, Rest};
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_postgres, fetch_postgres};
 use super::ledger::{self, Database, Ledger, Shared, between};
 use super::migration::Migrations;
@@ -106,6 +107,11 @@ impl PostgresSettings {
                 ("idle_in_transaction_session_timeout", idle.as_str()),
                 // A server-wide `off` would let it forget what was promised.
                 ("synchronous_commit", "on"),
+                // Every statement finds its rows by an index. A plan is kept for as long as nothing is known to have
+                // changed, and one that was made while a table was small would read all of it once it has grown.
+                ("enable_seqscan", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
             ])
     }
 }
@@ -119,7 +125,7 @@ impl std::fmt::Debug for PostgresSettings {
 /// Connections to a database that other processes use, too.
 pub struct PostgresDatabase {
     writer: Writer,
-    pool: PgPool,
+    connections: Arc<Connections>,
     patience: Duration,
     /// Dropping them ends the exchange of news.
     _news: [AbortOnDropHandle<()>; 2],
@@ -133,33 +139,23 @@ impl PostgresStore {
     pub async fn open(settings: &PostgresSettings, limits: Limits) -> Result<Self> {
         migrate(settings).await?;
         let session = settings.session();
-        let pool = PgPoolOptions::new()
-            // One of them listens for good.
-            .max_connections(settings.connections.max(1).saturating_add(1))
-            // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that
-            // is gone keeps everybody waiting.
-            .acquire_timeout(settings.patience / 4)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > FRESH {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
+        let connections = Arc::new(Connections::new(&session, settings));
+        // For the one that listens for good.
+        let listener = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(settings.patience)
             .connect_lazy_with(session.clone());
 
         let (abroad, news) = mpsc::channel(NEWS_QUEUE);
         let shared = Shared::new(limits, Some(abroad));
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let tell = news::tell(pool.clone(), news, instance.clone(), settings.patience);
-        let listen = news::listen(pool.clone(), shared.hints(), instance, settings.patience);
+        let tell = news::tell(Arc::clone(&connections), news, instance.clone());
+        let listen = news::listen(listener, shared.hints(), instance, settings.patience);
         let writer =
             QueueWriter { options: session, connection: None, patience: settings.patience, begun: 0 };
         let database = PostgresDatabase {
             writer: Writer::start(writer),
-            pool,
+            connections,
             patience: settings.patience,
             _news: [AbortOnDropHandle::new(tokio::spawn(tell)), AbortOnDropHandle::new(tokio::spawn(listen))],
         };
@@ -213,30 +209,53 @@ async fn patiently<T>(
     timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
-impl PostgresDatabase {
-    async fn acquire(&self) -> sqlx::Result<PoolConnection<Postgres>> {
-        self.pool.acquire().await
+/// Connections for reading, for what concerns one run, and for telling news.
+struct Connections {
+    options: PgConnectOptions,
+    rest: Rest<PgConnection>,
+    patience: Duration,
+}
+
+impl Connections {
+    fn new(session: &PgConnectOptions, settings: &PostgresSettings) -> Self {
+        // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that is
+        // gone keeps everybody waiting.
+        let rest = Rest::new(settings.connections, settings.patience / 4);
+        Self { options: session.clone(), rest, patience: settings.patience }
+    }
+
+    async fn borrow(&self) -> sqlx::Result<(Lent<PgConnection>, PgConnection)> {
+        let (lent, rested) = self.rest.borrow().await?;
+        if let Some((mut connection, rested)) = rested
+            && (rested <= FRESH || patiently(FRESH, connection.ping()).await.is_ok())
+        {
+            return Ok((lent, connection));
+        }
+        Ok((lent, patiently(self.patience / 4, self.options.connect()).await?))
+    }
+
+    /// Runs one statement, by another connection when the one at hand turns out to be dead.
+    async fn read(&self, text: &str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
+        let mut again = true;
+        loop {
+            let (lent, mut connection) = self.borrow().await?;
+            match patiently(self.patience, fetch_postgres(&mut connection, text, args)).await {
+                Ok(rows) => {
+                    lent.give_back(connection);
+                    return Ok(rows);
+                }
+                // The server was restarted since the connection was last used: another one may be good.
+                Err(error) if !(std::mem::take(&mut again) && is_cut_off(&error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Database for PostgresDatabase {
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
-        let text = statement.text(Dialect::Postgres);
-        let mut again = true;
-        loop {
-            let mut connection = self.acquire().await?;
-            match patiently(self.patience, fetch_postgres(&mut connection, text, args)).await {
-                Ok(rows) => return Ok(rows),
-                Err(error) => {
-                    discard(connection);
-                    // The server was restarted since the connection was last used: another one may be good.
-                    if !(std::mem::take(&mut again) && is_cut_off(&error)) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        self.connections.read(statement.text(Dialect::Postgres), args).await
     }
 
     fn queue(&self) -> &Writer {
@@ -244,20 +263,18 @@ impl Database for PostgresDatabase {
     }
 
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
-        let connection = self.acquire().await.map_err(unavailable)?;
+        let (lent, connection) = self.connections.borrow().await.map_err(unavailable)?;
         let patience = self.patience;
         // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
         let written = tokio::spawn(async move {
             let mut aside = Aside { connection, patience, begun: 0 };
             match aside.write(&work).await {
                 Ok(answer) => {
+                    lent.give_back(aside.connection);
                     work.committed(&answer);
                     Ok(answer)
                 }
-                Err(error) => {
-                    discard(aside.connection);
-                    Err(unavailable(error))
-                }
+                Err(error) => Err(unavailable(error)),
             }
         });
         written.await.unwrap_or_else(|error| Err(unavailable(error)))
@@ -278,13 +295,10 @@ impl Database for PostgresDatabase {
     async fn close(&self) {
         self.writer.close().await;
         // A server that is away shall not keep this process from ending.
-        let _ = timeout(self.patience, self.pool.close()).await;
+        for connection in self.connections.rest.close() {
+            let _ = timeout(self.patience, connection.close()).await;
+        }
     }
-}
-
-/// Closes it without a word: it may have something half done on it, or nobody at its other end.
-fn discard(connection: PoolConnection<Postgres>) {
-    drop(connection.detach());
 }
 
 /// Whether the connection is to blame, and not the statement.
@@ -351,6 +365,10 @@ async fn begin_at(connection: &mut PgConnection, begin: &str) -> sqlx::Result<i6
 
 #[async_trait]
 impl Transaction for QueueWriter {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }
@@ -372,7 +390,7 @@ impl Transaction for QueueWriter {
 
 /// A transaction that waits for no other but for the row it writes to.
 struct Aside {
-    connection: PoolConnection<Postgres>,
+    connection: PgConnection,
     patience: Duration,
     begun: i64,
 }
@@ -389,6 +407,10 @@ impl Aside {
 
 #[async_trait]
 impl Transaction for Aside {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }

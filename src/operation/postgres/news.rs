@@ -4,6 +4,7 @@
 //! or `f:TOKEN` (finished). A replica does not listen to itself: its own news it has told itself already.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -11,7 +12,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{sleep, timeout};
 
-use super::patiently;
+use super::{Connections, patiently};
+use crate::operation::ledger::sql::args;
 use crate::operation::store::Hint;
 use crate::operation::task::Lane;
 
@@ -26,15 +28,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Tells other replicas, many pieces of news in one message.
-pub(super) async fn tell(pool: PgPool, mut news: mpsc::Receiver<Hint>, instance: String, patience: Duration) {
+pub(super) async fn tell(connections: Arc<Connections>, mut news: mpsc::Receiver<Hint>, instance: String) {
     let mut batch = Vec::with_capacity(BATCH);
     while news.recv_many(&mut batch, BATCH).await > 0 {
         let message = encode(&instance, batch.drain(..));
-        let told = patiently(
-            patience,
-            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(message).execute(&pool),
-        );
-        if let Err(error) = told.await {
+        if let Err(error) = connections.read("SELECT pg_notify($1, $2)", args![CHANNEL, &message]).await {
             log::debug!("other replicas were not told: {error}");
         }
     }

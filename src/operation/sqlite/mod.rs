@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
 
 use super::ledger::commit::{Connection, Write, Writer};
+use super::ledger::rest::Rest;
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
 use super::ledger::{self, Database, Ledger, Shared, between, micros};
 use super::migration::Migrations;
@@ -42,7 +43,9 @@ pub type SqliteStore = Ledger<SqliteFile>;
 /// An open file that this process has to itself.
 pub struct SqliteFile {
     writer: Writer,
-    readers: SqlitePool,
+    readers: Rest<SqliteConnection>,
+    /// How a reader is made.
+    reading: SqliteConnectOptions,
     clock: Clock,
 }
 
@@ -98,27 +101,25 @@ impl SqliteFile {
         };
         let mut connection = options.connect().await.map_err(unusable)?;
         MIGRATIONS.run(&mut connection, &format!("`{}`", path.display())).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .min_connections(1)
-            .acquire_timeout(PATIENCE)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_with(options.clone().read_only(true))
-            .await
-            .map_err(unusable)?;
+        let readers = Rest::new(READERS, PATIENCE);
+        let reading = options.clone().read_only(true);
         let clock = Clock::start();
         let writer = Writer::start(FileWriter { connection, options, lock, clock, begun: clock.now() });
-        Ok(Self { writer, readers, clock })
+        Ok(Self { writer, readers, reading, clock })
     }
 }
 
 #[async_trait]
 impl Database for SqliteFile {
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
-        let mut connection = self.readers.acquire().await?;
-        fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await
+        let (lent, rested) = self.readers.borrow().await?;
+        let mut connection = match rested {
+            Some((connection, _)) => connection,
+            None => self.reading.connect().await?,
+        };
+        let rows = fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await?;
+        lent.give_back(connection);
+        Ok(rows)
     }
 
     fn queue(&self) -> &Writer {
@@ -140,7 +141,11 @@ impl Database for SqliteFile {
     }
 
     async fn close(&self) {
-        self.readers.close().await;
+        for reader in self.readers.close() {
+            if let Err(error) = reader.close().await {
+                log::warn!("a reader of the operation store did not close cleanly: {error}");
+            }
+        }
         self.writer.close().await;
     }
 }
@@ -190,6 +195,10 @@ impl Connection for FileWriter {
 
 #[async_trait]
 impl Transaction for FileWriter {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
     fn now(&self) -> i64 {
         self.begun
     }

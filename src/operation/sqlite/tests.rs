@@ -182,14 +182,12 @@ async fn commits_are_flushed_and_payloads_do_not_outlive_their_task() {
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     let token = store.submit(submission("a")).await.unwrap().token;
     store.request_stop(&token, StopScope::Any).await.unwrap();
-    let readers = &store.database.readers;
-    let payload: Option<String> =
-        sqlx::query_scalar("SELECT payload FROM task").fetch_one(readers).await.unwrap();
-    assert_eq!(payload, None);
+    let payloads = Statement::both("SELECT payload FROM task");
+    assert_eq!(store.database.read(payloads, args![]).await.unwrap()[0].optional_text(0).unwrap(), None);
     for table in ["task_component", "running_component"] {
-        let rows: i64 =
-            sqlx::query_scalar(&format!("SELECT count(*) FROM {table}")).fetch_one(readers).await.unwrap();
-        assert_eq!(rows, 0, "{table}");
+        let count = format!("SELECT count(*) FROM {table}");
+        let rows = store.database.read(Statement::both(&count), args![]).await.unwrap();
+        assert_eq!(rows[0].int(0).unwrap(), 0, "{table}");
     }
     struct Pragmas;
     #[async_trait]
@@ -256,9 +254,9 @@ async fn hot_queries_do_not_scan() {
         write::UNLOCK,
         write::APPEND,
         write::PURGE_BATCH,
-        submit::IN_FLIGHT,
-        submit::QUEUED,
-        submit::COMPONENTS,
+        submit::LOOK,
+        submit::UNFINISHED,
+        Statement::both(submit::COMPONENTS),
         submit::BLOCK,
         submit::SUPERSEDE,
         TASK,
@@ -268,12 +266,10 @@ async fn hot_queries_do_not_scan() {
         SURPLUS,
     ] {
         let query = statement.text(Dialect::Sqlite);
-        let plan = sqlx::query(&format!("EXPLAIN QUERY PLAN {query}"))
-            .fetch_all(&store.database.readers)
-            .await
-            .unwrap();
-        for step in plan {
-            let step: String = sqlx::Row::try_get(&step, "detail").unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {query}");
+        for step in store.database.read(Statement::both(&explain), args![]).await.unwrap() {
+            // `id`, `parent`, `notused`, `detail`
+            let step = step.text(3).unwrap();
             let partial = step.contains("USING COVERING INDEX task_") || step.contains("USING INDEX task_");
             assert!(!step.starts_with("SCAN task") || partial, "{query}\n{step}");
             assert!(!step.starts_with("SCAN mine") || step.contains("VIRTUAL TABLE"), "{query}\n{step}");

@@ -1,0 +1,128 @@
+//! Finished tasks that were asked for lately.
+//!
+//! A finished task never changes, so what was read of it once is true until it is collected. When this process collects,
+//! everything is forgotten; when another one does, what is kept here outlives the task by [`KEPT_FOR`] at most.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::operation::task::{Task, Token};
+use crate::technology::LogLine;
+
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many, and how large: together that bounds the memory.
+const MOST: usize = 512;
+const LARGEST: usize = 32 * 1024;
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Finished(Mutex<HashMap<Token, Kept>>);
+
+struct Kept {
+    since: Instant,
+    task: Task,
+    log: Vec<LogLine>,
+}
+
+impl Finished {
+    /// The task, without its log.
+    pub(super) fn task(&self, token: &Token) -> Option<Task> {
+        self.get(token, |kept| kept.task.clone())
+    }
+
+    /// Its log but for the first `skip` lines.
+    pub(super) fn log(&self, token: &Token, skip: u32) -> Option<Vec<LogLine>> {
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        self.get(token, |kept| kept.log.get(skip..).unwrap_or_default().to_vec())
+    }
+
+    fn get<T>(&self, token: &Token, part: impl FnOnce(&Kept) -> T) -> Option<T> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(token).filter(|kept| kept.since.elapsed() < KEPT_FOR).map(part)
+    }
+
+    /// Keeps a finished task, unless it is large. `outcome` is how long that is as text.
+    pub(super) fn keep(&self, task: &Task, log: Vec<LogLine>, outcome: usize) {
+        let size: usize = log.iter().map(|line| line.message.len() + 64).sum();
+        if !task.state.is_terminal() || outcome.saturating_add(size) > LARGEST {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.retain(|_, kept| kept.since.elapsed() < KEPT_FOR);
+        }
+        if all.len() >= MOST {
+            // Whoever asks for so many at once asks for each of them once.
+            all.clear();
+        }
+        all.insert(task.token, Kept { since: Instant::now(), task: task.clone(), log });
+    }
+
+    /// Forgets all.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::operation::{Operation, State};
+    use crate::technology::Level;
+
+    fn task(state: State) -> Task {
+        let now = Utc::now();
+        Task {
+            token: Token::random(),
+            operation: Operation::Provision,
+            components: Vec::new(),
+            targets: Vec::new(),
+            state,
+            attempt: 1,
+            max_attempts: 1,
+            submitted_at: now,
+            started_at: Some(now),
+            finished_at: state.is_terminal().then_some(now),
+            outcome: None,
+            reason: None,
+            logs: Vec::new(),
+        }
+    }
+
+    fn log() -> Vec<LogLine> {
+        let line = |message: &str| LogLine {
+            at: Utc::now(),
+            level: Level::Info,
+            message: message.to_owned(),
+            phase: None,
+        };
+        vec![line("one"), line("two")]
+    }
+
+    #[test]
+    fn what_can_still_change_and_what_is_large_is_not_kept() {
+        let finished = Finished::default();
+        let (done, running, large) = (task(State::Completed), task(State::Running), task(State::Failed));
+        finished.keep(&done, log(), 100);
+        finished.keep(&running, log(), 100);
+        finished.keep(&large, log(), LARGEST);
+        assert_eq!(finished.task(&done.token).as_ref(), Some(&done));
+        let lengths = [0, 1, 2, 3].map(|skip| finished.log(&done.token, skip).unwrap().len());
+        assert_eq!(lengths, [2, 1, 0, 0]);
+        assert!(finished.task(&running.token).is_none() && finished.task(&large.token).is_none());
+        finished.forget();
+        assert!(finished.task(&done.token).is_none() && finished.log(&done.token, 0).is_none());
+    }
+
+    #[test]
+    fn only_so_many_are_kept() {
+        let finished = Finished::default();
+        for _ in 0..3 * MOST {
+            finished.keep(&task(State::Completed), log(), 0);
+            assert!(finished.0.lock().unwrap().len() <= MOST);
+        }
+    }
+}
