@@ -113,7 +113,7 @@ impl Opened {
             let mark = || marked::observe(&path)?.owned_by(&owner, &what);
             let set = |state: State| match mark()? {
                 Some(mark) if mark.state == state => Ok(()),
-                Some(mark) => marked::write_mark(&path, &Mark { state, ..mark }),
+                Some(mark) => marked::write_mark(&path, &Mark { state, ..mark }, &scratch),
                 None => Err(Error::retryable(format!("{what} is gone"))),
             };
             match &step {
@@ -131,9 +131,11 @@ impl Opened {
                     };
                     let recorded = mark.access.clone().unwrap_or_else(access::nobody);
                     match access::after(&recorded, &step, wanted.as_ref()) {
-                        Some(access) => {
-                            marked::write_mark(&path, &Mark { access: Some(access), ..mark.clone() })
-                        }
+                        Some(access) => marked::write_mark(
+                            &path,
+                            &Mark { access: Some(access), ..mark.clone() },
+                            &scratch,
+                        ),
                         None => Ok(()),
                     }
                 }

@@ -128,20 +128,30 @@ pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error
 
 /// Looks at a path without following a symlink there.
 pub(super) fn observe(path: &Path) -> Result<Found> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Ok(Found::Odd("is not a directory")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
-        Err(e) => return Err(failed("look at", path, e)),
-    }
+    let look = || match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed("look at", path, e)),
+    };
     let file = path.join(MARK_FILE);
-    match fs::symlink_metadata(&file) {
-        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_MARK_BYTES => {}
-        Ok(_) => return Ok(Found::Odd("has a mark that is not a plain file")),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+    let Some(mut before) = look()? else { return Ok(Found::Absent) };
+    loop {
+        if !before.is_dir() {
+            return Ok(Found::Odd("is not a directory"));
+        }
+        match fs::symlink_metadata(&file) {
+            Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_MARK_BYTES => break,
+            Ok(_) => return Ok(Found::Odd("has a mark that is not a plain file")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed("look at", &file, e)),
+        }
+        // Between the two looks another process may have deleted the directory, and made another one: only one that is
+        // still the same has no mark.
+        let Some(after) = look()? else { return Ok(Found::Absent) };
+        if same_file(&before, &after) {
             return Ok(Found::Bare);
         }
-        Err(e) => return Err(failed("look at", &file, e)),
+        before = after;
     }
     let mut text = String::new();
     match File::open(&file).and_then(|f| f.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
@@ -158,6 +168,17 @@ pub(super) fn observe(path: &Path) -> Result<Found> {
     }
 }
 
+#[cfg(unix)]
+fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    one.created().ok() == other.created().ok()
+}
+
 /// Makes a directory with its mark; it must not exist. `scratch` is a directory on the same filesystem.
 pub(super) fn create(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
     let parent = parent(path)?;
@@ -166,7 +187,7 @@ pub(super) fn create(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
     for directory in [parent, &working] {
         create_directories(directory).map_err(|e| failed("create the directory", directory, e))?;
     }
-    let made = write_mark(&working, mark).and_then(|()| {
+    let made = write_mark(&working, mark, scratch).and_then(|()| {
         // Where somebody else was faster, planning again tells who.
         fs::rename(&working, path).map_err(|e| failed("create", path, e))
     });
@@ -185,22 +206,21 @@ pub(super) fn tidy(scratch: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > STALE) {
-            fs::remove_dir_all(entry.path())?;
+        let metadata = entry.metadata()?;
+        if metadata.modified()?.elapsed().is_ok_and(|age| age > STALE) {
+            let remove = if metadata.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+            remove(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Replaces the mark of a directory.
-pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
-    let working = path.join(format!("{MARK_FILE}.new"));
+/// Replaces the mark of a directory. `scratch` is a directory on the same filesystem.
+pub(super) fn write_mark(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
+    // A name of its own: of two writers, one must not put what the other has only begun into place.
+    let working = scratch.join(format!("{}.json", uuid::Uuid::new_v4()));
     let write = || -> io::Result<()> {
-        match fs::remove_file(&working) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        // `create_new` does not write through a symlink that was put there.
+        create_directories(scratch)?;
         let mut file = File::create_new(&working)?;
         file.write_all(&serde_json::to_vec_pretty(mark)?)?;
         file.write_all(b"\n")?;
@@ -208,7 +228,11 @@ pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
         fs::rename(&working, path.join(MARK_FILE))?;
         sync_directory(path)
     };
-    write().map_err(|e| failed("write the ownership mark of", path, e))
+    write().map_err(|e| {
+        // Gone already when it was renamed, and tidied up later when it cannot go now.
+        let _ = fs::remove_file(&working);
+        failed("write the ownership mark of", path, e)
+    })
 }
 
 /// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Symlinks in it are
@@ -311,6 +335,25 @@ mod tests {
         assert_eq!(folder.path().join("scratch").read_dir().unwrap().count(), 0);
         tidy(&folder.path().join("scratch")).unwrap();
         tidy(&folder.path().join("never")).unwrap();
+    }
+
+    /// Processes that share a warehouse may meet on a mark, one of them late: whoever looks reads one of the two.
+    #[test]
+    fn writers_that_meet_leave_a_whole_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = (folder.path().join("bucket"), folder.path().join("scratch"));
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for state in [State::Released, State::Active].repeat(50) {
+                        write_mark(&path, &Mark { state, ..Mark::active(owner("a")) }, &scratch).unwrap();
+                        assert!(matches!(observe(&path).unwrap(), Found::Marked(_)));
+                    }
+                });
+            }
+        });
+        assert_eq!(scratch.read_dir().unwrap().count(), 0);
     }
 
     #[test]

@@ -336,9 +336,9 @@ impl Opened {
         match self.directory(port).await? {
             Found::Marked(found) if found == mark => Ok(()),
             // The caller knows from the catalog that the table is this component's.
-            Found::Bare => blocking(move || marked::write_mark(&path, &mark)).await,
+            Found::Bare => blocking(move || marked::write_mark(&path, &mark, &scratch)).await,
             found => match self.own_mark(found, port)? {
-                Some(_) => blocking(move || marked::write_mark(&path, &mark)).await,
+                Some(_) => blocking(move || marked::write_mark(&path, &mark, &scratch)).await,
                 None => blocking(move || marked::create(&path, &mark, &scratch)).await,
             },
         }
@@ -368,7 +368,7 @@ impl Opened {
         let (path, scratch) = (self.table_path(port), self.scratch.clone());
         match self.own_mark(self.directory(port).await?, port)? {
             Some(found) if found == mark => {}
-            Some(_) => blocking(move || marked::write_mark(&path, &mark)).await?,
+            Some(_) => blocking(move || marked::write_mark(&path, &mark, &scratch)).await?,
             None => blocking(move || marked::create(&path, &mark, &scratch)).await?,
         }
         context.check_cancelled()?;

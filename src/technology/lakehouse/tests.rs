@@ -720,7 +720,8 @@ async fn half_done_changes_converge() {
     let owner = work.owner();
     let set_state = |state: State| {
         let Found::Marked(mark) = marked::observe(&location).unwrap() else { panic!() };
-        marked::write_mark(&location, &marked::Mark { state, ..mark }).unwrap();
+        marked::write_mark(&location, &marked::Mark { state, ..mark }, &folder.path().join("scratch"))
+            .unwrap();
     };
     use marked::{Found, State};
     // Create: the directory is there, the table is not.
