@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::commit::Write;
-use super::sql::{Row, Statement, Transaction, args, to_json};
+use super::sql::{Dialect, Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
 use crate::operation::state::{Event, IllegalTransition, State, transition};
 use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement, StopScope};
@@ -52,22 +52,35 @@ pub(in crate::operation) const CLAIMABLE_ELSEWHERE: Statement<'_> = Statement::e
 );
 pub(in crate::operation) const BUSY: Statement<'_> =
     Statement::both("SELECT targets FROM task WHERE lease_until IS NOT NULL");
-const TAKE: Statement<'_> = Statement::each(
-    "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
-     lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) \
-     WHERE seq IN (SELECT value FROM json_each($1))",
-    "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
-     lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) \
-     WHERE seq IN (SELECT jsonb_array_elements($1::jsonb)::bigint)",
+macro_rules! take {
+    ($list:literal) => {
+        concat!(
+            "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
+             lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) WHERE seq IN ",
+            $list
+        )
+    };
+}
+macro_rules! lock {
+    ($list:literal) => {
+        concat!(
+            "INSERT INTO running_component (component, environment, task_seq) \
+             SELECT component, environment, task_seq FROM task_component WHERE task_seq IN ",
+            $list
+        )
+    };
+}
+/// On PostgreSQL [`LOCK`] goes with it: each statement is a way to the server and back, with the queue in hand.
+pub(in crate::operation) const TAKE: Statement<'_> = Statement::each(
+    take!("(SELECT value FROM json_each($1))"),
+    concat!(
+        "WITH taken AS (",
+        take!("(SELECT jsonb_array_elements($1::jsonb)::bigint)"),
+        ") ",
+        lock!("(SELECT jsonb_array_elements($1::jsonb)::bigint)")
+    ),
 );
-const LOCK: Statement<'_> = Statement::each(
-    "INSERT INTO running_component (component, environment, task_seq) \
-     SELECT component, environment, task_seq FROM task_component \
-     WHERE task_seq IN (SELECT value FROM json_each($1))",
-    "INSERT INTO running_component (component, environment, task_seq) \
-     SELECT component, environment, task_seq FROM task_component \
-     WHERE task_seq IN (SELECT jsonb_array_elements($1::jsonb)::bigint)",
-);
+const LOCK: &str = lock!("(SELECT value FROM json_each($1))");
 /// When the next task of a lane becomes due by time alone.
 pub(in crate::operation) const NEXT_DUE: Statement<'_> = Statement::both(
     "SELECT min(run_at) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at > $2",
@@ -101,26 +114,54 @@ const REQUEUE: Statement<'_> = Statement::both(
 const STOPPING: Statement<'_> =
     Statement::both("UPDATE task SET state = $2, dedupe_key = NULL WHERE seq = $1");
 const CRASHED: Statement<'_> = Statement::both("UPDATE task SET crashes = $2 WHERE seq = $1");
-const FINISH: Statement<'_> = Statement::both(
-    "UPDATE task SET state = $2, outcome = $3, reason = $4, finished_at = $5, dedupe_key = NULL, \
-     payload = NULL, blocked = 0, lease_owner = NULL, lease_until = NULL WHERE seq = $1",
-);
+macro_rules! finish {
+    () => {
+        "UPDATE task SET state = $2, outcome = $3, reason = $4, finished_at = $5, dedupe_key = NULL, \
+         payload = NULL, blocked = 0, lease_owner = NULL, lease_until = NULL WHERE seq = $1"
+    };
+}
+macro_rules! unlock {
+    () => {
+        "DELETE FROM running_component WHERE task_seq = $1"
+    };
+}
 /// Lets through the first in line for each component that comes free with `$1`, if it is the first for all of its
 /// components.
-pub(in crate::operation) const UNBLOCK: Statement<'_> = Statement::both(
-    "UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
-       SELECT (SELECT min(next.task_seq) FROM task_component next \
-               WHERE next.component = free.component AND next.environment = free.environment \
-               AND next.task_seq > $1) \
-       FROM task_component free WHERE free.task_seq = $1) \
-     AND NOT EXISTS (\
-       SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
-       WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq AND earlier.task_seq <> $1)",
+macro_rules! unblock {
+    () => {
+        "UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
+           SELECT (SELECT min(next.task_seq) FROM task_component next \
+                   WHERE next.component = free.component AND next.environment = free.environment \
+                   AND next.task_seq > $1) \
+           FROM task_component free WHERE free.task_seq = $1) \
+         AND NOT EXISTS (\
+           SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
+           WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq AND earlier.task_seq <> $1)"
+    };
+}
+macro_rules! leave {
+    () => {
+        "DELETE FROM task_component WHERE task_seq = $1"
+    };
+}
+/// On PostgreSQL [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] go with it. All four see what was before any of them, which is how
+/// they are written: what comes free is read before it is gone, and none touches a row of another.
+pub(in crate::operation) const FINISH: Statement<'_> = Statement::each(
+    finish!(),
+    concat!(
+        "WITH unlocked AS (",
+        unlock!(),
+        "), unblocked AS (",
+        unblock!(),
+        "), gone AS (",
+        leave!(),
+        ") ",
+        finish!()
+    ),
 );
-pub(in crate::operation) const LEAVE: Statement<'_> =
-    Statement::both("DELETE FROM task_component WHERE task_seq = $1");
-pub(in crate::operation) const UNLOCK: Statement<'_> =
-    Statement::both("DELETE FROM running_component WHERE task_seq = $1");
+pub(in crate::operation) const UNLOCK: Statement<'_> = Statement::both(unlock!());
+pub(in crate::operation) const UNBLOCK: &str = unblock!();
+pub(in crate::operation) const LEAVE: &str = leave!();
 pub(in crate::operation) const APPEND: Statement<'_> = Statement::each(
     "INSERT INTO task_log (task_seq, line, at, level, phase, message) \
      SELECT $1, key + (SELECT coalesce(max(line) + 1, 0) FROM task_log WHERE task_seq = $1), \
@@ -254,7 +295,9 @@ impl Write for Claim {
             transaction
                 .execute(TAKE, args![&seqs, running.as_str(), &self.request.worker, until, today, now])
                 .await?;
-            transaction.execute(LOCK, args![&seqs]).await?;
+            if transaction.dialect() == Dialect::Sqlite {
+                transaction.execute(Statement::both(LOCK), args![&seqs]).await?;
+            }
         }
 
         let next_due = if tasks.len() < self.request.limit {
@@ -300,7 +343,7 @@ impl Write for AppendLogs {
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Option<State>> {
         let Some(held) = held(&self.lease, transaction).await? else { return Ok(None) };
-        append_bounded(&held, &self.lines, self.max_log_lines, transaction).await?;
+        append_bounded(&held, &self.lines, None, self.max_log_lines, transaction).await?;
         Ok(Some(held.state))
     }
 }
@@ -322,20 +365,17 @@ impl Write for Settle {
             Ok(next) => next,
             Err(illegal) => return Ok(Err(illegal)),
         };
-        append_bounded(&held, lines, self.shared.limits.max_log_lines, transaction).await?;
         // A stop that the run has not heard of makes its last words untrue.
         let unheard = (next == State::Terminated).then_some(ending).and_then(|ending| match ending {
             Ending::Release => Some("stopped on request, as the process that ran it ended".to_owned()),
             Ending::Retry { reason, .. } => Some(format!("{reason}; not tried again, a stop was requested")),
             _ => None,
         });
-        match unheard {
-            Some(text) => {
-                let said = line(Level::Info, &text, transaction);
-                append(held.seq, &[said], transaction).await?;
-            }
-            None => append(held.seq, closing.as_slice(), transaction).await?,
-        }
+        let closing = match unheard {
+            Some(text) => Some(line(Level::Info, &text, transaction)),
+            None => closing.clone(),
+        };
+        append_bounded(&held, lines, closing, self.shared.limits.max_log_lines, transaction).await?;
         if next == State::Queued {
             let (wait, handed_back) = match ending {
                 Ending::Retry { after, .. } => (*after, 0_i64),
@@ -536,25 +576,29 @@ async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<
         .transpose()
 }
 
-/// Appends as many lines as the limit leaves room for. `task.log_lines` counts them, and passes the limit by one
-/// when the line that says so is written.
+/// Appends as many lines as the limit leaves room for, and `closing` in any case. `task.log_lines` counts the former,
+/// and passes the limit by one when the line that says so is written.
 async fn append_bounded(
     held: &Held,
     lines: &[LogLine],
+    closing: Option<LogLine>,
     limit: u32,
     transaction: &mut dyn Transaction,
 ) -> sqlx::Result<()> {
-    if lines.is_empty() || held.log_lines > limit {
-        return Ok(());
+    let mut kept = Vec::new();
+    if !lines.is_empty() && held.log_lines <= limit {
+        let room = usize::try_from(limit - held.log_lines).unwrap_or(usize::MAX);
+        kept.extend(lines.iter().take(room).cloned());
+        if lines.len() > room {
+            kept.push(line(Level::Warning, "further lines are not kept", transaction));
+        }
     }
-    let room = usize::try_from(limit - held.log_lines).unwrap_or(usize::MAX);
-    let mut kept: Vec<LogLine> = lines.iter().take(room).cloned().collect();
-    if lines.len() > room {
-        kept.push(line(Level::Warning, "further lines are not kept", transaction));
-    }
+    let counted = i64::try_from(kept.len()).unwrap_or(i64::MAX);
+    kept.extend(closing);
     append(held.seq, &kept, transaction).await?;
-    let more = i64::try_from(kept.len()).unwrap_or(i64::MAX);
-    transaction.execute(COUNT_LINES, args![held.seq, more]).await?;
+    if counted > 0 {
+        transaction.execute(COUNT_LINES, args![held.seq, counted]).await?;
+    }
     Ok(())
 }
 
@@ -598,8 +642,10 @@ async fn finish(
     transaction
         .execute(FINISH, args![seq, state.as_str(), outcome.as_deref(), reason.as_deref(), today])
         .await?;
-    for statement in [UNLOCK, UNBLOCK, LEAVE] {
-        transaction.execute(statement, args![seq]).await?;
+    if transaction.dialect() == Dialect::Sqlite {
+        for statement in [UNLOCK, Statement::both(UNBLOCK), Statement::both(LEAVE)] {
+            transaction.execute(statement, args![seq]).await?;
+        }
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection as _, Executor as _, PgConnection};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -211,6 +212,9 @@ async fn patiently<T>(
 
 /// Connections for reading, for what concerns one run, and for telling news.
 struct Connections {
+    /// Where they are made, whoever asks: a connection does not outlive the runtime that made it, and HTTP workers have
+    /// runtimes of their own, which end before the work under way does.
+    runtime: Handle,
     options: PgConnectOptions,
     rest: Rest<PgConnection>,
     patience: Duration,
@@ -221,7 +225,13 @@ impl Connections {
         // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that is
         // gone keeps everybody waiting.
         let rest = Rest::new(settings.connections, settings.patience / 4);
-        Self { options: session.clone(), rest, patience: settings.patience }
+        Self { runtime: Handle::current(), options: session.clone(), rest, patience: settings.patience }
+    }
+
+    async fn connect(&self) -> sqlx::Result<PgConnection> {
+        let (options, patience) = (self.options.clone(), self.patience / 4);
+        let made = self.runtime.spawn(async move { patiently(patience, options.connect()).await });
+        made.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
     async fn borrow(&self) -> sqlx::Result<(Lent<PgConnection>, PgConnection)> {
@@ -231,7 +241,7 @@ impl Connections {
         {
             return Ok((lent, connection));
         }
-        Ok((lent, patiently(self.patience / 4, self.options.connect()).await?))
+        Ok((lent, self.connect().await?))
     }
 
     /// Runs one statement, by another connection when the one at hand turns out to be dead.
@@ -266,7 +276,7 @@ impl Database for PostgresDatabase {
         let (lent, connection) = self.connections.borrow().await.map_err(unavailable)?;
         let patience = self.patience;
         // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
-        let written = tokio::spawn(async move {
+        let written = self.connections.runtime.spawn(async move {
             let mut aside = Aside { connection, patience, begun: 0 };
             match aside.write(&work).await {
                 Ok(answer) => {
