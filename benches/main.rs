@@ -289,7 +289,7 @@ async fn latency(
             goal: Goal::None,
         });
         report.line(&Line {
-            subject: "with 1,000,000 retained, the latency",
+            subject: "a full store against an empty one, latency",
             what: format!("{} accept to start, {name}, full store", kind.name()),
             unit: "ms",
             figures: &of_full,
@@ -347,7 +347,7 @@ async fn statuses(
                 goal: Goal::AtLeast(0.5),
             });
             report.line(&Line {
-                subject: "with 1,000,000 retained, status polls",
+                subject: "a full store against an empty one, status polls",
                 what: what + ", full store",
                 unit: "polls/s",
                 figures: full,
@@ -432,7 +432,7 @@ async fn accepts(
             goal: Goal::None,
         });
         report.line(&Line {
-            subject: "with 1,000,000 retained, durable accepts",
+            subject: "a full store against an empty one, durable accepts",
             what: what + ", full store",
             unit: "accepts/s",
             figures: full,

@@ -114,7 +114,7 @@ impl Report {
                 .collect();
             let met = ratios.len() - missed.len();
             let verdict = if missed.is_empty() { "met" } else { "MISSED" };
-            println!("  {verdict:<6} {subject}: {goal}; {met} of {} figures", ratios.len());
+            println!("  {verdict:<6} {subject}: {goal}; {met} of {} figures meet it", ratios.len());
             for one in missed {
                 println!("         missed by {one}");
             }
