@@ -109,7 +109,7 @@ pub struct Operations {
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
-    /// Descriptors that are read at the same time for validations, and as many for everything else.
+    /// Descriptors of more than 8 KiB that are read at the same time for validations, and as many for everything else.
     pub parse_concurrency: usize,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,

@@ -89,6 +89,8 @@ impl SqliteFile {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
+            // Tokens are random, so the rows that are asked for lie all over the file: 16 MB for each connection.
+            .pragma("cache_size", "-16384")
             .statement_cache_capacity(128)
             .thread_name(|_| "landfall-store".to_owned())
             .disable_statement_logging();
