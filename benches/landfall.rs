@@ -168,7 +168,7 @@ fn configuration(folder: &Path) -> String {
     for (target, settings) in [
         (Target::Quick, String::new()),
         (Target::Traced, format!("steps = 1\ntrace = \"file://{trace}\"\n")),
-        (Target::Sleeping, format!("steps = 1\nstep_delay = \"100ms\"\ntrace = \"file://{trace}\"\n")),
+        (Target::Sleeping, format!("steps = 1\nstep_delay = \"200ms\"\ntrace = \"file://{trace}\"\n")),
         (Target::Endless, "steps = 1\nstep_delay = \"24h\"\n".to_owned()),
     ] {
         let name = target.name();

@@ -454,14 +454,14 @@ async fn replicas(postgres: &PostgresServer, scale: &Scale, report: &mut Report)
     }
     report.line(&Line {
         subject: "two replicas against one",
-        what: format!("one replica, {} tasks of 100 ms, 8 slots", scale.slept),
+        what: format!("one replica, {} tasks of 200 ms, 8 slots", scale.slept),
         unit: "s",
         figures: &one,
         baseline: "two replicas",
         base: &two,
         goal: Goal::AtLeast(1.9),
     });
-    let ideal = client::as_f64(scale.slept) * 0.1 / 8.0;
+    let ideal = client::as_f64(scale.slept) * 0.2 / 8.0;
     report.line(&Line {
         subject: "two replicas against one",
         what: "one replica".to_owned(),
