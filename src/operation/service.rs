@@ -143,7 +143,7 @@ impl Domain {
         self.read(&self.validating, document, Intent::Provision, None, None, None).await.map(drop)
     }
 
-    /// Parses, places and checks, off the async threads. `store` tells what is already provisioned; without one
+    /// Parses, places and checks, off the async threads unless the document is small. `store` tells what is already provisioned; without one
     /// nothing is remembered.
     pub async fn resolve(
         self: &Arc<Self>,

@@ -74,6 +74,19 @@ fn request(operation: Operation, components: &[&str], fingerprint: &str) -> NewT
     }
 }
 
+/// To be provisioned, with a payload to look for where it must not be.
+pub(super) fn submission(component: &str) -> Submission {
+    let task = NewTask {
+        operation: Operation::Provision,
+        components: vec![ComponentKey::new(component, "dev")],
+        targets: Vec::new(),
+        fingerprint: "f".to_owned(),
+        payload: json!({"private": 1}),
+        max_attempts: None,
+    };
+    Submission { token: Token::random(), task, max_attempts: 5 }
+}
+
 fn provision(component: &str, fingerprint: &str) -> NewTask {
     request(Operation::Provision, &[component], fingerprint)
 }

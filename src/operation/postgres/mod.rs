@@ -152,8 +152,7 @@ impl PostgresStore {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let tell = news::tell(Arc::clone(&connections), news, instance.clone());
         let listen = news::listen(listener, shared.hints(), instance, settings.patience);
-        let writer =
-            QueueWriter { options: session, connection: None, patience: settings.patience, begun: 0 };
+        let writer = QueueWriter { options: session, patience: settings.patience, session: None };
         let database = PostgresDatabase {
             writer: Writer::start(writer),
             connections,
@@ -277,10 +276,10 @@ impl Database for PostgresDatabase {
         let patience = self.patience;
         // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
         let written = self.connections.runtime.spawn(async move {
-            let mut aside = Aside { connection, patience, begun: 0 };
-            match aside.write(&work).await {
+            let mut session = Session::new(connection, patience);
+            match aside(&mut session, &work).await {
                 Ok(answer) => {
-                    lent.give_back(aside.connection);
+                    lent.give_back(session.connection);
                     work.committed(&answer);
                     Ok(answer)
                 }
@@ -322,101 +321,44 @@ fn is_cut_off(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The connection that writes to the queue, made when it is needed.
-struct QueueWriter {
-    options: PgConnectOptions,
-    connection: Option<PgConnection>,
+/// One transaction that waits for no other but for the row it writes to.
+async fn aside<W: Write>(session: &mut Session, work: &W) -> sqlx::Result<W::Answer> {
+    session.begin("").await?;
+    let answer = work.write(session).await?;
+    session.commit().await?;
+    Ok(answer)
+}
+
+/// A connection for one transaction after the other.
+struct Session {
+    connection: PgConnection,
     patience: Duration,
     /// When the transaction began, by the server's clock.
     begun: i64,
 }
 
-#[async_trait]
-impl Connection for QueueWriter {
-    async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
-        if self.connection.is_none() {
-            self.connection = Some(patiently(self.patience, self.options.connect()).await?);
-        }
-        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
-        // The lock comes first, the snapshot of each statement after it: what others committed is seen.
-        let begin =
-            format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW} FROM pg_advisory_xact_lock({QUEUE_LOCK})");
-        self.begun = patiently(self.patience, begin_at(connection, &begin)).await?;
-        Ok(self)
+impl Session {
+    fn new(connection: PgConnection, patience: Duration) -> Self {
+        Self { connection, patience, begun: 0 }
+    }
+
+    /// Begins a transaction by two statements in one message; the second one tells the time in microseconds. What stands
+    /// in `first` (a FROM clause, or nothing) happens before that, and before any snapshot.
+    async fn begin(&mut self, first: &str) -> sqlx::Result<()> {
+        use sqlx::Row as _;
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW} {first}");
+        let rows = patiently(self.patience, self.connection.fetch_all(begin.as_str())).await?;
+        self.begun = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
+        Ok(())
     }
 
     async fn commit(&mut self) -> sqlx::Result<()> {
-        let patience = self.patience;
-        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
-        patiently(patience, connection.execute("COMMIT")).await.map(drop)
-    }
-
-    async fn recover(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            let rolled_back = patiently(FRESH, connection.execute("ROLLBACK")).await;
-            self.connection = rolled_back.is_ok().then_some(connection);
-        }
-    }
-
-    async fn close(self) {
-        if let Some(connection) = self.connection {
-            // An error means that the server has closed it already.
-            let _ = timeout(self.patience, connection.close()).await;
-        }
-    }
-}
-
-/// Begins a transaction by two statements in one message; the second one tells the time in microseconds.
-async fn begin_at(connection: &mut PgConnection, begin: &str) -> sqlx::Result<i64> {
-    use sqlx::Row as _;
-    let rows = connection.fetch_all(begin).await?;
-    rows.first().map_or_else(|| Err(sqlx::Error::RowNotFound), |row| row.try_get(0))
-}
-
-#[async_trait]
-impl Transaction for QueueWriter {
-    fn dialect(&self) -> Dialect {
-        Dialect::Postgres
-    }
-
-    fn now(&self) -> i64 {
-        self.begun
-    }
-
-    fn time_of_day(&self) -> i64 {
-        self.begun
-    }
-
-    async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
-        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
-        patiently(self.patience, fetch_postgres(connection, statement.text(Dialect::Postgres), args)).await
-    }
-
-    async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
-        let connection = self.connection.as_mut().ok_or_else(no_answer)?;
-        patiently(self.patience, execute_postgres(connection, statement.text(Dialect::Postgres), args)).await
-    }
-}
-
-/// A transaction that waits for no other but for the row it writes to.
-struct Aside {
-    connection: PgConnection,
-    patience: Duration,
-    begun: i64,
-}
-
-impl Aside {
-    async fn write<W: Write>(&mut self, work: &W) -> sqlx::Result<W::Answer> {
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW}");
-        self.begun = patiently(self.patience, begin_at(&mut self.connection, &begin)).await?;
-        let answer = work.write(self).await?;
-        patiently(self.patience, self.connection.execute("COMMIT")).await?;
-        Ok(answer)
+        patiently(self.patience, self.connection.execute("COMMIT")).await.map(drop)
     }
 }
 
 #[async_trait]
-impl Transaction for Aside {
+impl Transaction for Session {
     fn dialect(&self) -> Dialect {
         Dialect::Postgres
     }
@@ -437,6 +379,45 @@ impl Transaction for Aside {
     async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
         let text = statement.text(Dialect::Postgres);
         patiently(self.patience, execute_postgres(&mut self.connection, text, args)).await
+    }
+}
+
+/// Writes to the queue, by a session that is made when it is needed.
+struct QueueWriter {
+    options: PgConnectOptions,
+    patience: Duration,
+    session: Option<Session>,
+}
+
+#[async_trait]
+impl Connection for QueueWriter {
+    async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session::new(patiently(self.patience, self.options.connect()).await?, self.patience),
+        };
+        let session = self.session.insert(session);
+        // The lock comes first, the snapshot of each statement after it: what others committed is seen.
+        session.begin(&format!("FROM pg_advisory_xact_lock({QUEUE_LOCK})")).await?;
+        Ok(session)
+    }
+
+    async fn commit(&mut self) -> sqlx::Result<()> {
+        self.session.as_mut().ok_or_else(no_answer)?.commit().await
+    }
+
+    async fn recover(&mut self) {
+        if let Some(mut session) = self.session.take() {
+            let rolled_back = patiently(FRESH, session.connection.execute("ROLLBACK")).await;
+            self.session = rolled_back.is_ok().then_some(session);
+        }
+    }
+
+    async fn close(self) {
+        if let Some(session) = self.session {
+            // An error means that the server has closed it already.
+            let _ = timeout(self.patience, session.connection.close()).await;
+        }
     }
 }
 

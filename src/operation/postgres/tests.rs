@@ -10,10 +10,10 @@ use super::*;
 use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::postgres_server::{self as server, PostgresServer};
-use crate::operation::suite::store_suite;
+use crate::operation::suite::{store_suite, submission};
 use crate::operation::{
-    ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, NewTask, Operation,
-    RunError, Runner, Settings, Settlement, State, StopScope, Store, Submission, Token,
+    ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, RunError, Runner,
+    Settings, Settlement, State, StopScope, Store, Token,
 };
 use crate::technology::Context;
 
@@ -30,18 +30,6 @@ async fn fresh(limits: Limits) -> (Arc<dyn Store>, Box<dyn Any>) {
 }
 
 store_suite!(fresh);
-
-fn submission(component: &str) -> Submission {
-    let task = NewTask {
-        operation: Operation::Provision,
-        components: vec![ComponentKey::new(component, "dev")],
-        targets: Vec::new(),
-        fingerprint: "f".to_owned(),
-        payload: json!({"private": 1}),
-        max_attempts: None,
-    };
-    Submission { token: Token::random(), task, max_attempts: 5 }
-}
 
 async fn claim(store: &PostgresStore, lease: Duration, limit: usize) -> Vec<ClaimedTask> {
     let request = ClaimRequest { lane: Lane::Change, worker: "w".to_owned(), lease, limit };
@@ -125,8 +113,7 @@ async fn whoever_hangs_with_the_queue_in_hand_loses_it() {
     let mut settings = PostgresSettings::parse(&url).unwrap();
     settings.patience = Duration::from_secs(2);
     let store = PostgresStore::open(&settings, Limits::default()).await.unwrap();
-    let mut hanging =
-        QueueWriter { options: settings.session(), connection: None, patience: settings.patience, begun: 0 };
+    let mut hanging = QueueWriter { options: settings.session(), patience: settings.patience, session: None };
     let transaction = hanging.begin().await.unwrap();
     transaction
         .execute(

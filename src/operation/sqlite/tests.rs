@@ -3,17 +3,13 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
 use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
-use crate::operation::suite::store_suite;
-use crate::operation::{
-    ClaimRequest, ComponentKey, Counts, Ending, Lane, NewTask, Operation, Settlement, State, StopScope,
-    Store, Submission, Token,
-};
+use crate::operation::suite::{store_suite, submission};
+use crate::operation::{ClaimRequest, Counts, Ending, Lane, Settlement, State, StopScope, Store, Token};
 
 /// In memory where there is such a place: the suite asks what is written, not how long a disk takes.
 fn folder() -> TempDir {
@@ -41,18 +37,6 @@ impl Write for Execute {
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<u64> {
         transaction.execute(Statement::both(self.0), args![]).await
     }
-}
-
-fn submission(component: &str) -> Submission {
-    let task = NewTask {
-        operation: Operation::Provision,
-        components: vec![ComponentKey::new(component, "dev")],
-        targets: Vec::new(),
-        fingerprint: "f".to_owned(),
-        payload: json!({"private": 1}),
-        max_attempts: None,
-    };
-    Submission { token: Token::random(), task, max_attempts: 5 }
 }
 
 async fn claim(store: &SqliteStore) -> Option<super::super::ClaimedTask> {
