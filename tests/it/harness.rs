@@ -600,7 +600,13 @@ impl Answer {
 
 impl Api {
     fn new(url: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
+        // Shorter than a server keeps an idle connection (5 s): no request meets one that is just being closed.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .pool_idle_timeout(Duration::from_secs(1))
+            .build()
+            .expect("an HTTP client");
         Self { url: url.to_owned(), http, seen: Arc::default() }
     }
 
