@@ -19,15 +19,19 @@ use crate::operation::{
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
-use crate::topology::{Target, Topology};
+use crate::topology::{Installation, Target};
 
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
 pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
     let parses = config.operations.parse_concurrency;
-    let domain = Arc::new(Domain::new(topology(&config), config.descriptor, parses));
+    let domain = Arc::new(Domain::new(installation(&config), config.descriptor, parses));
     let store = store(&config).await?;
+    let seeded = store.seed_instances(domain.installation.seeds()).await?;
+    if seeded > 0 {
+        info!(instances = seeded; "the topology got an instance for each target that is new");
+    }
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
     let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
@@ -86,7 +90,7 @@ impl StopSignal {
 }
 
 /// Every configured target and the routes to them. Touches nothing: a target is opened when it is first used.
-pub fn topology(config: &Config) -> Topology {
+pub fn installation(config: &Config) -> Installation {
     let targets = config
         .targets
         .iter()
@@ -97,7 +101,7 @@ pub fn topology(config: &Config) -> Topology {
             technology: technology(&target.code, &target.driver),
         })
         .collect();
-    Topology::new(targets, config.routes.clone())
+    Installation::new(targets, config.routes.clone(), config.environments.clone())
 }
 
 fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
@@ -149,6 +153,7 @@ fn store_limits(config: &Config) -> StoreLimits {
         crash_pause: operations.crash_pause,
         keep_for: operations.keep_for,
         keep_count: operations.keep_count,
+        topology: config.topology,
     }
 }
 

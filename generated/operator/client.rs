@@ -119,6 +119,56 @@ Sends a `POST` request to `/landfall/v1/plan`
             _ => Err(Error::UnexpectedResponse(response)),
         }
     }
+    /**Show where components would land, and why
+
+For each component: the route that matches it, the instances of the topology that the route leads to, what speaks against each, and the target that is chosen. Nothing is checked or read of the target itself.
+
+Sends a `POST` request to `/landfall/v1/explain`
+
+*/
+    pub async fn explain<'a>(
+        &'a self,
+        body: &'a types::ExplainRequest,
+    ) -> Result<
+        ResponseValue<types::Explanation>,
+        Error<types::RequestValidationErrorOrSystemError>,
+    > {
+        let url = format!("{}/landfall/v1/explain", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .post(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .json(&body)
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "explain",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            400u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            500u16 => {
+                Err(Error::ErrorResponse(ResponseValue::from_response(response).await?))
+            }
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
     /**Tell whether the service can take and run operations
 
 Sends a `GET` request to `/landfall/v1/health`

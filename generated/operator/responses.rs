@@ -71,6 +71,74 @@ impl Answer<500u16, types::SystemError> for PlanResponse {
         Self::InternalServerError(body)
     }
 }
+/// Answers of `explain`. Show where components would land, and why
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExplainResponse {
+    /// 200: The places, per component
+    Ok(types::Explanation),
+    /// 400: Invalid input
+    BadRequest(types::RequestValidationError),
+    /// 500: System problem
+    InternalServerError(types::SystemError),
+}
+impl ExplainResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "explain";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+            Self::BadRequest(_) => 400u16,
+            Self::InternalServerError(_) => 500u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            400u16 => runtime::decode_json(content_type, body).map(Self::BadRequest),
+            500u16 => {
+                runtime::decode_json(content_type, body).map(Self::InternalServerError)
+            }
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for ExplainResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+            Self::BadRequest(body) => runtime::json_response(400u16, &body),
+            Self::InternalServerError(body) => runtime::json_response(500u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::Explanation> for ExplainResponse {
+    fn answer(body: types::Explanation) -> Self {
+        Self::Ok(body)
+    }
+}
+impl Answer<400u16, types::RequestValidationError> for ExplainResponse {
+    fn answer(body: types::RequestValidationError) -> Self {
+        Self::BadRequest(body)
+    }
+}
+impl Answer<500u16, types::SystemError> for ExplainResponse {
+    fn answer(body: types::SystemError) -> Self {
+        Self::InternalServerError(body)
+    }
+}
 /// Answers of `health`. Tell whether the service can take and run operations
 #[derive(Clone, Debug, PartialEq)]
 pub enum HealthResponse {

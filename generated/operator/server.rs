@@ -12,6 +12,13 @@ pub const PLAN: Operation = Operation {
     path: "/landfall/v1/plan",
     statuses: &[200u16, 400u16, 500u16],
 };
+/// `POST /landfall/v1/explain`: Show where components would land, and why
+pub const EXPLAIN: Operation = Operation {
+    operation_id: "explain",
+    method: "POST",
+    path: "/landfall/v1/explain",
+    statuses: &[200u16, 400u16, 500u16],
+};
 /// `GET /landfall/v1/health`: Tell whether the service can take and run operations
 pub const HEALTH: Operation = Operation {
     operation_id: "health",
@@ -20,7 +27,7 @@ pub const HEALTH: Operation = Operation {
     statuses: &[200u16, 503u16],
 };
 /// All operations of the contract.
-pub const OPERATIONS: &[Operation] = &[PLAN, HEALTH];
+pub const OPERATIONS: &[Operation] = &[PLAN, EXPLAIN, HEALTH];
 /// Landfall operator API 1.0.0, as its implementor sees it: a method an operation.
 ///
 /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
@@ -57,6 +64,21 @@ pub trait Operator: Send + Sync + 'static {
             )
         }
     }
+    /// Show where components would land, and why
+    ///
+    /// For each component: the route that matches it, the instances of the topology that the route leads to, what speaks against each, and the target that is chosen. Nothing is checked or read of the target itself.
+    fn explain(
+        &self,
+        context: &RequestContext,
+        body: types::ExplainRequest,
+    ) -> impl Future<Output = ExplainResponse> {
+        drop(body);
+        async move {
+            ExplainResponse::InternalServerError(
+                self.fail_with_system_error(context, Failure::NotImplemented),
+            )
+        }
+    }
     /// Tell whether the service can take and run operations
     fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
 }
@@ -76,6 +98,20 @@ pub fn configure<T: Operator>(
                     web::post()
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_plan(implementor.clone(), request, payload)
+                        })
+                })
+                .default_service(
+                    web::to(|| async { runtime::method_not_allowed("POST") }),
+                ),
+        );
+    config
+        .service(
+            web::resource(runtime::mount(prefix, "/landfall/v1/explain"))
+                .route({
+                    let implementor = implementor.clone();
+                    web::post()
+                        .to(move |request: HttpRequest, payload: web::Payload| {
+                            serve_explain(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
@@ -116,6 +152,26 @@ async fn serve_plan<T: Operator>(
         }
     };
     implementor.plan(&context, body).await
+}
+async fn serve_explain<T: Operator>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> ExplainResponse {
+    let context = RequestContext::new(EXPLAIN, request.clone());
+    let read = runtime::read_json::<
+        types::ExplainRequest,
+    >(&request, payload, &implementor.limits())
+        .await;
+    let body = match read {
+        Ok(body) => body,
+        Err(rejection) => {
+            return ExplainResponse::BadRequest(
+                implementor.reject_with_request_validation_error(&context, rejection),
+            );
+        }
+    };
+    implementor.explain(&context, body).await
 }
 async fn serve_health<T: Operator>(
     implementor: web::Data<T>,

@@ -60,6 +60,49 @@ impl ::std::convert::TryFrom<::std::string::String> for AccessMode {
         value.parse()
     }
 }
+///`Candidate`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct Candidate {
+    ///Why it is passed over; empty when it fits
+    pub against: ::std::vec::Vec<::std::string::String>,
+    #[serde(rename = "instanceCode")]
+    pub instance_code: ::std::string::String,
+    #[serde(rename = "instanceId")]
+    pub instance_id: i64,
+}
+///Where one component would land were it provisioned now
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct ComponentPlace {
+    ///The instances of that group
+    pub candidates: ::std::vec::Vec<Candidate>,
+    pub environment: ::std::string::String,
+    ///Its id in the topology; absent where it has none
+    #[serde(
+        rename = "environmentId",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub environment_id: ::std::option::Option<i64>,
+    ///Where the route leads
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub group: ::std::option::Option<::std::string::String>,
+    ///The component's id in the descriptor
+    pub id: ::std::string::String,
+    pub name: ::std::string::String,
+    ///Why a request to provision it would be refused
+    pub problems: ::std::vec::Vec<::std::string::String>,
+    ///The code of the target where the component is provisioned, which is where unprovision and updateacl go whatever the topology says
+    #[serde(
+        rename = "provisionedOn",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub provisioned_on: ::std::option::Option<::std::string::String>,
+    ///The first route that matches; absent where none does, and another adapter is asked
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub route: ::std::option::Option<::std::string::String>,
+    ///The code of the target that is chosen; absent where none or several fit
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub target: ::std::option::Option<::std::string::String>,
+}
 ///What one component would see
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct ComponentPlan {
@@ -142,6 +185,19 @@ impl ::std::convert::TryFrom<::std::string::String> for DescriptorKind {
 pub struct ErrorMoreInfo {
     pub problems: ::std::vec::Vec<::std::string::String>,
     pub solutions: ::std::vec::Vec<::std::string::String>,
+}
+///`ExplainRequest`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct ExplainRequest {
+    ///Descriptor in YAML format, as sent to provision
+    pub descriptor: ::std::string::String,
+    #[serde(rename = "descriptorKind")]
+    pub descriptor_kind: DescriptorKind,
+}
+///`Explanation`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct Explanation {
+    pub components: ::std::vec::Vec<ComponentPlace>,
 }
 ///`Health`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]

@@ -1,17 +1,19 @@
 //! The client side: what a control plane does, from a terminal, through the generated client.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, Overrides};
-use crate::descriptor::DescriptorKind;
+use crate::descriptor::{DescriptorKind, Problem};
 use crate::generated::operator::{client as operator, types as operator_types};
 use crate::generated::tech_adapter::client::{Client, Error, ResponseValue};
 use crate::generated::tech_adapter::types;
 use crate::operation::{Document, check_document};
 use crate::server;
+use crate::topology::Topology;
 
 use super::output::Output;
 use super::{Command, Failure, Remote};
@@ -53,14 +55,15 @@ pub(super) fn validate(
         None => Document { kind: DescriptorKind::DataProduct, text },
     };
     let output = Output::new(json, 0);
-    match check_document(&document, &server::topology(&config), &config.descriptor) {
+    let topology = Topology::of_configuration(Arc::new(server::installation(&config)));
+    match check_document(&document, &topology, &config.descriptor) {
         Ok(components) => {
             output.say(&format!("valid: {} of its components are routed here", components.len()));
             output.result(&json!({ "valid": true, "components": components }));
             Ok(())
         }
         Err(problems) => {
-            let lines: Vec<String> = problems.iter().map(super::line).collect();
+            let lines: Vec<String> = problems.iter().map(Problem::with_remedy).collect();
             output.result(&json!({ "valid": false, "problems": lines }));
             Err(Failure::of_problems(&problems))
         }

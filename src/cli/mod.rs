@@ -160,7 +160,7 @@ enum Failure {
 
 impl Failure {
     fn of_problems(problems: &[Problem]) -> Self {
-        Self::Invalid(problems.iter().map(line).collect())
+        Self::Invalid(problems.iter().map(Problem::with_remedy).collect())
     }
 
     fn report(self) -> ExitCode {
@@ -174,14 +174,6 @@ impl Failure {
             output::error(&line);
         }
         ExitCode::from(code)
-    }
-}
-
-/// A problem with its remedy, on one line.
-fn line(problem: &Problem) -> String {
-    match &problem.remedy {
-        Some(remedy) => format!("{problem}; {remedy}"),
-        None => problem.to_string(),
     }
 }
 

@@ -16,6 +16,7 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 use crate::descriptor::{ComponentKind, Limits};
+use crate::topology::TopologyLimits;
 
 pub use secret::Secret;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub operations: Operations,
     /// `[log]`
     pub log: Log,
+    /// `[topology]`
+    pub topology: TopologyLimits,
     /// `[environments]`: Witboost name to the id that a topology uses.
     pub environments: BTreeMap<String, i64>,
     /// `[targets.CODE]` in the order of their codes.
@@ -464,6 +467,7 @@ impl<'a> Reader<'a> {
         let store = self.store();
         let operations = self.operations();
         let log = self.log();
+        let topology = self.topology();
         let environments = self.environments();
         let targets = self.targets(&environments);
         let routes = self.routes(&targets);
@@ -474,6 +478,7 @@ impl<'a> Reader<'a> {
             store: store?,
             operations: operations?,
             log: log?,
+            topology: topology?,
             environments,
             targets,
             routes,
@@ -683,6 +688,13 @@ impl<'a> Reader<'a> {
         }
         let format = self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         Some(Log { level: level?, format: format? })
+    }
+
+    fn topology(&mut self) -> Option<TopologyLimits> {
+        let max_instances = self.at_least_one("topology.max_instances");
+        let max_entries = self.at_least_one("topology.max_entries");
+        let max_text = self.at_least_one("topology.max_text");
+        Some(TopologyLimits { max_instances: max_instances?, max_entries: max_entries?, max_text: max_text? })
     }
 
     fn environments(&mut self) -> BTreeMap<String, i64> {

@@ -51,6 +51,14 @@ impl Problem {
         self
     }
 
+    /// On one line, with what to do about it.
+    pub fn with_remedy(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{self}; {remedy}"),
+            None => self.to_string(),
+        }
+    }
+
     /// The same problem seen from further up: `specific.bucket` under `components[0]`.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::descriptor::DescriptorKind;
+use crate::descriptor::{DescriptorKind, Problem};
 use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
 use crate::generated::tech_adapter::types as shared_types;
-use crate::operation::{ComponentPlan, Document};
+use crate::operation::{ComponentPlace, ComponentPlan, Document};
 use crate::technology::{AccessMode, Intent};
+use crate::topology::Candidate;
 
 use super::Shared;
 use super::refusal::{Refusal, left_out, problems, system_error};
@@ -43,11 +44,7 @@ impl Contract for Operator {
     }
 
     async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
-        let kind = match body.descriptor_kind {
-            types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
-            types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
-            types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
-        };
+        let kind = kind(body.descriptor_kind);
         let intent = match body.operation {
             types::PlanRequestOperation::Provision => Intent::Provision,
             types::PlanRequestOperation::Unprovision => Intent::Unprovision { remove_data: body.remove_data },
@@ -62,6 +59,21 @@ impl Contract for Operator {
                     PlanResponse::BadRequest(validation_error(Refusal::of_problems(&problems).into_error()))
                 }
                 None => PlanResponse::InternalServerError(fault(system_error(context, &error))),
+            },
+        }
+    }
+
+    async fn explain(&self, context: &RequestContext, body: types::ExplainRequest) -> ExplainResponse {
+        let document = Document { kind: kind(body.descriptor_kind), text: body.descriptor };
+        match self.shared.service.explain(document).await {
+            Ok(places) => ExplainResponse::Ok(types::Explanation {
+                components: places.into_iter().map(place).collect(),
+            }),
+            Err(error) => match problems(&error) {
+                Some(problems) => ExplainResponse::BadRequest(validation_error(
+                    Refusal::of_problems(&problems).into_error(),
+                )),
+                None => ExplainResponse::InternalServerError(fault(system_error(context, &error))),
             },
         }
     }
@@ -87,6 +99,40 @@ impl Contract for Operator {
                 })
             }
         }
+    }
+}
+
+fn kind(kind: types::DescriptorKind) -> DescriptorKind {
+    match kind {
+        types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
+        types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
+        types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
+    }
+}
+
+fn place(place: ComponentPlace) -> types::ComponentPlace {
+    let (route, group) = place.explanation.route.unzip();
+    let (target, problem) = match place.target {
+        Some(Ok(target)) => (Some(target), None),
+        Some(Err(problem)) => (None, Some(problem)),
+        None => (None, None),
+    };
+    let candidate = |candidate: Candidate| types::Candidate {
+        instance_id: candidate.id,
+        instance_code: candidate.code,
+        against: candidate.against,
+    };
+    types::ComponentPlace {
+        id: place.id,
+        name: place.name,
+        environment: place.environment,
+        environment_id: place.explanation.environment_id,
+        route,
+        group,
+        candidates: place.explanation.candidates.into_iter().map(candidate).collect(),
+        target,
+        provisioned_on: place.provisioned_on,
+        problems: problem.iter().map(Problem::with_remedy).collect(),
     }
 }
 

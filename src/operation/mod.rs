@@ -38,7 +38,7 @@ mod worker;
 
 pub use engine::{Drained, Engine, Settings};
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlan, Domain, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,

@@ -77,7 +77,7 @@ impl TechnologyRunner {
 
     /// An invalid document is a result, not a failure.
     async fn validate(&self, document: &Document, report: &mut Report) -> Result<()> {
-        match self.domain.validate(document).await {
+        match self.domain.validate(document, self.store.as_ref()).await {
             Ok(()) => report.result = "the descriptor is valid".to_owned(),
             Err(error) => match error.kind() {
                 Kind::Invalid(problems) => {
@@ -99,7 +99,7 @@ impl TechnologyRunner {
     ) -> Result<()> {
         let target = self
             .domain
-            .topology
+            .installation
             .target(code)
             .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
         context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
@@ -124,10 +124,8 @@ impl TechnologyRunner {
         deployments: &Deployments,
         report: &mut Report,
     ) -> Result<()> {
-        let resolved = self
-            .domain
-            .resolve(document, intent, Some(placements), Some(self.store.as_ref()), access)
-            .await?;
+        let resolved =
+            self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access).await?;
         for id in &resolved.skipped {
             context.journal.info(format!("{id}: no route leads here, left to another adapter"));
         }
@@ -536,6 +534,7 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::Path;
     use std::time::Duration;
 
@@ -547,7 +546,7 @@ mod tests {
     use crate::technology::mock::Mock;
     use crate::technology::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
     use crate::technology::{Action, Capabilities, Technology, Work};
-    use crate::topology::{Target, Topology};
+    use crate::topology::{Installation, Target};
 
     fn target(code: &str, technology: Arc<dyn Technology>) -> Target {
         Target { code: code.to_owned(), group: code.to_owned(), environments: Vec::new(), technology }
@@ -561,21 +560,28 @@ mod tests {
             catalog: folder.join("catalog.db"),
         });
         let s3 = Some("S3".to_owned());
-        let topology = Topology::new(
+        let installation = Installation::new(
             vec![target("LAKE", Arc::new(lake)), target("MOCK", Arc::new(Mock::default()))],
             vec![
                 Route { technology: s3, group: "LAKE".to_owned(), ..Route::default() },
                 Route { group: "MOCK".to_owned(), ..Route::default() },
             ],
+            environments(),
         );
-        serving(folder, topology).await
+        serving(folder, installation).await
     }
 
-    async fn serving(folder: &Path, topology: Topology) -> (Service, Arc<Domain>, Arc<dyn Store>) {
-        let domain = Arc::new(Domain::new(topology, crate::descriptor::Limits::default(), 1));
+    fn environments() -> BTreeMap<String, i64> {
+        BTreeMap::from([("development".to_owned(), 10001), ("production".to_owned(), 10002)])
+    }
+
+    async fn serving(folder: &Path, installation: Installation) -> (Service, Arc<Domain>, Arc<dyn Store>) {
+        let seeds = installation.seeds();
+        let domain = Arc::new(Domain::new(installation, crate::descriptor::Limits::default(), 1));
         let path = folder.join("landfall.db");
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
+        store.seed_instances(seeds).await.unwrap();
         let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
         let engine = Engine::start(Arc::clone(&store), runner, Settings::default());
         (Service::new(Arc::clone(&domain), engine, Arc::clone(&store)), domain, store)
@@ -711,8 +717,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tower = Arc::new(Tower::default());
         let route = Route { group: "TOWER".to_owned(), ..Route::default() };
-        let topology = Topology::new(vec![target("TOWER", Arc::<Tower>::clone(&tower))], vec![route]);
-        let (service, ..) = serving(folder.path(), topology).await;
+        let towers = vec![target("TOWER", Arc::<Tower>::clone(&tower))];
+        let (service, ..) =
+            serving(folder.path(), Installation::new(towers, vec![route], environments())).await;
         let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
 
         let done = ended(&service, service.provision(product(CASHFLOW)).await).await;
@@ -872,7 +879,7 @@ mod tests {
             assert_eq!(done.state, State::Completed, "{:?}", done.reason);
         };
         provision("environment: production").await;
-        let (intent, store) = (Intent::Unprovision { remove_data: true }, Some(store.as_ref()));
+        let (intent, store) = (Intent::Unprovision { remove_data: true }, store.as_ref());
         let accepted = domain.resolve(&component(""), intent, None, store, None).await.unwrap();
         let placements = crate::operation::work::placements(&accepted);
         provision("environment: development").await;

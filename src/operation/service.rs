@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::access::Ref;
-use crate::descriptor::{Limits, Object, Problem};
+use crate::descriptor::{self, Limits, Object, Problem, Strictness};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
-use crate::topology::{Target, Topology};
+use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
 use super::runner;
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
@@ -117,10 +117,26 @@ pub struct ComponentPlan {
     pub changes: Vec<Change>,
 }
 
+/// Where one component would land, and why.
+pub struct ComponentPlace {
+    /// Component id.
+    pub id: String,
+    /// Component name.
+    pub name: String,
+    /// Witboost environment name.
+    pub environment: String,
+    /// What was looked at.
+    pub explanation: Explanation,
+    /// Code of the target that is chosen; `None` when no route leads anywhere.
+    pub target: Option<Result<String, Problem>>,
+    /// Code of the target where it is provisioned, which is where all but a provisioning goes.
+    pub provisioned_on: Option<String>,
+}
+
 /// The parts that decide, shared by the service and the worker.
 pub struct Domain {
-    /// Where things land.
-    pub topology: Topology,
+    /// What the configuration says of targets and routes.
+    pub installation: Arc<Installation>,
     /// What a descriptor may cost.
     pub limits: Limits,
     /// Parsing takes memory in proportion to the document: this many at a time.
@@ -133,24 +149,29 @@ pub struct Domain {
 impl Domain {
     /// `parallel_parses` bounds the memory that documents take while they are read: so many for validations, and so many
     /// for everything else.
-    pub fn new(topology: Topology, limits: Limits, parallel_parses: usize) -> Self {
+    pub fn new(installation: Installation, limits: Limits, parallel_parses: usize) -> Self {
         let permits = || Semaphore::new(parallel_parses.max(1));
-        Self { topology, limits, parsing: permits(), validating: permits() }
+        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits() }
     }
 
-    /// Whether the document could be provisioned, whatever is provisioned already.
-    pub async fn validate(self: &Arc<Self>, document: &Document) -> Result<()> {
-        self.read(&self.validating, document, Intent::Provision, None, None, None).await.map(drop)
+    /// The topology as it is now.
+    pub async fn topology(&self, store: &dyn Store) -> Result<Topology> {
+        Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Parses, places and checks, off the async threads unless the document is small. `store` tells what is already provisioned; without one
-    /// nothing is remembered.
+    /// Whether the document could be provisioned now.
+    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<()> {
+        self.read(&self.validating, document, Intent::Provision, None, store, None).await.map(drop)
+    }
+
+    /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
+    /// and what is already provisioned.
     pub async fn resolve(
         self: &Arc<Self>,
         document: &Document,
         intent: Intent,
         placements: Option<&[Placement]>,
-        store: Option<&dyn Store>,
+        store: &dyn Store,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
         self.read(&self.parsing, document, intent, placements, store, access).await
@@ -162,30 +183,24 @@ impl Domain {
         document: &Document,
         intent: Intent,
         placements: Option<&[Placement]>,
-        store: Option<&dyn Store>,
+        store: &dyn Store,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
+        let topology = self.topology(store).await?;
         let small = document.text.len() <= SMALL;
         let shutting_down = |error| Error::permanent("shutting down").because(error);
         let _permit = if small { None } else { Some(permits.acquire().await.map_err(shutting_down)?) };
-        let domain = Arc::clone(self);
+        let (domain, landscape) = (Arc::clone(self), topology.clone());
         let document = document.clone();
-        let parse = move || work::parse(&document, &intent, &domain.topology, &domain.limits);
+        let parse = move || work::parse(&document, &intent, &landscape, &domain.limits);
         let descriptor = if small { parse() } else { blocking(parse).await? }.map_err(Error::invalid)?;
-        let deployments: Vec<Deployment> = match store {
-            Some(store) => {
-                let ids =
-                    descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
-                store.deployments(&ids).await?
-            }
-            None => Vec::new(),
-        };
-        let domain = Arc::clone(self);
+        let ids = descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
+        let deployments: Vec<Deployment> = store.deployments(&ids).await?;
         let placements = placements.map(<[Placement]>::to_vec);
         let access = access.cloned();
         let resolve = move || {
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
-            work::resolve(&descriptor, &intent, &domain.topology, places, &deployments, access.as_ref())
+            work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
     }
@@ -212,7 +227,7 @@ impl Service {
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
     pub async fn validate(&self, document: Document) -> Result<()> {
-        self.domain.validate(&document).await
+        self.domain.validate(&document, self.store.as_ref()).await
     }
 
     /// The same as a task, whose outcome tells.
@@ -249,9 +264,8 @@ impl Service {
 
     /// Reads an existing resource into catalog updates.
     pub async fn reverse(&self, mut request: ReverseRequest) -> Result<Submitted> {
-        let target = self
-            .domain
-            .topology
+        let topology = self.domain.topology(self.store.as_ref()).await?;
+        let target = topology
             .choose_import(&request.use_case_template_id, &request.environment, &request.params)
             .map_err(|problem| Error::invalid(vec![problem]))?;
         // It named the target; the technology does not know it.
@@ -271,7 +285,7 @@ impl Service {
             Intent::Provision | Intent::Unprovision { .. } => None,
         };
         let resolved =
-            self.domain.resolve(&document, intent, None, Some(self.store.as_ref()), access.as_ref()).await?;
+            self.domain.resolve(&document, intent, None, self.store.as_ref(), access.as_ref()).await?;
         let context = Context::default();
         let mut plans = Vec::new();
         for one in runner::in_order(resolved.assigned, intent) {
@@ -291,6 +305,37 @@ impl Service {
             });
         }
         Ok(plans)
+    }
+
+    /// Where each component would land, and why.
+    pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
+        let topology = self.domain.topology(self.store.as_ref()).await?;
+        let limits = self.domain.limits;
+        let descriptor = blocking(move || {
+            descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits)
+        })
+        .await?
+        .map_err(|rejected| Error::invalid(rejected.problems))?;
+        let targets = descriptor.targets();
+        let ids = targets.iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
+        let deployments = self.store.deployments(&ids).await?;
+        work::explain(&descriptor, &topology, &deployments).map_err(Error::invalid)
+    }
+
+    /// The instances of the topology, by id, that a filter lets through.
+    pub async fn instances(&self, filter: &Filter) -> Result<Vec<Instance>> {
+        let all = self.store.instances().await?;
+        Ok(all.iter().filter(|instance| filter.matches(instance)).cloned().collect())
+    }
+
+    /// One instance.
+    pub async fn instance(&self, id: i64) -> Result<Option<Instance>> {
+        Ok(self.store.instances().await?.iter().find(|instance| instance.id == id).cloned())
+    }
+
+    /// Changes the topology for what is accepted from now on; `None` when there is no such instance.
+    pub async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>> {
+        self.store.edit_instance(edit).await
     }
 
     /// The task as it stands, or nothing when the token is unknown or expired.
@@ -328,7 +373,7 @@ impl Service {
     fn unstoppable(&self, task: &Task) -> Option<Arc<Target>> {
         task.targets
             .iter()
-            .filter_map(|code| self.domain.topology.target(code))
+            .filter_map(|code| self.domain.installation.target(code))
             .find(|target| !target.technology.capabilities().stop)
     }
 
@@ -348,7 +393,7 @@ impl Service {
         intent: Intent,
         access: Option<&AccessList>,
     ) -> Result<Vec<Placement>> {
-        let resolved = self.domain.resolve(document, intent, None, Some(self.store.as_ref()), access).await?;
+        let resolved = self.domain.resolve(document, intent, None, self.store.as_ref(), access).await?;
         Ok(work::placements(&resolved))
     }
 
@@ -407,9 +452,12 @@ pub(super) fn under(error: Error, prefix: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::Route;
     use crate::descriptor::DescriptorKind;
+    use crate::operation::sqlite::SqliteStore;
     use crate::technology::mock::Mock;
     use crate::technology::testing::CASHFLOW;
 
@@ -423,12 +471,19 @@ mod tests {
             technology: Arc::new(Mock::default()),
         };
         let route = Route { group: "mock".to_owned(), ..Route::default() };
-        let domain = Arc::new(Domain::new(Topology::new(vec![mock], vec![route]), Limits::default(), 1));
+        let environments = BTreeMap::from([("production".to_owned(), 1)]);
+        let installation = Installation::new(vec![mock], vec![route], environments);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("landfall.db");
+        let store =
+            SqliteStore::open(path.to_str().unwrap(), crate::operation::Limits::default()).await.unwrap();
+        store.seed_instances(installation.seeds()).await.unwrap();
+        let domain = Arc::new(Domain::new(installation, Limits::default(), 1));
         let text = format!("{CASHFLOW}\n#{}\n", " ".repeat(SMALL));
         let document = Document { kind: DescriptorKind::DataProduct, text };
-        let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document));
+        let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document, &store));
         let resolve = |patience| {
-            let read = domain.resolve(&document, Intent::Provision, None, None, None);
+            let read = domain.resolve(&document, Intent::Provision, None, &store, None);
             tokio::time::timeout(patience, read)
         };
 
@@ -437,7 +492,7 @@ mod tests {
         assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
         let small = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
         assert!(small.text.len() <= SMALL);
-        domain.resolve(&small, Intent::Provision, None, None, None).await.expect("it needs no turn");
+        domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
         drop(busy);
         let _busy = domain.validating.acquire().await.unwrap();
         assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);

@@ -24,8 +24,9 @@ use super::task::{
 };
 use crate::error::Result;
 use crate::technology::LogLine;
+use crate::topology::{Attributes, Edit, Instance, TopologyLimits};
 
-/// Keeps tasks, their logs and the deployments.
+/// Keeps tasks, their logs, the deployments and the instances.
 ///
 /// Errors are [`crate::error::Kind::Retryable`] when the database does not answer,
 /// [`crate::error::Kind::Overloaded`] when the queue is full and [`crate::error::Kind::Permanent`] when a row cannot
@@ -77,6 +78,16 @@ pub trait Store: Send + Sync + 'static {
     /// was written then.
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool>;
 
+    /// All instances by id, as they are after every edit that was answered, in whatever process.
+    async fn instances(&self) -> Result<Arc<[Instance]>>;
+
+    /// Edits an instance; each edit sees all before it. [`crate::error::Kind::Invalid`] when a code is taken or a limit
+    /// reached, `None` when there is no such instance; nothing was written then.
+    async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>>;
+
+    /// Makes instances of targets of which none was ever made, and leaves all others as they are. Answers how many.
+    async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize>;
+
     /// Collects one batch of terminal tasks that are past [`Limits::keep_for`] or [`Limits::keep_count`]. Answers
     /// how many; zero when nothing is left to collect.
     async fn purge(&self) -> Result<u64>;
@@ -109,6 +120,8 @@ pub struct Limits {
     pub keep_for: Duration,
     /// How many terminal tasks are kept at most.
     pub keep_count: u64,
+    /// How much of a topology is kept.
+    pub topology: TopologyLimits,
 }
 
 impl Limits {
@@ -130,6 +143,7 @@ impl Default for Limits {
             crash_pause: Duration::ZERO,
             keep_for: Duration::from_secs(30 * 24 * 3600),
             keep_count: 1_000_000,
+            topology: TopologyLimits::default(),
         }
     }
 }

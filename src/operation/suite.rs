@@ -1,5 +1,7 @@
 //! What every store must do, whatever it is made of. Instantiated by `store_suite!` with a way to open a fresh one.
 
+mod instances;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,11 @@ macro_rules! store_suite {
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
             old_tasks_are_collected_and_unfinished_ones_are_not
+            an_instance_is_kept_as_it_was_edited
+            a_code_is_given_once
+            a_topology_is_bounded
+            a_target_is_seeded_once_and_then_left_alone
+            concurrent_edits_lose_nothing
             commits_are_hinted_at
             concurrent_submissions_join
             concurrent_claims_never_share
@@ -58,6 +65,8 @@ macro_rules! store_suite {
     };
 }
 pub(super) use store_suite;
+
+pub(super) use self::instances::*;
 
 /// Opens a fresh store.
 pub(super) trait Open: AsyncFn(Limits) -> (Arc<dyn Store>, Box<dyn std::any::Any>) {}

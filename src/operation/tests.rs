@@ -14,6 +14,7 @@ use super::sqlite::SqliteStore;
 use super::*;
 use crate::error::Error;
 use crate::technology::Context;
+use crate::topology::{Attributes, Edit, Instance};
 
 /// No test waits for anything longer than this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -925,6 +926,15 @@ impl Store for Breakable {
     }
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> crate::error::Result<bool> {
         self.inner.put_deployment(lease, deployment).await
+    }
+    async fn instances(&self) -> crate::error::Result<Arc<[Instance]>> {
+        self.inner.instances().await
+    }
+    async fn edit_instance(&self, edit: Edit) -> crate::error::Result<Option<Instance>> {
+        self.inner.edit_instance(edit).await
+    }
+    async fn seed_instances(&self, seeds: Vec<Attributes>) -> crate::error::Result<usize> {
+        self.inner.seed_instances(seeds).await
     }
     async fn purge(&self) -> crate::error::Result<u64> {
         self.inner.purge().await

@@ -11,8 +11,9 @@ use crate::descriptor::{
     self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness,
 };
 use crate::technology::{AccessList, Intent, Work};
-use crate::topology::{Target, Topology};
+use crate::topology::{Purpose, Target, Topology};
 
+use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus};
 
 /// A descriptor as it arrived.
@@ -143,7 +144,8 @@ pub(super) fn resolve(
         // Nothing is routed: asking for the first one gives the reason that fits them all.
         let environment = descriptor.product.environment.as_deref().unwrap_or_default();
         let first = targets.first().and_then(|component| {
-            topology.choose(component, environment).err().map(|problem| problem.under(&component.path))
+            let choice = topology.choose(component, environment, Purpose::from(intent));
+            choice.err().map(|problem| problem.under(&component.path))
         });
         problems.push(first.unwrap_or_else(|| {
             Problem::new("components", "the data product has no component")
@@ -190,7 +192,7 @@ impl<'a> Resolver<'a> {
             Some(target) => target,
             // A data product has components of other adapters; a component asked for by name has not.
             None if self.descriptor.scope == Scope::DataProduct => return Ok(None),
-            None => self.topology.choose(component, &environment).map_err(alone)?,
+            None => self.topology.choose(component, &environment, self.intent.into()).map_err(alone)?,
         };
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
         let work = Work {
@@ -299,7 +301,7 @@ fn place(
                     if !topology.is_routed(component) {
                         return Ok(None);
                     }
-                    let chosen = topology.choose(component, &key.environment)?;
+                    let chosen = topology.choose(component, &key.environment, intent.into())?;
                     match remembered {
                         Some(deployment) if !deployment.target.eq_ignore_ascii_case(&chosen.code) => {
                             Err(Problem::new(
@@ -317,6 +319,41 @@ fn place(
             }
         }
     }
+}
+
+/// Where each component would land were it provisioned now, and why.
+pub(super) fn explain(
+    descriptor: &Descriptor,
+    topology: &Topology,
+    deployments: &[Deployment],
+) -> Result<Vec<ComponentPlace>, Vec<Problem>> {
+    let mut places = Vec::new();
+    let mut problems = Vec::new();
+    for component in descriptor.targets() {
+        match environment(descriptor, component, Places::Topology, deployments) {
+            Ok(environment) => {
+                let key = key(component, &environment);
+                let remembered = deployments.iter().find(|deployment| deployment.key == key);
+                let chosen = || {
+                    place(&key, component, &Intent::Provision, topology, Places::Topology, remembered)
+                        .map(|target| target.map(|target| target.code.clone()))
+                        .transpose()
+                };
+                places.push(ComponentPlace {
+                    id: key.component.clone(),
+                    name: component.name.clone(),
+                    explanation: topology.explain(component, &environment, Purpose::Provision),
+                    target: chosen(),
+                    provisioned_on: remembered
+                        .filter(|deployment| deployment.status == DeploymentStatus::Provisioned)
+                        .map(|deployment| deployment.target.clone()),
+                    environment,
+                });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(places) } else { Err(descriptor.locate(problems)) }
 }
 
 /// Where everything was placed, to be kept with the task.

@@ -1,59 +1,181 @@
 //! Topology: where a component lands.
 //!
-//! Routes lead from what a component says of itself (technology, platform, kind, templates) to a *group* of targets;
-//! the environment picks the target in the group. Exactly one must fit: none or several is a problem that names the
-//! candidates and why each was passed over. The choice is pure, so `/validate` gives the same answer as `/provision`.
+//! Routes lead from what a component says of itself (technology, platform, kind, templates) to a *group*. Which targets
+//! are in that group, what environments they serve and whether anything may be placed there is said by *instances*,
+//! which operators change while the service runs; an instance's code names the configured target that does the work.
+//! Exactly one must fit: none or several is a problem that names the candidates and why each was passed over. The
+//! choice is pure, so `/validate` gives the same answer as `/provision`, and an explanation is what the choice is made
+//! from.
 
+mod instance;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Route;
 use crate::descriptor::{Component, Object, Problem};
-use crate::technology::Technology;
+use crate::technology::{Intent, Technology};
+
+pub use instance::{
+    Attributes, Edit, Filter, Instance, Patch, PluginOperation, TopologyLimits, code_key, same_code,
+};
 
 /// A configured target: a technology bound to one real place.
 pub struct Target {
     /// Its name in the configuration.
     pub code: String,
-    /// What routes point at.
+    /// The group of the instance that is made of it at first.
     pub group: String,
-    /// Witboost environments it serves; empty: all.
+    /// The environments of that instance, by name; empty: all that have an id.
     pub environments: Vec<String>,
     /// What provisions there.
     pub technology: Arc<dyn Technology>,
 }
 
-impl Target {
-    fn serves(&self, environment: &str) -> bool {
-        self.environments.is_empty()
-            || self.environments.iter().any(|served| served.eq_ignore_ascii_case(environment))
+/// What the configuration says: every target, the routes to groups, and the ids of environments. Never changes.
+pub struct Installation {
+    targets: Vec<Arc<Target>>,
+    routes: Vec<Route>,
+    environments: BTreeMap<String, i64>,
+}
+
+impl Installation {
+    /// `routes` are tried in order; `environments` are the ids of Witboost's names.
+    pub fn new(targets: Vec<Target>, routes: Vec<Route>, environments: BTreeMap<String, i64>) -> Self {
+        Self { targets: targets.into_iter().map(Arc::new).collect(), routes, environments }
     }
 
-    /// "LOCAL_LAKE (lakehouse; all environments)"
-    fn summary(&self) -> String {
-        let environments = if self.environments.is_empty() {
-            "all environments".to_owned()
-        } else {
-            self.environments.join(", ")
+    /// The target of that code, whatever the topology says: where an earlier operation went.
+    pub fn target(&self, code: &str) -> Option<Arc<Target>> {
+        self.targets.iter().find(|target| same_code(&target.code, code)).cloned()
+    }
+
+    /// The instances that the targets are before anybody has changed anything.
+    pub fn seeds(&self) -> Vec<Attributes> {
+        let seed = |target: &Arc<Target>| Attributes {
+            code: target.code.clone(),
+            name: target.code.clone(),
+            description: Some(format!("Target of the configuration, driver {}", target.technology.name())),
+            group: Some(target.group.clone()),
+            environments: match target.environments.as_slice() {
+                [] => self.environments.values().copied().collect(),
+                some => some.iter().filter_map(|name| self.environment_id(name)).collect(),
+            },
+            is_active: true,
+            is_deployment_target: true,
+            ..Attributes::default()
         };
-        format!("{} ({}; {environments})", self.code, self.technology.name())
+        self.targets.iter().map(seed).map(Attributes::without_repetition).collect()
+    }
+
+    fn environment_id(&self, name: &str) -> Option<i64> {
+        self.environments.iter().find(|(known, _)| same_code(known, name)).map(|(_, id)| *id)
+    }
+
+    /// "LAKE, WAREHOUSE", for remedies.
+    fn codes(&self) -> String {
+        list(self.targets.iter().map(|target| target.code.clone()), "(none is configured)")
     }
 }
 
-/// Every target and the routes to them.
+/// What somebody wants of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Make a component exist.
+    Provision,
+    /// Make one go that nobody remembers.
+    Unprovision,
+    /// Open one that nobody remembers.
+    UpdateAccess,
+    /// Read what exists.
+    Import,
+}
+
+impl Purpose {
+    /// The operationId of the Tech Adapter contract, which is how an instance's plugin operations name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Unprovision => "unprovision",
+            Self::UpdateAccess => "updateacl",
+            Self::Import => "reverseProvision",
+        }
+    }
+}
+
+impl From<&Intent> for Purpose {
+    fn from(intent: &Intent) -> Self {
+        match intent {
+            Intent::Provision => Self::Provision,
+            Intent::Unprovision { .. } => Self::Unprovision,
+            Intent::UpdateAccess => Self::UpdateAccess,
+        }
+    }
+}
+
+/// An instance that was looked at, and what speaks against it.
+#[derive(Clone)]
+pub struct Candidate {
+    /// `instanceId`
+    pub id: i64,
+    /// `instanceCode`
+    pub code: String,
+    /// Why it is passed over; empty: it fits.
+    pub against: Vec<String>,
+    target: Option<Arc<Target>>,
+}
+
+impl Candidate {
+    /// The configured target, when nothing speaks against it.
+    fn fitting(&self) -> Option<&Arc<Target>> {
+        self.target.as_ref().filter(|_| self.against.is_empty())
+    }
+
+    /// "LAKE (instance 10001)"
+    fn name(&self) -> String {
+        format!("{} (instance {})", self.code, self.id)
+    }
+
+    /// "LAKE (instance 10001) is not active and does not serve the environment"
+    fn summary(&self) -> String {
+        format!("{} {}", self.name(), self.against.join(" and "))
+    }
+}
+
+/// How a component finds its target.
+pub struct Explanation {
+    /// What the first matching route says, and the group that it leads to.
+    pub route: Option<(String, String)>,
+    /// The id of the environment, where it has one.
+    pub environment_id: Option<i64>,
+    /// The instances of the group, by id.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Configuration and instances at one moment.
+#[derive(Clone)]
 pub struct Topology {
-    targets: Vec<Arc<Target>>,
-    routes: Vec<Route>,
+    installation: Arc<Installation>,
+    /// By id.
+    instances: Arc<[Instance]>,
 }
 
 impl Topology {
-    /// `routes` are tried in order.
-    pub fn new(targets: Vec<Target>, routes: Vec<Route>) -> Self {
-        Self { targets: targets.into_iter().map(Arc::new).collect(), routes }
+    /// As the instances are now.
+    pub fn new(installation: Arc<Installation>, instances: Arc<[Instance]>) -> Self {
+        Self { installation, instances }
     }
 
-    /// The target of that code, whatever the routes say: where an earlier operation went.
+    /// As it is before anybody has changed anything.
+    pub fn of_configuration(installation: Arc<Installation>) -> Self {
+        let seeds = installation.seeds().into_iter().zip(1..);
+        let instances = seeds.map(|(attributes, id)| Instance { id, attributes }).collect();
+        Self { installation, instances }
+    }
+
+    /// The target of that code, whatever the instances say: where an earlier operation went.
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
-        self.targets.iter().find(|target| target.code.eq_ignore_ascii_case(code)).cloned()
+        self.installation.target(code)
     }
 
     /// Whether any route leads somewhere for this component; other adapters serve the rest of a data product.
@@ -62,43 +184,109 @@ impl Topology {
     }
 
     fn route(&self, component: &Component) -> Option<&Route> {
-        self.routes.iter().find(|route| route.matches(component))
+        self.installation.routes.iter().find(|route| route.matches(component))
+    }
+
+    /// What `choose` looks at.
+    pub fn explain(&self, component: &Component, environment: &str, purpose: Purpose) -> Explanation {
+        let route = self.route(component);
+        let environment_id = self.installation.environment_id(environment);
+        let in_group = |instance: &&Instance| {
+            let group = instance.attributes.group.as_deref().unwrap_or_default();
+            route.is_some_and(|route| same_code(group, &route.group))
+        };
+        let candidates = self.instances.iter().filter(in_group);
+        Explanation {
+            route: route.map(|route| (route.summary(), route.group.clone())),
+            environment_id,
+            candidates: candidates.map(|it| self.candidate(it, environment_id, purpose)).collect(),
+        }
+    }
+
+    fn candidate(&self, instance: &Instance, environment: Option<i64>, purpose: Purpose) -> Candidate {
+        let attributes = &instance.attributes;
+        let target = self.installation.target(&attributes.code);
+        let allows = attributes.plugin_operations.is_empty()
+            || attributes
+                .plugin_operations
+                .iter()
+                .any(|allowed| same_code(&allowed.operation, purpose.name()));
+        let against = [
+            (!attributes.is_active, "is not active".to_owned()),
+            (!attributes.is_deployment_target, "is no deployment target".to_owned()),
+            (
+                !environment.is_some_and(|id| attributes.environments.contains(&id)),
+                "does not serve the environment".to_owned(),
+            ),
+            (!allows, format!("does not have `{}` among its pluginOperations", purpose.name())),
+            (target.is_none(), "has a code that no configured target has".to_owned()),
+        ];
+        Candidate {
+            id: instance.id,
+            code: attributes.code.clone(),
+            against: against.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect(),
+            target,
+        }
     }
 
     /// Where `component` lands in `environment`; problems have paths relative to the component.
-    pub fn choose(&self, component: &Component, environment: &str) -> Result<Arc<Target>, Problem> {
-        let Some(route) = self.route(component) else {
-            let routed = self.routes.iter().map(Route::summary).collect::<Vec<_>>().join("; ");
-            return Err(Problem::new("technology", "no route leads from this component to a target")
-                .value(component.technology.as_deref().unwrap_or("(none)"))
-                .remedy(format!(
-                    "use what is routed here: {routed}; or add a [[routes]] entry to the configuration"
-                )));
+    pub fn choose(
+        &self,
+        component: &Component,
+        environment: &str,
+        purpose: Purpose,
+    ) -> Result<Arc<Target>, Problem> {
+        let problem = |message: String| {
+            Problem::new("technology", message).value(component.technology.as_deref().unwrap_or("(none)"))
         };
-        let group: Vec<_> =
-            self.targets.iter().filter(|t| t.group.eq_ignore_ascii_case(&route.group)).collect();
-        let fitting: Vec<_> = group.iter().filter(|target| target.serves(environment)).collect();
+        let explanation = self.explain(component, environment, purpose);
+        let Some((_, group)) = explanation.route else {
+            let routed = self.installation.routes.iter().map(Route::summary).collect::<Vec<_>>().join("; ");
+            return Err(problem("no route leads from this component to a target".to_owned()).remedy(
+                format!("use what is routed here: {routed}; or add a [[routes]] entry to the configuration"),
+            ));
+        };
+        let Some(id) = explanation.environment_id else { return Err(self.unknown(problem, environment)) };
+        let candidates = explanation.candidates;
+        let fitting: Vec<_> = candidates.iter().filter_map(Candidate::fitting).collect();
         match fitting.as_slice() {
             [one] => Ok(Arc::clone(one)),
-            [] => Err(Problem::new(
-                "technology",
-                format!("no target of group `{}` serves environment `{environment}`", route.group),
-            )
-            .value(component.technology.as_deref().unwrap_or("(none)"))
+            [] if candidates.is_empty() => {
+                Err(problem(format!("the topology has no instance of group `{group}`")).remedy(format!(
+                    "give an instance the groupCode `{group}`; its instanceCode names the target: {}",
+                    self.installation.codes()
+                )))
+            }
+            [] => Err(problem(format!(
+                "no instance of group `{group}` takes this in environment `{environment}` ({id})"
+            ))
             .remedy(format!(
-                "deploy to an environment that one of these serves: {}",
-                summaries(group.iter().copied())
+                "deploy elsewhere, or have the topology changed: {}",
+                candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
             ))),
-            _ => Err(Problem::new(
-                "technology",
-                format!("several targets of group `{}` serve environment `{environment}`", route.group),
-            )
-            .value(component.technology.as_deref().unwrap_or("(none)"))
-            .remedy(format!(
-                "leave one of these for that environment, or give them groups of their own: {}",
-                summaries(fitting.into_iter().copied())
-            ))),
+            _ => {
+                let (fitting, passed): (Vec<_>, Vec<_>) =
+                    candidates.iter().partition(|candidate| candidate.fitting().is_some());
+                let mut remedy = format!(
+                    "have the topology leave one of these for that environment, or route to groups of their own: {}",
+                    list(fitting.into_iter().map(Candidate::name), "")
+                );
+                for candidate in passed {
+                    remedy.push_str("; ");
+                    remedy.push_str(&candidate.summary());
+                }
+                Err(problem(format!(
+                    "several instances of group `{group}` take this in environment `{environment}` ({id})"
+                ))
+                .remedy(remedy))
+            }
         }
+    }
+
+    fn unknown(&self, problem: impl Fn(String) -> Problem, environment: &str) -> Problem {
+        let known = list(self.installation.environments.keys().cloned(), "(none)");
+        problem(format!("environment `{environment}` has no id in the topology"))
+            .remedy(format!("use one of: {known}; or give it an id in [environments] of the configuration"))
     }
 
     /// Where an import reads from: `params.target` when given, else the one target that can import and that a route
@@ -109,53 +297,65 @@ impl Topology {
         environment: &str,
         params: &Object,
     ) -> Result<Arc<Target>, Problem> {
+        let Some(id) = self.installation.environment_id(environment) else {
+            return Err(
+                self.unknown(|what| Problem::new("environment", what).value(environment), environment)
+            );
+        };
         let able: Vec<_> = self
-            .targets
+            .instances
             .iter()
-            .filter(|target| target.technology.capabilities().reverse && target.serves(environment))
+            .filter_map(|instance| {
+                let candidate = self.candidate(instance, Some(id), Purpose::Import);
+                let target = candidate.fitting()?;
+                let reverse = target.technology.capabilities().reverse;
+                reverse.then(|| (instance.attributes.group.as_deref(), candidate.name(), Arc::clone(target)))
+            })
             .collect();
+        let names = |of: &[&(Option<&str>, String, Arc<Target>)]| {
+            list(of.iter().map(|(_, name, _)| name.clone()), "(none can)")
+        };
+        let all = || names(&able.iter().collect::<Vec<_>>());
         if let Some(code) = params.get("target") {
             let named = code
                 .as_str()
-                .and_then(|code| able.iter().find(|target| target.code.eq_ignore_ascii_case(code)));
-            return named.map(|target| Arc::clone(target)).ok_or_else(|| {
+                .and_then(|code| able.iter().find(|(_, _, target)| same_code(&target.code, code)));
+            return named.map(|(_, _, target)| Arc::clone(target)).ok_or_else(|| {
                 Problem::new(
                     "params.target",
                     format!("no target of that name can import from environment `{environment}`"),
                 )
                 .value(code.as_str().map_or_else(|| code.to_string(), str::to_owned))
-                .remedy(format!("name one of: {}", summaries(able.iter().copied())))
+                .remedy(format!("name one of: {}", all()))
             });
         }
         let routed: Vec<_> = able
             .iter()
-            .filter(|target| {
-                self.routes.iter().any(|route| {
-                    route.group.eq_ignore_ascii_case(&target.group) && route.matches_template(template)
+            .filter(|(group, ..)| {
+                self.installation.routes.iter().any(|route| {
+                    group.is_some_and(|group| same_code(group, &route.group))
+                        && route.matches_template(template)
                 })
             })
             .collect();
         match routed.as_slice() {
-            [one] => Ok(Arc::clone(one)),
+            [(_, _, one)] => Ok(Arc::clone(one)),
             [] => Err(Problem::new(
                 "useCaseTemplateId",
                 format!("nothing in environment `{environment}` can import for this template"),
             )
             .value(template)
-            .remedy(format!("name a target in `params.target`: {}", summaries(able.iter().copied())))),
-            _ => Err(Problem::new("useCaseTemplateId", "several targets can import for this template")
+            .remedy(format!("name a target in `params.target`: {}", all()))),
+            several => Err(Problem::new("useCaseTemplateId", "several targets can import for this template")
                 .value(template)
-                .remedy(format!(
-                    "name one of them in `params.target`: {}",
-                    summaries(routed.into_iter().copied())
-                ))),
+                .remedy(format!("name one of them in `params.target`: {}", names(several)))),
         }
     }
 }
 
-fn summaries<'a>(targets: impl Iterator<Item = &'a Arc<Target>>) -> String {
-    let all = targets.map(|target| target.summary()).collect::<Vec<_>>();
-    if all.is_empty() { "(none is configured)".to_owned() } else { all.join(", ") }
+fn list(names: impl Iterator<Item = String>, none: &str) -> String {
+    let all = names.collect::<Vec<_>>();
+    if all.is_empty() { none.to_owned() } else { all.join(", ") }
 }
 
 impl Route {

@@ -62,48 +62,136 @@ fn component() -> Component {
     descriptor.product.components[0].clone()
 }
 
+const IDS: [(&str, i64); 3] = [("development", 1), ("qa", 2), ("production", 3)];
+
+fn installation(targets: Vec<Target>, routes: Vec<Route>) -> Arc<Installation> {
+    let environments = IDS.map(|(name, id)| (name.to_owned(), id)).into();
+    Arc::new(Installation::new(targets, routes, environments))
+}
+
+/// As it is before anybody has changed anything.
+fn seeded(targets: Vec<Target>, routes: Vec<Route>) -> Topology {
+    Topology::of_configuration(installation(targets, routes))
+}
+
+/// The same after a change of its first instance.
+fn changed(topology: &Topology, change: impl FnOnce(&mut Attributes)) -> Topology {
+    let mut instances = topology.instances.to_vec();
+    change(&mut instances[0].attributes);
+    Topology::new(Arc::clone(&topology.installation), instances.into())
+}
+
 fn chosen(topology: &Topology, environment: &str) -> Result<String, String> {
-    match topology.choose(&component(), environment) {
+    match topology.choose(&component(), environment, Purpose::Provision) {
         Ok(target) => Ok(target.code.clone()),
         Err(problem) => Err(format!("{problem}; {}", problem.remedy.clone().unwrap_or_default())),
     }
 }
 
 #[test]
-fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_target() {
-    let topology = Topology::new(
-        vec![target("DEV", "lake", &["development"], false), target("PROD", "lake", &["production"], false)],
+fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_instance() {
+    let topology = seeded(
+        vec![target("DEV", "lake", &["development"], false), target("PROD", "lake", &["Production"], false)],
         vec![route("Kafka", "other"), route("s3", "LAKE"), route("S3", "never")],
     );
     assert_eq!(chosen(&topology, "Development"), Ok("DEV".into()));
     assert_eq!(chosen(&topology, "production"), Ok("PROD".into()));
     assert_eq!(
         chosen(&topology, "qa"),
-        Err("technology: no target of group `LAKE` serves environment `qa`: `S3`; deploy to an environment that one of \
-             these serves: DEV (fake; development), PROD (fake; production)"
+        Err("technology: no instance of group `LAKE` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
+             have the topology changed: DEV (instance 1) does not serve the environment; PROD (instance 2) does not \
+             serve the environment"
+            .into())
+    );
+    assert_eq!(
+        chosen(&topology, "staging"),
+        Err("technology: environment `staging` has no id in the topology: `S3`; use one of: development, production, \
+             qa; or give it an id in [environments] of the configuration"
             .into())
     );
 }
 
 #[test]
-fn several_fitting_targets_are_a_problem_that_names_them() {
-    let topology = Topology::new(
-        vec![target("A", "lake", &[], false), target("B", "lake", &["qa"], false)],
+fn several_fitting_instances_are_a_problem_that_names_them_and_the_rest() {
+    let topology = seeded(
+        vec![
+            target("A", "lake", &[], false),
+            target("B", "lake", &["qa"], false),
+            target("C", "lake", &["production"], false),
+        ],
         vec![route("S3", "lake")],
     );
-    assert_eq!(chosen(&topology, "production"), Ok("A".into()));
+    assert_eq!(chosen(&topology, "development"), Ok("A".into()));
     assert_eq!(
         chosen(&topology, "qa"),
-        Err("technology: several targets of group `lake` serve environment `qa`: `S3`; leave one of these for that \
-             environment, or give them groups of their own: A (fake; all environments), B (fake; qa)"
+        Err("technology: several instances of group `lake` take this in environment `qa` (2): `S3`; have the topology \
+             leave one of these for that environment, or route to groups of their own: A (instance 1), B (instance 2); \
+             C (instance 3) does not serve the environment"
             .into())
     );
+}
+
+#[test]
+fn each_attribute_that_speaks_against_an_instance_is_named() {
+    let topology = seeded(vec![target("A", "lake", &[], false)], vec![route("S3", "lake")]);
+    let allowing = |operation: &str| PluginOperation { plugin_id: 1, operation: operation.to_owned() };
+    type Change = Box<dyn Fn(&mut Attributes)>;
+    let cases: [(Change, &str); 6] = [
+        (Box::new(|a| a.is_active = false), "is not active"),
+        (Box::new(|a| a.is_deployment_target = false), "is no deployment target"),
+        (Box::new(|a| a.environments = vec![1, 3]), "does not serve the environment"),
+        (Box::new(|a| a.environments.clear()), "does not serve the environment"),
+        (
+            Box::new(move |a| a.plugin_operations = vec![allowing("unprovision")]),
+            "does not have `provision` among its pluginOperations",
+        ),
+        (Box::new(|a| a.code = "Z".to_owned()), "has a code that no configured target has"),
+    ];
+    for (change, reason) in &cases {
+        let topology = changed(&topology, |attributes| change(attributes));
+        let code = &topology.instances[0].attributes.code;
+        assert_eq!(
+            chosen(&topology, "qa"),
+            Err(format!(
+                "technology: no instance of group `lake` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
+                 have the topology changed: {code} (instance 1) {reason}"
+            ))
+        );
+    }
+    let all = changed(&topology, |attributes| cases.iter().for_each(|(change, _)| change(attributes)));
+    let told = chosen(&all, "qa").unwrap_err();
+    for (_, reason) in &cases {
+        assert!(told.contains(reason), "{told}");
+    }
+    let allowed = changed(&topology, |a| a.plugin_operations = vec![allowing("x"), allowing("PROVISION")]);
+    assert_eq!(chosen(&allowed, "qa"), Ok("A".into()));
+    let elsewhere = changed(&topology, |attributes| attributes.group = None);
+    assert_eq!(
+        chosen(&elsewhere, "qa"),
+        Err("technology: the topology has no instance of group `lake`: `S3`; give an instance the groupCode `lake`; its \
+             instanceCode names the target: A"
+            .into())
+    );
+    assert!(elsewhere.target("a").is_some(), "what is there is still found");
+}
+
+#[test]
+fn a_seed_serves_what_its_target_says_and_every_environment_where_that_says_none() {
+    let installation = installation(
+        vec![target("A", "lake", &[], false), target("B", "x", &["QA", "qa"], false)],
+        Vec::new(),
+    );
+    let seeds = installation.seeds();
+    assert_eq!(seeds[0].environments, [1, 3, 2], "by name");
+    assert_eq!(seeds[1].environments, [2]);
+    assert!(seeds.iter().all(|seed| seed.is_active && seed.is_deployment_target));
+    assert_eq!(seeds[1].group.as_deref(), Some("x"));
 }
 
 #[test]
 fn no_route_is_a_problem_that_lists_what_is_routed() {
     let spark = Route { kind: Some(ComponentKind::Workload), ..route("Spark", "mock") };
-    let topology = Topology::new(vec![target("A", "mock", &[], false)], vec![spark]);
+    let topology = seeded(vec![target("A", "mock", &[], false)], vec![spark]);
     assert!(!topology.is_routed(&component()));
     assert_eq!(
         chosen(&topology, "qa"),
@@ -172,28 +260,28 @@ fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
             .map(|target| target.code.clone())
             .map_err(|problem| format!("{problem}; {}", problem.remedy.clone().unwrap_or_default()))
     };
-    let one = Topology::new(vec![lake(), mock()], routes());
+    let one = seeded(vec![lake(), mock()], routes());
     assert_eq!(choose(&one, json!({})), Ok("LAKE".into()));
     assert_eq!(choose(&one, json!({"target": "lake"})), Ok("LAKE".into()));
     assert_eq!(
         choose(&one, json!({"target": "MOCK"})),
-        Err("params.target: no target of that name can import from environment `qa`: `MOCK`; name one of: LAKE (fake; \
-             all environments)"
+        Err("params.target: no target of that name can import from environment `qa`: `MOCK`; name one of: LAKE \
+             (instance 1)"
             .into())
     );
-    let two = Topology::new(vec![lake(), target("LAKE2", "lake", &[], true)], routes());
+    let two = seeded(vec![lake(), target("LAKE2", "lake", &[], true)], routes());
     assert_eq!(
         choose(&two, json!({})),
         Err("useCaseTemplateId: several targets can import for this template: `urn:dmb:utm:x:1`; name one of them in \
-             `params.target`: LAKE (fake; all environments), LAKE2 (fake; all environments)"
+             `params.target`: LAKE (instance 1), LAKE2 (instance 2)"
             .into())
     );
     assert_eq!(choose(&two, json!({"target": "LAKE2"})), Ok("LAKE2".into()));
-    let none = Topology::new(vec![mock()], routes());
+    let none = seeded(vec![mock()], routes());
     assert_eq!(
         choose(&none, json!({})),
         Err("useCaseTemplateId: nothing in environment `qa` can import for this template: `urn:dmb:utm:x:1`; name a \
-             target in `params.target`: (none is configured)"
+             target in `params.target`: (none can)"
             .into())
     );
 }

@@ -11,6 +11,7 @@
 
 pub(super) mod commit;
 mod finished;
+pub(super) mod instances;
 pub(super) mod rest;
 pub(super) mod sql;
 pub(super) mod submit;
@@ -34,6 +35,7 @@ use super::task::{
 };
 use crate::error::{Error, Result};
 use crate::technology::{Level, LogLine};
+use crate::topology::{Attributes, Edit, Instance};
 
 /// Hints kept for a slow listener; one that falls further behind looks everywhere.
 const HINTS: usize = 1024;
@@ -43,6 +45,9 @@ const HINTS: usize = 1024;
 pub(super) trait Database: Send + Sync + 'static {
     /// Reads what is committed, by a connection that waits for no writer.
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
+
+    /// Whether no other process can have it open.
+    fn is_exclusive(&self) -> bool;
 
     /// The one way to change the queue.
     fn queue(&self) -> &Writer;
@@ -67,6 +72,7 @@ pub struct Ledger<D> {
     submissions: Submissions,
     shared: Shared,
     finished: Finished,
+    instances: instances::Copy,
     /// Until when finished tasks are collected, while there are more than one batch of them: to find that out, all that
     /// are kept have to be counted.
     collecting: Mutex<Option<i64>>,
@@ -107,7 +113,14 @@ impl Shared {
 pub(super) fn open<D: Database>(database: D, shared: Shared) -> Ledger<D> {
     let database = Arc::new(database);
     let submissions = Submissions::start(Arc::clone(&database), shared.clone());
-    Ledger { database, submissions, shared, finished: Finished::default(), collecting: Mutex::default() }
+    Ledger {
+        database,
+        submissions,
+        shared,
+        finished: Finished::default(),
+        instances: instances::Copy::default(),
+        collecting: Mutex::default(),
+    }
 }
 
 async fn read<D: Database>(
@@ -276,6 +289,18 @@ impl<D: Database> Store for Ledger<D> {
         self.database
             .write_aside(write::PutDeployment { lease: lease.clone(), deployment: deployment.clone() })
             .await
+    }
+
+    async fn instances(&self) -> Result<Arc<[Instance]>> {
+        instances::all(self).await
+    }
+
+    async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>> {
+        instances::edit(self, edit, self.shared.limits.topology).await
+    }
+
+    async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize> {
+        instances::seed(self, seeds).await
     }
 
     async fn purge(&self) -> Result<u64> {

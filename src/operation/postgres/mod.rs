@@ -35,8 +35,10 @@ use super::store::Limits;
 use super::task::Lane;
 use crate::error::{Error, Result};
 
-const MIGRATIONS: Migrations =
-    Migrations(&[(1, "operations", include_str!("../../../migrations/postgres/0001_operations.sql"))]);
+const MIGRATIONS: Migrations = Migrations(&[
+    (1, "operations", include_str!("../../../migrations/postgres/0001_operations.sql")),
+    (2, "topology", include_str!("../../../migrations/postgres/0002_topology.sql")),
+]);
 
 const SCHEMA: &str = "landfall";
 /// Advisory locks of the database: whoever writes to the queue, and whoever brings the tables up to date.
@@ -265,6 +267,10 @@ impl Connections {
 impl Database for PostgresDatabase {
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
         self.connections.read(statement.text(Dialect::Postgres), args).await
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
     }
 
     fn queue(&self) -> &Writer {

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 const MIGRATIONS: Migrations = Migrations(&[
     (1, "operations", include_str!("../../../migrations/sqlite/0001_operations.sql")),
     (2, "targets", include_str!("../../../migrations/sqlite/0002_targets.sql")),
+    (3, "topology", include_str!("../../../migrations/sqlite/0003_topology.sql")),
 ]);
 
 const READERS: u32 = 4;
@@ -122,6 +123,10 @@ impl Database for SqliteFile {
         let rows = fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await?;
         lent.give_back(connection);
         Ok(rows)
+    }
+
+    fn is_exclusive(&self) -> bool {
+        true
     }
 
     fn queue(&self) -> &Writer {
