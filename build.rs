@@ -4,8 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// The contracts: document, module.
-const CONTRACTS: [(&str, &str); 2] =
-    [("spec/tech-adapter-2.6.3.yaml", "tech_adapter"), ("spec/landfall-operator-1.0.0.yaml", "operator")];
+const CONTRACTS: [(&str, &str); 5] = [
+    ("spec/tech-adapter-2.6.3.yaml", "tech_adapter"),
+    ("spec/specific-provisioner-2.2.0.yaml", "specific_provisioner"),
+    ("spec/airbyte-specific-provisioner.yaml", "airbyte"),
+    ("spec/flexdeploy-instance.yaml", "flexdeploy"),
+    ("spec/landfall-operator-1.0.0.yaml", "operator"),
+];
 
 fn main() -> ExitCode {
     // generated/ too: an edit by hand is undone by the next build.

@@ -9,4 +9,7 @@
 pub mod runtime;
 pub mod transport;
 pub mod tech_adapter;
+pub mod specific_provisioner;
+pub mod airbyte;
+pub mod flexdeploy;
 pub mod operator;

@@ -1,12 +1,12 @@
 //! The server side of a contract: response enums, the trait, the routes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heck::{ToShoutySnakeCase, ToSnakeCase};
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 
-use crate::spec::{Answer, Content, Contract, Operation};
+use crate::spec::{Answer, Content, Contract, Location, Operation, Parameter};
 
 /// `mod.rs` of the contract's module.
 pub(crate) fn module(contract: &Contract, source_name: &str) -> TokenStream {
@@ -26,24 +26,32 @@ pub(crate) fn module(contract: &Contract, source_name: &str) -> TokenStream {
 
 /// `responses.rs`.
 pub(crate) fn responses(contract: &Contract) -> TokenStream {
-    let responses = contract.operations.iter().map(response);
+    let responses = contract.operations.iter().map(|operation| response(contract, operation));
+    let challenge = contract.challenge.as_ref().map(|challenge| {
+        quote! {
+            /// What every 401 asks for.
+            const CHALLENGE: &str = #challenge;
+        }
+    });
     quote! {
         //! The answers of each operation: a variant a declared status.
         use super::super::runtime::{self, Answer, DecodeError, DecodeProblem, TextOrJson};
         use super::types;
 
+        #challenge
+
         #(#responses)*
     }
 }
 
-fn response(operation: &Operation) -> TokenStream {
+fn response(contract: &Contract, operation: &Operation) -> TokenStream {
     let name = response_name(operation);
     let operation_id = &operation.id;
     let intro = doc(&format!("Answers of `{operation_id}`. {}", operation.summary));
     let parts = operation
         .answers
         .iter()
-        .map(|(status, answer)| variant(operation, *status, answer))
+        .map(|(status, answer)| variant(contract, operation, *status, answer))
         .collect::<Vec<_>>();
     let variants = parts.iter().map(|part| &part.declaration);
     let statuses = parts.iter().map(|part| &part.status);
@@ -107,8 +115,12 @@ struct Variant {
     answer: TokenStream,
 }
 
-fn variant(operation: &Operation, status: u16, answer: &Answer) -> Variant {
+fn variant(contract: &Contract, operation: &Operation, status: u16, answer: &Answer) -> Variant {
     let response = response_name(operation);
+    let write = |response: TokenStream| match (status, &contract.challenge) {
+        (401, Some(_)) => quote! { runtime::challenge(#response, CHALLENGE) },
+        _ => response,
+    };
     let name = format_ident!("{}", answer.variant);
     let intro = doc(&format!("{status}: {}", answer.description));
     let implement = |body: TokenStream, pattern: TokenStream, value: TokenStream| {
@@ -125,7 +137,10 @@ fn variant(operation: &Operation, status: u16, answer: &Answer) -> Variant {
             declaration: quote! { #[doc = #intro] #name, },
             status: quote! { Self::#name => #status, },
             decode: quote! { #status => runtime::decode_empty(body).map(|()| Self::#name), },
-            respond: quote! { Self::#name => runtime::empty_response(#status), },
+            respond: {
+                let response = write(quote! { runtime::empty_response(#status) });
+                quote! { Self::#name => #response, }
+            },
             answer: implement(quote! { () }, quote! { _ }, quote! { Self::#name }),
         },
         Content::Json(schema) | Content::Text(schema) => {
@@ -140,7 +155,10 @@ fn variant(operation: &Operation, status: u16, answer: &Answer) -> Variant {
                 declaration: quote! { #[doc = #intro] #name(types::#schema), },
                 status: quote! { Self::#name(_) => #status, },
                 decode: quote! { #status => runtime::#decode(content_type, body).map(Self::#name), },
-                respond: quote! { Self::#name(body) => runtime::#respond(#status, &body), },
+                respond: {
+                    let response = write(quote! { runtime::#respond(#status, &body) });
+                    quote! { Self::#name(body) => #response, }
+                },
                 answer: implement(quote! { types::#schema }, quote! { body }, quote! { Self::#name(body) }),
             }
         }
@@ -176,10 +194,12 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
     ));
     let constants = contract.operations.iter().map(operation_constant);
     let names = contract.operations.iter().map(constant_name);
+    let patterns = contract.operations.iter().flat_map(patterns);
+    let guards = guards(contract);
     let refusals = refusals(contract);
     let failures = failures(contract);
     let methods = contract.operations.iter().map(method);
-    let handlers = contract.operations.iter().map(|operation| handler(&trait_name, operation));
+    let handlers = contract.operations.iter().map(|operation| handler(contract, operation));
     let resources = resources(contract);
     quote! {
         //! The trait that serves the contract, and its routes.
@@ -195,6 +215,8 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
         /// All operations of the contract.
         pub const OPERATIONS: &[Operation] = &[#(#names),*];
 
+        #(#patterns)*
+
         #[doc = #intro]
         ///
         /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
@@ -205,6 +227,7 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
                 Limits::default()
             }
 
+            #(#guards)*
             #(#refusals)*
             #(#failures)*
             #(#methods)*
@@ -247,6 +270,51 @@ fn constant_name(operation: &Operation) -> syn::Ident {
 
 fn response_name(operation: &Operation) -> syn::Ident {
     format_ident!("{}Response", operation.pascal)
+}
+
+/// What the parameters of an operation must match, each compiled once.
+fn patterns(operation: &Operation) -> impl Iterator<Item = TokenStream> {
+    operation.parameters.iter().filter_map(|parameter| match &parameter.location {
+        Location::Path { pattern: Some(pattern) } => {
+            let name = pattern_name(operation, parameter);
+            Some(quote! { static #name: runtime::Pattern = runtime::Pattern::new(#pattern); })
+        }
+        _ => None,
+    })
+}
+
+fn pattern_name(operation: &Operation, parameter: &Parameter) -> syn::Ident {
+    format_ident!("{}_{}_PATTERN", operation.id.to_shouty_snake_case(), parameter.name.to_shouty_snake_case())
+}
+
+/// What answers to a caller who is not let in: what a refusal is called at runtime, and its status.
+const DENIALS: [(&str, u16); 3] = [("Unauthorized", 401), ("Forbidden", 403), ("Unavailable", 500)];
+
+/// The required trait methods of a contract with security: who is let in, and what the others are told, one a schema.
+fn guards(contract: &Contract) -> Vec<TokenStream> {
+    if contract.challenge.is_none() {
+        return Vec::new();
+    }
+    let mut methods = vec![quote! {
+        /// Whether the caller may have this operation; asked before its parameters and its body are read.
+        fn authorize(&self, context: &RequestContext) -> impl Future<Output = Result<(), runtime::Denial>>;
+    }];
+    let answers = contract.operations.iter().flat_map(|operation| {
+        DENIALS.iter().filter_map(|(_, status)| operation.answers.get(status)?.content.schema())
+    });
+    methods.extend(answers.collect::<BTreeSet<_>>().into_iter().map(|schema| {
+        let name = deny_name(schema);
+        let schema = format_ident!("{schema}");
+        quote! {
+            /// The body of 401, 403 or 500, for a caller who is not let in.
+            fn #name(&self, context: &RequestContext, denial: &runtime::Denial) -> types::#schema;
+        }
+    }));
+    methods
+}
+
+fn deny_name(schema: &str) -> syn::Ident {
+    format_ident!("deny_with_{}", schema.to_snake_case())
 }
 
 /// How a request that does not fit is answered.
@@ -333,14 +401,17 @@ fn method(operation: &Operation) -> TokenStream {
     if !operation.description.is_empty() && operation.description != operation.summary {
         docs.extend([String::new(), doc(&operation.description)]);
     }
-    let parameters =
-        operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
+    let parameters = names(operation);
+    let types = operation.parameters.iter().map(|parameter| match parameter.location {
+        Location::Path { .. } | Location::Query { required: true } => quote! { String },
+        Location::Query { required: false } => quote! { Option<String> },
+    });
     let body = operation.body.as_ref().map(|schema| {
         let schema = format_ident!("{schema}");
         quote! { , body: types::#schema }
     });
     let signature = quote! {
-        fn #name(&self, context: &RequestContext #(, #parameters: String)* #body) -> impl Future<Output = #response>
+        fn #name(&self, context: &RequestContext #(, #parameters: #types)* #body) -> impl Future<Output = #response>
     };
     let used = parameters.iter().cloned().chain(operation.body.as_ref().map(|_| format_ident!("body")));
     let default = failure(operation).map(|(variant, schema)| {
@@ -367,26 +438,86 @@ fn method(operation: &Operation) -> TokenStream {
     }
 }
 
-fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
+/// Asks whether the caller is let in, and answers one who is not.
+fn guard(operation: &Operation) -> TokenStream {
+    let response = response_name(operation);
+    let drain = drain();
+    let answers = DENIALS.iter().filter_map(|(denial, status)| {
+        let answer = operation.answers.get(status)?;
+        let (denial, variant) = (format_ident!("{denial}"), format_ident!("{}", answer.variant));
+        let body = answer.content.schema().map(|schema| {
+            let deny = deny_name(schema);
+            quote! { (implementor.#deny(&context, &denial)) }
+        });
+        Some(quote! { runtime::Denial::#denial(_) => #response::#variant #body, })
+    });
+    quote! {
+        if let Err(denial) = implementor.authorize(&context).await {
+            #drain
+            return match denial {
+                #(#answers)*
+            };
+        }
+    }
+}
+
+fn drain() -> TokenStream {
+    quote! { runtime::drain(payload, &implementor.limits()).await; }
+}
+
+/// The arm that answers a request that does not fit, once `first` is done.
+fn refuse(operation: &Operation, first: Option<TokenStream>) -> TokenStream {
+    let response = response_name(operation);
+    let (rejection, answer) = match refusal(operation) {
+        Refusal::Never => return quote! {},
+        Refusal::Empty => (quote! { _ }, quote! { #response::BadRequest }),
+        Refusal::Schema(schema) => {
+            let reject = format_ident!("reject_with_{}", schema.to_snake_case());
+            (quote! { rejection }, quote! { #response::BadRequest(implementor.#reject(&context, rejection)) })
+        }
+        Refusal::Response => {
+            let reject = format_ident!("reject_{}", operation.name);
+            (quote! { rejection }, quote! { implementor.#reject(&context, rejection) })
+        }
+    };
+    match first {
+        None => quote! { Err(#rejection) => return #answer, },
+        Some(first) => quote! { Err(#rejection) => { #first return #answer; } },
+    }
+}
+
+fn read_parameter(operation: &Operation, parameter: &Parameter) -> TokenStream {
+    let wire_name = &parameter.wire_name;
+    match &parameter.location {
+        Location::Path { pattern: None } => quote! { runtime::path_parameter(&request, #wire_name) },
+        Location::Path { pattern: Some(_) } => {
+            let pattern = pattern_name(operation, parameter);
+            quote! { runtime::path_parameter(&request, #wire_name).and_then(|value| #pattern.check(#wire_name, value)) }
+        }
+        Location::Query { required: false } => quote! { runtime::query_parameter(&request, #wire_name) },
+        Location::Query { required: true } => {
+            quote! { runtime::required_query_parameter(&request, #wire_name) }
+        }
+    }
+}
+
+/// The parameters of an operation, as they are called in Rust.
+fn names(operation: &Operation) -> Vec<syn::Ident> {
+    operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect()
+}
+
+fn handler(contract: &Contract, operation: &Operation) -> TokenStream {
+    let trait_name = format_ident!("{}", contract.trait_name);
     let name = handler_name(operation);
     let method = format_ident!("{}", operation.name);
     let constant = constant_name(operation);
     let response = response_name(operation);
-    let refuse = match refusal(operation) {
-        Refusal::Never => quote! {},
-        Refusal::Empty => quote! { Err(_) => return #response::BadRequest, },
-        Refusal::Schema(schema) => {
-            let reject = format_ident!("reject_with_{}", schema.to_snake_case());
-            quote! { Err(rejection) => return #response::BadRequest(implementor.#reject(&context, rejection)), }
-        }
-        Refusal::Response => {
-            let reject = format_ident!("reject_{}", operation.name);
-            quote! { Err(rejection) => return implementor.#reject(&context, rejection), }
-        }
-    };
-    let names =
-        operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect::<Vec<_>>();
-    let wire_names = operation.parameters.iter().map(|parameter| &parameter.wire_name);
+    let guard = contract.challenge.as_ref().map(|_| guard(operation));
+    let refuse_body = refuse(operation, None);
+    // A sender who is refused in the middle of the body would not read the answer.
+    let refuse_parameter = refuse(operation, operation.body.as_ref().map(|_| drain()));
+    let names = names(operation);
+    let reads = operation.parameters.iter().map(|parameter| read_parameter(operation, parameter));
     let (read_body, pass_body) = match &operation.body {
         None => (quote! { drop(payload); }, quote! {}),
         Some(schema) => {
@@ -395,7 +526,7 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
                 let read = runtime::read_json::<types::#schema>(&request, payload, &implementor.limits()).await;
                 let body = match read {
                     Ok(body) => body,
-                    #refuse
+                    #refuse_body
                 };
             };
             (read, quote! { , body })
@@ -408,10 +539,11 @@ fn handler(trait_name: &syn::Ident, operation: &Operation) -> TokenStream {
             payload: web::Payload,
         ) -> #response {
             let context = RequestContext::new(#constant, request.clone());
+            #guard
             #(
-                let #names = match runtime::path_parameter(&request, #wire_names) {
+                let #names = match #reads {
                     Ok(value) => value,
-                    #refuse
+                    #refuse_parameter
                 };
             )*
             #read_body

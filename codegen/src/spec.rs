@@ -53,6 +53,8 @@ pub(crate) struct Contract {
     pub(crate) trait_name: String,
     /// In the order of the document.
     pub(crate) operations: Vec<Operation>,
+    /// What a 401 asks for, where all operations are behind Basic authentication.
+    pub(crate) challenge: Option<String>,
     /// Inline schemas of bodies, under the names that they were given.
     pub(crate) named: BTreeMap<String, Schema>,
 }
@@ -69,7 +71,7 @@ pub(crate) struct Operation {
     pub(crate) path: String,
     pub(crate) summary: String,
     pub(crate) description: String,
-    /// Path parameters, in the order of the path.
+    /// Those of the path in its order, then those of the query in the order of the document.
     pub(crate) parameters: Vec<Parameter>,
     /// The schema of the JSON body.
     pub(crate) body: Option<String>,
@@ -78,9 +80,17 @@ pub(crate) struct Operation {
 
 #[derive(Debug)]
 pub(crate) struct Parameter {
-    /// As in the path template.
+    /// As in the document.
     pub(crate) wire_name: String,
     pub(crate) name: String,
+    pub(crate) location: Location,
+}
+
+/// Where a parameter is, and what is asked of it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Location {
+    Path { pattern: Option<String> },
+    Query { required: bool },
 }
 
 #[derive(Debug)]
@@ -118,6 +128,7 @@ impl Contract {
             description: document.info.description.clone().unwrap_or_default(),
             trait_name: module.to_pascal_case(),
             operations: Vec::new(),
+            challenge: challenge(document)?,
             named: BTreeMap::new(),
         };
         let mut names = BTreeMap::new();
@@ -161,25 +172,9 @@ impl Contract {
         }
         let pascal = id.to_pascal_case();
 
-        let parameters = item.parameters.iter().chain(&operation.parameters);
-        let declared = parameters
-            .map(|parameter| Ok(resolve(parameter, document, &place)?.parameter_data_ref().name.clone()))
-            .collect::<Result<BTreeSet<_>>>()?;
-        let used = template_parameters(path, &place)?;
-        if used.iter().cloned().collect::<BTreeSet<_>>() != declared {
-            return unsupported(&place, format!("its parameters are not those of the path `{path}`"));
-        }
-        let parameters = used
-            .into_iter()
-            .map(|wire_name| Parameter { name: wire_name.to_snake_case(), wire_name })
-            .collect::<Vec<_>>();
-        for parameter in &parameters {
-            if ["body", "context"].contains(&parameter.name.as_str())
-                || syn::parse_str::<syn::Ident>(&parameter.name).is_err()
-            {
-                return unsupported(&place, format!("the parameter name `{}`", parameter.wire_name));
-            }
-        }
+        let declared = item.parameters.iter().chain(&operation.parameters);
+        let declared = declared.map(|parameter| resolve(parameter, document, &place));
+        let parameters = parameters(path, &declared.collect::<Result<Vec<_>>>()?, &place)?;
 
         let body = match &operation.request_body {
             None => None,
@@ -216,9 +211,12 @@ impl Contract {
         if !answers.keys().any(|status| (200..300).contains(status)) {
             return unsupported(&place, "no successful response is declared");
         }
-        for status in [400, 500, 501] {
-            if let Some(Content::Text(_) | Content::TextOrJson(_)) =
-                answers.get(&status).map(|it| &it.content)
+        let denials = if self.challenge.is_some() { &[401, 403, 500][..] } else { &[] };
+        if let Some(status) = denials.iter().find(|status| !answers.contains_key(status)) {
+            return unsupported(&place, format!("`security` without a {status}, declare 401, 403 and 500"));
+        }
+        for status in denials.iter().chain(&[400, 500, 501]) {
+            if let Some(Content::Text(_) | Content::TextOrJson(_)) = answers.get(status).map(|it| &it.content)
             {
                 return unsupported(
                     &place,
@@ -358,6 +356,72 @@ fn resolve<'d, T: Component>(item: &'d ReferenceOr<T>, document: &'d OpenAPI, pl
     }
 }
 
+/// What a parameter cannot be called: the locals of a generated handler.
+const TAKEN: [&str; 6] = ["body", "context", "denial", "implementor", "payload", "request"];
+
+fn parameters(path: &str, declared: &[&openapiv3::Parameter], place: &str) -> Result<Vec<Parameter>> {
+    let mut patterns = BTreeMap::new();
+    let mut query = Vec::new();
+    for parameter in declared {
+        let data = parameter.parameter_data_ref();
+        let wire_name = data.name.clone();
+        match parameter {
+            openapiv3::Parameter::Query { .. } => {
+                query.push((wire_name, Location::Query { required: data.required }));
+            }
+            _ => {
+                patterns.insert(wire_name, pattern(data));
+            }
+        }
+    }
+    let used = template_parameters(path, place)?;
+    if !used.iter().collect::<BTreeSet<_>>().into_iter().eq(patterns.keys()) {
+        return unsupported(place, format!("its parameters are not those of the path `{path}`"));
+    }
+    let used = used.into_iter().map(|wire_name| {
+        let pattern = patterns.get(&wire_name).cloned().flatten();
+        (wire_name, Location::Path { pattern })
+    });
+    let mut names = BTreeSet::new();
+    let mut parameters = Vec::new();
+    for (wire_name, location) in used.chain(query) {
+        let name = wire_name.to_snake_case();
+        if TAKEN.contains(&name.as_str()) || syn::parse_str::<syn::Ident>(&name).is_err() {
+            return unsupported(place, format!("the parameter name `{wire_name}`"));
+        }
+        if !names.insert(name.clone()) {
+            return unsupported(place, format!("the parameter name `{wire_name}`, which another one has"));
+        }
+        parameters.push(Parameter { wire_name, name, location });
+    }
+    Ok(parameters)
+}
+
+fn pattern(data: &openapiv3::ParameterData) -> Option<String> {
+    let openapiv3::ParameterSchemaOrContent::Schema(ReferenceOr::Item(schema)) = &data.format else {
+        return None;
+    };
+    match &schema.schema_kind {
+        openapiv3::SchemaKind::Type(openapiv3::Type::String(text)) => text.pattern.clone(),
+        _ => None,
+    }
+}
+
+/// What a 401 of the contract asks for; nothing where the contract has no `security`.
+fn challenge(document: &OpenAPI) -> Result<Option<String>> {
+    if document.security.iter().flatten().next().is_none() {
+        return Ok(None);
+    }
+    let title = &document.info.title;
+    if !title.chars().all(|c| c == ' ' || c.is_ascii_graphic()) || title.contains(['"', '\\']) {
+        return unsupported(
+            "the document",
+            format!("the title `{title}` is the realm of its `security`, write it in ASCII without quotes"),
+        );
+    }
+    Ok(Some(format!("Basic realm=\"{title}\", charset=\"UTF-8\"")))
+}
+
 /// The names in `/v1/{a}/{b}`.
 fn template_parameters(path: &str, place: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -419,7 +483,7 @@ fn check_document(raw: &Value) -> Result<()> {
     if !version.starts_with("3.0.") {
         return unsupported("the document", format!("OpenAPI version `{version}`, use 3.0.3"));
     }
-    let known = ["openapi", "info", "servers", "tags", "paths", "components", "externalDocs"];
+    let known = ["openapi", "info", "servers", "security", "tags", "paths", "components", "externalDocs"];
     let document = object("the document", raw, &known)?;
     for (path, item) in members(document, "paths") {
         let place = format!("path `{path}`");
@@ -432,8 +496,9 @@ fn check_document(raw: &Value) -> Result<()> {
             }
         }
     }
+    check_security(document)?;
     if let Some(components) = document.get("components") {
-        let known = ["schemas", "requestBodies", "responses", "parameters"];
+        let known = ["schemas", "requestBodies", "responses", "parameters", "securitySchemes"];
         let components = object("components", components, &known)?;
         let names = members(components, "schemas").map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>();
         for (name, schema) in members(components, "schemas") {
@@ -461,6 +526,26 @@ fn check_document(raw: &Value) -> Result<()> {
             check_schema(&format!("schema `{name}`"), schema)?;
         }
         check_references("the document", raw, &names)?;
+    }
+    Ok(())
+}
+
+/// One scheme, which is Basic, and which the whole document asks for; or none at all.
+fn check_security(document: &Map<String, Value>) -> Result<()> {
+    let schemes = document.get("components").and_then(|components| components.get("securitySchemes"));
+    let schemes = schemes.and_then(Value::as_object);
+    for (name, scheme) in schemes.into_iter().flatten() {
+        let place = format!("security scheme `{name}`");
+        let text = |key: &str| scheme.get(key).and_then(Value::as_str).unwrap_or_default();
+        if (text("type"), text("scheme")) != ("http", "basic") {
+            return unsupported(&place, "is not `type: http` with `scheme: basic`");
+        }
+        object(&place, scheme, &["type", "scheme", "description"])?;
+    }
+    let names = schemes.into_iter().flatten().map(|(name, _)| serde_json::json!({ name: [] }));
+    let asked = document.get("security").and_then(Value::as_array).cloned().unwrap_or_default();
+    if asked.len() > 1 || !names.eq(asked) {
+        return unsupported("the document", "`security` other than the one scheme of `securitySchemes`");
     }
     Ok(())
 }
@@ -506,14 +591,31 @@ fn check_parameter(place: &str, raw: &Value) -> Result<()> {
     let name = raw.get("name").and_then(Value::as_str).unwrap_or_default();
     let location = raw.get("in").and_then(Value::as_str).unwrap_or_default();
     let place = format!("{place}, parameter `{name}`");
-    if location != "path" {
-        return unsupported(&place, format!("a {location} parameter is not supported"));
-    }
+    let known: &[&str] = match location {
+        "path" => &["type", "description", "example", "pattern"],
+        "query" => &["type", "description", "example"],
+        _ => return unsupported(&place, format!("a {location} parameter is not supported")),
+    };
     let parameter = object(&place, raw, &["name", "in", "required", "description", "schema", "example"])?;
-    let schema = parameter.get("schema").unwrap_or(&Value::Null);
-    let schema = object(&place, schema, &["type", "description", "example"])?;
+    let schema = object(&place, parameter.get("schema").unwrap_or(&Value::Null), known)?;
     if schema.get("type").and_then(Value::as_str) != Some("string") {
-        return unsupported(&place, "a path parameter other than a string is not supported");
+        return unsupported(&place, format!("a {location} parameter other than a string is not supported"));
+    }
+    schema.get("pattern").map_or(Ok(()), |pattern| check_pattern(&place, pattern))
+}
+
+fn check_pattern(place: &str, pattern: &Value) -> Result<()> {
+    let text = pattern.as_str().unwrap_or_default();
+    if let Err(error) = regex::Regex::new(text) {
+        let reason = error.to_string();
+        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        return unsupported(place, format!("the pattern `{text}` does not compile: {reason}"));
+    }
+    // Of ASCII in a contract, of Unicode to the crate that checks them.
+    if let Some(class) =
+        ["\\d", "\\w", "\\s", "\\b"].iter().find(|class| text.to_lowercase().contains(**class))
+    {
+        return unsupported(place, format!("`{class}` in the pattern `{text}`, spell the characters out"));
     }
     Ok(())
 }

@@ -39,6 +39,12 @@ fn the_contract_gives_the_goldens() {
 }
 
 #[test]
+fn a_contract_with_security_gives_the_goldens() {
+    let contract = fs::read_to_string("tests/golden/boxes.yaml").unwrap();
+    check(&generate(&contract, "boxes.yaml", "boxes").unwrap());
+}
+
+#[test]
 fn moved_paths_give_the_goldens() {
     let mut files = generate(&with_moved_paths(), "tasks.yaml", "tasks").unwrap();
     for file in &mut files {

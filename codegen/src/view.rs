@@ -12,7 +12,7 @@ use openapiv3::{
     Schema, SchemaData, SchemaKind, StatusCode,
 };
 
-use crate::spec::{self, Contract, Result, unsupported};
+use crate::spec::{self, Contract, Location, Result, unsupported};
 
 /// Make the view of a checked document.
 pub(crate) fn client_view(document: &OpenAPI, contract: &Contract) -> Result<OpenAPI> {
@@ -99,7 +99,7 @@ fn view_of(operation: &spec::Operation, alternatives: &mut BTreeMap<String, Vec<
         operation_id: Some(operation.id.clone()),
         summary: Some(operation.summary.clone()),
         description: Some(operation.description.clone()),
-        parameters: operation.parameters.iter().map(path_parameter).collect(),
+        parameters: operation.parameters.iter().map(parameter).collect(),
         request_body: operation.body.as_ref().map(|schema| {
             ReferenceOr::Item(RequestBody { content: json(schema), required: true, ..RequestBody::default() })
         }),
@@ -108,24 +108,34 @@ fn view_of(operation: &spec::Operation, alternatives: &mut BTreeMap<String, Vec<
     }
 }
 
-fn path_parameter(parameter: &spec::Parameter) -> ReferenceOr<openapiv3::Parameter> {
+fn parameter(parameter: &spec::Parameter) -> ReferenceOr<openapiv3::Parameter> {
     let schema = Schema {
         schema_data: SchemaData::default(),
         schema_kind: SchemaKind::Type(openapiv3::Type::String(openapiv3::StringType::default())),
     };
-    ReferenceOr::Item(openapiv3::Parameter::Path {
-        parameter_data: openapiv3::ParameterData {
-            name: parameter.wire_name.clone(),
-            description: None,
-            required: true,
-            deprecated: None,
-            format: openapiv3::ParameterSchemaOrContent::Schema(ReferenceOr::Item(schema)),
-            example: None,
-            examples: indexmap::IndexMap::new(),
-            explode: None,
-            extensions: indexmap::IndexMap::new(),
+    let parameter_data = |required| openapiv3::ParameterData {
+        name: parameter.wire_name.clone(),
+        description: None,
+        required,
+        deprecated: None,
+        format: openapiv3::ParameterSchemaOrContent::Schema(ReferenceOr::Item(schema)),
+        example: None,
+        examples: indexmap::IndexMap::new(),
+        explode: None,
+        extensions: indexmap::IndexMap::new(),
+    };
+    ReferenceOr::Item(match parameter.location {
+        // A pattern is the server's to check: a client type that enforced it could not be made from a text.
+        Location::Path { .. } => openapiv3::Parameter::Path {
+            parameter_data: parameter_data(true),
+            style: openapiv3::PathStyle::Simple,
         },
-        style: openapiv3::PathStyle::Simple,
+        Location::Query { required } => openapiv3::Parameter::Query {
+            parameter_data: parameter_data(required),
+            allow_reserved: false,
+            style: openapiv3::QueryStyle::Form,
+            allow_empty_value: None,
+        },
     })
 }
 

@@ -5,6 +5,7 @@
 //! the contract's trait turns that into the contract's own shape. The framework's error bodies never go out.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -12,6 +13,7 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::{self, Bytes};
 use actix_web::{HttpRequest, HttpResponse};
 use futures::StreamExt;
+use regex::Regex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -141,7 +143,7 @@ pub enum RejectionKind {
     Syntax,
     /// The body is JSON, but not of the operation's schema.
     Schema,
-    /// A path parameter is no text.
+    /// A parameter is no text, does not match its pattern, is missing, or is there twice.
     Parameter,
 }
 
@@ -151,7 +153,7 @@ pub enum RejectionKind {
 pub struct Rejection {
     /// What is wrong, by kind.
     pub kind: RejectionKind,
-    /// Where, in dot format (`refs[1]`, `provisionInfo.request`); for a path parameter its name.
+    /// Where, in dot format (`refs[1]`, `provisionInfo.request`); for a parameter its name.
     pub field: Option<String>,
     /// What is wrong, in words.
     pub message: String,
@@ -161,6 +163,10 @@ impl Rejection {
     fn new(kind: RejectionKind, message: impl Into<String>) -> Self {
         Self { kind, field: None, message: message.into() }
     }
+
+    fn of_parameter(name: &str, message: impl Into<String>) -> Self {
+        Self { field: Some(name.to_owned()), ..Self::new(RejectionKind::Parameter, message) }
+    }
 }
 
 impl fmt::Display for Rejection {
@@ -168,6 +174,27 @@ impl fmt::Display for Rejection {
         match &self.field {
             Some(field) => write!(formatter, "`{field}`: {}", self.message),
             None => formatter.write_str(&self.message),
+        }
+    }
+}
+
+/// Why a caller is not let in. The text is fit for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// 401: the caller does not say who it is, or cannot prove it.
+    Unauthorized(String),
+    /// 403: the caller is known, and may not do this.
+    Forbidden(String),
+    /// 500: who the caller is cannot be found out now.
+    Unavailable(String),
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unauthorized(message) | Self::Forbidden(message) | Self::Unavailable(message) => {
+                formatter.write_str(message)
+            }
         }
     }
 }
@@ -202,11 +229,53 @@ pub fn path_parameter(request: &HttpRequest, name: &str) -> Result<String, Rejec
     let raw = request.match_info().get(name).unwrap_or_default();
     match percent_decode(raw) {
         Some(value) if !value.contains(char::REPLACEMENT_CHARACTER) => Ok(value),
-        _ => Err(Rejection {
-            field: Some(name.to_owned()),
-            ..Rejection::new(RejectionKind::Parameter, "is not percent-encoded UTF-8 text")
-        }),
+        _ => Err(Rejection::of_parameter(name, NO_TEXT)),
     }
+}
+
+const NO_TEXT: &str = "is not percent-encoded UTF-8 text";
+
+/// What a parameter must match. The generator has seen that it compiles.
+pub struct Pattern {
+    text: &'static str,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// The pattern of a contract, to be compiled when it is needed.
+    pub const fn new(text: &'static str) -> Self {
+        Self { text, compiled: OnceLock::new() }
+    }
+
+    /// The value, given that it matches.
+    pub fn check(&self, name: &str, value: String) -> Result<String, Rejection> {
+        let compiled = self.compiled.get_or_init(|| Regex::new(self.text).ok());
+        if compiled.as_ref().is_some_and(|pattern| pattern.is_match(&value)) {
+            return Ok(value);
+        }
+        let message = format!("`{}` does not match `{}`", shorten(&value), self.text);
+        Err(Rejection::of_parameter(name, message))
+    }
+}
+
+/// A query parameter, percent-decoded, `+` as a blank. Others beside it are passed over.
+pub fn query_parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, Rejection> {
+    let decode = |text: &str| percent_decode(&text.replace('+', " "));
+    let pairs = request.query_string().split('&');
+    let mut values = pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter(|(key, _)| decode(key).is_some_and(|key| key == name))
+        .map(|(_, value)| value);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Rejection::of_parameter(name, "is given more than once"));
+    }
+    decode(value).map(Some).ok_or_else(|| Rejection::of_parameter(name, NO_TEXT))
+}
+
+/// A query parameter that must be there.
+pub fn required_query_parameter(request: &HttpRequest, name: &str) -> Result<String, Rejection> {
+    query_parameter(request, name)?.ok_or_else(|| Rejection::of_parameter(name, "is missing"))
 }
 
 fn percent_decode(raw: &str) -> Option<String> {
@@ -285,32 +354,41 @@ async fn read(
     limits: &Limits,
     declared: Result<(), Rejection>,
 ) -> Result<Vec<u8>, Rejection> {
-    let mut refusal = declared.err();
-    let mut body = Vec::new();
-    let mut seen = 0_usize;
-    while let Some(chunk) = payload.next().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                let message = format!("the request body broke off: {error}");
-                return Err(refusal.unwrap_or_else(|| Rejection::new(RejectionKind::Interrupted, message)));
-            }
-        };
-        seen = seen.saturating_add(chunk.len());
-        if refusal.is_none() {
-            if seen <= limits.body_bytes {
-                body.extend_from_slice(&chunk);
-                continue;
-            }
-            let message = format!("the request body is larger than {} bytes", limits.body_bytes);
-            refusal = Some(Rejection::new(RejectionKind::TooLarge, message));
-            body = Vec::new();
-        }
-        if seen > limits.drain_bytes.max(limits.body_bytes) {
-            break;
-        }
+    if let Err(refusal) = declared {
+        throw_away(payload, 0, limits).await;
+        return Err(refusal);
     }
-    refusal.map_or(Ok(body), Err)
+    let mut body = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| {
+            let message = format!("the request body broke off: {error}");
+            Rejection::new(RejectionKind::Interrupted, message)
+        })?;
+        let seen = body.len().saturating_add(chunk.len());
+        if seen > limits.body_bytes {
+            drop(body);
+            throw_away(payload, seen, limits).await;
+            let message = format!("the request body is larger than {} bytes", limits.body_bytes);
+            return Err(Rejection::new(RejectionKind::TooLarge, message));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// Read a body that nobody wants, within the limits: a sender who is cut off would not read the answer.
+pub async fn drain(payload: web::Payload, limits: &Limits) {
+    // What has not arrived in time may as well be cut off.
+    let _ = actix_web::rt::time::timeout(limits.read_timeout, throw_away(payload, 0, limits)).await;
+}
+
+/// Read on, `seen` bytes into the body, to its end or to the end of patience.
+async fn throw_away(mut payload: web::Payload, mut seen: usize, limits: &Limits) {
+    while seen <= limits.drain_bytes.max(limits.body_bytes)
+        && let Some(Ok(chunk)) = payload.next().await
+    {
+        seen = seen.saturating_add(chunk.len());
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
@@ -415,6 +493,12 @@ pub fn text_response<T: Serialize>(status: u16, body: &T) -> HttpResponse {
 fn with_body(status: u16, content_type: &'static str, body: Vec<u8>) -> HttpResponse {
     let mut response = empty_response(status).set_body(Bytes::from(body)).map_into_boxed_body();
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}
+
+/// An answer with what it asks the caller to prove.
+pub fn challenge(mut response: HttpResponse, challenge: &'static str) -> HttpResponse {
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
     response
 }
 

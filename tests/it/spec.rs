@@ -13,38 +13,104 @@ use crate::harness::{replace_once, repository, walk};
 /// What the build script may read or write, and what it must not.
 const PARTS: &[&str] = &["Cargo.toml", "build.rs", "codegen", "generated", "migrations", "spec", "src"];
 
-const DOCUMENT: &str = "spec/tech-adapter-2.6.3.yaml";
 const SERVER: &str = "generated/tech_adapter/server.rs";
+
+/// A path of each contract that could move: document, module, path, where to, the method that serves it. Both paths are
+/// equally long, so that no line of generated code breaks elsewhere.
+const MOVES: &[[&str; 5]] = &[
+    [
+        "spec/tech-adapter-2.6.3.yaml",
+        "tech_adapter",
+        "/v1/provision/{token}/stop",
+        "/v1/workloads/{token}/halt",
+        "fn stop",
+    ],
+    [
+        "spec/specific-provisioner-2.2.0.yaml",
+        "specific_provisioner",
+        "/v1/updateacl",
+        "/v1/changeacl",
+        "fn updateacl",
+    ],
+    [
+        "spec/airbyte-specific-provisioner.yaml",
+        "airbyte",
+        "/datamesh.airbytespecificprovisioner/{version}/validate",
+        "/datamesh.airbytespecificprovisioner/{version}/appraise",
+        "fn validate",
+    ],
+    [
+        "spec/flexdeploy-instance.yaml",
+        "flexdeploy",
+        "/flexdeploy/rest/v1/topology/instance/{Id}",
+        "/flexdeploy/rest/v2/topology/machines/{Id}",
+        "fn update_instance",
+    ],
+    [
+        "spec/landfall-operator-1.0.0.yaml",
+        "operator",
+        "/landfall/v1/health",
+        "/landfall/v1/status",
+        "fn health",
+    ],
+];
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 #[test]
 fn a_moved_path_changes_that_path_in_generated_code_and_nothing_else() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut files = files_of(repository());
-    let spec = String::from_utf8(files[Path::new(DOCUMENT)].clone()).expect("UTF-8");
-    let moved = replace_once(&spec, "  /v1/provision/{token}/stop:\n", "  /v1/tasks/{token}/halt:\n");
-    files.insert(DOCUMENT.into(), moved.into_bytes());
-    lay_out(folder.path(), &files);
+    let files = files_of(repository());
+    for [document, module, from, to, method] in MOVES {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut files = files.clone();
+        let spec = String::from_utf8(files[Path::new(document)].clone()).expect("UTF-8");
+        let moved = replace_once(&spec, &format!("\n  {from}:\n"), &format!("\n  {to}:\n"));
+        files.insert(document.into(), moved.into_bytes());
+        lay_out(folder.path(), &files);
 
-    build(folder.path());
-    let after = files_of(folder.path());
-    assert!(after.keys().eq(files.keys()), "no file comes or goes");
-    let changed: Vec<_> = files.keys().filter(|path| after[*path] != files[*path]).collect();
-    assert!(!changed.is_empty(), "a moved path changes something");
-    for path in changed {
-        assert!(path.starts_with("generated"), "{} is not generated code", path.display());
-        let (old, new) = (lines(&files[path]), lines(&after[path]));
-        assert_eq!(old.len(), new.len(), "{}", path.display());
-        for (old, new) in old.iter().zip(&new).filter(|(old, new)| old != new) {
-            assert!(old.contains("stop") && new.contains("halt"), "more than a path changes: {old} -> {new}");
+        build(folder.path());
+        let after = files_of(folder.path());
+        assert!(after.keys().eq(files.keys()), "no file comes or goes");
+        let changed: Vec<_> = files.keys().filter(|path| after[*path] != files[*path]).collect();
+        assert!(!changed.is_empty(), "a moved path changes something");
+        let own = Path::new("generated").join(module);
+        for path in changed {
+            assert!(path.starts_with(&own), "{} is not generated from {document}", path.display());
+            let (old, new) = (lines(&files[path]), lines(&after[path]));
+            assert_eq!(old.len(), new.len(), "{}", path.display());
+            for (old, new) in old.iter().zip(&new).filter(|(old, new)| old != new) {
+                assert!(is_moved(old, new, from, to), "more than a path changes: {old} -> {new}");
+            }
         }
+        let server = String::from_utf8(after[&own.join("server.rs")].clone()).expect("UTF-8");
+        assert!(server.contains(to) && server.contains(method), "{from} is not bound to its operationId");
     }
-    let server = String::from_utf8(after[Path::new(SERVER)].clone()).expect("UTF-8");
-    assert!(
-        server.contains("/v1/tasks/{token}/halt") && server.contains("fn stop"),
-        "bound to its operationId"
-    );
+}
+
+/// Whether a line differs by the path alone; the client writes `{}` for each parameter.
+fn is_moved(old: &str, new: &str, from: &str, to: &str) -> bool {
+    let pieces = |path: &str| match path.split_once('{') {
+        Some((head, rest)) => [head.to_owned(), rest.split_once('}').map_or("", |it| it.1).to_owned()],
+        None => [path.to_owned(), String::new()],
+    };
+    let parts = pieces(from).into_iter().zip(pieces(to)).filter(|(from, _)| from.len() > 1);
+    parts.fold(old.to_owned(), |line, (from, to)| line.replace(&from, &to)) == new
+}
+
+/// A document that the build does not know would promise what nothing keeps.
+#[test]
+fn every_document_is_generated_from() {
+    let documents: Vec<_> = files_of(repository())
+        .into_keys()
+        .filter(|path| path.starts_with("spec") && path.extension().is_some_and(|it| it == "yaml"))
+        .collect();
+    let mut known: Vec<_> = MOVES.iter().map(|[document, ..]| PathBuf::from(document)).collect();
+    known.sort();
+    assert_eq!(documents, known);
+    for [document, module, ..] in MOVES {
+        let header = fs::read_to_string(repository().join(format!("generated/{module}/mod.rs")));
+        assert!(header.is_ok_and(|text| text.contains(document)), "generated/{module} is not of {document}");
+    }
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub mod runtime;
 #[path = "../../support/transport.rs"]
 pub mod transport;
 
+/// Behind Basic authentication.
+#[rustfmt::skip]
+pub mod boxes;
 /// The same contract with its paths moved.
 #[rustfmt::skip]
 pub mod moved;

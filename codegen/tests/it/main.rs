@@ -5,6 +5,7 @@
 #[path = "../golden/mod.rs"]
 mod golden;
 
+mod boxes;
 mod compile_fail;
 mod decode;
 mod serve;

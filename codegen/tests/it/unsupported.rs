@@ -4,28 +4,31 @@ use landfall_codegen::generate;
 
 const CONTRACT: &str = include_str!("../golden/tasks.yaml");
 
-/// The error for the golden contract with `from` replaced.
+const GUARDED: &str = include_str!("../golden/boxes.yaml");
+
+/// The error for a golden contract with `from` replaced.
 #[track_caller]
-fn error(from: &str, to: &str) -> String {
-    assert!(CONTRACT.contains(from), "`{from}` is not in the contract");
-    let text = CONTRACT.replacen(from, to, 1);
-    generate(&text, "tasks.yaml", "tasks").unwrap_err().to_string()
+fn error(contract: &str, from: &str, to: &str) -> String {
+    assert!(contract.contains(from), "`{from}` is not in the contract");
+    let text = contract.replacen(from, to, 1);
+    generate(&text, "x.yaml", "x").unwrap_err().to_string()
 }
 
 macro_rules! refuses {
-    ($($name:ident: $from:expr => $to:expr, $message:expr;)*) => {
+    ($contract:expr, $($name:ident: $from:expr => $to:expr, $message:expr;)*) => {
         $(#[test]
         fn $name() {
-            assert_eq!(error($from, $to), concat!("tasks.yaml: ", $message));
+            assert_eq!(error($contract, $from, $to), concat!("x.yaml: ", $message));
         })*
     };
 }
 
 refuses! {
+    CONTRACT,
     another_version: "openapi: 3.0.3" => "openapi: 3.1.0",
         "the document: OpenAPI version `3.1.0`, use 3.0.3";
-    security: "paths:\n" => "security: []\npaths:\n",
-        "the document: `security` is not supported";
+    security_without_a_scheme: "paths:\n" => "security:\n  - basic: []\npaths:\n",
+        "the document: `security` other than the one scheme of `securitySchemes`";
     an_operation_without_an_id: "      operationId: listTasks\n" => "",
         "GET /v1/tasks: an operation without an `operationId`";
     an_id_twice: "operationId: listTasks" => "operationId: createTask",
@@ -38,14 +41,16 @@ refuses! {
         "operation `listTasks`: `callbacks` is not supported";
     operation_security: "      summary: List the tasks\n" => "      summary: List\n      security: []\n",
         "operation `listTasks`: `security` is not supported";
-    a_query_parameter: "          in: path\n" => "          in: query\n",
-        "operation `readNote`, parameter `noteId`: a query parameter is not supported";
+    a_header_parameter: "          in: path\n" => "          in: header\n",
+        "operation `readNote`, parameter `noteId`: a header parameter is not supported";
+    a_parameter_that_left_the_path: "          in: path\n" => "          in: query\n",
+        "operation `readNote`: its parameters are not those of the path `/v1/tasks/{taskId}/notes/{noteId}`";
     a_number_in_a_path: "          in: path\n          required: true\n          schema:\n            type: string"
         => "          in: path\n          required: true\n          schema:\n            type: integer",
         "operation `readNote`, parameter `noteId`: a path parameter other than a string is not supported";
     a_constraint_on_a_parameter: "          schema:\n            type: string\n"
-        => "          schema:\n            type: string\n            pattern: x\n",
-        "operation `readNote`, parameter `noteId`: `pattern` is not supported";
+        => "          schema:\n            type: string\n            minLength: 1\n",
+        "operation `readNote`, parameter `noteId`: `minLength` is not supported";
     parameters_that_are_not_of_the_path: "/v1/tasks/{taskId}:" => "/v1/tasks/{id}:",
         "operation `ping`: its parameters are not those of the path `/v1/tasks/{id}`";
     half_a_segment: "/v1/tasks/{taskId}:" => "/v1/tasks/t-{taskId}:",
@@ -117,6 +122,44 @@ refuses! {
         "schema `Problem`: it requires `problm`, which is no property of it";
     open_objects_said_twice: "      required: [problem]" => "      required: [problem]\n      additionalProperties: true",
         "schema `Problem`: `properties` beside `additionalProperties`; leave the latter out, objects are open";
+}
+
+refuses! {
+    GUARDED,
+    another_scheme: "      scheme: basic" => "      scheme: bearer",
+        "security scheme `basic`: is not `type: http` with `scheme: basic`";
+    a_key_as_scheme: "      type: http\n      scheme: basic" => "      type: apiKey",
+        "security scheme `basic`: is not `type: http` with `scheme: basic`";
+    a_scheme_that_nothing_asks_for: "security:\n  - basic: []\n" => "",
+        "the document: `security` other than the one scheme of `securitySchemes`";
+    a_choice_of_schemes: "  - basic: []\n" => "  - basic: []\n  - {}\n",
+        "the document: `security` other than the one scheme of `securitySchemes`";
+    a_scheme_with_scopes: "  - basic: []\n" => "  - basic: [read]\n",
+        "the document: `security` other than the one scheme of `securitySchemes`";
+    an_operation_with_its_own_security: "      operationId: findBoxes\n" => "      operationId: findBoxes\n      security: []\n",
+        "operation `findBoxes`: `security` is not supported";
+    security_without_403: "        '403': &forbidden\n          description: Not yours\n" => "        '404': &forbidden\n          description: Not yours\n",
+        "operation `findBoxes`: `security` without a 403, declare 401, 403 and 500";
+    a_denial_as_text: "          description: Who are you\n" => "          description: Who are you\n          content:\n            text/plain:\n              schema:\n                type: string\n",
+        "operation `readBox`: 401 as text/plain, the generated code answers it as JSON";
+    a_title_that_is_no_realm: "  title: Boxes" => "  title: The \"Boxes\"",
+        "the document: the title `The \"Boxes\"` is the realm of its `security`, write it in ASCII without quotes";
+    a_number_in_the_query: "          in: query\n          schema:\n            type: string" => "          in: query\n          schema:\n            type: integer",
+        "operation `findBoxes`, parameter `label`: a query parameter other than a string is not supported";
+    a_pattern_in_the_query: "          in: query\n          schema:\n            type: string" => "          in: query\n          schema:\n            type: string\n            pattern: x",
+        "operation `findBoxes`, parameter `label`: `pattern` is not supported";
+    a_parameter_twice: "        - name: label" => "        - name: ownerName",
+        "operation `findBoxes`: the parameter name `ownerName`, which another one has";
+    a_parameter_that_is_called_as_one_of_the_path: "        - name: view" => "        - name: box_id",
+        "operation `readBox`: the parameter name `box_id`, which another one has";
+    a_parameter_named_as_a_local: "        - name: view" => "        - name: payload",
+        "operation `readBox`: the parameter name `payload`";
+    a_pattern_that_does_not_compile: "^[0-9]+$" => "'^[0-9'",
+        "path `/v1/rooms/{roomCode}/boxes/{boxId}`, parameter `boxId`: the pattern `^[0-9` does not compile: unclosed character class";
+    a_pattern_that_looks_ahead: "^[0-9]+$" => "^(?!0)[0-9]+$",
+        "path `/v1/rooms/{roomCode}/boxes/{boxId}`, parameter `boxId`: the pattern `^(?!0)[0-9]+$` does not compile: look-around, including look-ahead and look-behind, is not supported";
+    a_pattern_that_means_two_things: "^[0-9]+$" => "^\\D+$",
+        "path `/v1/rooms/{roomCode}/boxes/{boxId}`, parameter `boxId`: `\\d` in the pattern `^\\D+$`, spell the characters out";
 }
 
 #[test]
