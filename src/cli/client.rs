@@ -37,6 +37,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Status { token, remote } => status(&remote, &token).await,
         Command::Stop { token, remote } => stop(&remote, &token).await,
+        Command::Topology { command } => super::topology::run(command).await,
         Command::Serve { .. } | Command::Validate { .. } => Ok(()),
     }
 }
@@ -70,7 +71,7 @@ pub(super) fn validate(
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     let bytes =
         std::fs::read(file).map_err(|error| Failure::Usage(vec![format!("{}: {error}", file.display())]))?;
     String::from_utf8(bytes)
@@ -180,15 +181,25 @@ async fn dry_run(
     };
     match client.plan(&request).await {
         Ok(plan) => Ok(plan.into_inner().components),
-        Err(operator::Error::ErrorResponse(answer)) => Err(match answer.into_inner() {
+        Err(error) => Err(operator_failure(&remote.url, error)),
+    }
+}
+
+/// Why the operator API did not do as it was asked.
+pub(super) fn operator_failure(
+    url: &str,
+    error: operator::Error<operator_types::RequestValidationErrorOrSystemError>,
+) -> Failure {
+    match error {
+        operator::Error::ErrorResponse(answer) => match answer.into_inner() {
             operator_types::RequestValidationErrorOrSystemError::RequestValidationError(error) => {
                 invalid(error.errors, error.more_info.map(|more| more.solutions).unwrap_or_default())
             }
             operator_types::RequestValidationErrorOrSystemError::SystemError(error) => {
                 Failure::Server(error.error)
             }
-        }),
-        Err(other) => Err(unreachable(&remote.url, &other)),
+        },
+        other => unreachable(url, &other),
     }
 }
 
@@ -373,7 +384,7 @@ fn ended_well_or_runs(status: types::ProvisioningStatusStatus) -> Result<(), Fai
     if status == types::ProvisioningStatusStatus::Running { Ok(()) } else { ended_well(status) }
 }
 
-fn http() -> Result<reqwest::Client, Failure> {
+pub(super) fn http() -> Result<reqwest::Client, Failure> {
     reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .timeout(Duration::from_secs(60))
@@ -386,7 +397,7 @@ fn client(remote: &Remote) -> Result<Client, Failure> {
 }
 
 /// The operator API is mounted at the root, whatever the base path of the contract.
-fn origin(url: &str) -> Result<String, Failure> {
+pub(super) fn origin(url: &str) -> Result<String, Failure> {
     let parsed =
         url::Url::parse(url).map_err(|error| Failure::Usage(vec![format!("--url `{url}`: {error}")]))?;
     Ok(parsed.origin().ascii_serialization())
@@ -404,7 +415,7 @@ fn failure(url: &str, error: Error<types::RequestValidationErrorOrSystemError>) 
     }
 }
 
-fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
+pub(super) fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
     Failure::Invalid(
         errors
             .into_iter()
@@ -413,7 +424,7 @@ fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
     )
 }
 
-fn unreachable<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
+pub(super) fn unreachable<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
 where
     Error<E>: std::error::Error,
 {

@@ -5,6 +5,7 @@
 
 mod client;
 mod output;
+mod topology;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,6 +111,11 @@ enum Command {
         token: String,
         #[command(flatten)]
         remote: Remote,
+    },
+    /// Say where components land: list, change and explain deployment targets
+    Topology {
+        #[command(subcommand)]
+        command: topology::Command,
     },
     /// Check a descriptor without a server
     Validate {

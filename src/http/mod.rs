@@ -3,6 +3,7 @@
 //! A handler converts, calls the service, converts. One file per contract; `refusal` for what they share, the way from
 //! an error to the contracts' error shapes; and `pressure` for what stands around them all.
 
+mod instances;
 mod operator;
 mod pressure;
 mod refusal;
@@ -51,10 +52,12 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
         limits,
     });
     let adapter = web::Data::new(tech_adapter::Adapter::new(Arc::clone(&shared)));
-    let operator = web::Data::new(operator::Operator::new(shared));
+    let operator = web::Data::new(operator::Operator::new(Arc::clone(&shared)));
+    let instances = web::Data::new(instances::Instances::new(shared));
     let base_paths = config.base_paths.clone();
     let server = HttpServer::new(move || {
         let (adapter, operator, base_paths) = (adapter.clone(), operator.clone(), base_paths.clone());
+        let instances = instances.clone();
         let gate = Arc::clone(&gate);
         App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
@@ -68,6 +71,7 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
                     generated::tech_adapter::server::configure(app, prefix, &adapter);
                 }
                 generated::operator::server::configure(app, "/", &operator);
+                generated::flexdeploy::server::configure(app, "/", &instances);
             })
             .default_service(web::to(no_such_path))
     })

@@ -28,3 +28,4 @@ mod proxy;
 mod readers;
 mod spec;
 mod stop;
+mod topology;

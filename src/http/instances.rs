@@ -1,0 +1,231 @@
+//! The FlexDeploy Instance API: the topology, for those who run the platform.
+
+use std::sync::Arc;
+
+use crate::descriptor::Problem;
+use crate::error::{Error, Result};
+use crate::generated::flexdeploy::responses::*;
+use crate::generated::flexdeploy::server::Flexdeploy;
+use crate::generated::flexdeploy::types;
+use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, RequestContext};
+use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
+
+use super::Shared;
+use super::refusal::{left_out, problems, system_error};
+
+/// Serves the contract from the service.
+pub(super) struct Instances {
+    shared: Arc<Shared>,
+}
+
+impl Instances {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn edit(&self, edit: Result<Edit, Vec<Problem>>) -> Result<Option<Instance>> {
+        self.shared.service.edit_instance(edit.map_err(Error::invalid)?).await
+    }
+}
+
+impl Flexdeploy for Instances {
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    async fn authorize(&self, _: &RequestContext) -> Result<(), Denial> {
+        Ok(())
+    }
+
+    fn deny_with_instance_error(&self, _: &RequestContext, denial: &Denial) -> types::InstanceError {
+        let (Denial::Unauthorized(message) | Denial::Forbidden(message) | Denial::Unavailable(message)) =
+            denial;
+        types::InstanceError { message: message.clone() }
+    }
+
+    fn reject_with_instance_error(&self, _: &RequestContext, rejection: Rejection) -> types::InstanceError {
+        types::InstanceError { message: rejection.to_string() }
+    }
+
+    fn fail_with_instance_error(&self, context: &RequestContext, failure: Failure) -> types::InstanceError {
+        types::InstanceError { message: left_out(context, failure).error }
+    }
+
+    async fn find_instances(
+        &self,
+        context: &RequestContext,
+        code: Option<String>,
+        name: Option<String>,
+        group: Option<String>,
+        sub_group: Option<String>,
+    ) -> FindInstancesResponse {
+        match self.shared.service.instances(&Filter { code, name, group, sub_group }).await {
+            Ok(found) => {
+                FindInstancesResponse::Ok(found.into_iter().map(instance).collect::<Vec<_>>().into())
+            }
+            Err(error) => refuse(context, &error),
+        }
+    }
+
+    async fn get_instance(&self, context: &RequestContext, id: String) -> GetInstanceResponse {
+        let found = match number(&id) {
+            Some(number) => self.shared.service.instance(number).await,
+            None => Ok(None),
+        };
+        answer(context, found, &id)
+    }
+
+    async fn create_instance(
+        &self,
+        context: &RequestContext,
+        body: types::NewInstance,
+    ) -> CreateInstanceResponse {
+        match self.edit(attributes(body).map(Edit::Create)).await {
+            Ok(Some(created)) => CreateInstanceResponse::Created(instance(created)),
+            Ok(None) => refuse(context, &Error::permanent("the new instance was not found")),
+            Err(error) => refuse(context, &error),
+        }
+    }
+
+    async fn replace_instance(
+        &self,
+        context: &RequestContext,
+        id: String,
+        body: types::NewInstance,
+    ) -> ReplaceInstanceResponse {
+        let edited = match number(&id) {
+            Some(number) => self.edit(attributes(body).map(|all| Edit::Replace(number, all))).await,
+            None => Ok(None),
+        };
+        answer(context, edited, &id)
+    }
+
+    async fn update_instance(
+        &self,
+        context: &RequestContext,
+        id: String,
+        body: types::InstancePatch,
+    ) -> UpdateInstanceResponse {
+        let edited = match number(&id) {
+            Some(number) => self.edit(patch(body).map(|some| Edit::Patch(number, some))).await,
+            None => Ok(None),
+        };
+        answer(context, edited, &id)
+    }
+}
+
+/// 200 with the instance, or why not.
+fn answer<R>(context: &RequestContext, found: Result<Option<Instance>>, id: &str) -> R
+where
+    R: Answer<200, types::Instance>
+        + Answer<400, types::InstanceError>
+        + Answer<404, types::InstanceError>
+        + Answer<500, types::InstanceError>,
+{
+    match found {
+        Ok(Some(found)) => <R as Answer<200, _>>::answer(instance(found)),
+        Ok(None) => {
+            let message = format!("no instance has the id `{id}`; GET without an id lists all of them");
+            <R as Answer<404, _>>::answer(types::InstanceError { message })
+        }
+        Err(error) => refuse(context, &error),
+    }
+}
+
+/// 400 with every problem, else 500.
+fn refuse<R>(context: &RequestContext, error: &Error) -> R
+where
+    R: Answer<400, types::InstanceError> + Answer<500, types::InstanceError>,
+{
+    match problems(error) {
+        Some(problems) => {
+            let message = problems.iter().map(Problem::with_remedy).collect::<Vec<_>>().join("; ");
+            <R as Answer<400, _>>::answer(types::InstanceError { message })
+        }
+        None => {
+            let message = system_error(context, error).error;
+            <R as Answer<500, _>>::answer(types::InstanceError { message })
+        }
+    }
+}
+
+/// An id; one that no instance can have is none.
+fn number(id: &str) -> Option<i64> {
+    id.parse().ok()
+}
+
+fn attributes(body: types::NewInstance) -> Result<Attributes, Vec<Problem>> {
+    Ok(Attributes {
+        code: body.instance_code,
+        name: body.instance_name,
+        description: body.description,
+        group: body.group_code,
+        sub_group: body.sub_group_code,
+        environments: body.environments.unwrap_or_default(),
+        workflows: body.workflows.unwrap_or_default(),
+        plugin_operations: operations("pluginOperations", body.plugin_operations)?,
+        is_active: body.is_active.unwrap_or(true),
+        is_deployment_target: body.is_deployment_target.unwrap_or(true),
+    })
+}
+
+/// The page has two names for the list of operations; what is given under either is added.
+fn patch(body: types::InstancePatch) -> Result<Patch, Vec<Problem>> {
+    let mut plugin_operations = operations("pluginOperations", body.plugin_operations)?;
+    plugin_operations.extend(operations("plugins", body.plugins)?);
+    Ok(Patch {
+        code: body.instance_code,
+        name: body.instance_name,
+        description: body.description,
+        group: body.group_code,
+        sub_group: body.sub_group_code,
+        environments: body.environments.unwrap_or_default(),
+        workflows: body.workflows.unwrap_or_default(),
+        plugin_operations,
+        is_active: body.is_active,
+        is_deployment_target: body.is_deployment_target,
+    })
+}
+
+/// Both shapes of the page as the one that it defines.
+fn operations(
+    path: &str,
+    list: Option<Vec<types::PluginOperationInput>>,
+) -> Result<Vec<PluginOperation>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut read = Vec::new();
+    for (index, entry) in list.unwrap_or_default().into_iter().enumerate() {
+        match (entry.plugin_id, entry.operation, entry.owner_id, entry.property_set_name) {
+            (Some(plugin_id), Some(operation), None, None)
+            | (None, None, Some(plugin_id), Some(operation)) => {
+                read.push(PluginOperation { plugin_id, operation });
+            }
+            _ => problems.push(
+                Problem::new(format!("{path}[{index}]"), "is no plugin operation")
+                    .remedy("give it a `pluginId` and an `operation`"),
+            ),
+        }
+    }
+    if problems.is_empty() { Ok(read) } else { Err(problems) }
+}
+
+fn instance(instance: Instance) -> types::Instance {
+    let Instance { id, attributes } = instance;
+    types::Instance {
+        description: attributes.description,
+        environments: attributes.environments,
+        workflows: attributes.workflows,
+        instance_id: id,
+        instance_name: attributes.name,
+        is_active: attributes.is_active,
+        plugin_operations: attributes
+            .plugin_operations
+            .into_iter()
+            .map(|PluginOperation { plugin_id, operation }| types::PluginOperation { plugin_id, operation })
+            .collect(),
+        instance_code: attributes.code,
+        group_code: attributes.group,
+        sub_group_code: attributes.sub_group,
+        is_deployment_target: attributes.is_deployment_target,
+    }
+}
