@@ -8,7 +8,7 @@
 //! | [`cli`], [`server`] | wiring: arguments, configuration, start and drain |
 //! | `http` | the contracts: converts, calls the service, converts; the only one that knows actix and [`generated`] |
 //! | [`operation`] | durable tasks: what was accepted gets done, once at a time, and its end is kept |
-//! | [`topology`] | where a component lands |
+//! | [`topology`] | where a component lands: routes to groups, instances that operators change, targets |
 //! | [`technology`] | what turns a component into something real: check, plan, apply |
 //! | [`access`] | refs, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
