@@ -175,10 +175,7 @@ impl Engine {
 
     /// The task as it is now, with its log; `None` for an unknown or collected one.
     pub async fn task(&self, token: &Token) -> Result<Option<Task>> {
-        let Some(mut task) = self.crew.store.task(token).await? else { return Ok(None) };
-        // Read after the state: the log of a terminal task is complete.
-        task.logs = self.crew.store.logs(token, 0).await?;
-        Ok(Some(task))
+        self.crew.store.task(token).await
     }
 
     /// The task when it has ended, or as it is when `patience` is over. `None` for an unknown one.

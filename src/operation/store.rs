@@ -36,14 +36,11 @@ pub trait Store: Send + Sync + 'static {
     /// Accepts work, durably, unless the same request is in flight and would end in the same state.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
-    /// The task as it is now, without its logs.
+    /// The task as it is now, with its log as it was at the same moment.
     async fn task(&self, token: &Token) -> Result<Option<Task>>;
 
     /// The state alone.
     async fn state(&self, token: &Token) -> Result<Option<State>>;
-
-    /// The task's log lines but for the first `skip`, oldest first. Empty for an unknown token.
-    async fn logs(&self, token: &Token, skip: u32) -> Result<Vec<LogLine>>;
 
     /// Leases the oldest due tasks of a lane that wait for nothing else.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claims>;

@@ -141,9 +141,11 @@ async fn state(store: &Arc<dyn Store>, token: Token) -> State {
 }
 
 async fn snapshot(store: &Arc<dyn Store>, token: Token) -> Task {
-    let mut task = store.task(&token).await.unwrap().unwrap();
-    task.logs = store.logs(&token, 0).await.unwrap();
-    task
+    store.task(&token).await.unwrap().unwrap()
+}
+
+async fn log_of(store: &Arc<dyn Store>, token: Token) -> Vec<LogLine> {
+    snapshot(store, token).await.logs
 }
 
 fn line(message: impl Into<String>) -> LogLine {
@@ -155,7 +157,6 @@ pub(super) async fn an_unknown_token_is_nothing(open: impl Open) {
     let token = Token::random();
     assert_eq!(store.task(&token).await.unwrap(), None);
     assert_eq!(store.state(&token).await.unwrap(), None);
-    assert_eq!(store.logs(&token, 0).await.unwrap(), vec![]);
     assert_eq!(store.request_stop(&token, StopScope::Any).await.unwrap(), None);
     assert_eq!(store.deployment(&ComponentKey::new("a", "dev")).await.unwrap(), None);
     assert_eq!(store.counts().await.unwrap(), Counts::default());
@@ -377,7 +378,7 @@ pub(super) async fn the_last_words_of_a_run_that_was_to_stop_are_true(open: impl
         store.request_stop(&token, StopScope::Any).await.unwrap();
         let settlement = Settlement { ending, lines: vec![], closing: Some(line("closing")) };
         store.settle(&lease, settlement).await.unwrap().unwrap();
-        let logs = store.logs(&token, 0).await.unwrap();
+        let logs = log_of(&store, token).await;
         assert_eq!(logs.last().unwrap().message, expected);
     }
 }
@@ -558,7 +559,7 @@ pub(super) async fn who_crashed_twice_waits(open: impl Open) {
     assert!(claims.tasks.is_empty());
     let due = claims.next_due.unwrap();
     assert!(due <= PAUSE && due > PAUSE / 2, "{due:?}");
-    let log = store.logs(&token, 0).await.unwrap();
+    let log = log_of(&store, token).await;
     assert_eq!(log[1].message, "the run was interrupted (2 of at most 10); it starts again in 3600s");
 
     let limits = Limits { crash_pause: Duration::from_secs(1), ..Limits::default() };
@@ -629,18 +630,16 @@ pub(super) async fn logs_are_ordered_and_bounded(open: impl Open) {
     };
     store.append_logs(&lease, vec![odd.clone(), line("2"), line("3")]).await.unwrap();
     store.append_logs(&lease, vec![]).await.unwrap();
-    assert_eq!(store.logs(&token, 0).await.unwrap()[0], odd);
+    assert_eq!(log_of(&store, token).await[0], odd);
     store.append_logs(&lease, vec![line("4"), line("5")]).await.unwrap();
-    assert_eq!(store.logs(&token, 0).await.unwrap().len(), 5, "the limit itself is kept");
+    assert_eq!(log_of(&store, token).await.len(), 5, "the limit itself is kept");
     store.append_logs(&lease, vec![line("6"), line("7")]).await.unwrap();
     store.append_logs(&lease, vec![line("8")]).await.unwrap();
     let settlement = Settlement { ending: failed(), lines: vec![line("9")], closing: Some(line("the end")) };
     store.settle(&lease, settlement).await.unwrap();
-    let texts = async |skip| -> Vec<String> {
-        store.logs(&token, skip).await.unwrap().into_iter().map(|line| line.message).collect()
-    };
-    assert_eq!(texts(3).await, ["4", "5", "further lines are not kept", "the end"]);
-    assert_eq!(texts(7).await, Vec::<String>::new());
+    let log = log_of(&store, token).await;
+    let texts: Vec<_> = log[3..].iter().map(|line| line.message.as_str()).collect();
+    assert_eq!(texts, ["4", "5", "further lines are not kept", "the end"]);
 }
 
 fn deployment(component: &str, target: &str) -> Deployment {
@@ -707,8 +706,7 @@ pub(super) async fn old_tasks_are_collected_and_unfinished_ones_are_not(open: im
         .map(|task| task.unwrap().is_some())
         .collect();
     assert_eq!(left, [true, false, false, true, true]);
-    assert_eq!(store.logs(&tokens[1], 0).await.unwrap(), vec![]);
-    assert_eq!(store.logs(&tokens[4], 0).await.unwrap().len(), 1);
+    assert_eq!(log_of(&store, tokens[4]).await.len(), 1);
 
     let (store, _kept) = open(Limits { keep_for: Duration::ZERO, ..Limits::default() }).await;
     let token = submit(&store, provision("a", "f")).await;

@@ -235,7 +235,7 @@ pub struct Task {
     pub outcome: Option<Value>,
     /// Why it did not complete, as one public sentence; always there when it failed or was terminated.
     pub reason: Option<String>,
-    /// What happened, oldest first. Empty where the caller did not ask for logs.
+    /// What happened, oldest first.
     pub logs: Vec<LogLine>,
 }
 

@@ -882,9 +882,6 @@ impl Store for Breakable {
     async fn state(&self, token: &Token) -> crate::error::Result<Option<State>> {
         self.inner.state(token).await
     }
-    async fn logs(&self, token: &Token, skip: u32) -> crate::error::Result<Vec<crate::technology::LogLine>> {
-        self.inner.logs(token, skip).await
-    }
     async fn claim(&self, request: &ClaimRequest) -> crate::error::Result<Claims> {
         self.pass(Point::Claim).await?;
         let claims = self.inner.claim(request).await?;

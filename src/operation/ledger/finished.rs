@@ -8,7 +8,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::operation::task::{Task, Token};
-use crate::technology::LogLine;
 
 const KEPT_FOR: Duration = Duration::from_secs(10);
 /// How many, and how large: together that bounds the memory.
@@ -22,29 +21,18 @@ pub(super) struct Finished(Mutex<HashMap<Token, Kept>>);
 struct Kept {
     since: Instant,
     task: Task,
-    log: Vec<LogLine>,
 }
 
 impl Finished {
-    /// The task, without its log.
+    /// The task, with its log.
     pub(super) fn task(&self, token: &Token) -> Option<Task> {
-        self.get(token, |kept| kept.task.clone())
-    }
-
-    /// Its log but for the first `skip` lines.
-    pub(super) fn log(&self, token: &Token, skip: u32) -> Option<Vec<LogLine>> {
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        self.get(token, |kept| kept.log.get(skip..).unwrap_or_default().to_vec())
-    }
-
-    fn get<T>(&self, token: &Token, part: impl FnOnce(&Kept) -> T) -> Option<T> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(token).filter(|kept| kept.since.elapsed() < KEPT_FOR).map(part)
+        all.get(token).filter(|kept| kept.since.elapsed() < KEPT_FOR).map(|kept| kept.task.clone())
     }
 
     /// Keeps a finished task, unless it is large. `outcome` is how long that is as text.
-    pub(super) fn keep(&self, task: &Task, log: Vec<LogLine>, outcome: usize) {
-        let size: usize = log.iter().map(|line| line.message.len() + 64).sum();
+    pub(super) fn keep(&self, task: &Task, outcome: usize) {
+        let size: usize = task.logs.iter().map(|line| line.message.len() + 64).sum();
         if !task.state.is_terminal() || outcome.saturating_add(size) > LARGEST {
             return;
         }
@@ -56,7 +44,7 @@ impl Finished {
             // Whoever asks for so many at once asks for each of them once.
             all.clear();
         }
-        all.insert(task.token, Kept { since: Instant::now(), task: task.clone(), log });
+        all.insert(task.token, Kept { since: Instant::now(), task: task.clone() });
     }
 
     /// Forgets all.
@@ -71,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::operation::{Operation, State};
-    use crate::technology::Level;
+    use crate::technology::{Level, LogLine};
 
     fn task(state: State) -> Task {
         let now = Utc::now();
@@ -88,7 +76,7 @@ mod tests {
             finished_at: state.is_terminal().then_some(now),
             outcome: None,
             reason: None,
-            logs: Vec::new(),
+            logs: log(),
         }
     }
 
@@ -106,22 +94,20 @@ mod tests {
     fn what_can_still_change_and_what_is_large_is_not_kept() {
         let finished = Finished::default();
         let (done, running, large) = (task(State::Completed), task(State::Running), task(State::Failed));
-        finished.keep(&done, log(), 100);
-        finished.keep(&running, log(), 100);
-        finished.keep(&large, log(), LARGEST);
+        finished.keep(&done, 100);
+        finished.keep(&running, 100);
+        finished.keep(&large, LARGEST);
         assert_eq!(finished.task(&done.token).as_ref(), Some(&done));
-        let lengths = [0, 1, 2, 3].map(|skip| finished.log(&done.token, skip).unwrap().len());
-        assert_eq!(lengths, [2, 1, 0, 0]);
         assert!(finished.task(&running.token).is_none() && finished.task(&large.token).is_none());
         finished.forget();
-        assert!(finished.task(&done.token).is_none() && finished.log(&done.token, 0).is_none());
+        assert!(finished.task(&done.token).is_none());
     }
 
     #[test]
     fn only_so_many_are_kept() {
         let finished = Finished::default();
         for _ in 0..3 * MOST {
-            finished.keep(&task(State::Completed), log(), 0);
+            finished.keep(&task(State::Completed), 0);
             assert!(finished.0.lock().unwrap().len() <= MOST);
         }
     }

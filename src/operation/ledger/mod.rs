@@ -131,14 +131,14 @@ async fn read<D: Database>(
     ledger.database.read(statement, args).await.map_err(unavailable)
 }
 
-/// With the log of a finished one, which is asked for next, where it is not long.
+/// With its log, in order: what a poll asks for, by one look at one moment.
 macro_rules! task {
     ($log:literal) => {
         concat!(
             "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, \
-             finished_at, outcome, reason, CASE WHEN finished_at IS NOT NULL AND log_lines <= 100 THEN (",
+             finished_at, outcome, reason, (",
             $log,
-            ") END FROM task WHERE id = $1"
+            ") FROM task WHERE id = $1"
         )
     };
 }
@@ -153,10 +153,6 @@ pub(super) const TASK: Statement<'_> = Statement::each(
     ),
 );
 pub(super) const STATE: Statement<'_> = Statement::both("SELECT state FROM task WHERE id = $1");
-pub(super) const LOGS: Statement<'_> = Statement::both(
-    "SELECT l.at, l.level, l.phase, l.message FROM task t JOIN task_log l ON l.task_seq = t.seq \
-     WHERE t.id = $1 AND l.line >= $2 ORDER BY l.line",
-);
 pub(super) const COUNTS: Statement<'_> = Statement::both(
     "SELECT (SELECT count(*) FROM task WHERE state = 'queued'), \
      (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
@@ -188,10 +184,8 @@ impl<D: Database> Store for Ledger<D> {
         }
         let rows = read(self, TASK, args![&token.to_string()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (task, log) = task(*token, row).map_err(|error| unreadable("a task", error))?;
-        if let Some(log) = log {
-            self.finished.keep(&task, log, row.optional_text(9).ok().flatten().map_or(0, str::len));
-        }
+        let task = task(*token, row).map_err(|error| unreadable("a task", error))?;
+        self.finished.keep(&task, row.optional_text(9).ok().flatten().map_or(0, str::len));
         Ok(Some(task))
     }
 
@@ -201,25 +195,6 @@ impl<D: Database> Store for Ledger<D> {
             .map(|row| row.name(0, State::parse))
             .transpose()
             .map_err(|error| unreadable("a task", error))
-    }
-
-    async fn logs(&self, token: &Token, skip: u32) -> Result<Vec<LogLine>> {
-        if let Some(lines) = self.finished.log(token, skip) {
-            return Ok(lines);
-        }
-        read(self, LOGS, args![&token.to_string(), skip])
-            .await?
-            .iter()
-            .map(|row| {
-                Ok(LogLine {
-                    at: row.time(0)?,
-                    level: row.name(1, parse_level)?,
-                    phase: row.optional_text(2)?.map(str::to_owned),
-                    message: row.text(3)?.to_owned(),
-                })
-            })
-            .collect::<sqlx::Result<_>>()
-            .map_err(|error| unreadable("a log line", error))
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Claims> {
@@ -355,9 +330,13 @@ fn unreadable(what: &str, error: sqlx::Error) -> Error {
 #[derive(Deserialize)]
 struct Line(i64, String, Option<String>, String);
 
-/// A row of [`TASK`]: the task without its log, and that log where the row has it.
-fn task(token: Token, row: &Row) -> sqlx::Result<(Task, Option<Vec<LogLine>>)> {
-    let task = Task {
+/// A row of [`TASK`].
+fn task(token: Token, row: &Row) -> sqlx::Result<Task> {
+    let line = |Line(at, level, phase, message)| {
+        let level = sql::name(&level, parse_level)?;
+        Ok(LogLine { at: sql::time(at)?, level, phase, message })
+    };
+    Ok(Task {
         token,
         operation: row.name(0, Operation::parse)?,
         components: row.json(1)?,
@@ -370,15 +349,8 @@ fn task(token: Token, row: &Row) -> sqlx::Result<(Task, Option<Vec<LogLine>>)> {
         finished_at: row.optional_time(8)?,
         outcome: row.optional_json(9)?,
         reason: row.optional_text(10)?.map(str::to_owned),
-        logs: Vec::new(),
-    };
-    let lines: Option<Vec<Line>> = row.optional_json(11)?;
-    let line = |Line(at, level, phase, message)| {
-        let level = sql::name(&level, parse_level)?;
-        Ok(LogLine { at: sql::time(at)?, level, phase, message })
-    };
-    let log = lines.map(|lines| lines.into_iter().map(line).collect::<sqlx::Result<_>>()).transpose()?;
-    Ok((task, log))
+        logs: row.json::<Vec<Line>>(11)?.into_iter().map(line).collect::<sqlx::Result<_>>()?,
+    })
 }
 
 /// A row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::error::Kind;
-use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
+use crate::operation::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::postgres_server::{self as server, PostgresServer};
 use crate::operation::suite::{store_suite, submission};
 use crate::operation::{
@@ -301,7 +301,6 @@ async fn hot_queries_do_not_scan() {
         (submit::SUPERSEDE, "100000000"),
         (TASK, "'x'"),
         (STATE, "'x'"),
-        (LOGS, "'x', 1"),
         (COUNTS, ""),
         (SURPLUS, "1"),
     ];

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::error::Kind;
-use crate::operation::ledger::{COUNTS, LOGS, STATE, SURPLUS, TASK, submit, write};
+use crate::operation::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::suite::{store_suite, submission};
 use crate::operation::{ClaimRequest, Counts, Ending, Lane, Settlement, State, StopScope, Store, Token};
 
@@ -245,7 +245,6 @@ async fn hot_queries_do_not_scan() {
         submit::SUPERSEDE,
         TASK,
         STATE,
-        LOGS,
         COUNTS,
         SURPLUS,
     ] {
