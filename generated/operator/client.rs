@@ -169,6 +169,43 @@ Sends a `POST` request to `/landfall/v1/explain`
             _ => Err(Error::UnexpectedResponse(response)),
         }
     }
+    /**Tell whether the process answers at all
+
+Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
+
+Sends a `GET` request to `/landfall/v1/live`
+
+*/
+    pub async fn live<'a>(&'a self) -> Result<ResponseValue<types::Life>, Error<()>> {
+        let url = format!("{}/landfall/v1/live", self.baseurl,);
+        let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+        header_map
+            .append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(Self::api_version()),
+            );
+        #[allow(unused_mut)]
+        let mut request = self
+            .client
+            .get(url)
+            .header(
+                ::reqwest::header::ACCEPT,
+                ::reqwest::header::HeaderValue::from_static("application/json"),
+            )
+            .headers(header_map)
+            .build()?;
+        let info = OperationInfo {
+            operation_id: "live",
+        };
+        self.pre(&mut request, &info).await?;
+        let result = self.exec(request, &info).await;
+        self.post(&result, &info).await?;
+        let response = result?;
+        match response.status().as_u16() {
+            200u16 => ResponseValue::from_response(response).await,
+            _ => Err(Error::UnexpectedResponse(response)),
+        }
+    }
     /**Tell whether the service can take and run operations
 
 Sends a `GET` request to `/landfall/v1/health`

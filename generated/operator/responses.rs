@@ -139,6 +139,52 @@ impl Answer<500u16, types::SystemError> for ExplainResponse {
         Self::InternalServerError(body)
     }
 }
+/// Answers of `live`. Tell whether the process answers at all
+#[derive(Clone, Debug, PartialEq)]
+pub enum LiveResponse {
+    /// 200: It does
+    Ok(types::Life),
+}
+impl LiveResponse {
+    /// The operation in the contract.
+    pub const OPERATION_ID: &'static str = "live";
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Ok(_) => 200u16,
+        }
+    }
+    /// Read an answer of this operation: the status picks the schema.
+    pub fn decode(
+        status: u16,
+        content_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, DecodeError> {
+        let decoded = match status {
+            200u16 => runtime::decode_json(content_type, body).map(Self::Ok),
+            _ => Err(DecodeProblem::Status),
+        };
+        decoded
+            .map_err(|problem| DecodeError {
+                operation_id: Self::OPERATION_ID,
+                status,
+                problem,
+            })
+    }
+}
+impl actix_web::Responder for LiveResponse {
+    type Body = actix_web::body::BoxBody;
+    fn respond_to(self, _request: &actix_web::HttpRequest) -> actix_web::HttpResponse {
+        match self {
+            Self::Ok(body) => runtime::json_response(200u16, &body),
+        }
+    }
+}
+impl Answer<200u16, types::Life> for LiveResponse {
+    fn answer(body: types::Life) -> Self {
+        Self::Ok(body)
+    }
+}
 /// Answers of `health`. Tell whether the service can take and run operations
 #[derive(Clone, Debug, PartialEq)]
 pub enum HealthResponse {

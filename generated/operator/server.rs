@@ -19,6 +19,13 @@ pub const EXPLAIN: Operation = Operation {
     path: "/landfall/v1/explain",
     statuses: &[200u16, 400u16, 500u16],
 };
+/// `GET /landfall/v1/live`: Tell whether the process answers at all
+pub const LIVE: Operation = Operation {
+    operation_id: "live",
+    method: "GET",
+    path: "/landfall/v1/live",
+    statuses: &[200u16],
+};
 /// `GET /landfall/v1/health`: Tell whether the service can take and run operations
 pub const HEALTH: Operation = Operation {
     operation_id: "health",
@@ -27,7 +34,7 @@ pub const HEALTH: Operation = Operation {
     statuses: &[200u16, 503u16],
 };
 /// All operations of the contract.
-pub const OPERATIONS: &[Operation] = &[PLAN, EXPLAIN, HEALTH];
+pub const OPERATIONS: &[Operation] = &[PLAN, EXPLAIN, LIVE, HEALTH];
 /// Landfall operator API 1.0.0, as its implementor sees it: a method an operation.
 ///
 /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
@@ -79,6 +86,10 @@ pub trait Operator: Send + Sync + 'static {
             )
         }
     }
+    /// Tell whether the process answers at all
+    ///
+    /// Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
+    fn live(&self, context: &RequestContext) -> impl Future<Output = LiveResponse>;
     /// Tell whether the service can take and run operations
     fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
 }
@@ -116,6 +127,20 @@ pub fn configure<T: Operator>(
                 })
                 .default_service(
                     web::to(|| async { runtime::method_not_allowed("POST") }),
+                ),
+        );
+    config
+        .service(
+            web::resource(runtime::mount(prefix, "/landfall/v1/live"))
+                .route({
+                    let implementor = implementor.clone();
+                    web::get()
+                        .to(move |request: HttpRequest, payload: web::Payload| {
+                            serve_live(implementor.clone(), request, payload)
+                        })
+                })
+                .default_service(
+                    web::to(|| async { runtime::method_not_allowed("GET") }),
                 ),
         );
     config
@@ -172,6 +197,15 @@ async fn serve_explain<T: Operator>(
         }
     };
     implementor.explain(&context, body).await
+}
+async fn serve_live<T: Operator>(
+    implementor: web::Data<T>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> LiveResponse {
+    let context = RequestContext::new(LIVE, request.clone());
+    drop(payload);
+    implementor.live(&context).await
 }
 async fn serve_health<T: Operator>(
     implementor: web::Data<T>,

@@ -78,6 +78,10 @@ impl Contract for Operator {
         }
     }
 
+    async fn live(&self, _: &RequestContext) -> LiveResponse {
+        LiveResponse::Ok(types::Life { version: env!("CARGO_PKG_VERSION").to_owned() })
+    }
+
     async fn health(&self, _: &RequestContext) -> HealthResponse {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         match self.shared.service.counts().await {

@@ -471,6 +471,7 @@ async fn servers_outlive_their_database_and_recover_by_themselves() {
             assert!(asked.elapsed() < Duration::from_secs(30), "{method} {path}: {:?}", asked.elapsed());
         }
         ask(api, "GET", "/landfall/v1/health", &Value::Null).await.with_status(503);
+        ask(api, "GET", "/landfall/v1/live", &Value::Null).await.with_status(200);
     }
     tokio::time::sleep(LEASE * 3).await;
     postgres.restart().unwrap();
