@@ -1,18 +1,19 @@
 //! Landfall's own operator API: dry runs and health. Not part of any Witboost contract.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::descriptor::DescriptorKind;
+use crate::access::Ref;
+use crate::error::Error;
 use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::generated::tech_adapter::types as shared_types;
 use crate::operation::{ComponentPlan, Document};
 use crate::technology::{AccessMode, Intent};
 
 use super::Shared;
-use super::refusal::{Refusal, left_out, problems, system_error};
+use super::refusal::{Refusal, Shapes, left_out, refuse};
 
 /// Serves the operator API from the service.
 pub(super) struct Operator {
@@ -25,6 +26,11 @@ impl Operator {
     }
 }
 
+impl Shapes for Operator {
+    type Refused = types::RequestValidationError;
+    type Failed = types::SystemError;
+}
+
 impl Contract for Operator {
     fn limits(&self) -> Limits {
         self.shared.limits
@@ -35,34 +41,33 @@ impl Contract for Operator {
         _: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError {
-        validation_error(Refusal::of_rejection(&rejection).into_error())
+        Refusal::of_rejection(&rejection).into()
     }
 
     fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        fault(left_out(context, failure))
+        left_out(context, failure).into()
     }
 
     async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
-        let kind = match body.descriptor_kind {
-            types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
-            types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
-            types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
+        let (intent, refs) = match body.operation {
+            types::PlanRequestOperation::Provision => (Intent::Provision, Ok(BTreeSet::new())),
+            types::PlanRequestOperation::Unprovision => {
+                (Intent::Unprovision { remove_data: body.remove_data }, Ok(BTreeSet::new()))
+            }
+            types::PlanRequestOperation::Updateacl => {
+                (Intent::UpdateAccess, Ref::parse_list("refs", &body.refs, Ref::parse))
+            }
         };
-        let intent = match body.operation {
-            types::PlanRequestOperation::Provision => Intent::Provision,
-            types::PlanRequestOperation::Unprovision => Intent::Unprovision { remove_data: body.remove_data },
-            types::PlanRequestOperation::Updateacl => Intent::UpdateAccess,
+        let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
+        let planned = match refs {
+            Ok(refs) => self.shared.service.plan(document, intent, refs).await,
+            Err(problems) => Err(Error::invalid(problems)),
         };
-        match self.shared.service.plan(Document { kind, text: body.descriptor }, intent, &body.refs).await {
+        match planned {
             Ok(plans) => {
                 PlanResponse::Ok(types::Plan { components: plans.into_iter().map(component).collect() })
             }
-            Err(error) => match problems(&error) {
-                Some(problems) => {
-                    PlanResponse::BadRequest(validation_error(Refusal::of_problems(&problems).into_error()))
-                }
-                None => PlanResponse::InternalServerError(fault(system_error(context, &error))),
-            },
+            Err(error) => refuse::<Self, _>(context, &error),
         }
     }
 
@@ -111,30 +116,5 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
                 summary: change.summary,
             })
             .collect(),
-    }
-}
-
-/// Both documents define the same shape; each has its own type.
-fn validation_error(error: shared_types::RequestValidationError) -> types::RequestValidationError {
-    types::RequestValidationError {
-        errors: error.errors,
-        user_message: error.user_message,
-        input: error.input,
-        input_error_field: error.input_error_field,
-        more_info: error
-            .more_info
-            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
-    }
-}
-
-fn fault(error: shared_types::SystemError) -> types::SystemError {
-    types::SystemError {
-        error: error.error,
-        user_message: error.user_message,
-        input: error.input,
-        input_error_field: error.input_error_field,
-        more_info: error
-            .more_info
-            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
     }
 }

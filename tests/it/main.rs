@@ -8,6 +8,7 @@
     reason = "a test that meets what it did not expect has failed, and a panic says where"
 )]
 
+mod airbyte;
 mod architecture;
 mod campaign;
 mod contract;
