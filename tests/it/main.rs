@@ -29,3 +29,4 @@ mod proxy;
 mod readers;
 mod spec;
 mod stop;
+mod transcripts;
