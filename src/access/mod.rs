@@ -23,17 +23,52 @@ pub enum Ref {
 impl Ref {
     /// Reads `user:NAME`, `group:NAME`, `user:default/NAME`, `group:default/NAME` or a bare group name.
     pub fn parse(text: &str) -> Result<Self, Problem> {
+        Self::read(text, "group", "write `user:NAME_DOMAIN`, `group:NAME` or a bare group name")
+    }
+
+    /// The same where only users are listed: a bare name is a user's.
+    pub fn parse_user(text: &str) -> Result<Self, Problem> {
+        let remedy = "write `NAME_DOMAIN` or `user:NAME_DOMAIN`, and list groups as groups";
+        match Self::read(text, "user", remedy)? {
+            user @ Self::User(_) => Ok(user),
+            Self::Group(_) => Err(Problem::new("", "a group is no user").value(text).remedy(remedy)),
+        }
+    }
+
+    /// The same where only groups are listed.
+    pub fn parse_group(text: &str) -> Result<Self, Problem> {
+        let remedy = "write `NAME` or `group:NAME`, and list users as users";
+        match Self::read(text, "group", remedy)? {
+            group @ Self::Group(_) => Ok(group),
+            Self::User(_) => Err(Problem::new("", "a user is no group").value(text).remedy(remedy)),
+        }
+    }
+
+    /// A list as a set, or a problem at `path[index]` for each that is none.
+    pub fn parse_list(
+        path: &str,
+        texts: &[String],
+        parse: fn(&str) -> Result<Self, Problem>,
+    ) -> Result<BTreeSet<Self>, Vec<Problem>> {
+        let mut refs = BTreeSet::new();
+        let mut problems = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            match parse(text) {
+                Ok(reference) => {
+                    refs.insert(reference);
+                }
+                Err(problem) => problems.push(problem.under(&format!("{path}[{index}]"))),
+            }
+        }
+        if problems.is_empty() { Ok(refs) } else { Err(problems) }
+    }
+
+    /// `bare` is the prefix of a name without one.
+    fn read(text: &str, bare: &str, remedy: &str) -> Result<Self, Problem> {
         let trimmed = text.trim();
-        let (prefix, name) = match trimmed.split_once(':') {
-            Some((prefix, name)) => (prefix, name),
-            None => ("group", trimmed),
-        };
+        let (prefix, name) = trimmed.split_once(':').unwrap_or((bare, trimmed));
         let name = name.strip_prefix("default/").unwrap_or(name);
-        let problem = |message: &str| {
-            Problem::new("", message)
-                .value(text)
-                .remedy("write `user:NAME_DOMAIN`, `group:NAME` or a bare group name")
-        };
+        let problem = |message: &str| Problem::new("", message).value(text).remedy(remedy);
         if name.is_empty()
             || name.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/' || c == ':')
         {
@@ -140,6 +175,40 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    #[test]
+    fn lists_of_one_kind_need_no_prefix_and_take_no_other() {
+        let read = |parse: fn(&str) -> Result<Ref, Problem>, text: &str| {
+            parse(text).map(|it| it.to_string()).map_err(|problem| problem.message)
+        };
+        for (text, expected) in [
+            ("alice_example.com", Ok("user:alice_example.com")),
+            ("user:alice_example.com", Ok("user:alice_example.com")),
+            ("default/alice", Ok("user:alice")),
+            ("group:dev", Err("a group is no user")),
+            ("role:dev", Err("the identity has an unknown prefix")),
+            (" ", Err("the identity has no usable name")),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(read(Ref::parse_user, text), expected, "{text:?}");
+        }
+        assert_eq!(read(Ref::parse_group, "dev"), Ok("group:dev".to_owned()));
+        assert_eq!(read(Ref::parse_group, "group:dev"), Ok("group:dev".to_owned()));
+        assert_eq!(read(Ref::parse_group, "user:dev"), Err("a user is no group".to_owned()));
+    }
+
+    #[test]
+    fn a_list_is_a_set_or_every_problem_with_its_place() {
+        let list = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            Ref::parse_list("acl.users", &texts, Ref::parse_user)
+        };
+        let refs = list(&["b", "user:a", "b"]).unwrap();
+        assert_eq!(refs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["user:a", "user:b"]);
+        let problems = list(&["", "a", "group:g"]).unwrap_err();
+        let paths = problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>();
+        assert_eq!(paths, ["acl.users[0]", "acl.users[2]"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, Requ
 use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
 
 use super::Shared;
-use super::refusal::{left_out, problems, system_error};
+use super::refusal::{Fault, Refusal, Shapes, left_out, refuse};
 
 /// Serves the contract from the service.
 pub(super) struct Instances {
@@ -26,6 +26,11 @@ impl Instances {
     async fn edit(&self, edit: Result<Edit, Vec<Problem>>) -> Result<Option<Instance>> {
         self.shared.service.edit_instance(edit.map_err(Error::invalid)?).await
     }
+}
+
+impl Shapes for Instances {
+    type Refused = types::InstanceError;
+    type Failed = types::InstanceError;
 }
 
 impl Flexdeploy for Instances {
@@ -48,7 +53,7 @@ impl Flexdeploy for Instances {
     }
 
     fn fail_with_instance_error(&self, context: &RequestContext, failure: Failure) -> types::InstanceError {
-        types::InstanceError { message: left_out(context, failure).error }
+        left_out(context, failure).into()
     }
 
     async fn find_instances(
@@ -63,7 +68,7 @@ impl Flexdeploy for Instances {
             Ok(found) => {
                 FindInstancesResponse::Ok(found.into_iter().map(instance).collect::<Vec<_>>().into())
             }
-            Err(error) => refuse(context, &error),
+            Err(error) => refuse::<Instances, _>(context, &error),
         }
     }
 
@@ -82,8 +87,8 @@ impl Flexdeploy for Instances {
     ) -> CreateInstanceResponse {
         match self.edit(attributes(body).map(Edit::Create)).await {
             Ok(Some(created)) => CreateInstanceResponse::Created(instance(created)),
-            Ok(None) => refuse(context, &Error::permanent("the new instance was not found")),
-            Err(error) => refuse(context, &error),
+            Ok(None) => refuse::<Instances, _>(context, &Error::permanent("the new instance was not found")),
+            Err(error) => refuse::<Instances, _>(context, &error),
         }
     }
 
@@ -128,24 +133,23 @@ where
             let message = format!("no instance has the id `{id}`; GET without an id lists all of them");
             <R as Answer<404, _>>::answer(types::InstanceError { message })
         }
-        Err(error) => refuse(context, &error),
+        Err(error) => refuse::<Instances, _>(context, &error),
     }
 }
 
-/// 400 with every problem, else 500.
-fn refuse<R>(context: &RequestContext, error: &Error) -> R
-where
-    R: Answer<400, types::InstanceError> + Answer<500, types::InstanceError>,
-{
-    match problems(error) {
-        Some(problems) => {
-            let message = problems.iter().map(Problem::with_remedy).collect::<Vec<_>>().join("; ");
-            <R as Answer<400, _>>::answer(types::InstanceError { message })
-        }
-        None => {
-            let message = system_error(context, error).error;
-            <R as Answer<500, _>>::answer(types::InstanceError { message })
-        }
+impl From<Refusal> for types::InstanceError {
+    fn from(refusal: Refusal) -> Self {
+        let problems = refusal.problems.into_iter().map(|said| match said.remedy {
+            Some(remedy) => format!("{}; {remedy}", said.text),
+            None => said.text,
+        });
+        Self { message: problems.collect::<Vec<_>>().join("; ") }
+    }
+}
+
+impl From<Fault> for types::InstanceError {
+    fn from(fault: Fault) -> Self {
+        Self { message: format!("{}; {}", fault.message, fault.solution) }
     }
 }
 

@@ -1,12 +1,16 @@
 //! HTTP: the only module that knows actix and the generated contracts.
 //!
-//! A handler converts, calls the service, converts. One file per contract; `refusal` for what they share, the way from
-//! an error to the contracts' error shapes; and `pressure` for what stands around them all.
+//! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
+//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; and `pressure`
+//! for what stands around them all.
 
+mod airbyte;
 mod instances;
 mod operator;
 mod pressure;
 mod refusal;
+mod shapes;
+mod tasks;
 mod tech_adapter;
 
 use std::sync::Arc;
@@ -52,12 +56,13 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
         limits,
     });
     let adapter = web::Data::new(tech_adapter::Adapter::new(Arc::clone(&shared)));
+    let airbyte = web::Data::new(airbyte::Provisioner::new(Arc::clone(&shared)));
     let operator = web::Data::new(operator::Operator::new(Arc::clone(&shared)));
     let instances = web::Data::new(instances::Instances::new(shared));
     let base_paths = config.base_paths.clone();
     let server = HttpServer::new(move || {
-        let (adapter, operator, base_paths) = (adapter.clone(), operator.clone(), base_paths.clone());
-        let instances = instances.clone();
+        let (adapter, airbyte, operator) = (adapter.clone(), airbyte.clone(), operator.clone());
+        let (instances, base_paths) = (instances.clone(), base_paths.clone());
         let gate = Arc::clone(&gate);
         App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
@@ -70,6 +75,8 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
                 for prefix in &prefixes {
                     generated::tech_adapter::server::configure(app, prefix, &adapter);
                 }
+                // The paths of the others have prefixes of their own.
+                generated::airbyte::server::configure(app, "/", &airbyte);
                 generated::operator::server::configure(app, "/", &operator);
                 generated::flexdeploy::server::configure(app, "/", &instances);
             })

@@ -1,19 +1,21 @@
 //! Landfall's own operator API: dry runs and health. Not part of any Witboost contract.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::descriptor::{DescriptorKind, Problem};
+use crate::access::Ref;
+use crate::descriptor::Problem;
+use crate::error::Error;
 use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::generated::tech_adapter::types as shared_types;
 use crate::operation::{ComponentPlace, ComponentPlan, Document};
 use crate::technology::{AccessMode, Intent};
 use crate::topology::Candidate;
 
 use super::Shared;
-use super::refusal::{Refusal, left_out, problems, system_error};
+use super::refusal::{Refusal, Shapes, left_out, refuse};
 
 /// Serves the operator API from the service.
 pub(super) struct Operator {
@@ -26,6 +28,11 @@ impl Operator {
     }
 }
 
+impl Shapes for Operator {
+    type Refused = types::RequestValidationError;
+    type Failed = types::SystemError;
+}
+
 impl Contract for Operator {
     fn limits(&self) -> Limits {
         self.shared.limits
@@ -36,45 +43,43 @@ impl Contract for Operator {
         _: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError {
-        validation_error(Refusal::of_rejection(&rejection).into_error())
+        Refusal::of_rejection(&rejection).into()
     }
 
     fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        fault(left_out(context, failure))
+        left_out(context, failure).into()
     }
 
     async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
-        let kind = kind(body.descriptor_kind);
-        let intent = match body.operation {
-            types::PlanRequestOperation::Provision => Intent::Provision,
-            types::PlanRequestOperation::Unprovision => Intent::Unprovision { remove_data: body.remove_data },
-            types::PlanRequestOperation::Updateacl => Intent::UpdateAccess,
+        let (intent, refs) = match body.operation {
+            types::PlanRequestOperation::Provision => (Intent::Provision, Ok(BTreeSet::new())),
+            types::PlanRequestOperation::Unprovision => {
+                (Intent::Unprovision { remove_data: body.remove_data }, Ok(BTreeSet::new()))
+            }
+            types::PlanRequestOperation::Updateacl => {
+                (Intent::UpdateAccess, Ref::parse_list("refs", &body.refs, Ref::parse))
+            }
         };
-        match self.shared.service.plan(Document { kind, text: body.descriptor }, intent, &body.refs).await {
+        let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
+        let planned = match refs {
+            Ok(refs) => self.shared.service.plan(document, intent, refs).await,
+            Err(problems) => Err(Error::invalid(problems)),
+        };
+        match planned {
             Ok(plans) => {
                 PlanResponse::Ok(types::Plan { components: plans.into_iter().map(component).collect() })
             }
-            Err(error) => match problems(&error) {
-                Some(problems) => {
-                    PlanResponse::BadRequest(validation_error(Refusal::of_problems(&problems).into_error()))
-                }
-                None => PlanResponse::InternalServerError(fault(system_error(context, &error))),
-            },
+            Err(error) => refuse::<Self, _>(context, &error),
         }
     }
 
     async fn explain(&self, context: &RequestContext, body: types::ExplainRequest) -> ExplainResponse {
-        let document = Document { kind: kind(body.descriptor_kind), text: body.descriptor };
+        let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
         match self.shared.service.explain(document).await {
             Ok(places) => ExplainResponse::Ok(types::Explanation {
                 components: places.into_iter().map(place).collect(),
             }),
-            Err(error) => match problems(&error) {
-                Some(problems) => ExplainResponse::BadRequest(validation_error(
-                    Refusal::of_problems(&problems).into_error(),
-                )),
-                None => ExplainResponse::InternalServerError(fault(system_error(context, &error))),
-            },
+            Err(error) => refuse::<Self, _>(context, &error),
         }
     }
 
@@ -103,14 +108,6 @@ impl Contract for Operator {
                 })
             }
         }
-    }
-}
-
-fn kind(kind: types::DescriptorKind) -> DescriptorKind {
-    match kind {
-        types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
-        types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
-        types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
     }
 }
 
@@ -161,30 +158,5 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
                 summary: change.summary,
             })
             .collect(),
-    }
-}
-
-/// Both documents define the same shape; each has its own type.
-fn validation_error(error: shared_types::RequestValidationError) -> types::RequestValidationError {
-    types::RequestValidationError {
-        errors: error.errors,
-        user_message: error.user_message,
-        input: error.input,
-        input_error_field: error.input_error_field,
-        more_info: error
-            .more_info
-            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
-    }
-}
-
-fn fault(error: shared_types::SystemError) -> types::SystemError {
-    types::SystemError {
-        error: error.error,
-        user_message: error.user_message,
-        input: error.input,
-        input_error_field: error.input_error_field,
-        more_info: error
-            .more_info
-            .map(|more| types::ErrorMoreInfo { problems: more.problems, solutions: more.solutions }),
     }
 }

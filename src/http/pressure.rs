@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::generated::runtime::Limits;
+use crate::generated::tech_adapter::types::SystemError;
 
-use super::refusal::fault;
+use super::refusal::Fault;
 
 /// Left in a request's extensions by whoever answers it with an error that will pass: how long that takes, where it is
 /// known.
@@ -115,7 +116,8 @@ pub(super) async fn guard(
             log::warn!("answering 500: {}", error.report());
             note(request.request(), &error);
             throw_away(request.take_payload(), &gate.limits).await;
-            request.into_response(HttpResponse::InternalServerError().json(fault(&error, "try again later")))
+            let body = SystemError::from(Fault::new(&error, "try again later"));
+            request.into_response(HttpResponse::InternalServerError().json(body))
         }
     };
     let come_back = response.request().extensions_mut().remove::<ComeBack>();

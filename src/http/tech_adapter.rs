@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use crate::access::Ref;
 use crate::descriptor::DescriptorKind;
-use crate::error::{Error, Kind, Result};
-use crate::generated::runtime::{Answer, Failure, Limits, Rejection, RequestContext, TextOrJson};
+use crate::error::{Error, Kind};
+use crate::generated::runtime::{Answer, Failure, Limits, Rejection, RequestContext};
 use crate::generated::tech_adapter::responses::*;
 use crate::generated::tech_adapter::server::TechAdapter;
 use crate::generated::tech_adapter::types;
-use crate::operation::{Document, Operation, Report, State, Submitted, Task};
+use crate::operation::{Document, Operation, State};
 use crate::technology::{Level, LogLine, ReverseRequest};
 
-use super::refusal::{Refusal, left_out, not_offered, problems, refuse, system_error};
-use super::{Shared, TokenFormat, pressure};
+use super::Shared;
+use super::refusal::{Refusal, Shapes, left_out, not_offered, problems, refuse, system_error};
+use super::tasks::{PROVISIONING, Status, TaskShapes, unknown};
 
 /// Serves the contract from the service.
 pub(super) struct Adapter {
@@ -23,71 +25,16 @@ impl Adapter {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
-
-    /// 202 with the token, or 200 when the work ended within `respond_within`.
-    async fn accepted<R, S>(&self, context: &RequestContext, submitted: Result<Submitted>) -> R
-    where
-        S: From<Status>,
-        R: Answer<200, S>
-            + Answer<202, (types::Token, TextOrJson)>
-            + Answer<400, types::RequestValidationError>
-            + Answer<500, types::SystemError>,
-    {
-        let submitted = match submitted {
-            Ok(submitted) => submitted,
-            Err(error) => return refuse(context, &error),
-        };
-        if !self.shared.respond_within.is_zero() {
-            pressure::release_room(context.request());
-            // Whatever goes wrong while waiting, the task is accepted, and the token says so.
-            if let Ok(Some(task)) =
-                self.shared.service.wait(&submitted.token, self.shared.respond_within).await
-                && task.state.is_terminal()
-            {
-                return <R as Answer<200, S>>::answer(Status::of(task).into());
-            }
-        }
-        <R as Answer<202, _>>::answer(self.token(context, submitted.token.to_string()))
-    }
-
-    fn token(&self, context: &RequestContext, token: String) -> (types::Token, TextOrJson) {
-        let form = match self.shared.token_format {
-            TokenFormat::Text => TextOrJson::Text,
-            TokenFormat::Json => TextOrJson::Json,
-            TokenFormat::Auto
-                if context.accept_names("application/json") && !context.accept_names("text/plain") =>
-            {
-                TextOrJson::Json
-            }
-            TokenFormat::Auto => TextOrJson::Text,
-        };
-        (types::Token(token), form)
-    }
-
-    /// The task of a token, when it is one of these operations.
-    async fn task<R>(&self, context: &RequestContext, token: &str, of: &[Operation]) -> Result<Task, R>
-    where
-        R: Answer<400, types::RequestValidationError> + Answer<500, types::SystemError>,
-    {
-        match self.shared.service.task(token).await {
-            Ok(Some(task)) if of.contains(&task.operation) => Ok(task),
-            Ok(_) => Err(unknown(token, of)),
-            Err(error) => Err(refuse(context, &error)),
-        }
-    }
 }
 
-fn unknown<R: Answer<400, types::RequestValidationError>>(token: &str, of: &[Operation]) -> R {
-    let names = match of {
-        [Operation::Validate] => "validation",
-        [Operation::Reverse] => "reverse provisioning",
-        _ => "provisioning",
-    };
-    R::answer(Refusal::of_unknown_token(token, names).into_error())
+impl Shapes for Adapter {
+    type Refused = types::RequestValidationError;
+    type Failed = types::SystemError;
 }
 
-/// Tokens that `/v1/provision/{token}/...` takes.
-const PROVISIONING: &[Operation] = &[Operation::Provision, Operation::Unprovision, Operation::UpdateAccess];
+impl TaskShapes for Adapter {
+    type Token = types::Token;
+}
 
 impl TechAdapter for Adapter {
     fn limits(&self) -> Limits {
@@ -95,7 +42,7 @@ impl TechAdapter for Adapter {
     }
 
     fn reject_validate(&self, _: &RequestContext, rejection: Rejection) -> ValidateResponse {
-        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into_validation())
+        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into())
     }
 
     fn reject_with_request_validation_error(
@@ -103,19 +50,19 @@ impl TechAdapter for Adapter {
         _: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError {
-        Refusal::of_rejection(&rejection).into_error()
+        Refusal::of_rejection(&rejection).into()
     }
 
     fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        left_out(context, failure)
+        left_out(context, failure).into()
     }
 
     async fn validate(&self, context: &RequestContext, body: types::ProvisioningRequest) -> ValidateResponse {
         match self.shared.service.validate(document(body)).await {
             Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
             Err(error) => match problems(&error) {
-                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into_validation()),
-                None => ValidateResponse::InternalServerError(system_error(context, &error)),
+                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into()),
+                None => ValidateResponse::InternalServerError(system_error(context, &error).into()),
             },
         }
     }
@@ -126,8 +73,11 @@ impl TechAdapter for Adapter {
         body: types::ProvisioningRequest,
     ) -> AsyncValidateResponse {
         match self.shared.service.submit_validation(document(body)).await {
-            Ok(submitted) => AsyncValidateResponse::answer(self.token(context, submitted.token.to_string())),
-            Err(error) => refuse(context, &error),
+            Ok(submitted) => {
+                let token = submitted.token.to_string();
+                AsyncValidateResponse::answer(self.shared.token::<Self>(context, token))
+            }
+            Err(error) => refuse::<Self, _>(context, &error),
         }
     }
 
@@ -136,7 +86,7 @@ impl TechAdapter for Adapter {
         context: &RequestContext,
         token: String,
     ) -> GetValidationStatusResponse {
-        match self.task(context, &token, &[Operation::Validate]).await {
+        match self.shared.task::<Self, _>(context, &token, &[Operation::Validate]).await {
             Ok(task) => GetValidationStatusResponse::Ok(Status::of(task).into()),
             Err(refusal) => refusal,
         }
@@ -148,7 +98,7 @@ impl TechAdapter for Adapter {
         body: types::ProvisioningRequest,
     ) -> ProvisionResponse {
         let submitted = self.shared.service.provision(document(body)).await;
-        self.accepted::<_, types::ProvisioningStatus>(context, submitted).await
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
     }
 
     async fn unprovision(
@@ -158,37 +108,39 @@ impl TechAdapter for Adapter {
     ) -> UnprovisionResponse {
         let remove_data = body.remove_data;
         let submitted = self.shared.service.unprovision(document(body), remove_data).await;
-        self.accepted::<_, types::ProvisioningStatus>(context, submitted).await
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
     }
 
     async fn updateacl(&self, context: &RequestContext, body: types::UpdateAclRequest) -> UpdateaclResponse {
         let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
         let fields = body.access_control_fields.unwrap_or_default();
-        let submitted = self.shared.service.update_access(document, &body.refs, fields).await;
-        self.accepted::<_, types::ProvisioningStatus>(context, submitted).await
+        let submitted = match Ref::parse_list("refs", &body.refs, Ref::parse) {
+            Ok(refs) => self.shared.service.update_access(document, refs, fields).await,
+            Err(problems) => Err(Error::invalid(problems)),
+        };
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
     }
 
     async fn get_status(&self, context: &RequestContext, token: String) -> GetStatusResponse {
-        match self.task(context, &token, PROVISIONING).await {
+        match self.shared.task::<Self, _>(context, &token, PROVISIONING).await {
             Ok(task) => GetStatusResponse::Ok(Status::of(task).into()),
             Err(refusal) => refusal,
         }
     }
 
     async fn stop(&self, context: &RequestContext, token: String) -> StopResponse {
-        if let Err(refusal) = self.task::<StopResponse>(context, &token, PROVISIONING).await {
+        if let Err(refusal) = self.shared.task::<Self, StopResponse>(context, &token, PROVISIONING).await {
             return refusal;
         }
         match self.shared.service.stop(&token).await {
             Ok(Some(task)) if task.state.is_terminal() => StopResponse::Ok(Status::of(task).into()),
-            Ok(Some(_)) => StopResponse::answer(self.token(context, token)),
-            Ok(None) => unknown(&token, PROVISIONING),
-            Err(error) if *error.kind() == Kind::Unsupported => StopResponse::NotImplemented(not_offered(
-                context,
-                &error,
-                "wait for the end of the operation: its status tells",
-            )),
-            Err(error) => refuse(context, &error),
+            Ok(Some(_)) => StopResponse::answer(self.shared.token::<Self>(context, token)),
+            Ok(None) => StopResponse::BadRequest(unknown(&token, PROVISIONING).into()),
+            Err(error) if *error.kind() == Kind::Unsupported => {
+                let instead = "wait for the end of the operation: its status tells";
+                StopResponse::NotImplemented(not_offered(context, &error, instead).into())
+            }
+            Err(error) => refuse::<Self, _>(context, &error),
         }
     }
 
@@ -204,7 +156,7 @@ impl TechAdapter for Adapter {
             catalog_info: body.catalog_info.unwrap_or_default(),
         };
         let submitted = self.shared.service.reverse(request).await;
-        self.accepted::<_, types::ReverseProvisioningStatus>(context, submitted).await
+        self.shared.accepted::<Self, types::ReverseProvisioningStatus, _>(context, submitted).await
     }
 
     async fn get_reverse_provisioning_status(
@@ -212,7 +164,7 @@ impl TechAdapter for Adapter {
         context: &RequestContext,
         token: String,
     ) -> GetReverseProvisioningStatusResponse {
-        match self.task(context, &token, &[Operation::Reverse]).await {
+        match self.shared.task::<Self, _>(context, &token, &[Operation::Reverse]).await {
             Ok(task) => GetReverseProvisioningStatusResponse::Ok(Status::of(task).into()),
             Err(refusal) => refusal,
         }
@@ -220,38 +172,7 @@ impl TechAdapter for Adapter {
 }
 
 fn document(body: types::ProvisioningRequest) -> Document {
-    let kind = match body.descriptor_kind {
-        types::DescriptorKind::DataproductDescriptor => DescriptorKind::DataProduct,
-        types::DescriptorKind::ComponentDescriptor => DescriptorKind::Component,
-        types::DescriptorKind::DataproductDescriptorWithResults => DescriptorKind::DataProductWithResults,
-    };
-    Document { kind, text: body.descriptor }
-}
-
-/// A task, with what it came to.
-struct Status {
-    state: State,
-    report: Report,
-    /// Why it did not complete.
-    reason: Option<String>,
-    logs: Vec<types::Log>,
-}
-
-impl Status {
-    fn of(task: Task) -> Self {
-        let report = task.outcome.map(serde_json::from_value::<Report>).transpose();
-        let report = report
-            .map_err(|error| {
-                Error::permanent("the stored outcome cannot be read by this version").because(error)
-            })
-            .inspect_err(|error| log::error!(token:% = task.token; "{}", error.report()));
-        Self {
-            state: task.state,
-            reason: task.reason,
-            report: report.ok().flatten().unwrap_or_default(),
-            logs: task.logs.into_iter().map(log_line).collect(),
-        }
-    }
+    Document { kind: body.descriptor_kind.into(), text: body.descriptor }
 }
 
 fn log_line(line: LogLine) -> types::Log {
@@ -264,26 +185,24 @@ fn log_line(line: LogLine) -> types::Log {
     types::Log { timestamp: line.at, level, message: line.message, phase: line.phase }
 }
 
+fn log_lines(lines: Vec<LogLine>) -> Vec<types::Log> {
+    lines.into_iter().map(log_line).collect()
+}
+
 impl From<Status> for types::ProvisioningStatus {
     fn from(status: Status) -> Self {
-        let (name, result) = match status.state {
-            State::Queued | State::Running | State::Stopping => {
-                (types::ProvisioningStatusStatus::Running, "")
-            }
-            State::Completed => (types::ProvisioningStatusStatus::Completed, "completed"),
-            State::Failed => (types::ProvisioningStatusStatus::Failed, "failed"),
-            State::Terminated => (types::ProvisioningStatusStatus::Terminated, "stopped on request"),
+        let result = status.result();
+        let name = match status.state {
+            State::Queued | State::Running | State::Stopping => types::ProvisioningStatusStatus::Running,
+            State::Completed => types::ProvisioningStatusStatus::Completed,
+            State::Failed => types::ProvisioningStatusStatus::Failed,
+            State::Terminated => types::ProvisioningStatusStatus::Terminated,
         };
         let info = status
             .report
             .info
             .map(|info| types::Info { public_info: info.public, private_info: info.private });
-        // A run that was cut off, or never began, left no report; the engine knows why even so.
-        let result = match status.report.result {
-            said if said.is_empty() => status.reason.unwrap_or_else(|| result.to_owned()),
-            said => said,
-        };
-        Self { status: name, result, info, logs: status.logs }
+        Self { status: name, result, info, logs: log_lines(status.logs) }
     }
 }
 
@@ -297,7 +216,11 @@ impl From<Status> for types::ReverseProvisioningStatus {
             // The contract has no TERMINATED here.
             State::Failed | State::Terminated => types::ReverseProvisioningStatusStatus::Failed,
         };
-        Self { status: name, updates: status.report.updates.unwrap_or_default(), logs: status.logs }
+        Self {
+            status: name,
+            updates: status.report.updates.unwrap_or_default(),
+            logs: log_lines(status.logs),
+        }
     }
 }
 
@@ -313,7 +236,7 @@ impl From<Status> for types::ValidationStatus {
             State::Completed => {
                 let public_info = match status.report.problems.as_slice() {
                     [] => types::ValidationResult { valid: true, error: None },
-                    problems => Refusal::of_problems(problems).into_validation(),
+                    problems => Refusal::of_problems(problems).into(),
                 };
                 Self {
                     status: types::ValidationStatusStatus::Completed,

@@ -534,7 +534,7 @@ fn capitalised(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
     use std::time::Duration;
 
@@ -631,7 +631,7 @@ mod tests {
         assert!(tables.join("finance__cashflow__0__development").exists());
 
         let intent = Intent::Unprovision { remove_data: true };
-        let plans = service.plan(second.clone(), intent, &[]).await.unwrap();
+        let plans = service.plan(second.clone(), intent, BTreeSet::new()).await.unwrap();
         assert_eq!(plans.iter().map(|plan| plan.changes.len()).sum::<usize>(), 1, "{plans:?}");
         for _ in 0..2 {
             let gone = ended(&service, service.unprovision(second.clone(), true).await).await;

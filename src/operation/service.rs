@@ -3,6 +3,7 @@
 //! Every method takes what a contract received, refuses what cannot work with every problem found, and otherwise
 //! makes one durable task. What is refused leaves no trace; what is accepted survives a crash.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -251,10 +252,10 @@ impl Service {
     pub async fn update_access(
         &self,
         document: Document,
-        refs: &[String],
+        refs: BTreeSet<Ref>,
         fields: Object,
     ) -> Result<Submitted> {
-        let access = access_list(refs, fields).map_err(Error::invalid)?;
+        let access = AccessList { refs: refs.into_iter().collect(), fields };
         let placements = self
             .place(&document, Intent::UpdateAccess, Some(&access))
             .await
@@ -273,15 +274,17 @@ impl Service {
         self.submit(Request::Reverse { request, target: target.code.clone() }).await
     }
 
-    /// What an operation would change, without changing anything.
+    /// What an operation would change, without changing anything. `refs` count where access is updated.
     pub async fn plan(
         &self,
         document: Document,
         intent: Intent,
-        refs: &[String],
+        refs: BTreeSet<Ref>,
     ) -> Result<Vec<ComponentPlan>> {
         let access = match intent {
-            Intent::UpdateAccess => Some(access_list(refs, Object::new()).map_err(Error::invalid)?),
+            Intent::UpdateAccess => {
+                Some(AccessList { refs: refs.into_iter().collect(), fields: Object::new() })
+            }
             Intent::Provision | Intent::Unprovision { .. } => None,
         };
         let resolved =
@@ -419,25 +422,6 @@ impl Service {
 fn fingerprint(payload: &serde_json::Value) -> String {
     let digest = Sha256::digest(payload.to_string().as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The refs as a sorted set, or a problem for each that is none.
-fn access_list(refs: &[String], fields: Object) -> Result<AccessList, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut wanted = std::collections::BTreeSet::new();
-    for (index, text) in refs.iter().enumerate() {
-        match Ref::parse(text) {
-            Ok(reference) => {
-                wanted.insert(reference);
-            }
-            Err(problem) => problems.push(problem.under(&format!("refs[{index}]"))),
-        }
-    }
-    if problems.is_empty() {
-        Ok(AccessList { refs: wanted.into_iter().collect(), fields })
-    } else {
-        Err(problems)
-    }
 }
 
 /// The same error, its problems seen from further up.

@@ -1,52 +1,110 @@
-//! The Tech Adapter contract, 2.6.3 (spec/tech-adapter-2.6.3.yaml), operation by operation.
+//! The contracts, operation by operation: Tech Adapter 2.6.3, Specific Provisioner 2.2.0 and Airbyte.
 //!
-//! [`check`] holds every answer that any test gets against the contract; the tests below are about what a schema
-//! cannot say.
+//! [`check`] holds every answer that any test gets against each contract that has the operation: what is served under
+//! the paths of 2.6.3 must be good for a client of 2.2.0 too. The tests below are about what a schema cannot say.
 
 use std::collections::BTreeSet;
 
-use landfall::generated::tech_adapter::responses::{
-    AsyncValidateResponse, GetReverseProvisioningStatusResponse, GetStatusResponse,
-    GetValidationStatusResponse, ProvisionResponse, ReverseProvisionResponse, StopResponse,
-    UnprovisionResponse, UpdateaclResponse, ValidateResponse,
-};
-use landfall::generated::tech_adapter::server::OPERATIONS;
+use landfall::generated::runtime::{DecodeError, Operation};
+use landfall::generated::{airbyte, flexdeploy, specific_provisioner, tech_adapter};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Api, Landfall, OUTPUT_PORT, PREFIX, STORAGE, Seen, acl_request, cashflow, component_request,
-    product_request, query_write, replace_once,
+    AIRBYTE, Answer, Api, Landfall, OUTPUT_PORT, PREFIX, STORAGE, Seen, acl_request, airbyte_acl_request,
+    cashflow, component_request, product_request, query_write, replace_once,
 };
 
-/// Asserts that an answer is one that the contract declares: its status, its content type, its schema. Returns the
-/// operation, or nothing for a path that is not of this contract.
-#[track_caller]
-pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Option<&'static str> {
-    let path = path.strip_prefix(PREFIX).unwrap_or(path);
-    let operation =
-        OPERATIONS.iter().find(|operation| operation.method == method && fits(operation.path, path))?;
-    let status = answer.status;
-    let content_type = Some(answer.content_type.as_str());
-    let body = answer.text.as_bytes();
-    let decoded = match operation.operation_id {
-        "asyncValidate" => AsyncValidateResponse::decode(status, content_type, body).map(drop),
-        "getValidationStatus" => GetValidationStatusResponse::decode(status, content_type, body).map(drop),
-        "validate" => ValidateResponse::decode(status, content_type, body).map(drop),
-        "provision" => ProvisionResponse::decode(status, content_type, body).map(drop),
-        "unprovision" => UnprovisionResponse::decode(status, content_type, body).map(drop),
-        "getStatus" => GetStatusResponse::decode(status, content_type, body).map(drop),
-        "stop" => StopResponse::decode(status, content_type, body).map(drop),
-        "updateacl" => UpdateaclResponse::decode(status, content_type, body).map(drop),
-        "reverseProvision" => ReverseProvisionResponse::decode(status, content_type, body).map(drop),
-        "getReverseProvisioningStatus" => {
-            GetReverseProvisioningStatusResponse::decode(status, content_type, body).map(drop)
+/// A document of spec/, as its generated module reads answers.
+struct Contract {
+    name: &'static str,
+    operations: &'static [Operation],
+    decode: fn(&Operation, &Answer) -> Result<(), DecodeError>,
+}
+
+macro_rules! contract {
+    ($name:ident: $($operation:literal => $response:ident),* $(,)?) => {
+        Contract {
+            name: stringify!($name),
+            operations: $name::server::OPERATIONS,
+            decode: |operation, answer| {
+                let (content_type, body) = (Some(answer.content_type.as_str()), answer.text.as_bytes());
+                match operation.operation_id {
+                    $($operation => {
+                        $name::responses::$response::decode(answer.status, content_type, body).map(drop)
+                    })*
+                    other => panic!(concat!(stringify!($name), " has an operation unknown here: {}"), other),
+                }
+            },
         }
-        other => panic!("the contract has an operation that this test does not know: {other}"),
     };
-    if let Err(error) = decoded {
-        panic!("{method} {path} broke the contract: {error}\n{answer:?}");
+}
+
+const CONTRACTS: &[Contract] = &[
+    contract!(tech_adapter:
+        "asyncValidate" => AsyncValidateResponse,
+        "getValidationStatus" => GetValidationStatusResponse,
+        "validate" => ValidateResponse,
+        "provision" => ProvisionResponse,
+        "unprovision" => UnprovisionResponse,
+        "getStatus" => GetStatusResponse,
+        "stop" => StopResponse,
+        "updateacl" => UpdateaclResponse,
+        "reverseProvision" => ReverseProvisionResponse,
+        "getReverseProvisioningStatus" => GetReverseProvisioningStatusResponse,
+    ),
+    contract!(specific_provisioner:
+        "asyncValidate" => AsyncValidateResponse,
+        "getValidationStatus" => GetValidationStatusResponse,
+        "validate" => ValidateResponse,
+        "provision" => ProvisionResponse,
+        "unprovision" => UnprovisionResponse,
+        "getStatus" => GetStatusResponse,
+        "updateacl" => UpdateaclResponse,
+        "reverseProvision" => ReverseProvisionResponse,
+        "getReverseProvisioningStatus" => GetReverseProvisioningStatusResponse,
+    ),
+    contract!(airbyte:
+        "validate" => ValidateResponse,
+        "provision" => ProvisionResponse,
+        "unprovision" => UnprovisionResponse,
+        "getStatus" => GetStatusResponse,
+        "updateacl" => UpdateaclResponse,
+    ),
+    contract!(flexdeploy:
+        "findInstances" => FindInstancesResponse,
+        "createInstance" => CreateInstanceResponse,
+        "getInstance" => GetInstanceResponse,
+        "replaceInstance" => ReplaceInstanceResponse,
+        "updateInstance" => UpdateInstanceResponse,
+    ),
+];
+
+/// Contracts whose every declared status is asked for below.
+const EXERCISED: [&str; 3] = ["tech_adapter", "specific_provisioner", "airbyte"];
+
+/// Asserts that an answer is one that every contract with such an operation declares: its status, its content type, its
+/// schema. Returns what it was an answer to; nothing for a path that is of no contract.
+#[track_caller]
+pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Seen {
+    let path = path.strip_prefix(PREFIX).unwrap_or(path);
+    let mut seen = Seen::new();
+    for contract in CONTRACTS {
+        let operation = contract.operations.iter().find(|it| it.method == method && fits(it.path, path));
+        let Some(operation) = operation else { continue };
+        if contract.name == "specific_provisioner" && says_terminated(answer) {
+            continue;
+        }
+        if let Err(error) = (contract.decode)(operation, answer) {
+            panic!("{method} {path} broke the contract {}: {error}\n{answer:?}", contract.name);
+        }
+        seen.insert((contract.name, operation.operation_id, answer.status));
     }
-    Some(operation.operation_id)
+    seen
+}
+
+/// The one word of 2.6.3 that 2.2.0 does not know.
+fn says_terminated(answer: &Answer) -> bool {
+    serde_json::from_str::<Value>(&answer.text).is_ok_and(|body| body["status"] == "TERMINATED")
 }
 
 /// Whether `/v1/provision/{token}/status` is the template of a path.
@@ -57,7 +115,7 @@ fn fits(template: &str, path: &str) -> bool {
         && template.iter().zip(&path).all(|(part, actual)| part.starts_with('{') || part == actual)
 }
 
-/// What no test provokes, and why.
+/// What no test provokes, in whatever contract, and why.
 const NOT_EXERCISED: &[(&str, u16, &str)] =
     &[("validate", 500, "it is pure: nothing that it needs can be out of order")];
 
@@ -127,16 +185,24 @@ async fn every_operation_answers_every_status_that_it_declares() {
         seen.extend(api.seen());
     }
 
-    let declared: Seen = OPERATIONS
-        .iter()
-        .flat_map(|operation| operation.statuses.iter().map(|status| (operation.operation_id, *status)))
+    let exercised = CONTRACTS.iter().filter(|contract| EXERCISED.contains(&contract.name));
+    let declared: Seen = exercised
+        .flat_map(|contract| contract.operations.iter().map(|operation| (contract.name, operation)))
+        .flat_map(|(name, operation)| {
+            operation.statuses.iter().map(move |it| (name, operation.operation_id, *it))
+        })
         .collect();
-    let excused: Seen = NOT_EXERCISED.iter().map(|(operation, status, _)| (*operation, *status)).collect();
-    let missing: Vec<_> = declared.difference(&seen).filter(|pair| !excused.contains(pair)).collect();
+    let excuse = |(_, operation, status): &(&str, &str, u16)| {
+        NOT_EXERCISED.iter().find(|(name, number, _)| (name, number) == (operation, status))
+    };
+    let missing: Vec<_> = declared.difference(&seen).filter(|it| excuse(it).is_none()).collect();
     assert!(missing.is_empty(), "declared, and neither exercised nor excused: {missing:?}");
-    let idle: Vec<_> =
-        excused.iter().filter(|pair| seen.contains(pair) || !declared.contains(pair)).collect();
+    let idle: Vec<_> = seen.iter().filter_map(excuse).collect();
     assert!(idle.is_empty(), "excused without need: {idle:?}");
+    for (operation, status, _) in NOT_EXERCISED {
+        let is_declared = declared.iter().any(|it| (it.1, it.2) == (*operation, *status));
+        assert!(is_declared, "excused, and declared nowhere: {operation} {status}");
+    }
 }
 
 /// 202 and 400 of every operation that has them, 200 of those that poll.
@@ -161,6 +227,17 @@ async fn accept_and_refuse(api: &Api) {
     for (method, path) in STATUS_PATHS {
         api.send(method, &path.replace("{}", UNKNOWN), |request| request).await.with_status(400);
     }
+
+    let api = &api.under(AIRBYTE);
+    assert_eq!(api.post("/validate", &request).await.with_status(200).json(), json!({ "valid": true }));
+    let acl = airbyte_acl_request(&cashflow(), OUTPUT_PORT, &["alice_mydomain.com"], &[]);
+    for (path, body) in [("/provision", &request), ("/updateacl", &acl), ("/unprovision", &request)] {
+        let token = api.post(path, body).await.token();
+        assert_eq!(api.wait_at("/provision", &token).await["status"], "COMPLETED");
+        let error = api.post(path, &json!({ "unrelated": 1 })).await.with_status(400).json();
+        assert!(!error["errors"].as_array().unwrap().is_empty(), "{path}: {error:#}");
+    }
+    api.get(&format!("/provision/{UNKNOWN}/status")).await.with_status(400);
 }
 
 /// 500: the store is taken from under a running server, and given back.
@@ -181,6 +258,15 @@ async fn with_a_broken_store(server: &Landfall) {
             assert!(!answer.text.contains(secret), "the cause is the administrator's alone: {error:#}");
         }
     }
+    {
+        let api = api.under(AIRBYTE);
+        api.post("/provision", &request).await.with_status(500);
+        api.post("/unprovision", &request).await.with_status(500);
+        let acl = airbyte_acl_request(&cashflow(), OUTPUT_PORT, &[], &[]);
+        api.post("/updateacl", &acl).await.with_status(500);
+        let error = api.get(&format!("/provision/{UNKNOWN}/status")).await.with_status(500).json();
+        assert!(error["error"].as_str().unwrap().ends_with("; try again later"), "{error:#}");
+    }
     query_write(&store, "ALTER TABLE task_elsewhere RENAME TO task").await;
     api.provision_and_wait(&request).await;
 }
@@ -196,6 +282,12 @@ async fn answer_at_once(api: &Api) {
     assert_eq!(imported["status"], "FAILED", "{imported:#}");
     assert_eq!(imported["updates"], json!({}), "{imported:#}");
     assert_eq!(api.post("/v1/unprovision", &request).await.with_status(200).json()["status"], "COMPLETED");
+
+    let api = &api.under(AIRBYTE);
+    let acl = airbyte_acl_request(&cashflow(), OUTPUT_PORT, &["alice_mydomain.com"], &[]);
+    for (path, body) in [("/provision", &request), ("/updateacl", &acl), ("/unprovision", &request)] {
+        assert_eq!(api.post(path, body).await.with_status(200).json()["status"], "COMPLETED", "{path}");
+    }
 }
 
 /// The page prints the token bare; a caller that asks for JSON and nothing else gets a JSON string.

@@ -554,16 +554,18 @@ fn first_listening_line(lines: &Receiver<String>) -> Option<String> {
     None
 }
 
-/// Requests to one server. Every answer to an operation of the contract is held against the contract.
+/// Requests to one server. Every answer to an operation of a contract is held against the contract.
 #[derive(Clone)]
 pub(crate) struct Api {
     url: String,
+    /// What stands between the server and the paths that are asked for.
+    base_path: String,
     http: reqwest::Client,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// Pairs of an operationId and a status.
-pub(crate) type Seen = BTreeSet<(&'static str, u16)>;
+/// A contract, an operationId of it and a status.
+pub(crate) type Seen = BTreeSet<(&'static str, &'static str, u16)>;
 
 /// What came back, whole.
 #[derive(Debug, Clone)]
@@ -607,12 +609,12 @@ impl Api {
             .pool_idle_timeout(Duration::from_secs(1))
             .build()
             .expect("an HTTP client");
-        Self { url: url.to_owned(), http, seen: Arc::default() }
+        Self { url: url.to_owned(), base_path: String::new(), http, seen: Arc::default() }
     }
 
     /// The same server under another base path.
     pub(crate) fn under(&self, prefix: &str) -> Self {
-        Self { url: format!("{}{prefix}", self.url), ..self.clone() }
+        Self { base_path: format!("{}{prefix}", self.base_path), ..self.clone() }
     }
 
     /// Where the server listens.
@@ -650,7 +652,8 @@ impl Api {
         path: &str,
         shape: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> reqwest::Result<Answer> {
-        let request = self.http.request(method.parse().expect("a method"), format!("{}{path}", self.url));
+        let url = format!("{}{}{path}", self.url, self.base_path);
+        let request = self.http.request(method.parse().expect("a method"), url);
         let response = shape(request).send().await?;
         let status = response.status().as_u16();
         let content_type = response
@@ -659,9 +662,9 @@ impl Api {
             .map(|value| value.to_str().expect("ASCII").to_owned())
             .unwrap_or_default();
         let answer = Answer { status, content_type, text: response.text().await? };
-        if let Some(operation_id) = contract::check(method, path, &answer) {
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert((operation_id, status));
-        }
+        let path = format!("{}{path}", self.base_path);
+        let seen = contract::check(method, &path, &answer);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
         Ok(answer)
     }
 
@@ -893,6 +896,9 @@ pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> String {
 /// The second base path of the default configuration.
 pub(crate) const PREFIX: &str = "/datamesh.specificprovisioner";
 
+/// Where the Airbyte contract is served; any version will do.
+pub(crate) const AIRBYTE: &str = "/datamesh.airbytespecificprovisioner/0.0.1";
+
 pub(crate) const OUTPUT_PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
 pub(crate) const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calculation";
 pub(crate) const STORAGE: &str = "urn:dmb:cmp:finance:cashflow:0:storage-component";
@@ -926,6 +932,19 @@ pub(crate) fn acl_request(descriptor: &str, component: &str, refs: &[&str]) -> V
     json!({
         "refs": refs,
         "provisionInfo": { "request": component_descriptor(descriptor, component), "result": "" },
+    })
+}
+
+/// The same in the Airbyte contract.
+pub(crate) fn airbyte_acl_request(
+    descriptor: &str,
+    component: &str,
+    users: &[&str],
+    groups: &[&str],
+) -> Value {
+    json!({
+        "acl": { "users": users, "groups": groups },
+        "provisionInfo": { "request": component_descriptor(descriptor, component) },
     })
 }
 

@@ -8,6 +8,7 @@
     reason = "a test that meets what it did not expect has failed, and a panic says where"
 )]
 
+mod airbyte;
 mod architecture;
 mod campaign;
 mod contract;
@@ -29,3 +30,4 @@ mod readers;
 mod spec;
 mod stop;
 mod topology;
+mod transcripts;

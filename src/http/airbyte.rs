@@ -1,0 +1,176 @@
+//! The Airbyte specific provisioner contract: the same work under paths of its own, with simpler errors, and with access
+//! as users and groups.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::access::Ref;
+use crate::descriptor::{DescriptorKind, Object, Problem};
+use crate::error::Error;
+use crate::generated::airbyte::responses::*;
+use crate::generated::airbyte::server::Airbyte;
+use crate::generated::airbyte::types;
+use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
+use crate::operation::{Document, State};
+
+use super::Shared;
+use super::refusal::{Fault, Refusal, Shapes, left_out, problems, system_error};
+use super::tasks::{PROVISIONING, Status, TaskShapes};
+
+/// Serves the contract from the service. The version in its paths says nothing to it: there is one.
+pub(super) struct Provisioner {
+    shared: Arc<Shared>,
+}
+
+impl Provisioner {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Shapes for Provisioner {
+    type Refused = types::ValidationError;
+    type Failed = types::SystemError;
+}
+
+impl TaskShapes for Provisioner {
+    type Token = types::Token;
+}
+
+impl Airbyte for Provisioner {
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn reject_validate(&self, _: &RequestContext, rejection: Rejection) -> ValidateResponse {
+        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into())
+    }
+
+    fn reject_with_validation_error(
+        &self,
+        _: &RequestContext,
+        rejection: Rejection,
+    ) -> types::ValidationError {
+        Refusal::of_rejection(&rejection).into()
+    }
+
+    fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
+        left_out(context, failure).into()
+    }
+
+    async fn validate(
+        &self,
+        context: &RequestContext,
+        _version: String,
+        body: types::ProvisioningRequest,
+    ) -> ValidateResponse {
+        match self.shared.service.validate(document(body)).await {
+            Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
+            Err(error) => match problems(&error) {
+                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into()),
+                None => ValidateResponse::InternalServerError(system_error(context, &error).into()),
+            },
+        }
+    }
+
+    async fn provision(
+        &self,
+        context: &RequestContext,
+        _version: String,
+        body: types::ProvisioningRequest,
+    ) -> ProvisionResponse {
+        let submitted = self.shared.service.provision(document(body)).await;
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+    }
+
+    async fn unprovision(
+        &self,
+        context: &RequestContext,
+        _version: String,
+        body: types::ProvisioningRequest,
+    ) -> UnprovisionResponse {
+        // The contract has no way to ask for the data to go.
+        let remove_data = false;
+        let submitted = self.shared.service.unprovision(document(body), remove_data).await;
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+    }
+
+    async fn updateacl(
+        &self,
+        context: &RequestContext,
+        _version: String,
+        body: types::UpdateAclRequest,
+    ) -> UpdateaclResponse {
+        let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
+        let submitted = match refs(&body.acl) {
+            Ok(refs) => self.shared.service.update_access(document, refs, Object::new()).await,
+            Err(problems) => Err(Error::invalid(problems)),
+        };
+        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+    }
+
+    async fn get_status(
+        &self,
+        context: &RequestContext,
+        _version: String,
+        token: String,
+    ) -> GetStatusResponse {
+        match self.shared.task::<Self, _>(context, &token, PROVISIONING).await {
+            Ok(task) => GetStatusResponse::Ok(Status::of(task).into()),
+            Err(refusal) => refusal,
+        }
+    }
+}
+
+fn document(body: types::ProvisioningRequest) -> Document {
+    Document { kind: body.descriptor_kind.into(), text: body.descriptor }
+}
+
+/// Users and groups as one set, or the problems of both.
+fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>, Vec<Problem>> {
+    let users = Ref::parse_list("acl.users", &acl.users, Ref::parse_user);
+    let groups = Ref::parse_list("acl.groups", &acl.groups, Ref::parse_group);
+    match (users, groups) {
+        (Ok(users), Ok(groups)) => Ok(users.into_iter().chain(groups).collect()),
+        (users, groups) => Err(users.err().into_iter().chain(groups.err()).flatten().collect()),
+    }
+}
+
+/// The contract has no place for a remedy but the text of its problem.
+impl From<Refusal> for types::ValidationError {
+    fn from(refusal: Refusal) -> Self {
+        let errors = refusal.problems.into_iter().map(|said| match said.remedy {
+            Some(remedy) => with_remedy(&said.text, &remedy),
+            None => said.text,
+        });
+        Self { errors: errors.collect() }
+    }
+}
+
+impl From<Refusal> for types::ValidationResult {
+    fn from(refusal: Refusal) -> Self {
+        Self { valid: false, error: Some(refusal.into()) }
+    }
+}
+
+impl From<Fault> for types::SystemError {
+    fn from(fault: Fault) -> Self {
+        Self { error: with_remedy(&fault.message, &fault.solution) }
+    }
+}
+
+fn with_remedy(text: &str, remedy: &str) -> String {
+    format!("{text}; {remedy}")
+}
+
+impl From<Status> for types::ProvisioningStatus {
+    fn from(status: Status) -> Self {
+        let name = match status.state {
+            State::Queued | State::Running | State::Stopping => types::ProvisioningStatusStatus::Running,
+            State::Completed => types::ProvisioningStatusStatus::Completed,
+            // The contract has no TERMINATED; the result says that the task was stopped.
+            State::Failed | State::Terminated => types::ProvisioningStatusStatus::Failed,
+        };
+        Self { status: name, result: Some(status.result()) }
+    }
+}

@@ -1,0 +1,368 @@
+//! The vendor's pages, word for word: every sample request that they print is sent as it is printed, and what comes back
+//! has the status and the shape that the same page prints.
+//!
+//! tests/transcripts/ holds what the pages print. Where a sample says `"descriptor": "string"`, or has lost the
+//! indentation of its YAML, it is a request that fits the schema and describes nothing: the answer is the page's
+//! refusal. The same request with a descriptor gets the page's answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::contract::SLOW;
+use crate::harness::{
+    Answer, Api, Landfall, OUTPUT_PORT, cashflow, component_descriptor, product_request, replace_once,
+    repository,
+};
+
+/// What one page prints.
+struct Page {
+    exchanges: Vec<Exchange>,
+    /// Samples of its schemas, by name.
+    schemas: BTreeMap<String, Value>,
+}
+
+/// A sample of a request, with the answers that the page has for it.
+#[derive(Debug)]
+struct Exchange {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    answers: BTreeMap<u16, Printed>,
+}
+
+/// What the page prints of an answer.
+#[derive(Debug, Default)]
+struct Printed {
+    schema: Option<String>,
+    sample: Option<Value>,
+}
+
+impl Page {
+    fn read(name: &str) -> Self {
+        let file = repository().join("tests/transcripts").join(name);
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let mut page = Self { exchanges: Vec::new(), schemas: BTreeMap::new() };
+        for block in text.split("\n### ").skip(1) {
+            let (title, rest) = block.split_once('\n').unwrap();
+            match title.split_once(' ').unwrap() {
+                ("schema", name) => {
+                    page.schemas.insert(name.to_owned(), serde_json::from_str(rest).unwrap());
+                }
+                (method, path) => page.exchanges.push(Exchange::read(method, path, rest)),
+            }
+        }
+        page
+    }
+
+    fn exchange(&self, method: &str, path: &str) -> &Exchange {
+        let found = self.exchanges.iter().find(|it| it.method == method && it.path == path);
+        found.unwrap_or_else(|| panic!("the page prints no {method} {path}"))
+    }
+}
+
+impl Exchange {
+    fn read(method: &str, path: &str, text: &str) -> Self {
+        let mut answers = text.split("\n< ");
+        let request = answers.next().unwrap();
+        let (headers, body) = request.split_once("\n\n").unwrap_or((request, ""));
+        let header =
+            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let answer = |text: &str| {
+            let (line, sample) = text.split_once('\n').unwrap_or((text, ""));
+            let (status, schema) = line.split_once(' ').unwrap_or((line, ""));
+            // A token is printed bare on one of the pages.
+            let sample = Some(sample.trim())
+                .filter(|it| !it.is_empty())
+                .map(|text| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())));
+            let schema = Some(schema.to_owned()).filter(|it| !it.is_empty());
+            (status.parse().unwrap(), Printed { schema, sample })
+        };
+        Self {
+            method: method.to_owned(),
+            path: path.replace("{{version}}", "0.0.1"),
+            headers: headers.lines().filter_map(header).collect(),
+            body: Some(body.trim().to_owned()).filter(|it| !it.is_empty()),
+            answers: answers.map(answer).collect(),
+        }
+    }
+
+    /// The printed request, with a body of one's own, and a token where it takes one.
+    async fn send(&self, api: &Api, body: Option<String>, token: &str) -> Answer {
+        let path = self.path.replace("{token}", token);
+        let headers = self.headers.clone();
+        api.send(&self.method, &path, |mut request| {
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            match body {
+                Some(body) => request.body(body),
+                None => request,
+            }
+        })
+        .await
+    }
+
+    /// The printed body, describing something.
+    fn with_a_descriptor(&self) -> Option<String> {
+        let mut body: Value = serde_json::from_str(self.body.as_deref()?).unwrap();
+        if body["descriptor"].is_string() {
+            body["descriptor"] = json!(cashflow());
+        }
+        if let Some(request) = body.pointer_mut("/provisionInfo/request") {
+            *request = json!(component_descriptor(&cashflow(), OUTPUT_PORT));
+        }
+        if body["useCaseTemplateId"].is_string() {
+            body["useCaseTemplateId"] = json!("urn:dmb:utm:output-port-template:1.0.0");
+            body["environment"] = json!("production");
+            body["params"]["namespace"] = json!("nobody");
+            body["params"]["table"] = json!("nothing");
+        }
+        Some(body.to_string())
+    }
+
+    /// Asserts that an answer is one that the page has for this request, of the shape that it prints.
+    #[track_caller]
+    fn expects(&self, page: &Page, answer: &Answer) {
+        let place = format!("{} {}: {answer:?}", self.method, self.path);
+        let printed =
+            self.answers.get(&answer.status).unwrap_or_else(|| panic!("no such status on the page: {place}"));
+        let is_token = answer.status == 202;
+        if is_token && !self.headers.iter().any(|(name, _)| name == "Accept") {
+            return assert!(answer.content_type.starts_with("text/plain"), "{place}");
+        }
+        let schema = printed.schema.as_deref().and_then(|name| page.schemas.get(name));
+        for sample in printed.sample.iter().chain(schema) {
+            alike("", &answer.json(), sample).unwrap_or_else(|what| panic!("{what}: {place}"));
+        }
+        if is_token {
+            assert!(answer.json().is_string(), "{place}");
+        }
+    }
+}
+
+/// Objects in which the pages show what somebody might put there.
+const FREE: [&str; 2] = ["updates", "publicInfo"];
+
+/// Whether values have the same kind wherever both have one.
+fn alike(path: &str, ours: &Value, printed: &Value) -> Result<(), String> {
+    match (ours, printed) {
+        (Value::Object(ours), Value::Object(printed)) => {
+            for (key, printed) in printed {
+                let path = format!("{path}.{key}");
+                match ours.get(key) {
+                    Some(ours) if FREE.contains(&key.as_str()) && ours.is_object() => {}
+                    Some(ours) => alike(&path, ours, printed)?,
+                    None => {}
+                }
+            }
+            Ok(())
+        }
+        (Value::Array(ours), Value::Array(printed)) => match printed.first() {
+            Some(printed) => ours.iter().try_for_each(|ours| alike(&format!("{path}[]"), ours, printed)),
+            None => Ok(()),
+        },
+        (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => Ok(()),
+        _ => Err(format!("`{path}` is {ours} and not such as {printed}")),
+    }
+}
+
+/// What the page prints and the answer does not have, as paths.
+fn missing(path: &str, ours: &Value, printed: &Value) -> BTreeSet<String> {
+    match (ours, printed) {
+        (Value::Object(ours), Value::Object(printed)) => printed
+            .iter()
+            .flat_map(|(key, printed)| {
+                let path = format!("{path}.{key}");
+                match ours.get(key) {
+                    Some(_) if FREE.contains(&key.as_str()) => BTreeSet::new(),
+                    Some(ours) => missing(&path, ours, printed),
+                    None => BTreeSet::from([path]),
+                }
+            })
+            .collect(),
+        (Value::Array(ours), Value::Array(printed)) => match (ours.last(), printed.first()) {
+            (Some(ours), Some(printed)) => missing(&format!("{path}[]"), ours, printed),
+            _ => BTreeSet::new(),
+        },
+        _ => BTreeSet::new(),
+    }
+}
+
+#[track_caller]
+fn is_complete(answer: &Value, printed: &Value) {
+    assert_eq!(missing("", answer, printed), BTreeSet::new(), "{answer:#}");
+    alike("", answer, printed).unwrap_or_else(|what| panic!("{what}: {answer:#}"));
+}
+
+const PAGES: [&str; 3] =
+    ["tech-adapter-2.6.3.http", "specific-provisioner-2.2.0.http", "airbyte-specific-provisioner.http"];
+
+const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
+
+/// The refusal that a page has: 400, or a verdict where it has no 400.
+#[track_caller]
+fn is_refused(exchange: &Exchange, answer: &Answer) {
+    if exchange.answers.contains_key(&400) {
+        let errors = answer.with_status(400).json();
+        assert!(!errors["errors"].as_array().unwrap().is_empty(), "{}: {errors:#}", exchange.path);
+    } else {
+        let verdict = answer.with_status(200).json();
+        assert_eq!(verdict["valid"], false, "{}: {verdict:#}", exchange.path);
+    }
+}
+
+#[tokio::test]
+async fn a_sample_as_it_is_printed_is_understood_and_refused_as_the_page_says() {
+    let server = Landfall::start();
+    let api = server.api();
+    for name in PAGES {
+        let page = Page::read(name);
+        for exchange in &page.exchanges {
+            let answer = exchange.send(api, exchange.body.clone(), UNKNOWN).await;
+            // There a task is asked to look, and finds out.
+            let is_task = answer.status == 202;
+            if is_task {
+                assert!(exchange.path.starts_with("/v2/validate") || exchange.path.contains("reverse"));
+            } else {
+                is_refused(exchange, &answer);
+                let schema = !answer.text.contains("does not fit the contract");
+                assert!(schema, "{}: the sample does not fit the schema: {answer:?}", exchange.path);
+            }
+            exchange.expects(&page, &answer);
+            // curl and Python are printed without the body.
+            if exchange.body.is_some() {
+                is_refused(exchange, &exchange.send(api, None, UNKNOWN).await);
+            }
+        }
+    }
+    server.settle().await;
+}
+
+/// The order of the page, with a descriptor; each token is polled as the page polls it.
+#[tokio::test]
+async fn a_sample_with_a_descriptor_is_accepted_as_the_page_says() {
+    let server = Landfall::start();
+    let api = server.api();
+    for name in PAGES {
+        let page = Page::read(name);
+        for exchange in page.exchanges.iter().filter(|it| it.body.is_some()) {
+            let answer = exchange.send(api, exchange.with_a_descriptor(), "").await;
+            exchange.expects(&page, &answer);
+            if exchange.path.ends_with("/v1/validate") || exchange.path.ends_with("0.0.1/validate") {
+                assert_eq!(answer.with_status(200).json(), json!({ "valid": true }));
+                continue;
+            }
+            let token = answer.token();
+            let polled = polled_at(&page, exchange);
+            loop {
+                let answer = polled.send(api, None, &token).await;
+                answer.with_status(200);
+                polled.expects(&page, &answer);
+                if answer.json()["status"] != "RUNNING" {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+/// Where the page asks for the status of what an exchange began.
+fn polled_at<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
+    let stem = exchange.path.replace("unprovision", "provision").replace("updateacl", "provision");
+    page.exchange("GET", &format!("{stem}/{{token}}/status"))
+}
+
+/// A server that waits for the end of short work gives the 200 that the pages show first.
+#[tokio::test]
+async fn a_sample_with_a_descriptor_is_answered_at_once_as_the_page_says() {
+    let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
+    for name in PAGES {
+        let page = Page::read(name);
+        for exchange in page.exchanges.iter().filter(|it| it.body.is_some()) {
+            let answer = exchange.send(server.api(), exchange.with_a_descriptor(), "").await;
+            exchange.expects(&page, &answer);
+            let asynchronous = exchange.path.ends_with("/v2/validate");
+            answer.with_status(if asynchronous { 202 } else { 200 });
+        }
+    }
+    server.settle().await;
+}
+
+/// The samples of the schemas show every attribute: each of them has an answer that has them all.
+#[tokio::test]
+async fn every_attribute_that_a_page_prints_is_there_where_there_is_something_to_say() {
+    let server = Landfall::start();
+    let api = server.api();
+    let page = Page::read("specific-provisioner-2.2.0.http");
+    let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
+
+    let done = api.provision_and_wait(&product_request(&cashflow())).await;
+    is_complete(&done, &page.schemas["ProvisioningStatus"]);
+    let token = api.post("/v2/validate", &product_request(&wrong)).await.token();
+    let verdict = api.wait_at("/v2/validate", &token).await;
+    is_complete(&verdict, &page.schemas["ValidationStatus"]);
+    is_complete(&verdict["info"]["publicInfo"], &page.schemas["ValidationResult"]);
+    let shown = page.exchange("POST", "/v1/validate").answers[&200].sample.as_ref().unwrap();
+    is_complete(&api.validate(&product_request(&wrong)).await, shown);
+    let refused = api.post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
+    is_complete(&refused, &page.schemas["RequestValidationError"]);
+    let import = page.exchange("POST", "/v1/reverse-provisioning");
+    let token = import.send(api, import.with_a_descriptor(), "").await.token();
+    let imported = api.wait_at("/v1/reverse-provisioning", &token).await;
+    let mut printed = page.schemas["ReverseProvisioningStatus"].clone();
+    // The phase is a component, which an import has not.
+    printed["logs"][0].as_object_mut().unwrap().remove("phase");
+    is_complete(&imported, &printed);
+}
+
+/// RUNNING, COMPLETED and FAILED are on all pages, TERMINATED on that of 2.6.3; a stopped task is FAILED to a client of
+/// the Airbyte contract.
+#[tokio::test]
+async fn every_status_that_the_pages_print_is_answered() {
+    let server = Landfall::with().config(SLOW).start();
+    let api = server.api();
+    let pages = PAGES.map(Page::read);
+    let [tech_adapter, _, airbyte] = &pages;
+    let provision = tech_adapter.exchange("POST", "/v1/provision");
+    let stop = tech_adapter.exchange("POST", "/v1/provision/{token}/stop");
+    let status = tech_adapter.exchange("GET", "/v1/provision/{token}/status");
+    let elsewhere =
+        polled_at(airbyte, airbyte.exchange("POST", "/datamesh.airbytespecificprovisioner/0.0.1/provision"));
+
+    let token = provision.send(api, provision.with_a_descriptor(), "").await.token();
+    for (exchange, page) in [(status, tech_adapter), (elsewhere, airbyte)] {
+        let running = exchange.send(api, None, &token).await;
+        exchange.expects(page, &running);
+        assert_eq!(running.json()["status"], "RUNNING");
+    }
+    let stopping = stop.send(api, None, &token).await;
+    stop.expects(tech_adapter, &stopping);
+    assert_eq!(stopping.with_status(202).token(), token);
+    api.wait(&token).await;
+    let stopped = stop.send(api, None, &token).await;
+    stop.expects(tech_adapter, &stopped);
+    assert_eq!(stopped.with_status(200).json()["status"], "TERMINATED");
+    let failed = elsewhere.send(api, None, &token).await;
+    elsewhere.expects(airbyte, &failed);
+    assert_eq!(failed.json()["status"], "FAILED");
+    let result = failed.json()["result"].as_str().unwrap().to_owned();
+    assert!(result.contains("stopped"), "{result}");
+    assert_eq!(result, stopped.json()["result"], "it says the same in both");
+}
+
+/// What the 2.6.3 page prints as its data product is the example of this repository, but for lost indentation.
+#[test]
+fn the_example_is_the_data_product_of_the_page() {
+    let page = Page::read("tech-adapter-2.6.3.http");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    for exchange in page.exchanges.iter().filter_map(|it| it.body.as_deref()) {
+        let body: Value = serde_json::from_str(exchange).unwrap();
+        if let Some(descriptor) = body["descriptor"].as_str() {
+            assert_eq!(words(descriptor), words(&cashflow()));
+        }
+    }
+}
