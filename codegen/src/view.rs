@@ -125,7 +125,7 @@ fn parameter(parameter: &spec::Parameter) -> ReferenceOr<openapiv3::Parameter> {
         extensions: indexmap::IndexMap::new(),
     };
     ReferenceOr::Item(match parameter.location {
-        // A pattern is the server's to check: a client type that enforced it could not be made from a text.
+        // A pattern is the server's to check: with it, progenitor would ask callers for a type instead of a text.
         Location::Path { .. } => openapiv3::Parameter::Path {
             parameter_data: parameter_data(true),
             style: openapiv3::PathStyle::Simple,

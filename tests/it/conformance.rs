@@ -1,16 +1,16 @@
 //! A stranger judges a running server by its specifications alone: schemathesis, with all its checks.
 //!
-//! spec/schemathesis.toml holds the two exceptions that the contract makes; schemathesis_hooks.py tells what a good
-//! descriptor is and which tokens exist.
+//! spec/schemathesis.toml holds the two exceptions that the contracts make; schemathesis_hooks.py tells what a good
+//! descriptor is and which tokens exist. A contract more is a [`Case`] more.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use landfall::generated::runtime::Operation;
-use landfall::generated::{operator, tech_adapter};
+use landfall::generated::{airbyte, operator, specific_provisioner, tech_adapter};
 use serde_json::Value;
 
-use crate::harness::{Landfall, repository, tool};
+use crate::harness::{Builder, Landfall, repository, tool};
 
 /// Requests that each operation must get, at least.
 const EXAMPLES: usize = 100;
@@ -18,44 +18,95 @@ const EXAMPLES: usize = 100;
 /// What schemathesis calls the scenarios that go from one operation to the next.
 const STATEFUL: &str = "Stateful tests";
 
-#[tokio::test]
-async fn schemathesis_finds_nothing_to_complain_about() {
-    let server = Landfall::start();
-    let counts = judge(
-        &server,
-        "spec/tech-adapter-2.6.3.yaml",
-        &["--phases", "examples,coverage,fuzzing", "--max-examples", "120"],
-    );
-    enough(&counts, tech_adapter::server::OPERATIONS);
-    server.settle().await;
+/// A document, and how a server is asked to keep it.
+struct Case {
+    document: &'static str,
+    operations: &'static [Operation],
+    /// The server that can: with users, say, where the document asks for some.
+    server: fn() -> Builder,
+    /// What schemathesis must know for it beside the document: credentials, say.
+    options: &'static [&'static str],
 }
 
-/// A caller that asks for JSON gets tokens that schemathesis can follow to their tasks, through the links.
-#[tokio::test]
-async fn schemathesis_follows_tokens_and_finds_nothing_to_complain_about() {
-    let server = Landfall::start();
-    let counts = judge(
-        &server,
-        "spec/tech-adapter-2.6.3.yaml",
-        &["--phases", "stateful", "--max-examples", "30", "--header", "Accept: application/json"],
-    );
-    let followed = counts.get(STATEFUL).copied().unwrap_or_default();
-    assert!(followed >= EXAMPLES, "only {followed} requests followed a token: {counts:?}");
-    server.settle().await;
+const TECH_ADAPTER: Case = Case {
+    document: "spec/tech-adapter-2.6.3.yaml",
+    operations: tech_adapter::server::OPERATIONS,
+    server: Landfall::with,
+    options: &[],
+};
+const SPECIFIC_PROVISIONER: Case = Case {
+    document: "spec/specific-provisioner-2.2.0.yaml",
+    operations: specific_provisioner::server::OPERATIONS,
+    server: Landfall::with,
+    options: &[],
+};
+const AIRBYTE: Case = Case {
+    document: "spec/airbyte-specific-provisioner.yaml",
+    operations: airbyte::server::OPERATIONS,
+    server: Landfall::with,
+    options: &[],
+};
+const OPERATOR: Case = Case {
+    document: "spec/landfall-operator-1.0.0.yaml",
+    operations: operator::server::OPERATIONS,
+    server: Landfall::with,
+    options: &[],
+};
+
+/// Two tests a case: each operation by itself, and from a token to its task. A caller that asks for JSON gets tokens that
+/// schemathesis can follow, through the links.
+macro_rules! cases {
+    ($($case:ident: $alone:ident, $following:ident;)*) => {$(
+        #[tokio::test]
+        async fn $alone() {
+            $case.judge_operations().await;
+        }
+
+        #[tokio::test]
+        async fn $following() {
+            $case.judge_tokens().await;
+        }
+    )*};
 }
 
+cases! {
+    TECH_ADAPTER: schemathesis_has_no_complaint_about_2_6_3, schemathesis_follows_the_tokens_of_2_6_3;
+    SPECIFIC_PROVISIONER: schemathesis_has_no_complaint_about_2_2_0, schemathesis_follows_the_tokens_of_2_2_0;
+    AIRBYTE: schemathesis_has_no_complaint_about_airbyte, schemathesis_follows_the_tokens_of_airbyte;
+}
+
+/// There are no tokens in it.
 #[tokio::test]
-async fn schemathesis_finds_nothing_to_complain_about_in_the_operators_api() {
-    let server = Landfall::start();
-    let counts = judge(
-        &server,
-        "spec/landfall-operator-1.0.0.yaml",
-        &["--phases", "examples,coverage,fuzzing", "--max-examples", "120"],
-    );
-    // Health takes no input: there is little to try.
-    let with_input: Vec<_> =
-        operator::server::OPERATIONS.iter().filter(|operation| operation.method == "POST").copied().collect();
-    enough(&counts, &with_input);
+async fn schemathesis_has_no_complaint_about_the_operators_api() {
+    OPERATOR.judge_operations().await;
+}
+
+impl Case {
+    async fn judge_operations(&self) {
+        let server = (self.server)().start();
+        let phases = ["--phases", "examples,coverage,fuzzing", "--max-examples", "120"];
+        let counts = judge(&server, self.document, &[&phases, self.options].concat());
+        for operation in self.operations.iter().filter(|operation| takes_input(operation)) {
+            let label = format!("{} {}", operation.method, operation.path);
+            let count = counts.get(&label).copied().unwrap_or_default();
+            assert!(count >= EXAMPLES, "{label} got only {count} requests: {counts:?}");
+        }
+        server.settle().await;
+    }
+
+    async fn judge_tokens(&self) {
+        let server = (self.server)().start();
+        let phases = ["--phases", "stateful", "--max-examples", "30", "--header", "Accept: application/json"];
+        let counts = judge(&server, self.document, &[&phases, self.options].concat());
+        let followed = counts.get(STATEFUL).copied().unwrap_or_default();
+        assert!(followed >= EXAMPLES, "only {followed} requests followed a token: {counts:?}");
+        server.settle().await;
+    }
+}
+
+/// Of what takes none, as far as method and path tell, there is little to try.
+fn takes_input(operation: &Operation) -> bool {
+    operation.method != "GET" || operation.path.contains('{')
 }
 
 /// Runs schemathesis and returns how many requests each operation got.
@@ -87,14 +138,6 @@ fn judge(server: &Landfall, specification: &str, options: &[&str]) -> BTreeMap<S
         println!("{count:>6} requests to {operation}");
     }
     counts
-}
-
-fn enough(counts: &BTreeMap<String, usize>, operations: &[Operation]) {
-    for operation in operations {
-        let label = format!("{} {}", operation.method, operation.path);
-        let count = counts.get(&label).copied().unwrap_or_default();
-        assert!(count >= EXAMPLES, "{label} got only {count} requests: {counts:?}");
-    }
 }
 
 /// `POST /v1/provision` -> how many requests it got, of every phase.
