@@ -1,7 +1,9 @@
 //! Who may read: refs, principals, and the difference between two lists of them.
 //!
-//! Pure. `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and
+//! Pure, but for `principals`, which asks directories. `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and
 //! missing is granted, what is there and no longer wanted is revoked, revocations first.
+
+pub mod principals;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,0 +1,240 @@
+//! Principals from a file: YAML or CSV, read again when it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::{Principals, Resolution};
+use crate::access::Ref;
+use crate::error::{Error, Result};
+
+/// A file of more bytes is refused.
+const LARGEST: u64 = 16 * 1024 * 1024;
+/// How long a look at the file holds.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSettings {
+    /// `.csv`: `ref,principal`, a line each, the same ref on several lines for several principals; a first line that says
+    /// `ref,principal` is a heading. Anything else: YAML, `ref: principal` or `ref: [principal, ...]`.
+    pub file: PathBuf,
+}
+
+/// See the module documentation.
+pub struct Table {
+    settings: TableSettings,
+    kept: Mutex<Option<Kept>>,
+}
+
+type Entries = Arc<BTreeMap<Ref, BTreeSet<String>>>;
+
+/// What the file said, and what told it from another one.
+struct Kept {
+    looked: Instant,
+    stamp: Stamp,
+    entries: Entries,
+}
+
+type Stamp = (Option<SystemTime>, u64);
+
+impl Table {
+    /// The file is read when it is first needed.
+    pub fn new(settings: TableSettings) -> Self {
+        Self { settings, kept: Mutex::default() }
+    }
+
+    /// A file that is wrong is a passing condition: whoever edits it is about to mend it.
+    async fn entries(&self) -> Result<Entries> {
+        let fresh = {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.as_ref()
+                .map(|kept| (kept.looked.elapsed() < LOOK_EVERY, kept.stamp, Arc::clone(&kept.entries)))
+        };
+        if let Some((true, _, entries)) = fresh {
+            return Ok(entries);
+        }
+        let known = fresh.map(|(_, stamp, entries)| (stamp, entries));
+        let path = self.settings.file.clone();
+        let looked = Instant::now();
+        let (stamp, entries) = tokio::task::spawn_blocking(move || load(&path, known))
+            .await
+            .map_err(|error| Error::permanent("reading the table of identities failed").because(error))??;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Kept { looked, stamp, entries: Arc::clone(&entries) });
+        Ok(entries)
+    }
+}
+
+#[async_trait]
+impl Principals for Table {
+    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+        Ok(match self.entries().await?.get(reference) {
+            Some(names) => Resolution::Principals(names.clone()),
+            None => Resolution::Unknown(format!("`{reference}` is not in the table of identities")),
+        })
+    }
+}
+
+/// The file, unless it is as it was.
+fn load(path: &Path, known: Option<(Stamp, Entries)>) -> Result<(Stamp, Entries)> {
+    let failed = |what: String| Error::retryable(format!("the table of identities cannot be used: {what}"));
+    let unreadable =
+        |error: std::io::Error| failed(format!("`{}` cannot be read", path.display())).because(error);
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    let stamp = (metadata.modified().ok(), metadata.len());
+    if let Some((of, entries)) = known
+        && of == stamp
+    {
+        return Ok((stamp, entries));
+    }
+    if metadata.len() > LARGEST {
+        return Err(failed(format!("`{}` is larger than {LARGEST} bytes", path.display())));
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+    let entries = if is_csv { from_csv(&text) } else { from_yaml(&text) };
+    entries
+        .map(|entries| (stamp, Arc::new(entries)))
+        .map_err(|what| failed(format!("`{}`: {what}", path.display())))
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+fn from_yaml(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // The error may quote the file.
+    let rows: BTreeMap<String, Names> = serde_yaml::from_str(text).map_err(|_| {
+        "is no mapping of refs to a name or a list of names; quote what YAML takes for another value"
+            .to_owned()
+    })?;
+    let mut entries = BTreeMap::new();
+    for (key, names) in rows {
+        let names = match names {
+            Names::One(name) => vec![name],
+            Names::Several(names) => names,
+        };
+        add(&mut entries, &key, names)?;
+    }
+    Ok(entries)
+}
+
+/// No quoting: neither refs nor principals have commas or line ends.
+fn from_csv(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
+    let mut entries = BTreeMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || (index == 0 && line.eq_ignore_ascii_case("ref,principal")) {
+            continue;
+        }
+        let (key, name) = line
+            .split_once(',')
+            .filter(|(_, name)| !name.contains(','))
+            .ok_or_else(|| format!("line {} is not `ref,principal`", index + 1))?;
+        add(&mut entries, key.trim(), vec![name.trim().to_owned()])
+            .map_err(|what| format!("line {}: {what}", index + 1))?;
+    }
+    Ok(entries)
+}
+
+fn add(entries: &mut BTreeMap<Ref, BTreeSet<String>>, key: &str, names: Vec<String>) -> Result<(), String> {
+    let reference = Ref::parse(key).map_err(|problem| problem.with_remedy())?;
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err(format!("`{key}` has a blank principal"));
+    }
+    entries.entry(reference).or_default().extend(names);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn resolved(table: &Table, reference: &str) -> Result<Vec<String>, String> {
+        match table.resolve(&Ref::parse(reference).unwrap()).await {
+            Ok(Resolution::Principals(names)) => Ok(names.into_iter().collect()),
+            Ok(Resolution::Unknown(reason)) => Err(reason),
+            Err(error) => Err(format!("error: {error}")),
+        }
+    }
+
+    fn table(name: &str, text: &str) -> (Table, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        (Table::new(TableSettings { file }), folder)
+    }
+
+    #[tokio::test]
+    async fn both_formats_say_the_same() {
+        let yaml = "user:alice_x.org: alice\ngroup:dev: [alice, bob]\nempty: []\n";
+        let csv = "ref,principal\nuser:alice_x.org, alice\ngroup:dev,alice\n\ndev,bob\n";
+        for (name, text) in [("t.yaml", yaml), ("t.CSV", csv)] {
+            let (table, _folder) = table(name, text);
+            assert_eq!(
+                resolved(&table, "user:default/alice_x.org").await,
+                Ok(vec!["alice".to_owned()]),
+                "{name}"
+            );
+            assert_eq!(
+                resolved(&table, "dev").await,
+                Ok(vec!["alice".to_owned(), "bob".to_owned()]),
+                "{name}"
+            );
+            assert_eq!(
+                resolved(&table, "user:dev").await,
+                Err("`user:dev` is not in the table of identities".to_owned())
+            );
+        }
+        let (table, _folder) = table("t.yaml", yaml);
+        assert_eq!(resolved(&table, "group:empty").await, Ok(Vec::new()), "known, and nobody");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_file_is_told_without_quoting_it() {
+        for (name, text, expected) in [
+            ("t.yaml", "- a\n", "is no mapping of refs to a name or a list of names"),
+            (
+                "t.yaml",
+                "user:a: 12\n",
+                "is no mapping of refs to a name or a list of names; quote what YAML takes",
+            ),
+            ("t.yaml", "role:x: z\n", "the identity has an unknown prefix: `role:x`"),
+            ("t.yaml", "user:a: ['']\n", "`user:a` has a blank principal"),
+            ("t.csv", "user:a,b\nuser:c\n", "line 2 is not `ref,principal`"),
+            ("t.csv", "a,b,c\n", "line 1 is not `ref,principal`"),
+        ] {
+            let (table, folder) = table(name, text);
+            let told = resolved(&table, "user:a").await.unwrap_err();
+            let file = folder.path().join(name);
+            let start =
+                format!("error: the table of identities cannot be used: `{}`: {expected}", file.display());
+            assert!(told.starts_with(&start), "{told}");
+        }
+        let gone = Table::new(TableSettings { file: "/nowhere/t.yaml".into() });
+        assert!(resolved(&gone, "user:a").await.unwrap_err().contains("`/nowhere/t.yaml` cannot be read"));
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_read_again() {
+        let (table, folder) = table("t.yaml", "user:a: one\n");
+        assert_eq!(resolved(&table, "user:a").await, Ok(vec!["one".to_owned()]));
+        std::fs::write(folder.path().join("t.yaml"), "user:a: another\n").unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while resolved(&table, "user:a").await != Ok(vec!["another".to_owned()]) {
+            assert!(Instant::now() < end, "the change is not seen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

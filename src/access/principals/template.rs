@@ -1,0 +1,141 @@
+//! Principals by the form of their names: nobody is asked, so nobody is unknown.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+
+use super::{Principals, Resolution};
+use crate::access::Ref;
+use crate::error::Result;
+
+/// How names are made. `{name}` is the whole name (`john.smith@example.com`, a group's name), `{user}` what stands before
+/// its `@` and `{domain}` what stands behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateSettings {
+    /// Of a user.
+    pub user: String,
+    /// Of a group.
+    pub group: String,
+}
+
+impl Default for TemplateSettings {
+    fn default() -> Self {
+        Self { user: "{name}".to_owned(), group: "{name}".to_owned() }
+    }
+}
+
+/// See the module documentation.
+pub struct Template {
+    settings: TemplateSettings,
+}
+
+impl Template {
+    /// With checked settings.
+    pub fn new(settings: TemplateSettings) -> Self {
+        Self { settings }
+    }
+
+    /// What is wrong with a template, if anything is.
+    pub fn check(template: &str) -> Result<(), String> {
+        let mut rest = template;
+        let mut fields = 0;
+        while let Some((_, after)) = rest.split_once('{') {
+            let (field, after) =
+                after.split_once('}').ok_or_else(|| format!("`{template}` has a `{{` without a `}}`"))?;
+            if !["name", "user", "domain"].contains(&field) {
+                return Err(format!("`{{{field}}}` is not known; use {{name}}, {{user}}, {{domain}}"));
+            }
+            fields += 1;
+            rest = after;
+        }
+        match fields {
+            0 => {
+                Err(format!("`{template}` names the same principal for everybody; use {{name}} or {{user}}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Principals for Template {
+    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+        let name = reference.principal_name();
+        let (template, user, domain) = match (reference, name.rsplit_once('@')) {
+            (Ref::User(_), Some((user, domain))) => (&self.settings.user, user, Some(domain)),
+            (Ref::User(_), None) => (&self.settings.user, name.as_str(), None),
+            (Ref::Group(_), _) => (&self.settings.group, name.as_str(), None),
+        };
+        Ok(match (domain, template.contains("{domain}")) {
+            (None, true) => {
+                Resolution::Unknown(format!("`{reference}` has no domain, and the template wants one"))
+            }
+            (domain, _) => Resolution::Principals(BTreeSet::from([fill(
+                template,
+                &[("name", &name), ("user", user), ("domain", domain.unwrap_or_default())],
+            )])),
+        })
+    }
+}
+
+/// In one pass: what is filled in is not looked at again.
+fn fill(template: &str, fields: &[(&str, &str)]) -> String {
+    let mut filled = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let (field, after) = after.split_once('}').unwrap_or((after, ""));
+        let value = fields.iter().find(|(name, _)| *name == field).map(|(_, value)| *value);
+        filled.push_str(value.unwrap_or_default());
+        rest = after;
+    }
+    filled.push_str(rest);
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn resolved(user: &str, group: &str, reference: &str) -> Result<String, String> {
+        let template = Template::new(TemplateSettings { user: user.into(), group: group.into() });
+        match template.resolve(&Ref::parse(reference).unwrap()).await.unwrap() {
+            Resolution::Principals(names) => Ok(names.into_iter().collect::<Vec<_>>().join(",")),
+            Resolution::Unknown(reason) => Err(reason),
+        }
+    }
+
+    #[tokio::test]
+    async fn names_are_made_of_their_parts() {
+        let smith = "user:john.smith_example.com";
+        for (user, group, reference, expected) in [
+            ("{name}", "{name}", smith, "john.smith@example.com"),
+            ("{user}", "{name}", smith, "john.smith"),
+            ("{user}@corp.{domain}", "{name}", smith, "john.smith@corp.example.com"),
+            ("{domain}\\{user}", "{name}", smith, "example.com\\john.smith"),
+            ("u_{user}", "{name}", "user:alice", "u_alice"),
+            ("{user}", "grp_{name}", "group:dev", "grp_dev"),
+            ("{user}", "{user}", "group:dev", "dev"),
+            ("{user}", "{name}", "user:{domain}_x.org", "{domain}"),
+        ] {
+            assert_eq!(resolved(user, group, reference).await, Ok(expected.to_owned()), "{user} {reference}");
+        }
+        assert_eq!(
+            resolved("{user}@{domain}", "{name}", "user:alice").await,
+            Err("`user:alice` has no domain, and the template wants one".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_wrong_template_is_told() {
+        for (template, expected) in [
+            ("{name}", Ok(())),
+            ("x{user}y{domain}", Ok(())),
+            ("{mail}", Err("`{mail}` is not known; use {name}, {user}, {domain}")),
+            ("a{name", Err("`a{name` has a `{` without a `}`")),
+            ("all", Err("`all` names the same principal for everybody; use {name} or {user}")),
+        ] {
+            assert_eq!(Template::check(template), expected.map_err(str::to_owned), "{template}");
+        }
+    }
+}
