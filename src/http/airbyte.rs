@@ -14,7 +14,7 @@ use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
 use crate::operation::{Document, State};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Shapes, left_out, problems, system_error};
+use super::refusal::{Fault, Refusal, Shapes, left_out, verdict};
 use super::tasks::{PROVISIONING, Status, TaskShapes};
 
 /// Serves the contract from the service. The version in its paths says nothing to it: there is one.
@@ -43,7 +43,7 @@ impl Airbyte for Provisioner {
     }
 
     fn reject_validate(&self, _: &RequestContext, rejection: Rejection) -> ValidateResponse {
-        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into())
+        ValidateResponse::Ok(Some(Refusal::of_rejection(&rejection)).into())
     }
 
     fn reject_with_validation_error(
@@ -64,13 +64,8 @@ impl Airbyte for Provisioner {
         _version: String,
         body: types::ProvisioningRequest,
     ) -> ValidateResponse {
-        match self.shared.service.validate(document(body)).await {
-            Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
-            Err(error) => match problems(&error) {
-                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into()),
-                None => ValidateResponse::InternalServerError(system_error(context, &error).into()),
-            },
-        }
+        let validated = self.shared.service.validate(document(body)).await;
+        verdict::<Self, types::ValidationResult, _>(context, validated)
     }
 
     async fn provision(
@@ -144,12 +139,6 @@ impl From<Refusal> for types::ValidationError {
             None => said.text,
         });
         Self { errors: errors.collect() }
-    }
-}
-
-impl From<Refusal> for types::ValidationResult {
-    fn from(refusal: Refusal) -> Self {
-        Self { valid: false, error: Some(refusal.into()) }
     }
 }
 
