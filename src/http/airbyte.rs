@@ -14,7 +14,7 @@ use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
 use crate::operation::{Document, State};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Shapes, left_out, verdict};
+use super::refusal::{Fault, Refusal, Said, Shapes, left_out, verdict};
 use super::tasks::{PROVISIONING, Status, TaskShapes};
 
 /// Serves the contract from the service. The version in its paths says nothing to it: there is one.
@@ -134,22 +134,15 @@ fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>, Vec<Problem>> {
 /// The contract has no place for a remedy but the text of its problem.
 impl From<Refusal> for types::ValidationError {
     fn from(refusal: Refusal) -> Self {
-        let errors = refusal.problems.into_iter().map(|said| match said.remedy {
-            Some(remedy) => with_remedy(&said.text, &remedy),
-            None => said.text,
-        });
+        let errors = refusal.problems.iter().map(Said::on_one_line);
         Self { errors: errors.collect() }
     }
 }
 
 impl From<Fault> for types::SystemError {
     fn from(fault: Fault) -> Self {
-        Self { error: with_remedy(&fault.message, &fault.solution) }
+        Self { error: fault.on_one_line() }
     }
-}
-
-fn with_remedy(text: &str, remedy: &str) -> String {
-    format!("{text}; {remedy}")
 }
 
 impl From<Status> for types::ProvisioningStatus {

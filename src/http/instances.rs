@@ -11,7 +11,7 @@ use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, Requ
 use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Shapes, left_out, refuse};
+use super::refusal::{Fault, Refusal, Said, Shapes, left_out, refuse};
 
 /// Serves the contract from the service.
 pub(super) struct Instances {
@@ -139,17 +139,14 @@ where
 
 impl From<Refusal> for types::InstanceError {
     fn from(refusal: Refusal) -> Self {
-        let problems = refusal.problems.into_iter().map(|said| match said.remedy {
-            Some(remedy) => format!("{}; {remedy}", said.text),
-            None => said.text,
-        });
+        let problems = refusal.problems.iter().map(Said::on_one_line);
         Self { message: problems.collect::<Vec<_>>().join("; ") }
     }
 }
 
 impl From<Fault> for types::InstanceError {
     fn from(fault: Fault) -> Self {
-        Self { message: format!("{}; {}", fault.message, fault.solution) }
+        Self { message: fault.on_one_line() }
     }
 }
 

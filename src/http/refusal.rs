@@ -37,6 +37,16 @@ pub(super) struct Said {
     pub(super) remedy: Option<String>,
 }
 
+impl Said {
+    /// For a shape that has one text for both.
+    pub(super) fn on_one_line(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{}; {remedy}", self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
 impl Refusal {
     /// Every problem, in document order; the first one is the one pointed at.
     pub(super) fn of_problems(problems: &[Problem]) -> Self {
@@ -86,6 +96,15 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(failure: &Error, solution: &str) -> Self {
         Self { message: failure.to_string(), solution: solution.to_owned() }
+    }
+
+    /// For a shape that has one text for both. Many messages say already what to do.
+    pub(super) fn on_one_line(&self) -> String {
+        if self.message.ends_with(&self.solution) {
+            self.message.clone()
+        } else {
+            format!("{}; {}", self.message, self.solution)
+        }
     }
 }
 
