@@ -12,11 +12,13 @@
 //! | [`technology`] | what turns a component into something real: check, plan, apply |
 //! | [`access`] | refs, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
+//! | [`auth`] | who may call: names and secrets against hashes, at a bounded cost |
 //! | [`config`], [`logging`], [`error`] | used everywhere, use nothing |
 //!
 //! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod descriptor;
