@@ -13,7 +13,7 @@
 //! | [`access`] | refs, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
 //! | [`auth`] | who may call: names and secrets against hashes, at a bounded cost |
-//! | [`config`], [`logging`], [`error`] | used everywhere, use nothing |
+//! | [`config`], [`logging`], [`tls`], [`error`] | used everywhere, use nothing |
 //!
 //! [`generated`] is written by build.rs from the documents in spec/.
 
@@ -31,4 +31,5 @@ pub mod logging;
 pub mod operation;
 pub mod server;
 pub mod technology;
+pub mod tls;
 pub mod topology;

@@ -5,6 +5,8 @@
 
 mod client;
 mod output;
+mod password;
+mod remote;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Overrides};
 use crate::descriptor::Problem;
 use crate::{logging, server};
+
+use remote::{BearerToken, Encryption};
 
 /// A Witboost Tech Adapter: speaks the contract, provisions real technologies, loses no operation.
 #[derive(Debug, Parser)]
@@ -125,6 +129,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the hash of a password or token, for the configuration; from the terminal, or the first line of stdin
+    HashPassword,
 }
 
 /// Where the server is, and how to print.
@@ -136,6 +142,17 @@ struct Remote {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    encryption: Encryption,
+    #[command(flatten)]
+    token: BearerToken,
+}
+
+impl Remote {
+    /// A client that says who calls.
+    fn http(&self) -> Result<reqwest::Client, Failure> {
+        remote::http(&self.url, &self.encryption, self.token.authorization()?)
+    }
 }
 
 /// `NAME=VALUE`; a value that is JSON is taken as such, anything else as text.
@@ -192,7 +209,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Validate { file, component, config, json } => {
             client::validate(&file, component.as_deref(), config, json)
         }
-        command => remote(command),
+        Command::HashPassword => password::hash(),
+        command => run_remote(command),
     };
     done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }
@@ -207,7 +225,7 @@ fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
     runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()))
 }
 
-fn remote(command: Command) -> Result<(), Failure> {
+fn run_remote(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
