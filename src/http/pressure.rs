@@ -118,18 +118,23 @@ pub(super) async fn guard(
             request.into_response(HttpResponse::InternalServerError().json(fault(&error, "try again later")))
         }
     };
+    say_when(&mut response, gate.retry_after);
+    Ok(response)
+}
+
+/// Adds `Retry-After` where [`note`] left word.
+pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Duration) {
     let come_back = response.request().extensions_mut().remove::<ComeBack>();
     if let Some(ComeBack(hint)) = come_back
         && response.status().is_server_error()
     {
-        let seconds = whole_seconds(hint.unwrap_or(gate.retry_after));
+        let seconds = whole_seconds(hint.unwrap_or(retry_after));
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
-    Ok(response)
 }
 
 /// Reads a body that nobody wants, so that its sender gets to read the answer instead of a broken connection.
-async fn throw_away(mut payload: Payload, limits: &Limits) {
+pub(super) async fn throw_away(mut payload: Payload, limits: &Limits) {
     let drain = async {
         let mut seen = 0_usize;
         while let Some(Ok(chunk)) = payload.next().await {
