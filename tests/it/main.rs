@@ -9,6 +9,7 @@
 )]
 
 mod architecture;
+mod auth;
 mod campaign;
 mod contract;
 mod crash;
