@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use crate::descriptor::DescriptorKind;
 use crate::generated::{airbyte, operator, tech_adapter};
 
@@ -56,6 +58,20 @@ macro_rules! detailed_errors {
     )*};
 }
 detailed_errors!(tech_adapter, operator);
+
+/// An error that is told before it is known which contract the request is of: it has what each of them asks for.
+#[derive(Serialize)]
+pub(super) struct AnyError {
+    #[serde(flatten)]
+    error: tech_adapter::types::SystemError,
+    message: String,
+}
+
+impl From<Fault> for AnyError {
+    fn from(fault: Fault) -> Self {
+        Self { message: fault.on_one_line(), error: fault.into() }
+    }
+}
 
 impl From<Refusal> for tech_adapter::types::ValidationError {
     fn from(refusal: Refusal) -> Self {

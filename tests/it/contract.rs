@@ -7,9 +7,10 @@ use landfall::generated::runtime::{DecodeError, Operation};
 use landfall::generated::{airbyte, flexdeploy, specific_provisioner, tech_adapter};
 use serde_json::{Value, json};
 
+use crate::auth::with_users;
 use crate::harness::{
-    AIRBYTE, Answer, Api, Landfall, OUTPUT_PORT, PREFIX, STORAGE, Seen, acl_request, airbyte_acl_request,
-    cashflow, component_request, product_request, query_write, replace_once,
+    AIRBYTE, Answer, Api, INSTANCES, Landfall, OUTPUT_PORT, PREFIX, STORAGE, Seen, acl_request,
+    airbyte_acl_request, cashflow, component_request, product_request, query_write, replace_once,
 };
 
 /// A document of spec/, as its generated module reads answers.
@@ -127,7 +128,6 @@ step_delay = "150ms"
 group = "mock"
 "#;
 
-const INSTANCES: &str = "/flexdeploy/rest/v1/topology/instance";
 const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 
 const STATUS_PATHS: &[(&str, &str)] = &[
@@ -155,6 +155,22 @@ async fn every_operation_answers_every_status_that_it_declares() {
         administer(server.api()).await;
         with_a_broken_store(&server).await;
         seen.extend(server.api().seen());
+    }
+    {
+        let server = with_users("").start();
+        let api = server.api();
+        for (method, path) in
+            [("GET", ""), ("POST", ""), ("GET", "/11001"), ("PUT", "/11001"), ("PATCH", "/11001")]
+        {
+            let path = format!("{INSTANCES}{path}");
+            api.send(method, &path, |request| request).await.with_status(401);
+            if method != "GET" {
+                api.send(method, &path, |request| request.basic_auth("eye", Some("right")))
+                    .await
+                    .with_status(403);
+            }
+        }
+        seen.extend(api.seen());
     }
     {
         let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
