@@ -1,6 +1,6 @@
 //! A stranger judges a running server by its specifications alone: schemathesis, with all its checks.
 //!
-//! spec/schemathesis.toml holds the two exceptions that the contracts make; schemathesis_hooks.py tells what a good
+//! spec/schemathesis.toml holds the exceptions that the contracts make; schemathesis_hooks.py tells what a good
 //! descriptor is and which tokens exist. A contract more is a [`Case`] more.
 
 use std::collections::BTreeMap;
