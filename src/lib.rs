@@ -12,11 +12,13 @@
 //! | [`technology`] | what turns a component into something real: check, plan, apply |
 //! | [`access`] | refs, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
-//! | [`config`], [`logging`], [`error`] | used everywhere, use nothing |
+//! | [`auth`] | who may call: names and secrets against hashes, at a bounded cost |
+//! | [`config`], [`logging`], [`tls`], [`error`] | used everywhere, use nothing |
 //!
 //! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod descriptor;
@@ -29,4 +31,5 @@ pub mod logging;
 pub mod operation;
 pub mod server;
 pub mod technology;
+pub mod tls;
 pub mod topology;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::auth::{Callers, Credentials};
 use crate::config::{Config, Driver, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
@@ -19,12 +21,15 @@ use crate::operation::{
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
+use crate::tls;
 use crate::topology::{Installation, Target};
 
-/// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP has it read again who may
+/// call. Prints `listening on http://HOST:PORT`, or `https`, once it answers.
 pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
+    let mut reload_signal = listen(SignalKind::hangup())?;
     let parses = config.operations.parse_concurrency;
     let domain = Arc::new(Domain::new(installation(&config), config.descriptor, parses));
     let store = store(&config).await?;
@@ -36,15 +41,25 @@ pub async fn serve(config: Config) -> Result<()> {
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
     let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
 
-    let http::Bound { address, server } = http::bind(&config.server, Arc::clone(&service))?;
+    let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
+    let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
+    let http::Bound { address, server } =
+        http::bind(&config.server, Arc::clone(&service), Arc::clone(&callers), tls)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
-    announce(&format!("listening on http://{address}"));
-    if !address.ip().is_loopback() {
-        warn!("anybody who reaches {address} may provision: callers are not authenticated");
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    announce(&format!("listening on {scheme}://{address}"));
+    for warning in openness(&address, &config) {
+        warn!("{warning}");
     }
 
-    stop_signal.received().await;
+    loop {
+        tokio::select! {
+            () = stop_signal.received() => break,
+            // `None` comes when no more can, which is never.
+            Some(()) = reload_signal.recv() => reload(&config, &callers, identity.as_deref()).await,
+        }
+    }
     info!("stopping: no new requests are taken");
     handle.stop(true).await;
     let drained = service.drain(config.server.drain_grace).await;
@@ -58,6 +73,65 @@ pub async fn serve(config: Config) -> Result<()> {
         Ok(Err(error)) => Err(Error::permanent("the HTTP server failed").because(error)),
         Err(error) => Err(Error::permanent("the HTTP server failed").because(error)),
     }
+}
+
+/// Reads again who may call and what the server shows. Each is taken as a whole, or stays as it was.
+async fn reload(config: &Config, callers: &Callers, identity: Option<&tls::Identity>) {
+    let source = config.auth.source.clone();
+    match tokio::task::spawn_blocking(move || source.read()).await {
+        Ok(Ok(credentials)) => {
+            let Credentials { users, tokens } = &credentials;
+            info!("read again who may call: {} users, {} tokens", users.len(), tokens.len());
+            callers.reload(credentials);
+        }
+        Ok(Err(problems)) => error!("who may call stays as it was: {}", problems.join("; ")),
+        Err(failed) => error!("who may call stays as it was: {failed}"),
+    }
+    if let (Some(identity), Some(files)) = (identity, &config.server.tls) {
+        match identity.reload(files) {
+            Ok(()) => info!("read the certificate again"),
+            Err(wrong) => error!("the certificate stays as it was: {}", unusable(wrong)),
+        }
+    }
+}
+
+fn unusable(wrong: Vec<tls::Wrong>) -> Error {
+    let messages: Vec<_> = wrong.into_iter().map(|wrong| wrong.message).collect();
+    Error::permanent(format!("the files of server.tls cannot be used: {}", messages.join("; ")))
+}
+
+/// What is open to whom, where others than this machine can reach the server.
+fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
+    if address.ip().is_loopback() {
+        return Vec::new();
+    }
+    let Credentials { users, tokens } = &config.auth.credentials;
+    let certified = config.server.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+    let whoever = if certified {
+        "whoever has a certificate of server.tls.client_ca"
+    } else {
+        "anybody who reaches it"
+    };
+    let mut warnings = Vec::new();
+    if tokens.is_empty() && !certified {
+        warnings.push(format!(
+            "the adapter contracts on {address} are open: {whoever} may provision, unprovision and change access; set \
+             [[auth.tokens]] or server.tls.client_ca"
+        ));
+    }
+    if users.is_empty() {
+        warnings.push(format!(
+            "the topology contract on {address} is open: {whoever} may change where components land; set \
+             [[auth.users]] or auth.users_file"
+        ));
+    }
+    if config.server.tls.is_none() && !(users.is_empty() && tokens.is_empty()) {
+        warnings.push(format!(
+            "passwords and tokens travel to {address} in the clear; set [server.tls], or listen on loopback behind a \
+             proxy that encrypts"
+        ));
+    }
+    warnings
 }
 
 /// On stdout, for people and scripts alike; a closed stdout is no reason not to serve.
@@ -74,11 +148,7 @@ struct StopSignal {
 
 impl StopSignal {
     fn listen() -> Result<Self> {
-        let failed = |error| Error::permanent("signals cannot be received").because(error);
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     async fn received(&mut self) {
@@ -87,6 +157,10 @@ impl StopSignal {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal> {
+    signal(kind).map_err(|error| Error::permanent("signals cannot be received").because(error))
 }
 
 /// Every configured target and the routes to them. Touches nothing: a target is opened when it is first used.
@@ -191,6 +265,9 @@ fn run_limits(configured: &RunLimits) -> HashMap<Operation, Duration> {
 
 #[cfg(test)]
 mod tests {
+    use crate::auth::{Bounds, Hash, Role, Token, User, cheap};
+    use crate::config::Overrides;
+
     use super::*;
 
     /// The time between the announcement and the first look at the signals is no time without them.
@@ -201,5 +278,52 @@ mod tests {
         let sent = std::process::Command::new("kill").args(["-TERM", &own_pid]).status().unwrap();
         assert!(sent.success());
         tokio::time::timeout(Duration::from_secs(30), stop_signal.received()).await.unwrap();
+    }
+
+    #[test]
+    fn what_is_open_is_said_with_to_whom_and_what_is_not_is_not() {
+        let everywhere: SocketAddr = "0.0.0.0:8093".parse().unwrap();
+        let adapter = "the adapter contracts on 0.0.0.0:8093 are open: anybody who reaches it may provision, unprovision \
+                       and change access; set [[auth.tokens]] or server.tls.client_ca";
+        let topology = "the topology contract on 0.0.0.0:8093 is open: anybody who reaches it may change where \
+                        components land; set [[auth.users]] or auth.users_file";
+        let certified =
+            topology.replace("anybody who reaches it", "whoever has a certificate of server.tls.client_ca");
+        let clear = "passwords and tokens travel to 0.0.0.0:8093 in the clear; set [server.tls], or listen on loopback \
+                     behind a proxy that encrypts";
+        let (users, tokens, tls, client_ca) = (1, 2, 4, 8);
+        for (set, expected) in [
+            (0, vec![adapter, topology]),
+            (users, vec![adapter, clear]),
+            (tokens, vec![topology, clear]),
+            (users | tokens, vec![clear]),
+            (tls, vec![adapter, topology]),
+            (tls | users, vec![adapter]),
+            (tls | tokens, vec![topology]),
+            (tls | client_ca, vec![certified.as_str()]),
+            (tls | client_ca | tokens, vec![certified.as_str()]),
+            (tls | users | tokens, vec![]),
+            (tls | client_ca | users, vec![]),
+        ] {
+            let mut config = Config::load(None, &Overrides::default()).unwrap();
+            let bounds = Bounds { memory_kib: 8, iterations: 1 };
+            let hash = || Hash::parse(&cheap("x"), &bounds).unwrap();
+            if set & users > 0 {
+                let user = User { name: "ops".to_owned(), role: Role::Write, hash: hash() };
+                config.auth.credentials.users = vec![user];
+            }
+            if set & tokens > 0 {
+                config.auth.credentials.tokens = vec![Token { name: "one".to_owned(), hash: hash() }];
+            }
+            if set & tls > 0 {
+                let client_ca = (set & client_ca > 0).then(|| "ca.pem".into());
+                config.server.tls =
+                    Some(tls::Files { certificate: "c.pem".into(), key: "k.pem".into(), client_ca });
+            }
+            assert_eq!(openness(&everywhere, &config), expected, "{set}");
+            for loopback in ["127.0.0.1:1", "[::1]:1"] {
+                assert!(openness(&loopback.parse().unwrap(), &config).is_empty());
+            }
+        }
     }
 }

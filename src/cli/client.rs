@@ -16,6 +16,7 @@ use crate::server;
 use crate::topology::Topology;
 
 use super::output::Output;
+use super::remote::unauthorized;
 use super::{Command, Failure, Remote};
 
 /// Longest wait between two looks at a task.
@@ -38,7 +39,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
         Command::Status { token, remote } => status(&remote, &token).await,
         Command::Stop { token, remote } => stop(&remote, &token).await,
         Command::Topology { command } => super::topology::run(command).await,
-        Command::Serve { .. } | Command::Validate { .. } => Ok(()),
+        Command::Serve { .. } | Command::Validate { .. } | Command::HashPassword => Ok(()),
     }
 }
 
@@ -171,7 +172,7 @@ async fn dry_run(
     product: &str,
     operation: operator_types::PlanRequestOperation,
 ) -> Result<Vec<operator_types::ComponentPlan>, Failure> {
-    let client = operator::Client::new_with_client(&origin(&remote.url)?, http()?);
+    let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request = operator_types::PlanRequest {
         operation,
         descriptor_kind: operator_types::DescriptorKind::DataproductDescriptor,
@@ -199,7 +200,7 @@ pub(super) fn operator_failure(
                 Failure::Server(error.error)
             }
         },
-        other => unreachable(url, &other),
+        other => undeclared(url, &other),
     }
 }
 
@@ -384,16 +385,8 @@ fn ended_well_or_runs(status: types::ProvisioningStatusStatus) -> Result<(), Fai
     if status == types::ProvisioningStatusStatus::Running { Ok(()) } else { ended_well(status) }
 }
 
-pub(super) fn http() -> Result<reqwest::Client, Failure> {
-    reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(10))
-        .timeout(Duration::from_secs(60))
-        .build()
-        .map_err(|error| Failure::Server(format!("the HTTP client cannot be made: {error}")))
-}
-
 fn client(remote: &Remote) -> Result<Client, Failure> {
-    Ok(Client::new_with_client(remote.url.trim_end_matches('/'), http()?))
+    Ok(Client::new_with_client(remote.url.trim_end_matches('/'), remote.http()?))
 }
 
 /// The operator API is mounted at the root, whatever the base path of the contract.
@@ -411,7 +404,7 @@ fn failure(url: &str, error: Error<types::RequestValidationErrorOrSystemError>) 
             }
             types::RequestValidationErrorOrSystemError::SystemError(error) => Failure::Server(error.error),
         },
-        other => unreachable(url, &other),
+        other => undeclared(url, &other),
     }
 }
 
@@ -424,10 +417,14 @@ pub(super) fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
     )
 }
 
-pub(super) fn unreachable<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
+/// No answer, or one that the contract does not declare.
+pub(super) fn undeclared<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
 where
     Error<E>: std::error::Error,
 {
+    if error.status().is_some_and(|status| status == reqwest::StatusCode::UNAUTHORIZED) {
+        return unauthorized(url);
+    }
     let mut text = format!("{url}: {error}");
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -5,6 +5,8 @@
 
 mod client;
 mod output;
+mod password;
+mod remote;
 mod topology;
 
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Overrides};
 use crate::descriptor::Problem;
 use crate::{logging, server};
+
+use remote::{BearerToken, Encryption};
 
 /// A Witboost Tech Adapter: speaks the contract, provisions real technologies, loses no operation.
 #[derive(Debug, Parser)]
@@ -131,17 +135,45 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the hash of a password or token, for the configuration; from the terminal, or the first line of stdin
+    HashPassword,
 }
 
 /// Where the server is, and how to print.
 #[derive(Debug, Args)]
-struct Remote {
+struct Server {
     /// Address of the server, with its base path if it has one
     #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8093")]
     url: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    encryption: Encryption,
+}
+
+/// A server, for those who have its token.
+#[derive(Debug, Args)]
+struct Remote {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    token: BearerToken,
+}
+
+impl std::ops::Deref for Remote {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Remote {
+    /// A client that says who calls.
+    fn http(&self) -> Result<reqwest::Client, Failure> {
+        remote::http(&self.url, &self.encryption, self.token.authorization()?)
+    }
 }
 
 /// `NAME=VALUE`; a value that is JSON is taken as such, anything else as text.
@@ -190,7 +222,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Validate { file, component, config, json } => {
             client::validate(&file, component.as_deref(), config, json)
         }
-        command => remote(command),
+        Command::HashPassword => password::hash(),
+        command => run_remote(command),
     };
     done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
 }
@@ -205,7 +238,7 @@ fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
     runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()))
 }
 
-fn remote(command: Command) -> Result<(), Failure> {
+fn run_remote(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -63,7 +63,7 @@ impl Drop for Output {
 }
 
 /// A closed pipe ends the reader's interest, not the command.
-fn print(line: &str) {
+pub(super) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use progenitor_client::Error;
+use reqwest::StatusCode;
 use serde_json::json;
 
-use super::client::{http, invalid, origin, read, unreachable};
+use super::client::{invalid, origin, read, undeclared};
 use super::output::Output;
-use super::{Failure, Remote};
+use super::remote::{self, BasicUser};
+use super::{Failure, Remote, Server};
 use crate::generated::flexdeploy::client::Client;
 use crate::generated::flexdeploy::types;
 use crate::generated::operator::{client as operator, types as operator_types};
@@ -31,7 +33,7 @@ pub(super) enum Command {
         #[arg(long)]
         sub_group: Option<String>,
         #[command(flatten)]
-        remote: Remote,
+        remote: Administered,
     },
     /// Change an instance, and nothing of it that is not named
     Set {
@@ -43,7 +45,7 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
         #[command(flatten)]
-        remote: Remote,
+        remote: Administered,
     },
     /// Show where the components of a data product would land, and why
     Explain {
@@ -52,6 +54,23 @@ pub(super) enum Command {
         #[command(flatten)]
         remote: Remote,
     },
+}
+
+/// A server, for the users of its topology.
+#[derive(Debug, Args)]
+pub(super) struct Administered {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    user: BasicUser,
+}
+
+impl Administered {
+    fn client(&self) -> Result<Client, Failure> {
+        let Server { url, encryption, .. } = &self.server;
+        let http = remote::http(url, encryption, self.user.authorization()?)?;
+        Ok(Client::new_with_client(&origin(url)?, http))
+    }
 }
 
 /// What `set` changes.
@@ -88,7 +107,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::List { code, name, group, sub_group, remote } => {
             let found = find(&remote, code, name, group, sub_group).await?;
-            let output = Output::new(remote.json, 0);
+            let output = Output::new(remote.server.json, 0);
             for instance in &found {
                 output.say(&summary(instance));
             }
@@ -102,7 +121,7 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
                 ]));
             }
             let instance = set(&remote, code, create, change).await?;
-            let output = Output::new(remote.json, 0);
+            let output = Output::new(remote.server.json, 0);
             output.say(&summary(&instance));
             output.result(&json!(instance));
             Ok(())
@@ -111,32 +130,29 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn client(remote: &Remote) -> Result<Client, Failure> {
-    Ok(Client::new_with_client(&origin(&remote.url)?, http()?))
-}
-
 async fn find(
-    remote: &Remote,
+    remote: &Administered,
     code: Option<String>,
     name: Option<String>,
     group: Option<String>,
     sub_group: Option<String>,
 ) -> Result<Vec<types::Instance>, Failure> {
     // The parameters are in the order of their names.
-    let found = client(remote)?
+    let found = remote
+        .client()?
         .find_instances(group.as_deref(), code.as_deref(), name.as_deref(), sub_group.as_deref())
         .await;
-    found.map(|found| found.into_inner().0).map_err(|error| failure(&remote.url, error))
+    found.map(|found| found.into_inner().0).map_err(|error| failure(&remote.server.url, error))
 }
 
 async fn set(
-    remote: &Remote,
+    remote: &Administered,
     code: String,
     create: bool,
     change: Change,
 ) -> Result<types::Instance, Failure> {
     let found = find(remote, Some(code.clone()), None, None, None).await?;
-    let client = client(remote)?;
+    let client = remote.client()?;
     let edited = match found.into_iter().next() {
         None if create => client.create_instance(&created(code, change)).await,
         None => {
@@ -154,7 +170,9 @@ async fn set(
             }
         }
     };
-    edited.map(progenitor_client::ResponseValue::into_inner).map_err(|error| failure(&remote.url, error))
+    edited
+        .map(progenitor_client::ResponseValue::into_inner)
+        .map_err(|error| failure(&remote.server.url, error))
 }
 
 fn created(code: String, change: Change) -> types::NewInstance {
@@ -233,7 +251,7 @@ fn summary(instance: &types::Instance) -> String {
 
 /// Shows every component, and fails when one of them has no place.
 async fn explain(remote: &Remote, product: String) -> Result<(), Failure> {
-    let client = operator::Client::new_with_client(&origin(&remote.url)?, http()?);
+    let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request = operator_types::ExplainRequest {
         descriptor_kind: operator_types::DescriptorKind::DataproductDescriptor,
         descriptor: product,
@@ -272,10 +290,16 @@ async fn explain(remote: &Remote, product: String) -> Result<(), Failure> {
 
 fn failure(url: &str, error: Error<types::InstanceError>) -> Failure {
     match error {
+        Error::ErrorResponse(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+            Failure::Server(format!(
+                "{url}: {}; name a user with --user, and set LANDFALL_PASSWORD or name a file with --password-file",
+                answer.into_inner().message
+            ))
+        }
         Error::ErrorResponse(answer) if answer.status().is_client_error() => {
             Failure::Invalid(vec![answer.into_inner().message])
         }
         Error::ErrorResponse(answer) => Failure::Server(answer.into_inner().message),
-        other => unreachable(url, &other),
+        other => undeclared(url, &other),
     }
 }

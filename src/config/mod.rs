@@ -4,6 +4,7 @@
 //! written and what would be right; keys that nothing reads are mistakes too. `defaults.toml` beside this file is
 //! the list of keys. Nothing here is global and nothing is read later than at the start.
 
+mod auth;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +17,26 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 use crate::descriptor::{ComponentKind, Limits};
+use crate::tls;
 use crate::topology::TopologyLimits;
 
+pub use auth::{Auth, Source};
 pub use secret::Secret;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
+/// What the topology contract is below of. Its callers are others than those of the adapter contracts.
+pub const TOPOLOGY_PATH: &str = "/flexdeploy";
+
 /// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[descriptor]`
     pub descriptor: Limits,
     /// `[store]`
@@ -70,6 +78,8 @@ pub struct Server {
     pub drain_grace: Duration,
     /// HTTP worker threads.
     pub workers: usize,
+    /// `[server.tls]`: files that were in order at the start.
+    pub tls: Option<tls::Files>,
 }
 
 /// How a 202 carries its token.
@@ -272,7 +282,8 @@ impl Config {
             own = own.merge(Toml::file_exact(path));
         }
         if let Err(error) = own.extract::<Dict>() {
-            return Err(error.into_iter().map(|e| e.to_string()).collect());
+            let place = file.map(|path| format!(" (in {})", path.display())).unwrap_or_default();
+            return Err(error.into_iter().map(|e| unquoted(&e.kind.to_string()) + &place).collect());
         }
         let environment: BTreeMap<String, String> = environment.collect();
         let variables = environment_layer(&own, &environment);
@@ -295,6 +306,13 @@ impl Config {
             _ => Err(problems),
         }
     }
+}
+
+/// What a reader of TOML says, without the line that it shows, which may hold a secret.
+fn unquoted(message: &str) -> String {
+    let is_quoted =
+        |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
+    message.lines().filter(|line| !is_quoted(line)).map(str::trim).collect::<Vec<_>>().join(": ")
 }
 
 /// `LANDFALL__TARGETS__PG_MAIN__URL=x` as `targets.PG_MAIN.url = "x"`: keys in lower case, but for a target's code,
@@ -463,6 +481,7 @@ impl<'a> Reader<'a> {
     fn config(&mut self) -> Option<Config> {
         self.data_dir = self.required("data_dir").unwrap_or_default();
         let server = self.server();
+        let auth = self.auth();
         let descriptor = self.limits();
         let store = self.store();
         let operations = self.operations();
@@ -474,6 +493,7 @@ impl<'a> Reader<'a> {
         self.unknown_keys();
         Some(Config {
             server: server?,
+            auth: auth?,
             descriptor: descriptor?,
             store: store?,
             operations: operations?,
@@ -505,6 +525,7 @@ impl<'a> Reader<'a> {
         let retry_after = self.duration("server.retry_after", Duration::from_secs(1));
         let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
         let workers = self.at_least_one::<u16>("server.workers");
+        let tls = self.tls();
         Some(Server {
             listen: listen?,
             base_paths: base_paths?,
@@ -516,7 +537,40 @@ impl<'a> Reader<'a> {
             retry_after: retry_after?,
             drain_grace: drain_grace?,
             workers: usize::from(workers?),
+            tls,
         })
+    }
+
+    /// `None` also where something is wrong, which is told then.
+    fn tls(&mut self) -> Option<tls::Files> {
+        const KEYS: [&str; 3] = ["server.tls.certificate", "server.tls.key", "server.tls.client_ca"];
+        let wanted = self.figment.contains("server.tls");
+        let [certificate, key, client_ca] = KEYS.map(|key| self.plain_path(key));
+        for (name, path) in [(KEYS[0], &certificate), (KEYS[1], &key)] {
+            if wanted && path.is_none() && !self.figment.contains(name) {
+                self.problem(name, "is missing; name a PEM file");
+            }
+        }
+        let files = tls::Files { certificate: certificate?, key: key?, client_ca };
+        for wrong in tls::check(&files) {
+            let key = match wrong.part {
+                tls::Part::Certificate => KEYS[0],
+                tls::Part::Key => KEYS[1],
+                tls::Part::ClientCa => KEYS[2],
+            };
+            self.problem(key, wrong.message);
+        }
+        Some(files)
+    }
+
+    /// A path as it is written, if it is.
+    fn plain_path(&mut self, key: &str) -> Option<PathBuf> {
+        let text: String = self.optional(key)?;
+        if text.is_empty() {
+            self.problem(key, "is empty; name a file");
+            return None;
+        }
+        Some(PathBuf::from(text.replace("{data_dir}", &self.data_dir)))
     }
 
     fn store(&mut self) -> Option<Store> {
@@ -600,6 +654,8 @@ impl<'a> Reader<'a> {
             let trimmed = path.trim_end_matches('/');
             if !(trimmed.is_empty() || trimmed.starts_with('/')) || trimmed.contains(['{', '}', '?', '#']) {
                 self.problem(KEY, format_args!("`{path}` is not a path; write `/` or `/prefix`"));
+            } else if trimmed == TOPOLOGY_PATH || trimmed.starts_with(&format!("{TOPOLOGY_PATH}/")) {
+                self.problem(KEY, format_args!("`{path}` belongs to the topology contract; choose another"));
             } else if !normal.iter().any(|known| known == trimmed) {
                 normal.push(trimmed.to_owned());
             }
@@ -849,17 +905,20 @@ impl<'a> Reader<'a> {
             if self.read.contains(&key) {
                 continue;
             }
-            let nearest = self
-                .read
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(known, &key), known.clone()))
-                .min()
-                .filter(|(distance, _)| *distance <= 3)
-                .map(|(_, known)| format!("; did you mean `{known}`?"))
-                .unwrap_or_default();
+            let nearest = did_you_mean(self.read.iter().map(String::as_str), &key);
             self.problem(&key, format_args!("is not a configuration key{nearest}"));
         }
     }
+}
+
+/// The known key that was probably meant.
+fn did_you_mean<'a>(known: impl Iterator<Item = &'a str>, key: &str) -> String {
+    known
+        .map(|known| (strsim::damerau_levenshtein(known, key), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, known)| format!("; did you mean `{known}`?"))
+        .unwrap_or_default()
 }
 
 fn leaves(prefix: &str, value: &Value, keys: &mut Vec<String>) {

@@ -2,13 +2,13 @@ use std::io::Write;
 
 use super::*;
 
-fn file(text: &str) -> tempfile::NamedTempFile {
+pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file
 }
 
-fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+pub(super) fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let file = file(text);
     let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Config::assemble(Some(file.path()), variables, &Overrides::default()).map_err(|problems| {
@@ -192,6 +192,9 @@ fn operations_may_have_a_run_limit_of_their_own() {
 fn a_file_that_is_no_toml_or_not_there_is_said_so() {
     let problems = load("[server\n", &[]).unwrap_err();
     assert_eq!(problems.len(), 1);
+    // The line that is wrong may hold a secret.
+    let problems = load("[log]\nlevel = \"hunter2\n", &[]).unwrap_err();
+    assert_eq!(problems, ["TOML parse error at line 2, column 17: invalid basic string"]);
     let problems =
         Config::assemble(Some("/no/such.toml".as_ref()), std::iter::empty(), &Overrides::default())
             .unwrap_err();
@@ -208,4 +211,50 @@ fn durations_have_a_unit() {
     for text in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "5 days"] {
         assert_eq!(parse_duration(text), None, "{text}");
     }
+}
+
+#[test]
+fn the_files_of_tls_are_looked_at_before_anything_starts() {
+    let refused = |text: &str| load(&format!("[server.tls]\n{text}"), &[]).unwrap_err();
+    assert_eq!(
+        refused("certificat = \"x\"\n"),
+        [
+            "server.tls.certificate: is missing; name a PEM file",
+            "server.tls.key: is missing; name a PEM file",
+            "server.tls.certificat: is not a configuration key; did you mean `server.tls.certificate`?",
+        ]
+    );
+    let empty = file("no PEM at all");
+    let empty = empty.path().display().to_string();
+    assert_eq!(
+        refused(&format!("certificate = \"{empty}\"\nkey = \"{empty}\"\nclient_ca = \"{empty}\"\n")),
+        [
+            format!(
+                "server.tls.certificate: `{empty}` holds no certificate; it must be PEM, `-----BEGIN CERTIFICATE-----`"
+            ),
+            format!(
+                "server.tls.key: `{empty}` holds no key; it must be PEM, `-----BEGIN PRIVATE KEY-----`, without a \
+                 passphrase"
+            ),
+            format!(
+                "server.tls.client_ca: `{empty}` holds no certificate; it must be PEM, `-----BEGIN CERTIFICATE-----`"
+            ),
+        ]
+    );
+    let torn = file("-----BEGIN CERTIFICATE-----\nhunter2!\n");
+    let torn = torn.path().display().to_string();
+    let problems = refused(&format!("certificate = \"{torn}\"\nkey = \"/nowhere\"\n"));
+    assert_eq!(problems.first(), Some(&format!("server.tls.certificate: `{torn}` is not PEM")));
+    assert!(problems[1].starts_with("server.tls.key: `/nowhere` cannot be read: "), "{problems:#?}");
+}
+
+#[test]
+fn the_adapter_contracts_are_not_mounted_where_the_topology_contract_is() {
+    let refused = load("server.base_paths = [\"/flexdeploy/\", \"/flexdeploy/x\", \"/flexdeployer\"]\n", &[]);
+    assert_eq!(
+        refused.unwrap_err(),
+        ["/flexdeploy/", "/flexdeploy/x"].map(|path| format!(
+            "server.base_paths: `{path}` belongs to the topology contract; choose another"
+        ))
+    );
 }

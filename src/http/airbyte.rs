@@ -14,7 +14,7 @@ use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
 use crate::operation::{Document, State};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Shapes, left_out, problems, system_error};
+use super::refusal::{Fault, Refusal, Said, Shapes, left_out, verdict};
 use super::tasks::{PROVISIONING, Status, TaskShapes};
 
 /// Serves the contract from the service. The version in its paths says nothing to it: there is one.
@@ -43,7 +43,7 @@ impl Airbyte for Provisioner {
     }
 
     fn reject_validate(&self, _: &RequestContext, rejection: Rejection) -> ValidateResponse {
-        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into())
+        ValidateResponse::Ok(Some(Refusal::of_rejection(&rejection)).into())
     }
 
     fn reject_with_validation_error(
@@ -64,13 +64,8 @@ impl Airbyte for Provisioner {
         _version: String,
         body: types::ProvisioningRequest,
     ) -> ValidateResponse {
-        match self.shared.service.validate(document(body)).await {
-            Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
-            Err(error) => match problems(&error) {
-                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into()),
-                None => ValidateResponse::InternalServerError(system_error(context, &error).into()),
-            },
-        }
+        let validated = self.shared.service.validate(document(body)).await;
+        verdict::<Self, types::ValidationResult, _>(context, validated)
     }
 
     async fn provision(
@@ -139,28 +134,15 @@ fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>, Vec<Problem>> {
 /// The contract has no place for a remedy but the text of its problem.
 impl From<Refusal> for types::ValidationError {
     fn from(refusal: Refusal) -> Self {
-        let errors = refusal.problems.into_iter().map(|said| match said.remedy {
-            Some(remedy) => with_remedy(&said.text, &remedy),
-            None => said.text,
-        });
+        let errors = refusal.problems.iter().map(Said::on_one_line);
         Self { errors: errors.collect() }
-    }
-}
-
-impl From<Refusal> for types::ValidationResult {
-    fn from(refusal: Refusal) -> Self {
-        Self { valid: false, error: Some(refusal.into()) }
     }
 }
 
 impl From<Fault> for types::SystemError {
     fn from(fault: Fault) -> Self {
-        Self { error: with_remedy(&fault.message, &fault.solution) }
+        Self { error: fault.on_one_line() }
     }
-}
-
-fn with_remedy(text: &str, remedy: &str) -> String {
-    format!("{text}; {remedy}")
 }
 
 impl From<Status> for types::ProvisioningStatus {

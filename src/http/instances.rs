@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::auth::{Denied, Role};
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
 use crate::generated::flexdeploy::responses::*;
@@ -11,7 +12,9 @@ use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, Requ
 use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Shapes, left_out, refuse};
+use super::callers::credentials;
+use super::pressure;
+use super::refusal::{Fault, Refusal, Said, Shapes, left_out, refuse};
 
 /// Serves the contract from the service.
 pub(super) struct Instances {
@@ -38,7 +41,21 @@ impl Flexdeploy for Instances {
         self.shared.limits
     }
 
-    async fn authorize(&self, _: &RequestContext) -> Result<(), Denial> {
+    async fn authorize(&self, context: &RequestContext) -> Result<(), Denial> {
+        let (authorization, peer) = credentials(context.request());
+        let caller = self.shared.callers.basic(authorization, peer).await.map_err(|denied| match denied {
+            Denied::Unauthorized(message) => Denial::Unauthorized(message),
+            Denied::Overloaded(message) => {
+                pressure::note(context.request(), &Error::overloaded(message.as_str()));
+                Denial::Unavailable(message)
+            }
+        })?;
+        if caller.role == Role::Read && context.operation().method != "GET" {
+            return Err(Denial::Forbidden(format!(
+                "`{}` may read the topology and not change it; this takes a user with the role `write`",
+                caller.name
+            )));
+        }
         Ok(())
     }
 
@@ -139,17 +156,14 @@ where
 
 impl From<Refusal> for types::InstanceError {
     fn from(refusal: Refusal) -> Self {
-        let problems = refusal.problems.into_iter().map(|said| match said.remedy {
-            Some(remedy) => format!("{}; {remedy}", said.text),
-            None => said.text,
-        });
+        let problems = refusal.problems.iter().map(Said::on_one_line);
         Self { message: problems.collect::<Vec<_>>().join("; ") }
     }
 }
 
 impl From<Fault> for types::InstanceError {
     fn from(fault: Fault) -> Self {
-        Self { message: format!("{}; {}", fault.message, fault.solution) }
+        Self { message: fault.on_one_line() }
     }
 }
 

@@ -1,10 +1,11 @@
 //! HTTP: the only module that knows actix and the generated contracts.
 //!
 //! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
-//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; and `pressure`
-//! for what stands around them all.
+//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; and `callers` and
+//! `pressure` for what stands around them all.
 
 mod airbyte;
+mod callers;
 mod instances;
 mod operator;
 mod pressure;
@@ -21,17 +22,25 @@ use actix_web::dev::ServiceRequest;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, web};
 
+use crate::auth::Callers;
 use crate::config::{Server, TokenFormat};
 use crate::error::{Error, Result};
 use crate::generated;
 use crate::generated::runtime::Limits;
 use crate::operation::Service;
 
+use callers::{Door, admit};
 use pressure::{Gate, guard};
+use refusal::Fault;
+use shapes::AnyError;
+
+/// How long a caller may take to agree on a key.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 pub(crate) struct Shared {
     service: Arc<Service>,
+    callers: Arc<Callers>,
     token_format: TokenFormat,
     respond_within: Duration,
     limits: Limits,
@@ -45,16 +54,24 @@ pub(crate) struct Bound {
     pub(crate) server: actix_web::dev::Server,
 }
 
-/// Binds and mounts every contract. Must be called inside a Tokio runtime.
-pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
+/// Binds and mounts every contract; with `tls`, nothing is served without. Must be called inside a Tokio runtime.
+pub(crate) fn bind(
+    config: &Server,
+    service: Arc<Service>,
+    callers: Arc<Callers>,
+    tls: Option<rustls::ServerConfig>,
+) -> Result<Bound> {
     let limits = Limits { body_bytes: config.max_body_bytes, ..Limits::default() };
     let gate = Arc::new(Gate::new(config, limits));
     let shared = Arc::new(Shared {
         service,
+        callers,
         token_format: config.token_format,
         respond_within: config.respond_within,
         limits,
     });
+    let door =
+        Arc::new(Door { callers: Arc::clone(&shared.callers), limits, retry_after: config.retry_after });
     let adapter = web::Data::new(tech_adapter::Adapter::new(Arc::clone(&shared)));
     let airbyte = web::Data::new(airbyte::Provisioner::new(Arc::clone(&shared)));
     let operator = web::Data::new(operator::Operator::new(Arc::clone(&shared)));
@@ -63,10 +80,14 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
     let server = HttpServer::new(move || {
         let (adapter, airbyte, operator) = (adapter.clone(), airbyte.clone(), operator.clone());
         let (instances, base_paths) = (instances.clone(), base_paths.clone());
-        let gate = Arc::clone(&gate);
+        let (gate, door) = (Arc::clone(&gate), Arc::clone(&door));
         App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 guard(Arc::clone(&gate), request, next)
+            }))
+            // The last one stands outside of all others: who is refused takes no room.
+            .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                admit(Arc::clone(&door), request, next)
             }))
             .configure(move |app| {
                 // Longer prefixes first: `/` would otherwise see their paths as its own.
@@ -86,7 +107,11 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
     .disable_signals()
     // The engine drains after the last request is answered, so requests get little time of their own.
     .shutdown_timeout(5)
-    .bind(&config.listen)
+    .tls_handshake_timeout(HANDSHAKE_TIMEOUT);
+    let server = match tls {
+        None => server.bind(&config.listen),
+        Some(tls) => server.bind_rustls_0_23(&config.listen, tls),
+    }
     .map_err(|error| {
         Error::permanent(format!(
             "cannot listen on `{}`; name a free HOST:PORT in server.listen or --listen",
@@ -103,13 +128,8 @@ pub(crate) fn bind(config: &Server, service: Arc<Service>) -> Result<Bound> {
 }
 
 async fn no_such_path(request: actix_web::HttpRequest) -> HttpResponse {
-    let body = generated::tech_adapter::types::SystemError {
-        error: format!("no operation has the path `{}`", shorten(request.path())),
-        user_message: None,
-        input: None,
-        input_error_field: None,
-        more_info: None,
-    };
+    let error = Error::unsupported(format!("no operation has the path `{}`", shorten(request.path())));
+    let body = AnyError::from(Fault::new(&error, "see the API contract for its operations"));
     HttpResponse::NotFound().json(body)
 }
 

@@ -18,9 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::generated::runtime::Limits;
-use crate::generated::tech_adapter::types::SystemError;
 
 use super::refusal::Fault;
+use super::shapes::AnyError;
 
 /// Left in a request's extensions by whoever answers it with an error that will pass: how long that takes, where it is
 /// known.
@@ -116,22 +116,27 @@ pub(super) async fn guard(
             log::warn!("answering 500: {}", error.report());
             note(request.request(), &error);
             throw_away(request.take_payload(), &gate.limits).await;
-            let body = SystemError::from(Fault::new(&error, "try again later"));
+            let body = AnyError::from(Fault::new(&error, "try again later"));
             request.into_response(HttpResponse::InternalServerError().json(body))
         }
     };
+    say_when(&mut response, gate.retry_after);
+    Ok(response)
+}
+
+/// Adds `Retry-After` where [`note`] left word.
+pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Duration) {
     let come_back = response.request().extensions_mut().remove::<ComeBack>();
     if let Some(ComeBack(hint)) = come_back
         && response.status().is_server_error()
     {
-        let seconds = whole_seconds(hint.unwrap_or(gate.retry_after));
+        let seconds = whole_seconds(hint.unwrap_or(retry_after));
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
-    Ok(response)
 }
 
 /// Reads a body that nobody wants, so that its sender gets to read the answer instead of a broken connection.
-async fn throw_away(mut payload: Payload, limits: &Limits) {
+pub(super) async fn throw_away(mut payload: Payload, limits: &Limits) {
     let drain = async {
         let mut seen = 0_usize;
         while let Some(Ok(chunk)) = payload.next().await {

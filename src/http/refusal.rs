@@ -7,7 +7,7 @@
 use log::{error, info, warn};
 
 use crate::descriptor::Problem;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::generated::runtime::{Answer, Failure, Rejection, RequestContext};
 
 use super::pressure;
@@ -35,6 +35,16 @@ pub(super) struct Refusal {
 pub(super) struct Said {
     pub(super) text: String,
     pub(super) remedy: Option<String>,
+}
+
+impl Said {
+    /// For a shape that has one text for both.
+    pub(super) fn on_one_line(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{}; {remedy}", self.text),
+            None => self.text.clone(),
+        }
+    }
 }
 
 impl Refusal {
@@ -87,6 +97,15 @@ impl Fault {
     pub(super) fn new(failure: &Error, solution: &str) -> Self {
         Self { message: failure.to_string(), solution: solution.to_owned() }
     }
+
+    /// For a shape that has one text for both. Many messages say already what to do.
+    pub(super) fn on_one_line(&self) -> String {
+        if self.message.ends_with(&self.solution) {
+            self.message.clone()
+        } else {
+            format!("{}; {}", self.message, self.solution)
+        }
+    }
 }
 
 /// A contract's answer to an error: 400 when the request is at fault, else 500.
@@ -101,8 +120,25 @@ where
     }
 }
 
+/// A contract's answer to a validation: a verdict, also on a request that is at fault, else 500.
+pub(super) fn verdict<S, V, R>(context: &RequestContext, validated: Result<()>) -> R
+where
+    S: Shapes,
+    V: From<Option<Refusal>>,
+    R: Answer<200, V> + Answer<500, S::Failed>,
+{
+    let refusal = match validated {
+        Ok(()) => None,
+        Err(error) => match problems(&error) {
+            Some(problems) => Some(Refusal::of_problems(&problems)),
+            None => return <R as Answer<500, _>>::answer(system_error(context, &error).into()),
+        },
+    };
+    <R as Answer<200, V>>::answer(refusal.into())
+}
+
 /// What is wrong with the request, when it is the request that is wrong.
-pub(super) fn problems(error: &Error) -> Option<Vec<Problem>> {
+fn problems(error: &Error) -> Option<Vec<Problem>> {
     match error.kind() {
         Kind::Invalid(problems) => Some(problems.clone()),
         Kind::Conflict => Some(vec![Problem::new("", error.to_string())]),
@@ -111,7 +147,7 @@ pub(super) fn problems(error: &Error) -> Option<Vec<Problem>> {
 }
 
 /// What a 500 says; its cause is logged here and only here. Where it will pass, the answer says when.
-pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
+fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     let operation = context.operation().operation_id;
     pressure::note(context.request(), failure);
     if failure.is_retryable() {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use crate::descriptor::DescriptorKind;
 use crate::generated::{airbyte, operator, tech_adapter};
 
@@ -57,19 +59,43 @@ macro_rules! detailed_errors {
 }
 detailed_errors!(tech_adapter, operator);
 
-impl From<Refusal> for tech_adapter::types::ValidationResult {
+/// An error that is told before it is known which contract the request is of: it has what each of them asks for.
+#[derive(Serialize)]
+pub(super) struct AnyError {
+    #[serde(flatten)]
+    error: tech_adapter::types::SystemError,
+    message: String,
+}
+
+impl From<Fault> for AnyError {
+    fn from(fault: Fault) -> Self {
+        Self { message: fault.on_one_line(), error: fault.into() }
+    }
+}
+
+impl From<Refusal> for tech_adapter::types::ValidationError {
     fn from(refusal: Refusal) -> Self {
         let (problems, solutions) = problems_and_solutions(&refusal);
-        let error = tech_adapter::types::ValidationError {
+        Self {
             errors: problems.clone(),
             user_message: Some(refusal.user_message),
             input: refusal.input,
             input_error_field: refusal.input_error_field,
             more_info: Some(tech_adapter::types::ErrorMoreInfo { problems, solutions }),
-        };
-        Self { valid: false, error: Some(error) }
+        }
     }
 }
+
+macro_rules! verdicts {
+    ($($contract:ident),*) => {$(
+        impl From<Option<Refusal>> for $contract::types::ValidationResult {
+            fn from(refusal: Option<Refusal>) -> Self {
+                Self { valid: refusal.is_none(), error: refusal.map(Into::into) }
+            }
+        }
+    )*};
+}
+verdicts!(tech_adapter, airbyte);
 
 /// Every problem, and every remedy once.
 fn problems_and_solutions(refusal: &Refusal) -> (Vec<String>, Vec<String>) {

@@ -13,7 +13,7 @@ use crate::operation::{Document, Operation, State};
 use crate::technology::{Level, LogLine, ReverseRequest};
 
 use super::Shared;
-use super::refusal::{Refusal, Shapes, left_out, not_offered, problems, refuse, system_error};
+use super::refusal::{Refusal, Shapes, left_out, not_offered, refuse, verdict};
 use super::tasks::{PROVISIONING, Status, TaskShapes, unknown};
 
 /// Serves the contract from the service.
@@ -42,7 +42,7 @@ impl TechAdapter for Adapter {
     }
 
     fn reject_validate(&self, _: &RequestContext, rejection: Rejection) -> ValidateResponse {
-        ValidateResponse::Ok(Refusal::of_rejection(&rejection).into())
+        ValidateResponse::Ok(Some(Refusal::of_rejection(&rejection)).into())
     }
 
     fn reject_with_request_validation_error(
@@ -58,13 +58,8 @@ impl TechAdapter for Adapter {
     }
 
     async fn validate(&self, context: &RequestContext, body: types::ProvisioningRequest) -> ValidateResponse {
-        match self.shared.service.validate(document(body)).await {
-            Ok(()) => ValidateResponse::Ok(types::ValidationResult { valid: true, error: None }),
-            Err(error) => match problems(&error) {
-                Some(problems) => ValidateResponse::Ok(Refusal::of_problems(&problems).into()),
-                None => ValidateResponse::InternalServerError(system_error(context, &error).into()),
-            },
-        }
+        let validated = self.shared.service.validate(document(body)).await;
+        verdict::<Self, types::ValidationResult, _>(context, validated)
     }
 
     async fn async_validate(
@@ -234,13 +229,11 @@ impl From<Status> for types::ValidationStatus {
                 Self { status: types::ValidationStatusStatus::Failed, info: None }
             }
             State::Completed => {
-                let public_info = match status.report.problems.as_slice() {
-                    [] => types::ValidationResult { valid: true, error: None },
-                    problems => Refusal::of_problems(problems).into(),
-                };
+                let problems = &status.report.problems;
+                let refusal = (!problems.is_empty()).then(|| Refusal::of_problems(problems));
                 Self {
                     status: types::ValidationStatusStatus::Completed,
-                    info: Some(types::ValidationInfo { public_info }),
+                    info: Some(types::ValidationInfo { public_info: refusal.into() }),
                 }
             }
         }

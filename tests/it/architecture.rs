@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{repository, walk};
 
-/// For each module: what it must not know. `http -> operation -> technology -> descriptor`, and `access` and
-/// `error` are below them all.
+/// For each module: what it must not know. `http -> operation -> technology -> descriptor`, and `access`, `auth`,
+/// `tls` and `error` are below them all.
 const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("http", &["cli"]),
     ("operation", &["http", "cli", "server", "generated", "actix_web"]),
@@ -18,6 +18,25 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
         &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"],
     ),
     ("access", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
+    (
+        "auth",
+        &[
+            "http",
+            "cli",
+            "server",
+            "operation",
+            "technology",
+            "topology",
+            "descriptor",
+            "config",
+            "generated",
+            "actix_web",
+        ],
+    ),
+    (
+        "tls",
+        &["http", "cli", "server", "operation", "technology", "topology", "config", "generated", "actix_web"],
+    ),
     ("error", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
     ("config", &["http", "cli", "generated", "actix_web"]),
     ("cli", &["http", "technology", "actix_web"]),

@@ -206,9 +206,19 @@ fn a_port_in_use_is_told_with_the_port() {
 #[test]
 fn help_explains_every_command_and_the_exit_codes() {
     let help = landfall(["--help"]).with_code(0).out;
-    for word in
-        ["serve", "deploy", "plan", "undeploy", "acl", "import", "status", "stop", "validate", "Exit codes"]
-    {
+    for word in [
+        "serve",
+        "deploy",
+        "plan",
+        "undeploy",
+        "acl",
+        "import",
+        "status",
+        "stop",
+        "validate",
+        "hash-password",
+        "Exit",
+    ] {
         assert!(help.contains(word), "`{word}` is not in {help}");
     }
 }

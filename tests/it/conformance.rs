@@ -1,15 +1,16 @@
 //! A stranger judges a running server by its specifications alone: schemathesis, with all its checks.
 //!
-//! spec/schemathesis.toml holds the two exceptions that the contracts make; schemathesis_hooks.py tells what a good
+//! spec/schemathesis.toml holds the exceptions that the contracts make; schemathesis_hooks.py tells what a good
 //! descriptor is and which tokens exist. A contract more is a [`Case`] more.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use landfall::generated::runtime::Operation;
-use landfall::generated::{airbyte, operator, specific_provisioner, tech_adapter};
+use landfall::generated::{airbyte, flexdeploy, operator, specific_provisioner, tech_adapter};
 use serde_json::Value;
 
+use crate::auth::with_users;
 use crate::harness::{Builder, Landfall, repository, tool};
 
 /// Requests that each operation must get, at least.
@@ -53,6 +54,13 @@ const OPERATOR: Case = Case {
     options: &[],
 };
 
+const FLEXDEPLOY: Case = Case {
+    document: "spec/flexdeploy-instance.yaml",
+    operations: flexdeploy::server::OPERATIONS,
+    server: || with_users("[auth]\nmax_failures = 1000000\n[topology]\nmax_instances = 100000"),
+    options: &["--auth", "ops:right"],
+};
+
 /// Two tests a case: each operation by itself, and from a token to its task. A caller that asks for JSON gets tokens that
 /// schemathesis can follow, through the links.
 macro_rules! cases {
@@ -73,6 +81,7 @@ cases! {
     TECH_ADAPTER: schemathesis_has_no_complaint_about_2_6_3, schemathesis_follows_the_tokens_of_2_6_3;
     SPECIFIC_PROVISIONER: schemathesis_has_no_complaint_about_2_2_0, schemathesis_follows_the_tokens_of_2_2_0;
     AIRBYTE: schemathesis_has_no_complaint_about_airbyte, schemathesis_follows_the_tokens_of_airbyte;
+    FLEXDEPLOY: schemathesis_has_no_complaint_about_flexdeploy, schemathesis_follows_the_ids_of_flexdeploy;
 }
 
 /// There are no tokens in it.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::thread;
 use std::time::{Duration, Instant};
 
+use landfall::tls::Trust;
 use serde_json::{Value, json};
 use sqlx::Row;
 use tempfile::TempDir;
@@ -143,6 +144,17 @@ impl Landfall {
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
         let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kibibytes * 1024)
+    }
+
+    /// Has it read again who may call (SIGHUP), and waits until the log has `line` once more.
+    pub(crate) async fn reload(&self, line: &str) {
+        let seen = || self.log().matches(line).count();
+        let (before, end) = (seen(), Instant::now() + PATIENCE);
+        self.replica.process.as_ref().expect("a running server").signal("-HUP");
+        while seen() == before {
+            assert!(Instant::now() < end, "`{line}` never came:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until nothing is queued and nothing runs.
@@ -603,8 +615,7 @@ impl Answer {
 impl Api {
     fn new(url: &str) -> Self {
         // Shorter than a server keeps an idle connection (5 s): no request meets one that is just being closed.
-        let http = reqwest::Client::builder()
-            .no_proxy()
+        let http = http()
             .timeout(PATIENCE)
             .pool_idle_timeout(Duration::from_secs(1))
             .build()
@@ -727,6 +738,18 @@ impl Api {
     }
 }
 
+/// A client of a server that does not encrypt.
+pub(crate) fn http() -> reqwest::ClientBuilder {
+    https(Trust::Nobody, None)
+}
+
+/// A client that trusts this one, and shows a certificate with its key.
+pub(crate) fn https(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> reqwest::ClientBuilder {
+    let tls = landfall::tls::client(trust, identity).expect("the files are in order");
+    #[expect(clippy::disallowed_methods, reason = "this is where TLS is given to it")]
+    reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls)
+}
+
 /// Everything the embedded lakehouse holds, comparable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resources {
@@ -806,14 +829,29 @@ pub(crate) fn repository() -> &'static Path {
 
 /// The client side of the program under test.
 pub(crate) fn landfall<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
+    landfall_with(&[], "", arguments)
+}
+
+/// The same with variables in its environment, and something to read.
+pub(crate) fn landfall_with<I: AsRef<OsStr>>(
+    environment: &[(&str, &str)],
+    stdin: &str,
+    arguments: impl IntoIterator<Item = I>,
+) -> Finished {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
     without_our_settings(&mut command);
-    let output = command
+    let mut child = command
         .args(arguments)
+        .envs(environment.iter().copied())
         .current_dir(repository())
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the program runs");
+    // It need not read any of it.
+    let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
+    let output = child.wait_with_output().expect("the program ends");
     Finished {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -895,6 +933,9 @@ pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> String {
 
 /// The second base path of the default configuration.
 pub(crate) const PREFIX: &str = "/datamesh.specificprovisioner";
+
+/// Where the instances of the topology are.
+pub(crate) const INSTANCES: &str = "/flexdeploy/rest/v1/topology/instance";
 
 /// Where the Airbyte contract is served; any version will do.
 pub(crate) const AIRBYTE: &str = "/datamesh.airbytespecificprovisioner/0.0.1";

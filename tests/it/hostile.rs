@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Answer, Api, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, component_request,
-    product_request, replace_once, repository, walk,
+    http, product_request, replace_once, repository, walk,
 };
 
 /// A second; two where the compiler did not optimise.
@@ -107,7 +107,7 @@ async fn a_body_over_the_limit_is_refused() {
     let request = product_request(&"a".repeat(100 * MEGABYTE));
     let sent = tokio::time::timeout(
         Duration::from_secs(30),
-        reqwest::Client::new().post(format!("{}/v1/provision", server.api().url())).json(&request).send(),
+        http().build().unwrap().post(format!("{}/v1/provision", server.api().url())).json(&request).send(),
     )
     .await
     .expect("an end within the time limit");

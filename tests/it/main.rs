@@ -10,6 +10,7 @@
 
 mod airbyte;
 mod architecture;
+mod auth;
 mod campaign;
 mod contract;
 mod crash;

@@ -6,11 +6,13 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::contract::{self, SLOW};
-use crate::harness::{Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, product_request};
+use crate::harness::{
+    Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request,
+};
 
 /// The answer, and its Retry-After.
 async fn post(server: &Landfall, path: &str, body: Vec<u8>) -> (Answer, Option<String>) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http().build().unwrap();
     let request =
         http.post(format!("{}{path}", server.api().url())).header("content-type", "application/json");
     let response = request.body(body).send().await.unwrap_or_else(|error| panic!("no answer: {error:?}"));

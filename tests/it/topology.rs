@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Api, Cluster, Finished, Landfall, OUTPUT_PORT, acl_request, cashflow, component_request,
-    landfall, product_request, replace_once,
+    Answer, Api, Cluster, Finished, INSTANCES, Landfall, OUTPUT_PORT, acl_request, cashflow,
+    component_request, landfall, product_request, replace_once,
 };
 use crate::postgres::PostgresServer;
-
-const INSTANCES: &str = "/flexdeploy/rest/v1/topology/instance";
 
 async fn put(api: &Api, id: &Value, body: &Value) -> Answer {
     api.send("PUT", &format!("{INSTANCES}/{id}"), |request| request.json(body)).await

@@ -1,5 +1,7 @@
 //! The generated server and client over a real connection.
 
+#![expect(clippy::disallowed_methods, reason = "`start` has installed what they would panic without")]
+
 use std::time::Duration;
 
 use actix_web::web::Data;
@@ -19,6 +21,8 @@ struct Server {
 }
 
 fn start(limits: Limits) -> Server {
+    // A client wants cryptography to be there, whether it encrypts or not; another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let implementor = Data::new(Implementor { limits, ..Default::default() });
     let shared = implementor.clone();
     let other = Data::new(moved::Implementor::default());

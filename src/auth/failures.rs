@@ -1,0 +1,183 @@
+//! Which addresses failed how often, in bounded memory.
+//!
+//! An address has one window, which its first failure opens, and in it one count of all its failures and one for each
+//! user that exists. A user is refused by their own count, so that nobody who shares the address is; a name that nobody
+//! has is refused by the count of all. What an answer says depends on the count of all alone: with it, a name that
+//! exists looks the same as one that does not.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use super::Audience;
+
+/// See the module documentation.
+pub(super) struct Failures {
+    most: u32,
+    window: Duration,
+    max_tracked: usize,
+    windows: HashMap<Source, Window>,
+    /// The keys of `windows`, in the order in which they were opened.
+    opened: VecDeque<Source>,
+}
+
+type Source = (Audience, IpAddr);
+
+struct Window {
+    since: Instant,
+    all: u32,
+    of: BTreeMap<String, u32>,
+}
+
+/// What a failure brought an address to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Until its window is over, once it has failed too often.
+    pub(super) wait: Option<Duration>,
+    /// Whether it was this failure that made it too often.
+    pub(super) reached: bool,
+}
+
+impl Failures {
+    pub(super) fn new(most: u32, window: Duration, max_tracked: usize) -> Self {
+        Self { most, window, max_tracked, windows: HashMap::new(), opened: VecDeque::new() }
+    }
+
+    /// How long an attempt for this user is refused; without a name, for one that does not exist.
+    pub(super) fn refused_for(
+        &self,
+        audience: Audience,
+        peer: IpAddr,
+        name: Option<&str>,
+        now: Instant,
+    ) -> Option<Duration> {
+        let window = self.windows.get(&(audience, network(peer)))?;
+        let failed = name.map_or(window.all, |name| window.of.get(name).copied().unwrap_or_default());
+        let left = self.window.saturating_sub(now.saturating_duration_since(window.since));
+        (failed >= self.most && !left.is_zero()).then_some(left)
+    }
+
+    /// Counts a failure.
+    pub(super) fn count(
+        &mut self,
+        audience: Audience,
+        peer: IpAddr,
+        name: Option<&str>,
+        now: Instant,
+    ) -> Count {
+        self.forget(now);
+        let source = (audience, network(peer));
+        if !self.windows.contains_key(&source) {
+            // Somebody has to go; the oldest is the one that would go soonest anyway.
+            while self.windows.len() >= self.max_tracked
+                && let Some(oldest) = self.opened.pop_front()
+            {
+                self.windows.remove(&oldest);
+            }
+            self.opened.push_back(source);
+        }
+        let window = self.windows.entry(source).or_insert(Window { since: now, all: 0, of: BTreeMap::new() });
+        window.all = window.all.saturating_add(1);
+        if let Some(name) = name {
+            let failed = window.of.entry(name.to_owned()).or_default();
+            *failed = failed.saturating_add(1);
+        }
+        let reached = window.all == self.most;
+        Count { reached, wait: self.refused_for(audience, peer, None, now) }
+    }
+
+    /// Drops the windows that are over.
+    fn forget(&mut self, now: Instant) {
+        while let Some(oldest) = self.opened.front() {
+            let since = self.windows.get(oldest).map(|window| window.since);
+            if since.is_some_and(|since| now.saturating_duration_since(since) < self.window) {
+                return;
+            }
+            self.windows.remove(oldest);
+            self.opened.pop_front();
+        }
+    }
+}
+
+/// Who counts as one address: of IPv6, where everybody has many, the /64.
+pub(super) fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Audience::{Basic, Bearer};
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn a_user_is_refused_by_their_own_count_and_unknown_names_by_that_of_the_address() {
+        let (mut failures, now) = (Failures::new(2, WINDOW, 10), Instant::now());
+        let peer = address(1);
+        assert_eq!(failures.count(Basic, peer, Some("ops"), now), Count { wait: None, reached: false });
+        assert_eq!(failures.count(Basic, peer, None, now), Count { wait: Some(WINDOW), reached: true });
+        assert_eq!(failures.refused_for(Basic, peer, Some("ops"), now), None);
+        assert_eq!(failures.refused_for(Basic, peer, None, now), Some(WINDOW));
+        // The answer is that of an address that failed too often, whoever it was about.
+        assert_eq!(
+            failures.count(Basic, peer, Some("ops"), now),
+            Count { wait: Some(WINDOW), reached: false }
+        );
+        assert_eq!(failures.refused_for(Basic, peer, Some("ops"), now), Some(WINDOW));
+        // Not touched: others, there and elsewhere.
+        assert_eq!(failures.refused_for(Basic, peer, Some("dev"), now), None);
+        assert_eq!(failures.refused_for(Basic, address(2), Some("ops"), now), None);
+        assert_eq!(failures.refused_for(Basic, address(2), None, now), None);
+        assert_eq!(failures.refused_for(Bearer, peer, None, now), None);
+    }
+
+    #[test]
+    fn a_window_is_over_for_all_at_once() {
+        let (mut failures, start) = (Failures::new(1, WINDOW, 10), Instant::now());
+        failures.count(Basic, address(1), Some("ops"), start);
+        let late = start + Duration::from_secs(59);
+        assert_eq!(failures.refused_for(Basic, address(1), Some("ops"), late), Some(Duration::from_secs(1)));
+        failures.count(Basic, address(1), Some("dev"), late);
+        let over = start + WINDOW;
+        for name in [Some("ops"), Some("dev"), None] {
+            assert_eq!(failures.refused_for(Basic, address(1), name, over), None);
+        }
+        assert_eq!(
+            failures.count(Basic, address(1), None, over),
+            Count { wait: Some(WINDOW), reached: true }
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded_whoever_fails() {
+        let (mut failures, now) = (Failures::new(1, WINDOW, 3), Instant::now());
+        for last in 0..100 {
+            failures.count(Basic, address(last), None, now);
+            assert!(failures.windows.len() <= 3 && failures.opened.len() == failures.windows.len());
+        }
+        assert!(failures.refused_for(Basic, address(99), None, now).is_some());
+        assert!(failures.refused_for(Basic, address(0), None, now).is_none(), "the oldest went");
+        for _ in 0..100 {
+            failures.count(Basic, address(99), None, now);
+        }
+        assert_eq!(failures.opened.len(), 3, "one entry an address, whatever the names");
+        failures.count(Basic, address(1), None, now + WINDOW);
+        assert_eq!((failures.windows.len(), failures.opened.len()), (1, 1), "what is over is dropped");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let parsed = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(parsed("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(parsed("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(parsed("192.0.2.1"), "192.0.2.1");
+    }
+}

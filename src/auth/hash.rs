@@ -1,0 +1,165 @@
+//! Argon2 hashes in the PHC format: `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`.
+
+use std::fmt;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+
+use crate::error::{Error, Result};
+
+/// Lanes are computed one after the other here; more of them than anybody recommends are a mistake.
+const MAX_LANES: u32 = 16;
+
+/// What OWASP recommends for argon2id: 19 MiB, two iterations, one lane.
+const RECOMMENDED: (u32, u32, u32) = (19_456, 2, 1);
+
+/// What one verification may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// KiB of memory: `m`.
+    pub memory_kib: u32,
+    /// Iterations: `t`.
+    pub iterations: u32,
+}
+
+/// A hash of a secret. Neither its `Debug` nor any error shows it.
+#[derive(Clone)]
+pub struct Hash {
+    text: String,
+    parsed: PasswordHash,
+    cost: u64,
+}
+
+impl Hash {
+    /// Reads one. The error says what is wrong without quoting anything: the text may be a secret in the wrong place.
+    pub fn parse(text: &str, bounds: &Bounds) -> Result<Self, String> {
+        let no_hash = || {
+            "is not an argon2 hash (and is not shown, in case it is the secret itself); print one with \
+             `landfall hash-password`"
+                .to_owned()
+        };
+        let parsed = PasswordHash::new(text).map_err(|_| no_hash())?;
+        Algorithm::try_from(parsed.algorithm.as_str()).map_err(|_| no_hash())?;
+        if parsed.salt.is_none() || parsed.hash.is_none() {
+            return Err(no_hash());
+        }
+        let params = Params::try_from(&parsed).map_err(|_| no_hash())?;
+        let too_expensive = |what: &str, has: u32, most: u32, remedy: &str| {
+            Err(format!("is an argon2 hash with {has} {what}, more than {most}; {remedy}"))
+        };
+        if params.m_cost() > bounds.memory_kib {
+            let remedy = "raise auth.max_memory_kib, or print a cheaper one with `landfall hash-password`";
+            return too_expensive("KiB of memory", params.m_cost(), bounds.memory_kib, remedy);
+        }
+        if params.t_cost() > bounds.iterations {
+            let remedy = "raise auth.max_iterations, or print a cheaper one with `landfall hash-password`";
+            return too_expensive("iterations", params.t_cost(), bounds.iterations, remedy);
+        }
+        if params.p_cost() > MAX_LANES {
+            let remedy = "print another one with `landfall hash-password`";
+            return too_expensive("lanes", params.p_cost(), MAX_LANES, remedy);
+        }
+        let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
+        Ok(Self { text: text.to_owned(), parsed, cost })
+    }
+
+    /// Hashes a secret as OWASP recommends, with a salt of its own.
+    pub fn make(secret: &str) -> Result<String> {
+        let (memory, iterations, lanes) = RECOMMENDED;
+        let failed = |error: argon2::password_hash::Error| {
+            Error::permanent("the secret cannot be hashed").because(error.to_string())
+        };
+        let params = Params::new(memory, iterations, lanes, None)
+            .map_err(|error| Error::permanent("the secret cannot be hashed").because(error.to_string()))?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        Ok(argon2.hash_password(secret.as_bytes()).map_err(failed)?.to_string())
+    }
+
+    /// Whether it is the hash of this. Takes as long as its parameters want, whatever the outcome; the crate compares in
+    /// constant time.
+    pub(super) fn verifies(&self, secret: &str) -> bool {
+        Argon2::default().verify_password(secret.as_bytes(), &self.parsed).is_ok()
+    }
+
+    /// What a verification costs, to be compared with another.
+    pub(super) fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl PartialEq for Hash {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Hash {}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hash(..)")
+    }
+}
+
+/// A hash that costs next to nothing.
+#[cfg(test)]
+pub(crate) fn cheap(secret: &str) -> String {
+    let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
+    Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { memory_kib: 65_536, iterations: 10 };
+
+    #[test]
+    fn what_is_made_verifies_and_shows_its_parameters() {
+        let text = Hash::make("correct horse").unwrap();
+        assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+        let hash = Hash::parse(&text, &BOUNDS).unwrap();
+        assert!(hash.verifies("correct horse"));
+        assert!(!hash.verifies("correct horse "));
+        assert_ne!(text, Hash::make("correct horse").unwrap(), "salted");
+        assert_eq!(format!("{hash:?}"), "Hash(..)");
+    }
+
+    #[test]
+    fn what_is_no_hash_is_not_quoted() {
+        let bcrypt = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
+        let scrypt =
+            "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E";
+        let no_output = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ";
+        let no_salt = "$argon2id$v=19$m=8,t=1,p=1";
+        let too_little_memory = "$argon2id$v=19$m=1,t=1,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG";
+        for text in ["", "hunter2", "$", bcrypt, scrypt, no_output, no_salt, too_little_memory] {
+            let error = Hash::parse(text, &BOUNDS).unwrap_err();
+            assert!(error.starts_with("is not an argon2 hash"), "{text}: {error}");
+            assert!(text.len() < 2 || !error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_costs_too_much_is_refused_with_the_key_that_bounds_it() {
+        let refused = |parameters: &str| {
+            let text = format!("$argon2id$v=19${parameters}$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG");
+            Hash::parse(&text, &BOUNDS).map(drop)
+        };
+        assert_eq!(refused("m=65536,t=10,p=16"), Ok(()));
+        assert_eq!(
+            refused("m=65537,t=1,p=1").unwrap_err(),
+            "is an argon2 hash with 65537 KiB of memory, more than 65536; raise auth.max_memory_kib, or print a \
+             cheaper one with `landfall hash-password`"
+        );
+        assert!(
+            refused("m=8,t=11,p=1").unwrap_err().contains("11 iterations, more than 10; raise auth.max_iter")
+        );
+        assert!(refused("m=1024,t=1,p=17").unwrap_err().contains("17 lanes, more than 16; print another"));
+    }
+}

@@ -1,0 +1,384 @@
+//! Who may call: names and secrets against argon2 hashes, at a cost that a stranger cannot run up.
+//!
+//! Guarantees:
+//!
+//! - A secret is held against its hash on the blocking pool, so many at a time in all and one at a time for an address;
+//!   who waits longer than is configured for that is told so, and not refused.
+//! - Once verified, a secret is remembered as a keyed digest, one a user or token. From then on it passes in
+//!   microseconds, from anywhere, whatever else goes on; until its hash changes.
+//! - An address that fails too often for one user is refused without a look until its window is over. Other addresses,
+//!   other users, and whoever is remembered pass as before.
+//! - No answer depends on whether it was the name or the secret that was wrong: an unknown name costs what the most
+//!   expensive hash costs, and an answer that speaks of too many failures depends on the address alone. Time may tell
+//!   once an address is past its limit: then names that nobody has are refused without a look, and others are looked at,
+//!   so that they are not locked out.
+//!
+//! This knows nothing of HTTP but the value of one header. Which address a caller has is for others to say.
+
+mod failures;
+mod hash;
+mod header;
+mod turns;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+use ring::rand::SystemRandom;
+
+use crate::error::{Error, Result};
+
+pub use hash::{Bounds, Hash};
+
+#[cfg(test)]
+pub(crate) use hash::cheap;
+
+use failures::Failures;
+use turns::{Turn, Turns};
+
+const NO_USER: &str = "a user is needed: send `Authorization: Basic` with a name and a password";
+const MALFORMED_BASIC: &str = "the Authorization header is not `Basic` and the base64 of NAME:PASSWORD";
+const WRONG_USER: &str = "the name or the password is wrong";
+const NO_TOKEN: &str = "a token is needed: send `Authorization: Bearer` with it";
+const MALFORMED_BEARER: &str = "the Authorization header is not `Bearer` and a token";
+const WRONG_TOKEN: &str = "the token is wrong";
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Look.
+    Read,
+    /// Look and change.
+    Write,
+}
+
+/// Somebody who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// As configured; `anybody` where no users are.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Why somebody may not call, in words that are fit for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// Nothing that is known came with the request, or too much that is not.
+    Unauthorized(String),
+    /// There was no time to look. What came with the request may be right.
+    Overloaded(String),
+}
+
+/// A user of the topology contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Without `:`, which ends a name in the header.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Of their password.
+    pub hash: Hash,
+}
+
+/// A bearer token of the adapter contracts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// For people; it is not sent.
+    pub name: String,
+    /// Of the token.
+    pub hash: Hash,
+}
+
+/// Everybody who may call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Credentials {
+    /// None: the topology contract is open.
+    pub users: Vec<User>,
+    /// None: the adapter contracts are open.
+    pub tokens: Vec<Token>,
+}
+
+/// What asking may cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Secrets that are held against their hashes at the same time.
+    pub concurrency: usize,
+    /// How long one waits for its turn.
+    pub wait: Duration,
+    /// Failures of an address for one user, and for all unknown ones together, that are looked at in one window.
+    pub max_failures: u32,
+    /// How long failures count, from the first one on.
+    pub failure_window: Duration,
+    /// Addresses whose failures are counted.
+    pub max_tracked: usize,
+}
+
+/// See the module documentation.
+pub struct Callers {
+    limits: Limits,
+    key: Arc<hmac::Key>,
+    book: RwLock<Arc<Book>>,
+    failures: Arc<Mutex<Failures>>,
+    turns: Turns,
+    clock: Clock,
+}
+
+/// What time it is; in tests, whatever they say.
+type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// Which contract is asked for. Their failures are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Audience {
+    Basic,
+    Bearer,
+}
+
+/// Credentials, ready to be asked for.
+#[derive(Default)]
+struct Book {
+    users: HashMap<String, Arc<Known>>,
+    tokens: Vec<Arc<Known>>,
+    /// The most expensive hash of a user: what is computed for a name that nobody has. Its outcome is not looked at.
+    decoy: Option<Hash>,
+}
+
+/// One user or token, and whether its secret was seen.
+struct Known {
+    name: String,
+    role: Role,
+    hash: Hash,
+    seen: Mutex<Option<hmac::Tag>>,
+}
+
+impl Callers {
+    /// Fails only where the system has no random numbers.
+    pub fn new(limits: Limits, credentials: Credentials) -> Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|error| Error::permanent("the system has no random numbers").because(error))?;
+        let failures = Failures::new(limits.max_failures, limits.failure_window, limits.max_tracked);
+        Ok(Self {
+            turns: Turns::new(limits.concurrency),
+            failures: Arc::new(Mutex::new(failures)),
+            book: RwLock::new(Arc::new(Book::new(credentials, &Book::default()))),
+            key: Arc::new(key),
+            clock: Arc::new(Instant::now),
+            limits,
+        })
+    }
+
+    /// From now on it is these. Whose hash stays the same is still remembered.
+    pub fn reload(&self, credentials: Credentials) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        *book = Arc::new(Book::new(credentials, &book));
+    }
+
+    /// Who calls the topology contract. `authorization` is the header's value as it came. Where no users are configured,
+    /// everybody may do everything.
+    pub async fn basic(&self, authorization: Option<&str>, peer: IpAddr) -> Result<Caller, Denied> {
+        let book = self.book();
+        let Some(decoy) = &book.decoy else {
+            return Ok(Caller { name: "anybody".to_owned(), role: Role::Write });
+        };
+        let header = authorization.ok_or_else(|| unauthorized(NO_USER))?;
+        let (name, password) = header::basic(header).ok_or_else(|| unauthorized(MALFORMED_BASIC))?;
+        let user = book.users.get(&name).cloned();
+        let attempt = Attempt {
+            audience: Audience::Basic,
+            peer,
+            name: user.is_some().then_some(name),
+            secret: password,
+            decoy: Some(decoy.clone()).filter(|_| user.is_none()),
+            candidates: user.into_iter().collect(),
+        };
+        let user = self.verified(attempt).await?;
+        Ok(Caller { name: user.name.clone(), role: user.role })
+    }
+
+    /// Whether somebody may call the adapter contracts. Where no tokens are configured, everybody may.
+    pub async fn bearer(&self, authorization: Option<&str>, peer: IpAddr) -> Result<(), Denied> {
+        let book = self.book();
+        if book.tokens.is_empty() {
+            return Ok(());
+        }
+        let header = authorization.ok_or_else(|| unauthorized(NO_TOKEN))?;
+        let token = header::bearer(header).ok_or_else(|| unauthorized(MALFORMED_BEARER))?;
+        let attempt = Attempt {
+            audience: Audience::Bearer,
+            peer,
+            name: None,
+            secret: token.to_owned(),
+            candidates: book.tokens.clone(),
+            decoy: None,
+        };
+        self.verified(attempt).await.map(drop)
+    }
+
+    async fn verified(&self, attempt: Attempt) -> Result<Arc<Known>, Denied> {
+        if let Some(known) = attempt.remembered(&self.key) {
+            return Ok(known);
+        }
+        self.not_too_often(&attempt)?;
+        let busy = || {
+            Denied::Overloaded(
+                "too many callers are being checked, which is the limit; try again later".to_owned(),
+            )
+        };
+        let turn = tokio::time::timeout(self.limits.wait, self.turns.take(attempt.peer))
+            .await
+            .map_err(|_| busy())?
+            .ok_or_else(busy)?;
+        // Meanwhile another request of the same caller may have been verified, or refused.
+        if let Some(known) = attempt.remembered(&self.key) {
+            return Ok(known);
+        }
+        self.not_too_often(&attempt)?;
+        let key = Arc::clone(&self.key);
+        let (failures, clock) = (Arc::clone(&self.failures), Arc::clone(&self.clock));
+        // Carried through to its end, and counted, also when the caller goes away meanwhile.
+        tokio::task::spawn_blocking(move || attempt.carry_out(turn, &key, &failures, &clock))
+            .await
+            .unwrap_or_else(|_| Err(busy()))
+    }
+
+    fn not_too_often(&self, attempt: &Attempt) -> Result<(), Denied> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.refused_for(attempt.audience, attempt.peer, attempt.name.as_deref(), (self.clock)()) {
+            Some(wait) => Err(too_often(wait)),
+            None => Ok(()),
+        }
+    }
+
+    fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One secret on its way to the hashes that it may belong to.
+struct Attempt {
+    audience: Audience,
+    peer: IpAddr,
+    /// Of the user, where there is one.
+    name: Option<String>,
+    secret: String,
+    candidates: Vec<Arc<Known>>,
+    /// What to compute where there is no candidate.
+    decoy: Option<Hash>,
+}
+
+impl Attempt {
+    fn remembered(&self, key: &hmac::Key) -> Option<Arc<Known>> {
+        self.candidates.iter().find(|known| known.remembers(key, &self.secret)).cloned()
+    }
+
+    /// Takes as long as the hashes want it to. The turn is over when this is.
+    fn carry_out(
+        &self,
+        turn: Turn,
+        key: &hmac::Key,
+        failures: &Mutex<Failures>,
+        clock: &Clock,
+    ) -> Result<Arc<Known>, Denied> {
+        if let Some(decoy) = &self.decoy {
+            std::hint::black_box(decoy.verifies(&self.secret));
+        }
+        let known = self.candidates.iter().find(|known| known.hash.verifies(&self.secret));
+        let outcome = match known {
+            Some(known) => {
+                known.remember(key, &self.secret);
+                Ok(Arc::clone(known))
+            }
+            None => Err(self.failed(&mut failures.lock().unwrap_or_else(PoisonError::into_inner), clock())),
+        };
+        drop(turn);
+        outcome
+    }
+
+    fn failed(&self, failures: &mut Failures, now: Instant) -> Denied {
+        let count = failures.count(self.audience, self.peer, self.name.as_deref(), now);
+        if count.reached {
+            log::warn!(
+                "{} failed too often to say who it is; further attempts are refused for a while",
+                self.peer
+            );
+        }
+        match (count.wait, self.audience) {
+            (Some(wait), _) => too_often(wait),
+            (None, Audience::Basic) => unauthorized(WRONG_USER),
+            (None, Audience::Bearer) => unauthorized(WRONG_TOKEN),
+        }
+    }
+}
+
+fn unauthorized(message: &str) -> Denied {
+    Denied::Unauthorized(message.to_owned())
+}
+
+fn too_often(wait: Duration) -> Denied {
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+    Denied::Unauthorized(format!("too many attempts from this address failed; try again in {seconds} s"))
+}
+
+impl Book {
+    fn new(credentials: Credentials, before: &Self) -> Self {
+        let decoy = credentials.users.iter().map(|user| &user.hash).max_by_key(|hash| hash.cost()).cloned();
+        let users = credentials
+            .users
+            .into_iter()
+            .map(|User { name, role, hash }| {
+                let seen = before.users.get(&name).and_then(|known| known.seen_for(&hash));
+                (name.clone(), Arc::new(Known { name, role, hash, seen: Mutex::new(seen) }))
+            })
+            .collect();
+        let tokens = credentials
+            .tokens
+            .into_iter()
+            .map(|Token { name, hash }| {
+                let known = before.tokens.iter().find(|known| known.name == name);
+                let seen = known.and_then(|known| known.seen_for(&hash));
+                Arc::new(Known { name, role: Role::Write, hash, seen: Mutex::new(seen) })
+            })
+            .collect();
+        Self { users, tokens, decoy }
+    }
+}
+
+impl Known {
+    fn remembers(&self, key: &hmac::Key, secret: &str) -> bool {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // In constant time.
+        seen.is_some_and(|tag| hmac::verify(key, &self.message(secret), tag.as_ref()).is_ok())
+    }
+
+    fn remember(&self, key: &hmac::Key, secret: &str) {
+        let tag = hmac::sign(key, &self.message(secret));
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag);
+    }
+
+    /// What is remembered, unless it was for another hash.
+    fn seen_for(&self, hash: &Hash) -> Option<hmac::Tag> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| self.hash == *hash)
+    }
+
+    /// Name, secret and hash, each after its length, so that none can be taken for a part of another.
+    fn message(&self, secret: &str) -> Vec<u8> {
+        let mut message = Vec::new();
+        for part in [self.name.as_str(), secret, self.hash.text()] {
+            message.extend_from_slice(&part.len().to_be_bytes());
+            message.extend_from_slice(part.as_bytes());
+        }
+        message
+    }
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Who gets past the door of the adapter contracts.
+//!
+//! One middleware outside of all others demands the bearer token of whatever it does not know to be asked for otherwise,
+//! before room for a body is taken or a path is looked at. So a path that is added is closed until somebody decides
+//! about it. Open to callers without a token are the topology contract, whose handlers ask for a user themselves, and
+//! the health of the server, which probes ask for.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+
+use crate::auth::{Callers, Denied};
+use crate::config::TOPOLOGY_PATH;
+use crate::error::Error;
+use crate::generated::operator::server::OPERATIONS;
+use crate::generated::runtime::Limits;
+
+use super::pressure;
+use super::refusal::Fault;
+use super::shapes::AnyError;
+
+/// The operationIds of what anybody may ask: what probes ask.
+const OPEN: [&str; 2] = ["live", "health"];
+
+/// How long the body of a refused request is read, so that its sender gets to read why.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What callers are asked for, and how they are refused.
+pub(super) struct Door {
+    pub(super) callers: Arc<Callers>,
+    pub(super) limits: Limits,
+    pub(super) retry_after: Duration,
+}
+
+/// What came to say who calls, and from where. The address is that of the other end of the connection, whatever a proxy
+/// says in a header: anybody can say that.
+pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
+    // A header that is no text is there, and is wrong.
+    let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    (header, peer)
+}
+
+/// The middleware.
+pub(super) async fn admit(
+    door: Arc<Door>,
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let (header, peer) = credentials(request.request());
+    let denied = if needs_no_token(request.method().as_str(), request.path()) {
+        None
+    } else {
+        door.callers.bearer(header, peer).await.err()
+    };
+    let answer = match denied {
+        None => return Ok(next.call(request).await?.map_into_boxed_body()),
+        Some(Denied::Unauthorized(text)) => {
+            log::debug!("answering 401 to {peer}: {text}");
+            let solution = "give the control plane one of the tokens that this adapter knows";
+            HttpResponse::Unauthorized()
+                .insert_header((WWW_AUTHENTICATE, "Bearer realm=\"Landfall\""))
+                .json(AnyError::from(Fault::new(&Error::permanent(text), solution)))
+        }
+        Some(Denied::Overloaded(text)) => {
+            log::warn!("answering 500 to {peer}: {text}");
+            let error = Error::overloaded(text);
+            pressure::note(request.request(), &error);
+            HttpResponse::InternalServerError().json(AnyError::from(Fault::new(&error, "try again later")))
+        }
+    };
+    let patience = Limits {
+        drain_bytes: door.limits.body_bytes,
+        read_timeout: door.limits.read_timeout.min(PATIENCE),
+        ..door.limits
+    };
+    pressure::throw_away(request.take_payload(), &patience).await;
+    let mut response = request.into_response(answer);
+    pressure::say_when(&mut response, door.retry_after);
+    Ok(response)
+}
+
+fn needs_no_token(method: &str, path: &str) -> bool {
+    let below = path.strip_prefix(TOPOLOGY_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let probe = OPERATIONS
+        .iter()
+        .any(|known| OPEN.contains(&known.operation_id) && known.method == method && known.path == path);
+    below || probe
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
+    use actix_web::{App, web};
+
+    use crate::auth::{Bounds, Credentials, Hash, Token, cheap};
+
+    use super::*;
+
+    #[test]
+    fn only_the_topology_contract_and_the_health_need_no_token() {
+        for (method, path) in [
+            ("GET", "/landfall/v1/health"),
+            ("GET", "/landfall/v1/live"),
+            ("GET", "/flexdeploy"),
+            ("DELETE", "/flexdeploy/rest/v1/x"),
+        ] {
+            assert!(needs_no_token(method, path), "{method} {path}");
+        }
+        for (method, path) in [
+            ("POST", "/landfall/v1/health"),
+            ("GET", "/landfall/v1/health/"),
+            ("GET", "//landfall/v1/health"),
+            ("GET", "/landfall/v1/healthy"),
+            ("POST", "/landfall/v1/plan"),
+            ("GET", "/flexdeployer"),
+            ("GET", "/Flexdeploy/x"),
+            ("GET", "//flexdeploy/x"),
+            ("GET", "/x/flexdeploy/x"),
+            ("GET", "/%66lexdeploy/x"),
+            ("POST", "/v1/provision"),
+            ("GET", "/"),
+            ("GET", ""),
+        ] {
+            assert!(!needs_no_token(method, path), "{method} {path}");
+        }
+    }
+
+    /// Where nobody gets a turn, and no token is right.
+    fn crowded() -> Arc<Door> {
+        let limits = crate::auth::Limits {
+            concurrency: 0,
+            wait: Duration::from_millis(1),
+            max_failures: 1,
+            failure_window: Duration::from_secs(60),
+            max_tracked: 1,
+        };
+        let bounds = Bounds { memory_kib: 8, iterations: 1 };
+        let token = Token { name: "one".to_owned(), hash: Hash::parse(&cheap("right"), &bounds).unwrap() };
+        let credentials = Credentials { tokens: vec![token], ..Credentials::default() };
+        let callers = Arc::new(Callers::new(limits, credentials).unwrap());
+        Arc::new(Door { callers, limits: Limits::default(), retry_after: Duration::from_millis(6500) })
+    }
+
+    #[actix_web::test]
+    async fn who_cannot_be_checked_in_time_is_told_when_to_come_back() {
+        let door = crowded();
+        let app = App::new()
+            .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                admit(Arc::clone(&door), request, next)
+            }))
+            .default_service(web::to(HttpResponse::Ok));
+        let app = init_service(app).await;
+        let ask = |header: Option<&str>| {
+            let request = TestRequest::post().uri("/v1/provision").set_payload("{}");
+            match header {
+                Some(value) => request.insert_header((AUTHORIZATION, value)).to_request(),
+                None => request.to_request(),
+            }
+        };
+        let busy = call_service(&app, ask(Some("Bearer right"))).await;
+        assert_eq!(busy.status(), 500);
+        assert_eq!(busy.headers().get("retry-after").unwrap(), "7");
+        let body: serde_json::Value = read_body_json(busy).await;
+        assert_eq!(body["error"], "too many callers are being checked, which is the limit; try again later");
+        assert_eq!(body["moreInfo"]["solutions"], serde_json::json!(["try again later"]));
+        let missing = call_service(&app, ask(None)).await;
+        assert_eq!((missing.status().as_u16(), missing.headers().get("retry-after")), (401, None));
+        assert_eq!(missing.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer realm=\"Landfall\"");
+    }
+
+    #[test]
+    fn what_a_proxy_says_of_the_caller_is_not_believed() {
+        let peer = "192.0.2.1:7".parse().unwrap();
+        let request = TestRequest::get().peer_addr(peer).insert_header(("x-forwarded-for", "203.0.113.9"));
+        let request = request.insert_header(("forwarded", "for=203.0.113.9"));
+        let request = request.insert_header((AUTHORIZATION, b"Basic \xff".as_slice())).to_http_request();
+        assert_eq!(
+            credentials(&request),
+            (Some(""), peer.ip()),
+            "and a header that is no text is not a missing one"
+        );
+        let bare = TestRequest::get().to_http_request();
+        assert_eq!(credentials(&bare), (None, IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    }
+}

@@ -1,0 +1,506 @@
+//! Who may call: tokens, certificates, and what is read again while the server serves.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use argon2::password_hash::PasswordHasher;
+use argon2::{Argon2, Params};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use landfall::generated::airbyte::server::OPERATIONS as AIRBYTE;
+use landfall::generated::flexdeploy::server::OPERATIONS as TOPOLOGY;
+use landfall::generated::operator::server::OPERATIONS as OPERATOR;
+use landfall::generated::tech_adapter::server::OPERATIONS as TECH_ADAPTER;
+use landfall::tls::Trust;
+use reqwest::Response;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{
+    Builder, Finished, INSTANCES, Landfall, PREFIX, STORAGE, cashflow, component_request, http, https,
+    landfall, landfall_with,
+};
+
+const EXAMPLE: &str = "examples/cashflow.yaml";
+
+/// A hash that costs next to nothing.
+pub(crate) fn cheap(secret: &str) -> String {
+    let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
+    Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
+}
+
+/// A server that knows one token.
+fn with_token(token: &str, config: &str) -> Landfall {
+    let tokens = "[[auth.tokens]]\nname = \"control-plane\"\nhash = { env = \"TOKEN_HASH\" }\n";
+    Landfall::with().config(&format!("{config}\n{tokens}")).env("TOKEN_HASH", &cheap(token)).start()
+}
+
+/// A server that knows `ops`, who may write, and `eye`, who may read. Their passwords are `right`.
+pub(crate) fn with_users(config: &str) -> Builder {
+    let users = r#"
+[[auth.users]]
+name = "ops"
+role = "write"
+password_hash = { env = "OPS_HASH" }
+[[auth.users]]
+name = "eye"
+role = "read"
+password_hash = { env = "EYE_HASH" }
+"#;
+    let server = Landfall::with().config(&format!("{config}\n{users}"));
+    server.env("OPS_HASH", &cheap("right")).env("EYE_HASH", &cheap("right"))
+}
+
+async fn send(server: &Landfall, method: &str, path: &str, authorization: Option<&str>) -> Response {
+    let url = format!("{}{path}", server.api().url());
+    let mut request = http().build().unwrap().request(method.parse().unwrap(), url);
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    if method == "POST" {
+        request = request.header("content-type", "application/json").body("{}");
+    }
+    request.send().await.unwrap()
+}
+
+#[track_caller]
+fn asked_for_a_token(response: &Response) {
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"Landfall\"");
+    assert_eq!(response.headers()["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn every_operation_wants_the_token_and_probes_do_not() {
+    let server = with_token("right", "[auth]\nmax_failures = 1000");
+    let adapter = TECH_ADAPTER.iter().flat_map(|operation| ["", PREFIX].map(|prefix| (operation, prefix)));
+    let others = OPERATOR.iter().chain(AIRBYTE).map(|operation| (operation, ""));
+    let mut closed = 0;
+    for (operation, prefix) in adapter.chain(others) {
+        let path = operation.path.replace("{token}", "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032");
+        let path = format!("{prefix}{}", path.replace("{version}", "0.0.1"));
+        let open = ["health", "live"].contains(&operation.operation_id);
+        for header in
+            [None, Some("Bearer wrong"), Some("Bearer"), Some("Basic cmlnaHQ6cmlnaHQ="), Some("right")]
+        {
+            let response = send(&server, operation.method, &path, header).await;
+            if open {
+                assert_eq!(response.status(), 200, "{path} {header:?}");
+                continue;
+            }
+            asked_for_a_token(&response);
+            let body: Value = response.json().await.unwrap();
+            assert!(body["error"].as_str().unwrap().to_lowercase().contains("token"), "{body:#}");
+            assert_eq!(body["moreInfo"]["problems"][0], body["error"], "{body:#}");
+            assert!(body["moreInfo"]["solutions"][0].is_string(), "{body:#}");
+            closed += 1;
+        }
+        let response = send(&server, operation.method, &path, Some("bearer right")).await;
+        let status = response.status().as_u16();
+        assert!(operation.statuses.contains(&status), "{path} {status}");
+        assert_eq!(response.headers().get("www-authenticate"), None);
+    }
+    assert_eq!(closed, 5 * (2 * TECH_ADAPTER.len() + AIRBYTE.len() + OPERATOR.len() - 2));
+    // What is nowhere is not told apart without a token.
+    asked_for_a_token(&send(&server, "GET", "/nowhere", None).await);
+    assert_eq!(send(&server, "GET", "/nowhere", Some("Bearer right")).await.status(), 404);
+    // The topology contract asks for users, and there are none.
+    assert_eq!(send(&server, "GET", INSTANCES, None).await.status(), 200);
+}
+
+/// Every operation of the topology, with every way to say who calls.
+#[tokio::test]
+async fn users_read_and_write_the_topology_as_their_role_says() {
+    let server = with_users("[auth]\nmax_failures = 1000").start();
+    let basic = |pair: &str| Some(format!("Basic {}", STANDARD.encode(pair)));
+    let all = server.api().send("GET", INSTANCES, |request| request.basic_auth("eye", Some("right"))).await;
+    let id = all.with_status(200).json()[0]["instanceId"].to_string();
+    for operation in TOPOLOGY {
+        let path = operation.path.replace("{Id}", &id);
+        let body = json!({ "instanceName": "n", "instanceCode": operation.operation_id });
+        let ask = async |authorization: Option<String>| {
+            let answer = server.api().send(operation.method, &path, |request| {
+                let request = if operation.method == "GET" { request } else { request.json(&body) };
+                match authorization {
+                    Some(value) => request.header("authorization", value),
+                    None => request,
+                }
+            });
+            answer.await
+        };
+        for (credentials, expected) in [
+            (None, "a user is needed: send `Authorization: Basic` with a name and a password"),
+            (
+                Some("Basic".to_owned()),
+                "the Authorization header is not `Basic` and the base64 of NAME:PASSWORD",
+            ),
+            (
+                Some("Bearer right".to_owned()),
+                "the Authorization header is not `Basic` and the base64 of NAME:PASSWORD",
+            ),
+            (basic("ops"), "the Authorization header is not `Basic` and the base64 of NAME:PASSWORD"),
+            (basic("ops:wrong"), "the name or the password is wrong"),
+            (basic("nobody:right"), "the name or the password is wrong"),
+            (basic(":"), "the name or the password is wrong"),
+        ] {
+            let answer = ask(credentials.clone()).await;
+            assert_eq!(answer.with_status(401).json(), json!({ "message": expected }), "{credentials:?}");
+            let url = format!("{}{path}", server.api().url());
+            let asked = http().build().unwrap().request(operation.method.parse().unwrap(), url).send().await;
+            let challenge = asked.unwrap().headers()["www-authenticate"].to_str().unwrap().to_owned();
+            assert_eq!(challenge, "Basic realm=\"FlexDeploy Instance API\", charset=\"UTF-8\"");
+        }
+        let reader = ask(basic("eye:right")).await;
+        if operation.method == "GET" {
+            reader.with_status(200);
+        } else {
+            let expected =
+                "`eye` may read the topology and not change it; this takes a user with the role `write`";
+            assert_eq!(reader.with_status(403).json(), json!({ "message": expected }));
+        }
+        let writer = ask(basic("ops:right")).await;
+        writer.with_status(if operation.method == "POST" { 201 } else { 200 });
+    }
+    let status = async |path: &str| send(&server, "POST", path, None).await.status().as_u16();
+    assert_eq!(status("/v1/validate").await, 200, "the adapter contracts ask for tokens, and there are none");
+}
+
+#[tokio::test]
+async fn the_command_line_says_which_user_calls() {
+    let server = with_users("").start();
+    let on = |arguments: &[&str], password: &str| {
+        let url = server.api().url();
+        let arguments = ["topology"].iter().chain(arguments).copied().chain(["--url", url]);
+        landfall_with(&[("LANDFALL_PASSWORD", password)], "", arguments)
+    };
+    let listed = on(&["list", "--user", "eye"], "right").with_code(0);
+    assert!(listed.out.contains("LOCAL_LAKE"), "{listed:?}");
+    let refused = on(&["set", "LOCAL_LAKE", "--active", "false", "--user", "eye"], "right").with_code(3);
+    assert!(refused.err.contains("`eye` may read the topology and not change it"), "{refused:?}");
+    on(&["set", "LOCAL_LAKE", "--active", "false", "--user", "ops"], "right").with_code(0);
+    for arguments in [vec!["list"], vec!["list", "--user", "ops"]] {
+        let refused = on(&arguments, "wrong").with_code(4);
+        let remedy = "name a user with --user, and set LANDFALL_PASSWORD or name a file with --password-file";
+        assert!(refused.err.contains(remedy) && !refused.err.contains("wrong\n"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_fails_too_often_is_told_when_to_try_again() {
+    let server = with_token("right", "[auth]\nmax_failures = 2\nfailure_window = \"1h\"");
+    let text = async |token: &str| {
+        let response = send(&server, "POST", "/v1/validate", Some(token)).await;
+        let status = response.status().as_u16();
+        (status, response.json::<Value>().await.unwrap()["error"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(text("Bearer one").await, (401, "the token is wrong".to_owned()));
+    for token in ["Bearer two", "Bearer three", "Bearer right"] {
+        let (status, error) = text(token).await;
+        assert_eq!(status, 401);
+        assert!(error.starts_with("too many attempts from this address failed; try again in 3"), "{error}");
+    }
+    assert_eq!(send(&server, "GET", "/landfall/v1/health", Some("Bearer one")).await.status(), 200);
+}
+
+#[tokio::test]
+async fn who_was_let_in_before_stays_whatever_others_try() {
+    let server = with_token("right", "[auth]\nmax_failures = 1\nfailure_window = \"1h\"");
+    for _ in 0..3 {
+        assert_eq!(send(&server, "POST", "/v1/validate", Some("Bearer right")).await.status(), 200);
+        asked_for_a_token(&send(&server, "POST", "/v1/validate", Some("Bearer wrong")).await);
+    }
+}
+
+/// Neither a body that is refused nor one that never comes takes room from others.
+#[tokio::test]
+async fn who_is_refused_takes_no_room_and_gets_to_read_why() {
+    let server = with_token(
+        "right",
+        "[server]\nmax_body_bytes = 3000000\nmax_inflight_bytes = 3000000\ninflight_wait = \"0s\"\n",
+    );
+    let url = format!("{}/v1/provision", server.api().url());
+    for bytes in [10, 100_000, 2_900_000] {
+        let response = http().build().unwrap().post(&url).body("x".repeat(bytes)).send().await.unwrap();
+        asked_for_a_token(&response);
+        assert!(response.text().await.unwrap().contains("a token is needed"));
+    }
+    let address = server.api().url().strip_prefix("http://").unwrap();
+    let mut slow: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for stream in &mut slow {
+        let head = "POST /v1/provision HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2999999\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    for _ in 0..20 {
+        let request = component_request(&cashflow(), STORAGE).to_string();
+        let padded = format!("{request}{}", " ".repeat(2_900_000));
+        let request = http().build().unwrap().post(url.replace("provision", "validate")).bearer_auth("right");
+        let response = request.header("content-type", "application/json").body(padded).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    // The answer is written once the body has come.
+    let mut last = slow.pop().unwrap();
+    last.write_all(&vec![b'x'; 2_999_999]).unwrap();
+    let mut answer = [0; 12];
+    last.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+}
+
+#[tokio::test]
+async fn the_command_line_sends_the_token_and_says_what_is_missing() {
+    let server = with_token("right", "");
+    let plan = ["plan", EXAMPLE, "--url", server.api().url()];
+    for command in [plan.as_slice(), &["status", "x", "--url", server.api().url()]] {
+        let refused = landfall(command).with_code(4);
+        assert!(refused.err.contains("LANDFALL_TOKEN"), "{refused:?}");
+        let wrong = landfall_with(&[("LANDFALL_TOKEN", "wrong-secret")], "", command).with_code(4);
+        assert!(wrong.err.contains("LANDFALL_TOKEN") && !wrong.err.contains("wrong-secret"), "{wrong:?}");
+    }
+    landfall_with(&[("LANDFALL_TOKEN", "right")], "", plan).with_code(0);
+    let file = server.scratch().join("token");
+    std::fs::write(&file, "right\n").unwrap();
+    let file = file.to_str().unwrap();
+    let told = [("LANDFALL_TOKEN", "wrong")];
+    landfall_with(&told, "", plan.iter().chain(&["--token-file", file])).with_code(0);
+    landfall(plan.iter().chain(&["--token-file", "no/such/file"])).with_code(2);
+    landfall(plan.iter().chain(&["--token", "right"])).with_code(2);
+}
+
+#[tokio::test]
+async fn a_printed_hash_is_one_that_the_server_takes() {
+    let hash = |stdin: &str| landfall_with(&[], stdin, ["hash-password"]);
+    let printed = hash("correct horse\nsecond line\n").with_code(0);
+    assert!(printed.out.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{printed:?}");
+    assert_eq!(printed.err, "");
+    for empty in ["", "\n", "\r\n"] {
+        assert!(hash(empty).with_code(2).err.contains("empty"));
+    }
+    let config = "[[auth.tokens]]\nname = \"a\"\nhash = { env = \"HASH\" }\n";
+    let server = Landfall::with().config(config).env("HASH", printed.out.trim()).start();
+    let authorization = Some("Bearer correct horse");
+    asked_for_a_token(&send(&server, "POST", "/v1/validate", authorization).await);
+    drop(server);
+    let printed = hash("correct-horse").with_code(0);
+    let server = Landfall::with().config(config).env("HASH", printed.out.trim()).start();
+    assert_eq!(send(&server, "POST", "/v1/validate", Some("Bearer correct-horse")).await.status(), 200);
+}
+
+// ---- certificates ---------------------------------------------------------------------------------------------------
+
+/// Somebody who vouches for others, by the program that everybody makes certificates with.
+struct Authority {
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = TempDir::with_prefix("landfall-ca-").unwrap();
+        let authority = Self { folder };
+        authority.openssl(&format!("req -x509 {NEW_KEY} -subj /CN=ca -keyout ca.key -out ca.crt"));
+        authority
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// The certificate, and the key of it.
+    fn issue(&self, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
+        let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
+        std::fs::write(path("ext"), extensions).unwrap();
+        self.openssl(&format!("req {NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.crt"
+        ));
+        (path("crt"), path("key"))
+    }
+
+    fn server(&self) -> (PathBuf, PathBuf) {
+        self.issue("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
+    }
+
+    fn client(&self) -> (PathBuf, PathBuf) {
+        self.issue("client", "subjectAltName=DNS:control-plane\nextendedKeyUsage=clientAuth\n")
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(self.folder.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+
+fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
+    let mut text =
+        format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", certificate.display(), key.display());
+    if let Some(path) = client_ca {
+        text.push_str(&format!("client_ca = \"{}\"\n", path.display()));
+    }
+    text
+}
+
+async fn health(
+    server: &Landfall,
+    trust: Trust<'_>,
+    identity: Option<(&Path, &Path)>,
+) -> reqwest::Result<Response> {
+    let client = https(trust, identity).build().unwrap();
+    client.get(format!("{}/landfall/v1/health", server.api().url())).send().await
+}
+
+fn plan_over(server: &Landfall, more: &[&str]) -> Finished {
+    landfall(["plan", EXAMPLE, "--url", server.api().url()].iter().chain(more))
+}
+
+#[tokio::test]
+async fn with_a_certificate_nothing_is_served_without_encryption() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let (certificate, key) = ours.server();
+    let server = Landfall::with().config(&tls((&certificate, &key), None)).start();
+    let address = server.api().url().strip_prefix("https://").expect("announced as what it is");
+
+    let authority = ours.certificate();
+    let response = health(&server, Trust::File(&authority), None).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11));
+    assert!(
+        health(&server, Trust::File(&theirs.certificate()), None).await.is_err(),
+        "vouched for by others"
+    );
+    assert!(health(&server, Trust::System, None).await.is_err(), "vouched for by nobody");
+    let plain = http().build().unwrap().get(format!("http://{address}/landfall/v1/health")).send().await;
+    assert!(plain.is_err(), "{plain:?}");
+
+    let authority = authority.to_str().unwrap();
+    plan_over(&server, &["--ca-file", authority]).with_code(0);
+    let variable = [("LANDFALL_CA_FILE", authority)];
+    landfall_with(&variable, "", ["plan", EXAMPLE, "--url", server.api().url()]).with_code(0);
+    let refused = plan_over(&server, &[]).with_code(4);
+    assert!(refused.err.contains("certificate"), "{refused:?}");
+    plan_over(&server, &["--ca-file", "no/such/file"]).with_code(2);
+    plan_over(&server, &["--ca-file", key.to_str().unwrap()]).with_code(2);
+}
+
+#[tokio::test]
+async fn with_an_authority_for_callers_nobody_gets_in_without_its_certificate() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let ((certificate, key), authority) = (ours.server(), ours.certificate());
+    let (ours, theirs) = (ours.client(), (theirs.client(), ours));
+    let ((strange_certificate, strange_key), _keeps_its_folder) = theirs;
+    let config = tls((&certificate, &key), Some(&authority));
+    let server = Landfall::with().config(&config).start();
+    let trust = Trust::File(&authority);
+
+    assert!(health(&server, trust, None).await.is_err(), "no certificate");
+    let strange = health(&server, trust, Some((&strange_certificate, &strange_key))).await;
+    assert!(strange.is_err(), "one of somebody else");
+    assert!(health(&server, trust, Some((&certificate, &key))).await.is_err(), "one that is not for callers");
+    let served = health(&server, trust, Some((&ours.0, &ours.1))).await.unwrap();
+    assert_eq!(served.status(), 200);
+
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (authority, certificate, key) = (text(&authority), text(&ours.0), text(&ours.1));
+    let arguments = ["--ca-file", &authority, "--client-cert", &certificate, "--client-key", &key];
+    plan_over(&server, &arguments).with_code(0);
+    plan_over(&server, &arguments[..2]).with_code(4);
+    plan_over(&server, &arguments[..4]).with_code(2);
+    let (certificate, key) = (text(&strange_certificate), text(&strange_key));
+    let strange = ["--ca-file", &authority, "--client-cert", &certificate, "--client-key", &key];
+    plan_over(&server, &strange).with_code(4);
+}
+
+#[test]
+fn a_key_of_another_certificate_is_a_wrong_configuration() {
+    let authority = Authority::new();
+    let ((certificate, _), (_, key)) = (authority.server(), authority.client());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("landfall.toml");
+    std::fs::write(&path, tls((&certificate, &key), None)).unwrap();
+    let refused = landfall(["serve", "--config", path.to_str().unwrap()]).with_code(2);
+    let told = format!(
+        "server.tls.key: `{}` is not the key of the first certificate in `{}`",
+        key.display(),
+        certificate.display()
+    );
+    assert!(refused.err.contains(&told), "{refused:?}");
+}
+
+// ---- read again -----------------------------------------------------------------------------------------------------
+
+const READ_AGAIN: &str = "read again who may call: ";
+const STAYS: &str = "who may call stays as it was: ";
+
+#[tokio::test]
+async fn a_hash_in_a_file_is_read_again_and_a_wrong_one_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hash, users) = (folder.path().join("hash"), folder.path().join("users.toml"));
+    let user = |name: &str| {
+        format!("[[users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{}\"\n", cheap("x"))
+    };
+    std::fs::write(&hash, cheap("first")).unwrap();
+    std::fs::write(&users, user("canary-a")).unwrap();
+    let config = format!(
+        "[auth]\nusers_file = \"{}\"\n[[auth.tokens]]\nname = \"one\"\nhash = {{ file = \"{}\" }}\n",
+        users.display(),
+        hash.display()
+    );
+    let server = Landfall::with().config(&config).start();
+    let status = async |token: &str| {
+        send(&server, "POST", "/v1/validate", Some(&format!("Bearer {token}"))).await.status().as_u16()
+    };
+    assert_eq!((status("first").await, status("second").await), (200, 401));
+
+    // All of it or nothing.
+    std::fs::write(&hash, cheap("second")).unwrap();
+    std::fs::write(&users, "").unwrap();
+    server.reload(STAYS).await;
+    assert_eq!((status("first").await, status("second").await), (200, 401));
+
+    std::fs::write(&users, user("canary-a") + &user("canary-b")).unwrap();
+    server.reload(&format!("{READ_AGAIN}2 users, 1 tokens")).await;
+    assert_eq!((status("first").await, status("second").await), (401, 200));
+
+    std::fs::write(&hash, "canary-plain").unwrap();
+    server.reload(STAYS).await;
+    assert_eq!(status("second").await, 200);
+    std::fs::remove_file(&hash).unwrap();
+    server.reload(STAYS).await;
+    assert_eq!(status("second").await, 200);
+    assert!(!server.log().contains("canary"), "no names, no secrets: {}", server.log());
+}
+
+#[tokio::test]
+async fn a_server_that_has_nothing_to_read_again_goes_on() {
+    let server = Landfall::start();
+    server.reload(&format!("{READ_AGAIN}0 users, 0 tokens")).await;
+    server.api().get("/landfall/v1/health").await.with_status(200);
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_after_it_was_read_again() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));
+    let put = |(new, new_key): (PathBuf, PathBuf)| {
+        std::fs::copy(new, &certificate).unwrap();
+        std::fs::copy(new_key, &key).unwrap();
+    };
+    put(first.server());
+    let server = Landfall::with().config(&tls((&certificate, &key), None)).start();
+    let (old, new) = (first.certificate(), second.certificate());
+    assert!(health(&server, Trust::File(&old), None).await.is_ok());
+
+    std::fs::write(&key, "torn").unwrap();
+    server.reload("the certificate stays as it was: ").await;
+    assert!(health(&server, Trust::File(&old), None).await.is_ok());
+
+    put(second.server());
+    server.reload("read the certificate again").await;
+    assert!(health(&server, Trust::File(&new), None).await.is_ok());
+    assert!(health(&server, Trust::File(&old), None).await.is_err());
+}
