@@ -5,6 +5,7 @@
 //! answers: the first is a fact about the ref ([`Resolution::Unknown`]), the second a passing condition (an error), upon
 //! which nothing is granted or revoked, since the wanted list is not known then.
 
+mod ldap;
 mod table;
 mod template;
 
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use super::Ref;
 use crate::error::Result;
 
+pub use ldap::{GroupMeaning, Ldap, LdapSettings};
 pub use table::{Table, TableSettings};
 pub use template::{Template, TemplateSettings};
 

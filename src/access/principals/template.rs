@@ -72,20 +72,20 @@ impl Principals for Template {
             }
             (domain, _) => Resolution::Principals(BTreeSet::from([fill(
                 template,
-                &[("name", &name), ("user", user), ("domain", domain.unwrap_or_default())],
+                &[("name", name.as_str()), ("user", user), ("domain", domain.unwrap_or_default())],
             )])),
         })
     }
 }
 
 /// In one pass: what is filled in is not looked at again.
-fn fill(template: &str, fields: &[(&str, &str)]) -> String {
+pub(super) fn fill<V: AsRef<str>>(template: &str, fields: &[(&str, V)]) -> String {
     let mut filled = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         filled.push_str(before);
         let (field, after) = after.split_once('}').unwrap_or((after, ""));
-        let value = fields.iter().find(|(name, _)| *name == field).map(|(_, value)| *value);
+        let value = fields.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_ref());
         filled.push_str(value.unwrap_or_default());
         rest = after;
     }

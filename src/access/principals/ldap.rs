@@ -1,0 +1,432 @@
+//! Principals from a directory server: users by an attribute, groups by name or as their members.
+//!
+//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once. Values that go
+//! into a filter are escaped there, so a ref is never a filter. Members are found by the group's `member`, not by the
+//! user's `memberOf`: servers that were filled from a file have no `memberOf`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ldap3::{
+    Ldap as Connection, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchEntry, ldap_escape,
+};
+
+use super::{Principals, Resolution};
+use crate::access::Ref;
+use crate::config::Secret;
+use crate::error::{Error, Result};
+use crate::tls::{self, Trust};
+
+/// How a directory server is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LdapSettings {
+    /// `ldap://HOST:PORT` or `ldaps://HOST:PORT`
+    pub url: String,
+    /// PEM file of the authorities that may vouch for the server; `None`: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// Turns an `ldap://` connection into an encrypted one before anything else is sent.
+    pub starttls: bool,
+    /// Who asks, and the password; `None`: anonymously.
+    pub bind: Option<(String, Secret)>,
+    /// Below which entry users are.
+    pub user_base: String,
+    /// Which of them is meant; `{name}` is the whole name, `{user}` and `{domain}` its parts, escaped.
+    pub user_filter: String,
+    /// The attribute of a user that is their principal.
+    pub user_attribute: String,
+    /// Below which entry groups are.
+    pub group_base: String,
+    /// Which of them is meant; `{name}` is the group's name, escaped.
+    pub group_filter: String,
+    /// What a group stands for.
+    pub group: GroupMeaning,
+    /// How deep groups in groups are looked into.
+    pub max_depth: u32,
+    /// How many members a group may have, those of its groups included.
+    pub max_members: u32,
+    /// Longest wait for a connection, and for any one answer.
+    pub timeout: Duration,
+}
+
+/// What a group stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GroupMeaning {
+    /// A principal of its own, by this attribute of the group.
+    Attribute(String),
+    /// Its members, which this attribute of the group names by their DNs; groups among them stand for theirs.
+    Members(String),
+}
+
+/// See the module documentation.
+pub struct Ldap {
+    settings: LdapSettings,
+    /// Of the last look-up, if it ended well.
+    rested: Mutex<Option<Connection>>,
+}
+
+impl Ldap {
+    /// Nothing is asked yet.
+    pub fn new(settings: LdapSettings) -> Self {
+        Self { settings, rested: Mutex::default() }
+    }
+
+    fn take(&self) -> Option<Connection> {
+        self.rested.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the connection for the next one; of several at once, one.
+    fn rest(&self, ldap: Connection, found: Found) -> Resolution {
+        *self.rested.lock().unwrap_or_else(PoisonError::into_inner) = Some(ldap);
+        match found {
+            Ok(names) => Resolution::Principals(names),
+            Err(reason) => Resolution::Unknown(reason),
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, LdapError> {
+        let LdapSettings { url, ca_file, starttls, bind, timeout, .. } = &self.settings;
+        let trust = match ca_file {
+            Some(path) => Trust::File(path),
+            None if *starttls || url.starts_with("ldaps:") => Trust::System,
+            None => Trust::Nobody,
+        };
+        let tls = tls::client(trust, None).map_err(|what| LdapError::from(std::io::Error::other(what)))?;
+        let settings = LdapConnSettings::new()
+            .set_conn_timeout(*timeout)
+            .set_starttls(*starttls)
+            .set_config(Arc::new(tls));
+        let (connection, mut ldap) = LdapConnAsync::with_settings(settings, url).await?;
+        tokio::spawn(async move {
+            // What breaks it is found by whoever uses it next.
+            let _ = connection.drive().await;
+        });
+        if let Some((dn, password)) = bind {
+            ldap.with_timeout(*timeout).simple_bind(dn, password.expose()).await?.success()?;
+        }
+        Ok(ldap)
+    }
+
+    async fn look_up(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+        match reference {
+            Ref::User(_) => self.user(ldap, reference).await,
+            Ref::Group(_) => self.group(ldap, reference).await,
+        }
+    }
+
+    async fn user(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+        let LdapSettings { user_base, user_filter, user_attribute, .. } = &self.settings;
+        let filter = filled(user_filter, reference);
+        let entries = self.search(ldap, user_base, Scope::Subtree, &filter, &[user_attribute]).await?;
+        Ok(match entries.as_slice() {
+            [] => Err(format!("the directory has no `{reference}`")),
+            [one] => principal(one, user_attribute)
+                .map(|name| BTreeSet::from([name]))
+                .ok_or_else(|| format!("`{reference}` has no `{user_attribute}` in the directory")),
+            _ => Err(format!("the directory has several `{reference}`")),
+        })
+    }
+
+    async fn group(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+        let LdapSettings { group_base, group_filter, group, .. } = &self.settings;
+        let (GroupMeaning::Attribute(attribute) | GroupMeaning::Members(attribute)) = group;
+        let filter = filled(group_filter, reference);
+        let entries = self.search(ldap, group_base, Scope::Subtree, &filter, &[attribute]).await?;
+        let entry = match entries.as_slice() {
+            [] => return Ok(Err(format!("the directory has no `{reference}`"))),
+            [one] => one,
+            _ => return Ok(Err(format!("the directory has several `{reference}`"))),
+        };
+        match group {
+            GroupMeaning::Attribute(attribute) => Ok(principal(entry, attribute)
+                .map(|name| BTreeSet::from([name]))
+                .ok_or_else(|| format!("`{reference}` has no `{attribute}` in the directory"))),
+            GroupMeaning::Members(attribute) => self.members(ldap, entry, attribute, reference).await,
+        }
+    }
+
+    /// The members, breadth first; an entry that names members is a group, and one that was seen is not looked at again.
+    async fn members(
+        &self,
+        ldap: &mut Connection,
+        group: &SearchEntry,
+        attribute: &str,
+        reference: &Ref,
+    ) -> Result<Found, LdapError> {
+        let LdapSettings { user_attribute, max_depth, max_members, .. } = &self.settings;
+        let mut names = BTreeSet::new();
+        let mut seen = BTreeSet::from([group.dn.to_lowercase()]);
+        let mut level = values(group, attribute);
+        let mut depth = 0;
+        while !level.is_empty() {
+            if depth > *max_depth {
+                return Ok(Err(format!("`{reference}` has groups more than {max_depth} deep")));
+            }
+            let mut next = Vec::new();
+            for dn in level {
+                if !seen.insert(dn.to_lowercase()) {
+                    continue;
+                }
+                if seen.len() > *max_members as usize {
+                    return Ok(Err(format!("`{reference}` has more than {max_members} members")));
+                }
+                let wanted = [attribute, user_attribute.as_str()];
+                let entries = match self.search(ldap, &dn, Scope::Base, "(objectClass=*)", &wanted).await {
+                    // A member that has left the directory.
+                    Err(LdapError::LdapResult { result }) if result.rc == NO_SUCH_OBJECT => continue,
+                    found => found?,
+                };
+                for entry in &entries {
+                    let members = values(entry, attribute);
+                    if !members.is_empty() {
+                        next.extend(members);
+                    } else if let Some(name) = principal(entry, user_attribute) {
+                        names.insert(name);
+                    }
+                }
+            }
+            level = next;
+            depth += 1;
+        }
+        Ok(Ok(names))
+    }
+
+    async fn search<S: AsRef<str> + Send + Sync>(
+        &self,
+        ldap: &mut Connection,
+        base: &str,
+        scope: Scope,
+        filter: &str,
+        attributes: &[S],
+    ) -> Result<Vec<SearchEntry>, LdapError> {
+        let attributes: Vec<&str> = attributes.iter().map(AsRef::as_ref).collect();
+        let found = ldap.with_timeout(self.settings.timeout).search(base, scope, filter, attributes).await?;
+        let (entries, _) = found.success()?;
+        Ok(entries.into_iter().map(SearchEntry::construct).collect())
+    }
+}
+
+/// `noSuchObject` of RFC 4511.
+const NO_SUCH_OBJECT: u32 = 32;
+
+/// The principals, or why there are none.
+type Found = Result<BTreeSet<String>, String>;
+
+#[async_trait]
+impl Principals for Ldap {
+    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+        // The cause is the administrator's: it may name hosts and DNs.
+        let away =
+            |error: LdapError| Error::retryable("the directory of users does not answer").because(error);
+        if let Some(mut ldap) = self.take()
+            && let Ok(found) = self.look_up(&mut ldap, reference).await
+        {
+            return Ok(self.rest(ldap, found));
+        }
+        let mut ldap = self.connect().await.map_err(away)?;
+        let found = self.look_up(&mut ldap, reference).await.map_err(away)?;
+        Ok(self.rest(ldap, found))
+    }
+}
+
+fn filled(filter: &str, reference: &Ref) -> String {
+    let name = reference.principal_name();
+    let (user, domain) = match reference {
+        Ref::User(_) => name.rsplit_once('@').unwrap_or((name.as_str(), "")),
+        Ref::Group(_) => (name.as_str(), ""),
+    };
+    let escaped = [("name", name.as_str()), ("user", user), ("domain", domain)]
+        .map(|(field, value)| (field, ldap_escape(value).into_owned()));
+    super::template::fill(filter, &escaped)
+}
+
+fn values(entry: &SearchEntry, attribute: &str) -> Vec<String> {
+    let found = entry.attrs.iter().find(|(name, _)| name.eq_ignore_ascii_case(attribute));
+    found.map(|(_, values)| values.clone()).unwrap_or_default()
+}
+
+fn principal(entry: &SearchEntry, attribute: &str) -> Option<String> {
+    values(entry, attribute).into_iter().find(|value| !value.trim().is_empty())
+}
+
+#[cfg(test)]
+#[path = "../../../tests/support/ldap.rs"]
+mod server;
+
+#[cfg(test)]
+mod tests {
+    use super::server::{LdapServer, PASSWORD, READER};
+    use super::*;
+    use crate::error::Kind;
+
+    /// `leads` is in `dev`, which is in `all`, which is in `leads`.
+    const ENTRIES: &str = "dn: ou=people,dc=example,dc=org
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=groups,dc=example,dc=org
+objectClass: organizationalUnit
+ou: groups
+
+dn: uid=alice,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: alice
+cn: Alice
+sn: A
+mail: alice@example.com
+
+dn: uid=bob,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: bob
+cn: Bob
+sn: B
+mail: bob@example.com
+mail: twin@example.com
+
+dn: uid=carol,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: carol
+cn: Carol
+sn: C
+mail: twin@example.com
+
+dn: cn=nobody,ou=people,dc=example,dc=org
+objectClass: inetOrgPerson
+cn: nobody
+sn: N
+mail: nobody@example.com
+
+dn: cn=dev,ou=groups,dc=example,dc=org
+objectClass: groupOfNames
+cn: dev
+member: uid=alice,ou=people,dc=example,dc=org
+member: CN=leads,ou=groups,dc=example,dc=org
+member: uid=gone,ou=people,dc=example,dc=org
+
+dn: cn=leads,ou=groups,dc=example,dc=org
+objectClass: groupOfNames
+cn: leads
+member: uid=carol,ou=people,dc=example,dc=org
+member: cn=all,ou=groups,dc=example,dc=org
+
+dn: cn=all,ou=groups,dc=example,dc=org
+objectClass: groupOfNames
+cn: all
+member: uid=bob,ou=people,dc=example,dc=org
+member: cn=dev,ou=groups,dc=example,dc=org
+";
+
+    fn settings(url: String) -> LdapSettings {
+        LdapSettings {
+            url,
+            ca_file: None,
+            starttls: false,
+            bind: Some((READER.to_owned(), Secret::new(PASSWORD))),
+            user_base: "ou=people,dc=example,dc=org".to_owned(),
+            user_filter: "(mail={name})".to_owned(),
+            user_attribute: "uid".to_owned(),
+            group_base: "ou=groups,dc=example,dc=org".to_owned(),
+            group_filter: "(cn={name})".to_owned(),
+            group: GroupMeaning::Members("member".to_owned()),
+            max_depth: 5,
+            max_members: 100,
+            timeout: Duration::from_secs(10),
+        }
+    }
+
+    async fn resolved(ldap: &Ldap, reference: &str) -> Result<Vec<String>, String> {
+        match ldap.resolve(&Ref::parse(reference).unwrap()).await {
+            Ok(Resolution::Principals(names)) => Ok(names.into_iter().collect()),
+            Ok(Resolution::Unknown(reason)) => Err(reason),
+            Err(error) => Err(format!("{:?}: {error}", error.kind())),
+        }
+    }
+
+    fn names(list: &[&str]) -> Result<Vec<String>, String> {
+        Ok(list.iter().map(|&name| name.to_owned()).collect())
+    }
+
+    fn unknown(reason: &str) -> Result<Vec<String>, String> {
+        Err(reason.to_owned())
+    }
+
+    #[tokio::test]
+    async fn users_and_groups_are_found() {
+        let server = LdapServer::start(ENTRIES);
+        let ldap = Ldap::new(settings(server.url()));
+        for (reference, expected) in [
+            ("user:alice_example.com", names(&["alice"])),
+            ("user:ALICE_example.com", names(&["alice"])),
+            ("user:eve_example.com", unknown("the directory has no `user:eve_example.com`")),
+            ("user:twin_example.com", unknown("the directory has several `user:twin_example.com`")),
+            ("user:nobody_example.com", unknown("`user:nobody_example.com` has no `uid` in the directory")),
+            ("group:dev", names(&["alice", "bob", "carol"])),
+            ("leads", names(&["alice", "bob", "carol"])),
+            ("group:none", unknown("the directory has no `group:none`")),
+            // Were they not escaped, these would find everybody.
+            ("user:*", unknown("the directory has no `user:*`")),
+            ("group:*", unknown("the directory has no `group:*`")),
+            ("user:x)(|(uid=*", unknown("the directory has no `user:x)(|(uid=*`")),
+            ("group:dev\\2a", unknown("the directory has no `group:dev\\2a`")),
+        ] {
+            assert_eq!(resolved(&ldap, reference).await, expected, "{reference}");
+        }
+        let by_name = GroupMeaning::Attribute("cn".to_owned());
+        let ldap = Ldap::new(LdapSettings { group: by_name, ..settings(server.url()) });
+        assert_eq!(resolved(&ldap, "group:DEV").await, names(&["dev"]), "as the directory spells it");
+        let ldap =
+            Ldap::new(LdapSettings { user_filter: "(uid={user})".to_owned(), ..settings(server.url()) });
+        assert_eq!(resolved(&ldap, "user:bob_anywhere.org").await, names(&["bob"]));
+    }
+
+    #[tokio::test]
+    async fn groups_are_bounded() {
+        let server = LdapServer::start(ENTRIES);
+        let shallow = Ldap::new(LdapSettings { max_depth: 1, ..settings(server.url()) });
+        assert_eq!(resolved(&shallow, "dev").await, unknown("`group:dev` has groups more than 1 deep"));
+        let small = Ldap::new(LdapSettings { max_members: 3, ..settings(server.url()) });
+        assert_eq!(resolved(&small, "dev").await, unknown("`group:dev` has more than 3 members"));
+    }
+
+    #[tokio::test]
+    async fn who_asks_must_be_known_and_the_server_too() {
+        let server = LdapServer::start(ENTRIES);
+        let away = unknown("Retryable: the directory of users does not answer");
+        let wrong = Some((READER.to_owned(), Secret::new("wrong")));
+        for (bind, url, ca_file, starttls) in [
+            (wrong, server.url(), None, false),
+            (settings(String::new()).bind, server.encrypted_url(), None, false),
+            (settings(String::new()).bind, server.url(), None, true),
+        ] {
+            let ldap = Ldap::new(LdapSettings { bind, ca_file, starttls, ..settings(url) });
+            assert_eq!(resolved(&ldap, "user:alice_example.com").await, away);
+        }
+        let anonymous = Ldap::new(LdapSettings { bind: None, ..settings(server.url()) });
+        assert_ne!(resolved(&anonymous, "user:alice_example.com").await, names(&["alice"]));
+        let ca_file = Some(server.authority());
+        for (url, starttls) in [(server.encrypted_url(), false), (server.url(), true)] {
+            let ldap = Ldap::new(LdapSettings { ca_file: ca_file.clone(), starttls, ..settings(url) });
+            assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
+        }
+    }
+
+    /// The connection that rests is found broken, and so is the next one.
+    #[tokio::test]
+    async fn a_server_that_goes_is_a_passing_condition() {
+        let mut server = LdapServer::start(ENTRIES);
+        let ldap = Ldap::new(settings(server.url()));
+        assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
+        server.stop();
+        let error = ldap.resolve(&Ref::parse("user:alice_example.com").unwrap()).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Retryable);
+        assert!(!error.to_string().contains("127.0.0.1"), "{error}");
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let shown = format!("{:?}", settings("ldap://x".to_owned()));
+        assert!(!shown.contains(PASSWORD), "{shown}");
+    }
+}
