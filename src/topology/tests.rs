@@ -281,7 +281,7 @@ fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
     assert_eq!(
         choose(&none, json!({})),
         Err("useCaseTemplateId: nothing in environment `qa` can import for this template: `urn:dmb:utm:x:1`; name a \
-             target in `params.target`: (none can)"
+             target in `params.target`: (none can); MOCK cannot import"
             .into())
     );
 }
