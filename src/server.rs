@@ -37,20 +37,29 @@ pub async fn serve(config: Config) -> Result<()> {
     if seeded > 0 {
         info!(instances = seeded; "the topology got an instance for each target that is new");
     }
+    for group in domain.topology(store.as_ref()).await?.empty_groups() {
+        warn!("a route leads to group `{group}`, which no instance of the topology has");
+    }
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
     let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
 
     let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
     let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
-    let http::Bound { address, server } =
+    let http::Bound { addresses, server } =
         http::bind(&config.server, Arc::clone(&service), Arc::clone(&callers), tls)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
     let scheme = if identity.is_some() { "https" } else { "http" };
-    announce(&format!("listening on {scheme}://{address}"));
-    for warning in openness(&address, &config) {
-        warn!("{warning}");
+    for (index, address) in addresses.iter().enumerate() {
+        if index == 0 {
+            announce(&format!("listening on {scheme}://{address}"));
+        } else {
+            info!("listening on {scheme}://{address}, too");
+        }
+        for warning in openness(address, &config) {
+            warn!("{warning}");
+        }
     }
 
     loop {

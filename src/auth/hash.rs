@@ -41,7 +41,8 @@ impl Hash {
         };
         let parsed = PasswordHash::new(text).map_err(|_| no_hash())?;
         Algorithm::try_from(parsed.algorithm.as_str()).map_err(|_| no_hash())?;
-        if parsed.salt.is_none() || parsed.hash.is_none() {
+        let is_known = parsed.version.is_none_or(|version| Version::try_from(version).is_ok());
+        if parsed.salt.is_none() || parsed.hash.is_none() || !is_known {
             return Err(no_hash());
         }
         let params = Params::try_from(&parsed).map_err(|_| no_hash())?;
@@ -138,7 +139,8 @@ mod tests {
         let no_output = "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ";
         let no_salt = "$argon2id$v=19$m=8,t=1,p=1";
         let too_little_memory = "$argon2id$v=19$m=1,t=1,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG";
-        for text in ["", "hunter2", "$", bcrypt, scrypt, no_output, no_salt, too_little_memory] {
+        let no_version = "$argon2id$v=18$m=8,t=1,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG";
+        for text in ["", "hunter2", "$", bcrypt, scrypt, no_output, no_salt, too_little_memory, no_version] {
             let error = Hash::parse(text, &BOUNDS).unwrap_err();
             assert!(error.starts_with("is not an argon2 hash"), "{text}: {error}");
             assert!(text.len() < 2 || !error.contains(text), "{error}");

@@ -97,9 +97,21 @@ pub(super) struct Change {
     /// Id of an environment to serve, too; repeat for several
     #[arg(long = "add-environment", value_name = "ID")]
     add_environments: Vec<i64>,
-    /// Ids of the environments to serve and no other, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with = "add_environments")]
-    environments: Option<Vec<i64>>,
+    /// Ids of the environments to serve and no other, separated by commas; `none` for none
+    #[arg(long, value_name = "IDS", value_parser = ids, conflicts_with = "add_environments")]
+    environments: Option<Ids>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Ids(Vec<i64>);
+
+fn ids(text: &str) -> Result<Ids, String> {
+    let id =
+        |id: &str| id.trim().parse().map_err(|_| format!("`{id}` is not an id; write 10001,10002 or none"));
+    match text {
+        "none" => Ok(Ids(Vec::new())),
+        _ => text.split(',').map(id).collect::<Result<_, _>>().map(Ids),
+    }
 }
 
 /// Runs a command.
@@ -178,7 +190,7 @@ async fn set(
 fn created(code: String, change: Change) -> types::NewInstance {
     types::NewInstance {
         description: change.description,
-        environments: Some(change.environments.unwrap_or(change.add_environments)),
+        environments: Some(change.environments.map_or(change.add_environments, |Ids(ids)| ids)),
         group_code: change.group,
         instance_name: change.name.unwrap_or_else(|| code.clone()),
         instance_code: code,
@@ -214,7 +226,7 @@ fn replaced(instance: types::Instance, change: Change) -> types::NewInstance {
     };
     types::NewInstance {
         description: change.description.or(instance.description),
-        environments: Some(change.environments.unwrap_or(instance.environments)),
+        environments: Some(change.environments.map_or(instance.environments, |Ids(ids)| ids)),
         group_code: change.group.or(instance.group_code),
         instance_code: instance.instance_code,
         instance_id: None,

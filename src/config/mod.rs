@@ -18,12 +18,13 @@ use serde::de::DeserializeOwned;
 
 use crate::descriptor::{ComponentKind, Limits};
 use crate::tls;
-use crate::topology::TopologyLimits;
+use crate::topology::{TopologyLimits, same_code};
 
 pub use auth::{Auth, Source};
 pub use secret::Secret;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
+const ENVIRONMENTS: &str = include_str!("environments.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
@@ -290,6 +291,9 @@ impl Config {
         own = own.merge(Serialized::defaults(variables));
 
         let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if own.find_value("environments").is_err() {
+            figment = figment.merge(Toml::string(ENVIRONMENTS));
+        }
         if own.find_value("targets").is_err() && own.find_value("routes").is_err() {
             figment = figment.merge(Toml::string(EMBEDDED));
         }
@@ -489,7 +493,7 @@ impl<'a> Reader<'a> {
         let topology = self.topology();
         let environments = self.environments();
         let targets = self.targets(&environments);
-        let routes = self.routes(&targets);
+        let routes = self.routes();
         self.unknown_keys();
         Some(Config {
             server: server?,
@@ -755,17 +759,31 @@ impl<'a> Reader<'a> {
 
     fn environments(&mut self) -> BTreeMap<String, i64> {
         let names = self.children("environments");
-        let mut environments = BTreeMap::new();
+        let mut environments: BTreeMap<String, i64> = BTreeMap::new();
         for name in names {
-            if let Some(id) = self.required::<i64>(&format!("environments.{name}")) {
-                environments.insert(name, id);
+            let key = format!("environments.{name}");
+            let Some(id) = self.required::<i64>(&key) else { continue };
+            let same_name = |other: &&String| same_code(other, &name);
+            if let Some(other) = environments.keys().find(same_name).cloned() {
+                self.problem(&key, format_args!("is `{other}`, too: names are told apart without case"));
             }
+            if let Some((other, _)) = environments.iter().find(|(_, known)| **known == id) {
+                let what = format!("`{id}` is the id of `{other}`, too; give each environment its own");
+                self.problem(&key, what);
+            }
+            environments.insert(name, id);
         }
         environments
     }
 
     fn targets(&mut self, environments: &BTreeMap<String, i64>) -> Vec<Target> {
         let codes = self.children("targets");
+        for (index, code) in codes.iter().enumerate() {
+            if let Some(other) = codes.iter().take(index).find(|other| same_code(other, code)) {
+                let what = format!("is `{other}`, too: codes are told apart without case");
+                self.problem(&format!("targets.{code}"), what);
+            }
+        }
         codes.into_iter().filter_map(|code| self.target(code, environments)).collect()
     }
 
@@ -818,7 +836,7 @@ impl<'a> Reader<'a> {
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, driver })
     }
 
-    fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
+    fn routes(&mut self) -> Vec<Route> {
         let rows = match self.figment.find_value("routes") {
             Ok(Value::Array(_, rows)) => rows,
             Ok(_) => {
@@ -865,15 +883,9 @@ impl<'a> Reader<'a> {
                     ),
                 }
             }
-            let groups: BTreeSet<&str> = targets.iter().map(|target| target.group.as_str()).collect();
+            // Which groups there are is said by the topology, while the service runs.
             if route.group.is_empty() {
-                self.problem(&at, "has no `group`; name the group of targets it leads to");
-            } else if !groups.iter().any(|group| group.eq_ignore_ascii_case(&route.group)) {
-                let known = groups.into_iter().collect::<Vec<_>>().join(", ");
-                self.problem(
-                    &at,
-                    format_args!("leads to group `{}`, which no target has; groups: {known}", route.group),
-                );
+                self.problem(&at, "has no `group`; name the group of instances it leads to");
             } else {
                 routes.push(route);
             }

@@ -158,15 +158,50 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
         "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
          useCaseTemplateId, group",
-        "routes[0]: leads to group `nowhere`, which no target has; groups: mock",
         "routes[1]: `kind` is `bucket`; use one of: storage, outputport, workload, observability",
-        "routes[1]: has no `group`; name the group of targets it leads to",
+        "routes[1]: has no `group`; name the group of instances it leads to",
         "server.lisen: is not a configuration key; did you mean `server.listen`?",
     ];
     for line in expected {
         assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn what_is_named_twice_is_a_mistake() {
+    let text = r#"
+        [environments]
+        dev = 1
+        DEV = 2
+        live = 1
+        [targets.lake]
+        driver = "mock"
+        [targets.LAKE]
+        driver = "mock"
+    "#;
+    let problems = load(text, &[]).unwrap_err();
+    let expected = [
+        "environments.dev: is `DEV`, too: names are told apart without case",
+        "environments.live: `1` is the id of `dev`, too; give each environment its own",
+        "targets.lake: is `LAKE`, too: codes are told apart without case",
+    ];
+    for line in expected {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(line)),
+            "missing: {line}\nfound: {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+/// An id that the defaults use may be another environment's here.
+#[test]
+fn naming_environments_replaces_the_defaults() {
+    let config = load("[environments]\nprod = 10001\n", &[]).unwrap();
+    assert_eq!(config.environments.into_iter().collect::<Vec<_>>(), [("prod".to_owned(), 10001)]);
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.environments.into_keys().collect::<Vec<_>>(), ["development", "production", "qa"]);
 }
 
 #[test]

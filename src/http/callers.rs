@@ -63,7 +63,7 @@ pub(super) async fn admit(
         None => return Ok(next.call(request).await?.map_into_boxed_body()),
         Some(Denied::Unauthorized(text)) => {
             log::debug!("answering 401 to {peer}: {text}");
-            let solution = "give the control plane one of the tokens that this adapter knows";
+            let solution = "send one of the tokens that this adapter knows; after too many failures, once it looks again";
             HttpResponse::Unauthorized()
                 .insert_header((WWW_AUTHENTICATE, "Bearer realm=\"Landfall\""))
                 .json(AnyError::from(Fault::new(&Error::permanent(text), solution)))
@@ -86,12 +86,18 @@ pub(super) async fn admit(
     Ok(response)
 }
 
+/// Whether a path is of the topology contract, whose handlers ask who calls themselves.
+pub(super) fn asks_for_a_user(path: &str) -> bool {
+    path.strip_prefix(TOPOLOGY_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn needs_no_token(method: &str, path: &str) -> bool {
-    let below = path.strip_prefix(TOPOLOGY_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    let probe = OPERATIONS
-        .iter()
-        .any(|known| OPEN.contains(&known.operation_id) && known.method == method && known.path == path);
-    below || probe
+    let probe = OPERATIONS.iter().any(|known| {
+        OPEN.contains(&known.operation_id)
+            && (known.method == method || method == "HEAD")
+            && known.path == path
+    });
+    asks_for_a_user(path) || probe
 }
 
 #[cfg(test)]
@@ -107,6 +113,7 @@ mod tests {
     #[test]
     fn only_the_topology_contract_and_the_health_need_no_token() {
         for (method, path) in [
+            ("HEAD", "/landfall/v1/live"),
             ("GET", "/landfall/v1/health"),
             ("GET", "/landfall/v1/live"),
             ("GET", "/flexdeploy"),

@@ -43,12 +43,16 @@ impl Flexdeploy for Instances {
 
     async fn authorize(&self, context: &RequestContext) -> Result<(), Denial> {
         let (authorization, peer) = credentials(context.request());
+        let unavailable = |error: Error| {
+            pressure::note(context.request(), &error);
+            Denial::Unavailable(error.to_string())
+        };
         let caller = self.shared.callers.basic(authorization, peer).await.map_err(|denied| match denied {
-            Denied::Unauthorized(message) => Denial::Unauthorized(message),
-            Denied::Overloaded(message) => {
-                pressure::note(context.request(), &Error::overloaded(message.as_str()));
-                Denial::Unavailable(message)
+            Denied::Unauthorized(message) => {
+                log::debug!("answering 401 to {peer}: {message}");
+                Denial::Unauthorized(message)
             }
+            Denied::Overloaded(message) => unavailable(Error::overloaded(message)),
         })?;
         if caller.role == Role::Read && context.operation().method != "GET" {
             return Err(Denial::Forbidden(format!(
@@ -56,7 +60,8 @@ impl Flexdeploy for Instances {
                 caller.name
             )));
         }
-        Ok(())
+        // Not before: a stranger takes none.
+        self.shared.gate.make_room(context.request()).await.map_err(unavailable)
     }
 
     fn deny_with_instance_error(&self, _: &RequestContext, denial: &Denial) -> types::InstanceError {

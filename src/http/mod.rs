@@ -41,6 +41,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     service: Arc<Service>,
     callers: Arc<Callers>,
+    gate: Arc<Gate>,
     token_format: TokenFormat,
     respond_within: Duration,
     limits: Limits,
@@ -48,8 +49,8 @@ pub(crate) struct Shared {
 
 /// A server that is bound but has not answered yet.
 pub(crate) struct Bound {
-    /// The address it listens on: the real port where 0 was asked for.
-    pub(crate) address: std::net::SocketAddr,
+    /// The addresses it listens on, at least one: the real port where 0 was asked for.
+    pub(crate) addresses: Vec<std::net::SocketAddr>,
     /// Runs until stopped through its handle.
     pub(crate) server: actix_web::dev::Server,
 }
@@ -66,6 +67,7 @@ pub(crate) fn bind(
     let shared = Arc::new(Shared {
         service,
         callers,
+        gate: Arc::clone(&gate),
         token_format: config.token_format,
         respond_within: config.respond_within,
         limits,
@@ -119,12 +121,11 @@ pub(crate) fn bind(
         ))
         .because(error)
     })?;
-    let address = server
-        .addrs()
-        .first()
-        .copied()
-        .ok_or_else(|| Error::permanent(format!("`{}` names no address to listen on", config.listen)))?;
-    Ok(Bound { address, server: server.run() })
+    let addresses = server.addrs();
+    if addresses.is_empty() {
+        return Err(Error::permanent(format!("`{}` names no address to listen on", config.listen)));
+    }
+    Ok(Bound { addresses, server: server.run() })
 }
 
 async fn no_such_path(request: actix_web::HttpRequest) -> HttpResponse {

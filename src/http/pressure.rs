@@ -19,6 +19,7 @@ use crate::config::Server;
 use crate::error::{Error, Result};
 use crate::generated::runtime::Limits;
 
+use super::callers;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
@@ -65,14 +66,18 @@ impl Gate {
         }
     }
 
-    /// Room for the body of a request; none is needed where there is no body.
-    async fn room(&self, headers: &HeaderMap) -> Result<Option<Room>> {
-        let bytes = claim(headers, self.largest);
+    /// Waits for room for the body of a request, which is kept until the request is answered; none is needed where there is
+    /// no body.
+    pub(super) async fn make_room(&self, request: &HttpRequest) -> Result<()> {
+        let bytes = claim(request.headers(), self.largest);
         if bytes == 0 {
-            return Ok(None);
+            return Ok(());
         }
         match timeout(self.wait, Arc::clone(&self.room).acquire_many_owned(bytes)).await {
-            Ok(Ok(permit)) => Ok(Some(Room(permit))),
+            Ok(Ok(permit)) => {
+                request.extensions_mut().insert(Room(permit));
+                Ok(())
+            }
             Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
             Err(_) => Err(Error::overloaded(format!(
                 "the requests under way hold {} bytes, which is the limit; try again later",
@@ -102,11 +107,13 @@ pub(super) async fn guard(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let mut response = match gate.room(request.headers()).await {
-        Ok(room) => {
-            if let Some(room) = room {
-                request.extensions_mut().insert(room);
-            }
+    let room = match callers::asks_for_a_user(request.path()) {
+        // It makes room itself, once it knows who calls.
+        true => Ok(()),
+        false => gate.make_room(request.request()).await,
+    };
+    let mut response = match room {
+        Ok(()) => {
             let response = next.call(request).await?.map_into_boxed_body();
             // The answer may be read slowly; what was asked is forgotten by then.
             release_room(response.request());

@@ -314,6 +314,8 @@ impl Service {
     pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
         let limits = self.domain.limits;
+        let shutting_down = |error| Error::permanent("shutting down").because(error);
+        let _permit = self.domain.validating.acquire().await.map_err(shutting_down)?;
         let descriptor = blocking(move || {
             descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits)
         })

@@ -55,6 +55,7 @@ macro_rules! store_suite {
             an_instance_is_kept_as_it_was_edited
             a_code_is_given_once
             a_topology_is_bounded
+            the_longest_code_is_kept
             a_target_is_seeded_once_and_then_left_alone
             concurrent_edits_lose_nothing
             commits_are_hinted_at

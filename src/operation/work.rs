@@ -11,7 +11,7 @@ use crate::descriptor::{
     self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness,
 };
 use crate::technology::{AccessList, Intent, Work};
-use crate::topology::{Purpose, Target, Topology};
+use crate::topology::{Purpose, Target, Topology, same_code};
 
 use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus};
@@ -182,8 +182,9 @@ impl<'a> Resolver<'a> {
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
         let alone = |problem: Problem| vec![problem.under(&component.path)];
-        let environment = environment(self.descriptor, component, self.places, self.deployments)
-            .map_err(|problem| vec![problem])?;
+        let environment =
+            environment(self.descriptor, component, self.topology, self.places, self.deployments)
+                .map_err(|problem| vec![problem])?;
         let key = key(component, &environment);
         let remembered = self.deployments.iter().find(|deployment| deployment.key == key);
         let placed =
@@ -235,11 +236,13 @@ fn as_provisioned(component: &Component, intent: &Intent, remembered: Option<&De
 fn environment(
     descriptor: &Descriptor,
     component: &Component,
+    topology: &Topology,
     places: Places<'_>,
     deployments: &[Deployment],
 ) -> Result<String, Problem> {
     if let Some(environment) = &descriptor.product.environment {
-        return Ok(environment.clone());
+        // In one spelling: what is remembered is found by it.
+        return Ok(topology.environment(environment).to_owned());
     }
     let id = component.id.to_string();
     if let Places::Fixed(placements) = places
@@ -291,31 +294,31 @@ fn place(
             None => Ok(None),
         },
         Places::Topology => {
-            let remembered =
-                remembered.filter(|deployment| deployment.status == DeploymentStatus::Provisioned);
-            match (intent, remembered) {
-                (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) => {
-                    topology.target(&deployment.target).map(Some).ok_or_else(|| gone(&deployment.target))
+            let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+            // Also what was unprovisioned goes to where it was: its data may have been kept there.
+            if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) =
+                (intent, remembered)
+            {
+                match topology.target(&deployment.target) {
+                    Some(target) => return Ok(Some(target)),
+                    None if is_there => return Err(gone(&deployment.target)),
+                    None => {}
                 }
-                (_, remembered) => {
-                    if !topology.is_routed(component) {
-                        return Ok(None);
-                    }
-                    let chosen = topology.choose(component, &key.environment, intent.into())?;
-                    match remembered {
-                        Some(deployment) if !deployment.target.eq_ignore_ascii_case(&chosen.code) => {
-                            Err(Problem::new(
-                                "technology",
-                                format!(
-                                    "this component is provisioned on target `{}`, and now belongs on `{}`",
-                                    deployment.target, chosen.code
-                                ),
-                            )
-                            .remedy("unprovision it first, or route it to where it is"))
-                        }
-                        _ => Ok(Some(chosen)),
-                    }
-                }
+            }
+            if !topology.is_routed(component) {
+                return Ok(None);
+            }
+            let chosen = topology.choose(component, &key.environment, intent.into())?;
+            match remembered.filter(|_| is_there) {
+                Some(deployment) if !same_code(&deployment.target, &chosen.code) => Err(Problem::new(
+                    "technology",
+                    format!(
+                        "this component is provisioned on target `{}`, and now belongs on `{}`",
+                        deployment.target, chosen.code
+                    ),
+                )
+                .remedy("unprovision it first, or route it to where it is")),
+                _ => Ok(Some(chosen)),
             }
         }
     }
@@ -330,7 +333,7 @@ pub(super) fn explain(
     let mut places = Vec::new();
     let mut problems = Vec::new();
     for component in descriptor.targets() {
-        match environment(descriptor, component, Places::Topology, deployments) {
+        match environment(descriptor, component, topology, Places::Topology, deployments) {
             Ok(environment) => {
                 let key = key(component, &environment);
                 let remembered = deployments.iter().find(|deployment| deployment.key == key);

@@ -49,7 +49,8 @@ pub struct Attributes {
 pub struct PluginOperation {
     /// Kept, and not interpreted.
     pub plugin_id: i64,
-    /// An operationId of the Tech Adapter contract: `provision`, `unprovision`, `updateacl`, `reverseProvision`.
+    /// `provision` and `reverseProvision`, operationIds of the Tech Adapter contract, say what may be placed or imported;
+    /// other names mean nothing here.
     pub operation: String,
 }
 
@@ -89,6 +90,9 @@ pub enum Edit {
     Patch(i64, Patch),
 }
 
+/// Characters of a code, a name or an operation: a code has to fit into an index.
+const MAX_NAME: usize = 255;
+
 /// How much of a topology is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopologyLimits {
@@ -96,7 +100,7 @@ pub struct TopologyLimits {
     pub max_instances: u32,
     /// Entries of each list of an instance.
     pub max_entries: u32,
-    /// Characters of each text of an instance.
+    /// Characters of a description; other texts have 255 at most.
     pub max_text: u32,
 }
 
@@ -135,36 +139,54 @@ impl Attributes {
         }
     }
 
-    /// Everything wrong with them by themselves.
-    pub fn check(&self, limits: &TopologyLimits) -> Vec<Problem> {
+    /// Everything wrong with what they are, apart from what they were `before`: limits may have been others then, and
+    /// what is over them can still be switched off.
+    pub fn check(&self, before: Option<&Self>, limits: &TopologyLimits) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (path, text) in [("instanceCode", &self.code), ("instanceName", &self.name)] {
             if text.trim().is_empty() {
                 problems.push(Problem::new(path, "is blank").remedy("give the instance one"));
+            } else if text.chars().any(char::is_control) {
+                let problem = Problem::new(path, "has a control character").value(text);
+                problems.push(problem.remedy("write it in plain text"));
             }
         }
-        let operations = self.plugin_operations.iter().map(|entry| Some(&entry.operation));
-        let texts = [
-            ("instanceCode", Some(&self.code)),
-            ("instanceName", Some(&self.name)),
-            ("description", self.description.as_ref()),
-            ("groupCode", self.group.as_ref()),
-            ("subGroupCode", self.sub_group.as_ref()),
+        type Text = fn(&Attributes) -> Option<&String>;
+        let texts: [(&str, Text, usize); 5] = [
+            ("instanceCode", |it| Some(&it.code), MAX_NAME),
+            ("instanceName", |it| Some(&it.name), MAX_NAME),
+            ("description", |it| it.description.as_ref(), limits.max_text as usize),
+            ("groupCode", |it| it.group.as_ref(), MAX_NAME),
+            ("subGroupCode", |it| it.sub_group.as_ref(), MAX_NAME),
         ];
-        for (path, text) in texts.into_iter().chain(operations.map(|text| ("pluginOperations", text))) {
-            let length = text.map_or(0, |text| text.chars().count());
-            if length > limits.max_text as usize {
-                let what = format!("has {length} characters, {} are kept", limits.max_text);
-                problems.push(Problem::new(path, what).remedy("shorten it, or raise topology.max_text"));
+        let mut too_long = |path: &str, text: &str, most: usize| {
+            let length = text.chars().count();
+            if length > most {
+                let raise = if path == "description" { ", or raise topology.max_text" } else { "" };
+                let problem = Problem::new(path, format!("has {length} characters, {most} are kept"));
+                problems.push(problem.remedy(format!("shorten it{raise}")));
+            }
+        };
+        for (path, text, most) in texts {
+            if let Some(value) = text(self).filter(|value| before.and_then(text) != Some(value)) {
+                too_long(path, value, most);
             }
         }
-        let lists = [
-            ("environments", self.environments.len()),
-            ("workflows", self.workflows.len()),
-            ("pluginOperations", self.plugin_operations.len()),
+        for entry in &self.plugin_operations {
+            if before.is_none_or(|before| !before.plugin_operations.contains(entry)) {
+                too_long("pluginOperations", &entry.operation, MAX_NAME);
+            }
+        }
+        type Length = fn(&Attributes) -> usize;
+        let lists: [(&str, Length); 3] = [
+            ("environments", |it| it.environments.len()),
+            ("workflows", |it| it.workflows.len()),
+            ("pluginOperations", |it| it.plugin_operations.len()),
         ];
-        for (path, length) in lists {
-            if length > limits.max_entries as usize {
+        for (path, length_of) in lists {
+            let length = length_of(self);
+            if length > limits.max_entries as usize && before.is_none_or(|before| length > length_of(before))
+            {
                 let what = format!("would have {length} entries, {} are kept", limits.max_entries);
                 problems.push(
                     Problem::new(path, what)
@@ -270,7 +292,7 @@ mod tests {
     fn everything_that_is_wrong_is_told() {
         let limits = TopologyLimits { max_instances: 1, max_entries: 1, max_text: 20 };
         let problems = |attributes: Attributes| {
-            attributes.check(&limits).iter().map(ToString::to_string).collect::<Vec<_>>()
+            attributes.check(None, &limits).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(problems(attributes()), Vec::<String>::new());
         let wrong = Attributes {
@@ -278,19 +300,32 @@ mod tests {
             name: String::new(),
             description: Some("x".repeat(21)),
             environments: vec![1, 2],
-            plugin_operations: vec![operation(1, &"p".repeat(22))],
+            plugin_operations: vec![operation(1, &"p".repeat(256))],
             ..attributes()
         };
         assert_eq!(
-            problems(wrong),
+            problems(wrong.clone()),
             [
                 "instanceCode: is blank",
                 "instanceName: is blank",
                 "description: has 21 characters, 20 are kept",
-                "pluginOperations: has 22 characters, 20 are kept",
+                "pluginOperations: has 256 characters, 255 are kept",
                 "environments: would have 2 entries, 1 are kept",
             ]
         );
+        let odd = Attributes { code: "a\0b".into(), name: "n".repeat(256), ..attributes() };
+        assert_eq!(
+            problems(odd),
+            [
+                "instanceCode: has a control character: `a b`",
+                "instanceName: has 256 characters, 255 are kept"
+            ]
+        );
+        let before = Attributes { code: "A".into(), name: "a".into(), ..wrong };
+        let off = before.clone().patched(Patch { is_active: Some(false), ..Patch::default() });
+        assert_eq!(off.check(Some(&before), &limits), [], "what is over the limits can be switched off");
+        let more = before.clone().patched(Patch { environments: vec![3], ..Patch::default() });
+        assert_eq!(more.check(Some(&before), &limits).len(), 1);
     }
 
     #[test]

@@ -68,8 +68,13 @@ impl Installation {
         self.targets.iter().map(seed).map(Attributes::without_repetition).collect()
     }
 
+    fn environment(&self, name: &str) -> Option<(&str, i64)> {
+        let found = self.environments.iter().find(|(known, _)| same_code(known, name));
+        found.map(|(known, id)| (known.as_str(), *id))
+    }
+
     fn environment_id(&self, name: &str) -> Option<i64> {
-        self.environments.iter().find(|(known, _)| same_code(known, name)).map(|(_, id)| *id)
+        self.environment(name).map(|(_, id)| id)
     }
 
     /// "LAKE, WAREHOUSE", for remedies.
@@ -83,22 +88,20 @@ impl Installation {
 pub enum Purpose {
     /// Make a component exist.
     Provision,
-    /// Make one go that nobody remembers.
-    Unprovision,
-    /// Open one that nobody remembers.
-    UpdateAccess,
-    /// Read what exists.
+    /// Remove or open one that exists, where nobody remembers on which target.
+    Find,
+    /// Read what exists into a catalog.
     Import,
 }
 
 impl Purpose {
-    /// The operationId of the Tech Adapter contract, which is how an instance's plugin operations name it.
-    pub fn name(self) -> &'static str {
+    /// The operationId of the Tech Adapter contract, which is how an instance's plugin operations name it. What exists is
+    /// let go and opened whatever an instance allows.
+    fn operation(self) -> Option<&'static str> {
         match self {
-            Self::Provision => "provision",
-            Self::Unprovision => "unprovision",
-            Self::UpdateAccess => "updateacl",
-            Self::Import => "reverseProvision",
+            Self::Provision => Some("provision"),
+            Self::Find => None,
+            Self::Import => Some("reverseProvision"),
         }
     }
 }
@@ -107,8 +110,7 @@ impl From<&Intent> for Purpose {
     fn from(intent: &Intent) -> Self {
         match intent {
             Intent::Provision => Self::Provision,
-            Intent::Unprovision { .. } => Self::Unprovision,
-            Intent::UpdateAccess => Self::UpdateAccess,
+            Intent::Unprovision { .. } | Intent::UpdateAccess => Self::Find,
         }
     }
 }
@@ -133,7 +135,10 @@ impl Candidate {
 
     /// "LAKE (instance 10001)"
     fn name(&self) -> String {
-        format!("{} (instance {})", self.code, self.id)
+        match self.id {
+            NOT_MADE => self.code.clone(),
+            id => format!("{} (instance {id})", self.code),
+        }
     }
 
     /// "LAKE (instance 10001) is not active and does not serve the environment"
@@ -152,6 +157,9 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
 }
 
+/// The id of an instance that is not made yet.
+const NOT_MADE: i64 = 0;
+
 /// Configuration and instances at one moment.
 #[derive(Clone)]
 pub struct Topology {
@@ -168,8 +176,8 @@ impl Topology {
 
     /// As it is before anybody has changed anything.
     pub fn of_configuration(installation: Arc<Installation>) -> Self {
-        let seeds = installation.seeds().into_iter().zip(1..);
-        let instances = seeds.map(|(attributes, id)| Instance { id, attributes }).collect();
+        let seeds = installation.seeds().into_iter();
+        let instances = seeds.map(|attributes| Instance { id: NOT_MADE, attributes }).collect();
         Self { installation, instances }
     }
 
@@ -178,9 +186,25 @@ impl Topology {
         self.installation.target(code)
     }
 
+    /// An environment as the configuration spells it.
+    pub fn environment<'n>(&'n self, name: &'n str) -> &'n str {
+        self.installation.environment(name).map_or(name, |(known, _)| known)
+    }
+
     /// Whether any route leads somewhere for this component; other adapters serve the rest of a data product.
     pub fn is_routed(&self, component: &Component) -> bool {
         self.route(component).is_some()
+    }
+
+    /// The groups that a route leads to and no instance has.
+    pub fn empty_groups(&self) -> Vec<&str> {
+        let is_empty = |group: &&str| {
+            let of = |instance: &Instance| {
+                instance.attributes.group.as_deref().is_some_and(|it| same_code(it, group))
+            };
+            !self.instances.iter().any(of)
+        };
+        self.installation.routes.iter().map(|route| route.group.as_str()).filter(is_empty).collect()
     }
 
     fn route(&self, component: &Component) -> Option<&Route> {
@@ -206,19 +230,22 @@ impl Topology {
     fn candidate(&self, instance: &Instance, environment: Option<i64>, purpose: Purpose) -> Candidate {
         let attributes = &instance.attributes;
         let target = self.installation.target(&attributes.code);
-        let allows = attributes.plugin_operations.is_empty()
-            || attributes
-                .plugin_operations
-                .iter()
-                .any(|allowed| same_code(&allowed.operation, purpose.name()));
+        let operation = purpose.operation();
+        let allowed = &attributes.plugin_operations;
+        let lacks = |wanted: &str| {
+            !allowed.is_empty() && !allowed.iter().any(|allowed| same_code(&allowed.operation, wanted))
+        };
         let against = [
-            (!attributes.is_active, "is not active".to_owned()),
-            (!attributes.is_deployment_target, "is no deployment target".to_owned()),
+            (operation.is_some() && !attributes.is_active, "is not active".to_owned()),
+            (operation.is_some() && !attributes.is_deployment_target, "is no deployment target".to_owned()),
             (
                 !environment.is_some_and(|id| attributes.environments.contains(&id)),
                 "does not serve the environment".to_owned(),
             ),
-            (!allows, format!("does not have `{}` among its pluginOperations", purpose.name())),
+            (
+                operation.is_some_and(lacks),
+                format!("does not have `{}` among its pluginOperations", operation.unwrap_or_default()),
+            ),
             (target.is_none(), "has a code that no configured target has".to_owned()),
         ];
         Candidate {
@@ -302,20 +329,24 @@ impl Topology {
                 self.unknown(|what| Problem::new("environment", what).value(environment), environment)
             );
         };
-        let able: Vec<_> = self
-            .instances
-            .iter()
-            .filter_map(|instance| {
-                let candidate = self.candidate(instance, Some(id), Purpose::Import);
-                let target = candidate.fitting()?;
-                let reverse = target.technology.capabilities().reverse;
-                reverse.then(|| (instance.attributes.group.as_deref(), candidate.name(), Arc::clone(target)))
-            })
-            .collect();
+        let mut able = Vec::new();
+        let mut passed = String::new();
+        for instance in self.instances.iter() {
+            let mut candidate = self.candidate(instance, Some(id), Purpose::Import);
+            if candidate.target.as_ref().is_some_and(|target| !target.technology.capabilities().reverse) {
+                candidate.against.push("cannot import".to_owned());
+            }
+            match candidate.fitting() {
+                Some(target) => {
+                    able.push((instance.attributes.group.as_deref(), candidate.name(), Arc::clone(target)));
+                }
+                None => passed.push_str(&format!("; {}", candidate.summary())),
+            }
+        }
         let names = |of: &[&(Option<&str>, String, Arc<Target>)]| {
             list(of.iter().map(|(_, name, _)| name.clone()), "(none can)")
         };
-        let all = || names(&able.iter().collect::<Vec<_>>());
+        let all = || format!("{}{passed}", names(&able.iter().collect::<Vec<_>>()));
         if let Some(code) = params.get("target") {
             let named = code
                 .as_str()

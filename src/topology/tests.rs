@@ -99,7 +99,7 @@ fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_ins
     assert_eq!(
         chosen(&topology, "qa"),
         Err("technology: no instance of group `LAKE` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
-             have the topology changed: DEV (instance 1) does not serve the environment; PROD (instance 2) does not \
+             have the topology changed: DEV does not serve the environment; PROD does not \
              serve the environment"
             .into())
     );
@@ -125,8 +125,8 @@ fn several_fitting_instances_are_a_problem_that_names_them_and_the_rest() {
     assert_eq!(
         chosen(&topology, "qa"),
         Err("technology: several instances of group `lake` take this in environment `qa` (2): `S3`; have the topology \
-             leave one of these for that environment, or route to groups of their own: A (instance 1), B (instance 2); \
-             C (instance 3) does not serve the environment"
+             leave one of these for that environment, or route to groups of their own: A, B; \
+             C does not serve the environment"
             .into())
     );
 }
@@ -154,7 +154,7 @@ fn each_attribute_that_speaks_against_an_instance_is_named() {
             chosen(&topology, "qa"),
             Err(format!(
                 "technology: no instance of group `lake` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
-                 have the topology changed: {code} (instance 1) {reason}"
+                 have the topology changed: {code} {reason}"
             ))
         );
     }
@@ -265,15 +265,15 @@ fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
     assert_eq!(choose(&one, json!({"target": "lake"})), Ok("LAKE".into()));
     assert_eq!(
         choose(&one, json!({"target": "MOCK"})),
-        Err("params.target: no target of that name can import from environment `qa`: `MOCK`; name one of: LAKE \
-             (instance 1)"
+        Err("params.target: no target of that name can import from environment `qa`: `MOCK`; name one of: LAKE; MOCK \
+             cannot import"
             .into())
     );
     let two = seeded(vec![lake(), target("LAKE2", "lake", &[], true)], routes());
     assert_eq!(
         choose(&two, json!({})),
         Err("useCaseTemplateId: several targets can import for this template: `urn:dmb:utm:x:1`; name one of them in \
-             `params.target`: LAKE (instance 1), LAKE2 (instance 2)"
+             `params.target`: LAKE, LAKE2"
             .into())
     );
     assert_eq!(choose(&two, json!({"target": "LAKE2"})), Ok("LAKE2".into()));
@@ -281,7 +281,7 @@ fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
     assert_eq!(
         choose(&none, json!({})),
         Err("useCaseTemplateId: nothing in environment `qa` can import for this template: `urn:dmb:utm:x:1`; name a \
-             target in `params.target`: (none can)"
+             target in `params.target`: (none can); MOCK cannot import"
             .into())
     );
 }

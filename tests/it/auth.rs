@@ -247,6 +247,54 @@ async fn who_is_refused_takes_no_room_and_gets_to_read_why() {
     assert_eq!(&answer, b"HTTP/1.1 401");
 }
 
+/// The topology asks for a user itself, and before that its callers are strangers like any other.
+#[tokio::test]
+async fn who_is_no_user_takes_no_room_either() {
+    let limits = "max_body_bytes = 3000000\nmax_inflight_bytes = 3000000\ninflight_wait = \"1s\"";
+    let server = with_users(&format!("[server]\n{limits}\n")).start();
+    let address = server.api().url().strip_prefix("http://").unwrap();
+    let mut slow: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    for stream in &mut slow {
+        let head = format!("POST {INSTANCES} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2999999\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+    }
+    for index in 0..5 {
+        let new = json!({ "instanceName": "n", "instanceCode": format!("c{index}") }).to_string();
+        let padded = format!("{new}{}", " ".repeat(2_900_000));
+        let request = http().build().unwrap().post(format!("{}{INSTANCES}", server.api().url()));
+        let request = request.basic_auth("ops", Some("right")).header("content-type", "application/json");
+        assert_eq!(request.body(padded).send().await.unwrap().status(), 201);
+    }
+    // A user's body does take room, and gives it back.
+    let mut held = TcpStream::connect(address).unwrap();
+    let credentials = STANDARD.encode("ops:right");
+    let head = format!(
+        "POST {INSTANCES} HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic {credentials}\r\n\
+         content-length: 2999999\r\n\r\n"
+    );
+    held.write_all(head.as_bytes()).unwrap();
+    let ask = async || {
+        let request = json!({ "instanceName": "n", "instanceCode": "late" });
+        let answer =
+            server.api().send("POST", INSTANCES, |http| http.basic_auth("ops", Some("right")).json(&request));
+        answer.await
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let refused = loop {
+        let answer = ask().await;
+        if answer.status == 500 {
+            break answer;
+        }
+        assert!(std::time::Instant::now() < end, "{answer:?}");
+    };
+    let message = "the requests under way hold 3000000 bytes, which is the limit; try again later";
+    assert_eq!(refused.json(), json!({ "message": message }));
+    drop(held);
+    while ask().await.status == 500 {
+        assert!(std::time::Instant::now() < end, "the room does not come back");
+    }
+}
+
 #[tokio::test]
 async fn the_command_line_sends_the_token_and_says_what_is_missing() {
     let server = with_token("right", "");

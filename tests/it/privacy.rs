@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::auth::cheap;
 use crate::harness::{
-    Cluster, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow, cashflow_with_rows, component_request,
-    http, product_request, replace_once, walk,
+    Cluster, INSTANCES, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow, cashflow_with_rows,
+    component_request, http, product_request, replace_once, walk,
 };
 use crate::postgres::PostgresServer;
 
@@ -87,6 +87,31 @@ async fn no_secret_of_a_caller_is_written_down() {
             answers.push_str(&response.text().await.unwrap());
         }
     }
+    // Of the instances, each way to be refused and to be let in.
+    for (method, header) in [
+        ("GET", basic(password)),
+        ("POST", basic(password)),
+        ("GET", basic(wrong_password)),
+        ("POST", basic(wrong_password)),
+        ("GET", bearer(token)),
+    ]
+    .into_iter()
+    .chain((0..5).map(|_| ("GET", format!("Basic {}", STANDARD.encode(format!("dev:{wrong_password}"))))))
+    {
+        let url = format!("{}{INSTANCES}", server.api().url());
+        let body = json!({ "instanceName": "n", "instanceCode": "c" });
+        let request =
+            client.request(method.parse().unwrap(), url).header("authorization", &header).json(&body);
+        let response = request.send().await.unwrap();
+        answers.push_str(&format!("{} {:?}\n", response.status(), response.headers()));
+        answers.push_str(&response.text().await.unwrap());
+    }
+    for told in
+        ["200 OK", "201 Created", "the name or the password is wrong", "is not `Basic` and the base64"]
+    {
+        assert!(answers.contains(told), "{told}: {answers}");
+    }
+    assert!(answers.matches("too many attempts").count() > 1, "{answers}");
     server.settle().await;
     server.reload("read again who may call: 2 users, 1 tokens").await;
     std::fs::write(&users, listed(wrong_password)).unwrap();

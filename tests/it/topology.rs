@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Api, Cluster, Finished, INSTANCES, Landfall, OUTPUT_PORT, acl_request, cashflow,
+    Answer, Api, Cluster, Finished, INSTANCES, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow,
     component_request, landfall, product_request, replace_once,
 };
 use crate::postgres::PostgresServer;
@@ -464,7 +464,46 @@ async fn environments_land_on_their_targets_and_one_that_is_switched_off_takes_n
     assert_eq!((buckets(&server, "dev").len(), buckets(&server, "prod").len()), (1, 0));
 }
 
-/// What is known of a target that is gone from the configuration is still told.
+/// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked
+/// for; what was never there does not stand in the way.
+#[tokio::test]
+async fn what_was_kept_is_removed_where_it_was_kept() {
+    let server = Landfall::with().config(TWO_LAKES).start();
+    let api = server.api();
+    let removal = |remove_data: bool| {
+        let mut removal = product_request(&cashflow());
+        removal["removeData"] = json!(remove_data);
+        removal
+    };
+    api.provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
+    api.complete("/v1/unprovision", &removal(false)).await;
+    let lake = |code: &'static str| async move { instance_of(api, code).await["instanceId"].clone() };
+    let (dev, production) = (lake("LAKE_DEV").await, lake("LAKE_PROD").await);
+    patch(api, &production, &json!({"isActive": false})).await.with_status(200);
+    patch(api, &dev, &json!({"environments": [10002]})).await.with_status(200);
+    let mut elsewhere = find(api, "?instanceCode=LAKE_PROD").await.remove(0);
+    elsewhere["environments"] = json!([]);
+    put(api, &production, &elsewhere).await.with_status(200);
+    assert_eq!(buckets(&server, "prod").len(), 1, "it was kept");
+
+    api.complete("/v1/unprovision", &removal(true)).await;
+    assert_eq!((buckets(&server, "dev").len(), buckets(&server, "prod").len()), (0, 0));
+    api.complete("/v1/unprovision", &removal(true)).await;
+}
+
+/// The same environment in another spelling is the same one, also for what is there.
+#[tokio::test]
+async fn an_environment_has_one_spelling() {
+    let server = Landfall::with().config(TWO_LAKES).start();
+    let api = server.api();
+    let shouted = replace_once(&cashflow(), "environment: production", "environment: PRODUCTION");
+    api.provision_and_wait(&product_request(&shouted)).await;
+    let mut removal = product_request(&cashflow());
+    removal["removeData"] = json!(true);
+    api.complete("/v1/unprovision", &removal).await;
+    assert_eq!(buckets(&server, "prod").len(), 0);
+}
+
 #[tokio::test]
 async fn a_target_is_taken_out_of_rotation_for_a_new_one() {
     let server = Landfall::with().config(TWO_LAKES).start();
@@ -589,6 +628,8 @@ async fn the_command_line_lists_sets_and_explains() {
         made.with_code(0).out.trim_end(),
         "NEW (11004): group lakehouse, no environments, active, no deployment target"
     );
+    let none = on(&server, &["set", "MOCK", "--environments", "none"]).with_code(0);
+    assert!(none.out.contains("no environments"), "{none:?}");
     let nothing = on(&server, &["set", "NEW"]).with_code(2);
     assert!(nothing.err.contains("nothing to set"), "{nothing:?}");
 }

@@ -1,5 +1,7 @@
 //! The contract behind Basic authentication, over a real connection: who is let in, and what becomes of parameters.
 
+#![expect(clippy::disallowed_methods, reason = "`start` has installed what they would panic without")]
+
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -87,6 +89,8 @@ struct Server {
 fn start(limits: Limits) -> Server {
     let implementor = Data::new(Implementor { limits, ..Default::default() });
     let shared = implementor.clone();
+    // A client wants cryptography to be there, whether it encrypts or not; another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let server = HttpServer::new(move || App::new().configure(|app| server::configure(app, "/", &shared)))
         .workers(1)
         .disable_signals()

@@ -18,6 +18,8 @@ use crate::topology::{Attributes, Edit, Instance, TopologyLimits, code_key};
 /// The id of the first instance is the one after.
 const FIRST_ID: i64 = 11_000;
 
+const CODE: &str = "instanceCode";
+
 pub(in crate::operation) const REVISION: Statement<'_> =
     Statement::both("SELECT revision FROM topology WHERE one = 1");
 /// With the revision in each row: one statement sees one moment.
@@ -115,23 +117,27 @@ impl Write for Apply {
     type Answer = (Result<Option<Instance>, Vec<Problem>>, i64);
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer> {
-        let (id, attributes) = match &self.edit {
-            Edit::Create(attributes) => (None, attributes.clone()),
+        let (id, before, attributes) = match &self.edit {
+            Edit::Create(attributes) => (None, None, attributes.clone()),
             Edit::Replace(id, _) | Edit::Patch(id, _) => {
                 let Some(row) = transaction.fetch(BY_ID, args![*id]).await?.into_iter().next() else {
                     return Ok((Ok(None), 0));
                 };
+                let before = row.json::<Attributes>(0)?;
                 let attributes = match &self.edit {
                     Edit::Create(attributes) | Edit::Replace(_, attributes) => attributes.clone(),
-                    Edit::Patch(_, patch) => row.json::<Attributes>(0)?.patched(patch.clone()),
+                    Edit::Patch(_, patch) => before.clone().patched(patch.clone()),
                 };
-                (Some(*id), attributes)
+                (Some(*id), Some(before), attributes)
             }
         };
         let attributes = attributes.without_repetition();
-        let mut problems = attributes.check(&self.limits);
+        let mut problems = attributes.check(before.as_ref(), &self.limits);
         let key = code_key(&attributes.code);
-        problems.extend(self.taken(transaction, id, &key, &attributes.code).await?);
+        // One that is no code is not looked up: it may be none that a database can take.
+        if problems.iter().all(|problem| problem.path != CODE) {
+            problems.extend(self.taken(transaction, id, &key, &attributes.code).await?);
+        }
         let last = transaction.fetch(LAST, args![FIRST_ID]).await?;
         let last = |index| last.first().map_or(Ok(FIRST_ID), |row| row.int(index));
         if id.is_none() && last(1)? >= i64::from(self.limits.max_instances) {
@@ -174,9 +180,9 @@ impl Apply {
         let rows = transaction.fetch(BY_CODE, args![key]).await?;
         let other = rows.first().map(|row| row.int(0)).transpose()?.filter(|other| Some(*other) != id);
         Ok(other.map(|other| {
-            Problem::new("instanceCode", format!("instance {other} has this code")).value(code).remedy(
-                format!("choose another one, in which case makes no difference, or change instance {other}"),
-            )
+            Problem::new(CODE, format!("instance {other} has this code")).value(code).remedy(format!(
+                "choose another one, in which case makes no difference, or change instance {other}"
+            ))
         }))
     }
 }

@@ -90,15 +90,31 @@ pub(in crate::operation) async fn a_topology_is_bounded(open: impl Open) {
         ["environments: would have 3 entries, 2 are kept; replace the list by a shorter one, or raise \
           topology.max_entries"]
     );
-    let another = Attributes { code: "B".into(), name: "a long name".into(), ..Attributes::default() };
+    let long = Some("a long text".into());
+    let another =
+        Attributes { code: "B".into(), name: "b".into(), description: long, ..Attributes::default() };
     assert_eq!(
         refused(&store, Edit::Create(another)).await,
         [
-            "instanceName: has 11 characters, 10 are kept; shorten it, or raise topology.max_text",
+            "description: has 11 characters, 10 are kept; shorten it, or raise topology.max_text",
             "1 instances are kept, and there are as many; change one of them, or raise topology.max_instances",
         ]
     );
+    // What a database cannot keep, or not find by, is refused before it is asked.
+    for code in ["nul\0".to_owned(), "é".repeat(256)] {
+        let told = refused(&store, Edit::Replace(one.id, named(&code))).await;
+        assert!(told[0].starts_with("instanceCode: has "), "{told:?}");
+    }
     assert_eq!(all(&store).await, [one]);
+}
+
+pub(in crate::operation) async fn the_longest_code_is_kept(open: impl Open) {
+    let (store, _guard) = open(Limits::default()).await;
+    // Of four bytes each, none like the one before: an index cannot make it shorter.
+    let code: String = (0..255).filter_map(|index| char::from_u32(0x1_F300 + index * 7 % 1009)).collect();
+    assert_eq!(code.chars().count(), 255);
+    let made = create(&store, Attributes { code, name: "n".into(), ..Attributes::default() }).await;
+    assert_eq!(all(&store).await, [made]);
 }
 
 pub(in crate::operation) async fn a_target_is_seeded_once_and_then_left_alone(open: impl Open) {

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use iceberg::io::{FileIO, FileIOBuilder};
@@ -26,6 +27,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use super::CATALOG_NAME;
 use super::storage::WarehouseStorageFactory;
 use crate::error::{Error, Result};
+
+/// How often a table is looked up before its files are called missing.
+const LOOKS: u32 = 3;
 
 /// On namespaces that Landfall made, and therefore may drop when they are empty.
 const NAMESPACE_MARK: &str = "landfall.created";
@@ -67,10 +71,20 @@ impl TableCatalog {
 
     /// The table, if it is registered.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Table>> {
-        match self.sql.load_table(ident).await {
-            Ok(table) => Ok(Some(table)),
-            Err(e) if matches!(e.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => Ok(None),
-            Err(e) => Err(failed(&format!("read table `{}`", dotted(ident)), e)),
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            match self.sql.load_table(ident).await {
+                Ok(table) => return Ok(Some(table)),
+                Err(e) if matches!(e.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => {
+                    return Ok(None);
+                }
+                // Between the look at the catalog and that at the file, another process may have dropped the table.
+                Err(e) if e.kind() == ErrorKind::DataInvalid && looks < LOOKS => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(e) => return Err(failed(&format!("read table `{}`", dotted(ident)), e)),
+            }
         }
     }
 
