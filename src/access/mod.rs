@@ -1,7 +1,9 @@
 //! Who may read: refs, principals, and the difference between two lists of them.
 //!
-//! Pure. `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and
+//! Pure, but for where a [`Principals`] looks names up. `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and
 //! missing is granted, what is there and no longer wanted is revoked, revocations first.
+
+mod principals;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +11,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Problem;
+
+pub use principals::{Principals, Template, Unresolved};
 
 /// An identity as Witboost writes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
