@@ -19,6 +19,7 @@ use crate::operation::{
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
+use crate::technology::postgresql::{Postgresql, PostgresqlSettings};
 use crate::topology::{Installation, Target};
 
 /// Serves until SIGTERM or SIGINT, then drains. Prints `listening on http://HOST:PORT` once it answers.
@@ -118,6 +119,16 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
                 stop_delay: *stop_delay,
                 unstoppable: !*stoppable,
                 trace: trace.clone(),
+            }))
+        }
+        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, principals } => {
+            Arc::new(Postgresql::new(PostgresqlSettings {
+                target: code.to_owned(),
+                url: url.clone(),
+                connections: *connections,
+                statement_timeout: *statement_timeout,
+                lock_timeout: *lock_timeout,
+                principals: principals.clone(),
             }))
         }
     }

@@ -15,7 +15,9 @@ use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
+use crate::access::Template;
 use crate::descriptor::{ComponentKind, Limits};
+use crate::technology::postgresql;
 use crate::topology::TopologyLimits;
 
 pub use secret::Secret;
@@ -216,6 +218,19 @@ pub enum Driver {
         stoppable: bool,
         /// Where it tells when each begins and ends.
         trace: Option<PathBuf>,
+    },
+    /// Schemas, tables, views and roles of a database.
+    Postgresql {
+        /// `postgres://...`, with the password.
+        url: Secret,
+        /// Sessions at the same time.
+        connections: u32,
+        /// Longest statement.
+        statement_timeout: Duration,
+        /// Longest wait for somebody else's lock.
+        lock_timeout: Duration,
+        /// From refs to roles.
+        principals: Template,
     },
 }
 
@@ -751,15 +766,46 @@ impl<'a> Reader<'a> {
                 };
                 Driver::Mock { steps, step_delay, stop_delay, stoppable, trace }
             }
+            "postgresql" => self.postgresql(&key)?,
             other => {
                 self.problem(
                     &key("driver"),
-                    format_args!("`{other}` is not a driver; use one of: lakehouse, mock"),
+                    format_args!("`{other}` is not a driver; use one of: lakehouse, mock, postgresql"),
                 );
                 return None;
             }
         };
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, driver })
+    }
+
+    fn postgresql(&mut self, key: &dyn Fn(&str) -> String) -> Option<Driver> {
+        const INSTANT: Duration = Duration::from_millis(1);
+        let url = self.secret(&key("url"));
+        if let Some(Err(problem)) = url.as_ref().map(postgresql::check_url) {
+            self.problem(&key("url"), problem);
+        }
+        let connections = match self.figment.contains(&key("connections")) {
+            true => self.at_least_one(&key("connections")),
+            false => Some(4),
+        };
+        let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
+        let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
+        let user: Option<String> = self.optional(&key("user_role"));
+        let group: Option<String> = self.optional(&key("group_role"));
+        let principals = Template::new(
+            user.unwrap_or_else(|| "{user}".to_owned()),
+            group.unwrap_or_else(|| "{group}".to_owned()),
+        );
+        if let Err((of_users, problem)) = &principals {
+            self.problem(&key(if *of_users { "user_role" } else { "group_role" }), problem);
+        }
+        Some(Driver::Postgresql {
+            url: url?,
+            connections: connections?,
+            statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
+            lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
+            principals: principals.ok()?,
+        })
     }
 
     fn routes(&mut self, targets: &[Target]) -> Vec<Route> {
