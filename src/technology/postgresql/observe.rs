@@ -65,6 +65,8 @@ pub(super) struct Role {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) grantor: String,
+    /// Whether Landfall could revoke it. Since 16, that takes the rights of whoever granted it.
+    pub(super) revocable: bool,
 }
 
 /// A role that a ref may mean.
@@ -236,7 +238,9 @@ fn list(query: &str) -> String {
 
 fn role(name: &str) -> String {
     let members = list(
-        "SELECT m.rolname AS name, coalesce(g.rolname, '') AS grantor FROM pg_auth_members am \
+        "SELECT m.rolname AS name, coalesce(g.rolname, '') AS grantor, \
+           current_setting('server_version_num')::int < 160000 \
+             OR coalesce(pg_has_role(current_user, am.grantor, 'USAGE'), false) AS revocable FROM pg_auth_members am \
          JOIN pg_roles m ON m.oid = am.member LEFT JOIN pg_roles g ON g.oid = am.grantor WHERE am.roleid = r.oid",
     );
     format!(

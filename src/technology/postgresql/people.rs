@@ -95,12 +95,12 @@ fn managed(role: Option<&Role>, me: &str) -> BTreeSet<String> {
     members.filter(|member| member.grantor == me && member.name != me).map(|m| m.name.clone()).collect()
 }
 
-/// Members that somebody else let in, with who it was.
-fn foreign(role: Option<&Role>, me: &str) -> BTreeMap<String, String> {
+/// Members that somebody else let in, with who it was and whether that can be revoked.
+fn foreign(role: Option<&Role>, me: &str) -> BTreeMap<String, (String, bool)> {
     let members = role.iter().flat_map(|role| &role.members);
     members
         .filter(|member| member.grantor != me && member.name != me)
-        .map(|member| (member.name.clone(), member.grantor.clone()))
+        .map(|member| (member.name.clone(), (member.grantor.clone(), member.revocable)))
         .collect()
 }
 
@@ -210,7 +210,13 @@ pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Lef
     for (name, role, what) in
         [(&place.reader_role, &seen.reader, "readers"), (&place.owner_role, &seen.owner, "owners")]
     {
-        for (member, grantor) in foreign(role.as_ref(), &seen.me) {
+        for (member, (grantor, revocable)) in foreign(role.as_ref(), &seen.me) {
+            if repair && !revocable {
+                left.notes.push(format!(
+                    "`{member}` is one of the {what}, let in by `{grantor}`, and only `{grantor}` may take that back"
+                ));
+                continue;
+            }
             let by = if seen.version >= 160_000 {
                 format!(" GRANTED BY {}", ident(&grantor))
             } else {

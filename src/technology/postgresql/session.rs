@@ -246,6 +246,10 @@ impl Pool {
                     db.message()
                 ))
                 .because(e),
+                None if is_untrusted(&e) => Error::permanent(format!(
+                    "{place} does not prove who it is: check `sslrootcert` and the host in the URL of the target"
+                ))
+                .because(e),
                 _ => Error::retryable(format!("{place} cannot be reached")).because(e),
             }
         };
@@ -370,6 +374,14 @@ impl Drop for Session {
             });
         }
     }
+}
+
+/// Whether a certificate was refused.
+fn is_untrusted(error: &tokio_postgres::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cause =
+        cause.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn is_login_problem(code: &SqlState) -> bool {

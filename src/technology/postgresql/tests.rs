@@ -68,6 +68,15 @@ impl Target {
         server().psql_in(&self.database, sql).unwrap()
     }
 
+    /// As the role of the target: since 16, what it granted nobody else revokes.
+    fn as_landfall(&self, sql: &str) {
+        query(self.technology.settings.url.expose(), sql).unwrap();
+    }
+
+    fn version(&self) -> u32 {
+        self.column("SHOW server_version_num")[0].parse().unwrap()
+    }
+
     fn column(&self, sql: &str) -> Vec<String> {
         self.as_superuser(sql).into_iter().map(|row| row[0].clone().unwrap_or_default()).collect()
     }
@@ -289,7 +298,9 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
         let role = naming::role(&self.0.database, &work.component.id, &work.environment, "reader");
         let members = self.0.column(&format!(
             "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member \
-             JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}'"
+             JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}' AND m.rolname <> '{}'",
+            // Since 16, whoever makes a role is a member of it, without its rights.
+            self.0.database
         ));
         members
             .into_iter()
@@ -389,8 +400,11 @@ async fn who_is_listed_reads_and_nobody_else() {
     assert_eq!(readers(&target), [""; 0]);
     assert_eq!(update(&[]).await, [""; 0]);
 
-    // Readers read, and that is all.
+    // Readers read, and that is all. Since 16 they cannot become the role, and hold on to it.
     update(&[ALICE]).await;
+    let role = naming::role(&target.database, &port.component.id, "production", "reader");
+    let became = query(&target.url_of("alice@example.com"), &format!("SET ROLE {role}"));
+    assert_eq!(became.is_ok(), target.version() < 160_000, "{became:?}");
     let alice = session_of(&target, "alice@example.com").await;
     for forbidden in [
         format!("INSERT INTO {PORT_SCHEMA}.daily_totals VALUES (now(), 1, 1)"),
@@ -474,6 +488,13 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
     let done = target.provision(&with_access(&repairing, &[])).await;
     assert_eq!(done.len(), 1, "{done:?}");
     assert!(done[0].starts_with("revoke: take away what others granted:"), "{done:?}");
+    if target.version() >= 160_000 {
+        // Only who let carol in may put her out, and that is said.
+        assert_eq!(readers(&target), ["carol"]);
+        let plan = target.plan(&with_access(&repairing, &[]), Intent::Provision).await.unwrap();
+        assert!(plan.notes.iter().any(|note| note.contains("only `fixture` may")), "{:?}", plan.notes);
+        target.as_superuser(&format!("REVOKE {reader} FROM \"carol@example.com\""));
+    }
     assert_eq!(readers(&target), [""; 0]);
 
     // Parity: whichever way it went, the list comes back.
@@ -806,7 +827,11 @@ async fn what_others_changed_is_seen_and_made_right() {
             assert!(server().psql_in(&target.database, &sql).is_err());
             continue;
         }
-        target.as_superuser(&sql);
+        if sql.starts_with("REVOKE") {
+            target.as_landfall(&sql)
+        } else {
+            drop(target.as_superuser(&sql))
+        }
         let plan = target.plan(&listed(component), Intent::Provision).await.unwrap();
         assert!(plan.changes.iter().any(|change| change.summary.contains(planned)), "{sql}: {plan:#?}");
         target.provision(&listed(component)).await;
@@ -1226,4 +1251,126 @@ fn invalid_components_are_told_all_that_is_wrong() {
         }
     }
     assert_eq!(said, include_str!("../../../examples/postgresql/invalid.expected.txt"), "{said}");
+}
+
+/// The statements of docs/technologies/postgresql.md that make the role of a target, for a database of this name.
+fn bootstrap(role: &str, database: &str) -> Vec<String> {
+    const PAGE: &str = include_str!("../../../docs/technologies/postgresql.md");
+    let blocks = PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let sql: String = blocks.collect::<Vec<_>>().join("");
+    let sql = sql.replace("landfall", role).replace("analytics", database).replace("choose one", PASSWORD);
+    let plain = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+    plain.split(';').map(|sql| sql.trim().to_owned()).filter(|sql| !sql.is_empty()).collect()
+}
+
+/// What the page says has to be run is all that has to be run: on a database of Landfall's, and on somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_statements_of_the_page_are_enough() {
+    for own in [true, false] {
+        let (role, database) = (format!("page_role_{own}"), format!("page_database_{own}"));
+        let statements = bootstrap(&role, &database);
+        assert_eq!(statements.len(), 5, "{statements:?}");
+        server().psql(&statements[0]).unwrap();
+        if own {
+            server().psql(&statements[1]).unwrap();
+            server().psql(&statements[2]).unwrap();
+        } else {
+            server().psql(&format!("CREATE DATABASE {database}")).unwrap();
+            server().psql(&statements[2]).unwrap();
+            server().psql(&statements[3]).unwrap();
+            server().psql(&statements[4]).unwrap();
+        }
+        server();
+        let url = format!("postgres://{role}:{PASSWORD}@127.0.0.1:{}/{database}", server().port());
+        let target = Target { technology: Postgresql::new(settings(&url)), database };
+        let before = target.everything();
+        let all = [STORAGE, VIEW, TABLE].map(|component| with_access(&work(component), &[ALICE]));
+        for work in &all {
+            target.provision(work).await;
+        }
+        assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.recent_orders")));
+        let outside = query(&target.url_of("bob@example.com"), "SELECT 1").unwrap_err();
+        assert!(outside.contains("permission denied for database"), "{outside}");
+        for intent in [KEEP, Intent::Provision, PURGE] {
+            for work in all.iter().rev() {
+                // A view cannot be before what it reads, and here nothing is lost in between.
+                if intent == Intent::Provision && work.component.kind == ComponentKind::OutputPort {
+                    target.provision(&all[0]).await;
+                }
+                target.run(work, intent).await;
+            }
+        }
+        assert_eq!(target.everything(), before);
+    }
+}
+
+/// The server's certificate is verified, and the session is encrypted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_verified() {
+    let server = PostgresServer::start(crate::postgres_server::Durability::Fast).unwrap();
+    let folder = server.folder().join("data");
+    let folder = folder.display();
+    let authority = |name: &str| {
+        format!(
+            "openssl req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.crt -days 2 \
+               -subj /CN={name} 2>/dev/null"
+        )
+    };
+    let make = format!(
+        "cd {folder} && {} && {} && openssl req -x509 -newkey rsa:2048 -nodes -keyout server.key -out server.crt \
+           -days 2 -subj /CN=localhost -CA ca.crt -CAkey ca.key -addext subjectAltName=DNS:localhost \
+           -addext basicConstraints=critical,CA:FALSE 2>/dev/null && chmod 600 server.key",
+        authority("ca"),
+        authority("other"),
+    );
+    server.psql(&format!("COPY (SELECT 1) TO PROGRAM '{make}'")).unwrap();
+    server.psql("ALTER SYSTEM SET ssl = on").unwrap();
+    let url = server.new_database().unwrap();
+    server.psql(&format!("ALTER ROLE {} CREATEROLE", url.rsplit_once('/').unwrap().1)).unwrap();
+    server.psql("SELECT pg_reload_conf()").unwrap();
+    // Certificates are for whoever runs the tests, too.
+    let certificates = tempfile::tempdir().unwrap();
+    for name in ["ca.crt", "other.crt"] {
+        let text = server.psql(&format!("SELECT pg_read_file('{folder}/{name}')")).unwrap();
+        std::fs::write(certificates.path().join(name), text[0][0].as_deref().unwrap()).unwrap();
+    }
+    let with = |host: &str, name: &str| {
+        let root = certificates.path().join(name);
+        let url = url.replace("127.0.0.1", host);
+        Postgresql::new(settings(&format!("{url}?sslmode=verify-full&sslrootcert={}", root.display())))
+    };
+    let port = work(TABLE);
+    let outcome = async |technology: &Postgresql| {
+        let mut last = None;
+        for _ in 0..100 {
+            match technology.plan(&port, &Intent::Provision, &Context::default()).await {
+                Ok(plan) => return Ok(plan),
+                // Until the server has read its configuration again.
+                Err(error) if error.report().contains("server does not support TLS") => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap())
+    };
+    let trusted = with("localhost", "ca.crt");
+    let plan = outcome(&trusted).await.unwrap();
+    for change in &plan.changes {
+        trusted.apply(&port, change, &Context::default()).await.unwrap();
+    }
+    let encrypted = server
+        .psql("SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'landfall'")
+        .unwrap();
+    assert_ne!(encrypted[0][0].as_deref(), Some("0"));
+    for (technology, why) in
+        [(with("localhost", "other.crt"), "another authority"), (with("127.0.0.1", "ca.crt"), "another name")]
+    {
+        let error = outcome(&technology).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Permanent, "{why}");
+        assert!(error.to_string().contains("does not prove who it is"), "{why}: {}", error.report());
+    }
+    let error = outcome(&with("localhost", "missing.crt")).await.unwrap_err();
+    assert!(error.to_string().contains("missing.crt"), "{}", error.report());
 }
