@@ -5,7 +5,7 @@
 //! | new column | added, at the end; NOT_NULL only while the table is empty |
 //! | column left out | refused, with how many values would be lost; dropped with `allowDropColumns: true` |
 //! | another name, given as `renameColumns: {old: new}` | renamed, with its values |
-//! | a type that holds every value of the old one | changed |
+//! | a type that holds every value of the old one | changed; views of the data product on it are made anew |
 //! | another type | refused |
 //! | required | set, unless there are rows without a value: refused, with how many |
 //! | optional | the constraint goes |
@@ -174,7 +174,7 @@ impl Evolution<'_> {
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
                         format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
                     );
-                    self.readers_of(&column.name, &column.place);
+                    self.rebuild_readers(&have.name);
                 } else {
                     self.problems.push(
                         Problem::new(
@@ -255,18 +255,35 @@ impl Evolution<'_> {
         }
     }
 
+    /// The change before this takes the views of the data product on a column away and puts them back.
+    fn rebuild_readers(&mut self, column: &str) {
+        let (Some(around), Some(piece)) =
+            (super::view::around(self.place, self.relation, column), self.left.pieces.last_mut())
+        else {
+            self.readers_of(column);
+            return;
+        };
+        let (before, after) = around;
+        if !before.is_empty() {
+            piece.summary.push_str(", and the views on it are made anew with their grants");
+            piece.sql.splice(0..0, before);
+            piece.sql.extend(after);
+        }
+    }
+
     /// PostgreSQL refuses to change or drop a column that a view reads. Said before anything is tried.
-    fn readers_of(&mut self, column: &str, path: &str) {
+    fn readers_of(&mut self, column: &str) {
         let readers: Vec<String> = self
             .relation
             .dependents
             .iter()
+            .filter(|dependent| dependent.columns.iter().any(|name| name == column))
             .map(|dependent| format!("`{}.{}`", dependent.schema, dependent.name))
             .collect();
         if !readers.is_empty() {
             self.left.notes.push(format!(
-                "column `{column}` of `{}` ({path}) may be read by {}: if it is, PostgreSQL refuses, and those have to \
-                 be unprovisioned first",
+                "column `{column}` of `{}` is read by {}, and PostgreSQL refuses to change it meanwhile: those have to go \
+                 or change first",
                 self.table.name,
                 readers.join(", ")
             ));
@@ -285,7 +302,7 @@ impl Evolution<'_> {
                     format!("drop column `{}` with {lost}", have.name),
                     format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
                 );
-                self.readers_of(&have.name, &table.place);
+                self.readers_of(&have.name);
             } else {
                 let (why, remedy) = if self.is_key(&have.name) {
                     ("it is part of the primary key", "keep the column")

@@ -123,10 +123,16 @@ pub(super) struct SeenConstraint {
 }
 
 /// A view that reads from a relation, or a table that refers to it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Dependent {
     pub(super) schema: String,
     pub(super) name: String,
+    /// The columns that it reads.
+    #[serde(default)]
+    pub(super) columns: Vec<String>,
+    /// All of it, where it is a view that depends on what was asked for.
+    #[serde(default)]
+    pub(super) view: Option<Box<Relation>>,
 }
 
 /// An entry of an access control list.
@@ -250,38 +256,47 @@ fn role(name: &str) -> String {
     )
 }
 
-/// A relation `c` as JSON.
-fn relation() -> String {
+/// A relation as JSON; `c` is its alias. Views on it are told in full, those on these by name.
+fn relation(c: &str) -> String {
     let grants = list(&format!(
-        "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = c.oid AND t.attacl IS NOT NULL \
-           AND NOT t.attisdropped",
-        grants("c.relacl", "NULL::name"),
+        "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = {c}.oid \
+           AND t.attacl IS NOT NULL AND NOT t.attisdropped",
+        grants(&format!("{c}.relacl"), "NULL::name"),
         grants("t.attacl", "t.attname"),
     ));
-    let constraints = list(
+    let constraints = list(&format!(
         "SELECT k.conname AS name, k.contype AS kind, (SELECT json_agg(t.attname ORDER BY n.ordinality) \
            FROM unnest(k.conkey) WITH ORDINALITY n(attnum, ordinality) \
            JOIN pg_attribute t ON t.attrelid = k.conrelid AND t.attnum = n.attnum) AS columns \
-         FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u')",
-    );
-    let dependents = list(
-        "SELECT vn.nspname AS schema, v.relname AS name FROM pg_depend d \
-           JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid \
-           JOIN pg_class v ON v.oid = w.ev_class JOIN pg_namespace vn ON vn.oid = v.relnamespace \
-         WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND v.oid <> c.oid \
-         UNION SELECT fn.nspname, f.relname FROM pg_constraint k JOIN pg_class f ON f.oid = k.conrelid \
+         FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('p', 'u')"
+    ));
+    let view = match c {
+        "c" => format!("CASE WHEN v.relkind = 'v' THEN {} END", relation("v")),
+        _ => "NULL::json".to_owned(),
+    };
+    let dependents = list(&format!(
+        "SELECT vn.nspname AS schema, v.relname AS name, u.columns, {view} AS view \
+         FROM (SELECT w.ev_class, coalesce(json_agg(DISTINCT t.attname) FILTER (WHERE t.attname IS NOT NULL), '[]') \
+                  AS columns \
+                FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid \
+                  LEFT JOIN pg_attribute t ON t.attrelid = d.refobjid AND t.attnum = d.refobjsubid AND t.attnum > 0 \
+                WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {c}.oid AND w.ev_class <> {c}.oid \
+                GROUP BY w.ev_class) u \
+           JOIN pg_class v ON v.oid = u.ev_class JOIN pg_namespace vn ON vn.oid = v.relnamespace \
+         UNION ALL SELECT fn.nspname, f.relname, '[]', NULL FROM pg_class f \
            JOIN pg_namespace fn ON fn.oid = f.relnamespace \
-         WHERE k.contype = 'f' AND k.confrelid = c.oid AND k.conrelid <> c.oid",
-    );
+         WHERE f.oid <> {c}.oid AND EXISTS (SELECT FROM pg_constraint k \
+           WHERE k.contype = 'f' AND k.confrelid = {c}.oid AND k.conrelid = f.oid)"
+    ));
     format!(
-        "json_build_object('name', c.relname, 'kind', c.relkind, 'owner', pg_get_userbyid(c.relowner), \
-           'comment', obj_description(c.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
+        "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
+           'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
            'dependents', {dependents}, \
-           'definition', CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END, \
+           'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, \
            'columns', (SELECT coalesce(json_agg(json_build_object('name', t.attname, \
                'type', format_type(t.atttypid, t.atttypmod), 'required', t.attnotnull, \
-               'comment', col_description(c.oid, t.attnum)) ORDER BY t.attnum), '[]') \
-             FROM pg_attribute t WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped))"
+               'comment', col_description({c}.oid, t.attnum)) ORDER BY t.attnum), '[]') \
+             FROM pg_attribute t WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped))"
     )
 }
 
@@ -289,7 +304,7 @@ fn relation() -> String {
 /// principals.
 fn query() -> String {
     const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
-    let relation = relation();
+    let relation = relation("c");
     let schema_grants = list(&grants("n.nspacl", "NULL::name"));
     let extras = list(
         "SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner \

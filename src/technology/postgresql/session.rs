@@ -414,6 +414,7 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
         }
         _ if [
             SqlState::DUPLICATE_SCHEMA,
+            SqlState::DUPLICATE_DATABASE,
             SqlState::DUPLICATE_OBJECT,
             SqlState::DUPLICATE_TABLE,
             SqlState::DUPLICATE_COLUMN,
@@ -428,6 +429,10 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
         }
         _ if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             Error::permanent(format!("the role of the target may not do this: {message}"))
+        }
+        // Two that make the same thing at the same moment: one is told so by an index of the catalogs.
+        _ if *code == SqlState::UNIQUE_VIOLATION && db.schema() == Some("pg_catalog") => {
+            Error::retryable(format!("somebody else was at work at the same time: {message}"))
         }
         // The message quotes the value.
         "22" => Error::conflict("a value that is there does not fit"),

@@ -895,6 +895,51 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     assert_eq!(target.column(&format!("SELECT to_regclass('{view}')")), [""]);
 }
 
+/// A column becomes wider although an output port reads it; a view of somebody else's stands against that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_under_a_view_becomes_wider() {
+    let target = Target::fresh();
+    target.provision(&work(STORAGE)).await;
+    target.provision(&with_access(&work(VIEW), &[ALICE])).await;
+    let view = format!("{PORT_SCHEMA}.recent_orders");
+    target.as_superuser(&format!("GRANT SELECT (amount) ON {view} TO developers"));
+    target.as_superuser(&format!("INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5)"));
+    let before = target.everything();
+    let wider =
+        changed(STORAGE, &[("dataLength: 40, constraint: NOT_NULL", "dataLength: 80, constraint: NOT_NULL")]);
+    let done = target.provision(&wider).await;
+    assert_eq!(
+        done,
+        [
+            "alter: table `orders`: column `customer` from character varying(40) to character varying(80), and the \
+             views on it are made anew with their grants",
+        ]
+    );
+    let after: Vec<String> =
+        target.everything().into_iter().map(|line| line.replace("varying(80)", "varying(40)")).collect();
+    assert_eq!(after, before, "nothing else changed");
+    assert!(target.reads("alice@example.com", &view));
+    assert_eq!(
+        target.plan(&with_access(&work(VIEW), &[ALICE]), Intent::Provision).await.unwrap().changes,
+        []
+    );
+
+    target
+        .as_superuser(&format!("CREATE VIEW public.theirs AS SELECT customer FROM {STORAGE_SCHEMA}.orders"));
+    let widest = changed(
+        STORAGE,
+        &[(
+            "dataType: VARCHAR, dataLength: 40, constraint: NOT_NULL",
+            "dataType: STRING, constraint: NOT_NULL",
+        )],
+    );
+    let plan = target.plan(&widest, Intent::Provision).await.unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("`public.theirs`")), "{:?}", plan.notes);
+    let error = target.technology.apply(&widest, &plan.changes[0], &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Permanent, "{}", error.report());
+    assert_eq!(target.column("SELECT count(*) FROM public.theirs"), ["1"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_view_reads_its_own_data_product_only() {
     let target = Target::fresh();

@@ -186,6 +186,40 @@ fn create(place: &Place, name: &str, query: &str) -> Vec<String> {
     sql
 }
 
+/// Statements that take the views on a column away and put them back as they are, with owner, comments and grants:
+/// PostgreSQL changes no column that a view reads. `None` when one of them is not of the same data product, or has views
+/// on it: that is left to PostgreSQL to refuse.
+pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option<(Vec<String>, Vec<String>)> {
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for dependent in relation.dependents.iter().filter(|one| one.columns.iter().any(|name| name == column)) {
+        let view = dependent.view.as_ref()?;
+        let owner = view.mark()?.owner;
+        let ours = owner.environment == place.owner.environment
+            && owner.component.parse::<Identifier>().is_ok_and(|id| id.belongs_to(&place.product));
+        if !ours || !view.dependents.is_empty() {
+            return None;
+        }
+        let (schema, role) = (ident(&dependent.schema), ident(&view.owner));
+        let name = dotted(&dependent.schema, &dependent.name);
+        before.push(format!("DROP VIEW {name} RESTRICT"));
+        after.push(format!("CREATE VIEW {name} AS {}", view.definition.as_ref()?));
+        after.push(format!(
+            "COMMENT ON VIEW {name} IS {}",
+            literal(view.comment.as_deref().unwrap_or_default())
+        ));
+        for column in view.columns.iter().filter(|column| column.comment.is_some()) {
+            let text = literal(column.comment.as_deref().unwrap_or_default());
+            after.push(format!("COMMENT ON COLUMN {name}.{} IS {text}", ident(&column.name)));
+        }
+        after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
+        after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
+        after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        let others = view.grants.iter().filter(|grant| grant.grantee.as_deref() != Some(&view.owner));
+        after.extend(others.map(|grant| regrant(grant, &name)));
+    }
+    Some((before, after))
+}
+
 /// Whether the columns that are there stay, as they are and where they are.
 fn grows(view: &View, have: &Relation) -> bool {
     have.columns.len() <= view.columns.len()
