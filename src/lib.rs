@@ -29,6 +29,9 @@ pub mod generated;
 mod http;
 pub mod logging;
 pub mod operation;
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod postgres_server;
 pub mod server;
 pub mod technology;
 pub mod tls;

@@ -9,8 +9,9 @@ use std::time::Duration;
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::access::{Directory, Ldap, Principals, Table, Template};
 use crate::auth::{Callers, Credentials};
-use crate::config::{Config, Driver, RunLimits, StoreUrl};
+use crate::config::{Config, Driver, Identity, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::operation::postgres::{PostgresSettings, PostgresStore};
@@ -21,6 +22,7 @@ use crate::operation::{
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
 use crate::technology::mock::{Mock, MockSettings};
+use crate::technology::postgresql::{Postgresql, PostgresqlSettings};
 use crate::tls;
 use crate::topology::{Installation, Target};
 
@@ -203,7 +205,28 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
                 trace: trace.clone(),
             }))
         }
+        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, identity } => {
+            Arc::new(Postgresql::new(PostgresqlSettings {
+                target: code.to_owned(),
+                url: url.clone(),
+                connections: *connections,
+                statement_timeout: *statement_timeout,
+                lock_timeout: *lock_timeout,
+                directory: directory(identity),
+            }))
+        }
     }
+}
+
+fn directory(identities: &[Identity]) -> Directory {
+    let backend = |identity: &Identity| -> Arc<dyn Principals> {
+        match identity {
+            Identity::Template(settings) => Arc::new(Template::new(settings.clone())),
+            Identity::Table(settings) => Arc::new(Table::new(settings.clone())),
+            Identity::Ldap(settings) => Arc::new(Ldap::new(settings.clone())),
+        }
+    };
+    Directory::new(identities.iter().map(backend).collect())
 }
 
 async fn store(config: &Config) -> Result<Arc<dyn Store>> {

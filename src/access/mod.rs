@@ -1,9 +1,10 @@
 //! Who may read: refs, principals, and the difference between two lists of them.
 //!
-//! Pure, but for `principals`, which asks directories. `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and
-//! missing is granted, what is there and no longer wanted is revoked, revocations first.
+//! `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and missing is
+//! granted, what is there and no longer wanted is revoked, revocations first. That is pure; a [`Directory`] is where
+//! refs are looked up.
 
-pub mod principals;
+mod principals;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,6 +12,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Problem;
+
+pub use principals::{
+    Directory, GroupMeaning, Ldap, LdapSettings, Principals, Resolution, Table, TableSettings, Template,
+    TemplateSettings,
+};
 
 /// An identity as Witboost writes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

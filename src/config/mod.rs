@@ -5,6 +5,7 @@
 //! the list of keys. Nothing here is global and nothing is read later than at the start.
 
 mod auth;
+mod identity;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,10 +18,12 @@ use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 use crate::descriptor::{ComponentKind, Limits};
+use crate::technology::postgresql;
 use crate::tls;
 use crate::topology::{TopologyLimits, same_code};
 
 pub use auth::{Auth, Source};
+pub use identity::Identity;
 pub use secret::Secret;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -227,6 +230,19 @@ pub enum Driver {
         stoppable: bool,
         /// Where it tells when each begins and ends.
         trace: Option<PathBuf>,
+    },
+    /// Schemas, tables, views and roles of a database.
+    Postgresql {
+        /// `postgres://...`, with the password.
+        url: Secret,
+        /// Sessions at the same time.
+        connections: u32,
+        /// Longest statement.
+        statement_timeout: Duration,
+        /// Longest wait for somebody else's lock.
+        lock_timeout: Duration,
+        /// From refs to roles, in the order in which they are asked.
+        identity: Vec<Identity>,
     },
 }
 
@@ -492,7 +508,8 @@ impl<'a> Reader<'a> {
         let log = self.log();
         let topology = self.topology();
         let environments = self.environments();
-        let targets = self.targets(&environments);
+        let identities = self.identities();
+        let targets = self.targets(&environments, &identities);
         let routes = self.routes();
         self.unknown_keys();
         Some(Config {
@@ -776,7 +793,11 @@ impl<'a> Reader<'a> {
         environments
     }
 
-    fn targets(&mut self, environments: &BTreeMap<String, i64>) -> Vec<Target> {
+    fn targets(
+        &mut self,
+        environments: &BTreeMap<String, i64>,
+        identities: &BTreeMap<String, Identity>,
+    ) -> Vec<Target> {
         let codes = self.children("targets");
         for (index, code) in codes.iter().enumerate() {
             if let Some(other) = codes.iter().take(index).find(|other| same_code(other, code)) {
@@ -784,10 +805,15 @@ impl<'a> Reader<'a> {
                 self.problem(&format!("targets.{code}"), what);
             }
         }
-        codes.into_iter().filter_map(|code| self.target(code, environments)).collect()
+        codes.into_iter().filter_map(|code| self.target(code, environments, identities)).collect()
     }
 
-    fn target(&mut self, code: String, environments: &BTreeMap<String, i64>) -> Option<Target> {
+    fn target(
+        &mut self,
+        code: String,
+        environments: &BTreeMap<String, i64>,
+        identities: &BTreeMap<String, Identity>,
+    ) -> Option<Target> {
         let key = |name: &str| format!("targets.{code}.{name}");
         let name: Option<String> = self.required(&key("driver"));
         let group: Option<String> = self.optional(&key("group"));
@@ -825,15 +851,42 @@ impl<'a> Reader<'a> {
                 };
                 Driver::Mock { steps, step_delay, stop_delay, stoppable, trace }
             }
+            "postgresql" => self.postgresql(&key, identities)?,
             other => {
                 self.problem(
                     &key("driver"),
-                    format_args!("`{other}` is not a driver; use one of: lakehouse, mock"),
+                    format_args!("`{other}` is not a driver; use one of: lakehouse, mock, postgresql"),
                 );
                 return None;
             }
         };
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, driver })
+    }
+
+    fn postgresql(
+        &mut self,
+        key: &dyn Fn(&str) -> String,
+        identities: &BTreeMap<String, Identity>,
+    ) -> Option<Driver> {
+        const INSTANT: Duration = Duration::from_millis(1);
+        let url = self.secret(&key("url"));
+        if let Some(Err(problem)) = url.as_ref().map(postgresql::check_url) {
+            self.problem(&key("url"), problem);
+        }
+        let connections = match self.figment.contains(&key("connections")) {
+            true => self.at_least_one(&key("connections")),
+            false => Some(4),
+        };
+        let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
+        let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
+        let identity = self.identity_of(&key("identity"), identities);
+        Some(Driver::Postgresql {
+            url: url?,
+            connections: connections?,
+            statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
+            lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
+            identity: identity?,
+        })
     }
 
     fn routes(&mut self) -> Vec<Route> {

@@ -154,7 +154,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "log.format: `xml` is not known; use one of: text, json",
         "operations.concurrency: `0` is too small; at least 1 is needed",
         "operations.lease: `1ms` is too short; at least 100 ms is needed",
-        "targets.A.driver: `oracle` is not a driver; use one of: lakehouse, mock",
+        "targets.A.driver: `oracle` is not a driver; use one of: lakehouse, mock, postgresql",
         "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
         "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
          useCaseTemplateId, group",

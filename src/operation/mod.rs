@@ -51,8 +51,7 @@ pub use work::{Document, Placement, check_document};
 pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]
-#[path = "../../tests/support/postgres.rs"]
-mod postgres_server;
+use crate::postgres_server;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]

@@ -15,6 +15,7 @@
 pub mod conformance;
 pub mod lakehouse;
 pub mod mock;
+pub mod postgresql;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -112,6 +112,13 @@ impl PostgresServer {
         query(&self.superuser_url(), sql)
     }
 
+    /// SQL as the superuser, in a test's database.
+    pub(crate) fn psql_in(&self, database: &str, sql: &str) -> Result<Vec<TextRow>, String> {
+        let url = self.superuser_url();
+        let (server, _) = url.rsplit_once('/').ok_or("no database in the URL")?;
+        query(&format!("{server}/{database}"), sql)
+    }
+
     /// Ends every process of the server at once, as a crash does (`pg_ctl stop -m immediate`): connections are cut,
     /// nothing is finished, and the next start recovers.
     pub(crate) fn kill_immediately(&self) -> Result<(), String> {
@@ -411,6 +418,7 @@ const _: () = {
     let _ = PostgresServer::shared;
     let _ = PostgresServer::new_database;
     let _ = PostgresServer::port;
+    let _ = PostgresServer::psql_in;
     let _ = PostgresServer::folder;
     let _ = PostgresServer::kill_immediately;
     let _ = PostgresServer::restart;

@@ -81,7 +81,7 @@ impl Ldap {
     fn rest(&self, ldap: Connection, found: Found) -> Resolution {
         *self.rested.lock().unwrap_or_else(PoisonError::into_inner) = Some(ldap);
         match found {
-            Ok(names) => Resolution::Principals(names),
+            Ok(known) => known,
             Err(reason) => Resolution::Unknown(reason),
         }
     }
@@ -123,7 +123,7 @@ impl Ldap {
         Ok(match entries.as_slice() {
             [] => Err(format!("the directory has no `{reference}`")),
             [one] => principal(one, user_attribute)
-                .map(|name| BTreeSet::from([name]))
+                .map(Resolution::Principal)
                 .ok_or_else(|| format!("`{reference}` has no `{user_attribute}` in the directory")),
             _ => Err(format!("the directory has several `{reference}`")),
         })
@@ -141,7 +141,7 @@ impl Ldap {
         };
         match group {
             GroupMeaning::Attribute(attribute) => Ok(principal(entry, attribute)
-                .map(|name| BTreeSet::from([name]))
+                .map(Resolution::Principal)
                 .ok_or_else(|| format!("`{reference}` has no `{attribute}` in the directory"))),
             GroupMeaning::Members(attribute) => self.members(ldap, entry, attribute, reference).await,
         }
@@ -190,7 +190,7 @@ impl Ldap {
             level = next;
             depth += 1;
         }
-        Ok(Ok(names))
+        Ok(Ok(Resolution::Members(names)))
     }
 
     async fn search<S: AsRef<str> + Send + Sync>(
@@ -212,7 +212,7 @@ impl Ldap {
 const NO_SUCH_OBJECT: u32 = 32;
 
 /// The principals, or why there are none.
-type Found = Result<BTreeSet<String>, String>;
+type Found = Result<Resolution, String>;
 
 #[async_trait]
 impl Principals for Ldap {
@@ -338,7 +338,8 @@ member: cn=dev,ou=groups,dc=example,dc=org
 
     async fn resolved(ldap: &Ldap, reference: &str) -> Result<Vec<String>, String> {
         match ldap.resolve(&Ref::parse(reference).unwrap()).await {
-            Ok(Resolution::Principals(names)) => Ok(names.into_iter().collect()),
+            Ok(Resolution::Principal(name)) => Ok(vec![name]),
+            Ok(Resolution::Members(names)) => Ok(names.into_iter().collect()),
             Ok(Resolution::Unknown(reason)) => Err(reason),
             Err(error) => Err(format!("{:?}: {error}", error.kind())),
         }

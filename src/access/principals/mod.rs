@@ -9,7 +9,8 @@ mod ldap;
 mod table;
 mod template;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,8 +25,10 @@ pub use template::{Template, TemplateSettings};
 /// What is known of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// The names that grants go to; several, or none, where a group stands for its members.
-    Principals(BTreeSet<String>),
+    /// The name that grants go to.
+    Principal(String),
+    /// A group that stands for its members: the names of those.
+    Members(BTreeSet<String>),
     /// Nobody has it; why, in words fit for users.
     Unknown(String),
 }
@@ -35,15 +38,6 @@ pub enum Resolution {
 pub trait Principals: Send + Sync {
     /// Looks a ref up. Errors are [`crate::error::Kind::Retryable`] when the backend does not answer.
     async fn resolve(&self, reference: &Ref) -> Result<Resolution>;
-}
-
-/// What a list of refs comes to.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resolved {
-    /// The principals, each with the refs that it stands for.
-    pub principals: BTreeMap<String, BTreeSet<Ref>>,
-    /// The refs that nobody knows, and why.
-    pub unknown: BTreeMap<Ref, String>,
 }
 
 /// Backends in the order in which they are asked.
@@ -58,25 +52,8 @@ impl Directory {
         Self { backends }
     }
 
-    /// Looks every ref up.
-    pub async fn resolve(&self, refs: impl IntoIterator<Item = &Ref>) -> Result<Resolved> {
-        let mut resolved = Resolved::default();
-        for reference in refs {
-            match self.one(reference).await? {
-                Resolution::Principals(names) => {
-                    for name in names {
-                        resolved.principals.entry(name).or_default().insert(reference.clone());
-                    }
-                }
-                Resolution::Unknown(reason) => {
-                    resolved.unknown.insert(reference.clone(), reason);
-                }
-            }
-        }
-        Ok(resolved)
-    }
-
-    async fn one(&self, reference: &Ref) -> Result<Resolution> {
+    /// Looks a ref up; the first backend that knows it answers.
+    pub async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
         let mut reasons = Vec::new();
         for backend in &self.backends {
             match backend.resolve(reference).await? {
@@ -91,13 +68,26 @@ impl Directory {
     }
 }
 
+/// By the form of names alone.
+impl Default for Directory {
+    fn default() -> Self {
+        Self::new(vec![Arc::new(Template::new(TemplateSettings::default()))])
+    }
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("backends", &self.backends.len()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::{Error, Kind};
 
     /// Knows what it is told to.
-    struct Fake(&'static [(&'static str, &'static [&'static str])], &'static str);
+    struct Fake(&'static [(&'static str, &'static str)], &'static str);
 
     #[async_trait]
     impl Principals for Fake {
@@ -107,42 +97,32 @@ mod tests {
             }
             let known = self.0.iter().find(|(known, _)| *known == reference.to_string());
             Ok(match known {
-                Some((_, names)) => Resolution::Principals(names.iter().map(|&name| name.into()).collect()),
+                Some((_, name)) => Resolution::Principal((*name).to_owned()),
                 None => Resolution::Unknown(self.1.to_owned()),
             })
         }
     }
 
-    fn refs(list: &[&str]) -> Vec<Ref> {
-        list.iter().map(|text| Ref::parse(text).unwrap()).collect()
-    }
-
     #[tokio::test]
-    async fn the_first_that_knows_answers_and_every_unknown_one_is_named() {
-        let first = Fake(&[("user:alice", &["a"]), ("group:dev", &["a", "b"])], "not in the first");
-        let second = Fake(&[("user:alice", &["never"]), ("user:bob", &["b"])], "not in the second");
+    async fn the_first_that_knows_answers() {
+        let first = Fake(&[("user:alice", "a")], "not in the first");
+        let second = Fake(&[("user:alice", "never"), ("user:bob", "b")], "not in the second");
         let directory = Directory::new(vec![Arc::new(first), Arc::new(second)]);
-        let asked = refs(&["user:alice", "user:bob", "group:dev", "user:carol", "group:x"]);
-        let resolved = directory.resolve(&asked).await.unwrap();
-        let set = |list: &[&str]| refs(list).into_iter().collect::<BTreeSet<_>>();
-        assert_eq!(
-            resolved.principals,
-            BTreeMap::from([
-                ("a".to_owned(), set(&["user:alice", "group:dev"])),
-                ("b".to_owned(), set(&["user:bob", "group:dev"]))
-            ])
-        );
-        let reason = "not in the first; not in the second".to_owned();
-        let unknown = refs(&["user:carol", "group:x"]).into_iter().map(|it| (it, reason.clone()));
-        assert_eq!(resolved.unknown, unknown.collect());
+        for (text, expected) in [
+            ("user:alice", Resolution::Principal("a".to_owned())),
+            ("user:bob", Resolution::Principal("b".to_owned())),
+            ("user:carol", Resolution::Unknown("not in the first; not in the second".to_owned())),
+        ] {
+            assert_eq!(directory.resolve(&Ref::parse(text).unwrap()).await.unwrap(), expected, "{text}");
+        }
     }
 
     #[tokio::test]
     async fn a_backend_that_does_not_answer_is_no_answer() {
+        let alice = Ref::parse("user:alice").unwrap();
         let away = Directory::new(vec![Arc::new(Fake(&[], "")), Arc::new(Fake(&[], "no"))]);
-        let error = away.resolve(&refs(&["user:alice"])).await.unwrap_err();
-        assert_eq!(*error.kind(), Kind::Retryable);
-        let none = Directory::new(Vec::new()).resolve(&refs(&["user:alice"])).await.unwrap();
-        assert_eq!(none.unknown.into_values().collect::<Vec<_>>(), ["no identity backend is configured"]);
+        assert_eq!(*away.resolve(&alice).await.unwrap_err().kind(), Kind::Retryable);
+        let none = Directory::new(Vec::new()).resolve(&alice).await.unwrap();
+        assert_eq!(none, Resolution::Unknown("no identity backend is configured".to_owned()));
     }
 }

@@ -20,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Where the table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSettings {
-    /// `.csv`: `ref,principal`, a line each, the same ref on several lines for several principals; a first line that says
-    /// `ref,principal` is a heading. Anything else: YAML, `ref: principal` or `ref: [principal, ...]`.
+    /// `.csv`: `ref,principal`, a line each, the same ref on several lines for several members; a first line that says
+    /// `ref,principal` is a heading. Anything else: YAML, `ref: principal` or `ref: [member, ...]`.
     pub file: PathBuf,
 }
 
@@ -31,7 +31,7 @@ pub struct Table {
     kept: Mutex<Option<Kept>>,
 }
 
-type Entries = Arc<BTreeMap<Ref, BTreeSet<String>>>;
+type Entries = Arc<BTreeMap<Ref, Resolution>>;
 
 /// What the file said, and what told it from another one.
 struct Kept {
@@ -74,7 +74,7 @@ impl Table {
 impl Principals for Table {
     async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
         Ok(match self.entries().await?.get(reference) {
-            Some(names) => Resolution::Principals(names.clone()),
+            Some(known) => known.clone(),
             None => Resolution::Unknown(format!("`{reference}` is not in the table of identities")),
         })
     }
@@ -107,10 +107,10 @@ fn load(path: &Path, known: Option<(Stamp, Entries)>) -> Result<(Stamp, Entries)
 #[serde(untagged)]
 enum Names {
     One(String),
-    Several(Vec<String>),
+    Several(BTreeSet<String>),
 }
 
-fn from_yaml(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
+fn from_yaml(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -121,17 +121,17 @@ fn from_yaml(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
     })?;
     let mut entries = BTreeMap::new();
     for (key, names) in rows {
-        let names = match names {
-            Names::One(name) => vec![name],
-            Names::Several(names) => names,
+        let known = match names {
+            Names::One(name) => Resolution::Principal(name),
+            Names::Several(names) => Resolution::Members(names),
         };
-        add(&mut entries, &key, names)?;
+        add(&mut entries, &key, known)?;
     }
     Ok(entries)
 }
 
 /// No quoting: neither refs nor principals have commas or line ends.
-fn from_csv(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
+fn from_csv(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
     let mut entries = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -142,18 +142,31 @@ fn from_csv(text: &str) -> Result<BTreeMap<Ref, BTreeSet<String>>, String> {
             .split_once(',')
             .filter(|(_, name)| !name.contains(','))
             .ok_or_else(|| format!("line {} is not `ref,principal`", index + 1))?;
-        add(&mut entries, key.trim(), vec![name.trim().to_owned()])
+        add(&mut entries, key.trim(), Resolution::Principal(name.trim().to_owned()))
             .map_err(|what| format!("line {}: {what}", index + 1))?;
     }
     Ok(entries)
 }
 
-fn add(entries: &mut BTreeMap<Ref, BTreeSet<String>>, key: &str, names: Vec<String>) -> Result<(), String> {
+/// Several names of one ref are the members of a group.
+fn add(entries: &mut BTreeMap<Ref, Resolution>, key: &str, known: Resolution) -> Result<(), String> {
     let reference = Ref::parse(key).map_err(|problem| problem.with_remedy())?;
-    if names.iter().any(|name| name.trim().is_empty()) {
+    let names = |known: &Resolution| match known {
+        Resolution::Principal(name) => BTreeSet::from([name.clone()]),
+        Resolution::Members(names) => names.clone(),
+        Resolution::Unknown(_) => BTreeSet::new(),
+    };
+    if names(&known).iter().any(|name| name.trim().is_empty()) {
         return Err(format!("`{key}` has a blank principal"));
     }
-    entries.entry(reference).or_default().extend(names);
+    let known = match entries.get(&reference) {
+        None => known,
+        Some(before) => Resolution::Members(&names(before) | &names(&known)),
+    };
+    if matches!((&reference, &known), (Ref::User(_), Resolution::Members(_))) {
+        return Err(format!("`{key}` has several principals: only groups have"));
+    }
+    entries.insert(reference, known);
     Ok(())
 }
 
@@ -163,7 +176,8 @@ mod tests {
 
     async fn resolved(table: &Table, reference: &str) -> Result<Vec<String>, String> {
         match table.resolve(&Ref::parse(reference).unwrap()).await {
-            Ok(Resolution::Principals(names)) => Ok(names.into_iter().collect()),
+            Ok(Resolution::Principal(name)) => Ok(vec![name]),
+            Ok(Resolution::Members(names)) => Ok(names.into_iter().collect()),
             Ok(Resolution::Unknown(reason)) => Err(reason),
             Err(error) => Err(format!("error: {error}")),
         }
@@ -213,6 +227,7 @@ mod tests {
             ("t.yaml", "role:x: z\n", "the identity has an unknown prefix: `role:x`"),
             ("t.yaml", "user:a: ['']\n", "`user:a` has a blank principal"),
             ("t.csv", "user:a,b\nuser:c\n", "line 2 is not `ref,principal`"),
+            ("t.csv", "user:a,b\nuser:a,c\n", "line 2: `user:a` has several principals: only groups have"),
             ("t.csv", "a,b,c\n", "line 1 is not `ref,principal`"),
         ] {
             let (table, folder) = table(name, text);

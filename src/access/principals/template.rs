@@ -1,7 +1,5 @@
 //! Principals by the form of their names: nobody is asked, so nobody is unknown.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 
 use super::{Principals, Resolution};
@@ -70,10 +68,10 @@ impl Principals for Template {
             (None, true) => {
                 Resolution::Unknown(format!("`{reference}` has no domain, and the template wants one"))
             }
-            (domain, _) => Resolution::Principals(BTreeSet::from([fill(
+            (domain, _) => Resolution::Principal(fill(
                 template,
                 &[("name", name.as_str()), ("user", user), ("domain", domain.unwrap_or_default())],
-            )])),
+            )),
         })
     }
 }
@@ -100,8 +98,11 @@ mod tests {
     async fn resolved(user: &str, group: &str, reference: &str) -> Result<String, String> {
         let template = Template::new(TemplateSettings { user: user.into(), group: group.into() });
         match template.resolve(&Ref::parse(reference).unwrap()).await.unwrap() {
-            Resolution::Principals(names) => Ok(names.into_iter().collect::<Vec<_>>().join(",")),
-            Resolution::Unknown(reason) => Err(reason),
+            Resolution::Principal(name) => Ok(name),
+            other => Err(match other {
+                Resolution::Unknown(reason) => reason,
+                other => format!("{other:?}"),
+            }),
         }
     }
 

@@ -1,0 +1,184 @@
+//! `[identity.NAME]`: where refs are looked up, for targets that name it in `identity = [...]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::access::{GroupMeaning, LdapSettings, TableSettings, Template, TemplateSettings};
+
+use super::Reader;
+
+/// A way to find principals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// By the form of names.
+    Template(TemplateSettings),
+    /// From a file.
+    Table(TableSettings),
+    /// From a directory server.
+    Ldap(LdapSettings),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Template,
+    Table,
+    Ldap,
+}
+
+impl Reader<'_> {
+    pub(super) fn identities(&mut self) -> BTreeMap<String, Identity> {
+        let mut identities = BTreeMap::new();
+        for name in self.children("identity") {
+            let key = |key: &str| format!("identity.{name}.{key}");
+            let kinds = [("template", Kind::Template), ("table", Kind::Table), ("ldap", Kind::Ldap)];
+            let identity = match self.choice(&key("kind"), &kinds) {
+                Some(Kind::Template) => self.template(&key).map(Identity::Template),
+                Some(Kind::Table) => {
+                    self.required(&key("file")).map(|file| Identity::Table(TableSettings { file }))
+                }
+                Some(Kind::Ldap) => self.ldap(&key).map(Identity::Ldap),
+                None => None,
+            };
+            if let Some(identity) = identity {
+                identities.insert(name, identity);
+            }
+        }
+        identities
+    }
+
+    /// The ways that a target names, in their order; absent: by the form of names alone.
+    pub(super) fn identity_of(
+        &mut self,
+        key: &str,
+        identities: &BTreeMap<String, Identity>,
+    ) -> Option<Vec<Identity>> {
+        if !self.figment.contains(key) {
+            self.read.insert(key.to_owned());
+            return Some(vec![Identity::Template(TemplateSettings::default())]);
+        }
+        let names: Vec<String> = self.required(key)?;
+        let mut found = Vec::new();
+        for name in &names {
+            match identities.get(name) {
+                Some(identity) => found.push(identity.clone()),
+                None => {
+                    let known = identities.keys().cloned().collect::<Vec<_>>().join(", ");
+                    self.problem(key, format_args!("there is no [identity.{name}]; there are: {known}"));
+                }
+            }
+        }
+        if names.is_empty() {
+            self.problem(key, "is empty, so that nobody would be found; name at least one [identity.NAME]");
+        }
+        Some(found)
+    }
+
+    fn text(&mut self, key: &str, default: &str) -> Option<String> {
+        match self.figment.contains(key) {
+            true => self.required(key),
+            false => {
+                self.read.insert(key.to_owned());
+                Some(default.to_owned())
+            }
+        }
+    }
+
+    /// A text in which `{name}` and its parts stand for who is looked for.
+    fn pattern(&mut self, key: &str, default: &str) -> Option<String> {
+        let text = self.text(key, default)?;
+        if let Err(problem) = Template::check(&text) {
+            self.problem(key, problem);
+        }
+        Some(text)
+    }
+
+    fn template(&mut self, key: &dyn Fn(&str) -> String) -> Option<TemplateSettings> {
+        let TemplateSettings { user, group } = TemplateSettings::default();
+        let (user, group) = (self.pattern(&key("user"), &user), self.pattern(&key("group"), &group));
+        Some(TemplateSettings { user: user?, group: group? })
+    }
+
+    fn ldap(&mut self, key: &dyn Fn(&str) -> String) -> Option<LdapSettings> {
+        let url: Option<String> = self.required(&key("url"));
+        let ca_file = self.optional(&key("ca_file"));
+        let starttls = self.optional(&key("starttls")).unwrap_or_default();
+        let bind_dn: Option<String> = self.optional(&key("bind_dn"));
+        let bind = match bind_dn {
+            Some(dn) => Some((dn, self.secret(&key("bind_password"))?)),
+            None => None,
+        };
+        if let Some(url) = &url {
+            self.check_ldap_url(&key("url"), url, starttls, bind.is_some());
+        }
+        let user_base: Option<String> = self.required(&key("user_base"));
+        let user_filter = self.filter(&key("user_filter"), "(mail={name})");
+        let user_attribute = self.text(&key("user_attribute"), "uid");
+        let group_base = match &user_base {
+            Some(base) => self.text(&key("group_base"), base),
+            None => self.optional(&key("group_base")),
+        };
+        let group_filter = self.filter(&key("group_filter"), "(cn={name})");
+        let member_attribute = self.text(&key("member_attribute"), "member");
+        let group_attribute = self.text(&key("group_attribute"), "cn");
+        let meant = self.text(&key("group"), "members");
+        let group = match meant.as_deref() {
+            Some("members") => member_attribute.map(GroupMeaning::Members),
+            Some("attribute") => group_attribute.map(GroupMeaning::Attribute),
+            Some(other) => {
+                self.problem(
+                    &key("group"),
+                    format_args!("`{other}` is not known; use one of: members, attribute"),
+                );
+                None
+            }
+            None => None,
+        };
+        let max_depth = self.optional(&key("max_depth")).unwrap_or(5);
+        let max_members = self.optional(&key("max_members")).unwrap_or(1_000);
+        let timeout = self.optional_duration(&key("timeout"), Duration::from_millis(1));
+        Some(LdapSettings {
+            url: url?,
+            ca_file,
+            starttls,
+            bind,
+            user_base: user_base?,
+            user_filter: user_filter?,
+            user_attribute: user_attribute?,
+            group_base: group_base?,
+            group_filter: group_filter?,
+            group: group?,
+            max_depth,
+            max_members,
+            timeout: timeout.unwrap_or(Duration::from_secs(10)),
+        })
+    }
+
+    fn filter(&mut self, key: &str, default: &str) -> Option<String> {
+        let filter = self.pattern(key, default)?;
+        if !(filter.starts_with('(') && filter.ends_with(')')) {
+            self.problem(
+                key,
+                format_args!("`{filter}` is not a filter; write it in parentheses: `{default}`"),
+            );
+        }
+        Some(filter)
+    }
+
+    fn check_ldap_url(&mut self, key: &str, text: &str, starttls: bool, binds: bool) {
+        let Some(url) = Url::parse(text).ok().filter(|url| ["ldap", "ldaps"].contains(&url.scheme())) else {
+            self.problem(key, "is no address of a directory; write `ldaps://HOST` or `ldap://HOST`");
+            return;
+        };
+        let is_near = url.host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host));
+        if binds && url.scheme() == "ldap" && !starttls && !is_near {
+            self.problem(
+                key,
+                format_args!(
+                    "`{text}` would carry the password in the clear; write `ldaps://`, or set starttls"
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Columns and tables as the author wants them: of a data contract, or of `specific.tables`, which has the same keys.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::naming;
+use super::types;
+use crate::descriptor::{Column, Constraint, DataType, Object, Problem, SpecificReader, Tag};
+
+/// PostgreSQL's most columns of a table, and of a view's select list.
+const MAX_COLUMNS: usize = 1600;
+/// Tables of one storage area.
+const MAX_TABLES: usize = 1000;
+/// Levels of `children`.
+const MAX_DEPTH: usize = 16;
+
+/// A column that shall be there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    /// As `format_type` writes it.
+    pub(super) data_type: String,
+    pub(super) required: bool,
+    pub(super) key: bool,
+    pub(super) unique: bool,
+    pub(super) comment: Option<String>,
+    /// Where it is in the descriptor.
+    pub(super) place: String,
+}
+
+/// A table that shall be there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) tags: Vec<Value>,
+    pub(super) columns: Vec<Wanted>,
+    /// Where its columns are in the descriptor.
+    pub(super) place: String,
+    /// Old names to new ones.
+    pub(super) renames: Vec<(String, String)>,
+    pub(super) may_drop: bool,
+    /// Said to the user.
+    pub(super) notes: Vec<String>,
+}
+
+/// The columns of a list, checked for PostgreSQL. `at` is where the one of an index was written.
+pub(super) fn wanted(
+    columns: &[Column],
+    place: &str,
+    at: impl Fn(usize, &Column) -> String,
+    problems: &mut Vec<Problem>,
+) -> Vec<Wanted> {
+    if columns.is_empty() {
+        problems.push(
+            Problem::new(place, "a table or view needs at least one column").remedy("describe its columns"),
+        );
+    }
+    if columns.len() > MAX_COLUMNS {
+        problems.push(
+            Problem::new(place, format!("more than {MAX_COLUMNS} columns"))
+                .value(columns.len())
+                .remedy("split it into several tables"),
+        );
+        return Vec::new();
+    }
+    let mut seen = BTreeSet::new();
+    let mut read = Vec::with_capacity(columns.len());
+    for (index, column) in columns.iter().enumerate() {
+        let place = at(index, column);
+        let fault = naming::problem(&column.name)
+            .or_else(|| (!seen.insert(column.name.clone())).then_some("the column is there twice"));
+        if let Some(fault) = fault {
+            problems.push(
+                Problem::new(format!("{place}.name"), fault)
+                    .value(&column.name)
+                    .remedy("choose another name, of at most 63 bytes"),
+            );
+        }
+        if RESERVED.contains(&column.name.as_str()) {
+            problems.push(
+                Problem::new(
+                    format!("{place}.name"),
+                    "every table of PostgreSQL has a hidden column of this name",
+                )
+                .value(&column.name)
+                .remedy("choose another name"),
+            );
+        }
+        let key = column.constraint == Some(Constraint::PrimaryKey);
+        let unique = column.constraint == Some(Constraint::Unique);
+        let Some(data_type) = types::data_type(column, &place, problems) else { continue };
+        if (key || unique) && matches!(data_type.as_str(), "point" | "polygon") {
+            problems.push(
+                Problem::new(format!("{place}.constraint"), format!("a {data_type} cannot be unique"))
+                    .remedy("remove the constraint, or use another type"),
+            );
+        }
+        read.push(Wanted {
+            name: column.name.clone(),
+            comment: types::comment(column, &data_type),
+            required: key || column.constraint == Some(Constraint::NotNull),
+            key,
+            unique,
+            data_type,
+            place,
+        });
+    }
+    read
+}
+
+/// System columns.
+const RESERVED: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
+/// `specific.tables` of a storage area.
+pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<Table> {
+    const PLACE: &str = "specific.tables";
+    let list = match list {
+        None => return Vec::new(),
+        Some(Value::Array(list)) if list.len() <= MAX_TABLES => list,
+        Some(other) => {
+            let fault = if other.is_array() {
+                format!("more than {MAX_TABLES} tables")
+            } else {
+                "`tables` is not a list".to_owned()
+            };
+            problems.push(
+                Problem::new(PLACE, fault).remedy("write a list of tables, each with `name` and `columns`"),
+            );
+            return Vec::new();
+        }
+    };
+    let mut seen = BTreeSet::new();
+    let mut read = Vec::with_capacity(list.len());
+    for (index, item) in list.iter().enumerate() {
+        let place = format!("{PLACE}[{index}]");
+        let Some(object) = item.as_object() else {
+            problems.push(Problem::new(place, "a table is a mapping").remedy("write `name` and `columns`"));
+            continue;
+        };
+        let mut reader = SpecificReader::at(&place, object);
+        let name = reader.required_string("name").unwrap_or_default().to_owned();
+        let description = reader.string("description").unwrap_or_default().to_owned();
+        let tags = super::mark::tags(&tags(reader.value("tags"), &place, problems));
+        let columns = self::columns(reader.value("columns"), &format!("{place}.columns"), 0, problems);
+        let renames = renames(&mut reader);
+        let may_drop = reader.boolean("allowDropColumns").unwrap_or(false);
+        let fault = naming::problem(&name)
+            .or_else(|| (!seen.insert(name.clone())).then_some("the table is there twice"));
+        if let Some(fault) = fault.filter(|_| !name.is_empty()) {
+            reader.problem("name", fault, "choose another name, of at most 63 bytes");
+        }
+        problems.extend(reader.finish());
+        let notes = columns.iter().filter_map(|column| types::note(column, &name)).collect();
+        let place = format!("{place}.columns");
+        let columns = wanted(&columns, &place, |_, column| column.path.clone(), problems);
+        read.push(Table { name, description, tags, columns, place, renames, may_drop, notes });
+    }
+    read
+}
+
+/// `renameColumns: {old: new}`.
+pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> {
+    match reader.value("renameColumns") {
+        None => Vec::new(),
+        Some(Value::Object(pairs)) => {
+            let mut read = Vec::new();
+            for (old, new) in pairs {
+                match new.as_str() {
+                    Some(new) => read.push((old.clone(), new.to_owned())),
+                    None => {
+                        reader.problem(
+                            "renameColumns",
+                            "a new name is not a text",
+                            "write `old: new` for each",
+                        );
+                    }
+                }
+            }
+            read
+        }
+        Some(_) => {
+            reader.problem("renameColumns", "`renameColumns` is not a mapping", "write `old: new` for each");
+            Vec::new()
+        }
+    }
+}
+
+fn columns(list: Option<&Value>, place: &str, depth: usize, problems: &mut Vec<Problem>) -> Vec<Column> {
+    let list = match list {
+        None => return Vec::new(),
+        Some(Value::Array(list)) if depth <= MAX_DEPTH => list,
+        Some(other) => {
+            let fault = if other.is_array() { "columns nest too deep" } else { "the columns are not a list" };
+            problems.push(Problem::new(place, fault).remedy("write a list of columns"));
+            return Vec::new();
+        }
+    };
+    let mut read = Vec::with_capacity(list.len());
+    for (index, item) in list.iter().enumerate() {
+        let place = format!("{place}[{index}]");
+        match item.as_object() {
+            Some(object) => read.extend(column(object, &place, depth, problems)),
+            None => problems
+                .push(Problem::new(place, "a column is a mapping").remedy("write `name` and `dataType`")),
+        }
+    }
+    read
+}
+
+fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem>) -> Option<Column> {
+    let mut reader = SpecificReader::at(place, object);
+    let name = reader.required_string("name").map(str::to_owned);
+    let mut data_type = |key: &'static str, required: bool| {
+        let text = if required { reader.required_string(key) } else { reader.string(key) }?;
+        let known = text.parse::<DataType>().ok();
+        if known.is_none() {
+            let remedy = "use a type of OpenMetadata: STRING, INT, DECIMAL, TIMESTAMP, ...";
+            reader.problem(key, "unknown type", remedy);
+        }
+        known
+    };
+    let (own, array_data_type) = (data_type("dataType", true), data_type("arrayDataType", false));
+    let mut number = |key: &'static str| {
+        reader.integer(key, 0..=i64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
+    };
+    let (data_length, precision, scale) = (number("dataLength"), number("precision"), number("scale"));
+    let constraint = reader.one_of("constraint", &["NULL", "NOT_NULL", "UNIQUE", "PRIMARY_KEY"]);
+    let description = reader.string("description").unwrap_or_default().to_owned();
+    let children = columns(reader.value("children"), &format!("{place}.children"), depth + 1, problems);
+    let tags = tags(reader.value("tags"), place, problems);
+    problems.extend(reader.finish());
+    Some(Column {
+        name: name?,
+        data_type: own?,
+        data_length,
+        precision,
+        scale,
+        array_data_type,
+        children,
+        description,
+        constraint: constraint.map(|name| match name {
+            "NOT_NULL" => Constraint::NotNull,
+            "UNIQUE" => Constraint::Unique,
+            "PRIMARY_KEY" => Constraint::PrimaryKey,
+            _ => Constraint::Null,
+        }),
+        tags,
+        path: place.to_owned(),
+    })
+}
+
+/// Labels as the standard writes them; more than `tagFQN` is optional.
+fn tags(list: Option<&Value>, place: &str, problems: &mut Vec<Problem>) -> Vec<Tag> {
+    let list = match list {
+        None => return Vec::new(),
+        Some(Value::Array(list)) => list,
+        Some(_) => {
+            problems
+                .push(Problem::new(format!("{place}.tags"), "`tags` is not a list").remedy("write a list"));
+            return Vec::new();
+        }
+    };
+    let mut read = Vec::new();
+    for (index, tag) in list.iter().enumerate() {
+        let text = |key: &str| tag.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let fqn = text("tagFQN");
+        if fqn.is_empty() {
+            problems.push(
+                Problem::new(format!("{place}.tags[{index}]"), "the tag has no `tagFQN`")
+                    .remedy("write `tagFQN: PII.Sensitive`"),
+            );
+        }
+        read.push(Tag { fqn, source: text("source"), label_type: text("labelType") });
+    }
+    read
+}

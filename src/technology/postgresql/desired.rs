@@ -1,0 +1,564 @@
+//! From what is there to what is asked for. Pure.
+//!
+//! A [`Piece`] is one change with the statements that make it. [`pieces`] gives all that are left, in order, and it is
+//! called twice: for a plan, and again when one of them is applied, in the transaction that applies it and under the
+//! component's lock. A piece that is not left any more was done before. So a change is idempotent without looking so,
+//! and what has changed since the plan was made is seen.
+//!
+//! Nothing is refused half way: every refusal is found here, before the first change. Nothing is ever dropped with
+//! CASCADE, and what belongs to somebody else is a conflict.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::columns::Table;
+use super::mark::{self, Mark};
+use super::observe::{Relation, Schema, Seen, has};
+use super::people::{self, People};
+use super::sql::{dotted, ident, literal};
+use super::{evolution, removal, view};
+use crate::descriptor::Identifier;
+use crate::error::{Error, Result};
+use crate::technology::{Action, Intent, Owner};
+
+/// Where a component is: all that taking it away needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    pub(super) owner: Owner,
+    pub(super) product: Identifier,
+    pub(super) component: Identifier,
+    pub(super) database: String,
+    pub(super) schema: String,
+    /// Of an output port. A storage area has its schema to itself; that of output ports is their data product's.
+    pub(super) relation: Option<String>,
+    pub(super) owner_role: String,
+    pub(super) reader_role: String,
+    /// "schema `x`", "`x.y`", in messages and plans.
+    pub(super) what: String,
+}
+
+/// What a component asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Contract {
+    pub(super) shape: Shape,
+    pub(super) description: String,
+    pub(super) tags: Vec<serde_json::Value>,
+    /// Whether what others granted is taken away.
+    pub(super) repair: bool,
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Shape {
+    /// A storage area with these tables, and whatever its users make.
+    Storage(Vec<Table>),
+    /// An output port that is a table.
+    Table(Table),
+    /// An output port that is a view.
+    View(view::View),
+}
+
+/// What one change does; part of the `detail` of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub(super) enum Step {
+    /// Roles and schema.
+    Prepare,
+    Restore,
+    CreateTable {
+        table: String,
+    },
+    View,
+    RenameColumn {
+        table: String,
+        from: String,
+        to: String,
+    },
+    AddColumn {
+        table: String,
+        column: String,
+    },
+    DropColumn {
+        table: String,
+        column: String,
+    },
+    ChangeType {
+        table: String,
+        column: String,
+    },
+    Nullable {
+        table: String,
+        column: String,
+    },
+    PrimaryKey {
+        table: String,
+    },
+    Unique {
+        table: String,
+        column: String,
+    },
+    Comments,
+    Privileges,
+    Owners,
+    Repair,
+    Revoke,
+    /// Access control fields.
+    Fields,
+    Grant,
+    /// Somebody who cannot be found was to be let in.
+    Refuse,
+    Release,
+    Purge,
+}
+
+/// One change with its statements.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Piece {
+    pub(super) step: Step,
+    pub(super) action: Action,
+    pub(super) resource: String,
+    pub(super) summary: String,
+    pub(super) sql: Vec<String>,
+}
+
+/// All that is left to do.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Left {
+    pub(super) pieces: Vec<Piece>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Whether the component is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Absent,
+    Active,
+    Released,
+}
+
+impl Place {
+    pub(super) fn mark(&self) -> Mark {
+        Mark::of(&self.owner)
+    }
+
+    /// The mark of the schema: of output ports, it is their data product's.
+    pub(super) fn schema_mark(&self) -> Mark {
+        match self.relation {
+            None => self.mark(),
+            Some(_) => Mark::of(&Owner {
+                component: self.product.to_string(),
+                environment: self.owner.environment.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn role_mark(&self) -> Mark {
+        Mark { database: Some(self.database.clone()), ..self.mark() }
+    }
+
+    /// Whether it is there; a conflict when something of somebody else's is in the way.
+    pub(super) fn standing(&self, seen: &Seen) -> Result<Standing> {
+        for (name, role) in [(&self.owner_role, &seen.owner), (&self.reader_role, &seen.reader)] {
+            let Some(role) = role else { continue };
+            match Mark::in_comment(role.comment.as_deref()) {
+                Some(mark) if mark.owner == self.owner && mark.database.as_ref() == Some(&self.database) => {}
+                other => return Err(self.foreign(&format!("role `{name}`"), other.as_ref())),
+            }
+        }
+        let Some(schema) = &seen.schema else { return Ok(Standing::Absent) };
+        let mark = match schema.mark() {
+            Some(mark) if mark.owner == self.schema_mark().owner => mark,
+            other => return Err(self.foreign(&format!("schema `{}`", self.schema), other.as_ref())),
+        };
+        let mark = match &self.relation {
+            None => mark,
+            Some(name) => match schema.relation(name) {
+                None => return Ok(Standing::Absent),
+                Some(relation) => self.own(relation)?,
+            },
+        };
+        Ok(if mark.released { Standing::Released } else { Standing::Active })
+    }
+
+    /// The mark of a relation, if it is this component's.
+    pub(super) fn own(&self, relation: &Relation) -> Result<Mark> {
+        match relation.mark() {
+            Some(mark) if mark.owner == self.owner => Ok(mark),
+            other => Err(self.foreign(&format!("`{}.{}`", self.schema, relation.name), other.as_ref())),
+        }
+    }
+
+    fn foreign(&self, what: &str, mark: Option<&Mark>) -> Error {
+        let Owner { component, environment } = &self.owner;
+        let whose = match mark {
+            None => "it carries no mark of Landfall, so it is somebody else's".to_owned(),
+            Some(Mark { owner, database, .. }) => {
+                let place =
+                    database.as_ref().map(|name| format!(" in database `{name}`")).unwrap_or_default();
+                format!("it belongs to `{}` in environment `{}`{place}", owner.component, owner.environment)
+            }
+        };
+        Error::conflict(format!(
+            "{what} is in the way of component `{component}` in environment `{environment}`: {whose}. Rename or remove \
+             it, or give the component another name in `specific`"
+        ))
+    }
+
+    /// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
+    pub(super) fn not_provisioned(&self) -> Error {
+        Error::conflict(format!(
+            "component `{}` in environment `{}` is not provisioned: provision it first",
+            self.owner.component, self.owner.environment
+        ))
+    }
+
+    pub(super) fn piece(
+        &self,
+        step: Step,
+        action: Action,
+        summary: impl Into<String>,
+        sql: Vec<String>,
+    ) -> Piece {
+        Piece { step, action, resource: self.what.clone(), summary: summary.into(), sql }
+    }
+
+    /// The readers' role and the owners', which a statement may name.
+    fn roles(&self) -> (String, String) {
+        (ident(&self.owner_role), ident(&self.reader_role))
+    }
+}
+
+/// All that is left to do for an intent.
+pub(super) fn pieces(
+    place: &Place,
+    contract: Option<&Contract>,
+    seen: &Seen,
+    people: &People,
+    intent: Intent,
+) -> Result<Left> {
+    let standing = place.standing(seen)?;
+    match (intent, contract) {
+        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, standing),
+        (Intent::Provision, None) => Err(Error::permanent("nothing is known of what is to be provisioned")),
+        (Intent::UpdateAccess, _) => {
+            if standing != Standing::Active || seen.reader.is_none() {
+                return Err(place.not_provisioned());
+            }
+            let mut left = Left::default();
+            people::access(place, seen, people, intent, &mut left);
+            Ok(left)
+        }
+        (Intent::Unprovision { remove_data }, _) => Ok(if remove_data {
+            removal::purge(place, seen)
+        } else {
+            removal::release(place, seen, standing)
+        }),
+    }
+}
+
+fn provision(
+    place: &Place,
+    contract: &Contract,
+    seen: &Seen,
+    people: &People,
+    standing: Standing,
+) -> Result<Left> {
+    let mut left = Left { pieces: Vec::new(), notes: contract.notes.clone() };
+    let mut add = |piece: Piece| {
+        if !piece.sql.is_empty() {
+            left.pieces.push(piece);
+        }
+    };
+    add(place.piece(
+        Step::Prepare,
+        Action::Create,
+        format!(
+            "create the schema `{}` and the roles of owners and readers, as far as they are missing",
+            place.schema
+        ),
+        prepare(place, contract, seen, people),
+    ));
+    if standing == Standing::Released {
+        add(place.piece(
+            Step::Restore,
+            Action::Restore,
+            "take back what an earlier unprovision kept",
+            comments(place, contract, seen),
+        ));
+    }
+    match &contract.shape {
+        Shape::Storage(tables) => {
+            for table in tables {
+                let evolved = evolution::table(place, table, seen)?;
+                evolved.pieces.into_iter().for_each(&mut add);
+                left.notes.extend(evolved.notes);
+            }
+        }
+        Shape::Table(table) => {
+            let evolved = evolution::table(place, table, seen)?;
+            evolved.pieces.into_iter().for_each(&mut add);
+            left.notes.extend(evolved.notes);
+        }
+        Shape::View(view) => {
+            let made = view::plan(place, view, seen)?;
+            made.pieces.into_iter().for_each(&mut add);
+            left.notes.extend(made.notes);
+        }
+    }
+    let mut add = |piece: Piece| {
+        if !piece.sql.is_empty() {
+            left.pieces.push(piece);
+        }
+    };
+    if standing == Standing::Active {
+        add(place.piece(
+            Step::Comments,
+            Action::Alter,
+            "update descriptions and tags",
+            comments(place, contract, seen),
+        ));
+    }
+    add(place.piece(
+        Step::Privileges,
+        Action::Alter,
+        "give the roles of owners and readers what they need",
+        privileges(place, contract, seen),
+    ));
+    if let Some(storage) = seen.schema.as_ref().filter(|_| place.relation.is_none()) {
+        left.notes.extend(unlisted(place, contract, storage));
+    }
+    if let Some(reader) = &seen.reader
+        && !reader.connects
+        && !seen.may_grant_connect
+    {
+        left.notes.push(format!(
+            "readers may not connect to the database, and Landfall may not let them: have its owner run `GRANT CONNECT \
+             ON DATABASE {} TO {}`",
+            ident(&place.database),
+            ident(&place.reader_role)
+        ));
+    }
+    people::owners(place, seen, people, &mut left);
+    people::strangers(place, contract.repair, seen, &mut left);
+    people::access(place, seen, people, Intent::Provision, &mut left);
+    Ok(left)
+}
+
+/// Tables that were listed once.
+fn unlisted(place: &Place, contract: &Contract, schema: &Schema) -> Vec<String> {
+    let Shape::Storage(tables) = &contract.shape else { return Vec::new() };
+    let listed: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let left_over = schema
+        .relations
+        .iter()
+        .filter(|relation| relation.mark().is_some() && !listed.contains(relation.name.as_str()));
+    left_over
+        .map(|relation| {
+            format!(
+                "table `{}.{}` is not in `specific.tables` any more: it is kept",
+                place.schema, relation.name
+            )
+        })
+        .collect()
+}
+
+/// The comments of the roles.
+fn role_comment(place: &Place, who: &str, mark: &Mark) -> String {
+    mark.comment(&format!(
+        "{who} of component {} in environment {}",
+        place.owner.component, place.owner.environment
+    ))
+}
+
+pub(super) fn reader_comment(place: &Place, fields: &crate::descriptor::Object) -> String {
+    let mark = Mark { fields: fields.clone(), ..place.role_mark() };
+    let (_, reader) = place.roles();
+    format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
+}
+
+/// Roles and schema, as far as they are missing.
+fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> Vec<String> {
+    let (owner, reader) = place.roles();
+    let mut sql = Vec::new();
+    // Since 16, whoever makes a role may grant it and is nothing more: to make objects for it, one has to become it.
+    let join = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+    let join = format!("GRANT {owner} TO CURRENT_USER{join}");
+    match &seen.owner {
+        None => {
+            sql.push(format!("CREATE ROLE {owner} NOLOGIN"));
+            let comment = role_comment(place, "Owners", &place.role_mark());
+            sql.push(format!("COMMENT ON ROLE {owner} IS {}", literal(&comment)));
+            sql.push(join);
+        }
+        Some(role) => {
+            if role.login {
+                sql.push(format!("ALTER ROLE {owner} NOLOGIN"));
+            }
+            if !role.members.iter().any(|member| member.name == seen.me) {
+                sql.push(join);
+            }
+        }
+    }
+    match &seen.reader {
+        None => {
+            sql.push(format!("CREATE ROLE {reader} NOLOGIN"));
+            sql.push(reader_comment(place, &people.fields()));
+        }
+        Some(role) if role.login => sql.push(format!("ALTER ROLE {reader} NOLOGIN")),
+        Some(_) => {}
+    }
+    if seen.schema.is_none() {
+        let schema = ident(&place.schema);
+        let whose = if place.relation.is_none() { format!(" AUTHORIZATION {owner}") } else { String::new() };
+        sql.push(format!("CREATE SCHEMA {schema}{whose}"));
+        sql.push(format!("COMMENT ON SCHEMA {schema} IS {}", literal(&schema_comment(place, contract))));
+    }
+    sql
+}
+
+fn schema_comment(place: &Place, contract: &Contract) -> String {
+    match place.relation {
+        None => Mark { tags: contract.tags.clone(), ..place.mark() }.comment(&contract.description),
+        Some(_) => place.schema_mark().comment(&format!("Output ports of data product {}", place.product)),
+    }
+}
+
+/// The comment of a table of the component.
+pub(super) fn table_comment(place: &Place, contract_text: &str, tags: &[serde_json::Value]) -> String {
+    Mark { tags: tags.to_vec(), ..place.mark() }.comment(contract_text)
+}
+
+/// Comments that are not as they should be, and the marks in them.
+fn comments(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
+    let mut sql = Vec::new();
+    let mut table = |table: &Table| {
+        if let Some(relation) = seen.relation(&table.name).filter(|relation| relation.kind != 'v') {
+            let comment = table_comment(place, &table.description, &table.tags);
+            sql.extend(relation_comments(place, relation, &comment, &table.columns));
+        }
+    };
+    match &contract.shape {
+        Shape::Storage(tables) => {
+            tables.iter().for_each(&mut table);
+            if let Some(schema) = &seen.schema {
+                let wanted = schema_comment(place, contract);
+                if schema.comment.as_deref() != Some(&wanted) {
+                    sql.push(format!("COMMENT ON SCHEMA {} IS {}", ident(&place.schema), literal(&wanted)));
+                }
+            }
+        }
+        Shape::Table(wanted) => table(wanted),
+        Shape::View(view) => {
+            if let Some(relation) = seen.relation(&view.name).filter(|relation| relation.kind == 'v') {
+                let old = relation.mark().unwrap_or_else(|| place.mark());
+                let mark =
+                    Mark { asked: old.asked, made: old.made, tags: contract.tags.clone(), ..place.mark() };
+                let comment = mark.comment(&contract.description);
+                let columns: Vec<_> = view.columns.iter().map(|(_, column)| column.clone()).collect();
+                sql.extend(relation_comments(place, relation, &comment, &columns));
+            }
+        }
+    }
+    sql
+}
+
+/// Comments of a relation and its columns, where they differ.
+pub(super) fn relation_comments(
+    place: &Place,
+    relation: &Relation,
+    comment: &str,
+    columns: &[super::columns::Wanted],
+) -> Vec<String> {
+    let name = dotted(&place.schema, &relation.name);
+    let mut sql = Vec::new();
+    if relation.comment.as_deref() != Some(comment) {
+        sql.push(format!("COMMENT ON {} {name} IS {}", relation.keyword(), literal(comment)));
+    }
+    for column in columns {
+        if let Some(have) = relation.column(&column.name)
+            && have.comment != column.comment
+        {
+            sql.push(column_comment(&name, column));
+        }
+    }
+    sql
+}
+
+/// `table` is quoted.
+pub(super) fn column_comment(table: &str, column: &super::columns::Wanted) -> String {
+    let text = column.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+    format!("COMMENT ON COLUMN {table}.{} IS {text}", ident(&column.name))
+}
+
+/// What the roles have to be granted, and what has to be theirs.
+fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
+    let (owner, reader) = place.roles();
+    let schema = ident(&place.schema);
+    let shared = place.relation.is_some();
+    let mut sql = Vec::new();
+    let nothing = Vec::new();
+    let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
+    if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
+        sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
+    }
+    if let Some(role) = &seen.reader
+        && !role.connects
+        && seen.may_grant_connect
+    {
+        sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
+    }
+    if shared && !has(grants, &place.owner_role, "USAGE") {
+        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {owner}"));
+    }
+    if !has(grants, &place.reader_role, "USAGE") {
+        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {reader}"));
+    }
+    if !shared && !seen.schema.as_ref().is_some_and(|schema| schema.by_default) {
+        sql.push(format!(
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {reader}"
+        ));
+    }
+    let relations = seen.schema.iter().flat_map(|schema| &schema.relations);
+    let mut moved = Vec::new();
+    for relation in
+        relations.filter(|relation| relation.owner == seen.me || relation.owner == place.owner_role)
+    {
+        let name = dotted(&place.schema, &relation.name);
+        if relation.owner == seen.me {
+            moved.push(format!("ALTER {} {name} OWNER TO {owner}", relation.keyword()));
+        }
+        if !relation.grants_to(&place.reader_role, "SELECT") {
+            sql.push(format!("GRANT SELECT ON {name} TO {reader}"));
+        }
+    }
+    if !shared {
+        for extra in
+            seen.schema.iter().flat_map(|schema| &schema.extras).filter(|extra| extra.owner == seen.me)
+        {
+            moved.push(format!("ALTER {} {} OWNER TO {owner}", extra.kind, extra.name));
+        }
+    }
+    sql.extend(handed_over(place, moved));
+    if let Shape::View(view) = &contract.shape {
+        sql.extend(view::source_privileges(place, view, seen));
+    }
+    sql
+}
+
+/// In the schema that output ports share, owners may make nothing: they get the right for a moment.
+pub(super) fn handed_over(place: &Place, moved: Vec<String>) -> Vec<String> {
+    if moved.is_empty() || place.relation.is_none() {
+        return moved;
+    }
+    let (schema, owner) = (ident(&place.schema), ident(&place.owner_role));
+    let mut sql = vec![format!("GRANT CREATE ON SCHEMA {schema} TO {owner}")];
+    sql.extend(moved);
+    sql.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {owner}"));
+    sql
+}
+
+/// Tags of the component.
+pub(super) fn tags(tags: &[crate::descriptor::Tag]) -> Vec<serde_json::Value> {
+    mark::tags(tags)
+}

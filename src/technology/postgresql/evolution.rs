@@ -1,0 +1,403 @@
+//! From the table that is there to the one that is asked for. Pure.
+//!
+//! | change | what happens |
+//! |---|---|
+//! | new column | added, at the end; NOT_NULL only while the table is empty |
+//! | column left out | refused, with how many values would be lost; dropped with `allowDropColumns: true` |
+//! | another name, given as `renameColumns: {old: new}` | renamed, with its values |
+//! | a type that holds every value of the old one | changed; views of the data product on it are made anew |
+//! | another type | refused |
+//! | required | set, unless there are rows without a value: refused, with how many |
+//! | optional | the constraint goes |
+//! | another primary key | set where there was none; refused otherwise |
+//! | unique or not | the constraint comes or goes; rows that are not unique stand against it |
+//! | the order of columns | not compared |
+//!
+//! A refusal names the column, what would be lost and what to do.
+
+use super::columns::{Table, Wanted};
+use super::desired::{self, Left, Place, Step, column_comment, table_comment};
+use super::observe::{Probe, Relation, Seen, SeenColumn, counted};
+use super::sql::{dotted, ident, idents, literal};
+use super::types::widens;
+use crate::descriptor::Problem;
+use crate::error::{Error, Result};
+use crate::technology::Action;
+
+const NEW_MAJOR: &str = "or publish a new major version of the data product";
+
+/// What has to be known of rows to say what a change would lose.
+pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
+    let Some(relation) = seen.relation(&table.name).filter(|relation| relation.kind == 'r') else {
+        return Vec::new();
+    };
+    let name = || table.name.clone();
+    let mut probes = Vec::new();
+    for column in table.columns.iter().filter(|column| column.required) {
+        match old(table, relation, &column.name) {
+            None => probes.push(Probe::Rows { table: name() }),
+            Some(have) if !have.required => {
+                probes.push(Probe::Nulls { table: name(), column: have.name.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+    for have in gone(table, relation) {
+        probes.push(Probe::Values { table: name(), column: have.name.clone() });
+    }
+    probes.sort();
+    probes.dedup();
+    probes
+}
+
+/// The column that is there for a wanted one, under its old name where it is to be renamed.
+fn old<'a>(table: &Table, relation: &'a Relation, name: &str) -> Option<&'a SeenColumn> {
+    relation.column(name).or_else(|| {
+        let (from, _) = table.renames.iter().find(|(_, to)| to == name)?;
+        relation.column(from).filter(|_| !table.columns.iter().any(|column| column.name == *from))
+    })
+}
+
+/// Columns that nobody asks for any more.
+fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'a SeenColumn> {
+    relation.columns.iter().filter(|have| {
+        !table
+            .columns
+            .iter()
+            .any(|column| old(table, relation, &column.name).is_some_and(|known| known.name == have.name))
+    })
+}
+
+/// What is left to do to a table.
+pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
+    let mut left = Left { pieces: Vec::new(), notes: table.notes.clone() };
+    let Some(relation) = seen.relation(&table.name) else {
+        left.pieces.push(create(place, table));
+        return Ok(left);
+    };
+    place.own(relation)?;
+    if relation.kind != 'r' {
+        return Err(Error::invalid(vec![
+            Problem::new(
+                "specific.kind",
+                format!("`{}.{}` is a view and cannot become a table", place.schema, table.name),
+            )
+            .value("table")
+            .remedy("unprovision the component with its data first, or write `kind: view`"),
+        ]));
+    }
+    let mut evolution = Evolution { place, table, relation, seen, left, problems: Vec::new() };
+    evolution.columns();
+    evolution.dropped();
+    evolution.keys();
+    if evolution.problems.is_empty() { Ok(evolution.left) } else { Err(Error::invalid(evolution.problems)) }
+}
+
+fn create(place: &Place, table: &Table) -> desired::Piece {
+    let name = dotted(&place.schema, &table.name);
+    let mut parts: Vec<String> = table.columns.iter().map(definition).collect();
+    let keys: Vec<&str> = keys(table);
+    if !keys.is_empty() {
+        parts.push(format!("PRIMARY KEY ({})", idents(keys)));
+    }
+    for column in table.columns.iter().filter(|column| column.unique) {
+        parts.push(format!("UNIQUE ({})", ident(&column.name)));
+    }
+    let mut sql = vec![format!("CREATE TABLE {name} ({})", parts.join(", "))];
+    let comment = table_comment(place, &table.description, &table.tags);
+    sql.push(format!("COMMENT ON TABLE {name} IS {}", literal(&comment)));
+    for column in table.columns.iter().filter(|column| column.comment.is_some()) {
+        sql.push(column_comment(&name, column));
+    }
+    let owner = ident(&place.owner_role);
+    sql.extend(desired::handed_over(place, vec![format!("ALTER TABLE {name} OWNER TO {owner}")]));
+    sql.push(format!("GRANT SELECT ON {name} TO {}", ident(&place.reader_role)));
+    let columns: Vec<String> =
+        table.columns.iter().map(|column| format!("`{}` {}", column.name, column.data_type)).collect();
+    place.piece(
+        Step::CreateTable { table: table.name.clone() },
+        Action::Create,
+        format!("create table `{}` with {}", table.name, columns.join(", ")),
+        sql,
+    )
+}
+
+/// A column in CREATE TABLE and ADD COLUMN. The type is one of ours, never a text of the author's.
+fn definition(column: &Wanted) -> String {
+    let required = if column.required { " NOT NULL" } else { "" };
+    format!("{} {}{required}", ident(&column.name), column.data_type)
+}
+
+fn keys(table: &Table) -> Vec<&str> {
+    table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
+}
+
+struct Evolution<'a> {
+    place: &'a Place,
+    table: &'a Table,
+    relation: &'a Relation,
+    seen: &'a Seen,
+    left: Left,
+    problems: Vec<Problem>,
+}
+
+impl Evolution<'_> {
+    fn alter(&mut self, step: Step, summary: String, change: String) {
+        let sql = vec![format!("ALTER TABLE {} {change}", dotted(&self.place.schema, &self.table.name))];
+        let summary = format!("table `{}`: {summary}", self.table.name);
+        self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
+    }
+
+    fn columns(&mut self) {
+        let (place, table, relation) = (self.place, self.table, self.relation);
+        let name = || table.name.clone();
+        for column in &table.columns {
+            let quoted = ident(&column.name);
+            let Some(have) = old(table, relation, &column.name) else {
+                self.new_column(column);
+                continue;
+            };
+            if have.name != column.name {
+                self.alter(
+                    Step::RenameColumn { table: name(), from: have.name.clone(), to: column.name.clone() },
+                    format!("rename column `{}` to `{}`", have.name, column.name),
+                    format!("RENAME COLUMN {} TO {quoted}", ident(&have.name)),
+                );
+                if have.comment != column.comment {
+                    self.describe(column);
+                }
+            }
+            if have.data_type != column.data_type {
+                if widens(&have.data_type, &column.data_type) {
+                    self.alter(
+                        Step::ChangeType { table: name(), column: column.name.clone() },
+                        format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
+                        format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
+                    );
+                    self.rebuild_readers(&have.name);
+                } else {
+                    self.problems.push(
+                        Problem::new(
+                            format!("{}.dataType", column.place),
+                            format!(
+                                "column `{}` of `{}.{}` is {}, and not every value of it is one of {}",
+                                column.name, place.schema, table.name, have.data_type, column.data_type
+                            ),
+                        )
+                        .value(&column.data_type)
+                        .remedy(format!(
+                            "keep a type that is {}, add a column under another name, {NEW_MAJOR}",
+                            have.data_type
+                        )),
+                    );
+                }
+            }
+            if column.required && !have.required {
+                let missing = self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() });
+                if missing > 0 {
+                    self.problems.push(
+                        Problem::new(
+                            format!("{}.constraint", column.place),
+                            format!(
+                                "column `{}` cannot be required: {} without a value",
+                                column.name,
+                                counted(missing, "row")
+                            ),
+                        )
+                        .remedy(format!("fill in the values first, leave the constraint out, {NEW_MAJOR}")),
+                    );
+                } else if !column.key || !self.sets_key() {
+                    self.alter(
+                        Step::Nullable { table: name(), column: column.name.clone() },
+                        format!("column `{}` is required", column.name),
+                        format!("ALTER COLUMN {quoted} SET NOT NULL"),
+                    );
+                }
+            } else if have.required && !column.required && !self.is_key(&have.name) {
+                self.alter(
+                    Step::Nullable { table: name(), column: column.name.clone() },
+                    format!("column `{}` is optional", column.name),
+                    format!("ALTER COLUMN {quoted} DROP NOT NULL"),
+                );
+            }
+        }
+    }
+
+    fn new_column(&mut self, column: &Wanted) {
+        let table = self.table.name.clone();
+        if column.required && self.seen.fact(&Probe::Rows { table: table.clone() }) > 0 {
+            self.problems.push(
+                Problem::new(
+                    format!("{}.constraint", column.place),
+                    format!(
+                        "column `{}` is new and required, but the rows already in `{table}` have no value for it",
+                        column.name
+                    ),
+                )
+                .remedy(format!("add it without a constraint, {NEW_MAJOR}")),
+            );
+            return;
+        }
+        self.alter(
+            Step::AddColumn { table, column: column.name.clone() },
+            format!("add column `{}` {}", column.name, column.data_type),
+            format!("ADD COLUMN {}", definition(column)),
+        );
+        if column.comment.is_some() {
+            self.describe(column);
+        }
+    }
+
+    /// The change before this gives the column its comment, too: by the name that it has afterwards.
+    fn describe(&mut self, column: &Wanted) {
+        if let Some(piece) = self.left.pieces.last_mut() {
+            piece.sql.push(column_comment(&dotted(&self.place.schema, &self.table.name), column));
+        }
+    }
+
+    /// The change before this takes the views of the data product on a column away and puts them back.
+    fn rebuild_readers(&mut self, column: &str) {
+        let (Some(around), Some(piece)) =
+            (super::view::around(self.place, self.relation, column), self.left.pieces.last_mut())
+        else {
+            self.readers_of(column);
+            return;
+        };
+        let (before, after) = around;
+        if !before.is_empty() {
+            piece.summary.push_str(", and the views on it are made anew with their grants");
+            piece.sql.splice(0..0, before);
+            piece.sql.extend(after);
+        }
+    }
+
+    /// PostgreSQL refuses to change or drop a column that a view reads. Said before anything is tried.
+    fn readers_of(&mut self, column: &str) {
+        let readers: Vec<String> = self
+            .relation
+            .dependents
+            .iter()
+            .filter(|dependent| dependent.columns.iter().any(|name| name == column))
+            .map(|dependent| format!("`{}.{}`", dependent.schema, dependent.name))
+            .collect();
+        if !readers.is_empty() {
+            self.left.notes.push(format!(
+                "column `{column}` of `{}` is read by {}, and PostgreSQL refuses to change it meanwhile: those have to go \
+                 or change first",
+                self.table.name,
+                readers.join(", ")
+            ));
+        }
+    }
+
+    fn dropped(&mut self) {
+        let (table, relation) = (self.table, self.relation);
+        for have in gone(table, relation) {
+            let lost =
+                self.seen.fact(&Probe::Values { table: table.name.clone(), column: have.name.clone() });
+            let lost = counted(lost, "value");
+            if table.may_drop && !self.is_key(&have.name) {
+                self.alter(
+                    Step::DropColumn { table: table.name.clone(), column: have.name.clone() },
+                    format!("drop column `{}` with {lost}", have.name),
+                    format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
+                );
+                self.readers_of(&have.name);
+            } else {
+                let (why, remedy) = if self.is_key(&have.name) {
+                    ("it is part of the primary key", "keep the column")
+                } else {
+                    (
+                        "`allowDropColumns` is not true",
+                        "keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`",
+                    )
+                };
+                self.problems.push(
+                    Problem::new(
+                        &table.place,
+                        format!(
+                            "column `{}` of `{}.{}` is missing: dropping it would lose {lost}, and {why}",
+                            have.name, self.place.schema, table.name
+                        ),
+                    )
+                    .value(&have.name)
+                    .remedy(format!("{remedy}, {NEW_MAJOR}")),
+                );
+            }
+        }
+    }
+
+    /// The columns of the primary key that is there.
+    fn key(&self) -> Option<&[String]> {
+        let key = self.relation.constraints.iter().find(|constraint| constraint.kind == 'p')?;
+        Some(&key.columns)
+    }
+
+    fn is_key(&self, column: &str) -> bool {
+        self.key().is_some_and(|key| key.iter().any(|name| name == column))
+    }
+
+    /// Whether a primary key is added where there was none.
+    fn sets_key(&self) -> bool {
+        self.key().is_none() && self.table.columns.iter().any(|column| column.key)
+    }
+
+    fn keys(&mut self) {
+        let (table, relation) = (self.table, self.relation);
+        let renamed = |name: &str| {
+            let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
+            to.map_or(name, |(_, to)| to).to_owned()
+        };
+        let wanted = keys(table);
+        let mut have: Vec<String> = self.key().unwrap_or_default().iter().map(|name| renamed(name)).collect();
+        let mut sorted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+        have.sort();
+        sorted.sort();
+        if self.sets_key() {
+            self.alter(
+                Step::PrimaryKey { table: table.name.clone() },
+                format!("primary key ({})", wanted.join(", ")),
+                format!("ADD PRIMARY KEY ({})", idents(wanted)),
+            );
+        } else if have != sorted {
+            let list = |names: &[String]| match names {
+                [] => "none".to_owned(),
+                names => format!("`{}`", names.join("`, `")),
+            };
+            self.problems.push(
+                Problem::new(
+                    &table.place,
+                    format!(
+                        "the primary key of `{}.{}` cannot change from {} to {}: whoever refers to rows by it would \
+                         lose them",
+                        self.place.schema,
+                        table.name,
+                        list(&have),
+                        list(&sorted)
+                    ),
+                )
+                .remedy(format!("keep the PRIMARY_KEY constraints, {NEW_MAJOR}")),
+            );
+        }
+        for column in &table.columns {
+            let have = relation.constraints.iter().find(|constraint| {
+                constraint.kind == 'u'
+                    && matches!(constraint.columns.as_slice(), [one] if renamed(one) == column.name)
+            });
+            let step = Step::Unique { table: table.name.clone(), column: column.name.clone() };
+            match (column.unique, have) {
+                (true, None) => self.alter(
+                    step,
+                    format!("column `{}` is unique", column.name),
+                    format!("ADD UNIQUE ({})", ident(&column.name)),
+                ),
+                (false, Some(constraint)) => self.alter(
+                    step,
+                    format!("column `{}` need not be unique", column.name),
+                    format!("DROP CONSTRAINT {} RESTRICT", ident(&constraint.name)),
+                ),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,659 @@
+//! PostgreSQL: storage areas are schemas, output ports are tables or views, and who may read is enforced.
+//!
+//! What it guarantees:
+//! - *Whose is it* is written into the database: a line in the comment of every role, schema, table and view
+//!   (`mark.rs`). What has no mark of ours is never adopted, altered or dropped.
+//! - Every change is one transaction under the component's advisory lock. In it, what is there is looked at again and
+//!   what is left to do is derived again (`desired.rs`); only then are statements executed. A crash leaves all of a
+//!   change or nothing.
+//! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
+//!   member of the latter (`people.rs`).
+//! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
+//!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
+//! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).
+//! - A stop reaches the statement on the server, and no session waits for ever (`session.rs`).
+//!
+//! What it is not: a superuser. The role of the target is CREATEROLE and owns the database, or may create in it;
+//! docs/technologies/postgresql.md has the statements that make it.
+//!
+//! | step | in one transaction | a crash before its end leaves |
+//! |---|---|---|
+//! | prepare | roles, membership in the owners' role, schema, marks | nothing of it |
+//! | create table, view | the relation, its comments and mark, its owner | nothing of it |
+//! | each change of a column | one ALTER TABLE | the column as it was |
+//! | revoke, grant | all members that go, all that come | the list as it was |
+//! | release, purge | grants, roles, objects, the mark of what is kept | everything as it was |
+
+mod columns;
+mod desired;
+mod evolution;
+mod mark;
+mod naming;
+mod observe;
+mod people;
+mod removal;
+mod reverse;
+mod session;
+mod sql;
+#[cfg(test)]
+mod tests;
+mod types;
+mod view;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::{
+    AccessMode, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
+};
+use crate::access::Directory;
+use crate::config::Secret;
+use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
+use crate::error::{Error, Result};
+use desired::{Contract, Place, Shape, Standing, Step};
+use observe::{Question, Seen};
+use people::People;
+use session::{Login, Pool, PoolSettings, Session};
+use sql::{dotted, ident};
+use view::View;
+
+/// A target: one database.
+#[derive(Debug, Clone)]
+pub struct PostgresqlSettings {
+    /// Code of the configured target, for messages.
+    pub target: String,
+    /// `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`; see [`check_url`].
+    pub url: Secret,
+    /// Sessions at the same time.
+    pub connections: u32,
+    /// Longest statement.
+    pub statement_timeout: Duration,
+    /// Longest wait for somebody else's lock.
+    pub lock_timeout: Duration,
+    /// From refs to the names of roles.
+    pub directory: Directory,
+}
+
+/// What is wrong with the URL of a target, if anything. Never quotes it.
+pub fn check_url(url: &Secret) -> Result<(), String> {
+    Login::parse(url.expose()).map(drop)
+}
+
+/// One database of a PostgreSQL server. Nothing is opened before it is first used.
+pub struct Postgresql {
+    settings: PostgresqlSettings,
+    login: Result<Login, String>,
+    home: Option<Handle>,
+    pool: OnceLock<Pool>,
+}
+
+/// `detail` of a [`Change`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Detail {
+    intent: Asked,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// An [`Intent`] that can be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Asked {
+    Provision,
+    Release,
+    Purge,
+    UpdateAccess,
+}
+
+impl From<Intent> for Asked {
+    fn from(intent: Intent) -> Self {
+        match intent {
+            Intent::Provision => Self::Provision,
+            Intent::Unprovision { remove_data: false } => Self::Release,
+            Intent::Unprovision { remove_data: true } => Self::Purge,
+            Intent::UpdateAccess => Self::UpdateAccess,
+        }
+    }
+}
+
+impl From<Asked> for Intent {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Provision => Self::Provision,
+            Asked::Release => Self::Unprovision { remove_data: false },
+            Asked::Purge => Self::Unprovision { remove_data: true },
+            Asked::UpdateAccess => Self::UpdateAccess,
+        }
+    }
+}
+
+/// What is known of a component before anything is looked at.
+struct Read {
+    place: Place,
+    /// For provisioning only.
+    contract: Option<Contract>,
+    question: Question,
+}
+
+impl Postgresql {
+    /// A target that is not opened yet. Its sessions live on the runtime that this is called on, if it is on one.
+    pub fn new(settings: PostgresqlSettings) -> Self {
+        Self {
+            login: Login::parse(settings.url.expose()),
+            home: Handle::try_current().ok(),
+            pool: OnceLock::new(),
+            settings,
+        }
+    }
+
+    fn login(&self) -> Result<&Login> {
+        self.login.as_ref().map_err(|fault| {
+            Error::permanent(format!("the URL of target `{}` {fault}", self.settings.target))
+        })
+    }
+
+    async fn session(&self, context: &Context) -> Result<Session> {
+        let login = self.login()?;
+        let make = || {
+            let settings = PoolSettings {
+                target: self.settings.target.clone(),
+                login: login.clone(),
+                connections: self.settings.connections,
+                statement_timeout: self.settings.statement_timeout,
+                lock_timeout: self.settings.lock_timeout,
+            };
+            Pool::new(settings, self.home.clone().unwrap_or_else(Handle::current))
+        };
+        self.pool.get_or_init(make).session(context).await
+    }
+
+    /// Looks at a component without a trace: the server sees to it that nothing is written.
+    async fn look(&self, read: &Read, people: &People, context: &Context) -> Result<Seen> {
+        let session = self.session(context).await?;
+        let looking = async {
+            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            let seen = observed(&session, read, people).await?;
+            session.execute("COMMIT").await?;
+            Ok(seen)
+        };
+        let done = session.within(context, looking).await;
+        session.give_back(done)
+    }
+
+    /// Reads a component: all problems in one answer. What takes something away needs the names only.
+    fn read(&self, work: &Work, intent: Intent) -> Result<Read, Vec<Problem>> {
+        let database = self.login.as_ref().map_or("", |login| &login.database);
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let storage = work.component.kind == ComponentKind::Storage;
+        let place = place(work, database, storage, &mut specific);
+        if intent != Intent::Provision {
+            return match place {
+                Some(place) => Ok(Read { question: question(&place, None), contract: None, place }),
+                None => Err(specific.finish()),
+            };
+        }
+        let mut problems = Vec::new();
+        let contract = if storage {
+            storage_contract(work, &mut specific, &mut problems)
+        } else {
+            port_contract(work, place.as_ref(), &mut specific, &mut problems)
+        };
+        let mut all = specific.finish();
+        all.extend(problems);
+        match (place, contract) {
+            (Some(place), Some(contract)) if all.is_empty() => {
+                Ok(Read { question: question(&place, Some(&contract)), contract: Some(contract), place })
+            }
+            _ => Err(all),
+        }
+    }
+}
+
+/// What is there, and the answers about rows that a provisioning needs.
+async fn observed(session: &Session, read: &Read, people: &People) -> Result<Seen> {
+    let question = Question { principals: people.names(), ..read.question.clone() };
+    let mut seen = observe::observe(session, &question).await?;
+    // Before a look at rows: they may be somebody else's.
+    read.place.standing(&seen)?;
+    let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
+        Some(Shape::Storage(tables)) => tables.as_slice(),
+        Some(Shape::Table(table)) => std::slice::from_ref(table),
+        Some(Shape::View(_)) | None => &[],
+    };
+    for table in tables {
+        if seen.relation(&table.name).is_some_and(|relation| read.place.own(relation).is_ok()) {
+            for probe in evolution::probes(table, &seen) {
+                let count = observe::ask(session, &read.place.schema, &probe).await?;
+                seen.facts.insert(probe, count);
+            }
+        }
+    }
+    Ok(seen)
+}
+
+fn question(place: &Place, contract: Option<&Contract>) -> Question {
+    Question {
+        schema: place.schema.clone(),
+        relations: place.relation.iter().cloned().collect(),
+        whole: place.relation.is_none(),
+        owner_role: place.owner_role.clone(),
+        reader_role: place.reader_role.clone(),
+        source: match contract.map(|contract| &contract.shape) {
+            Some(Shape::View(view)) => Some(view.source.clone()),
+            _ => None,
+        },
+        principals: Vec::new(),
+    }
+}
+
+/// Where the component is, by the names in `specific` or those derived from its identity.
+fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificReader<'_>) -> Option<Place> {
+    let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
+    let mut named = |key: &'static str, fault: fn(&str) -> Option<&'static str>, default: String| {
+        if specific.value(key).is_none() {
+            return Some(default);
+        }
+        let name = specific.string(key)?;
+        match fault(name) {
+            None => Some(name.to_owned()),
+            Some(fault) => {
+                specific.problem(key, fault, "choose another name, or leave it out to have one derived");
+                None
+            }
+        }
+    };
+    let (schema, relation) = if storage {
+        (named("schema", naming::schema_problem, naming::storage_schema(component, environment)), Some(None))
+    } else {
+        (
+            named("schema", naming::schema_problem, naming::product_schema(product, environment)),
+            named("name", naming::problem, naming::relation(product, component)).map(Some),
+        )
+    };
+    let (schema, relation) = (schema?, relation?);
+    let what = match &relation {
+        None => format!("schema `{schema}`"),
+        Some(name) => format!("`{schema}.{name}`"),
+    };
+    Some(Place {
+        owner: work.owner(),
+        product: product.clone(),
+        component: component.clone(),
+        database: database.to_owned(),
+        owner_role: naming::role(database, component, environment, "owner"),
+        reader_role: naming::role(database, component, environment, "reader"),
+        schema,
+        relation,
+        what,
+    })
+}
+
+fn storage_contract(
+    work: &Work,
+    specific: &mut SpecificReader<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Contract> {
+    if specific.one_of("level", &["schema", "database"]) == Some("database") {
+        specific.problem(
+            "level",
+            "this version makes schemas, no databases",
+            "write `level: schema`, or leave it out",
+        );
+    }
+    let repair = specific.boolean("repair").unwrap_or(false);
+    let tables = columns::tables(specific.value("tables"), problems);
+    Some(Contract {
+        notes: Vec::new(),
+        shape: Shape::Storage(tables),
+        description: work.component.description.clone(),
+        tags: desired::tags(&work.component.tags),
+        repair,
+    })
+}
+
+fn port_contract(
+    work: &Work,
+    place: Option<&Place>,
+    specific: &mut SpecificReader<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Contract> {
+    const SCHEMA: &str = "dataContract.schema";
+    let component = &work.component;
+    let name = place.and_then(|place| place.relation.clone()).unwrap_or_default();
+    let declared: &[Column] = component.data_contract.as_ref().map_or(&[], |contract| &contract.schema);
+    let columns = columns::wanted(declared, SCHEMA, |index, _| format!("{SCHEMA}[{index}]"), problems);
+    let notes: Vec<String> = declared.iter().filter_map(|column| types::note(column, &name)).collect();
+    let repair = specific.boolean("repair").unwrap_or(false);
+    statistics(specific, declared);
+    let source = source(specific);
+    let kind = specific.one_of("kind", &["table", "view"]);
+    let from = sources(specific, declared);
+    let may_drop = specific.boolean("allowDropColumns");
+    let renames = columns::renames(specific);
+    let is_view = kind.map_or(source.is_some(), |kind| kind == "view");
+    let shape = if is_view {
+        for (key, given) in [("allowDropColumns", may_drop.is_some()), ("renameColumns", !renames.is_empty())]
+        {
+            if given {
+                specific.problem(key, format!("a view has no use for `{key}`"), "remove it");
+            }
+        }
+        if source.is_none() && specific.value("source").is_none() {
+            specific.problem("source", "a view needs a source", "write `source: {schema: ..., name: ...}`");
+        }
+        let columns = columns
+            .into_iter()
+            .map(|column| {
+                let source =
+                    from.iter().find(|(name, _)| *name == column.name).map(|(_, source)| source.clone());
+                (source.unwrap_or_else(|| column.name.clone()), column)
+            })
+            .collect();
+        Shape::View(View { name, source: source?, columns })
+    } else {
+        for key in ["source", "columns"] {
+            if specific.value(key).is_some() {
+                specific.problem(
+                    key,
+                    format!("a table has no use for `{key}`"),
+                    "remove it, or write `kind: view`",
+                );
+            }
+        }
+        Shape::Table(columns::Table {
+            name,
+            description: component.description.clone(),
+            tags: desired::tags(&component.tags),
+            columns,
+            place: SCHEMA.to_owned(),
+            renames,
+            may_drop: may_drop.unwrap_or(false),
+            // Said once, with those of a view.
+            notes: Vec::new(),
+        })
+    };
+    Some(Contract {
+        shape,
+        description: component.description.clone(),
+        tags: desired::tags(&component.tags),
+        repair,
+        notes,
+    })
+}
+
+/// `rowCount` and `freshness`: what the info shall say of the rows.
+fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bool, Option<&'a str>) {
+    let count = specific.boolean("rowCount").unwrap_or(false);
+    let column = specific.string("freshness");
+    if column.is_some_and(|name| !declared.iter().any(|column| column.name == name)) {
+        specific.problem(
+            "freshness",
+            "the data contract has no such column",
+            "name a column with a time in it",
+        );
+        return (count, None);
+    }
+    (count, column)
+}
+
+/// `source: {schema, name}`.
+fn source(specific: &mut SpecificReader<'_>) -> Option<(String, String)> {
+    let mut nested = specific.object("source")?;
+    let mut name = |key: &'static str| {
+        let name = nested.required_string(key)?;
+        match naming::problem(name) {
+            None => Some(name.to_owned()),
+            Some(fault) => {
+                nested.problem(key, fault, "write the name as it is in PostgreSQL");
+                None
+            }
+        }
+    };
+    let (schema, name) = (name("schema"), name("name"));
+    specific.absorb(nested);
+    Some((schema?, name?))
+}
+
+/// `columns: {column of the port: column of the source}`.
+fn sources(specific: &mut SpecificReader<'_>, declared: &[Column]) -> Vec<(String, String)> {
+    let Some(value) = specific.value("columns") else { return Vec::new() };
+    let remedy = "write `column: column of the source` for those whose names differ";
+    let Value::Object(pairs) = value else {
+        specific.problem("columns", "`columns` is not a mapping", remedy);
+        return Vec::new();
+    };
+    let mut read = Vec::new();
+    for (name, from) in pairs {
+        match from.as_str() {
+            Some(from) if naming::problem(from).is_none() && declared.iter().any(|c| c.name == *name) => {
+                read.push((name.clone(), from.to_owned()));
+            }
+            _ => specific.problem(
+                "columns",
+                format!("`{name}` is no column of the contract, or not mapped to a name"),
+                remedy,
+            ),
+        }
+    }
+    read
+}
+
+#[async_trait]
+impl Technology for Postgresql {
+    fn name(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            access: AccessMode::Enforced,
+            reverse: true,
+            stop: true,
+        }
+    }
+
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        match work.component.kind {
+            ComponentKind::Storage | ComponentKind::OutputPort => {
+                self.read(work, *intent).err().unwrap_or_default()
+            }
+            _ => vec![wrong_kind()],
+        }
+    }
+
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+        context.check_cancelled()?;
+        let read = self.read(work, *intent).map_err(Error::invalid)?;
+        let people = People::look_up(work, &self.settings.directory).await?;
+        let seen = self.look(&read, &people, context).await?;
+        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent)?;
+        let changes = left
+            .pieces
+            .into_iter()
+            .map(|piece| Change {
+                action: piece.action,
+                resource: piece.resource,
+                summary: piece.summary,
+                detail: json!(Detail { intent: Asked::from(*intent), step: piece.step }),
+            })
+            .collect();
+        Ok(Plan { changes, notes: left.notes })
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+        context.check_cancelled()?;
+        let Detail { intent, step } = serde_json::from_value(change.detail.clone()).map_err(|e| {
+            Error::permanent(format!("`{}` is not a change of PostgreSQL", change.summary)).because(e)
+        })?;
+        let intent = Intent::from(intent);
+        let read = self.read(work, intent).map_err(Error::invalid)?;
+        let people = People::look_up(work, &self.settings.directory).await?;
+        let session = self.session(context).await?;
+        let applying = self::applied(&session, &read, &people, intent, &step, context);
+        let done = session.within(context, applying).await;
+        session.give_back(done)
+    }
+
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        let read = self.read(work, Intent::UpdateAccess).map_err(Error::invalid)?;
+        let people = People::default();
+        let seen = self.look(&read, &people, context).await?;
+        if read.place.standing(&seen)? != Standing::Active {
+            return Ok(Info::default());
+        }
+        let mut info = self.info(&read.place, &seen);
+        self.add_statistics(work, &read.place, &seen, &mut info, context).await?;
+        Ok(info)
+    }
+
+    async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
+        context.check_cancelled()?;
+        let (schema, table) = reverse::params(&request.params)?;
+        let session = self.session(context).await?;
+        let done =
+            session.within(context, reverse::read_back(&session, schema.as_deref(), &table, context)).await;
+        session.give_back(done)
+    }
+}
+
+/// One change, in one transaction: what is there is looked at again, and what is left is derived again.
+async fn applied(
+    session: &Session,
+    read: &Read,
+    people: &People,
+    intent: Intent,
+    step: &Step,
+    context: &Context,
+) -> Result<()> {
+    let place = &read.place;
+    session.execute("BEGIN").await?;
+    let key = naming::lock_key(&place.owner.component, &place.owner.environment);
+    session.text("SELECT pg_advisory_xact_lock($1)::text", &[&key]).await?;
+    let seen = observed(session, read, people).await?;
+    let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent)?;
+    let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
+    if refused && matches!(step, Step::Refuse | Step::Grant) {
+        return Err(people::refusal(place, &seen, people));
+    }
+    if let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) {
+        for statement in &piece.sql {
+            session.execute(statement).await?;
+        }
+        if let (Step::View, Some(contract)) = (step, &read.contract)
+            && let Shape::View(view) = &contract.shape
+        {
+            let made = observed(session, read, people).await?;
+            for statement in view::seal(place, view, contract, &made)? {
+                session.execute(&statement).await?;
+            }
+        }
+    }
+    context.check_cancelled()?;
+    session.execute("COMMIT").await
+}
+
+impl Postgresql {
+    fn info(&self, place: &Place, seen: &Seen) -> Info {
+        let mut public = Object::new();
+        let mut entry = |key: &str, label: &str, value: String| {
+            public.insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+        };
+        let Place { database, schema, .. } = place;
+        let encoded: String = url::form_urlencoded::byte_serialize(schema.as_bytes()).collect();
+        entry("address", "Address", format!("jdbc:postgresql:{database}?currentSchema={encoded}"));
+        entry("database", "Database", database.clone());
+        entry("schema", "Schema", schema.clone());
+        let command = match &place.relation {
+            Some(name) => {
+                let relation = seen.relation(name);
+                let kind =
+                    if relation.is_some_and(|relation| relation.kind == 'v') { "View" } else { "Table" };
+                entry("object", kind, name.clone());
+                entry("columnCount", "Columns", relation.map_or(0, |r| r.columns.len()).to_string());
+                format!("SELECT * FROM {} LIMIT 10", dotted(schema, name))
+            }
+            None => {
+                let tables = seen.schema.as_ref().map_or(0, |schema| schema.relations.len());
+                entry("tableCount", "Tables and views", tables.to_string());
+                format!("\\dt {}.*", ident(schema))
+            }
+        };
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+        entry("psql", "psql", format!("psql -d {} -c {}", quoted(database), quoted(&command)));
+        entry("access", "Access", "enforced".to_owned());
+        let (readers, owners) = people::shown(seen);
+        let mut private = Object::new();
+        for (key, value) in [
+            ("target", json!(self.settings.target)),
+            ("database", json!(database)),
+            ("schema", json!(schema)),
+            ("object", json!(place.relation)),
+            ("ownerRole", json!(place.owner_role)),
+            ("readerRole", json!(place.reader_role)),
+            ("accessMode", json!("enforced")),
+            ("readers", json!(readers)),
+            ("owners", json!(owners)),
+        ] {
+            private.insert(key.to_owned(), value);
+        }
+        let reader = seen.reader.as_ref().and_then(|role| mark::Mark::in_comment(role.comment.as_deref()));
+        if let Some(fields) = reader.map(|mark| mark.fields).filter(|fields| !fields.is_empty()) {
+            private.insert("accessControlFields".to_owned(), json!(fields));
+        }
+        Info { public, private }
+    }
+
+    /// Counts rows and finds the newest value, where `specific` asks for it. What takes too long is left out.
+    async fn add_statistics(
+        &self,
+        work: &Work,
+        place: &Place,
+        seen: &Seen,
+        info: &mut Info,
+        context: &Context,
+    ) -> Result<()> {
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let declared: &[Column] =
+            work.component.data_contract.as_ref().map_or(&[], |contract| &contract.schema);
+        let (count, newest) = statistics(&mut specific, declared);
+        let Some(relation) = place.relation.as_ref().and_then(|name| seen.relation(name)) else {
+            return Ok(());
+        };
+        let name = dotted(&place.schema, &relation.name);
+        let mut asked = Vec::new();
+        if count {
+            asked.push(("rowCount", "Rows", format!("SELECT count(*)::text FROM {name}")));
+        }
+        if let Some(column) = newest.filter(|column| relation.column(column).is_some()) {
+            asked.push(("freshness", "Newest", format!("SELECT max({})::text FROM {name}", ident(column))));
+        }
+        for (key, label, sql) in asked {
+            let session = self.session(context).await?;
+            let done = session.within(context, session.text(&sql, &[])).await;
+            match session.give_back(done) {
+                Ok(value) => {
+                    let value = value.unwrap_or_else(|| "none".to_owned());
+                    info.public
+                        .insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+                }
+                Err(error) if *error.kind() == crate::error::Kind::Cancelled => return Err(error),
+                Err(error) => {
+                    context.journal.warn(format!("`{key}` of {} is not known: {error}", place.what))
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong_kind() -> Problem {
+    Problem::new("kind", "PostgreSQL has storage areas and output ports")
+        .remedy("use the kind `storage` or `outputport`, or route the component elsewhere")
+}

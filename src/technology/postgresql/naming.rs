@@ -1,0 +1,233 @@
+//! Names of schemas, tables, views and roles.
+//!
+//! PostgreSQL cuts a name after 63 bytes without a word, so that two long names become one. A name that the descriptor
+//! does not spell out is therefore derived from the identity by one function, [`derived`], which never gives two
+//! identities the same name:
+//!
+//! - a *clean* segment is made of `a-z`, `0-9` and single hyphens inside it (`cashflow-output-port`);
+//! - when every segment is clean, the URN has as many parts as usual and the name fits, hyphens become `_` and segments are joined by `__`, which no clean
+//!   segment contains;
+//! - otherwise what can be kept of it is, cut to fit, and `___` and 16 hex digits of SHA-256 over the untouched
+//!   identity follow. A clean name has no `___`, so the two forms cannot meet.
+//!
+//! Roles belong to the whole cluster and not to one database, so the database is part of their identity. They always
+//! have the second form: nobody types them, and a short readable part is worth more than a long one.
+//!
+//! | identity | name |
+//! |---|---|
+//! | product `urn:dmb:dp:finance:cashflow:0` in `production` | schema `finance__cashflow__0__production` |
+//! | component `...:0:storage-component` of it | schema `finance__cashflow__0__storage_component__production` |
+//! | component `...:0:cashflow-output-port` of it | table or view `cashflow_output_port` |
+//! | readers of the latter in the database `analytics` | role `cashflow_output_port__reader___` + hash |
+//!
+//! Names that a descriptor spells out are taken as they are, capitals and quotation marks included, up to 63 bytes.
+
+use sha2::{Digest, Sha256};
+
+use crate::descriptor::Identifier;
+
+/// PostgreSQL's NAMEDATALEN less one.
+pub(super) const MAX_NAME: usize = 63;
+/// Domain, name and major of a data product. With another number of parts a product and a component could read alike.
+const PRODUCT_PARTS: usize = 3;
+const HASH_DIGITS: usize = 16;
+const HASH_MARK: &str = "___";
+
+/// The schema of a data product's output ports.
+pub(super) fn product_schema(product: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = product.parts().chain([environment]).collect();
+    let plain = is_plain(product, "dp") && product.parts().count() == PRODUCT_PARTS;
+    derived(&segments, &["product-schema", product.as_str(), environment], plain)
+}
+
+/// The schema of a storage area.
+pub(super) fn storage_schema(component: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = component.parts().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && component.parts().count() == PRODUCT_PARTS + 1;
+    derived(&segments, &["storage-schema", component.as_str(), environment], plain)
+}
+
+/// The table or view of an output port, inside the schema of its data product.
+pub(super) fn relation(product: &Identifier, component: &Identifier) -> String {
+    let own = component.within(product);
+    let segments: Vec<_> = own.unwrap_or(component.identity()).split(':').collect();
+    derived(&segments, &["relation", component.as_str()], own.is_some() && is_plain(component, "cmp"))
+}
+
+/// A role of a component in a database: `kind` is `owner` or `reader`.
+pub(super) fn role(database: &str, component: &Identifier, environment: &str, kind: &str) -> String {
+    let segments = [component.last_part(), kind];
+    derived(&segments, &["role", database, component.as_str(), environment, kind], false)
+}
+
+/// The number of the advisory lock of a component.
+pub(super) fn lock_key(component: &str, environment: &str) -> i64 {
+    let digest = digest(&["lock", component, environment]);
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    i64::from_be_bytes(bytes)
+}
+
+/// Hex digits of a SHA-256, to compare texts by.
+pub(super) fn fingerprint(text: &str) -> String {
+    hex(&digest(&[text]), 32)
+}
+
+/// What stands against a name that was written by hand, if anything.
+pub(super) fn problem(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        Some("the name is empty")
+    } else if name.len() > MAX_NAME {
+        Some("the name is longer than 63 bytes, after which PostgreSQL cuts it")
+    } else if name.chars().any(char::is_control) {
+        Some("the name has a control character")
+    } else {
+        None
+    }
+}
+
+/// The same for a schema.
+pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
+    if name.starts_with("pg_") || name == "information_schema" {
+        Some("the name is reserved by PostgreSQL")
+    } else if name == "public" {
+        Some("the schema `public` belongs to everybody")
+    } else {
+        problem(name)
+    }
+}
+
+/// Whether the readable parts of an identifier are all that tells it from others.
+fn is_plain(identifier: &Identifier, entity: &str) -> bool {
+    identifier.as_str().starts_with("urn:dmb:") && identifier.entity() == entity
+}
+
+/// See the module documentation. `identity` is hashed and must tell everything apart that `segments` may not.
+fn derived(segments: &[&str], identity: &[&str], plain: bool) -> String {
+    let clean = |segment: &&str| {
+        !segment.is_empty()
+            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !segment.starts_with('-')
+            && !segment.ends_with('-')
+            && !segment.contains("--")
+    };
+    let readable: Vec<String> = segments.iter().map(|segment| readable(segment)).collect();
+    let name = readable.join("__");
+    // A schema must not begin with `pg_`.
+    if plain && segments.iter().all(clean) && name.len() <= MAX_NAME && !name.starts_with("pg_") {
+        return name;
+    }
+    let room = MAX_NAME - HASH_MARK.len() - HASH_DIGITS;
+    let readable: Vec<String> = readable.into_iter().filter(|part| !part.is_empty()).collect();
+    let mut kept = readable.join("__");
+    kept.truncate(room);
+    let kept = match kept.trim_matches('_').trim_start_matches("pg_") {
+        "" => "x",
+        kept => kept,
+    };
+    format!("{kept}{HASH_MARK}{}", hex(&digest(identity), HASH_DIGITS))
+}
+
+/// Letters, digits and single underscores; ASCII only, so that it can be cut anywhere.
+fn readable(segment: &str) -> String {
+    let mut kept = String::new();
+    for c in segment.chars() {
+        match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() => kept.push(c),
+            _ if !kept.is_empty() && !kept.ends_with('_') => kept.push('_'),
+            _ => {}
+        }
+    }
+    kept.trim_end_matches('_').to_owned()
+}
+
+fn digest(identity: &[&str]) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    for part in identity {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().to_vec()
+}
+
+fn hex(bytes: &[u8], digits: usize) -> String {
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.chars().take(digits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn id(text: &str) -> Identifier {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn clean_identities_read_well() {
+        let product = id("urn:dmb:dp:finance:cashflow:0");
+        let storage = id("urn:dmb:cmp:finance:cashflow:0:storage-component");
+        let port = id("urn:dmb:cmp:finance:cashflow:0:cashflow-output-port");
+        assert_eq!(product_schema(&product, "production"), "finance__cashflow__0__production");
+        assert_eq!(
+            storage_schema(&storage, "production"),
+            "finance__cashflow__0__storage_component__production"
+        );
+        assert_eq!(relation(&product, &port), "cashflow_output_port");
+        let role = role("analytics", &port, "production", "reader");
+        assert!(role.starts_with("cashflow_output_port__reader___") && role.len() <= MAX_NAME, "{role}");
+    }
+
+    /// Identities that a careless function merges.
+    #[test]
+    fn no_two_identities_share_a_name() {
+        let long = "a".repeat(200);
+        let longer = format!("{long}b");
+        let segments =
+            ["a", "b", "a-b", "a_b", "A-b", "a.b", "a--b", "a__b", "-a", "a-", "pg-a", &long, &longer];
+        let (mut schemas, mut relations, mut roles) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let product = id("urn:dmb:dp:f:p:0");
+        schemas.insert(product_schema(&product, "a"), ("product", product.clone(), "a"));
+        for one in segments {
+            for namespace in ["urn:dmb:cmp", "urn:other:cmp", "urn:dmb:dp"] {
+                let component = id(&format!("{namespace}:f:p:0:{one}"));
+                let name = relation(&product, &component);
+                assert_eq!(problem(&name), None, "{name}");
+                assert_eq!(relations.insert(name, component.clone()), None);
+                for environment in segments {
+                    let names =
+                        [storage_schema(&component, environment), product_schema(&component, environment)];
+                    for (of, name) in ["storage", "product"].into_iter().zip(names) {
+                        assert_eq!(schema_problem(&name), None, "{name}");
+                        let identity = (of, component.clone(), environment);
+                        assert_eq!(schemas.insert(name, identity), None);
+                    }
+                    for kind in ["owner", "reader"] {
+                        for database in ["x", "y"] {
+                            let name = role(database, &component, environment, kind);
+                            assert_eq!(problem(&name), None, "{name}");
+                            let identity = (database, component.clone(), environment, kind);
+                            assert_eq!(roles.insert(name, identity), None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_written_by_hand() {
+        for good in ["a", "Select", "it's \"quoted\"; --", "größe", "a.b"] {
+            assert_eq!(problem(good), None, "{good}");
+        }
+        for bad in ["", " ", "a\nb", &"é".repeat(32)] {
+            assert!(problem(bad).is_some(), "{bad}");
+        }
+        for bad in ["public", "pg_catalog", "pg_x", "information_schema"] {
+            assert!(schema_problem(bad).is_some(), "{bad}");
+        }
+    }
+}

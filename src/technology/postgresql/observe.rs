@@ -1,0 +1,392 @@
+//! What is there: one query of the catalogs, and a look at rows where a refusal should say what would be lost.
+//!
+//! Everything a component may touch is seen at once, in one snapshot: its two roles and who is in them, its schema
+//! with what is in it, the relation that a view reads from, and the roles that refs may mean. What is planned from it
+//! is pure (see `desired.rs`).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tokio_postgres::types::ToSql;
+
+use super::mark::Mark;
+use super::session::Session;
+use super::sql::{dotted, ident};
+use crate::error::{Error, Result};
+
+/// More than so many rows are not counted.
+const MANY: i64 = 1000;
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Question {
+    pub(super) schema: String,
+    /// Relations to look at; empty with [`Self::whole`].
+    pub(super) relations: Vec<String>,
+    /// Whether all that is in the schema is the component's affair.
+    pub(super) whole: bool,
+    pub(super) owner_role: String,
+    pub(super) reader_role: String,
+    /// Schema and name of what a view reads from.
+    pub(super) source: Option<(String, String)>,
+    /// Roles that refs may mean.
+    pub(super) principals: Vec<String>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Seen {
+    /// The role that Landfall is.
+    pub(super) me: String,
+    /// `server_version_num`.
+    pub(super) version: i32,
+    /// Whether Landfall may let others connect.
+    pub(super) may_grant_connect: bool,
+    pub(super) owner: Option<Role>,
+    pub(super) reader: Option<Role>,
+    pub(super) schema: Option<Schema>,
+    pub(super) source: Option<Source>,
+    /// Of [`Question::principals`], those that there are.
+    pub(super) principals: Vec<Known>,
+    /// Answers about rows, by what was asked.
+    #[serde(default)]
+    pub(super) facts: BTreeMap<Probe, i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Role {
+    pub(super) comment: Option<String>,
+    pub(super) login: bool,
+    pub(super) connects: bool,
+    pub(super) members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) grantor: String,
+    /// Whether Landfall could revoke it. Since 16, that takes the rights of whoever granted it.
+    pub(super) revocable: bool,
+}
+
+/// A role that a ref may mean.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Known {
+    pub(super) name: String,
+    /// Whether it has a mark of ours: no person and no group then.
+    pub(super) marked: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Schema {
+    pub(super) owner: String,
+    pub(super) comment: Option<String>,
+    pub(super) grants: Vec<Grant>,
+    /// Whether readers get what the owner makes from now on.
+    pub(super) by_default: bool,
+    pub(super) relations: Vec<Relation>,
+    /// Functions, types and sequences.
+    pub(super) extras: Vec<Extra>,
+    /// Relations that were not asked for.
+    pub(super) others: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Relation {
+    pub(super) name: String,
+    /// `relkind`: r, p, v, m, f.
+    pub(super) kind: char,
+    pub(super) owner: String,
+    pub(super) comment: Option<String>,
+    pub(super) grants: Vec<Grant>,
+    pub(super) columns: Vec<SeenColumn>,
+    pub(super) constraints: Vec<SeenConstraint>,
+    pub(super) definition: Option<String>,
+    pub(super) dependents: Vec<Dependent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct SeenColumn {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) data_type: String,
+    pub(super) required: bool,
+    pub(super) comment: Option<String>,
+}
+
+/// A primary key (`p`) or unique (`u`) constraint.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct SeenConstraint {
+    pub(super) name: String,
+    pub(super) kind: char,
+    pub(super) columns: Vec<String>,
+}
+
+/// A view that reads from a relation, or a table that refers to it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Dependent {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// The columns that it reads.
+    #[serde(default)]
+    pub(super) columns: Vec<String>,
+    /// All of it, where it is a view that depends on what was asked for.
+    #[serde(default)]
+    pub(super) view: Option<Box<Relation>>,
+}
+
+/// An entry of an access control list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) struct Grant {
+    /// `None`: everybody.
+    pub(super) grantee: Option<String>,
+    pub(super) privilege: String,
+    pub(super) grantable: bool,
+    /// For one column only.
+    pub(super) column: Option<String>,
+    /// Whether the grantee is a role of ours.
+    pub(super) marked: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Extra {
+    /// `ROUTINE`, `TYPE` or `SEQUENCE`.
+    pub(super) kind: String,
+    /// As SQL writes it.
+    pub(super) name: String,
+    pub(super) owner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Source {
+    /// Of its schema.
+    pub(super) comment: Option<String>,
+    pub(super) relation: Option<Relation>,
+    pub(super) schema_grants: Vec<Grant>,
+}
+
+/// A question about rows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum Probe {
+    /// How many rows a table has.
+    Rows { table: String },
+    /// How many of them lack a value in a column.
+    Nulls { table: String, column: String },
+    /// How many have one.
+    Values { table: String, column: String },
+}
+
+impl Relation {
+    pub(super) fn column(&self, name: &str) -> Option<&SeenColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// As statements name its kind.
+    pub(super) fn keyword(&self) -> &'static str {
+        match self.kind {
+            'v' => "VIEW",
+            'm' => "MATERIALIZED VIEW",
+            'f' => "FOREIGN TABLE",
+            _ => "TABLE",
+        }
+    }
+
+    pub(super) fn mark(&self) -> Option<Mark> {
+        Mark::in_comment(self.comment.as_deref())
+    }
+
+    pub(super) fn grants_to(&self, role: &str, privilege: &str) -> bool {
+        has(&self.grants, role, privilege)
+    }
+}
+
+/// Whether a role has a privilege on all of an object.
+pub(super) fn has(grants: &[Grant], role: &str, privilege: &str) -> bool {
+    grants.iter().any(|grant| {
+        grant.column.is_none() && grant.grantee.as_deref() == Some(role) && grant.privilege == privilege
+    })
+}
+
+impl Schema {
+    pub(super) fn relation(&self, name: &str) -> Option<&Relation> {
+        self.relations.iter().find(|relation| relation.name == name)
+    }
+
+    pub(super) fn mark(&self) -> Option<Mark> {
+        Mark::in_comment(self.comment.as_deref())
+    }
+}
+
+impl Seen {
+    pub(super) fn relation(&self, name: &str) -> Option<&Relation> {
+        self.schema.as_ref()?.relation(name)
+    }
+
+    pub(super) fn fact(&self, probe: &Probe) -> i64 {
+        self.facts.get(probe).copied().unwrap_or_default()
+    }
+}
+
+/// Subqueries that occur more than once. `{acl}` is an access control list, `{column}` SQL for a column's name.
+fn grants(acl: &str, column: &str) -> String {
+    format!(
+        "SELECT r.rolname AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable, \
+                {column} AS \"column\", \
+                coalesce(shobj_description(a.grantee, 'pg_authid') LIKE '%landfall {{%', false) AS marked \
+         FROM aclexplode({acl}) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+    )
+}
+
+/// A JSON list of the rows of a query, in their own order.
+fn list(query: &str) -> String {
+    format!("(SELECT coalesce(json_agg(to_json(q) ORDER BY q::text), '[]') FROM ({query}) q)")
+}
+
+fn role(name: &str) -> String {
+    let members = list(
+        "SELECT m.rolname AS name, coalesce(g.rolname, '') AS grantor, \
+           current_setting('server_version_num')::int < 160000 \
+             OR coalesce(pg_has_role(current_user, am.grantor, 'USAGE'), false) AS revocable FROM pg_auth_members am \
+         JOIN pg_roles m ON m.oid = am.member LEFT JOIN pg_roles g ON g.oid = am.grantor WHERE am.roleid = r.oid",
+    );
+    format!(
+        "(SELECT json_build_object('comment', shobj_description(r.oid, 'pg_authid'), 'login', r.rolcanlogin, \
+           'connects', has_database_privilege(r.oid, current_database(), 'CONNECT'), 'members', {members}) \
+          FROM pg_roles r WHERE r.rolname = {name})"
+    )
+}
+
+/// A relation as JSON; `c` is its alias. Views on it are told in full, those on these by name.
+fn relation(c: &str) -> String {
+    let grants = list(&format!(
+        "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = {c}.oid \
+           AND t.attacl IS NOT NULL AND NOT t.attisdropped",
+        grants(&format!("{c}.relacl"), "NULL::name"),
+        grants("t.attacl", "t.attname"),
+    ));
+    let constraints = list(&format!(
+        "SELECT k.conname AS name, k.contype AS kind, (SELECT json_agg(t.attname ORDER BY n.ordinality) \
+           FROM unnest(k.conkey) WITH ORDINALITY n(attnum, ordinality) \
+           JOIN pg_attribute t ON t.attrelid = k.conrelid AND t.attnum = n.attnum) AS columns \
+         FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('p', 'u')"
+    ));
+    let view = match c {
+        "c" => format!("CASE WHEN v.relkind = 'v' THEN {} END", relation("v")),
+        _ => "NULL::json".to_owned(),
+    };
+    let dependents = list(&format!(
+        "SELECT vn.nspname AS schema, v.relname AS name, u.columns, {view} AS view \
+         FROM (SELECT w.ev_class, coalesce(json_agg(DISTINCT t.attname) FILTER (WHERE t.attname IS NOT NULL), '[]') \
+                  AS columns \
+                FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid \
+                  LEFT JOIN pg_attribute t ON t.attrelid = d.refobjid AND t.attnum = d.refobjsubid AND t.attnum > 0 \
+                WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {c}.oid AND w.ev_class <> {c}.oid \
+                GROUP BY w.ev_class) u \
+           JOIN pg_class v ON v.oid = u.ev_class JOIN pg_namespace vn ON vn.oid = v.relnamespace \
+         UNION ALL SELECT fn.nspname, f.relname, '[]', NULL FROM pg_class f \
+           JOIN pg_namespace fn ON fn.oid = f.relnamespace \
+         WHERE f.oid <> {c}.oid AND EXISTS (SELECT FROM pg_constraint k \
+           WHERE k.contype = 'f' AND k.confrelid = {c}.oid AND k.conrelid = f.oid)"
+    ));
+    format!(
+        "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
+           'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
+           'dependents', {dependents}, \
+           'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, \
+           'columns', (SELECT coalesce(json_agg(json_build_object('name', t.attname, \
+               'type', format_type(t.atttypid, t.atttypmod), 'required', t.attnotnull, \
+               'comment', col_description({c}.oid, t.attnum)) ORDER BY t.attnum), '[]') \
+             FROM pg_attribute t WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped))"
+    )
+}
+
+/// The whole query. Parameters: schema, relations, whole, owner role, reader role, schema and name of the source,
+/// principals.
+fn query() -> String {
+    const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
+    let relation = relation("c");
+    let schema_grants = list(&grants("n.nspacl", "NULL::name"));
+    let extras = list(
+        "SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner \
+           FROM pg_proc p WHERE p.pronamespace = n.oid \
+         UNION ALL SELECT 'TYPE', format_type(y.oid, NULL), pg_get_userbyid(y.typowner) FROM pg_type y \
+           WHERE y.typnamespace = n.oid AND y.typtype IN ('d', 'e', 'r', 'c') \
+             AND (y.typrelid = 0 OR (SELECT k.relkind = 'c' FROM pg_class k WHERE k.oid = y.typrelid)) \
+         UNION ALL SELECT 'SEQUENCE', format('%I.%I', n.nspname, s.relname), pg_get_userbyid(s.relowner) \
+           FROM pg_class s WHERE s.relnamespace = n.oid AND s.relkind = 'S' AND NOT EXISTS ( \
+             SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = s.oid \
+               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))",
+    );
+    let (owner, reader) = (role("$4"), role("$5"));
+    format!(
+        "SELECT json_build_object( \
+           'me', current_user, 'version', current_setting('server_version_num')::int, \
+           'may_grant_connect', \
+              has_database_privilege(current_user, current_database(), 'CONNECT WITH GRANT OPTION'), \
+           'owner', {owner}, 'reader', {reader}, \
+           'schema', (SELECT json_build_object('owner', pg_get_userbyid(n.nspowner), \
+               'comment', obj_description(n.oid, 'pg_namespace'), 'grants', {schema_grants}, \
+               'by_default', EXISTS (SELECT FROM pg_default_acl da, aclexplode(da.defaclacl) a \
+                  WHERE da.defaclnamespace = n.oid AND da.defaclobjtype = 'r' \
+                    AND pg_get_userbyid(da.defaclrole) = $4 AND pg_get_userbyid(a.grantee) = $5 \
+                    AND a.privilege_type = 'SELECT'), \
+               'relations', (SELECT coalesce(json_agg({relation} ORDER BY c.relname), '[]') FROM pg_class c \
+                  WHERE c.relnamespace = n.oid AND {RELATIONS} AND ($3 OR c.relname = ANY ($2))), \
+               'extras', {extras}, \
+               'others', (SELECT count(*) FROM pg_class c \
+                  WHERE c.relnamespace = n.oid AND {RELATIONS} AND NOT $3 AND NOT c.relname = ANY ($2))) \
+             FROM pg_namespace n WHERE n.nspname = $1), \
+           'source', (SELECT json_build_object('comment', obj_description(n.oid, 'pg_namespace'), \
+               'schema_grants', {schema_grants}, \
+               'relation', (SELECT {relation} FROM pg_class c \
+                  WHERE c.relnamespace = n.oid AND {RELATIONS} AND c.relname = $7)) \
+             FROM pg_namespace n WHERE n.nspname = $6), \
+           'principals', (SELECT coalesce(json_agg(json_build_object('name', r.rolname, \
+               'marked', coalesce(shobj_description(r.oid, 'pg_authid') LIKE '%landfall {{%', false))), '[]') \
+             FROM pg_roles r WHERE r.rolname = ANY ($8)))::text"
+    )
+}
+
+/// Looks.
+pub(super) async fn observe(session: &Session, question: &Question) -> Result<Seen> {
+    let source = question.source.clone();
+    let (source_schema, source_name) =
+        source.map_or((None, None), |(schema, name)| (Some(schema), Some(name)));
+    let parameters: &[&(dyn ToSql + Sync)] = &[
+        &question.schema,
+        &question.relations,
+        &question.whole,
+        &question.owner_role,
+        &question.reader_role,
+        &source_schema,
+        &source_name,
+        &question.principals,
+    ];
+    let text = session.text(&query(), parameters).await?.unwrap_or_default();
+    serde_json::from_str(&text)
+        .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
+}
+
+/// Counts rows, up to a thousand and one.
+pub(super) async fn ask(session: &Session, schema: &str, probe: &Probe) -> Result<i64> {
+    let (table, condition) = match probe {
+        Probe::Rows { table } => (table, "true".to_owned()),
+        Probe::Nulls { table, column } => (table, format!("{} IS NULL", ident(column))),
+        Probe::Values { table, column } => (table, format!("{} IS NOT NULL", ident(column))),
+    };
+    let sql = format!(
+        "SELECT count(*)::text FROM (SELECT FROM {} WHERE {condition} LIMIT {}) q",
+        dotted(schema, table),
+        MANY + 1
+    );
+    Ok(session.text(&sql, &[]).await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+}
+
+/// "3 rows", "more than 1000 rows".
+pub(super) fn counted(count: i64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count if count > MANY => format!("more than {MANY} {what}s"),
+        count => format!("{count} {what}s"),
+    }
+}

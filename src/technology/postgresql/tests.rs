@@ -1,0 +1,1421 @@
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use super::*;
+use crate::access::Ref;
+use crate::error::Kind;
+use crate::postgres_server::{PostgresServer, query};
+use crate::technology::AccessList;
+use crate::technology::conformance::{self, Case, Subject};
+use crate::technology::testing::work as work_of;
+
+const ORDERS: &str = include_str!("../../../examples/postgresql/orders.yaml");
+const INVALID: &str = include_str!("../../../examples/postgresql/invalid.yaml");
+const STORAGE: &str = "urn:dmb:cmp:sales:orders:1:storage";
+const VIEW: &str = "urn:dmb:cmp:sales:orders:1:recent-orders";
+const TABLE: &str = "urn:dmb:cmp:sales:orders:1:daily-totals";
+const STORAGE_SCHEMA: &str = "sales__orders__1__storage__production";
+const PORT_SCHEMA: &str = "sales__orders__1__production";
+const PASSWORD: &str = "of-a-person";
+
+/// A server with the people of the tests: alice and bob, carol through the group `developers`, and the owner.
+fn server() -> &'static PostgresServer {
+    static READY: OnceLock<()> = OnceLock::new();
+    let server = PostgresServer::shared().unwrap();
+    READY.get_or_init(|| {
+        for name in ["alice@example.com", "bob@example.com", "carol@example.com", "john.smith@example.com"] {
+            server.psql(&format!("CREATE ROLE \"{name}\" LOGIN PASSWORD '{PASSWORD}'")).unwrap();
+        }
+        server.psql("CREATE ROLE developers").unwrap();
+        server.psql("GRANT developers TO \"carol@example.com\"").unwrap();
+    });
+    server
+}
+
+fn settings(url: &str) -> PostgresqlSettings {
+    PostgresqlSettings {
+        target: "PG_MAIN".to_owned(),
+        url: Secret::new(url),
+        connections: 4,
+        statement_timeout: Duration::from_secs(60),
+        lock_timeout: Duration::from_secs(10),
+        directory: Directory::default(),
+    }
+}
+
+/// A fresh database, and the technology on it as a role that is no superuser.
+struct Target {
+    technology: Postgresql,
+    database: String,
+}
+
+impl Target {
+    fn fresh() -> Self {
+        let url = server().new_database().unwrap();
+        let database = url.rsplit_once('/').unwrap().1.to_owned();
+        server().psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
+        Self { technology: Postgresql::new(settings(&url)), database }
+    }
+
+    /// The database as somebody else sees it.
+    fn url_of(&self, user: &str) -> String {
+        let user = user.replace('@', "%40");
+        format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{}", server().port(), self.database)
+    }
+
+    fn as_superuser(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        // The superuser's own URL ends with its database.
+        server().psql_in(&self.database, sql).unwrap()
+    }
+
+    /// As the role of the target: since 16, what it granted nobody else revokes.
+    fn as_landfall(&self, sql: &str) {
+        query(self.technology.settings.url.expose(), sql).unwrap();
+    }
+
+    fn version(&self) -> u32 {
+        self.column("SHOW server_version_num")[0].parse().unwrap()
+    }
+
+    fn column(&self, sql: &str) -> Vec<String> {
+        self.as_superuser(sql).into_iter().map(|row| row[0].clone().unwrap_or_default()).collect()
+    }
+
+    async fn plan(&self, work: &Work, intent: Intent) -> Result<Plan> {
+        self.technology.plan(work, &intent, &Context::default()).await
+    }
+
+    /// Plans and applies; what was done, a line each.
+    async fn run(&self, work: &Work, intent: Intent) -> Vec<String> {
+        let context = Context::default();
+        assert_eq!(self.technology.check(work, &intent), []);
+        let plan = self.plan(work, intent).await.unwrap_or_else(|error| panic!("{}", error.report()));
+        let mut done = Vec::new();
+        for change in &plan.changes {
+            let applied = self.technology.apply(work, change, &context).await;
+            assert!(applied.is_ok(), "{}: {}", change.summary, applied.unwrap_err().report());
+            done.push(format!("{}: {}", change.action.name(), change.summary));
+        }
+        if let Ok(again) = self.plan(work, intent).await {
+            assert_eq!(again.changes, [], "one pass is enough");
+        }
+        done
+    }
+
+    async fn provision(&self, work: &Work) -> Vec<String> {
+        self.run(work, Intent::Provision).await
+    }
+
+    async fn refused(&self, work: &Work, intent: Intent) -> String {
+        let error = self.plan(work, intent).await.unwrap_err();
+        match error.kind() {
+            Kind::Invalid(problems) => {
+                problems.iter().map(Problem::with_remedy).collect::<Vec<_>>().join("\n")
+            }
+            _ => error.to_string(),
+        }
+    }
+
+    /// Whether somebody who logs in may read.
+    fn reads(&self, user: &str, relation: &str) -> bool {
+        match query(&self.url_of(user), &format!("SELECT * FROM {relation}")) {
+            Ok(_) => true,
+            Err(error) if error.contains("permission denied") => false,
+            Err(error) => panic!("{user}: {error}"),
+        }
+    }
+
+    /// Everything there is, a line each, without what differs from database to database.
+    fn everything(&self) -> Vec<String> {
+        const SYSTEM: &str =
+            "n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'public')";
+        let acl = |kind: &str, name: &str, acl: &str, from: &str| {
+            format!(
+                "SELECT concat_ws(' ', '{kind} grant', {name}, coalesce(r.rolname, 'PUBLIC'), a.privilege_type, \
+                 a.is_grantable) FROM {from}, aclexplode({acl}) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+            )
+        };
+        let classes = format!(
+            "(SELECT c.*, n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                               WHERE {SYSTEM}) c"
+        );
+        let parts = [
+            format!(
+                "SELECT concat_ws(' ', 'schema', n.nspname, pg_get_userbyid(n.nspowner), \
+                 obj_description(n.oid, 'pg_namespace')) FROM pg_namespace n WHERE {SYSTEM}"
+            ),
+            acl(
+                "schema",
+                "n.nspname",
+                "n.nspacl",
+                &format!("(SELECT * FROM pg_namespace n WHERE {SYSTEM}) n"),
+            ),
+            format!(
+                "SELECT concat_ws(' ', 'relation', c.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), \
+                 obj_description(c.oid, 'pg_class'), CASE WHEN c.relkind = 'v' THEN pg_get_viewdef(c.oid) END) \
+                 FROM {classes}"
+            ),
+            acl("relation", "c.relname", "c.relacl", &classes),
+            format!(
+                "SELECT concat_ws(' ', 'column', c.relname, t.attname, format_type(t.atttypid, t.atttypmod), \
+                 t.attnotnull, col_description(c.oid, t.attnum), t.attacl) \
+                 FROM {classes} JOIN pg_attribute t ON t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped"
+            ),
+            format!(
+                "SELECT concat_ws(' ', 'constraint', c.relname, k.contype, pg_get_constraintdef(k.oid)) \
+                 FROM {classes} JOIN pg_constraint k ON k.conrelid = c.oid"
+            ),
+            format!(
+                "SELECT concat_ws(' ', 'role', r.rolname, r.rolcanlogin, shobj_description(r.oid, 'pg_authid')) \
+                 FROM pg_roles r WHERE shobj_description(r.oid, 'pg_authid') LIKE '%\"database\":\"{}\"%'",
+                self.database
+            ),
+            format!(
+                "SELECT concat_ws(' ', 'member', r.rolname, m.rolname, am.admin_option) FROM pg_auth_members am \
+                 JOIN pg_roles r ON r.oid = am.roleid JOIN pg_roles m ON m.oid = am.member \
+                 WHERE shobj_description(r.oid, 'pg_authid') LIKE '%\"database\":\"{}\"%'",
+                self.database
+            ),
+            acl("default", "pg_get_userbyid(d.defaclrole)", "d.defaclacl", "pg_default_acl d"),
+            format!(
+                "SELECT concat_ws(' ', 'database', d.datacl::text) FROM pg_database d WHERE d.datname = '{}'",
+                self.database
+            ),
+        ];
+        let lines = self.column(&format!("SELECT q FROM ({}) AS x(q)", parts.join(" UNION ALL ")));
+        let mut names = vec![(self.database.clone(), "DATABASE".to_owned())];
+        for component in [STORAGE, VIEW, TABLE] {
+            for kind in ["owner", "reader"] {
+                let id = component.parse().unwrap();
+                let name = naming::role(&self.database, &id, "production", kind);
+                names.push((name, format!("{kind} of {component}")));
+            }
+        }
+        let mut lines: Vec<String> = lines
+            .into_iter()
+            .map(|line| names.iter().fold(line, |line, (name, instead)| line.replace(name, instead)))
+            .collect();
+        lines.sort();
+        lines
+    }
+}
+
+fn work(component: &str) -> Work {
+    work_of(ORDERS, component)
+}
+
+/// A component of the example with something else in its text.
+fn changed(component: &str, replacements: &[(&str, &str)]) -> Work {
+    let mut text = ORDERS.to_owned();
+    for (from, to) in replacements {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    work_of(&text, component)
+}
+
+fn with_access(work: &Work, refs: &[&str]) -> Work {
+    let mut refs: Vec<Ref> = refs.iter().map(|text| Ref::parse(text).unwrap()).collect();
+    refs.sort();
+    Work { access: Some(AccessList { refs, fields: Object::new() }), ..work.clone() }
+}
+
+const KEEP: Intent = Intent::Unprovision { remove_data: false };
+const PURGE: Intent = Intent::Unprovision { remove_data: true };
+
+struct Conforming<const CASE: usize>(Target);
+
+#[async_trait]
+impl<const CASE: usize> Subject for Conforming<CASE> {
+    async fn fresh() -> Self {
+        let target = Target::fresh();
+        if CASE == 1 {
+            target.provision(&work(STORAGE)).await;
+        }
+        Self(target)
+    }
+
+    fn technology(&self) -> &dyn Technology {
+        &self.0.technology
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let storage = changed(
+            STORAGE,
+            &[
+                ("Where the orders pipeline writes", "Where orders are"),
+                ("dataLength: 40, constraint: NOT_NULL", "dataLength: 80"),
+                (
+                    "{name: amount, dataType: DECIMAL, precision: 10",
+                    "{name: sum, dataType: DECIMAL, precision: 12",
+                ),
+                (
+                    "            - {name: email, dataType: STRING, constraint: UNIQUE}",
+                    "            - {name: email, dataType: STRING, constraint: NOT_NULL}\n            - {name: phone, dataType: STRING, constraint: UNIQUE, description: With the country}\n        - name: third\n          columns: [{name: a, dataType: INT}]",
+                ),
+                (
+                    "          description: One row for each order\n",
+                    "          renameColumns: {amount: sum}\n          allowDropColumns: true\n",
+                ),
+                (
+                    "            - {name: ordered_at, dataType: TIMESTAMPZ, description: When the order came in}\n",
+                    "",
+                ),
+            ],
+        );
+        let view = changed(
+            VIEW,
+            &[
+                ("The orders that consumers see", "Orders; \"for\" '''consumers'''"),
+                ("        - {name: customer, dataType: STRING}\n", ""),
+                ("columns: {order_id: id}", "columns: {order_id: id, who: customer}"),
+                (
+                    "        - {name: order_id, ",
+                    "        - {name: who, dataType: VARCHAR, dataLength: 40}\n        - {name: order_id, ",
+                ),
+            ],
+        );
+        let table = changed(
+            TABLE,
+            &[
+                (
+                    "{name: orders, dataType: INT, description",
+                    "{name: orders, dataType: BIGINT, constraint: UNIQUE, description",
+                ),
+                ("precision: 14, scale: 2, constraint: NOT_NULL", "precision: 14, scale: 2"),
+            ],
+        );
+        let all = [(STORAGE, storage), (VIEW, view), (TABLE, table)];
+        let (component, changed) = all.into_iter().nth(CASE).unwrap();
+        vec![Case { work: work(component), changed: Some(changed) }]
+    }
+
+    async fn observe(&self) -> Value {
+        json!(self.0.everything())
+    }
+
+    async fn granted(&self, work: &Work) -> BTreeSet<String> {
+        let role = naming::role(&self.0.database, &work.component.id, &work.environment, "reader");
+        let members = self.0.column(&format!(
+            "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member \
+             JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}' AND m.rolname <> '{}'",
+            // Since 16, whoever makes a role is a member of it, without its rights.
+            self.0.database
+        ));
+        members
+            .into_iter()
+            .map(|name| match name.split_once('@') {
+                Some((name, domain)) => format!("user:{name}_{domain}"),
+                None => format!("group:{name}"),
+            })
+            .collect()
+    }
+
+    async fn occupy(&self, work: &Work) -> bool {
+        if work.component.kind == ComponentKind::Storage {
+            self.0.as_superuser(&format!("CREATE SCHEMA {STORAGE_SCHEMA}"));
+            return true;
+        }
+        // The schema is the data product's, and only the table in it is not.
+        let other = if work.component.id.as_str() == VIEW { TABLE } else { VIEW };
+        if other == VIEW {
+            self.0.provision(&self::work(STORAGE)).await;
+        }
+        self.0.provision(&self::work(other)).await;
+        let name = naming::relation(&work.product.id, &work.component.id);
+        self.0.as_superuser(&format!("CREATE TABLE {PORT_SCHEMA}.{name} (theirs int)"));
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storage_area_conforms() {
+    conformance::conforms::<Conforming<0>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_conforms() {
+    conformance::conforms::<Conforming<1>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_conforms() {
+    conformance::conforms::<Conforming<2>>().await;
+}
+
+const ALICE: &str = "user:alice_example.com";
+const BOB: &str = "user:bob_example.com";
+const DEVELOPERS: &str = "group:developers";
+
+/// Who of alice, bob and carol may read the output port, by logging in.
+fn readers(target: &Target) -> Vec<&'static str> {
+    let people = ["alice", "bob", "carol"];
+    let relation = format!("{PORT_SCHEMA}.daily_totals");
+    people.into_iter().filter(|name| target.reads(&format!("{name}@example.com"), &relation)).collect()
+}
+
+/// A session that stays open.
+async fn session_of(target: &Target, user: &str) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(&target.url_of(user), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_listed_reads_and_nobody_else() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    target.provision(&port).await;
+    assert_eq!(readers(&target), [""; 0]);
+    let update = async |refs: &[&str]| target.run(&with_access(&port, refs), Intent::UpdateAccess).await;
+
+    assert_eq!(update(&[ALICE]).await, ["grant: grant read access to `alice@example.com`"]);
+    assert_eq!(readers(&target), ["alice"]);
+    // Add and preserve; carol is one of the developers.
+    assert_eq!(update(&[ALICE, BOB, DEVELOPERS]).await.len(), 1);
+    assert_eq!(readers(&target), ["alice", "bob", "carol"]);
+    assert_eq!(update(&[ALICE, BOB, DEVELOPERS]).await, [""; 0], "a repeat changes nothing");
+
+    // Removed in a session that is open, in the middle of a transaction even.
+    let bob = session_of(&target, "bob@example.com").await;
+    let select = format!("SELECT * FROM {PORT_SCHEMA}.daily_totals");
+    bob.batch_execute("BEGIN").await.unwrap();
+    bob.batch_execute(&select).await.unwrap();
+    assert_eq!(update(&[ALICE, DEVELOPERS]).await, ["revoke: revoke read access from `bob@example.com`"]);
+    let error = bob.batch_execute(&select).await.unwrap_err();
+    assert!(error.as_db_error().unwrap().message().contains("permission denied"), "{error}");
+    assert_eq!(readers(&target), ["alice", "carol"]);
+
+    // Replaced: the revocation first.
+    assert_eq!(
+        update(&[BOB]).await,
+        [
+            "revoke: revoke read access from `alice@example.com`, `developers`",
+            "grant: grant read access to `bob@example.com`"
+        ]
+    );
+    assert_eq!(readers(&target), ["bob"]);
+    update(&[]).await;
+    assert_eq!(readers(&target), [""; 0]);
+    assert_eq!(update(&[]).await, [""; 0]);
+
+    // Readers read, and that is all. Since 16 they cannot become the role, and hold on to it.
+    update(&[ALICE]).await;
+    let role = naming::role(&target.database, &port.component.id, "production", "reader");
+    let became = query(&target.url_of("alice@example.com"), &format!("SET ROLE {role}"));
+    assert_eq!(became.is_ok(), target.version() < 160_000, "{became:?}");
+    let alice = session_of(&target, "alice@example.com").await;
+    for forbidden in [
+        format!("INSERT INTO {PORT_SCHEMA}.daily_totals VALUES (now(), 1, 1)"),
+        format!("DROP TABLE {PORT_SCHEMA}.daily_totals"),
+        format!("CREATE TABLE {PORT_SCHEMA}.mine (a int)"),
+        format!("COMMENT ON TABLE {PORT_SCHEMA}.daily_totals IS 'mine'"),
+    ] {
+        assert!(alice.batch_execute(&forbidden).await.is_err(), "{forbidden}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_found_blocks_no_revocation_and_every_grant() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    target.provision(&with_access(&port, &[ALICE])).await;
+    let asked =
+        with_access(&port, &[BOB, "user:nobody_example.com", "group:nowhere", "group:pg_read_all_data"]);
+    let plan = target.plan(&asked, Intent::UpdateAccess).await.unwrap();
+    let context = Context::default();
+    let mut outcomes = Vec::new();
+    for change in &plan.changes {
+        outcomes.push(target.technology.apply(&asked, change, &context).await);
+    }
+    assert_eq!(outcomes.len(), 2);
+    outcomes[0].as_ref().unwrap();
+    let error = outcomes[1].as_ref().unwrap_err();
+    let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+    let named: Vec<_> = problems.iter().map(|problem| problem.to_string()).collect();
+    assert_eq!(
+        named,
+        [
+            "refs: nobody was granted anything: there is no role `nobody@example.com` in PostgreSQL: \
+             `user:nobody_example.com`",
+            "refs: nobody was granted anything: there is no role `nowhere` in PostgreSQL: `group:nowhere`",
+            "refs: nobody was granted anything: the role `pg_read_all_data` is PostgreSQL's own: \
+             `group:pg_read_all_data`",
+        ]
+    );
+    assert_eq!(readers(&target), [""; 0], "alice is out, and bob is not in");
+    // Nor can one component's readers be let into another.
+    let reader = naming::role(&target.database, &port.component.id, "production", "reader");
+    let others = with_access(&work(STORAGE), &[&format!("group:{reader}")]);
+    target.run(&work(STORAGE), Intent::Provision).await;
+    let plan = target.plan(&others, Intent::UpdateAccess).await.unwrap();
+    assert!(plan.notes[0].contains("Landfall's own"), "{:?}", plan.notes);
+    // A provisioning restores who is left, and says who is not.
+    let again = with_access(&port, &[BOB, "user:nobody_example.com"]);
+    target.provision(&again).await;
+    assert_eq!(readers(&target), ["bob"]);
+    let plan = target.plan(&again, Intent::Provision).await.unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("`user:nobody_example.com` cannot be found")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    let listed = with_access(&port, &[ALICE, DEVELOPERS]);
+    target.provision(&listed).await;
+    let relation = format!("{PORT_SCHEMA}.daily_totals");
+    let reader = naming::role(&target.database, &port.component.id, "production", "reader");
+    assert!(target.reads("john.smith@example.com", &relation), "the owner of the data product");
+    let foreign = [
+        format!("GRANT USAGE ON SCHEMA {PORT_SCHEMA} TO \"bob@example.com\""),
+        format!("GRANT SELECT ON {relation} TO \"bob@example.com\""),
+        format!("GRANT {reader} TO \"carol@example.com\""),
+    ];
+    foreign.iter().for_each(|sql| drop(target.as_superuser(sql)));
+    target.run(&with_access(&port, &[]), Intent::UpdateAccess).await;
+    assert!(target.reads("john.smith@example.com", &relation));
+    assert_eq!(readers(&target), ["bob", "carol"], "by the grants of somebody else");
+
+    // A plan reports them, and repairs them only when it may.
+    let plan = target.plan(&with_access(&port, &[]), Intent::Provision).await.unwrap();
+    assert_eq!(plan.changes, []);
+    let of_others: Vec<_> =
+        plan.notes.iter().filter(|note| note.starts_with("granted by somebody")).collect();
+    assert_eq!(of_others.len(), 2, "{:?}", plan.notes);
+    let repairing = changed(TABLE, &[("      kind: table", "      kind: table\n      repair: true")]);
+    let done = target.provision(&with_access(&repairing, &[])).await;
+    assert_eq!(done.len(), 1, "{done:?}");
+    assert!(done[0].starts_with("revoke: take away what others granted:"), "{done:?}");
+    if target.version() >= 160_000 {
+        // Only who let carol in may put her out, and that is said.
+        assert_eq!(readers(&target), ["carol"]);
+        let plan = target.plan(&with_access(&repairing, &[]), Intent::Provision).await.unwrap();
+        assert!(plan.notes.iter().any(|note| note.contains("only `fixture` may")), "{:?}", plan.notes);
+        target.as_superuser(&format!("REVOKE {reader} FROM \"carol@example.com\""));
+    }
+    assert_eq!(readers(&target), [""; 0]);
+
+    // Parity: whichever way it went, the list comes back.
+    target.provision(&listed).await;
+    for intent in [KEEP, PURGE] {
+        target.run(&listed, intent).await;
+        assert_eq!(target.column("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daily_totals%' AND \
+                                  shobj_description(oid, 'pg_authid') LIKE '%\"' || current_database() || '\"%'"), ["0"]);
+        if intent == KEEP {
+            assert!(!target.reads("alice@example.com", &relation));
+        }
+        target.provision(&listed).await;
+        assert_eq!(readers(&target), ["alice", "carol"]);
+        assert!(target.reads("john.smith@example.com", &relation));
+    }
+}
+
+/// Access control fields are somebody's input: they are kept and shown, and mean nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn access_control_fields_are_kept_and_shown() {
+    let target = Target::fresh();
+    let mut listed = with_access(&work(TABLE), &[ALICE]);
+    let fields = json!({ "where": "'; DROP TABLE x; --", "deep": [{ "\\": "landfall {}" }] });
+    listed.access.as_mut().unwrap().fields = fields.as_object().unwrap().clone();
+    target.provision(&work(TABLE)).await;
+    let done = target.run(&listed, Intent::UpdateAccess).await;
+    assert_eq!(done.len(), 2);
+    let info = target.technology.describe(&listed, &Context::default()).await.unwrap();
+    assert_eq!(info.private["accessControlFields"], fields);
+    assert_eq!(info.private["readers"], json!(["alice@example.com"]));
+    assert!(!json!(info.public).to_string().contains("alice"));
+    assert_eq!(target.run(&listed, Intent::UpdateAccess).await, [""; 0]);
+}
+
+/// What consumers are told works for them, with the tool that everybody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_psql_line_of_the_info_works() {
+    let target = Target::fresh();
+    target.provision(&work(STORAGE)).await;
+    target.as_superuser(&format!(
+        "INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5, '2024-02-29T12:00:00Z', '[]'), (2, 'd', 1, NULL, NULL)"
+    ));
+    let port = with_access(&work(VIEW), &[ALICE]);
+    target.provision(&port).await;
+    let info = target.technology.describe(&port, &Context::default()).await.unwrap();
+    let value = |key: &str| info.public[key]["value"].as_str().unwrap().to_owned();
+    assert_eq!(value("address"), format!("jdbc:postgresql:{}?currentSchema={PORT_SCHEMA}", target.database));
+    assert_eq!((value("schema"), value("object")), (PORT_SCHEMA.to_owned(), "recent_orders".to_owned()));
+    assert_eq!(
+        (value("rowCount"), value("freshness")),
+        ("2".to_owned(), "2024-02-29 12:00:00+00".to_owned())
+    );
+    assert!(!json!(info.public).to_string().contains("127.0.0.1"), "no host in it");
+    assert!(!json!(info).to_string().contains(PASSWORD));
+    let output = std::process::Command::new("sh")
+        .args(["-c", &value("psql")])
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", server().port().to_string())
+        .env("PGUSER", "alice@example.com")
+        .env("PGPASSWORD", PASSWORD)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("order_id") && text.contains("(2 rows)"), "{text} {:?}", output.stderr);
+    // The view reads for them what they may not read themselves.
+    assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.orders")));
+}
+
+const OTHER: &str = "urn:dmb:cmp:finance:other:1:port";
+
+/// A data product with an output port of the given columns and `specific`, both as YAML in flow style.
+fn port(columns: &str, specific: &str) -> Work {
+    component(OTHER, "outputport", columns, specific)
+}
+
+fn component(id: &str, kind: &str, columns: &str, specific: &str) -> Work {
+    let text = format!(
+        "{{id: 'urn:dmb:dp:finance:other:1', name: Other, version: 1.0.0, kind: dataproduct, environment: development,
+          domain: finance, dataProductOwner: 'user:a_b.com', devGroup: dev, components: [{{id: '{id}',
+          name: Port, version: 1.0.0, kind: {kind}, infrastructureTemplateId: 'urn:dmb:itm:x:1',
+          useCaseTemplateId: 'urn:dmb:utm:x:1', dataContract: {{schema: {columns}}}, specific: {specific}}}]}}"
+    );
+    work_of(&text, id)
+}
+
+const OTHER_TABLE: &str = "finance__other__1__development.port";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_follow_their_contract() {
+    let target = Target::fresh();
+    let first = "[{name: id, dataType: INT, constraint: PRIMARY_KEY}, {name: a, dataType: VARCHAR, dataLength: 3}, \
+                 {name: b, dataType: DECIMAL, precision: 5, scale: 2}, {name: c, dataType: STRING, constraint: UNIQUE}]";
+    target.provision(&port(first, "{}")).await;
+    target.as_superuser(&format!(
+        "INSERT INTO {OTHER_TABLE} VALUES (1, 'abc', 123.45, 'x'), (2, NULL, 1, NULL)"
+    ));
+    let next = "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: aa, dataType: STRING}, \
+                {name: b, dataType: DECIMAL, precision: 10, scale: 4, constraint: NOT_NULL, description: Amount}, \
+                {name: d, dataType: DATE, description: Day}]";
+    let next = port(next, "{renameColumns: {a: aa}, allowDropColumns: true}");
+    assert_eq!(
+        target.provision(&next).await,
+        [
+            "alter: table `port`: column `id` from integer to bigint",
+            "alter: table `port`: rename column `a` to `aa`",
+            "alter: table `port`: column `aa` from character varying(3) to text",
+            "alter: table `port`: column `b` from numeric(5,2) to numeric(10,4)",
+            "alter: table `port`: column `b` is required",
+            "alter: table `port`: add column `d` date",
+            "alter: table `port`: drop column `c` with 1 value",
+            "alter: update descriptions and tags",
+        ]
+    );
+    let rows = target.as_superuser(&format!("SELECT id, aa, b, d FROM {OTHER_TABLE} ORDER BY id"));
+    assert_eq!(
+        rows[0],
+        ["1", "abc", "123.4500"]
+            .map(|text| Some(text.to_owned()))
+            .into_iter()
+            .chain([None])
+            .collect::<Vec<_>>()
+    );
+
+    for (columns, specific, expected) in [
+        (
+            "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: aa, dataType: STRING}, {name: b, dataType: INT}, {name: d, dataType: DATE}]",
+            "{}",
+            "dataContract.schema[2].dataType: column `b` of `finance__other__1__development.port` is numeric(10,4), and not every value of it is one of integer: `integer`; keep a type that is numeric(10,4), add a column under another name, or publish a new major version of the data product",
+        ),
+        (
+            "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: b, dataType: DECIMAL, precision: 10, scale: 4, constraint: NOT_NULL}, {name: d, dataType: DATE, constraint: NOT_NULL}, {name: e, dataType: DATE, constraint: NOT_NULL}]",
+            "{}",
+            "dataContract.schema[2].constraint: column `d` cannot be required: 2 rows without a value; fill in the values first, leave the constraint out, or publish a new major version of the data product\n\
+             dataContract.schema[3].constraint: column `e` is new and required, but the rows already in `port` have no value for it; add it without a constraint, or publish a new major version of the data product\n\
+             dataContract.schema: column `aa` of `finance__other__1__development.port` is missing: dropping it would lose 1 value, and `allowDropColumns` is not true: `aa`; keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`, or publish a new major version of the data product",
+        ),
+        (
+            "[{name: id, dataType: BIGINT}, {name: aa, dataType: STRING, constraint: PRIMARY_KEY}, {name: b, dataType: DECIMAL, precision: 10, scale: 4}, {name: d, dataType: DATE}]",
+            "{}",
+            "dataContract.schema[1].constraint: column `aa` cannot be required: 1 row without a value; fill in the values first, leave the constraint out, or publish a new major version of the data product\n\
+             dataContract.schema: the primary key of `finance__other__1__development.port` cannot change from `id` to `aa`: whoever refers to rows by it would lose them; keep the PRIMARY_KEY constraints, or publish a new major version of the data product",
+        ),
+        (
+            "[{name: id, dataType: BIGINT}]",
+            "{kind: view, source: {schema: a, name: b}}",
+            "specific.source: there is no table or view `a.b`: `a.b`; name a table or view of the same data product, and let the output port depend on its component",
+        ),
+    ] {
+        assert_eq!(target.refused(&port(columns, specific), Intent::Provision).await, expected);
+    }
+    // Rows that stand against a constraint, of which nothing is told.
+    target.as_superuser(&format!(
+        "INSERT INTO {OTHER_TABLE} VALUES (3, 'secret', 1, NULL), (4, 'secret', 1, NULL)"
+    ));
+    let unique = port(
+        "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: aa, dataType: STRING, constraint: UNIQUE}, {name: b, dataType: DECIMAL, precision: 10, scale: 4, constraint: NOT_NULL, description: Amount}, {name: d, dataType: DATE, description: Day}]",
+        "{}",
+    );
+    let plan = target.plan(&unique, Intent::Provision).await.unwrap();
+    let error = target.technology.apply(&unique, &plan.changes[0], &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Conflict);
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+/// One column of every kind.
+const EVERY_TYPE: &str = "[
+  {name: key, dataType: BIGINT, constraint: PRIMARY_KEY, description: the key},
+  {name: boolean, dataType: BOOLEAN, constraint: NOT_NULL}, {name: tiny, dataType: TINYINT},
+  {name: small, dataType: SMALLINT}, {name: byteint, dataType: BYTEINT}, {name: int, dataType: INT},
+  {name: long, dataType: LONG}, {name: float, dataType: FLOAT}, {name: double, dataType: DOUBLE},
+  {name: number, dataType: NUMBER}, {name: numeric, dataType: NUMERIC, precision: 10},
+  {name: decimal, dataType: DECIMAL, precision: 10, scale: 2}, {name: date, dataType: DATE},
+  {name: time, dataType: TIME}, {name: timestamp, dataType: TIMESTAMP}, {name: datetime, dataType: DATETIME},
+  {name: timestampz, dataType: TIMESTAMPZ}, {name: string, dataType: STRING, constraint: UNIQUE},
+  {name: text, dataType: TEXT}, {name: mediumtext, dataType: MEDIUMTEXT}, {name: point, dataType: POINT},
+  {name: char, dataType: CHAR, dataLength: 3}, {name: varchar, dataType: VARCHAR, dataLength: 20,
+   tags: [{tagFQN: PII.Sensitive, source: Tag, labelType: Manual}]}, {name: polygon, dataType: POLYGON},
+  {name: json, dataType: JSON}, {name: enum, dataType: ENUM}, {name: set, dataType: SET},
+  {name: variant, dataType: VARIANT}, {name: union, dataType: UNION, children: [{name: a, dataType: INT}]},
+  {name: interval, dataType: INTERVAL}, {name: uuid, dataType: UUID}, {name: binary, dataType: BINARY, dataLength: 2},
+  {name: bytes, dataType: BYTES}, {name: varbinary, dataType: VARBINARY, dataLength: 4},
+  {name: blob, dataType: BLOB}, {name: mediumblob, dataType: MEDIUMBLOB}, {name: longblob, dataType: LONGBLOB},
+  {name: strings, dataType: ARRAY, arrayDataType: STRING},
+  {name: decimals, dataType: ARRAY, arrayDataType: DECIMAL, precision: 5, scale: 1},
+  {name: structs, dataType: ARRAY, arrayDataType: STRUCT, children: [{name: a, dataType: INT, description: inner,
+   constraint: NOT_NULL}, {name: b, dataType: VARCHAR, dataLength: 5, tags: [{tagFQN: A.B}]}]},
+  {name: struct, dataType: STRUCT, children: [{name: x, dataType: DATE}, {name: inner, dataType: STRUCT,
+   children: [{name: y, dataType: STRING}]}], description: nested},
+  {name: map, dataType: MAP, children: [{name: key, dataType: INT}, {name: value, dataType: DOUBLE}]}]";
+
+async fn import(target: &Target, params: Value) -> Result<Object> {
+    let request = ReverseRequest {
+        use_case_template_id: "urn:dmb:utm:x:1.0.0".to_owned(),
+        environment: "development".to_owned(),
+        params: params.as_object().unwrap().clone(),
+        catalog_info: Object::new(),
+    };
+    target.technology.reverse(&request, &Context::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_type_comes_back_as_it_was_declared() {
+    let target = Target::fresh();
+    target.provision(&port(EVERY_TYPE, "{}")).await;
+    let before = target.everything();
+    let updates = import(&target, json!({ "table": "port" })).await.unwrap();
+    let declared: Value = {
+        // The list again, as JSON: the descriptor's own reader is not what is tested here.
+        let column = |column: &Column| json!(column.name);
+        let work = port(EVERY_TYPE, "{}");
+        json!(work.component.data_contract.as_ref().unwrap().schema.iter().map(column).collect::<Vec<_>>())
+    };
+    let columns = updates["spec.mesh.dataContract.schema"].as_array().unwrap();
+    assert_eq!(json!(columns.iter().map(|column| &column["name"]).collect::<Vec<_>>()), declared);
+    // What is imported, declared again, changes nothing.
+    let again = port(&json!(columns).to_string(), "{}");
+    assert_eq!(target.plan(&again, Intent::Provision).await.unwrap().changes, []);
+    let first = port(EVERY_TYPE, "{}");
+    let schema = |work: &Work| work.component.data_contract.clone().unwrap().schema;
+    assert_eq!(schema(&first), schema(&again));
+    assert_eq!(
+        updates.keys().collect::<Vec<_>>(),
+        [
+            "spec.mesh.dataContract.schema",
+            "spec.mesh.specific.kind",
+            "spec.mesh.specific.name",
+            "spec.mesh.specific.schema",
+        ]
+    );
+    assert_eq!(target.everything(), before, "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_others_can_be_imported() {
+    let target = Target::fresh();
+    for sql in [
+        "CREATE SCHEMA \"Their's\"",
+        "CREATE TYPE \"Their's\".mood AS ENUM ('good', 'bad')",
+        "CREATE DOMAIN \"Their's\".amount AS numeric(9,3) CHECK (VALUE > 0)",
+        "CREATE TABLE \"Their's\".\"T\" (id serial PRIMARY KEY, mood \"Their's\".mood, moods \"Their's\".mood[], \
+           amount \"Their's\".amount NOT NULL, host inet DEFAULT '10.0.0.1', at time with time zone, \
+           v varchar, j json, secret text DEFAULT 'hunter2' UNIQUE)",
+        "COMMENT ON TABLE \"Their's\".\"T\" IS 'Not ours'",
+        "COMMENT ON COLUMN \"Their's\".\"T\".host IS 'Where'",
+        "CREATE VIEW public.\"T\" AS SELECT 'hunter2'::text AS password",
+    ] {
+        target.as_superuser(sql);
+    }
+    let updates = import(&target, json!({ "table": "T", "schema": "Their's" })).await.unwrap();
+    assert_eq!(
+        json!(updates),
+        json!({
+            "spec.mesh.dataContract.schema": [
+                { "name": "id", "dataType": "INT", "constraint": "PRIMARY_KEY" },
+                { "name": "mood", "dataType": "ENUM" },
+                { "name": "moods", "dataType": "ARRAY", "arrayDataType": "ENUM" },
+                { "name": "amount", "dataType": "DECIMAL", "precision": 9, "scale": 3, "constraint": "NOT_NULL" },
+                { "name": "host", "dataType": "STRING", "description": "Where" },
+                { "name": "at", "dataType": "TIME" },
+                { "name": "v", "dataType": "TEXT" },
+                { "name": "j", "dataType": "JSON" },
+                { "name": "secret", "dataType": "TEXT", "constraint": "UNIQUE" },
+            ],
+            "spec.mesh.description": "Not ours",
+            "spec.mesh.specific.kind": "table",
+            "spec.mesh.specific.name": "T",
+            "spec.mesh.specific.schema": "Their's",
+        })
+    );
+    assert!(!json!(updates).to_string().contains("hunter2"));
+    for (params, expected) in [
+        (
+            json!({ "table": "T" }),
+            "2 tables are called `T`: say which one with `schema`, one of `Their's`, `public`",
+        ),
+        (json!({ "table": "t" }), "there is no table or view `t`: there are `Their's.T`, `public.T`"),
+        (json!({ "table": "t", "schema": "x" }), "there is no table or view `x.t`: there is none at all"),
+        (json!({ "tabel": "T" }), "2 problems, the first: params.table: `table` is missing"),
+    ] {
+        assert_eq!(import(&target, params).await.unwrap_err().to_string(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_changed_is_seen_and_made_right() {
+    let target = Target::fresh();
+    let listed = |component: &str| with_access(&work(component), &[ALICE]);
+    for component in [STORAGE, VIEW, TABLE] {
+        target.provision(&listed(component)).await;
+    }
+    let (reader, owner) = (
+        naming::role(&target.database, &VIEW.parse().unwrap(), "production", "reader"),
+        naming::role(&target.database, &TABLE.parse().unwrap(), "production", "owner"),
+    );
+    let before = target.everything();
+    for (component, sql, planned) in [
+        (TABLE, format!("ALTER TABLE {PORT_SCHEMA}.daily_totals DROP COLUMN orders"), "add column `orders`"),
+        (
+            TABLE,
+            format!("ALTER TABLE {PORT_SCHEMA}.daily_totals ALTER total DROP NOT NULL"),
+            "`total` is required",
+        ),
+        (TABLE, format!("COMMENT ON COLUMN {PORT_SCHEMA}.daily_totals.orders IS 'x'"), "update descriptions"),
+        (
+            TABLE,
+            format!("REVOKE \"{owner}\" FROM \"john.smith@example.com\""),
+            "make `john.smith@example.com` its owners",
+        ),
+        (VIEW, format!("REVOKE SELECT ON {PORT_SCHEMA}.recent_orders FROM \"{reader}\""), "give the roles"),
+        (
+            VIEW,
+            format!("REVOKE \"{reader}\" FROM \"alice@example.com\""),
+            "grant read access to `alice@example.com`",
+        ),
+        (VIEW, format!("DROP ROLE \"{reader}\""), ""),
+        (VIEW, format!("DROP VIEW {PORT_SCHEMA}.recent_orders"), "create view `recent_orders`"),
+        (
+            VIEW,
+            format!(
+                "CREATE OR REPLACE VIEW {PORT_SCHEMA}.recent_orders AS SELECT id AS order_id, \
+                     customer::text AS customer, amount::numeric(12,2) AS amount, ordered_at FROM {STORAGE_SCHEMA}.orders WHERE id < 10"
+            ),
+            "somebody changed it",
+        ),
+        (STORAGE, format!("DROP TABLE {STORAGE_SCHEMA}.customers"), "create table `customers`"),
+        (STORAGE, format!("ALTER SCHEMA {STORAGE_SCHEMA} OWNER TO {}", target.database), "give the roles"),
+    ] {
+        if planned.is_empty() {
+            // What holds grants cannot be dropped: that is PostgreSQL's, not ours.
+            assert!(server().psql_in(&target.database, &sql).is_err());
+            continue;
+        }
+        if sql.starts_with("REVOKE") {
+            target.as_landfall(&sql)
+        } else {
+            drop(target.as_superuser(&sql))
+        }
+        let plan = target.plan(&listed(component), Intent::Provision).await.unwrap();
+        assert!(plan.changes.iter().any(|change| change.summary.contains(planned)), "{sql}: {plan:#?}");
+        target.provision(&listed(component)).await;
+        let column_moved = sql.contains("DROP COLUMN");
+        if !column_moved {
+            assert_eq!(target.everything(), before, "{sql}");
+        }
+    }
+    assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.recent_orders")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
+    let target = Target::fresh();
+    target.provision(&work(STORAGE)).await;
+    target.provision(&with_access(&work(VIEW), &[ALICE])).await;
+    let view = format!("{PORT_SCHEMA}.recent_orders");
+    for sql in [
+        format!("GRANT USAGE ON SCHEMA {PORT_SCHEMA} TO \"bob@example.com\""),
+        format!("GRANT SELECT ON {view} TO \"bob@example.com\" WITH GRANT OPTION"),
+        format!("GRANT SELECT (order_id, amount) ON {view} TO developers"),
+    ] {
+        target.as_superuser(&sql);
+    }
+    let narrower = changed(VIEW, &[("        - {name: customer, dataType: STRING}\n", "")]);
+    let done = target.provision(&with_access(&narrower, &[ALICE])).await;
+    assert_eq!(done, ["create: rebuild view `recent_orders` with its grants: follow the contract"]);
+    assert!(target.reads("alice@example.com", &view) && target.reads("bob@example.com", &view));
+    let acl = target.column(&format!(
+        "SELECT privilege_type || is_grantable FROM pg_class, aclexplode(relacl) a JOIN pg_roles r ON r.oid = a.grantee \
+         WHERE pg_class.oid = '{view}'::regclass AND rolname = 'bob@example.com'"
+    ));
+    assert_eq!(acl, ["SELECTtrue"]);
+    let columns = target.column(&format!(
+        "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = '{view}'::regclass AND attacl IS NOT NULL"
+    ));
+    assert_eq!(columns, ["order_id,amount"]);
+
+    // A view of somebody else's on it: columns may come at the end, and otherwise it stays.
+    target.as_superuser(&format!("CREATE VIEW public.theirs AS SELECT * FROM {view}"));
+    let wider = changed(
+        VIEW,
+        &[
+            ("        - {name: customer, dataType: STRING}\n", ""),
+            (
+                "        - {name: ordered_at, dataType: TIMESTAMPZ}\n",
+                "        - {name: ordered_at, dataType: TIMESTAMPZ}\n        - {name: items, dataType: JSON}\n",
+            ),
+        ],
+    );
+    assert_eq!(target.provision(&wider).await, ["create: view `recent_orders`: follow the contract"]);
+    let refused = target.refused(&work(VIEW), Intent::Provision).await;
+    assert!(refused.contains("`public.theirs` reads it"), "{refused}");
+    // Nor is it dropped: it is kept, and said so.
+    target.run(&work(VIEW), PURGE).await;
+    let plan = target.plan(&work(VIEW), PURGE).await.unwrap();
+    assert_eq!(plan.notes, [format!("`public.theirs` depends on `{view}`: it stays, and its data")]);
+    assert_eq!(target.column("SELECT count(*) FROM public.theirs"), ["0"]);
+    target.as_superuser("DROP VIEW public.theirs");
+    target.run(&work(VIEW), PURGE).await;
+    assert_eq!(target.column(&format!("SELECT to_regclass('{view}')")), [""]);
+}
+
+/// A column becomes wider although an output port reads it; a view of somebody else's stands against that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_under_a_view_becomes_wider() {
+    let target = Target::fresh();
+    target.provision(&work(STORAGE)).await;
+    target.provision(&with_access(&work(VIEW), &[ALICE])).await;
+    let view = format!("{PORT_SCHEMA}.recent_orders");
+    target.as_superuser(&format!("GRANT SELECT (amount) ON {view} TO developers"));
+    target.as_superuser(&format!("INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5)"));
+    let before = target.everything();
+    let wider =
+        changed(STORAGE, &[("dataLength: 40, constraint: NOT_NULL", "dataLength: 80, constraint: NOT_NULL")]);
+    let done = target.provision(&wider).await;
+    assert_eq!(
+        done,
+        [
+            "alter: table `orders`: column `customer` from character varying(40) to character varying(80), and the \
+             views on it are made anew with their grants",
+        ]
+    );
+    let after: Vec<String> =
+        target.everything().into_iter().map(|line| line.replace("varying(80)", "varying(40)")).collect();
+    assert_eq!(after, before, "nothing else changed");
+    assert!(target.reads("alice@example.com", &view));
+    assert_eq!(
+        target.plan(&with_access(&work(VIEW), &[ALICE]), Intent::Provision).await.unwrap().changes,
+        []
+    );
+
+    target
+        .as_superuser(&format!("CREATE VIEW public.theirs AS SELECT customer FROM {STORAGE_SCHEMA}.orders"));
+    let widest = changed(
+        STORAGE,
+        &[(
+            "dataType: VARCHAR, dataLength: 40, constraint: NOT_NULL",
+            "dataType: STRING, constraint: NOT_NULL",
+        )],
+    );
+    let plan = target.plan(&widest, Intent::Provision).await.unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("`public.theirs`")), "{:?}", plan.notes);
+    let error = target.technology.apply(&widest, &plan.changes[0], &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Permanent, "{}", error.report());
+    assert_eq!(target.column("SELECT count(*) FROM public.theirs"), ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_reads_its_own_data_product_only() {
+    let target = Target::fresh();
+    target.provision(&work(STORAGE)).await;
+    target.as_superuser("CREATE SCHEMA hr");
+    target.as_superuser("CREATE TABLE hr.salaries (id bigint, amount numeric)");
+    target.as_superuser("GRANT ALL ON SCHEMA hr TO PUBLIC");
+    target.as_superuser("GRANT ALL ON hr.salaries TO PUBLIC");
+    for source in ["{schema: hr, name: salaries}", "{schema: pg_catalog, name: pg_authid}"] {
+        let thief = port("[{name: id, dataType: BIGINT}]", &format!("{{kind: view, source: {source}}}"));
+        let refused = target.refused(&thief, Intent::Provision).await;
+        assert!(refused.contains("does not belong to data product"), "{refused}");
+    }
+    let thief = format!("{{kind: view, source: {{schema: {STORAGE_SCHEMA}, name: orders}}}}");
+    let refused = target.refused(&port("[{name: id, dataType: BIGINT}]", &thief), Intent::Provision).await;
+    assert!(refused.contains("does not belong to data product `urn:dmb:dp:finance:other:1`"), "{refused}");
+    // And only columns that are there, as what they are.
+    let wrong = changed(
+        VIEW,
+        &[
+            ("dataType: TIMESTAMPZ}\n    specific", "dataType: DATE}\n    specific"),
+            ("columns: {order_id: id}", "columns: {order_id: no}"),
+        ],
+    );
+    assert_eq!(
+        target.refused(&wrong, Intent::Provision).await,
+        format!(
+            "dataContract.schema[0].name: `{STORAGE_SCHEMA}.orders` has no column `no`: `order_id`; use one of `id`, `customer`, `amount`, `ordered_at`, `items`, or say in `specific.columns` which it is\n\
+             dataContract.schema[3].dataType: column `ordered_at` of `{STORAGE_SCHEMA}.orders` is timestamp with time zone, and not every value of it is one of date: `date`; use a type that is timestamp with time zone in PostgreSQL, or a wider one"
+        )
+    );
+}
+
+/// What workloads wrote goes with the data; what somebody else made, and what others depend on, does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_says_what_it_does_not_dare() {
+    let target = Target::fresh();
+    let storage = with_access(&work(STORAGE), &[ALICE]);
+    target.provision(&storage).await;
+    let owner = naming::role(&target.database, &STORAGE.parse().unwrap(), "production", "owner");
+    // The owner of the data product is one of the owners' role, and makes things with it.
+    let john = session_of(&target, "john.smith@example.com").await;
+    john.batch_execute(&format!(
+        "SET ROLE \"{owner}\"; CREATE TABLE {STORAGE_SCHEMA}.raw (a int); CREATE TABLE {STORAGE_SCHEMA}.child (b bigint \
+           REFERENCES {STORAGE_SCHEMA}.orders); CREATE VIEW {STORAGE_SCHEMA}.v AS SELECT * FROM {STORAGE_SCHEMA}.raw; \
+           CREATE FUNCTION {STORAGE_SCHEMA}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+           CREATE SEQUENCE {STORAGE_SCHEMA}.s; CREATE TYPE {STORAGE_SCHEMA}.t AS ENUM ('x')"
+    ))
+    .await
+    .unwrap();
+    assert!(target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")), "by default privileges");
+    // Kept, and taken back with all of it.
+    let before = target.everything();
+    target.run(&storage, KEEP).await;
+    assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")));
+    target.provision(&storage).await;
+    assert_eq!(target.everything(), before);
+
+    target.as_superuser(&format!("CREATE TABLE {STORAGE_SCHEMA}.foreign_table (a int)"));
+    target.as_superuser(&format!("CREATE VIEW public.theirs AS SELECT * FROM {STORAGE_SCHEMA}.customers"));
+    let plan = target.plan(&storage, PURGE).await.unwrap();
+    assert_eq!(
+        plan.notes,
+        [
+            format!("`public.theirs` depends on `{STORAGE_SCHEMA}.customers`: it stays, and its data"),
+            format!("`{STORAGE_SCHEMA}.foreign_table` belongs to `fixture`: it stays"),
+            format!("schema `{STORAGE_SCHEMA}` is not empty: it stays, and is released"),
+        ]
+    );
+    target.run(&storage, PURGE).await;
+    let left = target.column(&format!(
+        "SELECT relname FROM pg_class WHERE relnamespace = '{STORAGE_SCHEMA}'::regnamespace AND relkind <> 'i' ORDER BY 1"
+    ));
+    assert_eq!(left, ["customers", "foreign_table"]);
+    assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.customers")));
+    target.as_superuser(&format!("DROP VIEW public.theirs; DROP TABLE {STORAGE_SCHEMA}.foreign_table"));
+    target.run(&storage, PURGE).await;
+    assert_eq!(target.column(&format!("SELECT to_regnamespace('{STORAGE_SCHEMA}')")), [""]);
+}
+
+/// Every name and text that reaches a statement, at its worst.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_and_texts_mean_nothing_but_themselves() {
+    let target = Target::fresh();
+    server().psql("DO $$BEGIN CREATE ROLE \"x\"\";DROP--\" LOGIN PASSWORD 'of-a-person'; EXCEPTION WHEN duplicate_object THEN NULL; END$$").unwrap();
+    let before = target.everything();
+    let evil = [
+        "it's \"quoted\"; DROP SCHEMA public CASCADE; --",
+        "select",
+        "Größe ☃ 名前",
+        "a.b",
+        "\\'; SELECT 1; --",
+        "$$; DROP TABLE x; $$",
+        "%I%s%L {} {{",
+        " padded ",
+        "UPPER",
+        "\u{202e}right to left",
+    ];
+    let long = "n".repeat(63);
+    let mut names: Vec<&str> = evil.to_vec();
+    names.push(&long);
+    let columns: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            json!({ "name": name, "dataType": "STRING", "description": format!("{name}\nlandfall {{}}"),
+                    "tags": [{ "tagFQN": name, "source": name }] })
+        })
+        .collect();
+    for name in &names {
+        let schema = if *name == "select" { "table" } else { name };
+        let tables = json!({ "schema": schema, "tables": [{ "name": name, "description": name, "columns": columns,
+                             "tags": [{ "tagFQN": name }] }] });
+        let mut storage = component("urn:dmb:cmp:finance:other:1:s", "storage", "[]", &tables.to_string());
+        let component = Arc::make_mut(&mut storage.component);
+        component.description = format!("{name}\n\nlandfall {{\"component\":\"x\",\"environment\":\"y\"}}");
+        storage.environment = (*name).to_owned();
+        let mut listed = with_access(&storage, &["user:x\";DROP--"]);
+        listed.access.as_mut().unwrap().fields = [((*name).to_owned(), json!(name))].into_iter().collect();
+        target.provision(&listed).await;
+        let from: Object = names.iter().map(|name| (format!("{name}_"), json!(name))).collect();
+        let short: Vec<Value> = columns
+            .iter()
+            .map(|column| {
+                let mut column = column.clone();
+                column["name"] = json!(format!("{}_", column["name"].as_str().unwrap()));
+                column
+            })
+            .take(evil.len())
+            .collect();
+        let from: Object = from.into_iter().take(evil.len()).collect();
+        let view = json!({ "schema": format!("{}2", &schema.get(..schema.len().min(62)).unwrap_or(schema)), "name": name,
+                           "kind": "view", "source": { "schema": schema, "name": name }, "columns": from });
+        let mut view = port(&json!(short).to_string(), &view.to_string());
+        view.environment = (*name).to_owned();
+        let view = with_access(&view, &["user:x\";DROP--"]);
+        target.provision(&view).await;
+        let info = target.technology.describe(&view, &Context::default()).await.unwrap();
+        let command = info.public["psql"]["value"].as_str().unwrap();
+        let output = std::process::Command::new("sh")
+            .args(["-c", command])
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", server().port().to_string())
+            .env("PGUSER", "x\";DROP--")
+            .env("PGPASSWORD", PASSWORD)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("(0 rows)"), "{command}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        let imported = import(&target, json!({ "schema": schema, "table": name })).await.unwrap();
+        let read = imported["spec.mesh.dataContract.schema"].as_array().unwrap();
+        assert_eq!(read.len(), columns.len());
+        for (read, written) in read.iter().zip(&columns) {
+            assert_eq!((&read["name"], &read["tags"]), (&written["name"], &written["tags"]));
+            assert_eq!(read["description"].as_str(), written["description"].as_str().map(str::trim));
+        }
+        assert_eq!(imported["spec.mesh.description"], name.trim());
+        for (work, intent) in
+            [(&view, KEEP), (&listed, KEEP), (&listed, Intent::Provision), (&view, PURGE), (&listed, PURGE)]
+        {
+            target.run(work, intent).await;
+        }
+        assert_eq!(target.everything(), before, "{name}");
+    }
+}
+
+/// Longer than PostgreSQL's names, and equal as far as those go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_names_do_not_meet() {
+    let target = Target::fresh();
+    let columns = "[{name: a, dataType: INT}]";
+    let long = "n".repeat(200);
+    let mut all = Vec::new();
+    for last in ["a", "b"] {
+        let id = format!("urn:dmb:cmp:finance:other:1:{long}{last}");
+        all.push(with_access(&component(&id, "outputport", columns, "{}"), &[ALICE]));
+        all.push(with_access(&component(&id.replace(":nn", ":s-nn"), "storage", "[]", "{}"), &[ALICE]));
+    }
+    for work in &all {
+        assert_ne!(target.provision(work).await, [""; 0]);
+    }
+    let roles = target.column(
+        "SELECT count(*) FROM pg_roles WHERE \
+        shobj_description(oid, 'pg_authid') LIKE '%\"database\":\"' || current_database() || '\"%'",
+    );
+    assert_eq!(roles, ["8"]);
+    let too_long = port(columns, &format!("{{name: {long}}}"));
+    let problems = target.technology.check(&too_long, &Intent::Provision);
+    assert!(
+        problems[0].to_string().starts_with("specific.name: the name is longer than 63 bytes"),
+        "{problems:?}"
+    );
+    let unknown = with_access(&all[0], &[&format!("group:{long}")]);
+    let plan = target.plan(&unknown, Intent::UpdateAccess).await.unwrap();
+    assert!(plan.notes[0].contains("the name is longer than 63 bytes"), "{:?}", plan.notes);
+}
+
+/// Ours says what the server says.
+#[test]
+fn quoting_agrees_with_the_server() {
+    use proptest::strategy::{Strategy, ValueTree};
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let text = proptest::string::string_regex("[a-z_ \"'\\\\$%;.\u{0}éß名☃A-Z0-9\n-]{0,20}").unwrap();
+    let mut texts: Vec<String> = (0..300).map(|_| text.new_tree(&mut runner).unwrap().current()).collect();
+    texts.extend(["select", "user", "a\"b", "'", "\\", "\\'", "E'", "U&\"x\""].map(str::to_owned));
+    let rows: Vec<String> = texts
+        .iter()
+        .map(|text| {
+            let plain = text.replace('\0', "");
+            let bytes: String = plain.bytes().map(|byte| format!("{byte:02x}")).collect();
+            format!(
+                "(convert_from('\\x{bytes}'::bytea, 'UTF8'), {}, {})",
+                sql::literal(text),
+                sql::literal(&sql::ident(text))
+            )
+        })
+        .collect();
+    let wrong = server()
+        .psql(&format!(
+            "SELECT * FROM (VALUES {}) AS x(given, literal, ident) WHERE given <> literal \
+             OR ident NOT IN (quote_ident(given), '\"' || quote_ident(given) || '\"')",
+            rows.join(", ")
+        ))
+        .unwrap();
+    assert_eq!(wrong, [[None::<String>; 0]; 0]);
+}
+
+/// A sleep in every statement that changes a schema.
+fn slow_down(target: &Target) {
+    target.as_superuser(
+        "CREATE FUNCTION public.slow() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); END'",
+    );
+    target.as_superuser("CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION public.slow()");
+}
+
+fn sleeping(target: &Target) -> String {
+    let sql =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    target.column(sql).remove(0)
+}
+
+async fn until(target: &Target, count: &str) {
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while sleeping(target) != count {
+        assert!(std::time::Instant::now() < end, "no {count} statements are under way");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_the_statement_on_the_server() {
+    let target = Target::fresh();
+    let before = target.everything();
+    slow_down(&target);
+    let port = work(TABLE);
+    let plan = target.plan(&port, Intent::Provision).await.unwrap();
+    let context = Context::default();
+    let (applied, ()) = tokio::join!(target.technology.apply(&port, &plan.changes[0], &context), async {
+        until(&target, "1").await;
+        context.cancel.cancel();
+    });
+    assert_eq!(*applied.unwrap_err().kind(), Kind::Cancelled);
+    assert_eq!(sleeping(&target), "0");
+    // A run that is dropped leaves nothing behind, either.
+    let context = Context::default();
+    tokio::select! {
+        _ = target.technology.apply(&port, &plan.changes[0], &context) => panic!("it takes ten minutes"),
+        () = until(&target, "1") => {}
+    }
+    until(&target, "0").await;
+    target.as_superuser("DROP EVENT TRIGGER slow");
+    target.as_superuser("DROP FUNCTION public.slow()");
+    assert_eq!(target.everything(), before);
+    target.provision(&port).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_too_long_is_tried_again_later() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    target.provision(&port).await;
+    let url = server().new_database().unwrap();
+    let mut impatient = settings(&url);
+    impatient.url = Secret::new(target.technology.settings.url.expose().to_owned());
+    impatient.lock_timeout = Duration::from_millis(100);
+    let technology = Postgresql::new(impatient);
+    let wider = changed(TABLE, &[("{name: orders, dataType: INT", "{name: orders, dataType: BIGINT")]);
+    let plan = technology.plan(&wider, &Intent::Provision, &Context::default()).await.unwrap();
+    let owner = session_of(&target, "john.smith@example.com").await;
+    owner.batch_execute(&format!("BEGIN; LOCK TABLE {PORT_SCHEMA}.daily_totals")).await.unwrap();
+    let error = technology.apply(&wider, &plan.changes[0], &Context::default()).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("lock_timeout"), "{}", error.report());
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    technology.apply(&wider, &plan.changes[0], &Context::default()).await.unwrap();
+    // A server that is gone is a passing condition; a wrong password is not.
+    let mut nowhere = settings("postgres://u:p@127.0.0.1:1/d");
+    let error = Postgresql::new(nowhere.clone()).plan(&port, &PURGE, &Context::default()).await.unwrap_err();
+    assert!(error.is_retryable(), "{}", error.report());
+    nowhere.url = Secret::new(target.url_of("alice@example.com").replace(PASSWORD, "wrong"));
+    let error = Postgresql::new(nowhere).plan(&port, &PURGE, &Context::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), Kind::Permanent, "{}", error.report());
+    assert!(!error.report().contains("wrong"), "{}", error.report());
+}
+
+/// Several processes on one component at the same time: each ends well or says that it should be tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_the_same_time() {
+    let target = Target::fresh();
+    let provision = async |work: Work| {
+        let technology = Postgresql::new(target.technology.settings.clone());
+        for _ in 0..20 {
+            let context = Context::default();
+            let plan = technology.plan(&work, &Intent::Provision, &context).await.unwrap();
+            let mut again = false;
+            for change in &plan.changes {
+                if let Err(error) = technology.apply(&work, change, &context).await {
+                    assert!(error.is_retryable(), "{}", error.report());
+                    again = true;
+                    break;
+                }
+            }
+            if !again {
+                return;
+            }
+        }
+        panic!("it never ends");
+    };
+    let second =
+        component("urn:dmb:cmp:finance:other:1:second", "outputport", "[{name: a, dataType: INT}]", "{}");
+    tokio::join!(
+        provision(with_access(&work(TABLE), &[ALICE])),
+        provision(with_access(&work(TABLE), &[ALICE])),
+        provision(with_access(&work(STORAGE), &[BOB])),
+        provision(with_access(&work(STORAGE), &[BOB])),
+        provision(second),
+        provision(port("[{name: a, dataType: INT}]", "{}")),
+    );
+    assert_eq!(
+        target.plan(&with_access(&work(TABLE), &[ALICE]), Intent::Provision).await.unwrap().changes,
+        []
+    );
+    assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.daily_totals")));
+}
+
+#[test]
+fn invalid_components_are_told_all_that_is_wrong() {
+    let technology = Postgresql::new(settings("postgres://u@localhost/d"));
+    let mut said = String::new();
+    for last in ["storage", "view", "table"] {
+        let work = work_of(INVALID, &format!("urn:dmb:cmp:sales:wrong:1:{last}"));
+        said.push_str(&format!("{last}\n"));
+        for problem in technology.check(&work, &Intent::Provision) {
+            said.push_str(&format!("  {}\n", problem.with_remedy()));
+        }
+    }
+    assert_eq!(said, include_str!("../../../examples/postgresql/invalid.expected.txt"), "{said}");
+}
+
+/// The statements of docs/technologies/postgresql.md that make the role of a target, for a database of this name.
+fn bootstrap(role: &str, database: &str) -> Vec<String> {
+    const PAGE: &str = include_str!("../../../docs/technologies/postgresql.md");
+    let blocks = PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let sql: String = blocks.collect::<Vec<_>>().join("");
+    let sql = sql.replace("landfall", role).replace("analytics", database).replace("choose one", PASSWORD);
+    let plain = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+    plain.split(';').map(|sql| sql.trim().to_owned()).filter(|sql| !sql.is_empty()).collect()
+}
+
+/// What the page says has to be run is all that has to be run: on a database of Landfall's, and on somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_statements_of_the_page_are_enough() {
+    for own in [true, false] {
+        let (role, database) = (format!("page_role_{own}"), format!("page_database_{own}"));
+        let statements = bootstrap(&role, &database);
+        assert_eq!(statements.len(), 5, "{statements:?}");
+        server().psql(&statements[0]).unwrap();
+        if own {
+            server().psql(&statements[1]).unwrap();
+            server().psql(&statements[2]).unwrap();
+        } else {
+            server().psql(&format!("CREATE DATABASE {database}")).unwrap();
+            server().psql(&statements[2]).unwrap();
+            server().psql(&statements[3]).unwrap();
+            server().psql(&statements[4]).unwrap();
+        }
+        server();
+        let url = format!("postgres://{role}:{PASSWORD}@127.0.0.1:{}/{database}", server().port());
+        let target = Target { technology: Postgresql::new(settings(&url)), database };
+        let before = target.everything();
+        let all = [STORAGE, VIEW, TABLE].map(|component| with_access(&work(component), &[ALICE]));
+        for work in &all {
+            target.provision(work).await;
+        }
+        assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.recent_orders")));
+        let outside = query(&target.url_of("bob@example.com"), "SELECT 1").unwrap_err();
+        assert!(outside.contains("permission denied for database"), "{outside}");
+        for intent in [KEEP, Intent::Provision, PURGE] {
+            for work in all.iter().rev() {
+                // A view cannot be before what it reads, and here nothing is lost in between.
+                if intent == Intent::Provision && work.component.kind == ComponentKind::OutputPort {
+                    target.provision(&all[0]).await;
+                }
+                target.run(work, intent).await;
+            }
+        }
+        assert_eq!(target.everything(), before);
+    }
+}
+
+/// The server's certificate is verified, and the session is encrypted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_verified() {
+    let server = PostgresServer::start(crate::postgres_server::Durability::Fast).unwrap();
+    let folder = server.folder().join("data");
+    let folder = folder.display();
+    let authority = |name: &str| {
+        format!(
+            "openssl req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.crt -days 2 \
+               -subj /CN={name} 2>/dev/null"
+        )
+    };
+    let make = format!(
+        "cd {folder} && {} && {} && openssl req -x509 -newkey rsa:2048 -nodes -keyout server.key -out server.crt \
+           -days 2 -subj /CN=localhost -CA ca.crt -CAkey ca.key -addext subjectAltName=DNS:localhost \
+           -addext basicConstraints=critical,CA:FALSE 2>/dev/null && chmod 600 server.key",
+        authority("ca"),
+        authority("other"),
+    );
+    server.psql(&format!("COPY (SELECT 1) TO PROGRAM '{make}'")).unwrap();
+    server.psql("ALTER SYSTEM SET ssl = on").unwrap();
+    let url = server.new_database().unwrap();
+    server.psql(&format!("ALTER ROLE {} CREATEROLE", url.rsplit_once('/').unwrap().1)).unwrap();
+    server.psql("SELECT pg_reload_conf()").unwrap();
+    // Certificates are for whoever runs the tests, too.
+    let certificates = tempfile::tempdir().unwrap();
+    for name in ["ca.crt", "other.crt"] {
+        let text = server.psql(&format!("SELECT pg_read_file('{folder}/{name}')")).unwrap();
+        std::fs::write(certificates.path().join(name), text[0][0].as_deref().unwrap()).unwrap();
+    }
+    let with = |host: &str, name: &str| {
+        let root = certificates.path().join(name);
+        let url = url.replace("127.0.0.1", host);
+        Postgresql::new(settings(&format!("{url}?sslmode=verify-full&sslrootcert={}", root.display())))
+    };
+    let port = work(TABLE);
+    let outcome = async |technology: &Postgresql| {
+        let mut last = None;
+        for _ in 0..100 {
+            match technology.plan(&port, &Intent::Provision, &Context::default()).await {
+                Ok(plan) => return Ok(plan),
+                // Until the server has read its configuration again.
+                Err(error) if error.report().contains("server does not support TLS") => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    last = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap())
+    };
+    let trusted = with("localhost", "ca.crt");
+    let plan = outcome(&trusted).await.unwrap();
+    for change in &plan.changes {
+        trusted.apply(&port, change, &Context::default()).await.unwrap();
+    }
+    let encrypted = server
+        .psql("SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'landfall'")
+        .unwrap();
+    assert_ne!(encrypted[0][0].as_deref(), Some("0"));
+    for (technology, why) in
+        [(with("localhost", "other.crt"), "another authority"), (with("127.0.0.1", "ca.crt"), "another name")]
+    {
+        let error = outcome(&technology).await.unwrap_err();
+        assert_eq!(*error.kind(), Kind::Permanent, "{why}");
+        assert!(error.to_string().contains("does not prove who it is"), "{why}: {}", error.report());
+    }
+    let error = outcome(&with("localhost", "missing.crt")).await.unwrap_err();
+    assert!(error.to_string().contains("missing.crt"), "{}", error.report());
+}
