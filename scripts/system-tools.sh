@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests run PostgreSQL servers of their own, and servers whose wall clock jumps (libfaketime). Does nothing when both
-# are there; else installs them where that takes no question, or says what to install.
+# The tests run PostgreSQL and LDAP servers of their own, and servers whose wall clock jumps (libfaketime). Does nothing
+# when all are there; else installs them where that takes no question, or says what to install.
 set -euo pipefail
 shopt -s nullglob
 
@@ -27,12 +27,17 @@ has_faketime() {
   return 1
 }
 
+has_slapd() {
+  [ -x /usr/sbin/slapd ] && [ -e /etc/ldap/schema/inetorgperson.schema ]
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
 has_faketime || missing+=(faketime)
+has_slapd || missing+=(slapd)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-remedy="The tests need the server programs of PostgreSQL $oldest or newer (initdb, postgres) and libfaketime.
+remedy="The tests need the server programs of PostgreSQL $oldest or newer (initdb, postgres), slapd and libfaketime.
 Missing here, by their names in Debian: ${missing[*]}. Install them, for example
   apt-get install --no-install-recommends ${missing[*]}"
 
@@ -51,13 +56,14 @@ settings=/etc/postgresql-common/createcluster.d/landfall-tests.conf
 trap '"${as_root[@]}" rm -f "$settings"' EXIT
 "${as_root[@]}" mkdir -p "${settings%/*}"
 echo "create_main_cluster = false" | "${as_root[@]}" tee "$settings" > /dev/null
+echo "slapd slapd/no_configuration boolean true" | "${as_root[@]}" debconf-set-selections
 install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}")
 "${as_root[@]}" "${install[@]}" || {
   # A fresh image has no lists of packages, or old ones.
   "${as_root[@]}" apt-get update -q
   "${as_root[@]}" "${install[@]}"
 }
-if ! has_postgres || ! has_faketime; then
+if ! has_postgres || ! has_faketime || ! has_slapd; then
   echo "$remedy" >&2
   exit 1
 fi

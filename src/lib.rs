@@ -10,7 +10,7 @@
 //! | [`operation`] | durable tasks: what was accepted gets done, once at a time, and its end is kept |
 //! | [`topology`] | where a component lands: routes to groups, instances that operators change, targets |
 //! | [`technology`] | what turns a component into something real: check, plan, apply |
-//! | [`access`] | refs, and the difference between who has access and who should |
+//! | [`access`] | refs, where they are looked up, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
 //! | [`auth`] | who may call: names and secrets against hashes, at a bounded cost |
 //! | [`config`], [`logging`], [`tls`], [`error`] | used everywhere, use nothing |

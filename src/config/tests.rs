@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::access::{GroupMeaning, TemplateSettings};
 
 pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -292,4 +293,82 @@ fn the_adapter_contracts_are_not_mounted_where_the_topology_contract_is() {
             "server.base_paths: `{path}` belongs to the topology contract; choose another"
         ))
     );
+}
+
+#[test]
+fn identities_are_read_and_named_by_targets() {
+    let text = r#"
+        [identity.local]
+        kind = "table"
+        file = "/etc/people.yaml"
+        [identity.corp]
+        kind = "ldap"
+        url = "ldaps://directory"
+        bind_dn = "cn=x"
+        bind_password = { env = "LDAP_PASSWORD" }
+        user_base = "dc=x"
+        [targets.PG]
+        driver = "postgresql"
+        url = { env = "PG" }
+        identity = ["local", "corp"]
+        [targets.PLAIN]
+        driver = "postgresql"
+        url = { env = "PG" }
+    "#;
+    let variables = [("LDAP_PASSWORD", "hunter2"), ("PG", "postgres://landfall:hunter2@localhost/db")];
+    let config = load(text, &variables).unwrap();
+    let Driver::Postgresql { identity, .. } = &config.targets[0].driver else {
+        panic!("{:?}", config.targets)
+    };
+    let [Identity::Table(table), Identity::Ldap(ldap)] = identity.as_slice() else { panic!("{identity:?}") };
+    assert_eq!(table.file, Path::new("/etc/people.yaml"));
+    assert_eq!((ldap.group_base.as_str(), ldap.user_filter.as_str()), ("dc=x", "(mail={name})"));
+    assert_eq!(ldap.group, GroupMeaning::Members("member".to_owned()));
+    let Driver::Postgresql { identity, .. } = &config.targets[1].driver else {
+        panic!("{:?}", config.targets)
+    };
+    assert_eq!(*identity, [Identity::Template(TemplateSettings::default())]);
+    assert!(!format!("{config:?}").contains("hunter2"));
+
+    let wrong = r#"
+        [identity.a]
+        kind = "template"
+        user = "{mail}"
+        group = "everybody"
+        [identity.b]
+        kind = "ldap"
+        url = "ldap://directory"
+        bind_dn = "cn=x"
+        bind_password = { env = "LDAP_PASSWORD" }
+        user_base = "dc=x"
+        user_filter = "mail={name}"
+        group = "roles"
+        [identity.c]
+        kind = "file"
+        [identity.d]
+        kind = "ldap"
+        url = "http://directory"
+        user_base = "dc=x"
+        member_atribute = "m"
+        [targets.PG]
+        driver = "postgresql"
+        url = { env = "PG" }
+        identity = ["a", "nobody"]
+    "#;
+    let problems = load(wrong, &variables).unwrap_err();
+    let expected = [
+        "identity.a.user: `{mail}` is not known; use {name}, {user}, {domain}",
+        "identity.a.group: `everybody` names the same principal for everybody; use {name} or {user}",
+        "identity.b.url: `ldap://directory` would carry the password in the clear; write `ldaps://`, or set starttls",
+        "identity.b.user_filter: `mail={name}` is not a filter; write it in parentheses: `(mail={name})`",
+        "identity.b.group: `roles` is not known; use one of: members, attribute",
+        "identity.c.kind: `file` is not known; use one of: template, table, ldap",
+        "identity.d.url: is no address of a directory; write `ldaps://HOST` or `ldap://HOST`",
+        "identity.d.member_atribute: is not a configuration key; did you mean `identity.d.member_attribute`?",
+        "targets.PG.identity: there is no [identity.nobody]; there are: a, d",
+    ];
+    for line in expected {
+        assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
 }

@@ -19,11 +19,15 @@ mod cli;
 mod conformance;
 mod harness;
 mod hostile;
+#[expect(dead_code, reason = "encryption is for the tests of the library")]
+#[path = "../support/ldap.rs"]
+mod ldap;
 mod lifecycle;
 mod losers;
 #[path = "../support/postgres.rs"]
 mod postgres;
 mod postgres_fixture;
+mod postgresql;
 mod pressure;
 mod privacy;
 mod proxy;

@@ -1,0 +1,205 @@
+//! Output ports in PostgreSQL, from the control plane's request to what alice can read; who she is, a directory says.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Finished, Landfall, acl_request, component_request, landfall, replace_once};
+use crate::ldap::{LdapServer, PASSWORD as LDAP_PASSWORD, READER};
+use crate::postgres::{PostgresServer, query};
+
+const PORT: &str = "urn:dmb:cmp:sales:orders:1:recent-orders";
+const STORAGE: &str = "urn:dmb:cmp:sales:orders:1:storage";
+const EXAMPLE: &str = "examples/postgresql/orders.yaml";
+const PASSWORD: &str = "of everybody";
+
+const PEOPLE: &str = "dn: uid=alice,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: alice
+cn: Alice
+sn: A
+mail: alice@example.com
+
+dn: uid=carol,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: carol
+cn: Carol
+sn: C
+mail: carol@example.com
+
+dn: uid=ghost,dc=example,dc=org
+objectClass: inetOrgPerson
+uid: ghost
+cn: Ghost
+sn: G
+mail: ghost@example.com
+
+dn: cn=analysts,dc=example,dc=org
+objectClass: groupOfNames
+cn: analysts
+member: uid=carol,dc=example,dc=org
+member: uid=ghost,dc=example,dc=org
+";
+
+fn product() -> String {
+    std::fs::read_to_string(crate::harness::repository().join(EXAMPLE)).unwrap()
+}
+
+/// A server on a database of its own, where alice, bob and carol have roles, and a directory that knows them.
+struct Stage {
+    landfall: Landfall,
+    database: String,
+    /// `alice` and so on have names of their own in each test: roles belong to the whole server.
+    suffix: String,
+    _directory: LdapServer,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let postgres = PostgresServer::shared().unwrap();
+        let url = postgres.new_database().unwrap();
+        let database = url.rsplit_once('/').unwrap().1.to_owned();
+        postgres.psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
+        let suffix = format!("_{database}");
+        for name in ["alice", "bob", "carol"] {
+            let role = format!("CREATE ROLE {name}{suffix} LOGIN PASSWORD '{PASSWORD}'");
+            postgres.psql(&role).unwrap();
+        }
+        // Roles have the names of the directory's `employeeNumber`.
+        let people = ["alice", "carol", "ghost"].iter().fold(PEOPLE.to_owned(), |text, name| {
+            replace_once(
+                &text,
+                &format!("\nuid: {name}\n"),
+                &format!("\nuid: {name}\nemployeeNumber: {name}{suffix}\n"),
+            )
+        });
+        let directory = LdapServer::start(&people);
+        let config = format!(
+            r#"
+[identity.corporate]
+kind = "ldap"
+url = "{}"
+bind_dn = "{READER}"
+bind_password = {{ env = "LDAP_PASSWORD" }}
+user_base = "dc=example,dc=org"
+user_attribute = "employeeNumber"
+
+[targets.PG]
+driver = "postgresql"
+url = {{ env = "PG_URL" }}
+identity = ["corporate"]
+
+[[routes]]
+technology = "PostgreSQL"
+group = "postgresql"
+"#,
+            directory.url()
+        );
+        let landfall =
+            Landfall::with().config(&config).env("PG_URL", &url).env("LDAP_PASSWORD", LDAP_PASSWORD);
+        Self { landfall: landfall.start(), database, suffix, _directory: directory }
+    }
+
+    fn superuser(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        PostgresServer::shared().unwrap().psql_in(&self.database, sql).unwrap()
+    }
+
+    /// What somebody reads of the output port, in a session of their own.
+    fn read_as(&self, name: &str, info: &Value) -> Result<Vec<Vec<Option<String>>>, String> {
+        let port = PostgresServer::shared().unwrap().port();
+        let user = format!("{name}{}", self.suffix);
+        let url =
+            format!("postgres://{user}:{}@127.0.0.1:{port}/{}", PASSWORD.replace(' ', "%20"), self.database);
+        let value = |key: &str| info["publicInfo"][key]["value"].as_str().unwrap().to_owned();
+        query(&url, &format!("SELECT customer FROM \"{}\".\"{}\"", value("schema"), value("object")))
+    }
+
+    fn on(&self, arguments: &[&str]) -> Finished {
+        landfall(arguments.iter().copied().chain(["--url", self.landfall.api().url()]))
+    }
+}
+
+#[tokio::test]
+async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_back() {
+    let stage = Stage::new();
+    let api = stage.landfall.api();
+    stage.on(&["deploy", EXAMPLE]).with_code(0);
+    let status = api.provision_and_wait(&component_request(&product(), PORT)).await;
+    let info = &status["info"];
+    let schema = info["publicInfo"]["schema"]["value"].as_str().unwrap();
+    assert!(!schema.is_empty());
+    stage.superuser(
+        "INSERT INTO \"sales__orders__1__storage__production\".orders (id, customer) VALUES (1, 'acme')",
+    );
+    let acme = vec![vec![Some("acme".to_owned())]];
+    for name in ["alice", "bob", "carol"] {
+        assert!(stage.read_as(name, info).is_err(), "{name} was given nothing yet");
+    }
+
+    let give = async |refs: &[&str]| api.run("/v1/updateacl", &acl_request(&product(), PORT, refs)).await;
+    let status = give(&["user:alice_example.com", "group:analysts"]).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+    let told = crate::harness::messages(&status).join("\n");
+    assert!(told.contains("1 members of `group:analysts` are left out"), "{told}");
+    assert_eq!(stage.read_as("alice", info).unwrap(), acme);
+    assert_eq!(stage.read_as("carol", info).unwrap(), acme);
+    assert!(stage.read_as("bob", info).is_err());
+
+    // Alice goes, somebody whom nobody knows is to come: the first happens, the second is said.
+    let status = give(&["group:analysts", "user:eve_example.com"]).await;
+    assert_eq!(status["status"], "FAILED", "{status:#}");
+    let result = status["result"].as_str().unwrap();
+    assert!(result.contains("the directory has no `user:eve_example.com`"), "{result}");
+    assert!(stage.read_as("alice", info).is_err());
+    assert_eq!(stage.read_as("carol", info).unwrap(), acme);
+
+    give(&[]).await;
+    assert!(stage.read_as("carol", info).is_err());
+    let mut removal = crate::harness::product_request(&product());
+    removal["removeData"] = json!(true);
+    api.complete("/v1/unprovision", &removal).await;
+    let left = stage.superuser("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'sales%'");
+    assert_eq!(left, Vec::<Vec<Option<String>>>::new());
+}
+
+/// What the database is not as described is what a plan shows; after a deployment there is nothing to show.
+#[tokio::test]
+async fn a_plan_shows_what_has_drifted() {
+    let stage = Stage::new();
+    stage.on(&["deploy", EXAMPLE]).with_code(0);
+    let changes = |plan: &Value| -> usize {
+        let of = |component: &Value| component["changes"].as_array().unwrap().len();
+        plan["components"].as_array().unwrap().iter().map(of).sum()
+    };
+    let plan = stage.on(&["plan", EXAMPLE, "--json"]).with_code(0).json();
+    assert_eq!(changes(&plan), 0, "{plan:#}");
+
+    stage.superuser(
+        "ALTER TABLE \"sales__orders__1__storage__production\".customers DROP COLUMN email; \
+         COMMENT ON COLUMN \"sales__orders__1__storage__production\".orders.id IS 'something else'",
+    );
+    let plan = stage.on(&["plan", EXAMPLE]).with_code(0);
+    for told in ["email", "comment"] {
+        assert!(plan.out.contains(told), "{told}: {plan:?}");
+    }
+    stage.on(&["deploy", EXAMPLE, "--component", STORAGE]).with_code(0);
+    let plan = stage.on(&["plan", EXAMPLE, "--json"]).with_code(0).json();
+    assert_eq!(changes(&plan), 0, "{plan:#}");
+}
+
+/// A secret of a target is in no answer and no log, also when the database refuses it.
+#[tokio::test]
+async fn a_refused_password_is_not_told() {
+    let url = PostgresServer::shared().unwrap().new_database().unwrap();
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let (user, host) = rest.split_once('@').unwrap();
+    let user = user.split(':').next().unwrap();
+    let config = "[operations]\nmax_attempts = 1\n[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n\
+                  [[routes]]\ngroup = \"postgresql\"\n";
+    let wrong = format!("{scheme}://{user}:canary-password@{host}");
+    let server = Landfall::with().config(config).env("PG_URL", &wrong).start();
+    let request =
+        component_request(&replace_once(&product(), "version: 1.0.0\nenv", "version: 1.0.1\nenv"), STORAGE);
+    let status = server.api().run("/v1/provision", &request).await;
+    assert_eq!(status["status"], "FAILED", "{status:#}");
+    assert!(!status.to_string().contains("canary"), "{status:#}");
+    assert!(!server.log().contains("canary-password"), "{}", server.log());
+}
