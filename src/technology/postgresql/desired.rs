@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) product: Identifier,
     pub(super) component: Identifier,
     pub(super) database: String,
+    /// Whether the database is this component's.
+    pub(super) own_database: bool,
     pub(super) schema: String,
     /// Of an output port. A storage area has its schema to itself; that of output ports is their data product's.
     pub(super) relation: Option<String>,
@@ -63,6 +65,9 @@ pub(super) enum Shape {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub(super) enum Step {
+    /// The database of a storage area that has its own: the one change that no transaction can hold.
+    CreateDatabase,
+    DropDatabase,
     /// Roles and schema.
     Prepare,
     Restore,
@@ -164,6 +169,14 @@ impl Place {
             match Mark::in_comment(role.comment.as_deref()) {
                 Some(mark) if mark.owner == self.owner && mark.database.as_ref() == Some(&self.database) => {}
                 other => return Err(self.foreign(&format!("role `{name}`"), other.as_ref())),
+            }
+        }
+        if let Some(database) = seen.database.as_ref().filter(|_| self.own_database) {
+            match Mark::in_comment(database.comment.as_deref()) {
+                Some(mark) if mark.owner == self.owner => {}
+                // Between being made and being marked, its owner says whose it is: a role with our mark, looked at above.
+                None if seen.owner.is_some() && database.owner == self.owner_role => {}
+                other => return Err(self.foreign(&format!("database `{}`", self.database), other.as_ref())),
             }
         }
         let Some(schema) = &seen.schema else { return Ok(Standing::Absent) };
@@ -270,6 +283,14 @@ fn provision(
             left.pieces.push(piece);
         }
     };
+    if place.own_database {
+        add(place.piece(
+            Step::CreateDatabase,
+            Action::Create,
+            format!("create the database `{}`", place.database),
+            database(place, seen),
+        ));
+    }
     add(place.piece(
         Step::Prepare,
         Action::Create,
@@ -377,9 +398,28 @@ pub(super) fn reader_comment(place: &Place, fields: &crate::descriptor::Object) 
     format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
 }
 
-/// Roles and schema, as far as they are missing.
-fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> Vec<String> {
-    let (owner, reader) = place.roles();
+/// What a database of the component's own still lacks. The statements run one by one, each for itself: before them, its
+/// owners' role is made.
+fn database(place: &Place, seen: &Seen) -> Vec<String> {
+    let (name, owner) = (ident(&place.database), ident(&place.owner_role));
+    let mut sql = Vec::new();
+    if seen.database.is_none() {
+        sql.push(format!("CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"));
+    }
+    if seen.database.as_ref().is_none_or(|database| database.public) {
+        sql.push(format!("REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC"));
+    }
+    let text = format!("Storage area {} in environment {}", place.owner.component, place.owner.environment);
+    let comment = place.mark().comment(&text);
+    if seen.database.as_ref().is_none_or(|database| database.comment.as_ref() != Some(&comment)) {
+        sql.push(format!("COMMENT ON DATABASE {name} IS {}", literal(&comment)));
+    }
+    sql
+}
+
+/// The owners' role, as far as it is missing.
+pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
+    let (owner, _) = place.roles();
     let mut sql = Vec::new();
     // Since 16, whoever makes a role may grant it and is nothing more: to make objects for it, one has to become it.
     let join = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
@@ -400,6 +440,13 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
             }
         }
     }
+    sql
+}
+
+/// Roles and schema, as far as they are missing.
+fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> Vec<String> {
+    let (owner, reader) = place.roles();
+    let mut sql = owner_role(place, seen);
     match &seen.reader {
         None => {
             sql.push(format!("CREATE ROLE {reader} NOLOGIN"));
@@ -499,6 +546,9 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     let mut sql = Vec::new();
     let nothing = Vec::new();
     let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
+    if place.own_database && seen.database.as_ref().is_some_and(|database| database.owner == seen.me) {
+        sql.push(format!("ALTER DATABASE {} OWNER TO {owner}", ident(&place.database)));
+    }
     if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
         sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL: storage areas are schemas, output ports are tables or views, and who may read is enforced.
+//! PostgreSQL: storage areas are schemas or databases, output ports are tables or views, and who may read is enforced.
 //!
 //! What it guarantees:
 //! - *Whose is it* is written into the database: a line in the comment of every role, schema, table and view
@@ -18,6 +18,7 @@
 //!
 //! | step | in one transaction | a crash before its end leaves |
 //! |---|---|---|
+//! | create, drop database | not in one: the role that owns it first, the mark last | a database that its owner tells from others |
 //! | prepare | roles, membership in the owners' role, schema, marks | nothing of it |
 //! | create table, view | the relation, its comments and mark, its owner | nothing of it |
 //! | each change of a column | one ALTER TABLE | the column as it was |
@@ -40,7 +41,8 @@ mod tests;
 mod types;
 mod view;
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,7 +58,7 @@ use crate::config::Secret;
 use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
 use crate::error::{Error, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
-use observe::{Question, Seen};
+use observe::{Database, Question, Seen};
 use people::People;
 use session::{Login, Pool, PoolSettings, Session};
 use sql::{dotted, ident};
@@ -89,7 +91,8 @@ pub struct Postgresql {
     settings: PostgresqlSettings,
     login: Result<Login, String>,
     home: Option<Handle>,
-    pool: OnceLock<Pool>,
+    /// One for each database: that of the URL, and those of storage areas that have their own.
+    pools: Mutex<BTreeMap<String, Pool>>,
 }
 
 /// `detail` of a [`Change`].
@@ -146,7 +149,7 @@ impl Postgresql {
         Self {
             login: Login::parse(settings.url.expose()),
             home: Handle::try_current().ok(),
-            pool: OnceLock::new(),
+            pools: Mutex::default(),
             settings,
         }
     }
@@ -157,32 +160,54 @@ impl Postgresql {
         })
     }
 
+    /// A session with the database of the URL.
     async fn session(&self, context: &Context) -> Result<Session> {
+        self.session_with(&self.login()?.database, context).await
+    }
+
+    async fn session_with(&self, database: &str, context: &Context) -> Result<Session> {
         let login = self.login()?;
-        let make = || {
-            let settings = PoolSettings {
-                target: self.settings.target.clone(),
-                login: login.clone(),
-                connections: self.settings.connections,
-                statement_timeout: self.settings.statement_timeout,
-                lock_timeout: self.settings.lock_timeout,
+        let pool = {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            let make = || {
+                let settings = PoolSettings {
+                    target: self.settings.target.clone(),
+                    login: login.to(database),
+                    connections: self.settings.connections,
+                    statement_timeout: self.settings.statement_timeout,
+                    lock_timeout: self.settings.lock_timeout,
+                };
+                Pool::new(settings, self.home.clone().unwrap_or_else(Handle::current))
             };
-            Pool::new(settings, self.home.clone().unwrap_or_else(Handle::current))
+            pools.entry(database.to_owned()).or_insert_with(make).clone()
         };
-        self.pool.get_or_init(make).session(context).await
+        pool.session(context).await
     }
 
     /// Looks at a component without a trace: the server sees to it that nothing is written.
     async fn look(&self, read: &Read, people: &People, context: &Context) -> Result<Seen> {
-        let session = self.session(context).await?;
+        let (session, database) = self.place_of(read, context).await?;
         let looking = async {
             session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-            let seen = observed(&session, read, people).await?;
+            let seen = observed(&session, read, people, database).await?;
             session.execute("COMMIT").await?;
             Ok(seen)
         };
         let done = session.within(context, looking).await;
         session.give_back(done)
+    }
+
+    /// A session with the database that the component is in. Where that is one of its own, what is known of it; and
+    /// where it is not there yet, a session with that of the URL.
+    async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
+        let session = self.session(context).await?;
+        if !read.place.own_database {
+            return Ok((session, None));
+        }
+        let found = session.within(context, observe::database(&session, &read.place.database)).await;
+        let Some(database) = found? else { return Ok((session, None)) };
+        session.give_back(Ok(()))?;
+        Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
 
     /// Reads a component: all problems in one answer. What takes something away needs the names only.
@@ -215,9 +240,19 @@ impl Postgresql {
 }
 
 /// What is there, and the answers about rows that a provisioning needs.
-async fn observed(session: &Session, read: &Read, people: &People) -> Result<Seen> {
-    let question = Question { principals: people.names(), ..read.question.clone() };
+async fn observed(
+    session: &Session,
+    read: &Read,
+    people: &People,
+    database: Option<Database>,
+) -> Result<Seen> {
+    let mut question = Question { principals: people.names(), ..read.question.clone() };
+    if read.place.own_database && database.is_none() {
+        // This is another database, and what is in it is none of the component's.
+        question.schema = String::new();
+    }
     let mut seen = observe::observe(session, &question).await?;
+    seen.database = database;
     // Before a look at rows: they may be somebody else's.
     read.place.standing(&seen)?;
     let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
@@ -254,29 +289,34 @@ fn question(place: &Place, contract: Option<&Contract>) -> Question {
 /// Where the component is, by the names in `specific` or those derived from its identity.
 fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificReader<'_>) -> Option<Place> {
     let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
-    let mut named = |key: &'static str, fault: fn(&str) -> Option<&'static str>, default: String| {
-        if specific.value(key).is_none() {
-            return Some(default);
-        }
-        let name = specific.string(key)?;
-        match fault(name) {
-            None => Some(name.to_owned()),
-            Some(fault) => {
-                specific.problem(key, fault, "choose another name, or leave it out to have one derived");
-                None
-            }
-        }
-    };
+    // Asked for in any case: what is wrong with one of them does not make the others unknown.
+    let _ = storage.then(|| (specific.value("schema"), specific.value("database")));
+    let mut own_database = None;
     let (schema, relation) = if storage {
-        (named("schema", naming::schema_problem, naming::storage_schema(component, environment)), Some(None))
+        if level(specific)? == "database" {
+            let default = naming::storage_database(component, environment);
+            own_database = Some(named(specific, "database", naming::database_problem, default)?);
+        } else if specific.value("database").is_some() {
+            let remedy = "remove it, or write `level: database`";
+            specific.problem("database", "a schema is in the database of the target", remedy);
+        }
+        let default = naming::storage_schema(component, environment);
+        (named(specific, "schema", naming::schema_problem, default), Some(None))
     } else {
-        (
-            named("schema", naming::schema_problem, naming::product_schema(product, environment)),
-            named("name", naming::problem, naming::relation(product, component)).map(Some),
-        )
+        let default = naming::product_schema(product, environment);
+        let schema = named(specific, "schema", naming::schema_problem, default);
+        let default = naming::relation(product, component);
+        (schema, named(specific, "name", naming::problem, default).map(Some))
     };
     let (schema, relation) = (schema?, relation?);
+    let own = own_database.is_some();
+    if own_database.as_deref() == Some(database) {
+        specific.problem("database", "this is the database of the target", "choose another name");
+        return None;
+    }
+    let database = own_database.as_deref().unwrap_or(database);
     let what = match &relation {
+        None if own => format!("database `{database}`"),
         None => format!("schema `{schema}`"),
         Some(name) => format!("`{schema}.{name}`"),
     };
@@ -285,6 +325,7 @@ fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificRead
         product: product.clone(),
         component: component.clone(),
         database: database.to_owned(),
+        own_database: own,
         owner_role: naming::role(database, component, environment, "owner"),
         reader_role: naming::role(database, component, environment, "reader"),
         schema,
@@ -293,18 +334,39 @@ fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificRead
     })
 }
 
+/// `level` of a storage area; `None` when it is none.
+fn level(specific: &mut SpecificReader<'_>) -> Option<&'static str> {
+    match specific.value("level") {
+        None => Some("schema"),
+        Some(_) => specific.one_of("level", &["schema", "database"]),
+    }
+}
+
+/// A name of `specific`, or the default.
+fn named(
+    specific: &mut SpecificReader<'_>,
+    key: &'static str,
+    fault: fn(&str) -> Option<&'static str>,
+    default: String,
+) -> Option<String> {
+    if specific.value(key).is_none() {
+        return Some(default);
+    }
+    let name = specific.string(key)?;
+    match fault(name) {
+        None => Some(name.to_owned()),
+        Some(fault) => {
+            specific.problem(key, fault, "choose another name, or leave it out to have one derived");
+            None
+        }
+    }
+}
+
 fn storage_contract(
     work: &Work,
     specific: &mut SpecificReader<'_>,
     problems: &mut Vec<Problem>,
 ) -> Option<Contract> {
-    if specific.one_of("level", &["schema", "database"]) == Some("database") {
-        specific.problem(
-            "level",
-            "this version makes schemas, no databases",
-            "write `level: schema`, or leave it out",
-        );
-    }
     let repair = specific.boolean("repair").unwrap_or(false);
     let tables = columns::tables(specific.value("tables"), problems);
     Some(Contract {
@@ -494,8 +556,11 @@ impl Technology for Postgresql {
         let intent = Intent::from(intent);
         let read = self.read(work, intent).map_err(Error::invalid)?;
         let people = People::look_up(work, &self.settings.directory).await?;
-        let session = self.session(context).await?;
-        let applying = self::applied(&session, &read, &people, intent, &step, context);
+        if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
+            return self.apply_to_database(&read, &people, intent, &step, context).await;
+        }
+        let (session, database) = self.place_of(&read, context).await?;
+        let applying = applied(&session, &read, &people, intent, &step, (context, database));
         let done = session.within(context, applying).await;
         session.give_back(done)
     }
@@ -530,13 +595,11 @@ async fn applied(
     people: &People,
     intent: Intent,
     step: &Step,
-    context: &Context,
+    (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
     let place = &read.place;
-    session.execute("BEGIN").await?;
-    let key = naming::lock_key(&place.owner.component, &place.owner.environment);
-    session.text("SELECT pg_advisory_xact_lock($1)::text", &[&key]).await?;
-    let seen = observed(session, read, people).await?;
+    begin(session, place).await?;
+    let seen = observed(session, read, people, database.clone()).await?;
     let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent)?;
     let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
     if refused && matches!(step, Step::Refuse | Step::Grant) {
@@ -549,7 +612,7 @@ async fn applied(
         if let (Step::View, Some(contract)) = (step, &read.contract)
             && let Shape::View(view) = &contract.shape
         {
-            let made = observed(session, read, people).await?;
+            let made = observed(session, read, people, database).await?;
             for statement in view::seal(place, view, contract, &made)? {
                 session.execute(&statement).await?;
             }
@@ -559,7 +622,69 @@ async fn applied(
     session.execute("COMMIT").await
 }
 
+/// A transaction under the component's lock.
+async fn begin(session: &Session, place: &Place) -> Result<()> {
+    session.execute("BEGIN").await?;
+    let key = naming::lock_key(&place.owner.component, &place.owner.environment);
+    session.text("SELECT pg_advisory_xact_lock($1)::text", &[&key]).await?;
+    Ok(())
+}
+
 impl Postgresql {
+    /// Databases come and go outside of transactions, so these two are looked at first, under the lock, and done then.
+    /// What is made belongs to the owners' role from its first moment, which is how it is known before it is marked.
+    async fn apply_to_database(
+        &self,
+        read: &Read,
+        people: &People,
+        intent: Intent,
+        step: &Step,
+        context: &Context,
+    ) -> Result<()> {
+        let (session, database) = self.place_of(read, context).await?;
+        let looking = async {
+            begin(&session, &read.place).await?;
+            let seen = observed(&session, read, people, database).await?;
+            let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, people, intent)?;
+            if *step == Step::CreateDatabase {
+                for statement in desired::owner_role(&read.place, &seen) {
+                    session.execute(&statement).await?;
+                }
+            } else if left.pieces.iter().any(|piece| piece.step == Step::Purge) {
+                return Err(Error::retryable(format!("{} is not empty yet", read.place.what)));
+            }
+            session.execute("COMMIT").await?;
+            Ok(left.pieces.into_iter().find(|piece| piece.step == *step))
+        };
+        let done = session.within(context, looking).await;
+        let Some(piece) = session.give_back(done)? else { return Ok(()) };
+        if *step == Step::DropDatabase {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.remove(&read.place.database);
+        }
+        let session = self.session(context).await?;
+        let working = async {
+            if *step == Step::DropDatabase {
+                let others = "SELECT count(*)::text FROM pg_stat_activity \
+                              WHERE datname::text = $1::text AND usename <> current_user";
+                let count = session.text(others, &[&read.place.database]).await?.unwrap_or_default();
+                if count != "0" {
+                    return Err(Error::retryable(format!(
+                        "{count} sessions of others with {} are open, and have to end first",
+                        read.place.what
+                    )));
+                }
+            }
+            for statement in &piece.sql {
+                context.check_cancelled()?;
+                session.execute(statement).await?;
+            }
+            Ok(())
+        };
+        let done = session.within(context, working).await;
+        session.give_back(done)
+    }
+
     fn info(&self, place: &Place, seen: &Seen) -> Info {
         let mut public = Object::new();
         let mut entry = |key: &str, label: &str, value: String| {

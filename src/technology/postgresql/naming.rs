@@ -16,7 +16,7 @@
 //! | identity | name |
 //! |---|---|
 //! | product `urn:dmb:dp:finance:cashflow:0` in `production` | schema `finance__cashflow__0__production` |
-//! | component `...:0:storage-component` of it | schema `finance__cashflow__0__storage_component__production` |
+//! | component `...:0:storage-component` of it | schema `finance__cashflow__0__storage_component__production`, and the database, if it has its own |
 //! | component `...:0:cashflow-output-port` of it | table or view `cashflow_output_port` |
 //! | readers of the latter in the database `analytics` | role `cashflow_output_port__reader___` + hash |
 //!
@@ -38,6 +38,13 @@ pub(super) fn product_schema(product: &Identifier, environment: &str) -> String 
     let segments: Vec<_> = product.parts().chain([environment]).collect();
     let plain = is_plain(product, "dp") && product.parts().count() == PRODUCT_PARTS;
     derived(&segments, &["product-schema", product.as_str(), environment], plain)
+}
+
+/// The database of a storage area that has one of its own.
+pub(super) fn storage_database(component: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = component.parts().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && component.parts().count() == PRODUCT_PARTS + 1;
+    derived(&segments, &["storage-database", component.as_str(), environment], plain)
 }
 
 /// The schema of a storage area.
@@ -92,6 +99,15 @@ pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
         Some("the name is reserved by PostgreSQL")
     } else if name == "public" {
         Some("the schema `public` belongs to everybody")
+    } else {
+        problem(name)
+    }
+}
+
+/// The same for a database.
+pub(super) fn database_problem(name: &str) -> Option<&'static str> {
+    if matches!(name, "postgres" | "template0" | "template1") {
+        Some("the database is PostgreSQL's own")
     } else {
         problem(name)
     }

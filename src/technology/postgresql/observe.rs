@@ -46,11 +46,24 @@ pub(super) struct Seen {
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
     pub(super) source: Option<Source>,
+    /// Other schemas; `public` only when there is something in it.
+    pub(super) elsewhere: i64,
+    /// Of a storage area that has one of its own.
+    #[serde(default)]
+    pub(super) database: Option<Database>,
     /// Of [`Question::principals`], those that there are.
     pub(super) principals: Vec<Known>,
     /// Answers about rows, by what was asked.
     #[serde(default)]
     pub(super) facts: BTreeMap<Probe, i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Database {
+    pub(super) owner: String,
+    pub(super) comment: Option<String>,
+    /// Whether everybody may connect.
+    pub(super) public: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -341,6 +354,11 @@ fn query() -> String {
                'relation', (SELECT {relation} FROM pg_class c \
                   WHERE c.relnamespace = n.oid AND {RELATIONS} AND c.relname = $7)) \
              FROM pg_namespace n WHERE n.nspname = $6), \
+           'elsewhere', (SELECT count(*) FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
+               AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
+               AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \
+                 OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid) \
+                 OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = n.oid))), \
            'principals', (SELECT coalesce(json_agg(json_build_object('name', r.rolname, \
                'marked', coalesce(shobj_description(r.oid, 'pg_authid') LIKE '%landfall {{%', false))), '[]') \
              FROM pg_roles r WHERE r.rolname = ANY ($8)))::text"
@@ -364,6 +382,18 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
     ];
     let text = session.text(&query(), parameters).await?.unwrap_or_default();
     serde_json::from_str(&text)
+        .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
+}
+
+/// A database of the server, from whichever other.
+pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Database>> {
+    const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
+        'comment', shobj_description(d.oid, 'pg_database'), \
+        'public', d.datacl IS NULL OR EXISTS (SELECT FROM aclexplode(d.datacl) a \
+           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
+    let Some(text) = session.text(QUERY, &[&name]).await? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 

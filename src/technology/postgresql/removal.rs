@@ -40,6 +40,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
     let mut sql = Vec::new();
     let mut dropped = Vec::new();
     let mut empty = true;
+    let mut gone = seen.schema.is_none();
     if let Some(schema) = &seen.schema {
         let doomed = doomed(place, schema, seen);
         for relation in &schema.relations {
@@ -68,6 +69,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
         sql.extend(roles(place, seen));
         if empty && mine {
             sql.push(format!("DROP SCHEMA {} RESTRICT", ident(&place.schema)));
+            gone = true;
         } else if place.relation.is_none() {
             sql.extend(released(place, seen));
             left.notes.push(format!("schema `{}` is not empty: it stays, and is released", place.schema));
@@ -83,6 +85,16 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
             names => format!("revoke all access, and drop {}", names.join(", ")),
         };
         left.pieces.push(place.piece(Step::Purge, Action::Drop, summary, sql));
+    }
+    if place.own_database && seen.database.is_some() {
+        if gone && seen.elsewhere == 0 {
+            // Whoever is connected would hold it up for ever. Landfall may end its own sessions, and no others.
+            let sql = vec![format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))];
+            let summary = format!("drop the database `{}`", place.database);
+            left.pieces.push(place.piece(Step::DropDatabase, Action::Drop, summary, sql));
+        } else if gone {
+            left.notes.push(format!("database `{}` has other schemas: it stays", place.database));
+        }
     }
     left
 }
@@ -151,6 +163,13 @@ fn spared(place: &Place, relation: &Relation, seen: &Seen) -> String {
 /// The roles go, and what they had is Landfall's.
 fn roles(place: &Place, seen: &Seen) -> Vec<String> {
     let mut sql = Vec::new();
+    if let Some(database) = seen.database.as_ref().filter(|_| place.own_database)
+        && Mark::in_comment(database.comment.as_deref()).is_none()
+    {
+        // Without the role that owns it, nothing else would say whose it is.
+        let comment = literal(&place.mark().comment(""));
+        sql.push(format!("COMMENT ON DATABASE {} IS {comment}", ident(&place.database)));
+    }
     for (name, role) in [(&place.reader_role, &seen.reader), (&place.owner_role, &seen.owner)] {
         if role.is_none() {
             continue;

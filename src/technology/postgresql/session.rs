@@ -121,6 +121,16 @@ impl Login {
         Ok(Self { config, tls, place, database })
     }
 
+    /// The same login to another database of the server.
+    pub(super) fn to(&self, database: &str) -> Self {
+        let mut other = self.clone();
+        other.config.dbname(database);
+        let server = self.place.strip_suffix(&self.database).unwrap_or_default();
+        other.place = format!("{server}{database}");
+        other.database = database.to_owned();
+        other
+    }
+
     async fn connector(&self) -> Result<Option<MakeRustlsConnect>> {
         let Some(tls) = &self.tls else { return Ok(None) };
         let (root, place) = (tls.root.clone(), self.place.clone());

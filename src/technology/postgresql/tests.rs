@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use super::*;
 use crate::access::Ref;
 use crate::error::Kind;
-use crate::postgres_server::{PostgresServer, query};
+use crate::postgres_server::{Durability, PostgresServer, query};
 use crate::technology::AccessList;
 use crate::technology::conformance::{self, Case, Subject};
 use crate::technology::testing::work as work_of;
@@ -22,14 +23,16 @@ const PASSWORD: &str = "of-a-person";
 fn server() -> &'static PostgresServer {
     static READY: OnceLock<()> = OnceLock::new();
     let server = PostgresServer::shared().unwrap();
-    READY.get_or_init(|| {
-        for name in ["alice@example.com", "bob@example.com", "carol@example.com", "john.smith@example.com"] {
-            server.psql(&format!("CREATE ROLE \"{name}\" LOGIN PASSWORD '{PASSWORD}'")).unwrap();
-        }
-        server.psql("CREATE ROLE developers").unwrap();
-        server.psql("GRANT developers TO \"carol@example.com\"").unwrap();
-    });
+    READY.get_or_init(|| people(server));
     server
+}
+
+fn people(server: &PostgresServer) {
+    for name in ["alice@example.com", "bob@example.com", "carol@example.com", "john.smith@example.com"] {
+        server.psql(&format!("CREATE ROLE \"{name}\" LOGIN PASSWORD '{PASSWORD}'")).unwrap();
+    }
+    server.psql("CREATE ROLE developers").unwrap();
+    server.psql("GRANT developers TO \"carol@example.com\"").unwrap();
 }
 
 fn settings(url: &str) -> PostgresqlSettings {
@@ -46,26 +49,42 @@ fn settings(url: &str) -> PostgresqlSettings {
 /// A fresh database, and the technology on it as a role that is no superuser.
 struct Target {
     technology: Postgresql,
+    /// A server of its own, where what is made is not in one database.
+    own: Option<PostgresServer>,
     database: String,
 }
 
 impl Target {
     fn fresh() -> Self {
-        let url = server().new_database().unwrap();
+        Self::on(None)
+    }
+
+    fn alone() -> Self {
+        let own = PostgresServer::start(Durability::Fast).unwrap();
+        people(&own);
+        Self::on(Some(own))
+    }
+
+    fn server(&self) -> &PostgresServer {
+        self.own.as_ref().unwrap_or_else(|| server())
+    }
+
+    fn on(own: Option<PostgresServer>) -> Self {
+        let server = own.as_ref().unwrap_or_else(|| server());
+        let url = server.new_database().unwrap();
         let database = url.rsplit_once('/').unwrap().1.to_owned();
-        server().psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
-        Self { technology: Postgresql::new(settings(&url)), database }
+        server.psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
+        Self { technology: Postgresql::new(settings(&url)), own, database }
     }
 
     /// The database as somebody else sees it.
     fn url_of(&self, user: &str) -> String {
         let user = user.replace('@', "%40");
-        format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{}", server().port(), self.database)
+        format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{}", self.server().port(), self.database)
     }
 
     fn as_superuser(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        // The superuser's own URL ends with its database.
-        server().psql_in(&self.database, sql).unwrap()
+        self.server().psql_in(&self.database, sql).unwrap()
     }
 
     /// As the role of the target: since 16, what it granted nobody else revokes.
@@ -127,6 +146,20 @@ impl Target {
 
     /// Everything there is, a line each, without what differs from database to database.
     fn everything(&self) -> Vec<String> {
+        let mut lines = self.everything_in(&self.database);
+        let owned =
+            "SELECT datname FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE '%landfall {%'";
+        for database in self.column(owned).iter().filter(|_| self.own.is_some()) {
+            let comment = format!(
+                "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'"
+            );
+            lines.push(format!("database {database} {:?}", self.column(&comment)));
+            lines.extend(self.everything_in(database));
+        }
+        lines
+    }
+
+    fn everything_in(&self, database: &str) -> Vec<String> {
         const SYSTEM: &str =
             "n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'public')";
         let acl = |kind: &str, name: &str, acl: &str, from: &str| {
@@ -168,31 +201,32 @@ impl Target {
             format!(
                 "SELECT concat_ws(' ', 'role', r.rolname, r.rolcanlogin, shobj_description(r.oid, 'pg_authid')) \
                  FROM pg_roles r WHERE shobj_description(r.oid, 'pg_authid') LIKE '%\"database\":\"{}\"%'",
-                self.database
+                database
             ),
             format!(
                 "SELECT concat_ws(' ', 'member', r.rolname, m.rolname, am.admin_option) FROM pg_auth_members am \
                  JOIN pg_roles r ON r.oid = am.roleid JOIN pg_roles m ON m.oid = am.member \
                  WHERE shobj_description(r.oid, 'pg_authid') LIKE '%\"database\":\"{}\"%'",
-                self.database
+                database
             ),
             acl("default", "pg_get_userbyid(d.defaclrole)", "d.defaclacl", "pg_default_acl d"),
             format!(
                 "SELECT concat_ws(' ', 'database', d.datacl::text) FROM pg_database d WHERE d.datname = '{}'",
-                self.database
+                database
             ),
         ];
-        let lines = self.column(&format!("SELECT q FROM ({}) AS x(q)", parts.join(" UNION ALL ")));
+        let sql = format!("SELECT q FROM ({}) AS x(q)", parts.join(" UNION ALL "));
+        let lines = self.server().psql_in(database, &sql).unwrap();
+        let lines = lines.into_iter().map(|row| row[0].clone().unwrap_or_default());
         let mut names = vec![(self.database.clone(), "DATABASE".to_owned())];
         for component in [STORAGE, VIEW, TABLE] {
             for kind in ["owner", "reader"] {
                 let id = component.parse().unwrap();
-                let name = naming::role(&self.database, &id, "production", kind);
+                let name = naming::role(database, &id, "production", kind);
                 names.push((name, format!("{kind} of {component}")));
             }
         }
         let mut lines: Vec<String> = lines
-            .into_iter()
             .map(|line| names.iter().fold(line, |line, (name, instead)| line.replace(name, instead)))
             .collect();
         lines.sort();
@@ -228,6 +262,9 @@ struct Conforming<const CASE: usize>(Target);
 #[async_trait]
 impl<const CASE: usize> Subject for Conforming<CASE> {
     async fn fresh() -> Self {
+        if CASE == 3 {
+            return Self(Target::alone());
+        }
         let target = Target::fresh();
         if CASE == 1 {
             target.provision(&work(STORAGE)).await;
@@ -285,9 +322,18 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
                 ("precision: 14, scale: 2, constraint: NOT_NULL", "precision: 14, scale: 2"),
             ],
         );
-        let all = [(STORAGE, storage), (VIEW, view), (TABLE, table)];
-        let (component, changed) = all.into_iter().nth(CASE).unwrap();
-        vec![Case { work: work(component), changed: Some(changed) }]
+        let own = changed(
+            STORAGE,
+            &[("      tables:", "      level: database\n      database: own\n      tables:")],
+        );
+        let mut own_changed = own.clone();
+        own_changed.component = Arc::clone(&storage.component);
+        let specific = &mut Arc::make_mut(&mut own_changed.component).specific;
+        specific.insert("level".to_owned(), json!("database"));
+        specific.insert("database".to_owned(), json!("own"));
+        let all = [(work(STORAGE), storage), (work(VIEW), view), (work(TABLE), table), (own, own_changed)];
+        let (work, changed) = all.into_iter().nth(CASE).unwrap();
+        vec![Case { work, changed: Some(changed) }]
     }
 
     async fn observe(&self) -> Value {
@@ -295,7 +341,8 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
     }
 
     async fn granted(&self, work: &Work) -> BTreeSet<String> {
-        let role = naming::role(&self.0.database, &work.component.id, &work.environment, "reader");
+        let database = if CASE == 3 { "own" } else { &self.0.database };
+        let role = naming::role(database, &work.component.id, &work.environment, "reader");
         let members = self.0.column(&format!(
             "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member \
              JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}' AND m.rolname <> '{}'",
@@ -312,6 +359,11 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
     }
 
     async fn occupy(&self, work: &Work) -> bool {
+        if CASE == 3 {
+            // Landfall's, and still nobody said that it is this component's.
+            self.0.as_superuser(&format!("CREATE DATABASE own OWNER {}", self.0.database));
+            return true;
+        }
         if work.component.kind == ComponentKind::Storage {
             self.0.as_superuser(&format!("CREATE SCHEMA {STORAGE_SCHEMA}"));
             return true;
@@ -331,6 +383,11 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storage_area_conforms() {
     conformance::conforms::<Conforming<0>>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_conforms() {
+    conformance::conforms::<Conforming<3>>().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1327,7 +1384,7 @@ async fn the_statements_of_the_page_are_enough() {
         }
         server();
         let url = format!("postgres://{role}:{PASSWORD}@127.0.0.1:{}/{database}", server().port());
-        let target = Target { technology: Postgresql::new(settings(&url)), database };
+        let target = Target { technology: Postgresql::new(settings(&url)), own: None, database };
         let before = target.everything();
         let all = [STORAGE, VIEW, TABLE].map(|component| with_access(&work(component), &[ALICE]));
         for work in &all {
@@ -1352,7 +1409,7 @@ async fn the_statements_of_the_page_are_enough() {
 /// The server's certificate is verified, and the session is encrypted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_verified() {
-    let server = PostgresServer::start(crate::postgres_server::Durability::Fast).unwrap();
+    let server = PostgresServer::start(Durability::Fast).unwrap();
     let folder = server.folder().join("data");
     let folder = folder.display();
     let authority = |name: &str| {
@@ -1418,4 +1475,55 @@ async fn certificates_are_verified() {
     }
     let error = outcome(&with("localhost", "missing.crt")).await.unwrap_err();
     assert!(error.to_string().contains("missing.crt"), "{}", error.report());
+}
+
+/// A storage area with a database of its own: its readers get in, nobody else does, and what others made in it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_closed_to_others_and_goes_only_when_it_is_empty() {
+    let target = Target::alone();
+    let name = "It's \\ \"own\"; --";
+    let mut storage = with_access(&work(STORAGE), &[ALICE]);
+    let specific = &mut Arc::make_mut(&mut storage.component).specific;
+    specific.insert("level".to_owned(), json!("database"));
+    specific.insert("database".to_owned(), json!(name));
+    let before = target.everything();
+    let done = target.provision(&storage).await;
+    assert_eq!(done[0], format!("create: create the database `{name}`"));
+    let info = target.technology.describe(&storage, &Context::default()).await.unwrap();
+    assert_eq!(info.public["database"]["value"], name);
+    let output = |user: &str, command: &str| {
+        let output = std::process::Command::new("psql")
+            .args(["-w", "-d", name, "-c", command])
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", target.server().port().to_string())
+            .env("PGUSER", user)
+            .env("PGPASSWORD", PASSWORD)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let select = format!("SELECT * FROM {STORAGE_SCHEMA}.orders");
+    assert!(output("alice@example.com", &select).contains("(0 rows)"));
+    assert!(output("bob@example.com", &select).contains("permission denied for database"));
+    for intent in [KEEP, Intent::Provision] {
+        target.run(&storage, intent).await;
+    }
+    assert!(output("alice@example.com", &select).contains("(0 rows)"));
+    let owner = naming::role(name, &storage.component.id, "production", "owner");
+    let made = output("john.smith@example.com", &format!("SET ROLE {owner}; CREATE SCHEMA theirs"));
+    assert!(made.contains("CREATE SCHEMA"), "{made}");
+    target.run(&storage, PURGE).await;
+    let plan = target.plan(&storage, PURGE).await.unwrap();
+    assert_eq!(plan.notes, [format!("database `{name}` has other schemas: it stays")]);
+    target
+        .server()
+        .psql_in(&name.replace(' ', "%20").replace('"', "%22").replace('\\', "%5C"), "DROP SCHEMA theirs")
+        .unwrap();
+    target.run(&storage, PURGE).await;
+    assert_eq!(target.everything(), before);
+    // That of the target is nobody's own.
+    let specific = &mut Arc::make_mut(&mut storage.component).specific;
+    specific.insert("database".to_owned(), json!(target.database));
+    let problems = target.technology.check(&storage, &Intent::Provision);
+    assert!(problems[0].to_string().contains("the database of the target"), "{problems:?}");
 }
