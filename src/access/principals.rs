@@ -58,7 +58,7 @@ impl Template {
             if rest.len() == text.len() || rest.contains(['{', '}']) {
                 return Err((
                     is_user,
-                    format!("`{text}` does not hold `{placeholder}` exactly once, and no other brace"),
+                    format!("`{text}` has to hold `{placeholder}` once, and no other brace"),
                 ));
             }
         }

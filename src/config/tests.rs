@@ -114,6 +114,44 @@ fn a_store_for_replicas_is_named_by_a_secret() {
 }
 
 #[test]
+fn a_database_is_a_target_named_by_a_secret() {
+    let url = "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full";
+    let text = "[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n";
+    let config = load(text, &[("PG_URL", url)]).unwrap();
+    let postgresql = |url: &str, connections, lock_timeout, principals| Driver::Postgresql {
+        url: Secret::new(url),
+        connections,
+        statement_timeout: Duration::from_secs(300),
+        lock_timeout,
+        principals,
+    };
+    assert_eq!(config.targets[0].group, "postgresql");
+    let lock_timeout = Duration::from_secs(10);
+    assert_eq!(config.targets[0].driver, postgresql(url, 4, lock_timeout, Template::default()));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let more = format!("{text}connections = 9\nlock_timeout = \"1s\"\ngroup_role = \"grp_{{group}}\"\n");
+    let template = Template::new("{user}", "grp_{group}").unwrap();
+    let config = load(&more, &[("PG_URL", url)]).unwrap();
+    assert_eq!(config.targets[0].driver, postgresql(url, 9, Duration::from_secs(1), template));
+
+    let wrong = format!("{text}connections = 0\nuser_role = \"all\"\nstatement_timeout = \"5\"\n");
+    assert_eq!(
+        load(&wrong, &[("PG_URL", "postgres://u:hunter2@db/d?sslmode=require")]).unwrap_err(),
+        [
+            "targets.PG.url: has `sslmode=require`, which verifies nobody; write `sslmode=verify-full` (with \
+             `sslrootcert=PATH` where the certificate is your own), or `sslmode=disable`",
+            "targets.PG.connections: `0` is too small; at least 1 is needed",
+            "targets.PG.statement_timeout: `5` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+            "targets.PG.user_role: `all` has to hold `{user}` once, and no other brace",
+        ]
+    );
+    assert_eq!(
+        load("[targets.PG]\ndriver = \"postgresql\"\nurl = \"postgres://u@h/d\"\n", &[]).unwrap_err()[0],
+        "targets.PG.url: must be one of `{ env = \"NAME\" }` and `{ file = \"PATH\" }`"
+    );
+}
+
+#[test]
 fn every_mistake_is_reported_at_once_by_its_text() {
     let text = r#"
         [server]
