@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::access::{Directory, Ldap, Principals, Table, Template};
+use crate::access::{Directory, Ldap, LdapSettings, Principals, Table, Template};
 use crate::auth::{Callers, Credentials};
 use crate::config::{Config, Driver, Identity, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
@@ -223,7 +223,7 @@ fn directory(identities: &[Identity]) -> Directory {
         match identity {
             Identity::Template(settings) => Arc::new(Template::new(settings.clone())),
             Identity::Table(settings) => Arc::new(Table::new(settings.clone())),
-            Identity::Ldap(settings) => Arc::new(Ldap::new(settings.clone())),
+            Identity::Ldap(settings) => Arc::new(Ldap::new(LdapSettings::clone(settings))),
         }
     };
     Directory::new(identities.iter().map(backend).collect())

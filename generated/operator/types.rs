@@ -112,6 +112,9 @@ pub struct ComponentPlan {
     ///The component's id in the descriptor
     pub id: ::std::string::String,
     pub name: ::std::string::String,
+    ///Why it cannot be planned before what it depends on is there; there are no changes then. Absent where it was planned
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub pending: ::std::option::Option<::std::string::String>,
     ///The code of the deployment target
     pub target: ::std::string::String,
     ///The driver that does the work

@@ -156,8 +156,10 @@ async fn plan(remote: &Remote, product: &str) -> Result<(), Failure> {
     let output = Output::new(remote.json, 0);
     for component in &components {
         output.say(&format!("{} on {} ({})", component.id, component.target, component.technology));
-        if component.changes.is_empty() {
-            output.say("  no change");
+        match &component.pending {
+            Some(why) => output.say(&format!("  not yet: {why}")),
+            None if component.changes.is_empty() => output.say("  no change"),
+            None => {}
         }
         for change in &component.changes {
             output.say(&format!("  {}: {}", change.resource, change.summary));

@@ -17,7 +17,7 @@ pub enum Identity {
     /// From a file.
     Table(TableSettings),
     /// From a directory server.
-    Ldap(LdapSettings),
+    Ldap(Box<LdapSettings>),
 }
 
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ impl Reader<'_> {
                 Some(Kind::Table) => {
                     self.required(&key("file")).map(|file| Identity::Table(TableSettings { file }))
                 }
-                Some(Kind::Ldap) => self.ldap(&key).map(Identity::Ldap),
+                Some(Kind::Ldap) => self.ldap(&key).map(|settings| Identity::Ldap(Box::new(settings))),
                 None => None,
             };
             if let Some(identity) = identity {

@@ -115,6 +115,43 @@ fn a_store_for_replicas_is_named_by_a_secret() {
 }
 
 #[test]
+fn a_database_is_a_target_named_by_a_secret() {
+    let url = "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full";
+    let text = "[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n";
+    let config = load(text, &[("PG_URL", url)]).unwrap();
+    let postgresql = |url: &str, connections, lock_timeout| Driver::Postgresql {
+        url: Secret::new(url),
+        connections,
+        statement_timeout: Duration::from_secs(300),
+        lock_timeout,
+        identity: vec![Identity::Template(TemplateSettings::default())],
+    };
+    assert_eq!(config.targets[0].group, "postgresql");
+    let lock_timeout = Duration::from_secs(10);
+    assert_eq!(config.targets[0].driver, postgresql(url, 4, lock_timeout));
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let more = format!("{text}connections = 9\nlock_timeout = \"1s\"\n");
+    let config = load(&more, &[("PG_URL", url)]).unwrap();
+    assert_eq!(config.targets[0].driver, postgresql(url, 9, Duration::from_secs(1)));
+
+    let wrong = format!("{text}connections = 0\nidentity = []\nstatement_timeout = \"5\"\n");
+    assert_eq!(
+        load(&wrong, &[("PG_URL", "postgres://u:hunter2@db/d?sslmode=require")]).unwrap_err(),
+        [
+            "targets.PG.url: has `sslmode=require`, which verifies nobody; write `sslmode=verify-full` (with \
+             `sslrootcert=PATH` where the certificate is your own), or `sslmode=disable`",
+            "targets.PG.connections: `0` is too small; at least 1 is needed",
+            "targets.PG.statement_timeout: `5` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+            "targets.PG.identity: is empty, so that nobody would be found; name at least one [identity.NAME]",
+        ]
+    );
+    assert_eq!(
+        load("[targets.PG]\ndriver = \"postgresql\"\nurl = \"postgres://u@h/d\"\n", &[]).unwrap_err()[0],
+        "targets.PG.url: must be one of `{ env = \"NAME\" }` and `{ file = \"PATH\" }`"
+    );
+}
+
+#[test]
 fn every_mistake_is_reported_at_once_by_its_text() {
     let text = r#"
         [server]

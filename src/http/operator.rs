@@ -149,6 +149,7 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
             AccessMode::Recorded => types::AccessMode::Recorded,
             AccessMode::None => types::AccessMode::None,
         },
+        pending: plan.pending,
         changes: plan
             .changes
             .into_iter()

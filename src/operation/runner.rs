@@ -300,17 +300,7 @@ async fn plan_all(
     if intent == Intent::UpdateAccess {
         return Ok(());
     }
-    // Components that something of the same task comes before.
-    let waiting: HashSet<&Identifier> = match intent {
-        Intent::Unprovision { .. } => {
-            assigned.iter().flat_map(|one| &one.work.component.depends_on).collect()
-        }
-        Intent::Provision | Intent::UpdateAccess => {
-            let own: HashSet<&Identifier> = assigned.iter().map(|one| &one.work.component.id).collect();
-            let waits = |one: &&Assigned| one.work.component.depends_on.iter().any(|id| own.contains(id));
-            assigned.iter().filter(waits).map(|one| &one.work.component.id).collect()
-        }
-    };
+    let waiting = waiting(assigned, intent);
     // What a plan has to say is said when it is made to be applied.
     let silent = Context { journal: Journal::default(), cancel: context.cancel.clone() };
     for (index, one) in assigned.iter().enumerate() {
@@ -331,9 +321,23 @@ async fn plan_all(
     Ok(())
 }
 
+/// Components that something of the same task comes before.
+pub(super) fn waiting(assigned: &[Assigned], intent: Intent) -> HashSet<Identifier> {
+    match intent {
+        Intent::Unprovision { .. } => {
+            assigned.iter().flat_map(|one| one.work.component.depends_on.iter().cloned()).collect()
+        }
+        Intent::Provision | Intent::UpdateAccess => {
+            let own: HashSet<&Identifier> = assigned.iter().map(|one| &one.work.component.id).collect();
+            let waits = |one: &&Assigned| one.work.component.depends_on.iter().any(|id| own.contains(id));
+            assigned.iter().filter(waits).map(|one| one.work.component.id.clone()).collect()
+        }
+    }
+}
+
 /// Whether what an early plan says will still be so once what comes before the component is done. What is wrong with a
 /// component that waits for another may be no more than that the other is not there yet, or not gone yet.
-fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
+pub(super) fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
     match error.kind() {
         Kind::Cancelled => true,
         Kind::Conflict | Kind::Invalid(_) => !waits || intent == Intent::Provision,

@@ -116,6 +116,8 @@ pub struct ComponentPlan {
     pub access: AccessMode,
     /// In the order of application; empty when nothing differs.
     pub changes: Vec<Change>,
+    /// Why it cannot be planned before what comes before it is done; there are no changes then.
+    pub pending: Option<String>,
 }
 
 /// Where one component would land, and why.
@@ -291,11 +293,17 @@ impl Service {
             self.domain.resolve(&document, intent, None, self.store.as_ref(), access.as_ref()).await?;
         let context = Context::default();
         let mut plans = Vec::new();
+        let waiting = runner::waiting(&resolved.assigned, intent);
         for one in runner::in_order(resolved.assigned, intent) {
             let remembered = self.store.deployment(&one.key()).await?;
-            let plan = runner::plan(&one, &intent, &context, remembered.as_ref())
-                .await
-                .map_err(|e| under(e, &one.work.component.path))?;
+            let waits = waiting.contains(&one.work.component.id);
+            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref()).await {
+                Ok(plan) => (plan.changes, None),
+                Err(error) if runner::stands(&error, intent, waits) => {
+                    return Err(under(error, &one.work.component.path));
+                }
+                Err(error) => (Vec::new(), Some(error.to_string())),
+            };
             let Assigned { work, target } = one;
             plans.push(ComponentPlan {
                 id: work.component.id.to_string(),
@@ -304,7 +312,8 @@ impl Service {
                 technology: target.technology.name(),
                 target: target.code.clone(),
                 access: target.technology.capabilities().access,
-                changes: plan.changes,
+                changes,
+                pending,
             });
         }
         Ok(plans)

@@ -121,7 +121,8 @@ group = "postgresql"
 async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_back() {
     let stage = Stage::new();
     let api = stage.landfall.api();
-    stage.on(&["deploy", EXAMPLE]).with_code(0);
+    // As one task: the output port waits for its source.
+    api.provision_and_wait(&crate::harness::product_request(&product())).await;
     let status = api.provision_and_wait(&component_request(&product(), PORT)).await;
     let info = &status["info"];
     let schema = info["publicInfo"]["schema"]["value"].as_str().unwrap();
@@ -164,6 +165,8 @@ async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_b
 #[tokio::test]
 async fn a_plan_shows_what_has_drifted() {
     let stage = Stage::new();
+    let plan = stage.on(&["plan", EXAMPLE]).with_code(0);
+    assert!(plan.out.contains("  not yet: there is no table or view"), "{plan:?}");
     stage.on(&["deploy", EXAMPLE]).with_code(0);
     let changes = |plan: &Value| -> usize {
         let of = |component: &Value| component["changes"].as_array().unwrap().len();
@@ -177,7 +180,7 @@ async fn a_plan_shows_what_has_drifted() {
          COMMENT ON COLUMN \"sales__orders__1__storage__production\".orders.id IS 'something else'",
     );
     let plan = stage.on(&["plan", EXAMPLE]).with_code(0);
-    for told in ["email", "comment"] {
+    for told in ["add column `email`", "update descriptions"] {
         assert!(plan.out.contains(told), "{told}: {plan:?}");
     }
     stage.on(&["deploy", EXAMPLE, "--component", STORAGE]).with_code(0);

@@ -77,13 +77,14 @@ pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
     };
     place.own(relation)?;
     if relation.kind != 'r' {
+        let kind = relation.keyword().to_ascii_lowercase();
+        let kind = if relation.kind == 'p' { "partitioned table" } else { &kind };
         return Err(Error::invalid(vec![
             Problem::new(
-                "specific.kind",
-                format!("`{}.{}` is a view and cannot become a table", place.schema, table.name),
+                &table.place,
+                format!("`{}.{}` is a {kind} and cannot become a table", place.schema, table.name),
             )
-            .value("table")
-            .remedy("unprovision the component with its data first, or write `kind: view`"),
+            .remedy("unprovision the component with its data first, or give the table another name"),
         ]));
     }
     let mut evolution = Evolution { place, table, relation, seen, left, problems: Vec::new() };
@@ -168,7 +169,20 @@ impl Evolution<'_> {
                 }
             }
             if have.data_type != column.data_type {
-                if widens(&have.data_type, &column.data_type) {
+                if widens(&have.data_type, &column.data_type) && !relation.plain {
+                    self.problems.push(
+                        Problem::new(
+                            format!("{}.dataType", column.place),
+                            format!(
+                                "`{}.{}` has checks, indexes with expressions, generated columns or types that somebody \
+                                 made, whose functions would run as Landfall if column `{}` became {}",
+                                place.schema, table.name, column.name, column.data_type
+                            ),
+                        )
+                        .value(&column.data_type)
+                        .remedy("remove them meanwhile, or have the owner of the table change the column"),
+                    );
+                } else if widens(&have.data_type, &column.data_type) {
                     self.alter(
                         Step::ChangeType { table: name(), column: column.name.clone() },
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),

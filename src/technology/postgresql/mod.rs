@@ -56,7 +56,7 @@ use super::{
 use crate::access::Directory;
 use crate::config::Secret;
 use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
 use observe::{Database, Question, Seen};
 use people::People;
@@ -174,6 +174,8 @@ impl Postgresql {
                     target: self.settings.target.clone(),
                     login: login.to(database),
                     connections: self.settings.connections,
+                    // A server has no room for idle sessions with every database.
+                    rest: database == login.database,
                     statement_timeout: self.settings.statement_timeout,
                     lock_timeout: self.settings.lock_timeout,
                 };
@@ -187,13 +189,7 @@ impl Postgresql {
     /// Looks at a component without a trace: the server sees to it that nothing is written.
     async fn look(&self, read: &Read, people: &People, context: &Context) -> Result<Seen> {
         let (session, database) = self.place_of(read, context).await?;
-        let looking = async {
-            session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-            let seen = observed(&session, read, people, database).await?;
-            session.execute("COMMIT").await?;
-            Ok(seen)
-        };
-        let done = session.within(context, looking).await;
+        let done = session.within(context, looked(&session, read, people, database)).await;
         session.give_back(done)
     }
 
@@ -239,7 +235,7 @@ impl Postgresql {
     }
 }
 
-/// What is there, and the answers about rows that a provisioning needs.
+/// What is there.
 async fn observed(
     session: &Session,
     read: &Read,
@@ -253,8 +249,14 @@ async fn observed(
     }
     let mut seen = observe::observe(session, &question).await?;
     seen.database = database;
-    // Before a look at rows: they may be somebody else's.
     read.place.standing(&seen)?;
+    Ok(seen)
+}
+
+/// What is there, and the answers about rows that a provisioning needs, in a transaction that can write nothing.
+async fn looked(session: &Session, read: &Read, people: &People, database: Option<Database>) -> Result<Seen> {
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut seen = observed(session, read, people, database).await?;
     let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
         Some(Shape::Storage(tables)) => tables.as_slice(),
         Some(Shape::Table(table)) => std::slice::from_ref(table),
@@ -268,6 +270,7 @@ async fn observed(
             }
         }
     }
+    session.execute("COMMIT").await?;
     Ok(seen)
 }
 
@@ -276,6 +279,7 @@ fn question(place: &Place, contract: Option<&Contract>) -> Question {
         schema: place.schema.clone(),
         relations: place.relation.iter().cloned().collect(),
         whole: place.relation.is_none(),
+        views: contract.is_some_and(|contract| !matches!(contract.shape, Shape::View(_))),
         owner_role: place.owner_role.clone(),
         reader_role: place.reader_role.clone(),
         source: match contract.map(|contract| &contract.shape) {
@@ -598,8 +602,19 @@ async fn applied(
     (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
     let place = &read.place;
+    // What is known of rows is a moment old then. It only decides what is refused, and PostgreSQL looks for itself.
+    let tables = read.contract.as_ref().is_some_and(|contract| !matches!(contract.shape, Shape::View(_)));
+    let facts = match tables {
+        true => looked(session, read, people, database.clone()).await?.facts,
+        false => BTreeMap::new(),
+    };
     begin(session, place).await?;
-    let seen = observed(session, read, people, database.clone()).await?;
+    if let Step::ChangeType { table, .. } = step {
+        // Nobody hangs anything on it from now on.
+        let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table));
+        session.execute(&lock).await?;
+    }
+    let seen = Seen { facts, ..observed(session, read, people, database.clone()).await? };
     let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent)?;
     let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
     if refused && matches!(step, Step::Refuse | Step::Grant) {
@@ -607,7 +622,13 @@ async fn applied(
     }
     if let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) {
         for statement in &piece.sql {
-            session.execute(statement).await?;
+            let done = session.execute(statement).await;
+            // The schema that output ports share was empty a moment ago: another one came meanwhile.
+            let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
+            done.map_err(|error| match error.kind() {
+                Kind::Conflict if shared => Error::retryable(error.to_string()),
+                _ => error,
+            })?;
         }
         if let (Step::View, Some(contract)) = (step, &read.contract)
             && let Shape::View(view) = &contract.shape
@@ -761,14 +782,21 @@ impl Postgresql {
         }
         for (key, label, sql) in asked {
             let session = self.session(context).await?;
-            let done = session.within(context, session.text(&sql, &[])).await;
+            let asking = async {
+                // Whatever a view calls runs as Landfall, and writes nothing.
+                session.execute("BEGIN READ ONLY").await?;
+                let value = session.text(&sql, &[]).await?;
+                session.execute("COMMIT").await?;
+                Ok(value)
+            };
+            let done = session.within(context, asking).await;
             match session.give_back(done) {
                 Ok(value) => {
                     let value = value.unwrap_or_else(|| "none".to_owned());
                     info.public
                         .insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
                 }
-                Err(error) if *error.kind() == crate::error::Kind::Cancelled => return Err(error),
+                Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
                 Err(error) => {
                     context.journal.warn(format!("`{key}` of {} is not known: {error}", place.what))
                 }

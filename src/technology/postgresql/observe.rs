@@ -3,6 +3,10 @@
 //! Everything a component may touch is seen at once, in one snapshot: its two roles and who is in them, its schema
 //! with what is in it, the relation that a view reads from, and the roles that refs may mean. What is planned from it
 //! is pure (see `desired.rs`).
+//!
+//! Rows are another matter than catalogs: a policy, a check or the query of a view may call functions of whoever owns
+//! it, and they run with the rights of whoever looks, which are more than the owner's. So rows are only looked at in
+//! transactions that are read-only, and a table is only rewritten when nothing of the kind hangs on it.
 
 use std::collections::BTreeMap;
 
@@ -25,6 +29,8 @@ pub(super) struct Question {
     pub(super) relations: Vec<String>,
     /// Whether all that is in the schema is the component's affair.
     pub(super) whole: bool,
+    /// Whether the views on its tables may have to be made anew.
+    pub(super) views: bool,
     pub(super) owner_role: String,
     pub(super) reader_role: String,
     /// Schema and name of what a view reads from.
@@ -115,6 +121,8 @@ pub(super) struct Relation {
     pub(super) columns: Vec<SeenColumn>,
     pub(super) constraints: Vec<SeenConstraint>,
     pub(super) definition: Option<String>,
+    /// Whether rewriting its rows would run nothing but PostgreSQL's own functions.
+    pub(super) plain: bool,
     pub(super) dependents: Vec<Dependent>,
 }
 
@@ -269,8 +277,8 @@ fn role(name: &str) -> String {
     )
 }
 
-/// A relation as JSON; `c` is its alias. Views on it are told in full, those on these by name.
-fn relation(c: &str) -> String {
+/// A relation as JSON; `c` is its alias. With `views` those on it are told in full, and those on these by name.
+fn relation(c: &str, views: bool) -> String {
     let grants = list(&format!(
         "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = {c}.oid \
            AND t.attacl IS NOT NULL AND NOT t.attisdropped",
@@ -283,9 +291,9 @@ fn relation(c: &str) -> String {
            JOIN pg_attribute t ON t.attrelid = k.conrelid AND t.attnum = n.attnum) AS columns \
          FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('p', 'u')"
     ));
-    let view = match c {
-        "c" => format!("CASE WHEN v.relkind = 'v' THEN {} END", relation("v")),
-        _ => "NULL::json".to_owned(),
+    let view = match views {
+        true => format!("CASE WHEN v.relkind = 'v' THEN {} END", relation("v", false)),
+        false => "NULL::json".to_owned(),
     };
     let dependents = list(&format!(
         "SELECT vn.nspname AS schema, v.relname AS name, u.columns, {view} AS view \
@@ -305,6 +313,13 @@ fn relation(c: &str) -> String {
         "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
            'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
            'dependents', {dependents}, \
+           'plain', NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('c', 'x')) \
+             AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = {c}.oid AND (i.indexprs IS NOT NULL \
+               OR i.indpred IS NOT NULL OR EXISTS (SELECT FROM unnest(i.indclass) o(id) JOIN pg_opclass oc \
+                 ON oc.oid = o.id WHERE oc.opcnamespace <> 'pg_catalog'::regnamespace))) \
+             AND NOT EXISTS (SELECT FROM pg_attribute t JOIN pg_type y ON y.oid = t.atttypid \
+               WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped \
+                 AND (t.attgenerated <> '' OR y.typnamespace <> 'pg_catalog'::regnamespace)), \
            'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, \
            'columns', (SELECT coalesce(json_agg(json_build_object('name', t.attname, \
                'type', format_type(t.atttypid, t.atttypmod), 'required', t.attnotnull, \
@@ -315,9 +330,9 @@ fn relation(c: &str) -> String {
 
 /// The whole query. Parameters: schema, relations, whole, owner role, reader role, schema and name of the source,
 /// principals.
-fn query() -> String {
+fn query(views: bool) -> String {
     const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
-    let relation = relation("c");
+    let relation = relation("c", views);
     let schema_grants = list(&grants("n.nspacl", "NULL::name"));
     let extras = list(
         "SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner \
@@ -380,7 +395,7 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
         &source_name,
         &question.principals,
     ];
-    let text = session.text(&query(), parameters).await?.unwrap_or_default();
+    let text = session.text(&query(question.views), parameters).await?.unwrap_or_default();
     serde_json::from_str(&text)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }

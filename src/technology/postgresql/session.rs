@@ -180,6 +180,8 @@ pub(super) struct PoolSettings {
     pub(super) target: String,
     pub(super) login: Login,
     pub(super) connections: u32,
+    /// Whether sessions rest until somebody needs one, or are closed after use.
+    pub(super) rest: bool,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
 }
@@ -280,7 +282,7 @@ impl Pool {
         let preparation = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
              SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; \
-             SET TimeZone = 'UTC'",
+             SET TimeZone = 'UTC'; SET jit = off",
             statement_timeout.as_millis(),
             lock_timeout.as_millis(),
             statement_timeout.as_millis(),
@@ -372,7 +374,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(client) = self.client.take() else { return };
-        if self.usable && !client.is_closed() {
+        if self.usable && !self.shared.settings.rest {
+            // Closed by being dropped.
+        } else if self.usable && !client.is_closed() {
             let mut resting = self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner);
             resting.push((client, Instant::now()));
         } else if !client.is_closed() {
@@ -453,7 +457,10 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
         "XX" => Error::retryable(format!("PostgreSQL failed: {message}")),
         _ => Error::permanent(format!("PostgreSQL refuses: {message}")),
     };
-    made.because(error)
+    // Not the error itself: its detail quotes rows, and that is nothing for a log either.
+    let quotes_rows = code.code().starts_with("22");
+    let said = if quotes_rows { String::new() } else { format!(": {}", db.message()) };
+    made.because(format!("SQLSTATE {}{said}", code.code()))
 }
 
 #[cfg(test)]

@@ -713,7 +713,7 @@ async fn tables_follow_their_contract() {
     let plan = target.plan(&unique, Intent::Provision).await.unwrap();
     let error = target.technology.apply(&unique, &plan.changes[0], &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict);
-    assert!(!error.to_string().contains("secret"), "{error}");
+    assert!(!error.report().contains("secret"), "{}", error.report());
 }
 
 /// One column of every kind.
@@ -1526,4 +1526,90 @@ async fn a_database_is_closed_to_others_and_goes_only_when_it_is_empty() {
     specific.insert("database".to_owned(), json!(target.database));
     let problems = target.technology.check(&storage, &Intent::Provision);
     assert!(problems[0].to_string().contains("the database of the target"), "{problems:?}");
+}
+
+/// Landfall may do more than the owners of a table. What they hang on it must not run as Landfall.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_an_owner_runs_as_landfall() {
+    let target = Target::fresh();
+    let storage = work(STORAGE);
+    target.provision(&storage).await;
+    target.provision(&work(VIEW)).await;
+    target.as_superuser(&format!("INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5)"));
+    let role =
+        |component: &str| naming::role(&target.database, &component.parse().unwrap(), "production", "owner");
+    let john = session_of(&target, "john.smith@example.com").await;
+    // In a transaction that may write it lets john have what Landfall has, and keeps quiet otherwise.
+    john.batch_execute(&format!(
+        "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.evil() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN \
+           IF current_user = '{landfall}' AND current_setting('transaction_read_only') = 'off' THEN \
+             EXECUTE 'CREATE ROLE \"evil_of_{landfall}\"'; END IF; RETURN true; END$$; \
+         GRANT USAGE ON SCHEMA {STORAGE_SCHEMA} TO PUBLIC",
+        owner = role(STORAGE),
+        landfall = target.database,
+    ))
+    .await
+    .unwrap();
+    let harmless = || {
+        let made = target
+            .column(&format!("SELECT count(*) FROM pg_roles WHERE rolname = 'evil_of_{}'", target.database));
+        assert_eq!(made, ["0"], "it ran as Landfall");
+    };
+    // A policy, when rows are looked at.
+    let table = format!("{STORAGE_SCHEMA}.orders");
+    john.batch_execute(&format!(
+        "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; \
+         CREATE POLICY p ON {table} USING ({STORAGE_SCHEMA}.evil())"
+    ))
+    .await
+    .unwrap();
+    let narrower = changed(
+        STORAGE,
+        &[
+            (
+                "            - {name: ordered_at, dataType: TIMESTAMPZ, description: When the order came in}\n",
+                "",
+            ),
+            ("          description: One row for each order\n", "          allowDropColumns: true\n"),
+        ],
+    );
+    target.run(&work(VIEW), PURGE).await;
+    target.provision(&narrower).await;
+    harmless();
+    // A check, when a column is rewritten.
+    john.batch_execute(&format!(
+        "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY; ALTER TABLE {table} ADD CHECK ({STORAGE_SCHEMA}.evil())"
+    ))
+    .await
+    .unwrap();
+    let wider = changed(
+        STORAGE,
+        &[
+            (
+                "            - {name: ordered_at, dataType: TIMESTAMPZ, description: When the order came in}\n",
+                "",
+            ),
+            ("          description: One row for each order\n", "          allowDropColumns: true\n"),
+            ("precision: 10, scale: 2", "precision: 12, scale: 4"),
+        ],
+    );
+    let refused = target.refused(&wider, Intent::Provision).await;
+    assert!(refused.contains("would run as Landfall"), "{refused}");
+    harmless();
+    // The query of a view, when its rows are counted. That of an output port only a superuser's grant lets them change.
+    john.batch_execute("RESET ROLE").await.unwrap();
+    target.provision(&storage).await;
+    let view = with_access(&work(VIEW), &[ALICE]);
+    target.provision(&view).await;
+    target.as_superuser(&format!("GRANT CREATE ON SCHEMA {PORT_SCHEMA} TO \"{}\"", role(VIEW)));
+    john.batch_execute(&format!(
+        "SET ROLE \"{}\"; CREATE OR REPLACE VIEW {PORT_SCHEMA}.recent_orders AS SELECT id AS order_id, \
+         customer::text AS customer, amount::numeric(12,2) AS amount, ordered_at FROM {table} WHERE {STORAGE_SCHEMA}.evil()",
+        role(VIEW)
+    ))
+    .await
+    .unwrap();
+    let info = target.technology.describe(&view, &Context::default()).await.unwrap();
+    assert_eq!(info.public["rowCount"]["value"], "1");
+    harmless();
 }
