@@ -113,10 +113,10 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation
     let found = seen.source.as_ref();
     let relation = found.and_then(|source| source.relation.as_ref());
     let (Some(found), Some(source)) = (found, relation) else {
-        return Err(refuse(
-            format!("there is no table or view `{schema}.{name}`"),
-            "name a table or view of the same data product, and let the output port depend on its component",
-        ));
+        return Err(Error::permanent(format!(
+            "specific.source: there is no table or view `{schema}.{name}`; name a table or view of the same data product, \
+             and let the output port depend on its component"
+        )));
     };
     // Output ports of one product share a schema that is the product's.
     let mark = Mark::in_comment(found.comment.as_deref());
@@ -159,7 +159,12 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation
             Some(_) => {}
         }
     }
-    if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
+    if problems.is_empty() {
+        return Ok(source);
+    }
+    // Not `invalid`: where the source changes with the same request, this is so until its turn has come.
+    let lines: Vec<_> = problems.iter().map(Problem::with_remedy).collect();
+    Err(Error::permanent(lines.join("\n")))
 }
 
 fn query(view: &View, source: &Relation) -> String {
