@@ -297,10 +297,7 @@ fn provision(
     add(place.piece(
         Step::Prepare,
         Action::Create,
-        format!(
-            "create the schema `{}` and the roles of owners and readers, as far as they are missing",
-            place.schema
-        ),
+        preparation(place, seen),
         prepare(place, contract, seen, people),
     ));
     if standing == Standing::Released {
@@ -465,6 +462,24 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
         sql.push(format!("COMMENT ON SCHEMA {schema} IS {}", literal(&schema_comment(place, contract))));
     }
     sql
+}
+
+/// What [`prepare`] does, for people.
+fn preparation(place: &Place, seen: &Seen) -> String {
+    let mut parts = Vec::new();
+    match (&seen.owner, &seen.reader) {
+        (None, None) => parts.push("create the roles of owners and readers".to_owned()),
+        (None, Some(_)) => parts.push("create the role of owners".to_owned()),
+        (Some(_), None) => parts.push("create the role of readers".to_owned()),
+        (Some(_), Some(_)) => {}
+    }
+    if seen.schema.is_none() {
+        parts.push(format!("create the schema `{}`", place.schema));
+    }
+    match parts.is_empty() {
+        true => "make the roles of owners and readers what they were".to_owned(),
+        false => parts.join(", and "),
+    }
 }
 
 fn schema_comment(place: &Place, contract: &Contract) -> String {
