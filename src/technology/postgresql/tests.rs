@@ -1565,7 +1565,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     let storage = work(STORAGE);
     target.provision(&storage).await;
     target.provision(&work(VIEW)).await;
-    target.as_superuser(&format!("INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5)"));
+    target.as_superuser(&format!("INSERT INTO {STORAGE_SCHEMA}.orders VALUES (1, 'c', 2.5, now())"));
     let role =
         |component: &str| naming::role(&target.database, &component.parse().unwrap(), "production", "owner");
     let john = session_of(&target, "john.smith@example.com").await;
