@@ -29,6 +29,8 @@ pub(super) struct Place {
     pub(super) product: Identifier,
     pub(super) component: Identifier,
     pub(super) database: String,
+    /// Whether it comes after other components, which may bring what it reads.
+    pub(super) waits: bool,
     /// Whether the database is this component's.
     pub(super) own_database: bool,
     pub(super) schema: String,
@@ -242,17 +244,18 @@ impl Place {
     }
 }
 
-/// All that is left to do for an intent.
+/// All that is left to do for an intent. `strict`: what is missing now counts, although it may yet come.
 pub(super) fn pieces(
     place: &Place,
     contract: Option<&Contract>,
     seen: &Seen,
     people: &People,
     intent: Intent,
+    strict: bool,
 ) -> Result<Left> {
     let standing = place.standing(seen)?;
     match (intent, contract) {
-        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, standing),
+        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict)),
         (Intent::Provision, None) => Err(Error::permanent("nothing is known of what is to be provisioned")),
         (Intent::UpdateAccess, _) => {
             if standing != Standing::Active || seen.reader.is_none() {
@@ -275,7 +278,7 @@ fn provision(
     contract: &Contract,
     seen: &Seen,
     people: &People,
-    standing: Standing,
+    (standing, strict): (Standing, bool),
 ) -> Result<Left> {
     let mut left = Left { pieces: Vec::new(), notes: contract.notes.clone() };
     let mut add = |piece: Piece| {
@@ -294,10 +297,7 @@ fn provision(
     add(place.piece(
         Step::Prepare,
         Action::Create,
-        format!(
-            "create the schema `{}` and the roles of owners and readers, as far as they are missing",
-            place.schema
-        ),
+        preparation(place, seen),
         prepare(place, contract, seen, people),
     ));
     if standing == Standing::Released {
@@ -322,8 +322,8 @@ fn provision(
             left.notes.extend(evolved.notes);
         }
         Shape::View(view) => {
-            let made = view::plan(place, view, seen)?;
-            made.pieces.into_iter().for_each(&mut add);
+            let made = view::plan(place, view, seen, strict)?;
+            left.pieces.extend(made.pieces);
             left.notes.extend(made.notes);
         }
     }
@@ -462,6 +462,24 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
         sql.push(format!("COMMENT ON SCHEMA {schema} IS {}", literal(&schema_comment(place, contract))));
     }
     sql
+}
+
+/// What [`prepare`] does, for people.
+fn preparation(place: &Place, seen: &Seen) -> String {
+    let mut parts = Vec::new();
+    match (&seen.owner, &seen.reader) {
+        (None, None) => parts.push("create the roles of owners and readers".to_owned()),
+        (None, Some(_)) => parts.push("create the role of owners".to_owned()),
+        (Some(_), None) => parts.push("create the role of readers".to_owned()),
+        (Some(_), Some(_)) => {}
+    }
+    if seen.schema.is_none() {
+        parts.push(format!("create the schema `{}`", place.schema));
+    }
+    match parts.is_empty() {
+        true => "make the roles of owners and readers what they were".to_owned(),
+        false => parts.join(", and "),
+    }
 }
 
 fn schema_comment(place: &Place, contract: &Contract) -> String {

@@ -330,6 +330,7 @@ fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificRead
         component: component.clone(),
         database: database.to_owned(),
         own_database: own,
+        waits: !work.component.depends_on.is_empty(),
         owner_role: naming::role(database, component, environment, "owner"),
         reader_role: naming::role(database, component, environment, "reader"),
         schema,
@@ -538,7 +539,7 @@ impl Technology for Postgresql {
         let read = self.read(work, *intent).map_err(Error::invalid)?;
         let people = People::look_up(work, &self.settings.directory).await?;
         let seen = self.look(&read, &people, context).await?;
-        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent)?;
+        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
         let changes = left
             .pieces
             .into_iter()
@@ -615,7 +616,7 @@ async fn applied(
         session.execute(&lock).await?;
     }
     let seen = Seen { facts, ..observed(session, read, people, database.clone()).await? };
-    let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent)?;
+    let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent, true)?;
     let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
     if refused && matches!(step, Step::Refuse | Step::Grant) {
         return Err(people::refusal(place, &seen, people));
@@ -666,7 +667,7 @@ impl Postgresql {
         let looking = async {
             begin(&session, &read.place).await?;
             let seen = observed(&session, read, people, database).await?;
-            let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, people, intent)?;
+            let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, people, intent, true)?;
             if *step == Step::CreateDatabase {
                 for statement in desired::owner_role(&read.place, &seen) {
                     session.execute(&statement).await?;

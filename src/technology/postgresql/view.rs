@@ -18,7 +18,7 @@ use super::observe::{Grant, Relation, Seen, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
 use crate::descriptor::{Identifier, Problem};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::technology::Action;
 
 /// A view that shall be there.
@@ -32,8 +32,22 @@ pub(super) struct View {
 }
 
 /// What is left to do to a view.
-pub(super) fn plan(place: &Place, view: &View, seen: &Seen) -> Result<Left> {
-    let source = source(place, view, seen)?;
+///
+/// What it reads may come, or change, with the same request: then a plan that is made before is no refusal but says what
+/// is missing, and applying it is one (`strict`), before anything is changed.
+pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Result<Left> {
+    let source = match source(place, view, seen) {
+        Err(error) if !strict && place.waits => {
+            let Kind::Invalid(problems) = error.kind() else { return Err(error) };
+            let notes =
+                problems.iter().map(|problem| format!("as things are now: {}", problem.with_remedy()));
+            let summary = format!("make view `{}`, once what it reads is as it should be", view.name);
+            // Never executed: applying it comes to the error, or to the real one.
+            let piece = place.piece(Step::View, Action::Create, summary, Vec::new());
+            return Ok(Left { pieces: vec![piece], notes: notes.collect() });
+        }
+        source => source?,
+    };
     let query = query(view, source);
     let mut left = Left::default();
     let name = dotted(&place.schema, &view.name);
@@ -113,10 +127,10 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation
     let found = seen.source.as_ref();
     let relation = found.and_then(|source| source.relation.as_ref());
     let (Some(found), Some(source)) = (found, relation) else {
-        return Err(Error::permanent(format!(
-            "specific.source: there is no table or view `{schema}.{name}`; name a table or view of the same data product, \
-             and let the output port depend on its component"
-        )));
+        return Err(refuse(
+            format!("there is no table or view `{schema}.{name}`"),
+            "name a table or view of the same data product, and let the output port depend on its component",
+        ));
     };
     // Output ports of one product share a schema that is the product's.
     let mark = Mark::in_comment(found.comment.as_deref());
@@ -159,12 +173,7 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation
             Some(_) => {}
         }
     }
-    if problems.is_empty() {
-        return Ok(source);
-    }
-    // Not `invalid`: where the source changes with the same request, this is so until its turn has come.
-    let lines: Vec<_> = problems.iter().map(Problem::with_remedy).collect();
-    Err(Error::permanent(lines.join("\n")))
+    if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
 }
 
 fn query(view: &View, source: &Relation) -> String {
