@@ -726,6 +726,12 @@ mod tests {
             serving(folder.path(), Installation::new(towers, vec![route], environments())).await;
         let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
 
+        let planned = service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await.unwrap();
+        let pending: Vec<_> =
+            planned.iter().filter(|plan| plan.pending.is_some()).map(|plan| &plan.id).collect();
+        assert_eq!(pending, [WORKLOAD], "a dry run says which one waits, and plans the others");
+        plans();
+
         let done = ended(&service, service.provision(product(CASHFLOW)).await).await;
         assert_eq!(done.state, State::Completed, "{done:?}");
         assert_eq!(tower.there.lock().unwrap().len(), 3);

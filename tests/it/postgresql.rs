@@ -166,7 +166,10 @@ async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_b
 async fn a_plan_shows_what_has_drifted() {
     let stage = Stage::new();
     let plan = stage.on(&["plan", EXAMPLE]).with_code(0);
-    assert!(plan.out.contains("  not yet: specific.source: there is no table or view"), "{plan:?}");
+    assert!(
+        plan.out.contains("make view `recent_orders`, once what it reads is as it should be"),
+        "{plan:?}"
+    );
     stage.on(&["deploy", EXAMPLE]).with_code(0);
     let changes = |plan: &Value| -> usize {
         let of = |component: &Value| component["changes"].as_array().unwrap().len();
