@@ -118,7 +118,7 @@ fn ids(text: &str) -> Result<Ids, String> {
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::List { code, name, group, sub_group, remote } => {
-            let found = find(&remote, code, name, group, sub_group).await?;
+            let found = find(&remote, &remote.client()?, code, name, group, sub_group).await?;
             let output = Output::new(remote.server.json, 0);
             for instance in &found {
                 output.say(&summary(instance));
@@ -144,16 +144,15 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 
 async fn find(
     remote: &Administered,
+    client: &Client,
     code: Option<String>,
     name: Option<String>,
     group: Option<String>,
     sub_group: Option<String>,
 ) -> Result<Vec<types::Instance>, Failure> {
     // The parameters are in the order of their names.
-    let found = remote
-        .client()?
-        .find_instances(group.as_deref(), code.as_deref(), name.as_deref(), sub_group.as_deref())
-        .await;
+    let found =
+        client.find_instances(group.as_deref(), code.as_deref(), name.as_deref(), sub_group.as_deref()).await;
     found.map(|found| found.into_inner().0).map_err(|error| failure(&remote.server.url, error))
 }
 
@@ -163,12 +162,12 @@ async fn set(
     create: bool,
     change: Change,
 ) -> Result<types::Instance, Failure> {
-    let found = find(remote, Some(code.clone()), None, None, None).await?;
     let client = remote.client()?;
+    let found = find(remote, &client, Some(code.clone()), None, None, None).await?;
     let edited = match found.into_iter().next() {
         None if create => client.create_instance(&created(code, change)).await,
         None => {
-            let all = find(remote, None, None, None, None).await?;
+            let all = find(remote, &client, None, None, None, None).await?;
             let codes = all.into_iter().map(|it| it.instance_code).collect::<Vec<_>>().join(", ");
             return Err(Failure::Invalid(vec![format!(
                 "no instance has the code `{code}`; use one of: {codes}; or make it with --create"

@@ -138,9 +138,8 @@ impl Write for Apply {
         if problems.iter().all(|problem| problem.path != CODE) {
             problems.extend(self.taken(transaction, id, &key, &attributes.code).await?);
         }
-        let last = transaction.fetch(LAST, args![FIRST_ID]).await?;
-        let last = |index| last.first().map_or(Ok(FIRST_ID), |row| row.int(index));
-        if id.is_none() && last(1)? >= i64::from(self.limits.max_instances) {
+        let is_full = id.is_none() && last(transaction).await?.1 >= i64::from(self.limits.max_instances);
+        if is_full {
             let what = format!("{} instances are kept, and there are as many", self.limits.max_instances);
             problems
                 .push(Problem::new("", what).remedy("change one of them, or raise topology.max_instances"));
@@ -148,17 +147,12 @@ impl Write for Apply {
         if !problems.is_empty() {
             return Ok((Err(problems), 0));
         }
-        let json = to_json(&attributes)?;
         let id = match id {
             Some(id) => {
-                transaction.execute(UPDATE, args![id, &key, &json]).await?;
+                transaction.execute(UPDATE, args![id, &key, &to_json(&attributes)?]).await?;
                 id
             }
-            None => {
-                let id = last(0)? + 1;
-                transaction.execute(INSERT, args![id, &key, &json]).await?;
-                id
-            }
+            None => insert(transaction, &key, &attributes).await?,
         };
         Ok((Ok(Some(Instance { id, attributes })), revise(transaction).await?))
     }
@@ -187,6 +181,19 @@ impl Apply {
     }
 }
 
+/// The last id that was given, and how many instances there are.
+async fn last(transaction: &mut dyn Transaction) -> sqlx::Result<(i64, i64)> {
+    let rows = transaction.fetch(LAST, args![FIRST_ID]).await?;
+    rows.first().map_or(Ok((FIRST_ID, 0)), |row| Ok((row.int(0)?, row.int(1)?)))
+}
+
+/// Under the next id, which it answers.
+async fn insert(transaction: &mut dyn Transaction, key: &str, attributes: &Attributes) -> sqlx::Result<i64> {
+    let id = last(transaction).await?.0 + 1;
+    transaction.execute(INSERT, args![id, key, &to_json(attributes)?]).await?;
+    Ok(id)
+}
+
 async fn revise(transaction: &mut dyn Transaction) -> sqlx::Result<i64> {
     transaction.fetch(REVISE, args![]).await?.first().map_or(Ok(0), |row| row.int(0))
 }
@@ -207,9 +214,7 @@ impl Write for Seed {
             let key = code_key(&attributes.code);
             let is_new = transaction.execute(SEED, args![&key]).await? > 0;
             if is_new && transaction.fetch(BY_CODE, args![&key]).await?.is_empty() {
-                let last = transaction.fetch(LAST, args![FIRST_ID]).await?;
-                let id = last.first().map_or(Ok(FIRST_ID), |row| row.int(0))? + 1;
-                transaction.execute(INSERT, args![id, &key, &to_json(attributes)?]).await?;
+                insert(transaction, &key, attributes).await?;
                 made += 1;
             }
         }
