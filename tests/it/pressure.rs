@@ -132,7 +132,8 @@ async fn waiting_for_an_answer_takes_no_room() {
     assert_eq!(running, 1, "the first was still waiting");
 }
 
-/// Without a bound, forty-eight bodies of 4 MB are several hundred megabytes at once.
+/// Without a bound, forty-eight bodies of nearly 5 MB took 475 to 485 MiB; with this one 190 to 220, most of which the
+/// allocator keeps for its threads. What is asserted lies between the two, with room for both to vary.
 #[tokio::test]
 async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
     let config = "[server]\nmax_inflight_bytes = 16000000\ninflight_wait = \"10s\"\n";
@@ -147,7 +148,6 @@ async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
     }
     server.settle().await;
     if let Some(memory) = server.peak_memory() {
-        eprintln!("peak: {} MiB", memory / 1024 / 1024);
-        assert!(memory < 220 * 1024 * 1024, "{} MiB of memory were used", memory / 1024 / 1024);
+        assert!(memory < 320 * 1024 * 1024, "{} MiB of memory were used", memory / 1024 / 1024);
     }
 }
