@@ -131,6 +131,7 @@ on_both_stores! {
     a_worker_without_a_heartbeat_ends_before_its_lease_does
     a_store_that_goes_away_and_comes_back_loses_nothing
     a_claim_whose_answer_is_lost_runs_when_its_lease_ends
+    a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss
 }
 
 /// A runner that asks the test what to do.
@@ -816,6 +817,8 @@ enum Point {
     Heartbeat,
     /// Before the end of a run is written.
     Settle,
+    /// It is committed and its answer not yet given.
+    Settled,
     /// Before log lines are written.
     AppendLogs,
     /// Before a claim.
@@ -904,7 +907,9 @@ impl Store for Breakable {
     }
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> crate::error::Result<Option<State>> {
         self.pass(Point::Settle).await?;
-        self.inner.settle(lease, settlement).await
+        let settled = self.inner.settle(lease, settlement).await;
+        self.pass(Point::Settled).await?;
+        settled
     }
     async fn request_stop(&self, token: &Token, scope: StopScope) -> crate::error::Result<Option<State>> {
         self.inner.request_stop(token, scope).await
@@ -1047,6 +1052,24 @@ async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends(place: Place) {
     store.mend();
     stage.visit().await.complete(json!(1));
     assert_eq!(stage.end(token).await.state, State::Completed);
+}
+
+async fn a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss(place: Place) {
+    let short = Settings { lease: Duration::from_millis(300), ..settings() };
+    let (mut stage, store, mut passes) = breakable(place, short).await;
+    stage.engine.submit(provision("a")).await.unwrap();
+    let _visit = stage.visit().await;
+    let (arrived, go) = store.hold(Point::Settled);
+    let drained = tokio::join!(stage.engine.drain(Duration::from_millis(1)), async {
+        arrived.await.unwrap();
+        while passes.try_recv().is_ok() {}
+        while passes.recv().await.unwrap() != Point::Heartbeat {}
+        // It is answered that there is no lease any more, before the end of the run is.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        go.send(()).unwrap();
+    })
+    .0;
+    assert_eq!(drained, Drained { handed_back: 1 });
 }
 
 /// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed. Run by itself it has no

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -251,9 +251,11 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     let facts = Facts { elapsed: begun + claimed_at.elapsed(), ..facts };
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
     let settlement = Settlement { ending, lines, closing };
+    let mut settling = pin!(settle(&crew, &lease, settlement));
     tokio::select! {
-        () = settle(&crew, &lease, settlement) => {}
-        () = &mut keeping => {
+        () = &mut settling => {}
+        // A heartbeat that crossed the end of its own run finds no lease either: what became of the end tells.
+        () = &mut keeping => if timeout(crew.settings.lease, settling).await.is_err() {
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
