@@ -80,11 +80,16 @@ pub(crate) struct Landfall {
 }
 
 impl Landfall {
-    /// With its state in `store` (a URL), and a folder `home` that several servers may share.
+    /// With its state in `store` (a URL), and a folder `home` that several servers may share. Its targets are mocks.
     pub(crate) fn start(store: &str, home: &Arc<TempDir>) -> Result<Self> {
+        Self::start_with(store, home, &configuration(home.path()))
+    }
+
+    /// With another configuration.
+    pub(crate) fn start_with(store: &str, home: &Arc<TempDir>, configuration: &str) -> Result<Self> {
         let folder = home.path();
         let config = folder.join("landfall.toml");
-        std::fs::write(&config, configuration(folder))?;
+        std::fs::write(&config, configuration)?;
         let log = File::options().append(true).create(true).open(folder.join("log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).stderr(log);

@@ -8,6 +8,7 @@ mod client;
 mod fixed;
 mod landfall;
 mod place;
+mod ports;
 #[path = "../tests/support/postgres.rs"]
 mod postgres;
 mod raw;
@@ -48,6 +49,8 @@ struct Scale {
     retained: u64,
     slept: u64,
     sleep_rounds: usize,
+    ports: u64,
+    port_rounds: usize,
 }
 
 impl Scale {
@@ -59,6 +62,8 @@ impl Scale {
         retained: 1_000_000,
         slept: 500,
         sleep_rounds: 3,
+        ports: 1000,
+        port_rounds: 40,
     };
     const QUICK: Self = Self {
         rounds: 1,
@@ -68,6 +73,8 @@ impl Scale {
         retained: 50_000,
         slept: 100,
         sleep_rounds: 1,
+        ports: 100,
+        port_rounds: 10,
     };
 }
 
@@ -112,13 +119,17 @@ async fn run() -> Result<()> {
     println!("server: the release profile without optimisation across crates (profile.bench)");
     println!("ratio: the median of the rounds; each round measures both sides, one right after the other");
     let mut report = Report::default();
+    let parts = ["sqlite", "postgres", "replicas", "ports"];
     for (part, kind) in [("sqlite", Kind::Sqlite), ("postgres", Kind::Postgres)] {
-        if chosen(&only, part, &["sqlite", "postgres", "replicas"]) {
+        if chosen(&only, part, &parts) {
             store(kind, &postgres, &scale, &only, &mut report).await?;
         }
     }
-    if chosen(&only, "replicas", &["sqlite", "postgres", "replicas"]) {
+    if chosen(&only, "replicas", &parts) {
         replicas(&postgres, &scale, &mut report).await?;
+    }
+    if chosen(&only, "ports", &parts) {
+        ports::measure(scale.ports, scale.port_rounds, &mut report).await?;
     }
     report.verdicts();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());

@@ -596,7 +596,7 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
         if relation.owner == seen.me {
             moved.push(format!("ALTER {} {name} OWNER TO {owner}", relation.keyword()));
         }
-        if !relation.grants_to(&place.reader_role, "SELECT") {
+        if !has(&relation.grants, &place.reader_role, "SELECT") {
             sql.push(format!("GRANT SELECT ON {name} TO {reader}"));
         }
     }

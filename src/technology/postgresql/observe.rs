@@ -52,8 +52,8 @@ pub(super) struct Seen {
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
     pub(super) source: Option<Source>,
-    /// Other schemas; `public` only when there is something in it.
-    pub(super) elsewhere: i64,
+    /// Whether there is another schema; `public` only when there is something in it.
+    pub(super) elsewhere: bool,
     /// Of a storage area that has one of its own.
     #[serde(default)]
     pub(super) database: Option<Database>,
@@ -100,14 +100,15 @@ pub(super) struct Known {
 pub(super) struct Schema {
     pub(super) owner: String,
     pub(super) comment: Option<String>,
+    /// Without [`Question::whole`], those to the component's own roles.
     pub(super) grants: Vec<Grant>,
     /// Whether readers get what the owner makes from now on.
     pub(super) by_default: bool,
     pub(super) relations: Vec<Relation>,
-    /// Functions, types and sequences.
+    /// Functions, types and sequences; none without [`Question::whole`].
     pub(super) extras: Vec<Extra>,
-    /// Relations that were not asked for.
-    pub(super) others: i64,
+    /// Whether there is anything that was not asked for; never with [`Question::whole`].
+    pub(super) others: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -178,12 +179,20 @@ pub(super) struct Extra {
     pub(super) owner: String,
 }
 
+/// What a view reads from. Of grants there are those to the component's own roles.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Source {
     /// Of its schema.
     pub(super) comment: Option<String>,
-    pub(super) relation: Option<Relation>,
+    pub(super) relation: Option<SourceRelation>,
     pub(super) schema_grants: Vec<Grant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct SourceRelation {
+    pub(super) owner: String,
+    pub(super) grants: Vec<Grant>,
+    pub(super) columns: Vec<SeenColumn>,
 }
 
 /// A question about rows.
@@ -195,6 +204,12 @@ pub(super) enum Probe {
     Nulls { table: String, column: String },
     /// How many have one.
     Values { table: String, column: String },
+}
+
+impl SourceRelation {
+    pub(super) fn column(&self, name: &str) -> Option<&SeenColumn> {
+        self.columns.iter().find(|column| column.name == name)
+    }
 }
 
 impl Relation {
@@ -214,10 +229,6 @@ impl Relation {
 
     pub(super) fn mark(&self) -> Option<Mark> {
         Mark::in_comment(self.comment.as_deref())
-    }
-
-    pub(super) fn grants_to(&self, role: &str, privilege: &str) -> bool {
-        has(&self.grants, role, privilege)
     }
 }
 
@@ -248,13 +259,28 @@ impl Seen {
     }
 }
 
-/// Subqueries that occur more than once. `{acl}` is an access control list, `{column}` SQL for a column's name.
+/// The entries of an access control list `acl`; `column` is SQL for the name of a column.
 fn grants(acl: &str, column: &str) -> String {
     format!(
         "SELECT r.rolname AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable, \
                 {column} AS \"column\", \
                 coalesce(shobj_description(a.grantee, 'pg_authid') LIKE '%landfall {{%', false) AS marked \
          FROM aclexplode({acl}) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+    )
+}
+
+/// Those of the component's own roles: what many components share has as many entries as they are.
+fn own_grants(acl: &str, column: &str) -> String {
+    format!("{} WHERE r.rolname IN ($4, $5)", grants(acl, column))
+}
+
+/// The columns of relation `c`, as JSON.
+fn columns(c: &str) -> String {
+    format!(
+        "(SELECT coalesce(json_agg(json_build_object('name', t.attname, \
+             'type', format_type(t.atttypid, t.atttypmod), 'required', t.attnotnull, \
+             'comment', col_description({c}.oid, t.attnum)) ORDER BY t.attnum), '[]') \
+           FROM pg_attribute t WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped)"
     )
 }
 
@@ -320,11 +346,8 @@ fn relation(c: &str, views: bool) -> String {
              AND NOT EXISTS (SELECT FROM pg_attribute t JOIN pg_type y ON y.oid = t.atttypid \
                WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped \
                  AND (t.attgenerated <> '' OR y.typnamespace <> 'pg_catalog'::regnamespace)), \
-           'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, \
-           'columns', (SELECT coalesce(json_agg(json_build_object('name', t.attname, \
-               'type', format_type(t.atttypid, t.atttypmod), 'required', t.attnotnull, \
-               'comment', col_description({c}.oid, t.attnum)) ORDER BY t.attnum), '[]') \
-             FROM pg_attribute t WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped))"
+           'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, 'columns', {})",
+        columns(c)
     )
 }
 
@@ -333,7 +356,18 @@ fn relation(c: &str, views: bool) -> String {
 fn query(views: bool) -> String {
     const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
     let relation = relation("c", views);
-    let schema_grants = list(&grants("n.nspacl", "NULL::name"));
+    let all_grants = list(&grants("n.nspacl", "NULL::name"));
+    let own_grants_of = |acl| list(&own_grants(acl, "NULL::name"));
+    let (schema_grants, source_grants) = (own_grants_of("n.nspacl"), own_grants_of("c.relacl"));
+    let source_columns = columns("c");
+    // By what depends on the schema: that is found without looking at all that there is.
+    let others = format!(
+        "EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
+           AND d.deptype = 'n' AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c \
+             WHERE c.relnamespace = n.oid AND c.relname = ANY ($2) AND {RELATIONS} AND (c.oid = d.objid \
+               OR EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = d.objid \
+                 AND o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid AND o.deptype IN ('a', 'i'))))))"
+    );
     let extras = list(
         "SELECT 'ROUTINE' AS kind, p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner \
            FROM pg_proc p WHERE p.pronamespace = n.oid \
@@ -353,23 +387,24 @@ fn query(views: bool) -> String {
               has_database_privilege(current_user, current_database(), 'CONNECT WITH GRANT OPTION'), \
            'owner', {owner}, 'reader', {reader}, \
            'schema', (SELECT json_build_object('owner', pg_get_userbyid(n.nspowner), \
-               'comment', obj_description(n.oid, 'pg_namespace'), 'grants', {schema_grants}, \
+               'comment', obj_description(n.oid, 'pg_namespace'), \
+               'grants', CASE WHEN $3 THEN {all_grants} ELSE {schema_grants} END, \
                'by_default', EXISTS (SELECT FROM pg_default_acl da, aclexplode(da.defaclacl) a \
                   WHERE da.defaclnamespace = n.oid AND da.defaclobjtype = 'r' \
                     AND pg_get_userbyid(da.defaclrole) = $4 AND pg_get_userbyid(a.grantee) = $5 \
                     AND a.privilege_type = 'SELECT'), \
                'relations', (SELECT coalesce(json_agg({relation} ORDER BY c.relname), '[]') FROM pg_class c \
                   WHERE c.relnamespace = n.oid AND {RELATIONS} AND ($3 OR c.relname = ANY ($2))), \
-               'extras', {extras}, \
-               'others', (SELECT count(*) FROM pg_class c \
-                  WHERE c.relnamespace = n.oid AND {RELATIONS} AND NOT $3 AND NOT c.relname = ANY ($2))) \
+               'extras', CASE WHEN $3 THEN {extras} ELSE '[]' END, \
+               'others', CASE WHEN $3 THEN false ELSE {others} END) \
              FROM pg_namespace n WHERE n.nspname = $1), \
            'source', (SELECT json_build_object('comment', obj_description(n.oid, 'pg_namespace'), \
                'schema_grants', {schema_grants}, \
-               'relation', (SELECT {relation} FROM pg_class c \
+               'relation', (SELECT json_build_object('owner', pg_get_userbyid(c.relowner), \
+                   'grants', {source_grants}, 'columns', {source_columns}) FROM pg_class c \
                   WHERE c.relnamespace = n.oid AND {RELATIONS} AND c.relname = $7)) \
              FROM pg_namespace n WHERE n.nspname = $6), \
-           'elsewhere', (SELECT count(*) FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
+           'elsewhere', EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
                AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
                AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \
                  OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid) \

@@ -53,18 +53,15 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
         sql.extend(drops(place, &doomed));
         for extra in &schema.extras {
             let kind = extra.kind.to_ascii_lowercase();
-            if place.relation.is_none() && (extra.owner == seen.me || extra.owner == place.owner_role) {
+            if extra.owner == seen.me || extra.owner == place.owner_role {
                 dropped.push(format!("{kind} `{}`", extra.name));
                 sql.push(format!("DROP {} {} RESTRICT", extra.kind, extra.name));
             } else {
                 empty = false;
-                if place.relation.is_none() {
-                    left.notes
-                        .push(format!("{kind} `{}` belongs to `{}`: it stays", extra.name, extra.owner));
-                }
+                left.notes.push(format!("{kind} `{}` belongs to `{}`: it stays", extra.name, extra.owner));
             }
         }
-        empty &= schema.others == 0;
+        empty &= !schema.others;
         let mine = schema.owner == seen.me || schema.owner == place.owner_role;
         sql.extend(roles(place, seen));
         if empty && mine {
@@ -87,7 +84,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
         left.pieces.push(place.piece(Step::Purge, Action::Drop, summary, sql));
     }
     if place.own_database && seen.database.is_some() {
-        if gone && seen.elsewhere == 0 {
+        if gone && !seen.elsewhere {
             // Whoever is connected would hold it up for ever. Landfall may end its own sessions, and no others.
             let sql = vec![format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))];
             let summary = format!("drop the database `{}`", place.database);

@@ -14,7 +14,7 @@ use super::columns::Wanted;
 use super::desired::{self, Contract, Left, Place, Step, column_comment};
 use super::mark::Mark;
 use super::naming::fingerprint;
-use super::observe::{Grant, Relation, Seen, has};
+use super::observe::{Grant, Relation, Seen, SourceRelation, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
 use crate::descriptor::{Identifier, Problem};
@@ -117,7 +117,7 @@ pub(super) fn seal(place: &Place, view: &View, contract: &Contract, seen: &Seen)
 }
 
 /// What the view reads, checked against the columns that it really has.
-fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation> {
+fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRelation> {
     let (schema, name) = &view.source;
     let refuse = |message: String, remedy: &str| {
         Error::invalid(vec![
@@ -176,7 +176,7 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a Relation
     if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
 }
 
-fn query(view: &View, source: &Relation) -> String {
+fn query(view: &View, source: &SourceRelation) -> String {
     let columns: Vec<String> = view
         .columns
         .iter()
@@ -291,7 +291,7 @@ pub(super) fn source_privileges(place: &Place, view: &View, seen: &Seen) -> Vec<
     if *schema != place.schema && !has(&found.schema_grants, &place.owner_role, "USAGE") {
         sql.push(format!("GRANT USAGE ON SCHEMA {} TO {owner}", ident(schema)));
     }
-    if !source.grants_to(&place.owner_role, "SELECT") {
+    if !has(&source.grants, &place.owner_role, "SELECT") {
         sql.push(format!("GRANT SELECT ON {} TO {owner}", dotted(schema, name)));
     }
     sql
