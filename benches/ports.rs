@@ -113,7 +113,7 @@ fn first(rows: Vec<Vec<Option<String>>>) -> Result<String> {
 pub(crate) async fn measure(many: u64, rounds: usize, report: &mut Report) -> Result<()> {
     for (spread, name) in [
         (Spread::OneProduct, "tables of one data product"),
-        (Spread::ProductEach, "tables, a data product each"),
+        (Spread::ProductEach, "tables of a data product each"),
         (Spread::ViewsOfOne, "views on one table"),
     ] {
         let few = Site::with(spread, 1).await?;
@@ -127,16 +127,16 @@ pub(crate) async fn measure(many: u64, rounds: usize, report: &mut Report) -> Re
         report.heading(&format!(
             "PostgreSQL as a technology: output ports, {name}; {many} made in {seconds} s"
         ));
-        let mut times = [const { [const { Vec::new() }; 2] }; 4];
+        let mut times = [const { (Vec::new(), Vec::new()) }; 4];
         for _ in 0..rounds {
-            for (side, site) in [&few, &full].into_iter().enumerate() {
-                for (times, time) in times.iter_mut().zip(site.round().await?) {
-                    times[side].push(time);
-                }
+            let (of_few, of_full) = (few.round().await?, full.round().await?);
+            for (times, (of_few, of_full)) in times.iter_mut().zip(of_few.into_iter().zip(of_full)) {
+                times.0.push(of_few);
+                times.1.push(of_full);
             }
         }
-        let steps = ["provision", "provision again, nothing changes", "change who reads it", "unprovision"];
-        for (step, [few, full]) in steps.into_iter().zip(&times) {
+        let steps = ["provision", "provision again", "change who reads it", "unprovision"];
+        for (step, (few, full)) in steps.into_iter().zip(&times) {
             report.line(&Line {
                 subject: "an output port where there are many against one where there is one",
                 what: format!("{step}, {many} there, {name}"),

@@ -17,7 +17,7 @@ use super::mark::{self, Mark};
 use super::observe::{Relation, Schema, Seen, has};
 use super::people::{self, People};
 use super::sql::{dotted, ident, literal};
-use super::{evolution, removal, view};
+use super::{evolution, loan, removal, view};
 use crate::descriptor::Identifier;
 use crate::error::{Error, Result};
 use crate::technology::{Action, Intent, Owner};
@@ -421,9 +421,7 @@ fn database(place: &Place, seen: &Seen) -> Vec<String> {
 pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     let (owner, _) = place.roles();
     let mut sql = Vec::new();
-    // Since 16, whoever makes a role may grant it and is nothing more: to make objects for it, one has to become it.
-    let join = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    let join = format!("GRANT {owner} TO CURRENT_USER{join}");
+    let join = loan::join(&place.owner_role, seen);
     match &seen.owner {
         None => {
             sql.push(format!("CREATE ROLE {owner} NOLOGIN"));
@@ -435,7 +433,7 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
             if role.login {
                 sql.push(format!("ALTER ROLE {owner} NOLOGIN"));
             }
-            if !role.members.iter().any(|member| member.name == seen.me) {
+            if place.own_database && !role.members.iter().any(|member| member.name == seen.me) {
                 sql.push(join);
             }
         }
@@ -574,6 +572,7 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
         && !role.connects
         && seen.may_grant_connect
     {
+        sql.push(loan::database_lock());
         sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
     }
     if shared && !has(grants, &place.owner_role, "USAGE") {

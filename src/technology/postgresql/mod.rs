@@ -28,6 +28,7 @@
 mod columns;
 mod desired;
 mod evolution;
+mod loan;
 mod mark;
 mod naming;
 mod observe;
@@ -58,6 +59,7 @@ use crate::config::Secret;
 use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
 use crate::error::{Error, Kind, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
+use loan::Loan;
 use observe::{Database, Question, Seen};
 use people::People;
 use session::{Login, Pool, PoolSettings, Session};
@@ -253,25 +255,42 @@ async fn observed(
     Ok(seen)
 }
 
-/// What is there, and the answers about rows that a provisioning needs, in a transaction that can write nothing.
+/// What is there, and the answers about rows that a provisioning needs, in transactions that can write nothing.
 async fn looked(session: &Session, read: &Read, people: &People, database: Option<Database>) -> Result<Seen> {
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut seen = observed(session, read, people, database).await?;
+    session.execute("COMMIT").await?;
+    let probes = probes(read, &seen);
+    if !probes.is_empty() {
+        begin_reading(session, &read.place, &seen).await?;
+        for probe in probes {
+            let count = observe::ask(session, &read.place.schema, &probe).await?;
+            seen.facts.insert(probe, count);
+        }
+        session.execute("ROLLBACK").await?;
+    }
+    Ok(seen)
+}
+
+/// What has to be known of rows.
+fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
     let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
         Some(Shape::Storage(tables)) => tables.as_slice(),
         Some(Shape::Table(table)) => std::slice::from_ref(table),
         Some(Shape::View(_)) | None => &[],
     };
-    for table in tables {
-        if seen.relation(&table.name).is_some_and(|relation| read.place.own(relation).is_ok()) {
-            for probe in evolution::probes(table, &seen) {
-                let count = observe::ask(session, &read.place.schema, &probe).await?;
-                seen.facts.insert(probe, count);
-            }
-        }
-    }
-    session.execute("COMMIT").await?;
-    Ok(seen)
+    let own = |table: &&columns::Table| {
+        seen.relation(&table.name).is_some_and(|relation| read.place.own(relation).is_ok())
+    };
+    tables.iter().filter(own).flat_map(|table| evolution::probes(table, seen)).collect()
+}
+
+/// A transaction that may read the component's rows and can write nothing. To be rolled back.
+async fn begin_reading(session: &Session, place: &Place, seen: &Seen) -> Result<()> {
+    let mut sql = vec!["BEGIN".to_owned()];
+    sql.extend(Loan::to_read(place).taken(place, seen));
+    sql.push("SET TRANSACTION READ ONLY".to_owned());
+    session.execute(&sql.join("; ")).await
 }
 
 fn question(place: &Place, contract: Option<&Contract>) -> Question {
@@ -602,44 +621,61 @@ async fn applied(
     step: &Step,
     (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
-    let place = &read.place;
-    // What is known of rows is a moment old then. It only decides what is refused, and PostgreSQL looks for itself.
-    let tables = read.contract.as_ref().is_some_and(|contract| !matches!(contract.shape, Shape::View(_)));
-    let facts = match tables {
-        true => looked(session, read, people, database.clone()).await?.facts,
-        false => BTreeMap::new(),
+    let (place, contract) = (&read.place, read.contract.as_ref());
+    // Of rows it is known what they were a moment ago. It only decides what is refused, and PostgreSQL looks for itself.
+    let mut before = match step {
+        Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
+        _ => None,
     };
-    begin(session, place).await?;
-    if let Step::ChangeType { table, .. } = step {
-        // Nobody hangs anything on it from now on.
-        let lock = format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table));
-        session.execute(&lock).await?;
-    }
-    let seen = Seen { facts, ..observed(session, read, people, database.clone()).await? };
-    let left = desired::pieces(place, read.contract.as_ref(), &seen, people, intent, true)?;
+    let (mut loan, mut seen) = loop {
+        begin(session, place).await?;
+        if let Some(lock) = loan::product_lock(place, before.as_ref(), step) {
+            session.execute(&lock).await?;
+        }
+        let mut loan = Loan::default();
+        if let (Step::ChangeType { table, .. }, Some(before)) = (step, &before) {
+            // Nobody hangs anything on it from now on.
+            loan = Loan::of(place, contract, before, step);
+            let mut sql = loan.taken(place, before);
+            sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table)));
+            session.execute(&sql.join("; ")).await?;
+        }
+        let seen = observed(session, read, people, database.clone()).await?;
+        if before.is_some() || probes(read, &seen).is_empty() {
+            break (loan, seen);
+        }
+        session.execute("ROLLBACK").await?;
+        before = Some(looked(session, read, people, database.clone()).await?);
+    };
+    seen.facts = before.map(|seen| seen.facts).unwrap_or_default();
+    let left = desired::pieces(place, contract, &seen, people, intent, true)?;
     let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
     if refused && matches!(step, Step::Refuse | Step::Grant) {
         return Err(people::refusal(place, &seen, people));
     }
-    if let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) {
-        for statement in &piece.sql {
-            let done = session.execute(statement).await;
-            // The schema that output ports share was empty a moment ago: another one came meanwhile.
-            let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
-            done.map_err(|error| match error.kind() {
-                Kind::Conflict if shared => Error::retryable(error.to_string()),
-                _ => error,
-            })?;
-        }
-        if let (Step::View, Some(contract)) = (step, &read.contract)
-            && let Shape::View(view) = &contract.shape
-        {
-            let made = observed(session, read, people, database).await?;
-            for statement in view::seal(place, view, contract, &made)? {
-                session.execute(&statement).await?;
-            }
+    let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) else {
+        return session.execute("ROLLBACK").await;
+    };
+    loan.add(Loan::of(place, contract, &seen, step));
+    session.execute(&loan.taken(place, &seen).join("; ")).await?;
+    for statement in &piece.sql {
+        let done = session.execute(statement).await;
+        // The schema that output ports share was empty a moment ago: another one came meanwhile.
+        let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
+        done.map_err(|error| match error.kind() {
+            Kind::Conflict if shared => Error::retryable(error.to_string()),
+            _ => error,
+        })?;
+    }
+    if let (Step::View, Some(contract)) = (step, &read.contract)
+        && let Shape::View(view) = &contract.shape
+    {
+        let made = observed(session, read, people, database).await?;
+        for statement in view::seal(place, view, contract, &made)? {
+            session.execute(&statement).await?;
         }
     }
+    session.execute(&loan.returned().join("; ")).await?;
     context.check_cancelled()?;
     session.execute("COMMIT").await
 }
@@ -785,9 +821,9 @@ impl Postgresql {
             let session = self.session(context).await?;
             let asking = async {
                 // Whatever a view calls runs as Landfall, and writes nothing.
-                session.execute("BEGIN READ ONLY").await?;
+                begin_reading(&session, place, seen).await?;
                 let value = session.text(&sql, &[]).await?;
-                session.execute("COMMIT").await?;
+                session.execute("ROLLBACK").await?;
                 Ok(value)
             };
             let done = session.within(context, asking).await;

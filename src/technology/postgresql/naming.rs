@@ -67,9 +67,9 @@ pub(super) fn role(database: &str, component: &Identifier, environment: &str, ki
     derived(&segments, &["role", database, component.as_str(), environment, kind], false)
 }
 
-/// The number of the advisory lock of a component.
-pub(super) fn lock_key(component: &str, environment: &str) -> i64 {
-    let digest = digest(&["lock", component, environment]);
+/// The number of the advisory lock of a component or a data product.
+pub(super) fn lock_key(identity: &str, environment: &str) -> i64 {
+    let digest = digest(&["lock", identity, environment]);
     let mut bytes = [0; 8];
     bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
     i64::from_be_bytes(bytes)

@@ -59,6 +59,8 @@ pub(super) struct Seen {
     pub(super) database: Option<Database>,
     /// Of [`Question::principals`], those that there are.
     pub(super) principals: Vec<Known>,
+    /// Other roles of ours that own something on which the component's roles have a right.
+    pub(super) lenders: Vec<String>,
     /// Answers about rows, by what was asked.
     #[serde(default)]
     pub(super) facts: BTreeMap<Probe, i64>,
@@ -117,6 +119,8 @@ pub(super) struct Relation {
     /// `relkind`: r, p, v, m, f.
     pub(super) kind: char,
     pub(super) owner: String,
+    /// Whether that is a role of ours.
+    pub(super) owner_marked: bool,
     pub(super) comment: Option<String>,
     pub(super) grants: Vec<Grant>,
     pub(super) columns: Vec<SeenColumn>,
@@ -191,6 +195,8 @@ pub(super) struct Source {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct SourceRelation {
     pub(super) owner: String,
+    /// Roles of ours that own it or its schema: of other components of the data product.
+    pub(super) lenders: Vec<String>,
     pub(super) grants: Vec<Grant>,
     pub(super) columns: Vec<SeenColumn>,
 }
@@ -259,14 +265,21 @@ impl Seen {
     }
 }
 
-/// The entries of an access control list `acl`; `column` is SQL for the name of a column.
+/// The entries of an access control list `acl`; `column` is SQL for the name of a column. The slice is a copy in memory:
+/// of a long list, which PostgreSQL keeps compressed, `aclexplode` would read the whole again for each entry.
 fn grants(acl: &str, column: &str) -> String {
     format!(
         "SELECT r.rolname AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable, \
                 {column} AS \"column\", \
-                coalesce(shobj_description(a.grantee, 'pg_authid') LIKE '%landfall {{%', false) AS marked \
-         FROM aclexplode({acl}) a LEFT JOIN pg_roles r ON r.oid = a.grantee"
+                {marked} AS marked \
+         FROM aclexplode(({acl})[:]) a LEFT JOIN pg_roles r ON r.oid = a.grantee",
+        marked = marked("a.grantee"),
     )
+}
+
+/// Whether a role, by its OID, is one of ours.
+fn marked(role: &str) -> String {
+    format!("coalesce(shobj_description({role}, 'pg_authid') LIKE '%landfall {{%', false)")
 }
 
 /// Those of the component's own roles: what many components share has as many entries as they are.
@@ -337,7 +350,7 @@ fn relation(c: &str, views: bool) -> String {
     ));
     format!(
         "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
-           'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
+           'owner_marked', {}, 'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
            'dependents', {dependents}, \
            'plain', NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('c', 'x')) \
              AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = {c}.oid AND (i.indexprs IS NOT NULL \
@@ -347,6 +360,7 @@ fn relation(c: &str, views: bool) -> String {
                WHERE t.attrelid = {c}.oid AND t.attnum > 0 AND NOT t.attisdropped \
                  AND (t.attgenerated <> '' OR y.typnamespace <> 'pg_catalog'::regnamespace)), \
            'definition', CASE WHEN {c}.relkind = 'v' THEN pg_get_viewdef({c}.oid) END, 'columns', {})",
+        marked(&format!("{c}.relowner")),
         columns(c)
     )
 }
@@ -360,6 +374,11 @@ fn query(views: bool) -> String {
     let own_grants_of = |acl| list(&own_grants(acl, "NULL::name"));
     let (schema_grants, source_grants) = (own_grants_of("n.nspacl"), own_grants_of("c.relacl"));
     let source_columns = columns("c");
+    let lenders = format!(
+        "(SELECT coalesce(json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_roles r \
+          WHERE r.oid IN (n.nspowner, c.relowner) AND r.rolname <> current_user AND {})",
+        marked("r.oid")
+    );
     // By what depends on the schema: that is found without looking at all that there is.
     let others = format!(
         "EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
@@ -401,17 +420,27 @@ fn query(views: bool) -> String {
            'source', (SELECT json_build_object('comment', obj_description(n.oid, 'pg_namespace'), \
                'schema_grants', {schema_grants}, \
                'relation', (SELECT json_build_object('owner', pg_get_userbyid(c.relowner), \
-                   'grants', {source_grants}, 'columns', {source_columns}) FROM pg_class c \
+                   'lenders', {lenders}, 'grants', {source_grants}, 'columns', {source_columns}) FROM pg_class c \
                   WHERE c.relnamespace = n.oid AND {RELATIONS} AND c.relname = $7)) \
              FROM pg_namespace n WHERE n.nspname = $6), \
+           'lenders', (SELECT coalesce(json_agg(DISTINCT o.rolname), '[]') FROM pg_roles r \
+               JOIN pg_shdepend d ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'a' \
+                 AND d.dbid = (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) \
+               LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
+               LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND n.oid = d.objid \
+               LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid \
+               LEFT JOIN pg_type y ON d.classid = 'pg_type'::regclass AND y.oid = d.objid \
+               JOIN pg_roles o ON o.oid = coalesce(c.relowner, n.nspowner, p.proowner, y.typowner) \
+             WHERE r.rolname IN ($4, $5) AND o.rolname NOT IN ($4, $5, current_user) AND {}), \
            'elsewhere', EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
                AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
                AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \
                  OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid) \
                  OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = n.oid))), \
            'principals', (SELECT coalesce(json_agg(json_build_object('name', r.rolname, \
-               'marked', coalesce(shobj_description(r.oid, 'pg_authid') LIKE '%landfall {{%', false))), '[]') \
-             FROM pg_roles r WHERE r.rolname = ANY ($8)))::text"
+               'marked', {})), '[]') FROM pg_roles r WHERE r.rolname = ANY ($8)))::text",
+        marked("o.oid"),
+        marked("r.oid")
     )
 }
 
@@ -430,7 +459,7 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
         &source_name,
         &question.principals,
     ];
-    let text = session.text(&query(question.views), parameters).await?.unwrap_or_default();
+    let text = session.prepared(query(question.views), parameters).await?.unwrap_or_default();
     serde_json::from_str(&text)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 
 use super::desired::{Left, Place, Standing, Step};
+use super::loan;
 use super::mark::{self, Mark};
 use super::observe::{Relation, Schema, Seen};
 use super::sql::{dotted, ident, literal};
@@ -20,7 +21,8 @@ use crate::technology::Action;
 /// Access is revoked and the roles go; the data stays and is marked.
 pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Left {
     let mut left = Left::default();
-    let mut sql = roles(place, seen);
+    let mut sql = joined(place, seen);
+    sql.extend(roles(place, seen));
     if standing == Standing::Active {
         sql.extend(released(place, seen));
     }
@@ -37,7 +39,7 @@ pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Left {
 /// The data goes too.
 pub(super) fn purge(place: &Place, seen: &Seen) -> Left {
     let mut left = Left::default();
-    let mut sql = Vec::new();
+    let mut sql = joined(place, seen);
     let mut dropped = Vec::new();
     let mut empty = true;
     let mut gone = seen.schema.is_none();
@@ -157,6 +159,17 @@ fn spared(place: &Place, relation: &Relation, seen: &Seen) -> String {
     }
 }
 
+/// The component's roles, as far as they are there.
+fn there<'a>(place: &'a Place, seen: &Seen) -> Vec<&'a String> {
+    let roles = [(&place.reader_role, &seen.reader), (&place.owner_role, &seen.owner)];
+    roles.into_iter().filter_map(|(name, role)| role.as_ref().map(|_| name)).collect()
+}
+
+/// Has Landfall be a member of them, until they are gone.
+fn joined(place: &Place, seen: &Seen) -> Vec<String> {
+    there(place, seen).into_iter().map(|name| loan::join(name, seen)).collect()
+}
+
 /// The roles go, and what they had is Landfall's.
 fn roles(place: &Place, seen: &Seen) -> Vec<String> {
     let mut sql = Vec::new();
@@ -167,14 +180,12 @@ fn roles(place: &Place, seen: &Seen) -> Vec<String> {
         let comment = literal(&place.mark().comment(""));
         sql.push(format!("COMMENT ON DATABASE {} IS {comment}", ident(&place.database)));
     }
-    for (name, role) in [(&place.reader_role, &seen.reader), (&place.owner_role, &seen.owner)] {
-        if role.is_none() {
-            continue;
-        }
+    let roles = there(place, seen);
+    sql.extend(roles.iter().map(|name| format!("REASSIGN OWNED BY {} TO CURRENT_USER", ident(name))));
+    // What may have to wait for whoever reads the objects is done: the next statements take no time.
+    sql.extend(roles.first().map(|_| loan::database_lock()));
+    for name in &roles {
         let role = ident(name);
-        let join = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-        sql.push(format!("GRANT {role} TO CURRENT_USER{join}"));
-        sql.push(format!("REASSIGN OWNED BY {role} TO CURRENT_USER"));
         sql.push(format!("DROP OWNED BY {role} RESTRICT"));
         sql.push(format!("DROP ROLE {role}"));
     }

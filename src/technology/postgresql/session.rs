@@ -9,7 +9,7 @@
 //!   neither we nor whoever we wait for can hold up a database.
 //! - Certificates are verified, or TLS is off because somebody wrote so: there is nothing in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres::{CancelToken, Client, NoTls, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
@@ -198,7 +198,13 @@ struct Shared {
     home: Handle,
     connector: tokio::sync::OnceCell<Option<MakeRustlsConnect>>,
     permits: Arc<Semaphore>,
-    resting: Mutex<Vec<(Client, Instant)>>,
+    resting: Mutex<Vec<(Connection, Instant)>>,
+}
+
+/// A connection, and what was prepared on it.
+struct Connection {
+    client: Client,
+    prepared: HashMap<String, Statement>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -229,10 +235,10 @@ impl Pool {
             () = context.cancel.cancelled() => return Err(Error::cancelled("stopped on request")),
         };
         let permit = permit.map_err(|e| Error::retryable("the target is closing").because(e))?;
-        while let Some((client, since)) = self.shared.take() {
-            let fresh = since.elapsed() < STALE;
+        while let Some((connection, since)) = self.shared.take() {
+            let (client, fresh) = (&connection.client, since.elapsed() < STALE);
             if !client.is_closed() && (fresh || client.check_connection().await.is_ok()) {
-                return Ok(self.lend(client, permit));
+                return Ok(self.lend(connection, permit));
             }
         }
         let pool = self.clone();
@@ -241,11 +247,18 @@ impl Pool {
             made = making => made.map_err(|e| Error::retryable("no session was made").because(e))??,
             () = context.cancel.cancelled() => return Err(Error::cancelled("stopped on request")),
         };
-        Ok(self.lend(client, permit))
+        Ok(self.lend(Connection { client, prepared: HashMap::new() }, permit))
     }
 
-    fn lend(&self, client: Client, permit: OwnedSemaphorePermit) -> Session {
-        Session { client: Some(client), shared: Arc::clone(&self.shared), usable: false, _permit: permit }
+    fn lend(&self, connection: Connection, permit: OwnedSemaphorePermit) -> Session {
+        let Connection { client, prepared } = connection;
+        Session {
+            client: Some(client),
+            prepared: Mutex::new(prepared),
+            shared: Arc::clone(&self.shared),
+            usable: false,
+            _permit: permit,
+        }
     }
 
     async fn connect(&self) -> Result<Client> {
@@ -293,7 +306,7 @@ impl Pool {
 }
 
 impl Shared {
-    fn take(&self) -> Option<(Client, Instant)> {
+    fn take(&self) -> Option<(Connection, Instant)> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
@@ -316,6 +329,7 @@ impl Shared {
 /// A borrowed session. What is not [`Session::give_back`]-ed is closed, and its statement cancelled.
 pub(super) struct Session {
     client: Option<Client>,
+    prepared: Mutex<HashMap<String, Statement>>,
     shared: Arc<Shared>,
     usable: bool,
     _permit: OwnedSemaphorePermit,
@@ -329,6 +343,27 @@ impl Session {
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<Option<String>> {
         let row = self.client()?.query_opt(sql, parameters).await.map_err(failed)?;
+        row.map_or(Ok(None), |row| row.try_get(0).map_err(failed))
+    }
+
+    /// As [`Self::text`], of a statement that is one of few: what the server makes of it is kept with the session.
+    pub(super) async fn prepared(
+        &self,
+        sql: String,
+        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Result<Option<String>> {
+        let client = self.client()?;
+        let kept = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = kept().get(&sql).cloned();
+        let statement = match known {
+            Some(statement) => statement,
+            None => {
+                let statement = client.prepare(&sql).await.map_err(failed)?;
+                kept().insert(sql, statement.clone());
+                statement
+            }
+        };
+        let row = client.query_opt(&statement, parameters).await.map_err(failed)?;
         row.map_or(Ok(None), |row| row.try_get(0).map_err(failed))
     }
 
@@ -377,8 +412,9 @@ impl Drop for Session {
         if self.usable && !self.shared.settings.rest {
             // Closed by being dropped.
         } else if self.usable && !client.is_closed() {
+            let prepared = std::mem::take(self.prepared.get_mut().unwrap_or_else(PoisonError::into_inner));
             let mut resting = self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner);
-            resting.push((client, Instant::now()));
+            resting.push((Connection { client, prepared }, Instant::now()));
         } else if !client.is_closed() {
             let (token, shared) = (client.cancel_token(), Arc::clone(&self.shared));
             let home = self.shared.home.clone();

@@ -87,9 +87,18 @@ impl Target {
         self.server().psql_in(&self.database, sql).unwrap()
     }
 
-    /// As the role of the target: since 16, what it granted nobody else revokes.
+    /// As the role of the target, which is a member of its roles meanwhile: since 16, what it granted nobody else revokes.
     fn as_landfall(&self, sql: &str) {
-        query(self.technology.settings.url.expose(), sql).unwrap();
+        let all = |what: &str| {
+            format!(
+                "DO $$ DECLARE r name; BEGIN FOR r IN SELECT rolname FROM pg_roles \
+                 WHERE shobj_description(oid, 'pg_authid') LIKE '%landfall {{%\"{}\"%' AND rolname LIKE '%owner%' \
+                 LOOP EXECUTE format('{what} CURRENT_USER', r); END LOOP; END $$",
+                self.database
+            )
+        };
+        let sql = format!("{}; {sql}; {}", all("GRANT %I TO"), all("REVOKE %I FROM"));
+        query(self.technology.settings.url.expose(), &sql).unwrap();
     }
 
     fn version(&self) -> u32 {
@@ -946,7 +955,9 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     target.run(&work(VIEW), PURGE).await;
     let plan = target.plan(&work(VIEW), PURGE).await.unwrap();
     assert_eq!(plan.notes, [format!("`public.theirs` depends on `{view}`: it stays, and its data")]);
-    assert_eq!(target.column("SELECT count(*) FROM public.theirs"), ["0"]);
+    // Nobody owns it who could read anything.
+    let read = server().psql_in(&target.database, "SELECT count(*) FROM public.theirs").unwrap_err();
+    assert!(read.contains("permission denied for table orders"), "{read}");
     target.as_superuser("DROP VIEW public.theirs");
     target.run(&work(VIEW), PURGE).await;
     assert_eq!(target.column(&format!("SELECT to_regclass('{view}')")), [""]);
@@ -1370,6 +1381,55 @@ async fn at_the_same_time() {
         []
     );
     assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.daily_totals")));
+}
+
+/// They grant on the same schema, table and database, which PostgreSQL lets nobody do at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_ports_of_a_data_product_are_in_nobodys_way() {
+    let target = Target::fresh();
+    target.server().psql(&format!("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", target.database)).unwrap();
+    let columns = "[{name: a, dataType: INT}]";
+    let id = |name: String| format!("urn:dmb:cmp:finance:other:1:{name}");
+    let tables = "{schema: src, tables: [{name: t, columns: [{name: a, dataType: INT}]}]}";
+    let storage = component(&id("storage".to_owned()), "storage", "[]", tables);
+    target.provision(&storage).await;
+    let view = "{kind: view, source: {schema: src, name: t}}";
+    let works: Vec<Work> = (0..12)
+        .map(|number| {
+            let specific = if number % 2 == 0 { "{}" } else { view };
+            component(&id(format!("port-{number}")), "outputport", columns, specific)
+        })
+        .map(|work| with_access(&work, &[ALICE, BOB]))
+        .collect();
+    let before = target.everything();
+    for intent in [Intent::Provision, Intent::UpdateAccess, KEEP, Intent::Provision, PURGE] {
+        let all = works.iter().map(async |work| {
+            let technology = Postgresql::new(target.technology.settings.clone());
+            let context = Context::default();
+            let plan = technology.plan(work, &intent, &context).await.unwrap();
+            for change in &plan.changes {
+                let applied = technology.apply(work, change, &context).await;
+                assert!(applied.is_ok(), "{}: {}", change.summary, applied.unwrap_err().report());
+            }
+            assert_eq!(technology.plan(work, &intent, &context).await.unwrap().changes, []);
+        });
+        futures::future::join_all(all).await;
+        if intent == Intent::Provision {
+            for number in 0..12 {
+                assert!(
+                    target
+                        .reads("alice@example.com", &format!("finance__other__1__development.port_{number}"))
+                );
+            }
+        }
+        // No membership outlives the change that needs it.
+        let member = format!(
+            "SELECT count(*) FROM pg_auth_members WHERE member = '{}'::regrole AND grantor = member",
+            target.database
+        );
+        assert_eq!(target.column(&member), ["0"], "{intent:?}");
+    }
+    assert_eq!(target.everything(), before);
 }
 
 #[test]

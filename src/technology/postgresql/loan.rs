@@ -1,0 +1,135 @@
+//! What a change needs for the length of its transaction: membership in roles of ours, and locks on what components
+//! share. Pure.
+//!
+//! Objects belong to roles that nobody is, so whoever alters them has to be a member. Landfall becomes one at the
+//! beginning of a change and is none at its end: a role that were a member of every owners' role would have PostgreSQL
+//! look through all of them at each statement, and others would find more in its reach than it uses.
+//!
+//! Two grants on one object at the same time are an error in PostgreSQL ("tuple concurrently updated"), and output ports
+//! of a data product grant on the same schema, and all components on the same database. So whoever does takes a lock
+//! first. The order is the same everywhere: the component's, the data product's, roles, the database's.
+
+use std::collections::BTreeSet;
+
+use super::desired::{Contract, Place, Shape, Step};
+use super::naming;
+use super::observe::Seen;
+use super::sql::ident;
+
+/// Roles that Landfall is a member of for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Loan {
+    roles: BTreeSet<String>,
+}
+
+impl Loan {
+    /// What a step needs. Those that make or drop the component's own roles see to these themselves.
+    pub(super) fn of(place: &Place, contract: Option<&Contract>, seen: &Seen, step: &Step) -> Self {
+        let mut roles = BTreeSet::new();
+        // Outside of transactions, nothing can be lent: there the membership lasts.
+        if !place.own_database && alters(step) {
+            roles.insert(place.owner_role.clone());
+            let shape = contract.map(|contract| &contract.shape);
+            if let (Step::View | Step::Privileges, Some(Shape::View(_))) = (step, shape) {
+                let source = seen.source.iter().filter_map(|source| source.relation.as_ref());
+                roles.extend(source.flat_map(|source| source.lenders.iter().cloned()));
+            }
+            if let Step::ChangeType { table, .. } = step {
+                let readers = seen.relation(table).into_iter().flat_map(|relation| &relation.dependents);
+                let views = readers.filter_map(|reader| reader.view.as_ref());
+                roles.extend(views.filter(|view| view.owner_marked).map(|view| view.owner.clone()));
+            }
+        }
+        if matches!(step, Step::Release | Step::Purge) {
+            // Only who owns something takes back what was granted on it.
+            roles.extend(seen.lenders.iter().cloned());
+        }
+        Self { roles }
+    }
+
+    /// To read the rows of a component.
+    pub(super) fn to_read(place: &Place) -> Self {
+        let roles = (!place.own_database).then(|| place.owner_role.clone());
+        Self { roles: roles.into_iter().collect() }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.roles.extend(other.roles);
+    }
+
+    /// Statements that begin it. A role that is not there yet comes with its membership.
+    pub(super) fn taken(&self, place: &Place, seen: &Seen) -> Vec<String> {
+        let there = |role: &&String| seen.owner.is_some() || **role != place.owner_role;
+        self.roles.iter().filter(there).map(|role| join(role, seen)).collect()
+    }
+
+    /// Statements that end it.
+    pub(super) fn returned(&self) -> Vec<String> {
+        self.roles.iter().map(|role| format!("REVOKE {} FROM CURRENT_USER", ident(role))).collect()
+    }
+}
+
+/// Has Landfall be a member of a role. Since 16, whoever makes a role may grant it and is nothing more: to make objects
+/// for it, one has to become it.
+pub(super) fn join(role: &str, seen: &Seen) -> String {
+    let how = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+    format!("GRANT {} TO CURRENT_USER{how}", ident(role))
+}
+
+/// Whether a step touches what belongs to the owners' role, which stays.
+fn alters(step: &Step) -> bool {
+    match step {
+        Step::Prepare
+        | Step::Restore
+        | Step::CreateTable { .. }
+        | Step::View
+        | Step::RenameColumn { .. }
+        | Step::AddColumn { .. }
+        | Step::DropColumn { .. }
+        | Step::ChangeType { .. }
+        | Step::Nullable { .. }
+        | Step::PrimaryKey { .. }
+        | Step::Unique { .. }
+        | Step::Comments
+        | Step::Privileges
+        | Step::Repair => true,
+        Step::CreateDatabase
+        | Step::DropDatabase
+        | Step::Owners
+        | Step::Revoke
+        | Step::Fields
+        | Step::Grant
+        | Step::Refuse
+        | Step::Release
+        | Step::Purge => false,
+    }
+}
+
+/// The lock of the data product, where a step touches what its components share. `before` is what was seen a moment
+/// ago, of tables.
+pub(super) fn product_lock(place: &Place, before: Option<&Seen>, step: &Step) -> Option<String> {
+    let shared = match step {
+        Step::Prepare
+        | Step::CreateTable { .. }
+        | Step::View
+        | Step::Privileges
+        | Step::Repair
+        | Step::Release
+        | Step::Purge => true,
+        Step::ChangeType { table, .. } => before
+            .and_then(|seen| seen.relation(table))
+            .is_none_or(|relation| !relation.dependents.is_empty()),
+        _ => false,
+    };
+    let key = naming::lock_key(place.product.as_ref(), &place.owner.environment);
+    shared.then(|| lock(key))
+}
+
+/// The lock on who may connect.
+pub(super) fn database_lock() -> String {
+    lock(naming::lock_key("database", ""))
+}
+
+fn lock(key: i64) -> String {
+    format!("SELECT pg_advisory_xact_lock({key})")
+}
