@@ -379,7 +379,10 @@ fn query(views: bool) -> String {
           WHERE r.oid IN (n.nspowner, c.relowner) AND r.rolname <> current_user AND {})",
         marked("r.oid")
     );
-    // By what depends on the schema: that is found without looking at all that there is.
+    // What is in a schema is found by what depends on it, and so without looking at all that is in the database.
+    let wanted = "SELECT w.oid FROM pg_class w WHERE NOT $3 AND w.relnamespace = n.oid AND w.relname = ANY ($2) \
+        UNION ALL SELECT d.objid FROM pg_depend d WHERE $3 AND d.refclassid = 'pg_namespace'::regclass \
+          AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'n'";
     let others = format!(
         "EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
            AND d.deptype = 'n' AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c \
@@ -413,7 +416,7 @@ fn query(views: bool) -> String {
                     AND pg_get_userbyid(da.defaclrole) = $4 AND pg_get_userbyid(a.grantee) = $5 \
                     AND a.privilege_type = 'SELECT'), \
                'relations', (SELECT coalesce(json_agg({relation} ORDER BY c.relname), '[]') FROM pg_class c \
-                  WHERE c.relnamespace = n.oid AND {RELATIONS} AND ($3 OR c.relname = ANY ($2))), \
+                  WHERE {RELATIONS} AND c.oid = ANY (ARRAY({wanted}))), \
                'extras', CASE WHEN $3 THEN {extras} ELSE '[]' END, \
                'others', CASE WHEN $3 THEN false ELSE {others} END) \
              FROM pg_namespace n WHERE n.nspname = $1), \
@@ -423,15 +426,17 @@ fn query(views: bool) -> String {
                    'lenders', {lenders}, 'grants', {source_grants}, 'columns', {source_columns}) FROM pg_class c \
                   WHERE c.relnamespace = n.oid AND {RELATIONS} AND c.relname = $7)) \
              FROM pg_namespace n WHERE n.nspname = $6), \
-           'lenders', (SELECT coalesce(json_agg(DISTINCT o.rolname), '[]') FROM pg_roles r \
-               JOIN pg_shdepend d ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid AND d.deptype = 'a' \
-                 AND d.dbid = (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) \
+           'lenders', (SELECT coalesce(json_agg(DISTINCT o.rolname), '[]') FROM pg_shdepend d \
                LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid \
                LEFT JOIN pg_namespace n ON d.classid = 'pg_namespace'::regclass AND n.oid = d.objid \
                LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid \
                LEFT JOIN pg_type y ON d.classid = 'pg_type'::regclass AND y.oid = d.objid \
                JOIN pg_roles o ON o.oid = coalesce(c.relowner, n.nspowner, p.proowner, y.typowner) \
-             WHERE r.rolname IN ($4, $5) AND o.rolname NOT IN ($4, $5, current_user) AND {}), \
+             WHERE d.refclassid = 'pg_authid'::regclass \
+               AND d.refobjid = ANY (ARRAY(SELECT r.oid FROM pg_roles r WHERE r.rolname IN ($4, $5))) \
+               AND d.deptype = 'a' AND d.dbid IS NOT DISTINCT FROM \
+                 (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) \
+               AND o.rolname NOT IN ($4, $5, current_user) AND {}), \
            'elsewhere', EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
                AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
                AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \

@@ -291,11 +291,12 @@ impl Pool {
                 client
             }
         };
-        // An empty search path: what is not written out in full is not found in somebody else's schema.
+        // An empty search path: what is not written out in full is not found in somebody else's schema. The one query of
+        // the catalogs takes longer to plan than to run, and every plan of it is the same.
         let preparation = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
              SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; \
-             SET TimeZone = 'UTC'; SET jit = off",
+             SET TimeZone = 'UTC'; SET jit = off; SET plan_cache_mode = force_generic_plan",
             statement_timeout.as_millis(),
             lock_timeout.as_millis(),
             statement_timeout.as_millis(),
