@@ -575,11 +575,12 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
         sql.push(loan::database_lock());
         sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
     }
-    if shared && !has(grants, &place.owner_role, "USAGE") {
-        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {owner}"));
-    }
-    if !has(grants, &place.reader_role, "USAGE") {
-        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {reader}"));
+    // An owner of the schema has it anyway. One statement: each writes the list of all who use the schema again.
+    let users = [(shared, &place.owner_role), (true, &place.reader_role)];
+    let missing = users.into_iter().filter(|(needed, role)| *needed && !has(grants, role, "USAGE"));
+    let missing: Vec<String> = missing.map(|(_, role)| ident(role)).collect();
+    if !missing.is_empty() {
+        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {}", missing.join(", ")));
     }
     if !shared && !seen.schema.as_ref().is_some_and(|schema| schema.by_default) {
         sql.push(format!(

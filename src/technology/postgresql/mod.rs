@@ -7,7 +7,7 @@
 //!   what is left to do is derived again (`desired.rs`); only then are statements executed. A crash leaves all of a
 //!   change or nothing.
 //! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
-//!   member of the latter (`people.rs`).
+//!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`loan.rs`).
 //! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
 //!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
 //! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).

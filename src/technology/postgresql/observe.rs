@@ -282,9 +282,15 @@ fn marked(role: &str) -> String {
     format!("coalesce(shobj_description({role}, 'pg_authid') LIKE '%landfall {{%', false)")
 }
 
-/// Those of the component's own roles: what many components share has as many entries as they are.
-fn own_grants(acl: &str, column: &str) -> String {
-    format!("{} WHERE r.rolname IN ($4, $5)", grants(acl, column))
+/// Which of the component's own roles have a privilege that the owner of something granted. What many components share
+/// has as many entries as they are, so the list is asked and not read.
+fn own_grants(acl: &str, owner: &str, privilege: &str) -> String {
+    list(&format!(
+        "SELECT r.rolname AS grantee, '{privilege}' AS privilege, false AS grantable, NULL::name AS \"column\", \
+           true AS marked \
+         FROM pg_roles r WHERE r.rolname IN ($4, $5) \
+           AND aclcontains({acl}, makeaclitem(r.oid, {owner}, '{privilege}', false))"
+    ))
 }
 
 /// The columns of relation `c`, as JSON.
@@ -371,8 +377,8 @@ fn query(views: bool) -> String {
     const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
     let relation = relation("c", views);
     let all_grants = list(&grants("n.nspacl", "NULL::name"));
-    let own_grants_of = |acl| list(&own_grants(acl, "NULL::name"));
-    let (schema_grants, source_grants) = (own_grants_of("n.nspacl"), own_grants_of("c.relacl"));
+    let schema_grants = own_grants("n.nspacl", "n.nspowner", "USAGE");
+    let source_grants = own_grants("c.relacl", "c.relowner", "SELECT");
     let source_columns = columns("c");
     let lenders = format!(
         "(SELECT coalesce(json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_roles r \
