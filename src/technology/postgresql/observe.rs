@@ -52,7 +52,7 @@ pub(super) struct Seen {
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
     pub(super) source: Option<Source>,
-    /// Whether there is another schema; `public` only when there is something in it.
+    /// Whether there is another schema; `public` only when there is something in it. With [`Question::whole`] only.
     pub(super) elsewhere: bool,
     /// Of a storage area that has one of its own.
     #[serde(default)]
@@ -269,10 +269,11 @@ impl Seen {
 /// of a long list, which PostgreSQL keeps compressed, `aclexplode` would read the whole again for each entry.
 fn grants(acl: &str, column: &str) -> String {
     format!(
-        "SELECT r.rolname AS grantee, a.privilege_type AS privilege, a.is_grantable AS grantable, \
+        "SELECT CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END AS grantee, \
+                a.privilege_type AS privilege, a.is_grantable AS grantable, \
                 {column} AS \"column\", \
                 {marked} AS marked \
-         FROM aclexplode(({acl})[:]) a LEFT JOIN pg_roles r ON r.oid = a.grantee",
+         FROM aclexplode(({acl})[:]) a",
         marked = marked("a.grantee"),
     )
 }
@@ -443,15 +444,16 @@ fn query(views: bool) -> String {
                AND d.deptype = 'a' AND d.dbid IS NOT DISTINCT FROM \
                  (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) \
                AND o.rolname NOT IN ($4, $5, current_user) AND {}), \
-           'elsewhere', EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
+           'elsewhere', $3 AND EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
                AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
                AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \
                  OR EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid) \
                  OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = n.oid))), \
-           'principals', (SELECT coalesce(json_agg(json_build_object('name', r.rolname, \
-               'marked', {})), '[]') FROM pg_roles r WHERE r.rolname = ANY ($8)))::text",
+           'principals', (SELECT coalesce(json_agg(json_build_object('name', p.rolname, \
+               'marked', {})), '[]') FROM unnest($8::text[]) AS u (name), \
+             LATERAL (SELECT r.oid, r.rolname FROM pg_roles r WHERE r.rolname = u.name OFFSET 0) p))::text",
         marked("o.oid"),
-        marked("r.oid")
+        marked("p.oid")
     )
 }
 
