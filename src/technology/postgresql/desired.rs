@@ -568,13 +568,6 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
         sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
     }
-    if let Some(role) = &seen.reader
-        && !role.connects
-        && seen.may_grant_connect
-    {
-        sql.push(loan::database_lock());
-        sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
-    }
     // An owner of the schema has it anyway. One statement: each writes the list of all who use the schema again.
     let users = [(shared, &place.owner_role), (true, &place.reader_role)];
     let missing = users.into_iter().filter(|(needed, role)| *needed && !has(grants, role, "USAGE"));
@@ -610,6 +603,14 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     sql.extend(handed_over(place, moved));
     if let Shape::View(view) = &contract.shape {
         sql.extend(view::source_privileges(place, view, seen));
+    }
+    // Last: nothing waits any more once the lock is held.
+    if let Some(role) = &seen.reader
+        && !role.connects
+        && seen.may_grant_connect
+    {
+        sql.push(loan::database_lock());
+        sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
     }
     sql
 }

@@ -174,8 +174,9 @@ impl Evolution<'_> {
                         Problem::new(
                             format!("{}.dataType", column.place),
                             format!(
-                                "`{}.{}` has checks, indexes with expressions, generated columns or types that somebody \
-                                 made, whose functions would run as Landfall if column `{}` became {}",
+                                "`{}.{}` has checks, indexes with expressions, generated columns, types that somebody made \
+                                 or tables that inherit from it, whose functions would run as Landfall if column `{}` \
+                                 became {}",
                                 place.schema, table.name, column.name, column.data_type
                             ),
                         )

@@ -15,6 +15,7 @@ use super::desired::{Contract, Place, Shape, Step};
 use super::naming;
 use super::observe::Seen;
 use super::sql::ident;
+use super::view;
 
 /// Roles that Landfall is a member of for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,9 +35,9 @@ impl Loan {
                 let source = seen.source.iter().filter_map(|source| source.relation.as_ref());
                 roles.extend(source.flat_map(|source| source.lenders.iter().cloned()));
             }
-            if let Step::ChangeType { table, .. } = step {
-                let readers = seen.relation(table).into_iter().flat_map(|relation| &relation.dependents);
-                let views = readers.filter_map(|reader| reader.view.as_ref());
+            if let Step::ChangeType { table, column } = step {
+                let rebuilt = seen.relation(table).and_then(|table| view::rebuilt(place, table, column));
+                let views = rebuilt.unwrap_or_default().into_iter().map(|(_, view)| view);
                 roles.extend(views.filter(|view| view.owner_marked).map(|view| view.owner.clone()));
             }
         }
@@ -45,12 +46,6 @@ impl Loan {
             roles.extend(seen.lenders.iter().cloned());
         }
         Self { roles }
-    }
-
-    /// To read the rows of a component.
-    pub(super) fn to_read(place: &Place) -> Self {
-        let roles = (!place.own_database).then(|| place.owner_role.clone());
-        Self { roles: roles.into_iter().collect() }
     }
 
     pub(super) fn add(&mut self, other: Self) {

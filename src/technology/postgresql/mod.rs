@@ -262,12 +262,13 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     session.execute("COMMIT").await?;
     let probes = probes(read, &seen);
     if !probes.is_empty() {
-        begin_reading(session, &read.place, &seen).await?;
+        // As an owner: a policy could hide rows from anybody else.
+        begin_reading(session, &read.place.owner_role, read.place.own_database, &seen).await?;
         for probe in probes {
             let count = observe::ask(session, &read.place.schema, &probe).await?;
             seen.facts.insert(probe, count);
         }
-        session.execute("ROLLBACK").await?;
+        end_reading(session).await?;
     }
     Ok(seen)
 }
@@ -285,12 +286,17 @@ fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
     tables.iter().filter(own).flat_map(|table| evolution::probes(table, seen)).collect()
 }
 
-/// A transaction that may read the component's rows and can write nothing. To be rolled back.
-async fn begin_reading(session: &Session, place: &Place, seen: &Seen) -> Result<()> {
-    let mut sql = vec!["BEGIN".to_owned()];
-    sql.extend(Loan::to_read(place).taken(place, seen));
-    sql.push("SET TRANSACTION READ ONLY".to_owned());
-    session.execute(&sql.join("; ")).await
+/// A transaction that reads rows as a role does, and can write nothing. Whatever functions the rows' owners hung on them
+/// run in it as Landfall.
+async fn begin_reading(session: &Session, role: &str, member: bool, seen: &Seen) -> Result<()> {
+    let join = if member { String::new() } else { loan::join(role, seen) + "; " };
+    session.execute(&format!("BEGIN; {join}SET TRANSACTION READ ONLY")).await
+}
+
+/// Rolled back: the membership goes, and what the functions set.
+async fn end_reading(session: &Session) -> Result<()> {
+    session.execute("ROLLBACK").await?;
+    session.renew().await
 }
 
 fn question(place: &Place, contract: Option<&Contract>) -> Question {
@@ -631,6 +637,7 @@ async fn applied(
         begin(session, place).await?;
         if let Some(lock) = loan::product_lock(place, before.as_ref(), step) {
             session.execute(&lock).await?;
+            session.be_impatient().await?;
         }
         let mut loan = Loan::default();
         if let (Step::ChangeType { table, .. }, Some(before)) = (step, &before) {
@@ -820,10 +827,10 @@ impl Postgresql {
         for (key, label, sql) in asked {
             let session = self.session(context).await?;
             let asking = async {
-                // Whatever a view calls runs as Landfall, and writes nothing.
-                begin_reading(&session, place, seen).await?;
+                // As a reader: changes of output ports that read from this one become members of its owners' role.
+                begin_reading(&session, &place.reader_role, false, seen).await?;
                 let value = session.text(&sql, &[]).await?;
-                session.execute("ROLLBACK").await?;
+                end_reading(&session).await?;
                 Ok(value)
             };
             let done = session.within(context, asking).await;

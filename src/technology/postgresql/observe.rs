@@ -283,6 +283,16 @@ fn marked(role: &str) -> String {
     format!("coalesce(shobj_description({role}, 'pg_authid') LIKE '%landfall {{%', false)")
 }
 
+/// Whether a role, by its OID, is one of ours that owns things in this database. Of one that owns another database,
+/// Landfall is a member for good.
+fn lends(role: &str) -> String {
+    format!(
+        "{} AND strpos(shobj_description({role}, 'pg_authid'), \
+           '\"database\":' || to_json(current_database()::text)::text) > 0",
+        marked(role)
+    )
+}
+
 /// Which of the component's own roles have a privilege that the owner of something granted. What many components share
 /// has as many entries as they are, so the list is asked and not read.
 fn own_grants(acl: &str, owner: &str, privilege: &str) -> String {
@@ -359,7 +369,8 @@ fn relation(c: &str, views: bool) -> String {
         "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
            'owner_marked', {}, 'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
            'dependents', {dependents}, \
-           'plain', NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('c', 'x')) \
+           'plain', NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = {c}.oid) \
+             AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('c', 'x')) \
              AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = {c}.oid AND (i.indexprs IS NOT NULL \
                OR i.indpred IS NOT NULL OR EXISTS (SELECT FROM unnest(i.indclass) o(id) JOIN pg_opclass oc \
                  ON oc.oid = o.id WHERE oc.opcnamespace <> 'pg_catalog'::regnamespace))) \
@@ -384,7 +395,7 @@ fn query(views: bool) -> String {
     let lenders = format!(
         "(SELECT coalesce(json_agg(r.rolname ORDER BY r.rolname), '[]') FROM pg_roles r \
           WHERE r.oid IN (n.nspowner, c.relowner) AND r.rolname <> current_user AND {})",
-        marked("r.oid")
+        lends("r.oid")
     );
     // What is in a schema is found by what depends on it, and so without looking at all that is in the database.
     let wanted = "SELECT w.oid FROM pg_class w WHERE NOT $3 AND w.relnamespace = n.oid AND w.relname = ANY ($2) \
@@ -392,7 +403,9 @@ fn query(views: bool) -> String {
           AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'n'";
     let others = format!(
         "EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid \
-           AND d.deptype = 'n' AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c \
+           AND d.deptype = 'n' AND NOT (d.classid = 'pg_statistic_ext'::regclass AND EXISTS ( \
+             SELECT FROM pg_statistic_ext e JOIN pg_class c ON c.oid = e.stxrelid WHERE e.oid = d.objid \
+               AND c.relnamespace = n.oid AND c.relname = ANY ($2))) AND NOT (d.classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class c \
              WHERE c.relnamespace = n.oid AND c.relname = ANY ($2) AND {RELATIONS} AND (c.oid = d.objid \
                OR EXISTS (SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = d.objid \
                  AND o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid AND o.deptype IN ('a', 'i'))))))"
@@ -443,7 +456,7 @@ fn query(views: bool) -> String {
                AND d.refobjid = ANY (ARRAY(SELECT r.oid FROM pg_roles r WHERE r.rolname IN ($4, $5))) \
                AND d.deptype = 'a' AND d.dbid IS NOT DISTINCT FROM \
                  (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()) \
-               AND o.rolname NOT IN ($4, $5, current_user) AND {}), \
+               AND o.rolname NOT IN ($4, $5, current_user) AND {lends}), \
            'elsewhere', $3 AND EXISTS (SELECT FROM pg_namespace n WHERE n.nspname <> 'information_schema' \
                AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> $1 \
                AND (n.nspname <> 'public' OR EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid) \
@@ -452,8 +465,8 @@ fn query(views: bool) -> String {
            'principals', (SELECT coalesce(json_agg(json_build_object('name', p.rolname, \
                'marked', {})), '[]') FROM unnest($8::text[]) AS u (name), \
              LATERAL (SELECT r.oid, r.rolname FROM pg_roles r WHERE r.rolname = u.name OFFSET 0) p))::text",
-        marked("o.oid"),
-        marked("p.oid")
+        marked("p.oid"),
+        lends = lends("o.oid")
     )
 }
 

@@ -186,6 +186,21 @@ pub(super) struct PoolSettings {
     pub(super) lock_timeout: Duration,
 }
 
+impl PoolSettings {
+    /// What every session begins with. An empty search path: what is not written out in full is not found in somebody
+    /// else's schema. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
+    fn preparation(&self) -> String {
+        let statement_timeout = self.statement_timeout.as_millis();
+        let lock_timeout = self.lock_timeout.as_millis();
+        format!(
+            "SET statement_timeout = {statement_timeout}; SET lock_timeout = {lock_timeout}; \
+             SET idle_in_transaction_session_timeout = {statement_timeout}; SET search_path = pg_catalog; \
+             SET standard_conforming_strings = on; SET client_min_messages = warning; SET TimeZone = 'UTC'; \
+             SET jit = off; SET plan_cache_mode = force_generic_plan"
+        )
+    }
+}
+
 /// The sessions of one target. Cloning shares them.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
@@ -262,7 +277,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Client> {
-        let PoolSettings { target, login, statement_timeout, lock_timeout, .. } = &self.shared.settings;
+        let PoolSettings { target, login, .. } = &self.shared.settings;
         let failed = |e: tokio_postgres::Error| {
             let place = format!("`{}` of target `{target}`", login.place);
             match e.as_db_error() {
@@ -291,17 +306,7 @@ impl Pool {
                 client
             }
         };
-        // An empty search path: what is not written out in full is not found in somebody else's schema. The one query of
-        // the catalogs takes longer to plan than to run, and every plan of it is the same.
-        let preparation = format!(
-            "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-             SET search_path = pg_catalog; SET standard_conforming_strings = on; SET client_min_messages = warning; \
-             SET TimeZone = 'UTC'; SET jit = off; SET plan_cache_mode = force_generic_plan",
-            statement_timeout.as_millis(),
-            lock_timeout.as_millis(),
-            statement_timeout.as_millis(),
-        );
-        client.batch_execute(&preparation).await.map_err(failed)?;
+        client.batch_execute(&self.shared.settings.preparation()).await.map_err(failed)?;
         Ok(client)
     }
 }
@@ -371,6 +376,20 @@ impl Session {
     /// Statements without an answer.
     pub(super) async fn execute(&self, sql: &str) -> Result<()> {
         self.client()?.batch_execute(sql).await.map_err(failed)
+    }
+
+    /// Makes it as good as new. To be called when functions of others may have run in it, after their transaction: no
+    /// rollback takes back what they prepared under a name of ours, nor the advisory locks that they took.
+    pub(super) async fn renew(&self) -> Result<()> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.execute("DISCARD ALL").await?;
+        self.execute(&self.shared.settings.preparation()).await
+    }
+
+    /// For the rest of the transaction, waits a fifth as long for locks: others wait for one that it holds.
+    pub(super) async fn be_impatient(&self) -> Result<()> {
+        let wait = (self.shared.settings.lock_timeout / 5).as_millis().max(1);
+        self.execute(&format!("SET LOCAL lock_timeout = {wait}")).await
     }
 
     fn client(&self) -> Result<&Client> {

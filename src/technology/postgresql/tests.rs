@@ -1630,11 +1630,20 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     let role =
         |component: &str| naming::role(&target.database, &component.parse().unwrap(), "production", "owner");
     let john = session_of(&target, "john.smith@example.com").await;
-    // In a transaction that may write it lets john have what Landfall has, and keeps quiet otherwise.
+    // In a transaction that may write it lets john have what Landfall has. In any other it leaves behind what no rollback
+    // takes back, for the next transaction of the session.
     john.batch_execute(&format!(
-        "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.evil() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN \
-           IF current_user = '{landfall}' AND current_setting('transaction_read_only') = 'off' THEN \
-             EXECUTE 'CREATE ROLE \"evil_of_{landfall}\"'; END IF; RETURN true; END$$; \
+        "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.takeover() RETURNS text LANGUAGE plpgsql AS $$BEGIN \
+           EXECUTE 'CREATE ROLE \"evil_of_{landfall}\"'; RETURN '{{}}'; END$$; \
+         CREATE FUNCTION {STORAGE_SCHEMA}.evil() RETURNS boolean LANGUAGE plpgsql AS $$DECLARE n text; BEGIN \
+           IF current_user <> '{landfall}' THEN RETURN true; END IF; \
+           IF current_setting('transaction_read_only') = 'off' THEN PERFORM {STORAGE_SCHEMA}.takeover(); END IF; \
+           PERFORM pg_advisory_lock(4242), set_config('search_path', '{STORAGE_SCHEMA}', false); \
+           FOR n IN SELECT name FROM pg_prepared_statements WHERE parameter_types::text LIKE '%text[]%' LOOP \
+             EXECUTE format('DEALLOCATE %I', n); \
+             EXECUTE format('PREPARE %I (text, text[], bool, text, text, text, text, text[]) AS \
+                             SELECT {STORAGE_SCHEMA}.takeover()', n); \
+           END LOOP; RETURN true; END$$; \
          GRANT USAGE ON SCHEMA {STORAGE_SCHEMA} TO PUBLIC",
         owner = role(STORAGE),
         landfall = target.database,
@@ -1645,6 +1654,9 @@ async fn nothing_of_an_owner_runs_as_landfall() {
         let made = target
             .column(&format!("SELECT count(*) FROM pg_roles WHERE rolname = 'evil_of_{}'", target.database));
         assert_eq!(made, ["0"], "it ran as Landfall");
+        let held =
+            target.column("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4242");
+        assert_eq!(held, ["0"]);
     };
     // A policy, when rows are looked at.
     let table = format!("{STORAGE_SCHEMA}.orders");
@@ -1686,6 +1698,16 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     );
     let refused = target.refused(&wider, Intent::Provision).await;
     assert!(refused.contains("would run as Landfall"), "{refused}");
+    // One of a table that inherits from it.
+    john.batch_execute(&format!(
+        "ALTER TABLE {table} DROP CONSTRAINT orders_check; \
+         CREATE TABLE {STORAGE_SCHEMA}.child (CHECK ({STORAGE_SCHEMA}.evil())) INHERITS ({table})"
+    ))
+    .await
+    .unwrap();
+    let refused = target.refused(&wider, Intent::Provision).await;
+    assert!(refused.contains("tables that inherit from it"), "{refused}");
+    john.batch_execute(&format!("DROP TABLE {STORAGE_SCHEMA}.child")).await.unwrap();
     harmless();
     // The query of a view, when its rows are counted. That of an output port only a superuser's grant lets them change.
     john.batch_execute("RESET ROLE").await.unwrap();
@@ -1702,5 +1724,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     .unwrap();
     let info = target.technology.describe(&view, &Context::default()).await.unwrap();
     assert_eq!(info.public["rowCount"]["value"], "1");
+    target.provision(&storage).await;
+    target.provision(&work(TABLE)).await;
     harmless();
 }

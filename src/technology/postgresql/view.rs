@@ -14,7 +14,7 @@ use super::columns::Wanted;
 use super::desired::{self, Contract, Left, Place, Step, column_comment};
 use super::mark::Mark;
 use super::naming::fingerprint;
-use super::observe::{Grant, Relation, Seen, SourceRelation, has};
+use super::observe::{Dependent, Grant, Relation, Seen, SourceRelation, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
 use crate::descriptor::{Identifier, Problem};
@@ -200,19 +200,29 @@ fn create(place: &Place, name: &str, query: &str) -> Vec<String> {
     sql
 }
 
-/// Statements that take the views on a column away and put them back as they are, with owner, comments and grants:
-/// PostgreSQL changes no column that a view reads. `None` when one of them is not of the same data product, or has views
-/// on it: that is left to PostgreSQL to refuse.
+/// The views on a column, which PostgreSQL does not change while a view reads it. `None` when one of them is not of the same
+/// data product, or has views on it: that is left to PostgreSQL to refuse.
+pub(super) fn rebuilt<'a>(
+    place: &Place,
+    relation: &'a Relation,
+    column: &str,
+) -> Option<Vec<(&'a Dependent, &'a Relation)>> {
+    let readers = relation.dependents.iter().filter(|one| one.columns.iter().any(|name| name == column));
+    readers
+        .map(|dependent| {
+            let view = dependent.view.as_deref()?;
+            let owner = view.mark()?.owner;
+            let ours = owner.environment == place.owner.environment
+                && owner.component.parse::<Identifier>().is_ok_and(|id| id.belongs_to(&place.product));
+            (ours && view.dependents.is_empty()).then_some((dependent, view))
+        })
+        .collect()
+}
+
+/// Statements that take these away and put them back as they are, with owner, comments and grants.
 pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for dependent in relation.dependents.iter().filter(|one| one.columns.iter().any(|name| name == column)) {
-        let view = dependent.view.as_ref()?;
-        let owner = view.mark()?.owner;
-        let ours = owner.environment == place.owner.environment
-            && owner.component.parse::<Identifier>().is_ok_and(|id| id.belongs_to(&place.product));
-        if !ours || !view.dependents.is_empty() {
-            return None;
-        }
+    for (dependent, view) in rebuilt(place, relation, column)? {
         let (schema, role) = (ident(&dependent.schema), ident(&view.owner));
         let name = dotted(&dependent.schema, &dependent.name);
         before.push(format!("DROP VIEW {name} RESTRICT"));
