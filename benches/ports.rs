@@ -32,16 +32,15 @@ struct Site {
     landfall: Landfall,
     spread: Spread,
     postgres: PostgresServer,
+    database: String,
 }
 
 impl Site {
     /// With so many output ports.
     async fn with(spread: Spread, ports: u64) -> Result<Self> {
         let postgres = PostgresServer::start(Durability::Safe)?;
-        let url = postgres.new_database()?;
-        let (_, role) = url.rsplit_once('/').ok_or("no database in the URL")?;
-        postgres.psql(&format!("ALTER ROLE {role} CREATEROLE CREATEDB"))?;
-        postgres.psql(&format!("REVOKE CONNECT, TEMPORARY ON DATABASE {role} FROM PUBLIC"))?;
+        let (url, database) = postgres.new_target()?;
+        postgres.psql(&format!("REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"))?;
         for person in ["alice", "bob"] {
             postgres.psql(&format!("CREATE ROLE \"{person}@example.com\" LOGIN"))?;
         }
@@ -71,9 +70,9 @@ impl Site {
             one??;
         }
         // What the server does for itself sooner or later, on both sides now.
-        postgres.psql_in(role, "VACUUM ANALYZE")?;
+        postgres.psql_in(&database, "VACUUM ANALYZE")?;
         place::checkpoint(&postgres)?;
-        Ok(Self { landfall, spread, postgres })
+        Ok(Self { landfall, spread, postgres, database })
     }
 
     /// Milliseconds to provision a new output port, to do so again, to change who reads it, and to remove it.
@@ -98,15 +97,10 @@ impl Site {
 
     /// How many output ports there are, as PostgreSQL sees it.
     fn ports(&self) -> Result<u64> {
-        let database = "SELECT datname FROM pg_database WHERE datname LIKE 'landfall%'";
-        let database = first(self.postgres.psql(database)?)?;
         let tables = "SELECT count(*) FROM pg_class WHERE relname LIKE 'port\\_%' AND relkind IN ('r', 'v')";
-        Ok(first(self.postgres.psql_in(&database, tables)?)?.parse()?)
+        let rows = self.postgres.psql_in(&self.database, tables)?;
+        Ok(rows.into_iter().flatten().flatten().next().ok_or("no row")?.parse()?)
     }
-}
-
-fn first(rows: Vec<Vec<Option<String>>>) -> Result<String> {
-    Ok(rows.into_iter().flatten().flatten().next().ok_or("no row")?)
 }
 
 /// Each spread with one output port and with `many`.

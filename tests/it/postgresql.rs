@@ -55,9 +55,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let postgres = PostgresServer::shared().unwrap();
-        let url = postgres.new_database().unwrap();
-        let database = url.rsplit_once('/').unwrap().1.to_owned();
-        postgres.psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
+        let (url, database) = postgres.new_target().unwrap();
         let suffix = format!("_{database}");
         for name in ["alice", "bob", "carol"] {
             let role = format!("CREATE ROLE {name}{suffix} LOGIN PASSWORD '{PASSWORD}'");

@@ -97,6 +97,16 @@ impl PostgresServer {
         Ok(format!("postgres://{name}:{password}@{}:{}/{name}", Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// A fresh database for the technology: its role may make roles and databases. Its URL and its name, which is the
+    /// role's too.
+    pub(crate) fn new_target(&self) -> Result<(String, String), String> {
+        let url = self.new_database()?;
+        let (_, name) = url.rsplit_once('/').ok_or("no database in the URL")?;
+        let name = name.to_owned();
+        self.psql(&format!("ALTER ROLE {name} CREATEROLE CREATEDB"))?;
+        Ok((url, name))
+    }
+
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port

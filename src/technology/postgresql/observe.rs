@@ -9,6 +9,7 @@
 //! transactions that are read-only, and a table is only rewritten when nothing of the kind hangs on it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 use tokio_postgres::types::ToSql;
@@ -485,7 +486,10 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
         &source_name,
         &question.principals,
     ];
-    let text = session.prepared(query(question.views), parameters).await?.unwrap_or_default();
+    static PLAIN: LazyLock<String> = LazyLock::new(|| query(false));
+    static WITH_VIEWS: LazyLock<String> = LazyLock::new(|| query(true));
+    let sql: &'static str = if question.views { &WITH_VIEWS } else { &PLAIN };
+    let text = session.text(&session.prepared(sql).await?, parameters).await?.unwrap_or_default();
     serde_json::from_str(&text)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }

@@ -21,7 +21,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{CancelToken, Client, NoTls, Statement};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{CancelToken, Client, NoTls, Statement, ToStatement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
@@ -219,7 +220,7 @@ struct Shared {
 /// A connection, and what was prepared on it.
 struct Connection {
     client: Client,
-    prepared: HashMap<String, Statement>,
+    prepared: HashMap<&'static str, Statement>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -335,7 +336,7 @@ impl Shared {
 /// A borrowed session. What is not [`Session::give_back`]-ed is closed, and its statement cancelled.
 pub(super) struct Session {
     client: Option<Client>,
-    prepared: Mutex<HashMap<String, Statement>>,
+    prepared: Mutex<HashMap<&'static str, Statement>>,
     shared: Arc<Shared>,
     usable: bool,
     _permit: OwnedSemaphorePermit,
@@ -343,34 +344,25 @@ pub(super) struct Session {
 
 impl Session {
     /// One row of one text.
-    pub(super) async fn text(
+    pub(super) async fn text<T: ToStatement + ?Sized>(
         &self,
-        sql: &str,
-        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+        statement: &T,
+        parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Option<String>> {
-        let row = self.client()?.query_opt(sql, parameters).await.map_err(failed)?;
+        let row = self.client()?.query_opt(statement, parameters).await.map_err(failed)?;
         row.map_or(Ok(None), |row| row.try_get(0).map_err(failed))
     }
 
-    /// As [`Self::text`], of a statement that is one of few: what the server makes of it is kept with the session.
-    pub(super) async fn prepared(
-        &self,
-        sql: String,
-        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-    ) -> Result<Option<String>> {
-        let client = self.client()?;
+    /// A statement that is one of few: what the server makes of it is kept with the session.
+    pub(super) async fn prepared(&self, sql: &'static str) -> Result<Statement> {
         let kept = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = kept().get(&sql).cloned();
-        let statement = match known {
-            Some(statement) => statement,
-            None => {
-                let statement = client.prepare(&sql).await.map_err(failed)?;
-                kept().insert(sql, statement.clone());
-                statement
-            }
-        };
-        let row = client.query_opt(&statement, parameters).await.map_err(failed)?;
-        row.map_or(Ok(None), |row| row.try_get(0).map_err(failed))
+        let known = kept().get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client()?.prepare(sql).await.map_err(failed)?;
+        kept().insert(sql, statement.clone());
+        Ok(statement)
     }
 
     /// Statements without an answer.

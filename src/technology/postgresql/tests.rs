@@ -71,9 +71,7 @@ impl Target {
 
     fn on(own: Option<PostgresServer>) -> Self {
         let server = own.as_ref().unwrap_or_else(|| server());
-        let url = server.new_database().unwrap();
-        let database = url.rsplit_once('/').unwrap().1.to_owned();
-        server.psql(&format!("ALTER ROLE {database} CREATEROLE CREATEDB")).unwrap();
+        let (url, database) = server.new_target().unwrap();
         Self { technology: Postgresql::new(settings(&url)), own, database }
     }
 
