@@ -1,26 +1,15 @@
-//! The data contract: columns in OpenMetadata's vocabulary, promises, example rows.
+//! The data contract: columns, promises, example rows.
+//!
+//! A contract comes in one of two shapes: the list of columns in OpenMetadata's vocabulary that the standard has, read
+//! here, or a contract of the Open Data Contract Standard, read in `odcs.rs`. Both become the same [`Column`]s.
 
 use std::collections::{HashMap, HashSet};
 
 use super::document::{Entry, Node, Tree};
 use super::problems::Problems;
 use super::read::{Fields, did_you_mean};
-use super::{Column, Constraint, DataContract, DataType, Problem, SampleData, rules};
-
-/// Names people use for types that OpenMetadata calls something else.
-const OTHER_NAMES: &[(&str, &str)] = &[
-    ("BOOL", "BOOLEAN"),
-    ("INTEGER", "INT"),
-    ("INT32", "INT"),
-    ("INT64", "BIGINT"),
-    ("LIST", "ARRAY"),
-    ("OBJECT", "STRUCT"),
-    ("RECORD", "STRUCT"),
-    ("REAL", "FLOAT"),
-    ("STR", "STRING"),
-    ("TIMESTAMPTZ", "TIMESTAMPZ"),
-    ("VARCHAR2", "VARCHAR"),
-];
+use super::type_names::{self, Named, UnknownType};
+use super::{Column, ContractShape, DataContract, DataType, Problem, SampleData, odcs, rules};
 
 /// `dataContract` of a component, with the `dataSharingAgreement` from inside or beside it.
 pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> Option<DataContract> {
@@ -30,10 +19,18 @@ pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> 
         problems.ask(|| component.wrong_kind(entry, "a mapping"));
         return None;
     };
+    if odcs::is_odcs(&fields) {
+        return Some(DataContract {
+            data_sharing_agreement: component.object("dataSharingAgreement", problems),
+            ..odcs::data_contract(&fields, problems)
+        });
+    }
     let inside = fields.object("dataSharingAgreement", problems);
     let beside = component.object("dataSharingAgreement", problems);
     Some(DataContract {
         schema: columns(&fields, "schema", problems),
+        shape: ContractShape::OpenMetadata,
+        columns_path: "dataContract.schema".to_owned(),
         terms_and_conditions: fields.text("termsAndConditions", problems),
         endpoint: fields.text("endpoint", problems),
         sla: fields.object("SLA", problems),
@@ -43,7 +40,7 @@ pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> 
 
 fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) -> Vec<Column> {
     let mut read = Vec::new();
-    let mut names: HashMap<String, String> = HashMap::new();
+    let mut names = Names::default();
     for (path, node) in parent.list(name, problems) {
         let Some(fields) = Fields::of(node, &path, node.at) else {
             problems.ask(|| {
@@ -54,19 +51,29 @@ fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) -> Vec<Colu
             continue;
         };
         let Some(column) = column(&fields, problems) else { continue };
-        // Engines fold case, so two names that differ in case alone are one column to some of them.
-        if let Some(first) = names.insert(column.name.to_lowercase(), column.name.clone()) {
-            problems.ask(|| {
-                fields
-                    .problem("name", "two columns have the same name, without regard to case")
-                    .at(fields.get("name").map_or(fields.at, |entry| entry.node.at))
-                    .value(&column.name)
-                    .remedy(format!("rename it; another is called `{first}`"))
-            });
-        }
+        names.once(&column.name, &fields, "name", problems);
         read.push(column);
     }
     read
+}
+
+/// The names of the columns of one list.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<String, String>);
+
+impl Names {
+    /// Engines fold case, so two names that differ in case alone are one column to some of them.
+    pub(super) fn once(&mut self, name: &str, fields: &Fields<'_>, key: &str, problems: &mut Problems) {
+        if let Some(first) = self.0.insert(name.to_lowercase(), name.to_owned()) {
+            problems.ask(|| {
+                fields
+                    .problem(key, "two columns have the same name, without regard to case")
+                    .at(fields.get(key).map_or(fields.at, |entry| entry.node.at))
+                    .value(name)
+                    .remedy(format!("rename it; another is called `{first}`"))
+            });
+        }
+    }
 }
 
 fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
@@ -74,27 +81,53 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
     if fields.get("dataType").is_none() {
         problems.ask(|| fields.missing("dataType"));
     }
-    let data_type = data_type(fields, "dataType", problems);
-    let column = Column {
+    let named = data_type(fields, "dataType", problems);
+    let mut column = Column {
         name: name.clone().unwrap_or_default(),
-        data_type: data_type.unwrap_or(DataType::String),
-        data_length: whole_number(fields, "dataLength", problems),
-        precision: whole_number(fields, "precision", problems),
-        scale: whole_number(fields, "scale", problems),
-        array_data_type: self::data_type(fields, "arrayDataType", problems),
-        children: columns(fields, "children", problems),
         description: fields.text("description", problems).unwrap_or_default(),
-        constraint: constraint(fields, problems),
         tags: fields.tags(problems),
         path: fields.path.to_owned(),
+        ..Column::of(DataType::String)
     };
+    if let Some(named) = &named {
+        column.has_type(named);
+    }
+    if let Some(element) = data_type(fields, "arrayDataType", problems) {
+        column.has_elements(&element);
+    }
+    for (key, part) in [
+        ("dataLength", &mut column.data_length),
+        ("precision", &mut column.precision),
+        ("scale", &mut column.scale),
+    ] {
+        let own = whole_number(fields, key, problems);
+        if let (Some(own), Some(said)) = (own, *part)
+            && own != said
+        {
+            problems.ask(|| contradicts(fields, key, own, said));
+        }
+        *part = own.or(*part);
+    }
+    let children = columns(fields, "children", problems);
+    if !children.is_empty() {
+        column.children = children;
+    }
+    constraint(fields, &mut column, problems);
     if name.is_some() {
         rules::check(&column, fields, problems);
     }
-    if data_type.is_some() {
+    if named.is_some() {
         shape(&column, fields, problems);
     }
-    (name.is_some() && data_type.is_some()).then_some(column)
+    (name.is_some() && named.is_some()).then_some(column)
+}
+
+fn contradicts(fields: &Fields<'_>, key: &str, own: u32, said: u32) -> Problem {
+    fields
+        .problem(key, format!("`{key}` contradicts `dataType`, which says {said}"))
+        .at(fields.get(key).map_or(fields.at, |entry| entry.node.at))
+        .value(own)
+        .remedy("remove one of them")
 }
 
 /// What the type of a column asks of its other fields.
@@ -103,18 +136,18 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     let missing = |name: &str, why: String| fields.missing(name).remedy(why);
     if matches!(data_type, DataType::Char | DataType::VarChar | DataType::Binary | DataType::VarBinary) {
         match fields.get("dataLength") {
-            None => problems.ask(|| {
+            None if column.data_length.is_none() => problems.ask(|| {
                 missing("dataLength", format!("{data_type} needs `dataLength`, its greatest length"))
             }),
             Some(entry) if column.data_length == Some(0) => problems.ask(|| {
                 fields.problem("dataLength", "the length is zero").at(entry.node.at).remedy("use 1 or more")
             }),
-            Some(_) => {}
+            _ => {}
         }
     }
     // What the children describe: the column itself or, for an array, its elements.
     let described = if data_type == DataType::Array {
-        if fields.get("arrayDataType").is_none() {
+        if fields.get("arrayDataType").is_none() && column.array_data_type.is_none() {
             problems.ask(|| {
                 missing("arrayDataType", "ARRAY needs `arrayDataType`, the type of its elements".into())
             });
@@ -185,54 +218,46 @@ fn is_empty_list(node: &Node) -> bool {
     matches!(&node.tree, Tree::List(items) if items.is_empty())
 }
 
-fn data_type(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<DataType> {
+fn data_type(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<Named> {
     let entry = fields.get(name)?;
     let Tree::Text(text) = &entry.node.tree else {
         problems.ask(|| fields.wrong_kind(entry, "the name of a type"));
         return None;
     };
-    if let Ok(data_type) = text.parse() {
-        return Some(data_type);
+    match type_names::parse(text) {
+        Ok(named) => Some(named),
+        Err(UnknownType { message, remedy }) => {
+            problems.ask(|| fields.problem(name, message).at(entry.node.at).value(text).remedy(remedy));
+            None
+        }
     }
-    let known = OTHER_NAMES
-        .iter()
-        .find(|(other, _)| other.eq_ignore_ascii_case(text.trim()))
-        .map(|(_, known)| *known);
-    let close = known
-        .or_else(|| problems.closest(&text.to_uppercase(), DataType::ALL.iter().map(|known| known.name())));
-    problems.ask(|| {
-        fields.problem(name, "unknown data type").at(entry.node.at).value(text).remedy(did_you_mean(
-            close,
-            "use one of OpenMetadata's, such as STRING, INT, DECIMAL or TIMESTAMP",
-        ))
-    });
-    None
 }
 
-fn constraint(fields: &Fields<'_>, problems: &mut Problems) -> Option<Constraint> {
-    const KNOWN: [(&str, Constraint); 4] = [
-        ("PRIMARY_KEY", Constraint::PrimaryKey),
-        ("NOT_NULL", Constraint::NotNull),
-        ("UNIQUE", Constraint::Unique),
-        ("NULL", Constraint::Null),
-    ];
-    let entry = fields.get("constraint")?;
+fn constraint(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems) {
+    const KNOWN: [&str; 4] = ["PRIMARY_KEY", "NOT_NULL", "UNIQUE", "NULL"];
+    let Some(entry) = fields.get("constraint") else { return };
     let Some(text) = entry.node.source_text() else {
         problems.ask(|| fields.wrong_kind(entry, "a text"));
-        return None;
+        return;
     };
-    let known = KNOWN.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
-    if known.is_none() {
-        let close = problems.closest(&text, KNOWN.map(|(name, _)| name));
-        problems.ask(|| {
-            fields
-                .problem("constraint", "unknown constraint")
-                .at(entry.node.at)
-                .value(&text)
-                .remedy(did_you_mean(close, "use PRIMARY_KEY, NOT_NULL, UNIQUE or NULL"))
-        });
+    let text = text.trim();
+    match KNOWN.iter().find(|name| name.eq_ignore_ascii_case(text)) {
+        Some(&"PRIMARY_KEY") => column.is_key(1),
+        Some(&"NOT_NULL") => column.required = true,
+        Some(&"UNIQUE") => column.unique = true,
+        Some(_) => {}
+        None if text.is_empty() => {}
+        None => {
+            let close = problems.closest(text, KNOWN);
+            problems.ask(|| {
+                fields
+                    .problem("constraint", "unknown constraint")
+                    .at(entry.node.at)
+                    .value(text)
+                    .remedy(did_you_mean(close, "use PRIMARY_KEY, NOT_NULL, UNIQUE or NULL"))
+            });
+        }
     }
-    known.map(|(_, constraint)| *constraint)
 }
 
 /// A whole number, also when it is written as a text.
@@ -260,11 +285,12 @@ fn not_a_number(fields: &Fields<'_>, entry: &Entry) -> Problem {
     }
 }
 
-/// Elements of `dataContract.schema`, readable or not.
+/// Columns of the contract, readable or not.
 fn schema_length(component: &Fields<'_>) -> usize {
-    let schema =
-        component.get("dataContract").and_then(|entry| Fields::of(&entry.node, "", entry.at)?.get("schema"));
-    match schema.map(|entry| &entry.node.tree) {
+    let Some(entry) = component.get("dataContract") else { return 0 };
+    let Some(contract) = Fields::of(&entry.node, "", entry.at) else { return 0 };
+    let columns = if odcs::is_odcs(&contract) { odcs::properties(&contract) } else { contract.get("schema") };
+    match columns.map(|entry| &entry.node.tree) {
         Some(Tree::List(columns)) => columns.len(),
         _ => 0,
     }

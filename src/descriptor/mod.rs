@@ -25,6 +25,7 @@ mod document;
 mod graph;
 mod identifier;
 mod model;
+mod odcs;
 mod problem;
 mod problems;
 mod read;
@@ -32,6 +33,7 @@ mod rules;
 mod specific;
 #[cfg(test)]
 mod tests;
+mod type_names;
 
 use std::collections::VecDeque;
 use std::fmt;

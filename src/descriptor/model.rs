@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 use validator::Validate;
 
+use super::type_names::Named;
 use super::{DataType, Identifier, rules};
 
 /// A JSON or YAML mapping, in the order it was written.
@@ -128,6 +129,10 @@ pub struct Component {
 pub struct DataContract {
     /// Columns in order.
     pub schema: Vec<Column>,
+    /// How the contract was written.
+    pub shape: ContractShape,
+    /// Where the columns are written, relative to the component: `dataContract.schema`.
+    pub columns_path: String,
     /// Free text.
     pub terms_and_conditions: Option<String>,
     /// Address promised to consumers.
@@ -136,6 +141,30 @@ pub struct DataContract {
     pub sla: Object,
     /// `dataSharingAgreement`, found inside or beside the data contract.
     pub data_sharing_agreement: Object,
+}
+
+/// How a data contract was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContractShape {
+    /// A list of columns in OpenMetadata's vocabulary.
+    #[default]
+    OpenMetadata,
+    /// A contract of the Open Data Contract Standard, version 3.
+    Odcs,
+}
+
+/// Where the type of a column was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Written {
+    /// In `dataType` and its neighbours.
+    #[default]
+    DataType,
+    /// In ODCS, in `physicalType`.
+    PhysicalType,
+    /// In ODCS, in `logicalType`.
+    LogicalType,
+    /// In the text of the type of the column that this one is part of.
+    InParent,
 }
 
 /// One column, in OpenMetadata's vocabulary.
@@ -161,25 +190,98 @@ pub struct Column {
     /// `description`, empty when absent.
     #[validate(length(max = 65_535))]
     pub description: String,
-    /// PRIMARY_KEY, UNIQUE, NOT_NULL or NULL.
-    pub constraint: Option<Constraint>,
+    /// Whether every row has a value. A column of the primary key is required.
+    pub required: bool,
+    /// Whether no two rows have the same value.
+    pub unique: bool,
+    /// Place in the primary key, from 1, of a column that is part of it; equal places keep the order of the columns.
+    pub primary_key: Option<u32>,
     /// Labels.
     pub tags: Vec<Tag>,
     /// Dot path of this column in its document.
     pub path: String,
+    /// Where its type was written.
+    pub written: Written,
 }
 
-/// `constraint` of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Constraint {
-    /// `NULL`
-    Null,
-    /// `NOT_NULL`
-    NotNull,
-    /// `UNIQUE`
-    Unique,
-    /// `PRIMARY_KEY`
-    PrimaryKey,
+impl Column {
+    /// A column of that type, without a name and without promises.
+    pub fn of(data_type: DataType) -> Self {
+        Self {
+            name: String::new(),
+            data_type,
+            data_length: None,
+            precision: None,
+            scale: None,
+            array_data_type: None,
+            children: Vec::new(),
+            description: String::new(),
+            required: false,
+            unique: false,
+            primary_key: None,
+            tags: Vec::new(),
+            path: String::new(),
+            written: Written::default(),
+        }
+    }
+
+    /// Makes it part of the primary key.
+    pub fn is_key(&mut self, place: u32) {
+        self.primary_key = Some(place);
+        self.required = true;
+    }
+
+    /// `constraint` as OpenMetadata writes it, which knows one for each column: the strongest.
+    pub fn constraint(&self) -> Option<&'static str> {
+        match self {
+            Self { primary_key: Some(_), .. } => Some("PRIMARY_KEY"),
+            Self { required: true, .. } => Some("NOT_NULL"),
+            Self { unique: true, .. } => Some("UNIQUE"),
+            _ => None,
+        }
+    }
+
+    /// Takes over what the text of a type says.
+    pub(super) fn has_type(&mut self, named: &Named) {
+        self.data_type = named.data_type;
+        self.has_measures(named);
+        match &named.element {
+            Some(element) => self.has_elements(element),
+            None => self.children = self.fields(named),
+        }
+    }
+
+    /// Takes over what the text of a type says of the elements of an ARRAY.
+    pub(super) fn has_elements(&mut self, element: &Named) {
+        self.array_data_type = Some(element.data_type);
+        self.has_measures(element);
+        self.children = match element.data_type {
+            // What the inner array is made of, one child says.
+            DataType::Array if element.element.is_some() => vec![self.child("element", element)],
+            _ => self.fields(element),
+        };
+    }
+
+    fn has_measures(&mut self, named: &Named) {
+        self.data_length = named.length;
+        self.precision = named.precision;
+        self.scale = named.scale;
+    }
+
+    fn fields(&self, named: &Named) -> Vec<Self> {
+        named.fields.iter().map(|(name, field)| self.child(name, field)).collect()
+    }
+
+    fn child(&self, name: &str, named: &Named) -> Self {
+        let mut child = Self {
+            name: name.to_owned(),
+            path: self.path.clone(),
+            written: Written::InParent,
+            ..Self::of(named.data_type)
+        };
+        child.has_type(named);
+        child
+    }
 }
 
 /// A label: `tagFQN`, `source`, `labelType`.

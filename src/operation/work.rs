@@ -181,7 +181,7 @@ impl<'a> Resolver<'a> {
 
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
-        let alone = |problem: Problem| vec![problem.under(&component.path)];
+        let alone = |problem: Problem| vec![component.located(problem)];
         let environment =
             environment(self.descriptor, component, self.topology, self.places, self.deployments)
                 .map_err(|problem| vec![problem])?;

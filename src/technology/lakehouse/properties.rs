@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::types::{self, ICEBERG_TYPE, Wanted};
 use crate::access::Ref;
-use crate::descriptor::{Constraint, Object, Tag};
+use crate::descriptor::{Object, Tag};
 use crate::error::{Error, Result};
 use crate::technology::{AccessList, Owner, Work};
 
@@ -70,7 +70,7 @@ pub(super) fn wanted(work: &Work, wanted: &Wanted, schema: &Schema) -> BTreeMap<
         if let Some(data_type) = &declared.data_type {
             properties.put(&format!("landfall.type.{path}"), data_type.to_string());
         }
-        if column.constraint == Some(Constraint::Unique) {
+        if column.unique {
             properties.put(&format!("landfall.constraint.{path}"), "UNIQUE");
         }
         let said =

@@ -37,7 +37,7 @@ use iceberg::spec::{
 };
 use serde_json::{Value, json};
 
-use crate::descriptor::{Column, Constraint, DataType, Object, Problem};
+use crate::descriptor::{Column, DataType, Object, Problem};
 use crate::error::{Error, Result};
 
 /// Digits of a number without a declared precision.
@@ -146,9 +146,7 @@ impl Reading {
             let own = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
             let id = self.id();
             let Some(field_type) = self.column_type(column, &own, &path, depth) else { continue };
-            let mut required = column.constraint == Some(Constraint::NotNull);
-            if column.constraint == Some(Constraint::PrimaryKey) {
-                required = true;
+            if column.primary_key.is_some() {
                 let usable = parent.is_empty() && field_type.is_primitive() && !field_type.is_floating_type();
                 if usable {
                     self.identifiers.push(id);
@@ -164,7 +162,7 @@ impl Reading {
                 }
             }
             self.declare(&own, &path, column, &field_type);
-            fields.push(Arc::new(field(id, name, field_type, required, &column.description)));
+            fields.push(Arc::new(field(id, name, field_type, column.required, &column.description)));
         }
         fields
     }
@@ -351,7 +349,7 @@ impl Reading {
         let (key_type, value_type) = (key_type?, value_type?);
         self.declare(&key_own, &key_path, key, &key_type);
         self.declare(&value_own, &value_path, value, &value_type);
-        let required = matches!(value.constraint, Some(Constraint::NotNull | Constraint::PrimaryKey));
+        let required = value.required;
         let mut key_field = NestedField::map_key_element(key_id, key_type);
         let mut value_field = NestedField::map_value_element(value_id, value_type, required);
         key_field.doc = doc(&key.description);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::naming;
 use super::types;
-use crate::descriptor::{Column, Constraint, DataType, Object, Problem, SpecificReader, Tag};
+use crate::descriptor::{Column, DataType, Object, Problem, SpecificReader, Tag};
 
 /// PostgreSQL's most columns of a table, and of a view's select list.
 const MAX_COLUMNS: usize = 1600;
@@ -22,7 +22,8 @@ pub(super) struct Wanted {
     /// As `format_type` writes it.
     pub(super) data_type: String,
     pub(super) required: bool,
-    pub(super) key: bool,
+    /// Place in the primary key.
+    pub(super) key: Option<u32>,
     pub(super) unique: bool,
     pub(super) comment: Option<String>,
     /// Where it is in the descriptor.
@@ -88,10 +89,9 @@ pub(super) fn wanted(
                 .remedy("choose another name"),
             );
         }
-        let key = column.constraint == Some(Constraint::PrimaryKey);
-        let unique = column.constraint == Some(Constraint::Unique);
+        let (key, unique) = (column.primary_key, column.unique);
         let Some(data_type) = types::data_type(column, &place, problems) else { continue };
-        if (key || unique) && matches!(data_type.as_str(), "point" | "polygon") {
+        if (key.is_some() || unique) && matches!(data_type.as_str(), "point" | "polygon") {
             problems.push(
                 Problem::new(format!("{place}.constraint"), format!("a {data_type} cannot be unique"))
                     .remedy("remove the constraint, or use another type"),
@@ -100,7 +100,7 @@ pub(super) fn wanted(
         read.push(Wanted {
             name: column.name.clone(),
             comment: types::comment(column, &data_type),
-            required: key || column.constraint == Some(Constraint::NotNull),
+            required: column.required,
             key,
             unique,
             data_type,
@@ -231,24 +231,24 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     let children = columns(reader.value("children"), &format!("{place}.children"), depth + 1, problems);
     let tags = tags(reader.value("tags"), place, problems);
     problems.extend(reader.finish());
-    Some(Column {
+    let mut column = Column {
         name: name?,
-        data_type: own?,
         data_length,
         precision,
         scale,
         array_data_type,
         children,
         description,
-        constraint: constraint.map(|name| match name {
-            "NOT_NULL" => Constraint::NotNull,
-            "UNIQUE" => Constraint::Unique,
-            "PRIMARY_KEY" => Constraint::PrimaryKey,
-            _ => Constraint::Null,
-        }),
+        required: constraint == Some("NOT_NULL"),
+        unique: constraint == Some("UNIQUE"),
         tags,
         path: place.to_owned(),
-    })
+        ..Column::of(own?)
+    };
+    if constraint == Some("PRIMARY_KEY") {
+        column.is_key(1);
+    }
+    Some(column)
 }
 
 /// Labels as the standard writes them; more than `tagFQN` is optional.

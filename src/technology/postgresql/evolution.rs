@@ -130,7 +130,11 @@ fn definition(column: &Wanted) -> String {
 }
 
 fn keys(table: &Table) -> Vec<&str> {
-    table.columns.iter().filter(|column| column.key).map(|column| column.name.as_str()).collect()
+    let mut keys: Vec<_> =
+        table.columns.iter().filter_map(|column| Some((column.key?, column.name.as_str()))).collect();
+    // Stable: where nobody said otherwise, the order of the columns is that of the key.
+    keys.sort_by_key(|(place, _)| *place);
+    keys.into_iter().map(|(_, name)| name).collect()
 }
 
 struct Evolution<'a> {
@@ -221,7 +225,7 @@ impl Evolution<'_> {
                         )
                         .remedy(format!("fill in the values first, leave the constraint out, {NEW_MAJOR}")),
                     );
-                } else if !column.key || !self.sets_key() {
+                } else if column.key.is_none() || !self.sets_key() {
                     self.alter(
                         Step::Nullable { table: name(), column: column.name.clone() },
                         format!("column `{}` is required", column.name),
@@ -354,7 +358,7 @@ impl Evolution<'_> {
 
     /// Whether a primary key is added where there was none.
     fn sets_key(&self) -> bool {
-        self.key().is_none() && self.table.columns.iter().any(|column| column.key)
+        self.key().is_none() && self.table.columns.iter().any(|column| column.key.is_some())
     }
 
     fn keys(&mut self) {

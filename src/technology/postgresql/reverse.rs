@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::mark::{self, ColumnNote, Mark};
 use super::session::Session;
 use super::types;
-use crate::descriptor::{Constraint, Object, SpecificReader};
+use crate::descriptor::{Object, SpecificReader};
 use crate::error::{Error, Result};
 use crate::technology::Context;
 
@@ -170,13 +170,13 @@ fn column_of(found: &FoundColumn, context: &Context) -> Value {
         column.insert("description".to_owned(), json!(description));
     }
     let constraint = match found {
-        FoundColumn { key: true, .. } => Some(Constraint::PrimaryKey),
-        FoundColumn { required: true, .. } => Some(Constraint::NotNull),
-        FoundColumn { unique: true, .. } => Some(Constraint::Unique),
+        FoundColumn { key: true, .. } => Some("PRIMARY_KEY"),
+        FoundColumn { required: true, .. } => Some("NOT_NULL"),
+        FoundColumn { unique: true, .. } => Some("UNIQUE"),
         _ => None,
     };
     if let Some(constraint) = constraint {
-        column.insert("constraint".to_owned(), json!(types::constraint_name(constraint)));
+        column.insert("constraint".to_owned(), json!(constraint));
     }
     if !note.tags.is_empty() {
         column.insert("tags".to_owned(), json!(note.tags));

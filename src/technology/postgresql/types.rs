@@ -37,7 +37,7 @@
 use serde_json::{Value, json};
 
 use super::mark::{self, ColumnNote};
-use crate::descriptor::{Column, Constraint, DataType, Object, Problem};
+use crate::descriptor::{Column, DataType, Object, Problem};
 
 /// PostgreSQL's longest declared length of a text.
 const MAX_LENGTH: u32 = 10_485_760;
@@ -190,7 +190,7 @@ fn whole(column: &Column) -> Object {
     if !column.description.is_empty() {
         keys.insert("description".to_owned(), json!(column.description));
     }
-    if let Some(name) = column.constraint.map(constraint_name) {
+    if let Some(name) = column.constraint() {
         keys.insert("constraint".to_owned(), json!(name));
     }
     let tags = mark::tags(&column.tags);
@@ -198,16 +198,6 @@ fn whole(column: &Column) -> Object {
         keys.insert("tags".to_owned(), Value::Array(tags));
     }
     keys
-}
-
-/// As a data contract writes it.
-pub(super) fn constraint_name(constraint: Constraint) -> &'static str {
-    match constraint {
-        Constraint::Null => "NULL",
-        Constraint::NotNull => "NOT_NULL",
-        Constraint::Unique => "UNIQUE",
-        Constraint::PrimaryKey => "PRIMARY_KEY",
-    }
 }
 
 /// A type of PostgreSQL as a data contract writes it, and whether that says all of it. `made` is what `format_type`
