@@ -282,6 +282,9 @@ pub struct Life {
 pub struct Plan {
     ///In the order in which the operation would treat them
     pub components: ::std::vec::Vec<ComponentPlan>,
+    ///Components of a data product that no route leads to, and that are left to other adapters
+    #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
+    pub skipped: ::std::vec::Vec<SkippedComponent>,
 }
 ///`PlanRequest`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -410,6 +413,14 @@ impl ::std::convert::From<SystemError> for RequestValidationErrorOrSystemError {
     fn from(value: SystemError) -> Self {
         Self::SystemError(value)
     }
+}
+///`SkippedComponent`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct SkippedComponent {
+    ///The component's id in the descriptor, or its name or place where it has none
+    pub id: ::std::string::String,
+    ///Why no route leads to it, and which one nearly does
+    pub reason: ::std::string::String,
 }
 ///The request could not be served; the shape of the Tech Adapter API
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]

@@ -920,12 +920,11 @@ impl<'a> Reader<'a> {
                     }
                     "useCaseTemplateId" | "use_case_template_id" => route.use_case_template_id = Some(text),
                     "group" => route.group = text,
-                    "kind" => match ComponentKind::from_name(&text) {
-                        Some(kind) => route.kind = Some(kind),
-                        None => {
-                            let all = ComponentKind::ALL.map(ComponentKind::name).join(", ");
-                            self.problem(&at, format_args!("`kind` is `{text}`; use one of: {all}"));
+                    "kind" => match ComponentKind::of(&text) {
+                        ComponentKind::Unspecified => {
+                            self.problem(&at, "`kind` is empty; name one, or leave it out for any");
                         }
+                        kind => route.kind = Some(kind),
                     },
                     _ => self.problem(
                         &at,

@@ -178,7 +178,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         group = "nowhere"
         colour = "red"
         [[routes]]
-        kind = "bucket"
+        kind = " "
     "#;
     let problems = load(text, &[]).unwrap_err();
     let expected = [
@@ -196,7 +196,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
         "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
          useCaseTemplateId, group",
-        "routes[1]: `kind` is `bucket`; use one of: storage, outputport, workload, observability",
+        "routes[1]: `kind` is empty; name one, or leave it out for any",
         "routes[1]: has no `group`; name the group of instances it leads to",
         "server.lisen: is not a configuration key; did you mean `server.listen`?",
     ];

@@ -100,7 +100,7 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
 /// What the type of a column asks of its other fields.
 fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     let data_type = column.data_type;
-    let missing = |name: &str, why: String| fields.missing(name).remedy(why);
+    let missing = |name: &'static str, why: String| fields.missing(name).remedy(why);
     if matches!(data_type, DataType::Char | DataType::VarChar | DataType::Binary | DataType::VarBinary) {
         match fields.get("dataLength") {
             None => problems.ask(|| {
@@ -198,8 +198,11 @@ fn data_type(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option
         .iter()
         .find(|(other, _)| other.eq_ignore_ascii_case(text.trim()))
         .map(|(_, known)| *known);
-    let close = known
-        .or_else(|| problems.closest(&text.to_uppercase(), DataType::ALL.iter().map(|known| known.name())));
+    // Short names of types are close to one another, `clob` to `blob`; few slip at the first letter.
+    let initial = text.trim().chars().next().map(|first| first.to_ascii_uppercase());
+    let candidates =
+        DataType::ALL.iter().map(|known| known.name()).filter(|name| name.chars().next() == initial);
+    let close = known.or_else(|| problems.closest(text, candidates));
     problems.ask(|| {
         fields.problem(name, "unknown data type").at(entry.node.at).value(text).remedy(did_you_mean(
             close,
@@ -221,6 +224,9 @@ fn constraint(fields: &Fields<'_>, problems: &mut Problems) -> Option<Constraint
         problems.ask(|| fields.wrong_kind(entry, "a text"));
         return None;
     };
+    if text.trim().is_empty() {
+        return None;
+    }
     let known = KNOWN.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
     if known.is_none() {
         let close = problems.closest(&text, KNOWN.map(|(name, _)| name));

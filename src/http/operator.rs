@@ -10,7 +10,7 @@ use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::operation::{ComponentPlace, ComponentPlan, Document};
+use crate::operation::{ComponentPlace, ComponentPlan, Document, Skipped};
 use crate::technology::{AccessMode, Intent};
 use crate::topology::Candidate;
 
@@ -66,9 +66,10 @@ impl Contract for Operator {
             Err(problems) => Err(Error::invalid(problems)),
         };
         match planned {
-            Ok(plans) => {
-                PlanResponse::Ok(types::Plan { components: plans.into_iter().map(component).collect() })
-            }
+            Ok(planned) => PlanResponse::Ok(types::Plan {
+                components: planned.components.into_iter().map(component).collect(),
+                skipped: planned.skipped.into_iter().map(skipped).collect(),
+            }),
             Err(error) => refuse::<Self, _>(context, &error),
         }
     }
@@ -135,6 +136,10 @@ fn place(place: ComponentPlace) -> types::ComponentPlace {
         provisioned_on: place.provisioned_on,
         problems: problem.iter().map(Problem::with_remedy).collect(),
     }
+}
+
+fn skipped(skipped: Skipped) -> types::SkippedComponent {
+    types::SkippedComponent { id: skipped.id, reason: skipped.reason }
 }
 
 fn component(plan: ComponentPlan) -> types::ComponentPlan {

@@ -38,7 +38,7 @@ mod worker;
 
 pub use engine::{Drained, Engine, Settings};
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Domain, Planned, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
@@ -47,7 +47,7 @@ pub use task::{
     ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
     Operation, Submitted, Task, Token,
 };
-pub use work::{Document, Placement, check_document};
+pub use work::{Document, Placement, Skipped, check_document};
 pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]

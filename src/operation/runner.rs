@@ -18,7 +18,7 @@ use crate::technology::{
 };
 
 use super::service::{Domain, Request, under};
-use super::work::{Assigned, Document, Placement};
+use super::work::{Assigned, Document, Placement, Skipped};
 use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
 
 /// What a task came to; its outcome in the store.
@@ -57,7 +57,7 @@ impl TechnologyRunner {
         report: &mut Report,
     ) -> Result<()> {
         match request {
-            Request::Validate { document } => self.validate(&document, report).await,
+            Request::Validate { document } => self.validate(&document, context, report).await,
             Request::Provision { document, placements } => {
                 self.components(&document, Intent::Provision, &placements, None, context, deployments, report)
                     .await
@@ -76,9 +76,12 @@ impl TechnologyRunner {
     }
 
     /// An invalid document is a result, not a failure.
-    async fn validate(&self, document: &Document, report: &mut Report) -> Result<()> {
+    async fn validate(&self, document: &Document, context: &Context, report: &mut Report) -> Result<()> {
         match self.domain.validate(document, self.store.as_ref()).await {
-            Ok(()) => report.result = "the descriptor is valid".to_owned(),
+            Ok(skipped) => {
+                say_skipped(&skipped, &context.journal);
+                report.result = "the descriptor is valid".to_owned();
+            }
             Err(error) => match error.kind() {
                 Kind::Invalid(problems) => {
                     report.problems.clone_from(problems);
@@ -126,9 +129,7 @@ impl TechnologyRunner {
     ) -> Result<()> {
         let resolved =
             self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access).await?;
-        for id in &resolved.skipped {
-            context.journal.info(format!("{id}: no route leads here, left to another adapter"));
-        }
+        say_skipped(&resolved.skipped, &context.journal);
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let mut course = Course::new(&context.journal, &assigned);
@@ -206,6 +207,17 @@ impl Runner for TechnologyRunner {
                 Err(RunError { outcome: Some(value(&report)), error })
             }
         }
+    }
+}
+
+fn say_skipped(skipped: &[Skipped], journal: &Journal) {
+    // The log of a task is bounded, and is about what is done.
+    const SAID: usize = 50;
+    for Skipped { id, reason } in skipped.iter().take(SAID) {
+        journal.info(format!("{id}: left to another adapter: {reason}"));
+    }
+    if skipped.len() > SAID {
+        journal.info(format!("{} more components are left to other adapters", skipped.len() - SAID));
     }
 }
 
@@ -520,7 +532,13 @@ fn merge(into: &mut Info, info: Info, of: Option<&Assigned>) {
             *label =
                 Value::String(format!("{}: {}", one.work.component.name, label.as_str().unwrap_or(&key)));
         }
-        into.public.insert(format!("{stem}{}", capitalised(&key)), entry);
+        let key = capitalised(&key);
+        // Two ids may end alike.
+        let names = (1..)
+            .map(|number| if number == 1 { format!("{stem}{key}") } else { format!("{stem}{number}{key}") });
+        if let Some(name) = names.into_iter().find(|name| !into.public.contains_key(name)) {
+            into.public.insert(name, entry);
+        }
     }
     into.private.insert(id, Value::Object(info.private));
 }
@@ -635,7 +653,7 @@ mod tests {
         assert!(tables.join("finance__cashflow__0__development").exists());
 
         let intent = Intent::Unprovision { remove_data: true };
-        let plans = service.plan(second.clone(), intent, BTreeSet::new()).await.unwrap();
+        let plans = service.plan(second.clone(), intent, BTreeSet::new()).await.unwrap().components;
         assert_eq!(plans.iter().map(|plan| plan.changes.len()).sum::<usize>(), 1, "{plans:?}");
         for _ in 0..2 {
             let gone = ended(&service, service.unprovision(second.clone(), true).await).await;
@@ -726,7 +744,8 @@ mod tests {
             serving(folder.path(), Installation::new(towers, vec![route], environments())).await;
         let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
 
-        let planned = service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await.unwrap();
+        let planned =
+            service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await.unwrap().components;
         let pending: Vec<_> =
             planned.iter().filter(|plan| plan.pending.is_some()).map(|plan| &plan.id).collect();
         assert_eq!(pending, [WORKLOAD], "a dry run says which one waits, and plans the others");

@@ -12,13 +12,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::access::Ref;
-use crate::descriptor::{self, Limits, Object, Problem, Strictness};
+use crate::descriptor::{self, Limits, Object, Outline, Problem, Strictness};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
 use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
 use super::runner;
-use super::work::{self, Assigned, Document, Placement, Places, Resolved};
+use super::work::{self, Assigned, Document, Placement, Places, Resolved, Skipped};
 use super::{
     Counts, Deployment, Drained, Engine, NewTask, Operation, State, StopScope, Store, Submitted, Task, Token,
 };
@@ -120,6 +120,15 @@ pub struct ComponentPlan {
     pub pending: Option<String>,
 }
 
+/// What an operation would change.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// In the order in which the operation would treat them.
+    pub components: Vec<ComponentPlan>,
+    /// Components that are left to other adapters.
+    pub skipped: Vec<Skipped>,
+}
+
 /// Where one component would land, and why.
 pub struct ComponentPlace {
     /// Component id.
@@ -162,9 +171,10 @@ impl Domain {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Whether the document could be provisioned now.
-    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<()> {
-        self.read(&self.validating, document, Intent::Provision, None, store, None).await.map(drop)
+    /// Whether the document could be provisioned now; gives what is left to other adapters.
+    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Vec<Skipped>> {
+        let resolved = self.read(&self.validating, document, Intent::Provision, None, store, None).await?;
+        Ok(resolved.skipped)
     }
 
     /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
@@ -195,11 +205,15 @@ impl Domain {
         let _permit = if small { None } else { Some(permits.acquire().await.map_err(shutting_down)?) };
         let (domain, landscape) = (Arc::clone(self), topology.clone());
         let document = document.clone();
-        let parse = move || work::parse(&document, &intent, &landscape, &domain.limits);
+        let placements = placements.map(<[Placement]>::to_vec);
+        let accepted = placements.clone();
+        let parse = move || {
+            let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
+            work::parse(&document, &intent, &landscape, places, &domain.limits)
+        };
         let descriptor = if small { parse() } else { blocking(parse).await? }.map_err(Error::invalid)?;
         let ids = descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
         let deployments: Vec<Deployment> = store.deployments(&ids).await?;
-        let placements = placements.map(<[Placement]>::to_vec);
         let access = access.cloned();
         let resolve = move || {
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
@@ -230,7 +244,7 @@ impl Service {
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
     pub async fn validate(&self, document: Document) -> Result<()> {
-        self.domain.validate(&document, self.store.as_ref()).await
+        self.domain.validate(&document, self.store.as_ref()).await.map(drop)
     }
 
     /// The same as a task, whose outcome tells.
@@ -277,12 +291,7 @@ impl Service {
     }
 
     /// What an operation would change, without changing anything. `refs` count where access is updated.
-    pub async fn plan(
-        &self,
-        document: Document,
-        intent: Intent,
-        refs: BTreeSet<Ref>,
-    ) -> Result<Vec<ComponentPlan>> {
+    pub async fn plan(&self, document: Document, intent: Intent, refs: BTreeSet<Ref>) -> Result<Planned> {
         let access = match intent {
             Intent::UpdateAccess => {
                 Some(AccessList { refs: refs.into_iter().collect(), fields: Object::new() })
@@ -292,6 +301,7 @@ impl Service {
         let resolved =
             self.domain.resolve(&document, intent, None, self.store.as_ref(), access.as_ref()).await?;
         let context = Context::default();
+        let skipped = resolved.skipped;
         let mut plans = Vec::new();
         let waiting = runner::waiting(&resolved.assigned, intent);
         for one in runner::in_order(resolved.assigned, intent) {
@@ -316,7 +326,7 @@ impl Service {
                 pending,
             });
         }
-        Ok(plans)
+        Ok(Planned { components: plans, skipped })
     }
 
     /// Where each component would land, and why.
@@ -325,8 +335,10 @@ impl Service {
         let limits = self.domain.limits;
         let shutting_down = |error| Error::permanent("shutting down").because(error);
         let _permit = self.domain.validating.acquire().await.map_err(shutting_down)?;
+        let landscape = topology.clone();
         let descriptor = blocking(move || {
-            descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits)
+            let ours = |outline: &Outline| landscape.is_routed(&outline.routing());
+            descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits, &ours)
         })
         .await?
         .map_err(|rejected| Error::invalid(rejected.problems))?;

@@ -19,9 +19,10 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{
-    AccessMode, Action, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
+    AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology,
+    Work,
 };
-use crate::descriptor::{ComponentKind, Object, Problem};
+use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Result};
 
 /// How a mock keeps itself busy. The default does not.
@@ -60,7 +61,7 @@ impl Technology for Mock {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &ComponentKind::ALL,
+            kinds: Kinds::Any,
             access: AccessMode::None,
             reverse: false,
             stop: !self.settings.unstoppable,

@@ -30,7 +30,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Ref;
-use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem};
+use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, is_typo};
 use crate::error::{Error, Result};
 
 /// One technology, bound to one configured target.
@@ -63,13 +63,46 @@ pub trait Technology: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Kinds of component it provisions.
-    pub kinds: &'static [ComponentKind],
+    pub kinds: Kinds,
     /// What becomes of access lists.
     pub access: AccessMode,
     /// Whether `reverse` is offered.
     pub reverse: bool,
     /// Whether work under way can be stopped.
     pub stop: bool,
+}
+
+/// Kinds of component that a technology takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinds {
+    /// Whatever the document says, and also when it says nothing.
+    Any,
+    /// These and no other; the document has to say which.
+    Only(&'static [ComponentKind]),
+}
+
+impl Kinds {
+    /// What is wrong with the kind of a component for the target `code` of `technology`, if anything; the path is
+    /// relative to the component.
+    pub fn problem(self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
+        let Self::Only(kinds) = self else { return None };
+        if kinds.contains(kind) {
+            return None;
+        }
+        let taken = kinds.iter().map(ComponentKind::name).collect::<Vec<_>>().join(", ");
+        if *kind == ComponentKind::Unspecified {
+            let message =
+                format!("`kind` is missing, and target `{code}` ({technology}) does not take every kind");
+            return Some(Problem::new("kind", message).remedy(format!("add `kind`; it takes: {taken}")));
+        }
+        let message = format!("target `{code}` ({technology}) does not take this kind");
+        let close = kinds.iter().find(|known| is_typo(kind.name(), known.name()));
+        let remedy = match close {
+            Some(close) => format!("did you mean `{}`? it takes: {taken}", close.name()),
+            None => format!("it takes: {taken}"),
+        };
+        Some(Problem::new("kind", message).value(kind.name()).remedy(remedy))
+    }
 }
 
 /// What becomes of an access list.

@@ -59,8 +59,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Owner, Plan, ReverseRequest,
-    Technology, Work,
+    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Owner, Plan,
+    ReverseRequest, Technology, Work,
 };
 use crate::descriptor::{ComponentKind, Object, Problem};
 use crate::error::{Error, Result};
@@ -213,7 +213,7 @@ impl Technology for Lakehouse {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Recorded,
             reverse: true,
             stop: true,

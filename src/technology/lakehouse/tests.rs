@@ -443,7 +443,10 @@ fn specific_is_read_strictly() {
     };
     let column = "[{name: a, dataType: INT}]";
     assert_eq!(checked(column, "{format: iceberg, namespace: finance, table: t_1}"), [] as [&str; 0]);
-    assert_eq!(checked(column, "{formt: Iceberg}"), ["specific.formt: unknown key"]);
+    assert_eq!(
+        checked(column, "{formt: Iceberg}"),
+        ["specific.formt: unknown key `formt` in `specific`: `Iceberg`"]
+    );
     assert_eq!(checked(column, "{format: Delta}"), ["specific.format: unknown `format`: `Delta`"]);
     assert_eq!(
         checked(column, "{table: ../x, namespace: A, loadSampleData: 'yes', allowDropColumns: 1}"),
@@ -464,7 +467,7 @@ fn specific_is_read_strictly() {
     };
     assert_eq!(storage("bucket: abc"), [] as [&str; 0]);
     assert_eq!(storage("{}"), [] as [&str; 0]);
-    assert_eq!(storage("buckt: abc"), ["specific.buckt: unknown key"]);
+    assert_eq!(storage("buckt: abc"), ["specific.buckt: unknown key `buckt` in `specific`: `abc`"]);
     assert_eq!(
         storage("bucket: Abc"),
         ["specific.bucket: a bucket name has only lower-case letters, digits, hyphens and dots: `Abc`"]

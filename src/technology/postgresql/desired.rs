@@ -146,7 +146,9 @@ pub(super) enum Standing {
 
 impl Place {
     pub(super) fn mark(&self) -> Mark {
-        Mark::of(&self.owner)
+        let id = self.owner.component.parse::<Identifier>();
+        let told = id.is_ok_and(|id| id.belongs_to(&self.product));
+        Mark { product: (!told).then(|| self.product.to_string()), ..Mark::of(&self.owner) }
     }
 
     /// The mark of the schema: of output ports, it is their data product's.

@@ -52,7 +52,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::{
-    AccessMode, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
+    AccessMode, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology, Work,
 };
 use crate::access::Directory;
 use crate::config::Secret;
@@ -543,7 +543,7 @@ impl Technology for Postgresql {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Enforced,
             reverse: true,
             stop: true,

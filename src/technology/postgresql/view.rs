@@ -17,7 +17,7 @@ use super::naming::fingerprint;
 use super::observe::{Dependent, Grant, Relation, Seen, SourceRelation, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
-use crate::descriptor::{Identifier, Problem};
+use crate::descriptor::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::technology::Action;
 
@@ -134,11 +134,8 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
     };
     // Output ports of one product share a schema that is the product's.
     let mark = Mark::in_comment(found.comment.as_deref());
-    let ours = mark.is_some_and(|mark| {
-        let owner = mark.owner.component.parse::<Identifier>();
-        mark.owner.environment == place.owner.environment
-            && owner.is_ok_and(|owner| owner == place.product || owner.belongs_to(&place.product))
-    });
+    let ours = mark
+        .is_some_and(|mark| mark.owner.environment == place.owner.environment && mark.is_of(&place.product));
     if !ours {
         return Err(refuse(
             format!("`{schema}.{name}` does not belong to data product `{}`", place.product),
@@ -211,9 +208,8 @@ pub(super) fn rebuilt<'a>(
     readers
         .map(|dependent| {
             let view = dependent.view.as_deref()?;
-            let owner = view.mark()?.owner;
-            let ours = owner.environment == place.owner.environment
-                && owner.component.parse::<Identifier>().is_ok_and(|id| id.belongs_to(&place.product));
+            let mark = view.mark()?;
+            let ours = mark.owner.environment == place.owner.environment && mark.is_of(&place.product);
             (ours && view.dependents.is_empty()).then_some((dependent, view))
         })
         .collect()
