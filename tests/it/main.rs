@@ -14,6 +14,7 @@ mod auth;
 mod campaign;
 mod contract;
 mod crash;
+mod field;
 
 mod cli;
 mod conformance;
