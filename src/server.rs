@@ -271,7 +271,6 @@ fn settings(config: &Config) -> Settings {
         import_concurrency: operations.import_concurrency,
         lease: operations.lease,
         poll: operations.poll,
-        max_attempts: operations.max_attempts,
         backoff_base: operations.backoff,
         backoff_cap: operations.backoff_cap,
         retry_for: operations.retry_for,

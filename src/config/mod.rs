@@ -132,13 +132,11 @@ pub struct Operations {
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
     pub poll: Duration,
-    /// Runs of one task that meets passing conditions.
-    pub max_attempts: u32,
     /// First wait before a retry.
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
-    /// How long after its first run a task may still be tried again.
+    /// How long a task is tried again from its first transient failure on.
     pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
@@ -486,6 +484,14 @@ impl<'a> Reader<'a> {
         Some(number)
     }
 
+    /// Refuses a key of an earlier version, and says what took its place.
+    fn removed(&mut self, key: &str, instead: &str) {
+        if self.figment.contains(key) {
+            self.read.insert(key.to_owned());
+            self.problem(key, format_args!("is not a key any more; remove it, and set {instead}"));
+        }
+    }
+
     fn path(&mut self, key: &str, scheme: &str) -> Option<PathBuf> {
         let text: String = self.required(key)?;
         let text = text.replace("{data_dir}", &self.data_dir);
@@ -710,7 +716,10 @@ impl<'a> Reader<'a> {
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
-        let max_attempts = self.at_least_one("operations.max_attempts");
+        self.removed(
+            "operations.max_attempts",
+            "operations.retry_for: transient failures are retried for that long, however many runs it takes",
+        );
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
         let retry_for = self.duration("operations.retry_for", INSTANT);
@@ -736,7 +745,6 @@ impl<'a> Reader<'a> {
             parse_concurrency: usize::from(parse_concurrency?),
             lease: lease?,
             poll: poll?,
-            max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
             retry_for: retry_for?,

@@ -409,3 +409,14 @@ fn identities_are_read_and_named_by_targets() {
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
 }
+
+#[test]
+fn removed_bound_of_attempts_names_the_time_for_retries() {
+    let told = "operations.max_attempts: is not a key any more; remove it, and set operations.retry_for: transient \
+                failures are retried for that long, however many runs it takes";
+    assert_eq!(load("[operations]\nmax_attempts = 5\n", &[]).unwrap_err(), [told]);
+    let variable = [("LANDFALL__OPERATIONS__MAX_ATTEMPTS", "5")];
+    assert_eq!(load("", &variable).unwrap_err(), [told]);
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.operations.retry_for, Duration::from_secs(3600));
+}

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use super::repeats::Repeats;
 use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
 use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
 use super::worker::{Cause, Interrupt, Runner, work};
@@ -43,13 +44,11 @@ pub struct Settings {
     pub lease: Duration,
     /// How often to look for work when nothing hints at any.
     pub poll: Duration,
-    /// How often work that meets passing conditions is tried, unless the task says otherwise.
-    pub max_attempts: u32,
     /// The longest wait before the second attempt; doubles with each further one.
     pub backoff_base: Duration,
     /// The longest wait before any attempt, unless the error asks for a longer one.
     pub backoff_cap: Duration,
-    /// How long after its first run began a task may still be tried again.
+    /// How long work that meets transient failures is tried again, from the first of them on.
     pub retry_for: Duration,
     /// The longest a run may take; it is cancelled then and the task fails.
     pub run_limit: Duration,
@@ -67,10 +66,9 @@ impl Default for Settings {
             import_concurrency: 2,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
-            max_attempts: 5,
-            backoff_base: Duration::from_secs(2),
+            backoff_base: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(60),
-            retry_for: Duration::from_secs(24 * 3600),
+            retry_for: Duration::from_secs(3600),
             run_limit: Duration::from_secs(30 * 60),
             run_limits: HashMap::new(),
             cancel_grace: Duration::from_secs(10),
@@ -129,6 +127,7 @@ impl Engine {
             settings,
             worker: worker_name(),
             running: Mutex::default(),
+            repeats: Repeats::default(),
             waiting: Mutex::default(),
             wake: Lane::ALL.map(|lane| (lane, Notify::new())),
             no_more_claims: CancellationToken::new(),
@@ -163,9 +162,8 @@ impl Engine {
                 )]));
             }
         }
-        let max_attempts = task.max_attempts.unwrap_or(self.crew.settings.max_attempts).max(1);
         let operation = task.operation;
-        let submission = Submission { token: Token::random(), task, max_attempts };
+        let submission = Submission { token: Token::random(), task };
         let submitted = self.crew.store.submit(submission).await?;
         log::info!(
             token:% = submitted.token, operation:% = operation, deduplicated = submitted.deduplicated; "accepted"
@@ -250,6 +248,8 @@ pub(super) struct Crew {
     /// Names this process in leases.
     worker: String,
     running: Mutex<HashMap<Token, Arc<Interrupt>>>,
+    /// What the runs of a task that is tried again had to say.
+    pub(super) repeats: Repeats,
     waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
     wake: [(Lane, Notify); Lane::ALL.len()],
     no_more_claims: CancellationToken,

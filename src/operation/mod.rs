@@ -1,8 +1,8 @@
 //! Durable operations: what was accepted gets done, once at a time, and its end is kept.
 //!
 //! The rest of Landfall hands work to an [`Engine`] and gets a [`Token`]. From then on the work survives the
-//! process: it waits in a [`Store`], is leased to a worker, run by the [`Runner`], tried again after a passing
-//! condition or a crash, and ends in a state that never changes. What that guarantees:
+//! process: it waits in a [`Store`], is leased to a worker, run by the [`Runner`], tried again after a transient
+//! failure or a crash, and ends in a state that never changes. What that guarantees:
 //!
 //! - **Durable before the answer.** [`Engine::submit`] returns after the commit is on disk.
 //! - **One at a time, in order.** Tasks that share a component run one after the other, in the order of submission.
@@ -27,6 +27,7 @@ mod engine;
 mod ledger;
 mod migration;
 pub mod postgres;
+mod repeats;
 mod runner;
 mod service;
 pub mod sqlite;

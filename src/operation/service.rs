@@ -440,7 +440,6 @@ impl Service {
                 targets: request.targets(),
                 fingerprint,
                 payload,
-                max_attempts: None,
             })
             .await
     }

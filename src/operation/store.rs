@@ -152,8 +152,6 @@ pub struct Submission {
     pub token: Token,
     /// The work.
     pub task: NewTask,
-    /// Resolved from [`NewTask::max_attempts`].
-    pub max_attempts: u32,
 }
 
 /// What a stop may end.
@@ -213,7 +211,7 @@ pub enum Ending {
         /// One public sentence.
         reason: String,
     },
-    /// It met a passing condition.
+    /// It met a transient failure.
     Retry {
         /// How long to wait.
         after: Duration,

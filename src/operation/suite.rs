@@ -39,6 +39,8 @@ macro_rules! store_suite {
             a_component_has_one_task_at_a_time_in_order
             a_task_of_several_components_waits_for_all_of_them
             a_retry_waits_and_keeps_its_place
+            time_without_a_worker_is_no_time_of_failure
+            a_crash_ends_the_time_of_failure
             a_release_gives_the_attempt_back
             a_stop_may_be_for_what_waits_only
             the_last_words_of_a_run_that_was_to_stop_are_true
@@ -80,7 +82,6 @@ fn request(operation: Operation, components: &[&str], fingerprint: &str) -> NewT
         targets: vec!["t".to_owned()],
         fingerprint: fingerprint.to_owned(),
         payload: json!({"fingerprint": fingerprint}),
-        max_attempts: None,
     }
 }
 
@@ -92,9 +93,8 @@ pub(super) fn submission(component: &str) -> Submission {
         targets: Vec::new(),
         fingerprint: "f".to_owned(),
         payload: json!({"private": 1}),
-        max_attempts: None,
     };
-    Submission { token: Token::random(), task, max_attempts: 5 }
+    Submission { token: Token::random(), task }
 }
 
 fn provision(component: &str, fingerprint: &str) -> NewTask {
@@ -102,7 +102,7 @@ fn provision(component: &str, fingerprint: &str) -> NewTask {
 }
 
 async fn try_submit(store: &Arc<dyn Store>, task: NewTask) -> Result<Submitted> {
-    store.submit(Submission { token: Token::random(), task, max_attempts: 5 }).await
+    store.submit(Submission { token: Token::random(), task }).await
 }
 
 async fn submit(store: &Arc<dyn Store>, task: NewTask) -> Token {
@@ -177,15 +177,14 @@ pub(super) async fn a_submission_is_found_as_it_was_made(open: impl Open) {
     assert_eq!(task.operation, Operation::UpdateAccess);
     assert_eq!(task.components, vec![ComponentKey::new("a", "dev"), ComponentKey::new("b", "dev")]);
     assert_eq!(task.targets, ["t", "u"]);
-    assert_eq!((task.state, task.attempt, task.max_attempts), (State::Queued, 0, 5));
+    assert_eq!((task.state, task.attempt), (State::Queued, 0));
     assert!((task.submitted_at - before).num_seconds().abs() < 60);
     assert_eq!((task.started_at, task.finished_at, task.outcome, task.reason), (None, None, None, None));
     let claimed = claim(&store).await.unwrap();
     assert_eq!(claimed.payload, new.payload);
     assert_eq!(claimed.payload.to_string(), new.payload.to_string(), "the order of keys is kept");
     assert_eq!(claimed.components, task.components);
-    assert_eq!((claimed.attempt, claimed.crashes, claimed.max_attempts), (1, 0, 5));
-    assert_eq!(claimed.begun, Duration::ZERO);
+    assert_eq!((claimed.attempt, claimed.crashes, claimed.failing_for), (1, 0, None));
     assert_eq!(claimed.lease.owner, "w");
 }
 
@@ -337,7 +336,49 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
     assert!(next_due <= hour && next_due > hour - Duration::from_secs(60), "{next_due:?}");
     assert_eq!(claim_all(&store, Lane::Import, LEASE, 9).await.next_due, None);
     assert_eq!(store.request_stop(&first, StopScope::Any).await.unwrap(), Some(State::Terminated));
+    let reason = snapshot(&store, first).await.reason;
+    assert_eq!(reason.as_deref(), Some("stopped on request while it waited for its next run"));
     assert_eq!(claim_tokens(&store).await.len(), 1);
+}
+
+/// The time for retries is used up by runs and by waits that were asked for: not by the time for which the task was due and
+/// all processes were down, or a clock had jumped.
+pub(super) async fn time_without_a_worker_is_no_time_of_failure(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    let lapse = Duration::from_secs(1);
+    submit(&store, provision("a", "1")).await;
+    let claimed = claim(&store).await.unwrap();
+    assert_eq!(claimed.failing_for, None);
+    // The first run takes its time, and has not failed meanwhile.
+    tokio::time::sleep(lapse).await;
+    settle(&store, &claimed.lease, again()).await;
+    tokio::time::sleep(lapse).await;
+    let claimed = claim(&store).await.unwrap();
+    assert!(claimed.failing_for.unwrap() < lapse, "{:?}", claimed.failing_for);
+    let wait = Duration::from_millis(200);
+    let ending = Ending::Retry { after: wait, outcome: None, reason: "not yet".to_owned() };
+    settle(&store, &claimed.lease, ending).await;
+    tokio::time::sleep(wait + lapse).await;
+    let claimed = claim(&store).await.unwrap();
+    let so_far = claimed.failing_for.unwrap();
+    assert!(so_far >= wait && so_far < wait + lapse, "{so_far:?}");
+    // Handed over, it goes on counting.
+    settle(&store, &claimed.lease, Ending::Release).await;
+    let claimed = claim(&store).await.unwrap();
+    assert!(claimed.failing_for.unwrap() >= so_far, "{:?} {so_far:?}", claimed.failing_for);
+}
+
+pub(super) async fn a_crash_ends_the_time_of_failure(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    submit(&store, provision("a", "1")).await;
+    let lease = claim(&store).await.unwrap().lease;
+    settle(&store, &lease, again()).await;
+    let claimed = claim_all(&store, Lane::Change, Duration::from_millis(1), 1).await.tasks.remove(0);
+    assert!(claimed.failing_for.is_some());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(store.expire_leases().await.unwrap().len(), 1);
+    let claimed = claim(&store).await.unwrap();
+    assert_eq!((claimed.crashes, claimed.failing_for), (1, None));
 }
 
 pub(super) async fn a_release_gives_the_attempt_back(open: impl Open) {

@@ -135,7 +135,7 @@ async fn read<D: Database>(
 macro_rules! task {
     ($log:literal) => {
         concat!(
-            "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, \
+            "SELECT operation, components, targets, state, attempt, submitted_at, started_at, \
              finished_at, outcome, reason, (",
             $log,
             ") FROM task WHERE id = $1"
@@ -343,13 +343,12 @@ fn task(token: Token, row: &Row) -> sqlx::Result<Task> {
         targets: row.json(2)?,
         state: row.name(3, State::parse)?,
         attempt: row.count(4)?,
-        max_attempts: row.count(5)?,
-        submitted_at: row.time(6)?,
-        started_at: row.optional_time(7)?,
-        finished_at: row.optional_time(8)?,
-        outcome: row.optional_json(9)?,
-        reason: row.optional_text(10)?.map(str::to_owned),
-        logs: row.json::<Vec<Line>>(11)?.into_iter().map(line).collect::<sqlx::Result<_>>()?,
+        submitted_at: row.time(5)?,
+        started_at: row.optional_time(6)?,
+        finished_at: row.optional_time(7)?,
+        outcome: row.optional_json(8)?,
+        reason: row.optional_text(9)?.map(str::to_owned),
+        logs: row.json::<Vec<Line>>(10)?.into_iter().map(line).collect::<sqlx::Result<_>>()?,
     })
 }
 

@@ -36,6 +36,9 @@ const COLUMNS: [&str; 12] = [
     "submitted_at",
 ];
 
+/// `max_attempts`, by which an older version of Landfall bounds how often it tries a task; this one does not read it.
+const NO_BOUND: i64 = i32::MAX as i64;
+
 /// The insertion of so many rows. A few sizes, each prepared once, serve every number of rows.
 static INSERTS: LazyLock<[Insert; 7]> = LazyLock::new(|| [64, 32, 16, 8, 4, 2, 1].map(Insert::of));
 
@@ -182,7 +185,6 @@ struct Entry {
     fingerprint: String,
     dedupe_key: String,
     payload: String,
-    max_attempts: u32,
 }
 
 impl Entry {
@@ -199,7 +201,6 @@ impl Entry {
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
             payload: to_json(&task.payload)?,
-            max_attempts: submission.max_attempts,
         })
     }
 
@@ -215,7 +216,7 @@ impl Entry {
             Arg::from(&self.dedupe_key),
             Arg::from(State::Queued.as_str()),
             Arg::from(&self.payload),
-            Arg::from(self.max_attempts),
+            Arg::from(NO_BOUND),
             Arg::from(run_at),
             Arg::from(submitted_at),
         ]
@@ -447,9 +448,8 @@ mod tests {
             targets: Vec::new(),
             fingerprint: "f".to_owned(),
             payload: serde_json::Value::Null,
-            max_attempts: None,
         };
-        Entry::new(&Submission { token: Token::random(), task, max_attempts: 1 }).unwrap()
+        Entry::new(&Submission { token: Token::random(), task }).unwrap()
     }
 
     /// In a batch as one after the other: a request joins what would leave its components as it asks, and nothing

@@ -27,8 +27,8 @@ const SWEEP: i64 = 100;
 macro_rules! claimable {
     ($more:literal) => {
         concat!(
-            "SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch, begun_at, \
-             targets FROM task \
+            "SELECT seq, id, operation, components, payload, attempt, crashes, lease_epoch, \
+             run_at - begun_at, targets FROM task \
              WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at <= $2 AND (crashes < 2 OR seq = (\
                SELECT min(s.seq) FROM task s \
                WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= $2 \
@@ -52,11 +52,13 @@ pub(in crate::operation) const CLAIMABLE_ELSEWHERE: Statement<'_> = Statement::e
 );
 pub(in crate::operation) const BUSY: Statement<'_> =
     Statement::both("SELECT targets FROM task WHERE lease_until IS NOT NULL");
+/// `begun_at` is when the task began to meet transient failures and nothing else. The time for which it was due and no
+/// process took it is not counted: the end of it moves on by as much.
 macro_rules! take {
     ($list:literal) => {
         concat!(
             "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
-             lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) WHERE seq IN ",
+             lease_until = $4, started_at = $5, begun_at = begun_at + $6 - run_at WHERE seq IN ",
             $list
         )
     };
@@ -97,8 +99,8 @@ pub(in crate::operation) const HELD: Statement<'_> = Statement::each(
      WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') FOR NO KEY UPDATE",
 );
 const FIND: Statement<'_> = Statement::each(
-    "SELECT seq, state FROM task WHERE id = $1",
-    "SELECT seq, state FROM task WHERE id = $1 FOR NO KEY UPDATE",
+    "SELECT seq, state, lease_epoch FROM task WHERE id = $1",
+    "SELECT seq, state, lease_epoch FROM task WHERE id = $1 FOR NO KEY UPDATE",
 );
 pub(in crate::operation) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
@@ -106,9 +108,12 @@ pub(in crate::operation) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
      ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
 );
+/// `$6` is the present. A transient failure is the first one, or leaves `begun_at` as it was; no clock may have moved it
+/// into the future. A run that was handed back says nothing of failures, and one that crashed begins their count anew.
 const REQUEUE: Statement<'_> = Statement::both(
     "UPDATE task SET state = $2, run_at = $3, attempt = attempt - $4, crashes = crashes + $5, lease_owner = NULL, \
-     lease_until = NULL WHERE seq = $1",
+     lease_until = NULL, begun_at = CASE WHEN $5 > 0 THEN NULL WHEN $4 > 0 OR begun_at < $6 THEN begun_at ELSE $6 END \
+     WHERE seq = $1",
 );
 /// From here on the same request is a new one: it asks for what this task will not finish.
 const STOPPING: Statement<'_> =
@@ -219,7 +224,7 @@ impl Claim {
             let last = rows.len() < wanted;
             for row in rows {
                 after = row.int(0)?;
-                if room.take_if_free(&row.json::<Vec<String>>(10)?) {
+                if room.take_if_free(&row.json::<Vec<String>>(9)?) {
                     chosen.push(row);
                 }
             }
@@ -277,12 +282,11 @@ impl Write for Claim {
                 components: row.json(3)?,
                 payload: row.json(4)?,
                 attempt: row.count(5)?.saturating_add(1),
-                max_attempts: row.count(6)?,
-                crashes: row.count(7)?,
-                begun: row.optional_int(9)?.map_or(Duration::ZERO, |at| between(at, now)),
+                crashes: row.count(6)?,
+                failing_for: row.optional_int(8)?.map(|micros| between(0, micros)),
                 lease: Lease {
                     token,
-                    epoch: row.int(8)?.saturating_add(1),
+                    epoch: row.int(7)?.saturating_add(1),
                     owner: self.request.worker.clone(),
                 },
             });
@@ -381,8 +385,10 @@ impl Write for Settle {
                 Ending::Retry { after, .. } => (*after, 0_i64),
                 _ => (Duration::ZERO, 1),
             };
-            let run_at = transaction.now().saturating_add(micros(wait));
-            transaction.execute(REQUEUE, args![held.seq, next.as_str(), run_at, handed_back, 0_i64]).await?;
+            let now = transaction.now();
+            let run_at = now.saturating_add(micros(wait));
+            let args = args![held.seq, next.as_str(), run_at, handed_back, 0_i64, now];
+            transaction.execute(REQUEUE, args).await?;
             transaction.execute(UNLOCK, args![held.seq]).await?;
         } else {
             let (outcome, reason) = match ending {
@@ -434,7 +440,11 @@ impl Write for RequestStop {
         let said = line(Level::Info, "a stop was requested", transaction);
         append(seq, &[said], transaction).await?;
         if next.is_terminal() {
-            finish(seq, next, None, Some("stopped on request before it began"), transaction).await?;
+            let reason = match row.int(2)? {
+                0 => "stopped on request before it began",
+                _ => "stopped on request while it waited for its next run",
+            };
+            finish(seq, next, None, Some(reason), transaction).await?;
         } else {
             transaction.execute(STOPPING, args![seq, next.as_str()]).await?;
         }
@@ -471,7 +481,7 @@ impl Write for ExpireLeases {
             if state == State::Queued {
                 let pause = self.shared.limits.pause_after(crashes);
                 let run_at = now.saturating_add(micros(pause));
-                transaction.execute(REQUEUE, args![seq, state.as_str(), run_at, 0_i64, 1_i64]).await?;
+                transaction.execute(REQUEUE, args![seq, state.as_str(), run_at, 0_i64, 1_i64, now]).await?;
                 let again = if pause.is_zero() { String::new() } else { format!(" in {pause:?}") };
                 let text = format!(
                     "the run was interrupted ({crashes} of at most {max_crashes}); it starts again{again}"
