@@ -355,3 +355,43 @@ async fn no_file_is_deleted_after_a_stop_was_answered() {
     api.complete("/v1/unprovision", &removal(request)).await;
     assert_eq!(server.resources().await.files, []);
 }
+
+/// It ends with the process, and the next one takes its task up.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_thread_that_hangs() {
+    let config = r#"
+        [server]
+        drain_grace = "100ms"
+        [operations]
+        cancel_grace = "300ms"
+        [targets.HANGS]
+        driver = "mock"
+        steps = 1
+        step_delay = "8s"
+        blocking = true
+        stoppable = false
+        trace = "file://{scratch}/trace.jsonl"
+        [[routes]]
+        group = "mock"
+    "#;
+    let mut server = Landfall::with().config(config).start();
+    let trace = server.scratch().join("trace.jsonl");
+    let begun = || std::fs::read_to_string(&trace).unwrap_or_default().matches("\"begin\"").count();
+    let token = server.api().post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
+    let end = Instant::now() + Duration::from_secs(30);
+    while begun() == 0 {
+        assert!(Instant::now() < end, "the step never began");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = Instant::now();
+    assert!(server.terminate().success());
+    assert!(asked.elapsed() < Duration::from_secs(5), "it waited for the thread: {:?}", asked.elapsed());
+    assert!(
+        server.log().contains("run not handed back: its work on a blocking thread has not ended"),
+        "{}",
+        server.log()
+    );
+    server.restart();
+    assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+    assert_eq!(begun(), 2);
+}
