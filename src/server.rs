@@ -87,6 +87,7 @@ pub async fn serve(config: Config) -> Result<()> {
 }
 
 /// Reads again who may call and what the server shows. Each is taken as a whole, or stays as it was.
+#[expect(clippy::disallowed_methods, reason = "it is no work of a run")]
 async fn reload(config: &Config, callers: &Callers, identity: Option<&tls::Identity>) {
     let source = config.auth.source.clone();
     match tokio::task::spawn_blocking(move || source.read()).await {
@@ -196,11 +197,12 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             warehouse: warehouse.clone(),
             catalog: catalog.clone(),
         })),
-        Driver::Mock { steps, step_delay, stop_delay, stoppable, trace } => {
+        Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace } => {
             Arc::new(Mock::new(MockSettings {
                 steps: *steps,
                 step_delay: *step_delay,
                 stop_delay: *stop_delay,
+                blocking: *blocking,
                 unstoppable: !*stoppable,
                 trace: trace.clone(),
             }))

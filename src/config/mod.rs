@@ -224,6 +224,8 @@ pub enum Driver {
         step_delay: Duration,
         /// Time that one takes to end when it is stopped.
         stop_delay: Duration,
+        /// Whether each works on a thread that blocks.
+        blocking: bool,
         /// Whether work under way can be stopped.
         stoppable: bool,
         /// Where it tells when each begins and ends.
@@ -852,12 +854,13 @@ impl<'a> Reader<'a> {
                     self.optional_duration(&key("step_delay"), Duration::ZERO).unwrap_or_default();
                 let stop_delay =
                     self.optional_duration(&key("stop_delay"), Duration::ZERO).unwrap_or_default();
+                let blocking = self.optional(&key("blocking")).unwrap_or_default();
                 let stoppable = self.optional(&key("stoppable")).unwrap_or(true);
                 let trace = match self.figment.contains(&key("trace")) {
                     true => Some(self.path(&key("trace"), "file")?),
                     false => None,
                 };
-                Driver::Mock { steps, step_delay, stop_delay, stoppable, trace }
+                Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace }
             }
             "postgresql" => self.postgresql(&key, identities)?,
             other => {

@@ -63,6 +63,7 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
         steps: 7,
         step_delay: Duration::ZERO,
         stop_delay: Duration::ZERO,
+        blocking: false,
         stoppable: true,
         trace: Some("/srv/trace.jsonl".into()),
     };

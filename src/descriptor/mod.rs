@@ -25,6 +25,7 @@ mod document;
 mod graph;
 mod identifier;
 mod model;
+pub mod names;
 mod problem;
 mod problems;
 mod read;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use super::repeats::Repeats;
 use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
-use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
+use super::task::{
+    ClaimedTask, ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token,
+};
 use super::worker::{Cause, Interrupt, Runner, work};
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
@@ -128,10 +130,12 @@ impl Engine {
             worker: worker_name(),
             running: Mutex::default(),
             repeats: Repeats::default(),
+            runs: Mutex::default(),
             waiting: Mutex::default(),
             wake: Lane::ALL.map(|lane| (lane, Notify::new())),
             no_more_claims: CancellationToken::new(),
             hand_back: CancellationToken::new(),
+            hand_back_since: OnceLock::new(),
             handed_back: AtomicUsize::new(0),
         });
         let dispatchers = TaskTracker::new();
@@ -226,6 +230,7 @@ impl Engine {
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.crew.no_more_claims.cancel();
         if timeout(grace, self.dispatchers.wait()).await.is_err() {
+            self.crew.hand_back_since.get_or_init(Instant::now);
             self.crew.hand_back.cancel();
             self.dispatchers.wait().await;
         }
@@ -250,20 +255,37 @@ pub(super) struct Crew {
     running: Mutex<HashMap<Token, Arc<Interrupt>>>,
     /// What the runs of a task that is tried again had to say.
     pub(super) repeats: Repeats,
+    /// Of every run: what it works on, and a token that fires when it has ended.
+    runs: Mutex<Vec<(Vec<ComponentKey>, CancellationToken)>>,
     waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
     wake: [(Lane, Notify); Lane::ALL.len()],
     no_more_claims: CancellationToken,
     /// Cancelled when running work must go back to the queue.
     pub(super) hand_back: CancellationToken,
+    hand_back_since: OnceLock<Instant>,
     handed_back: AtomicUsize,
 }
 
 impl Crew {
-    /// Makes a run known to those who stop it, until the guard is dropped.
-    pub(super) fn register(&self, token: Token, interrupt: &Arc<Interrupt>) -> Registered<'_> {
+    /// Makes a run known to those who stop it, and to later runs of its components, until the guard is dropped.
+    pub(super) fn register(&self, task: &ClaimedTask, interrupt: &Arc<Interrupt>) -> Registered<'_> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(token, Arc::clone(interrupt));
-        Registered { crew: self, token, interrupt: Arc::clone(interrupt) }
+        running.insert(task.token, Arc::clone(interrupt));
+        drop(running);
+        let over = CancellationToken::new();
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let shares = |components: &[ComponentKey]| components.iter().any(|key| task.components.contains(key));
+        let earlier =
+            runs.iter().filter(|(components, _)| shares(components)).map(|(_, over)| over.clone()).collect();
+        runs.push((task.components.clone(), over.clone()));
+        Registered { crew: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
+    }
+
+    /// Returns when running work had to be handed back by now.
+    pub(super) async fn drain_is_over(&self) {
+        self.hand_back.cancelled().await;
+        let since = self.hand_back_since.get().copied().unwrap_or_else(Instant::now);
+        sleep_until(since + self.settings.cancel_grace).await;
     }
 
     pub(super) fn note_handed_back(&self) {
@@ -320,10 +342,26 @@ pub(super) struct Registered<'c> {
     crew: &'c Crew,
     token: Token,
     interrupt: Arc<Interrupt>,
+    over: CancellationToken,
+    earlier: Vec<CancellationToken>,
+}
+
+impl Registered<'_> {
+    /// Of each run of the same components that has not ended in this process: what fires when it has. There is one only
+    /// when it lost its lease.
+    pub(super) fn earlier(&self) -> Vec<CancellationToken> {
+        self.earlier.clone()
+    }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
+        self.over.cancel();
+        self.crew
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, over)| !over.is_cancelled());
         let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A later run of the same task may have taken the place.
         if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {

@@ -213,9 +213,7 @@ impl Domain {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::permanent("reading the descriptor failed").because(error))
+    crate::blocking::run(move |_| Ok(work())).await
 }
 
 /// See the module documentation.

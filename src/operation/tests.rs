@@ -1,6 +1,7 @@
 //! The engine on both stores, with runs that a test leads by the hand.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -114,6 +115,10 @@ on_both_stores! {
     a_stopped_task_is_not_retried
     a_stopped_run_that_does_not_listen_is_cut_off
     a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off
+    a_stopped_task_ends_after_its_blocking_thread
+    a_panic_on_a_blocking_thread_fails_the_task
+    a_drain_leaves_a_hanging_thread_to_its_lease
+    a_run_waits_for_one_that_lost_its_lease
     a_stop_and_a_drain_meet_and_the_stop_stands
     a_run_that_takes_too_long_fails
     operations_have_time_limits_of_their_own
@@ -533,6 +538,108 @@ async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off(place: Plac
     assert_eq!(task.state, State::Terminated);
     // Its lease was kept alive until then: nobody took it away.
     assert_eq!(task.logs.last().unwrap().message, CUT_OFF);
+}
+
+/// Works on a blocking thread that goes on whatever it is told; sends what tells that it has ended.
+struct Threaded {
+    begun: mpsc::UnboundedSender<Arc<AtomicBool>>,
+    lasts: Duration,
+}
+
+#[async_trait]
+impl Runner for Threaded {
+    async fn run(&self, _: &ClaimedTask, _: &Context, _: &Deployments) -> Result<Value, RunError> {
+        let (ended, lasts) = (Arc::<AtomicBool>::default(), self.lasts);
+        let _ = self.begun.send(Arc::clone(&ended));
+        crate::blocking::run_regardless(move || {
+            std::thread::sleep(lasts);
+            ended.store(true, Ordering::SeqCst);
+            Ok(())
+        })
+        .await?;
+        Ok(json!(1))
+    }
+}
+
+async fn a_stopped_task_ends_after_its_blocking_thread(place: Place) {
+    let store = place.open(Limits::default()).await;
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let runner = Threaded { begun, lasts: Duration::from_millis(2500) };
+    let short = Settings { lease: Duration::from_millis(900), ..settings() };
+    let engine = Engine::start(store, Arc::new(runner), short);
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    let next = engine.submit(task(Operation::Unprovision, &["a"], json!({}))).await.unwrap().token;
+    let ended = begins.recv().await.unwrap();
+    engine.stop(&token, StopScope::Any).await.unwrap();
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    assert!(ended.load(Ordering::SeqCst), "TERMINATED before the thread has ended");
+    assert_eq!(task.state, State::Terminated);
+    let told: Vec<&str> = task.logs.iter().map(|line| line.message.as_str()).collect();
+    assert!(
+        told.contains(&"a file operation that had begun does not end; the task ends after it"),
+        "{told:?}"
+    );
+    assert!(
+        told.iter().any(|line| line.starts_with("waited 2.") && line.ends_with("operations that had begun")),
+        "{told:?}"
+    );
+    assert_eq!(told.last(), Some(&CUT_OFF));
+    assert_eq!(engine.wait(&next, PATIENCE).await.unwrap().unwrap().state, State::Completed);
+}
+
+/// Panics on a blocking thread.
+struct Panicking;
+
+#[async_trait]
+impl Runner for Panicking {
+    async fn run(&self, _: &ClaimedTask, context: &Context, _: &Deployments) -> Result<Value, RunError> {
+        context.blocking::<()>(|_| panic!("a bug on a blocking thread")).await?;
+        Ok(json!(1))
+    }
+}
+
+async fn a_panic_on_a_blocking_thread_fails_the_task(place: Place) {
+    let engine = Engine::start(place.open(Limits::default()).await, Arc::new(Panicking), settings());
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    assert_eq!((task.state, task.attempt), (State::Failed, 1));
+    let reason = "an internal error ended the operation; the administrator's log has more";
+    assert_eq!(task.reason.as_deref(), Some(reason));
+}
+
+/// The process ends; what hangs ends with it, and nobody is told that it was handed back.
+async fn a_drain_leaves_a_hanging_thread_to_its_lease(place: Place) {
+    let store = place.open(Limits::default()).await;
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let runner = Threaded { begun, lasts: Duration::from_secs(4) };
+    let engine = Engine::start(Arc::clone(&store), Arc::new(runner), settings());
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    let ended = begins.recv().await.unwrap();
+    let drained = engine.drain(Duration::from_millis(1)).await;
+    assert!(!ended.load(Ordering::SeqCst), "a drain waits for a thread that hangs");
+    assert_eq!(drained, Drained { handed_back: 0 });
+    assert_eq!(store.state(&token).await.unwrap(), Some(State::Running), "it is not handed back");
+}
+
+async fn a_run_waits_for_one_that_lost_its_lease(place: Place) {
+    let (store, _passes) = Breakable::new(&place).await;
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let runner = Threaded { begun, lasts: Duration::from_secs(3) };
+    let quick = Settings { lease: Duration::from_millis(600), poll: Duration::from_millis(50), ..settings() };
+    let engine = Engine::start(Arc::<Breakable>::clone(&store) as Arc<dyn Store>, Arc::new(runner), quick);
+    store.break_at(Point::Heartbeat);
+    let token = engine.submit(provision("a")).await.unwrap().token;
+    let first = begins.recv().await.unwrap();
+    // It is taken up again once its lease is over, by the only process there is.
+    while engine.task(&token).await.unwrap().unwrap().attempt < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.mend();
+    let second = begins.recv().await.unwrap();
+    assert!(first.load(Ordering::SeqCst), "two runs of a component at once");
+    let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
+    assert_eq!(task.state, State::Completed);
+    assert!(second.load(Ordering::SeqCst));
 }
 
 async fn a_stop_and_a_drain_meet_and_the_stop_stands(place: Place) {

@@ -5,6 +5,11 @@
 //! looks at the time. What the end of the run means for the task is decided purely, by [`decide`]; then it is
 //! written, fenced by the lease.
 //!
+//! A run has ended when its threads have: what it began on blocking threads counts in a [`Scope`], and the worker keeps
+//! the lease, the slot and the task's state until that is empty. A thread that does not end (a mount that hangs) keeps
+//! its task, which is what it does in the target too; the administrator's log says so. Only the end of the process
+//! ends such a thread: a drain waits for it no longer than for any other run, and leaves the lease to run out.
+//!
 //! A worker that cannot reach its store stops the work by its own clock before the lease ends: nobody else can
 //! have begun by then.
 
@@ -26,6 +31,7 @@ use super::engine::{Crew, Settings};
 use super::state::{Event, State};
 use super::store::{Ending, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
+use crate::blocking::{self, Scope};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{Context, Journal, Level, LogLine};
 
@@ -33,6 +39,10 @@ use crate::technology::{Context, Journal, Level, LogLine};
 const SHIP_EVERY: Duration = Duration::from_millis(250);
 /// Lines kept while the store does not take them.
 const MAX_UNSHIPPED: usize = 2 * Journal::MAX_PENDING;
+/// How often the administrator's log tells of a run whose threads do not end.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// A wait for threads that is worth a line in the task's log.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Does the work of tasks. The engine calls it; it knows nothing of queues, leases or attempts.
 #[async_trait]
@@ -40,10 +50,10 @@ pub trait Runner: Send + Sync + 'static {
     /// Does what `task` asks, from the start, whatever earlier runs left behind.
     ///
     /// `Ok` completes the task. An error that is retryable sends it back to the queue while there is time for retries;
-    /// one
-    /// of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
+    /// one of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
     /// fails it. The engine writes the error into the task's log; the runner need not. The run may be dropped at
-    /// any await once its lease has ended, or when it ignores a cancellation for too long.
+    /// any await once its lease has ended, or when it ignores a cancellation for too long. What it does on blocking
+    /// threads goes through [`crate::blocking`]: the run has ended when that has.
     async fn run(
         &self,
         task: &ClaimedTask,
@@ -188,7 +198,9 @@ enum Ended {
 pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant) {
     let context = Context::default();
     let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
-    let _registered = crew.register(task.token, &interrupt);
+    let scope = Scope::new(&context.cancel);
+    let _told = scope.cancel_on_drop();
+    let registered = crew.register(&task, &interrupt);
     // A stop that was committed after the claim and before the registration found nobody to tell.
     if let Ok(Some(State::Stopping)) = crew.store.state(&task.token).await {
         interrupt.raise(Cause::Stop);
@@ -202,8 +214,15 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         Deployments { store: Arc::clone(&crew.store), lease: lease.clone(), clock: Arc::clone(&clock) };
     let runner = Arc::clone(&crew.runner);
     log::info!(token:% = lease.token, operation:% = task.operation, attempt = task.attempt; "run begins");
-    let mut run =
-        AbortOnDropHandle::new(tokio::spawn(async move { runner.run(&task, &context, &deployments).await }));
+    let (earlier, within) = (registered.earlier(), scope.clone());
+    let mut run = AbortOnDropHandle::new(tokio::spawn(async move {
+        within
+            .enter(async {
+                await_ends(earlier, &context).await?;
+                runner.run(&task, &context, &deployments).await
+            })
+            .await
+    }));
 
     let ran = CancellationToken::new();
     let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
@@ -230,6 +249,33 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
             let _ = (&mut run).await;
             ended = None;
         }
+    }
+    let waiting = Instant::now();
+    let mut threads = pin!(threads_end(&crew, &lease, &scope, &journal));
+    let mut left = tokio::select! {
+        biased;
+        () = &mut threads => Left::Nothing,
+        () = &mut keeping, if ended.is_some() => Left::Lease,
+        _lost = &mut shipping, if ended.is_some() => Left::Lease,
+        () = crew.drain_is_over() => Left::Threads,
+    };
+    if left == Left::Lease {
+        ended = None;
+        left = tokio::select! {
+            () = &mut threads => Left::Nothing,
+            () = crew.drain_is_over() => Left::Threads,
+        };
+    }
+    if left == Left::Threads {
+        log::warn!(
+            token:% = lease.token, epoch = lease.epoch;
+            "run not handed back: its work on a blocking thread has not ended; it ends with the process, and its lease runs \
+             out"
+        );
+        return;
+    }
+    if waiting.elapsed() >= LONG_WAIT {
+        journal.warn(format!("waited {} for file operations that had begun", spell(waiting.elapsed())));
     }
     let Some(ended) = ended else {
         log::warn!(token:% = lease.token, epoch = lease.epoch; "run abandoned: its lease is lost");
@@ -278,6 +324,49 @@ fn repeats(crew: &Crew, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 
             0
         }
     }
+}
+
+/// What a run waits for after its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Threads, and the lease is lost meanwhile.
+    Lease,
+    /// Threads, and the process ends.
+    Threads,
+}
+
+/// Waits for earlier runs of the same components in this process, whose lease was lost and whose threads go on.
+async fn await_ends(earlier: Vec<CancellationToken>, context: &Context) -> Result<()> {
+    if earlier.iter().all(CancellationToken::is_cancelled) {
+        return Ok(());
+    }
+    context
+        .journal
+        .warn("waits for an earlier run of the same component, which lost its lease and has not ended");
+    for run in earlier {
+        tokio::select! {
+            () = run.cancelled() => {}
+            () = context.cancel.cancelled() => context.check_cancelled()?,
+        }
+    }
+    Ok(())
+}
+
+/// Tells the run's blocking work to end, and waits until it has, however long that takes.
+async fn threads_end(crew: &Crew, lease: &Lease, scope: &Scope, journal: &Journal) {
+    let mut told = false;
+    blocking::end_reporting(scope, crew.settings.cancel_grace, REPORT_EVERY, || {
+        log::warn!(
+            token:% = lease.token, epoch = lease.epoch;
+            "a run keeps its task and its slot: its work on a blocking thread does not end; look for a disk or a mount \
+             that hangs"
+        );
+        if !std::mem::replace(&mut told, true) {
+            journal.warn("a file operation that had begun does not end; the task ends after it");
+        }
+    })
+    .await;
 }
 
 /// The chain of causes, which the task's own log does not have. Nothing when there is none, and nothing of a request that

@@ -255,11 +255,22 @@ async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() 
 
 #[tokio::test]
 async fn a_server_cut_off_from_its_store_ends_its_work_before_another_begins() {
+    ends_its_work_when_cut_off(CONFIG).await;
+}
+
+/// The work is on a thread that the end of its run does not end by itself.
+#[tokio::test]
+async fn a_server_cut_off_from_its_store_ends_its_threads_first() {
+    let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
+    ends_its_work_when_cut_off(&blocking).await;
+}
+
+async fn ends_its_work_when_cut_off(config: &str) {
     let postgres = PostgresServer::shared().unwrap();
     let url = postgres.new_database().unwrap();
     let wires = [Proxy::to(postgres.port()), Proxy::to(postgres.port())];
     let cluster = Cluster::of(2)
-        .config(CONFIG)
+        .config(config)
         .store(&url)
         .env(0, STORE_URL, &wires[0].url(&url))
         .env(1, STORE_URL, &wires[1].url(&url))

@@ -80,9 +80,7 @@ impl SqliteFile {
     /// Opens the file, creates or migrates it, and keeps other processes out until it is dropped.
     async fn open(path: &Path) -> Result<Self> {
         let owned = path.to_owned();
-        let lock = tokio::task::spawn_blocking(move || prepare_files(&owned))
-            .await
-            .map_err(|error| Error::permanent("opening the store was interrupted").because(error))??;
+        let lock = crate::blocking::run(move |_| prepare_files(&owned)).await?;
 
         let options = SqliteConnectOptions::new()
             .filename(path)

@@ -56,7 +56,7 @@ use super::{
 };
 use crate::access::Directory;
 use crate::config::Secret;
-use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
+use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader, names};
 use crate::error::{Error, Kind, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
 use loan::Loan;
@@ -227,6 +227,7 @@ impl Postgresql {
             port_contract(work, place.as_ref(), &mut specific, &mut problems)
         };
         let mut all = specific.finish();
+        all.extend(names::in_specific(&work.component.specific, &["schema", "name", "database"]));
         all.extend(problems);
         match (place, contract) {
             (Some(place), Some(contract)) if all.is_empty() => {

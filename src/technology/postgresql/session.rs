@@ -135,8 +135,7 @@ impl Login {
     async fn connector(&self) -> Result<Option<MakeRustlsConnect>> {
         let Some(tls) = &self.tls else { return Ok(None) };
         let (root, place) = (tls.root.clone(), self.place.clone());
-        let made = tokio::task::spawn_blocking(move || connector(root, &place)).await;
-        made.map_err(|e| Error::retryable("the certificates could not be read").because(e))?.map(Some)
+        crate::blocking::run(move |_| connector(root, &place)).await.map(Some)
     }
 }
 

@@ -1131,9 +1131,9 @@ async fn names_and_texts_mean_nothing_but_themselves() {
         "\\'; SELECT 1; --",
         "$$; DROP TABLE x; $$",
         "%I%s%L {} {{",
-        " padded ",
+        "pad  ded",
         "UPPER",
-        "\u{202e}right to left",
+        "ימין לשמאל",
     ];
     let long = "n".repeat(63);
     let mut names: Vec<&str> = evil.to_vec();
@@ -1442,6 +1442,37 @@ fn invalid_components_are_told_all_that_is_wrong() {
         }
     }
     assert_eq!(said, include_str!("../../../examples/postgresql/invalid.expected.txt"), "{said}");
+}
+
+/// Of what is to be provisioned; what has such a name can be removed.
+#[test]
+fn names_that_cannot_be_told_apart_are_refused() {
+    let technology = Postgresql::new(settings("postgres://u@localhost/d"));
+    let mut work = work_of(crate::technology::testing::CASHFLOW, crate::technology::testing::STORAGE);
+    let specific = r#"{
+        "schema": "fin\u202eance",
+        "tables": [{ "name": "a\u200bb", "renameColumns": { "old": "cafe\u0301" },
+                     "columns": [{ "name": "\uff41", "dataType": "INT" }] }]
+    }"#;
+    Arc::make_mut(&mut work.component).specific = serde_json::from_str(specific).unwrap();
+    let mut found: Vec<_> =
+        technology.check(&work, &Intent::Provision).iter().map(ToString::to_string).collect();
+    found.sort();
+    let twin = "the name is not in the normal form NFKC, so that another name can look the same";
+    assert_eq!(
+        found,
+        [
+            "specific.schema: the name has the direction control U+202E: `fin<U+202E>ance`".to_owned(),
+            format!(
+                "specific.tables[0].columns[0].name: {twin}: it has U+FF41 where U+0061 is meant: `\u{ff41}`"
+            ),
+            "specific.tables[0].name: the name has the invisible character U+200B: `a<U+200B>b`".to_owned(),
+            format!(
+                "specific.tables[0].renameColumns: `cafe\u{301}`: {twin}: it has U+0065 U+0301 where U+00E9 is meant"
+            ),
+        ]
+    );
+    assert_eq!(technology.check(&work, &Intent::Unprovision { remove_data: true }), []);
 }
 
 /// The statements of docs/technologies/postgresql.md that make the role of a target, for a database of this name.

@@ -46,6 +46,15 @@ steps = 5
 step_delay = "8ms"
 trace = "file://{scratch}/trace.jsonl"
 
+# Its steps, trace included, are on threads that block.
+[targets.THREADS]
+driver = "mock"
+group = "threads"
+blocking = true
+steps = 5
+step_delay = "8ms"
+trace = "file://{scratch}/trace.jsonl"
+
 [targets.LAKE]
 driver = "lakehouse"
 warehouse = "file://{data_dir}/warehouse"
@@ -54,6 +63,10 @@ catalog = "sqlite://{data_dir}/catalog.db"
 [[routes]]
 technology = "S3"
 group = "lakehouse"
+
+[[routes]]
+technology = "Threads"
+group = "threads"
 
 [[routes]]
 technology = "Spark"
