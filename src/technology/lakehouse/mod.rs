@@ -52,6 +52,7 @@ mod table;
 mod tests;
 mod types;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -156,7 +157,10 @@ impl Opened {
         let (warehouse, catalog) = blocking(move || make_places(&warehouse, &catalog, &place)).await?;
         let warehouse = PathBuf::from(warehouse);
         let opened = TableCatalog::open(&catalog, &warehouse).await.map_err(|e| {
-            Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`")).because(e)
+            let text = format!(
+                "cannot open the catalog `{catalog}` of target `{target}`: see to the file and its disk"
+            );
+            Error::retryable(text).because(e)
         })?;
         Ok(Self {
             target,
@@ -176,7 +180,8 @@ fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String,
         directory.canonicalize()
     };
     let failed = |what: &str, path: &Path, e: std::io::Error| {
-        Error::permanent(format!("cannot open the {what} `{}` {place}", path.display())).because(e)
+        Error::retryable(format!("cannot open the {what} `{}` {place}: {}", path.display(), remedy(&e)))
+            .because(e)
     };
     let real = std::path::absolute(warehouse).and_then(|path| make(&path));
     let warehouse = plain(real.map_err(|e| failed("warehouse", warehouse, e))?, "warehouse", place)?;
@@ -191,6 +196,17 @@ fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String,
         .map_err(|e| failed("warehouse", Path::new(&warehouse), e))?;
     let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
     Ok((warehouse, plain(parent.join(name), "catalog", place)?))
+}
+
+/// What an administrator does about a file system that refuses. Until then, the work is tried again.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => "its disk is full, make room there",
+        ErrorKind::QuotaExceeded => "its quota is used up, raise it or make room there",
+        ErrorKind::ReadOnlyFilesystem => "its file system takes no changes, mount it for writing",
+        ErrorKind::PermissionDenied => "Landfall may not write there, give its user the right to",
+        _ => "see to the path, its disk and its mount",
+    }
 }
 
 /// A path that every reader understands the same way.
