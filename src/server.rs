@@ -207,16 +207,22 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
                 trace: trace.clone(),
             }))
         }
-        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, identity } => {
-            Arc::new(Postgresql::new(PostgresqlSettings {
-                target: code.to_owned(),
-                url: url.clone(),
-                connections: *connections,
-                statement_timeout: *statement_timeout,
-                lock_timeout: *lock_timeout,
-                directory: directory(identity),
-            }))
-        }
+        Driver::Postgresql {
+            url,
+            connections,
+            connect_timeout,
+            statement_timeout,
+            lock_timeout,
+            identity,
+        } => Arc::new(Postgresql::new(PostgresqlSettings {
+            target: code.to_owned(),
+            url: url.clone(),
+            connections: *connections,
+            connect_timeout: *connect_timeout,
+            statement_timeout: *statement_timeout,
+            lock_timeout: *lock_timeout,
+            directory: directory(identity),
+        })),
     }
 }
 

@@ -237,6 +237,8 @@ pub enum Driver {
         url: Secret,
         /// Sessions at the same time.
         connections: u32,
+        /// Longest wait for the server to open a session, and for any sign of life.
+        connect_timeout: Duration,
         /// Longest statement.
         statement_timeout: Duration,
         /// Longest wait for somebody else's lock.
@@ -660,8 +662,8 @@ impl<'a> Reader<'a> {
                     None
                 }
             },
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+            (None, Some(path)) => match Secret::from_file(Path::new(&path)) {
+                Ok(secret) => Some(secret),
                 Err(error) => {
                     self.problem(&file, format_args!("`{path}` cannot be read: {error}"));
                     None
@@ -888,12 +890,14 @@ impl<'a> Reader<'a> {
             true => self.at_least_one(&key("connections")),
             false => Some(4),
         };
+        let connect_timeout = self.optional_duration(&key("connect_timeout"), Duration::from_millis(100));
         let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
         let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
         let identity = self.identity_of(&key("identity"), identities);
         Some(Driver::Postgresql {
             url: url?,
             connections: connections?,
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
             identity: identity?,

@@ -123,6 +123,7 @@ fn a_database_is_a_target_named_by_a_secret() {
     let postgresql = |url: &str, connections, lock_timeout| Driver::Postgresql {
         url: Secret::new(url),
         connections,
+        connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(300),
         lock_timeout,
         identity: vec![Identity::Template(TemplateSettings::default())],

@@ -3,7 +3,7 @@
 //! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,11 +11,12 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{Identifier, Object, Problem};
+use crate::descriptor::{Component, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{
-    AccessList, AccessMode, Change, Context, Info, Intent, Journal, Plan, ReverseRequest,
+    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Plan, ReverseRequest, Work,
 };
+use crate::topology::same_code;
 
 use super::service::{Domain, Request, under};
 use super::target_health::TargetRecorder;
@@ -141,7 +142,7 @@ impl TechnologyRunner {
         let mut recorded = false;
         for one in &assigned {
             let id = one.work.component.id.to_string();
-            let context = Context { journal: context.journal.phase(&id), cancel: context.cancel.clone() };
+            let context = Context { journal: context.journal.phase(&id), ..context.clone() };
             course.stage = Stage::Working;
             let done = component(one, intent, &context, deployments, &self.domain.recorder)
                 .await
@@ -237,7 +238,7 @@ async fn component(
     deployments: &Deployments,
     recorder: &TargetRecorder,
 ) -> Result<Done> {
-    let Assigned { work, target } = one;
+    let Assigned { work, target, .. } = one;
     let technology = &target.technology;
     let journal = &context.journal;
     context.check_cancelled()?;
@@ -310,7 +311,7 @@ async fn plan_all(
     }
     let waiting = waiting(assigned, intent);
     // What a plan has to say is said when it is made to be applied.
-    let silent = Context { journal: Journal::default(), cancel: context.cancel.clone() };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
     for (index, one) in assigned.iter().enumerate() {
         course.stage = Stage::Planning(index);
         let remembered = deployments.get(&one.key()).await;
@@ -498,7 +499,7 @@ pub(super) async fn plan(
     remembered: Option<&Deployment>,
     recorder: &TargetRecorder,
 ) -> Result<Plan> {
-    let Assigned { work, target } = one;
+    let Assigned { work, target, .. } = one;
     let planned = target.technology.plan(work, intent, context).await;
     let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
@@ -513,8 +514,62 @@ pub(super) async fn plan(
                 notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
             })
         }
-        planned => planned,
+        planned => {
+            let mut plan = planned?;
+            let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
+            plan.notes.extend(kept);
+            Ok(plan)
+        }
     }
+}
+
+/// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
+/// that had it is asked: what it would take back is there.
+async fn kept_elsewhere(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<String> {
+    let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
+    let moved = !same_code(&deployment.target, &one.target.code);
+    if *intent != Intent::Provision || !(moved || deployment.specific != one.work.component.specific) {
+        return None;
+    }
+    let code = &deployment.target;
+    let stays = "is not moved: copy it, or provision the component there again to take it back";
+    let Some(before) = &one.before else {
+        return moved.then(|| {
+            format!(
+                "the component was unprovisioned on target `{code}`, which is not configured any more: data that was \
+                 kept there {stays}"
+            )
+        });
+    };
+    let mut component = Component::clone(&one.work.component);
+    component.specific.clone_from(&deployment.specific);
+    let there = Work { component: Arc::new(component), ..one.work.clone() };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
+    let resources = |plan: &Plan| {
+        let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);
+        kept.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
+    };
+    let old = match before.technology.plan(&there, intent, &silent).await {
+        Ok(plan) => resources(&plan),
+        Err(error) if moved => {
+            return Some(format!(
+                "the component was unprovisioned on target `{code}`, which cannot say whether it kept data ({error}): what \
+                 it kept {stays}"
+            ));
+        }
+        Err(_) => return None,
+    };
+    if old.is_empty() || (!moved && resources(plan) == old) {
+        return None;
+    }
+    let names = old.into_iter().collect::<Vec<_>>().join(", ");
+    Some(format!("data of this component was kept on target `{code}` ({names}), and {stays}"))
 }
 
 /// One component's info is the task's. Of several, each entry is named after its component.
@@ -655,6 +710,52 @@ mod tests {
         assert!(!tables.join("finance__cashflow__0__development").exists());
         assert!(folder.path().join("warehouse/buckets/finance-cashflows").exists());
         assert!(tables.join("finance__cashflow__0__production").exists());
+    }
+
+    /// A component comes to another target after its data was kept where it was.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn moved_deployment_names_where_its_data_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = |code: &str| {
+            let warehouse = folder.path().join(code);
+            let catalog = folder.path().join(format!("{code}.db"));
+            target(
+                code,
+                Arc::new(Lakehouse::new(LakehouseSettings { target: code.to_owned(), warehouse, catalog })),
+            )
+        };
+        let routes = vec![
+            Route { technology: Some("S3".to_owned()), group: "FIRST".to_owned(), ..Route::default() },
+            Route { group: "SECOND".to_owned(), ..Route::default() },
+        ];
+        let installation = Installation::new(vec![lake("FIRST"), lake("SECOND")], routes, environments());
+        let (service, ..) = serving(folder.path(), installation).await;
+        let first = component_of(CASHFLOW, STORAGE);
+        let second = component_of(&CASHFLOW.replace("technology: S3", "technology: Other"), STORAGE);
+        for (remove_data, expected) in [(false, true), (true, false)] {
+            let done = async |document: &Document| {
+                let done = ended(&service, service.provision(document.clone()).await).await;
+                assert_eq!(done.state, State::Completed, "{:?}", done.reason);
+                told(&done).into_iter().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let back = done(&first).await;
+            assert!(!back.iter().any(|line| line.contains("kept on target")), "{back:?}");
+            let gone = ended(&service, service.unprovision(first.clone(), remove_data).await).await;
+            assert_eq!(gone.state, State::Completed, "{:?}", gone.reason);
+            let lines = done(&second).await;
+            let note = "data of this component was kept on target `FIRST` (";
+            let said = lines.iter().find(|line| line.starts_with(note));
+            assert_eq!(said.is_some(), expected, "{lines:?}");
+            if let Some(said) = said {
+                assert!(said.contains("finance-cashflows"), "{said}");
+                let end = "and is not moved: copy it, or provision the component there again to take it back";
+                assert!(said.ends_with(end), "{said}");
+            }
+            let again = done(&second).await;
+            assert!(!again.iter().any(|line| line.contains("kept on target")), "{again:?}");
+            let gone = ended(&service, service.unprovision(second.clone(), true).await).await;
+            assert_eq!(gone.state, State::Completed, "{:?}", gone.reason);
+        }
     }
 
     /// Things that stand on one another: what something stands on must be there first, and can only go when nothing stands
@@ -838,6 +939,7 @@ mod tests {
             .map(|id| Assigned {
                 work: crate::technology::testing::work(CASHFLOW, id),
                 target: Arc::clone(&target),
+                before: None,
             })
             .into();
         let journal = Journal::default();

@@ -305,7 +305,7 @@ impl Service {
                 }
                 Err(error) => (Vec::new(), Some(error.to_string())),
             };
-            let Assigned { work, target } = one;
+            let Assigned { work, target, .. } = one;
             plans.push(ComponentPlan {
                 id: work.component.id.to_string(),
                 name: work.component.name.clone(),

@@ -47,6 +47,8 @@ pub struct Assigned {
     pub work: Work,
     /// Where.
     pub target: Arc<Target>,
+    /// Where it was unprovisioned, of a component that is provisioned again.
+    pub before: Option<Arc<Target>>,
 }
 
 impl Assigned {
@@ -211,8 +213,11 @@ impl<'a> Resolver<'a> {
             return Err(alone(problem.remedy(format!("it takes: {kinds}"))));
         }
         let problems = target.technology.check(&work, self.intent);
+        let before = remembered
+            .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
+            .and_then(|deployment| self.topology.target(&deployment.target));
         if problems.is_empty() {
-            Ok(Some(Assigned { work, target }))
+            Ok(Some(Assigned { work, target, before }))
         } else {
             Err(problems.into_iter().flat_map(alone).collect())
         }
