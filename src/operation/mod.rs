@@ -34,6 +34,7 @@ mod service;
 pub mod sqlite;
 mod state;
 mod store;
+mod target_health;
 mod task;
 mod work;
 mod worker;
@@ -46,6 +47,7 @@ pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
 };
+pub use target_health::{TargetFailure, TargetHealth};
 pub use task::{
     ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
     Operation, Submitted, Task, Token,

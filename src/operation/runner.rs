@@ -18,6 +18,7 @@ use crate::technology::{
 };
 
 use super::service::{Domain, Request, under};
+use super::target_health::TargetRecorder;
 use super::work::{Assigned, Document, Placement};
 use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
 
@@ -103,7 +104,8 @@ impl TechnologyRunner {
             .target(code)
             .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
         context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
-        let updates = target.technology.reverse(request, context).await?;
+        let updates = target.technology.reverse(request, context).await;
+        let updates = self.domain.recorder.record(&target.code, updates)?;
         report.result = format!("{} catalog fields read", updates.len());
         context.journal.info(&report.result);
         report.updates = Some(updates);
@@ -133,7 +135,7 @@ impl TechnologyRunner {
         let many = assigned.len() > 1;
         let mut course = Course::new(&context.journal, &assigned);
         if many {
-            plan_all(&assigned, intent, context, deployments, &mut course).await?;
+            plan_all(&assigned, intent, context, deployments, &self.domain.recorder, &mut course).await?;
         }
         let mut changes = 0;
         let mut recorded = false;
@@ -141,7 +143,7 @@ impl TechnologyRunner {
             let id = one.work.component.id.to_string();
             let context = Context { journal: context.journal.phase(&id), cancel: context.cancel.clone() };
             course.stage = Stage::Working;
-            let done = component(one, intent, &context, deployments)
+            let done = component(one, intent, &context, deployments, &self.domain.recorder)
                 .await
                 .inspect_err(|error| course.end = End::of(error))?;
             course.stage = Stage::Between;
@@ -233,13 +235,14 @@ async fn component(
     intent: Intent,
     context: &Context,
     deployments: &Deployments,
+    recorder: &TargetRecorder,
 ) -> Result<Done> {
     let Assigned { work, target } = one;
     let technology = &target.technology;
     let journal = &context.journal;
     context.check_cancelled()?;
     let remembered = deployments.get(&one.key()).await?;
-    let plan = plan(one, &intent, context, remembered.as_ref())
+    let plan = plan(one, &intent, context, remembered.as_ref(), recorder)
         .await
         .map_err(|error| under(error, &work.component.path))?;
     for note in &plan.notes {
@@ -267,7 +270,8 @@ async fn component(
         context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
         deployments.check_lease()?;
         progress.begun = true;
-        if let Err(error) = technology.apply(work, change, context).await {
+        let applied = technology.apply(work, change, context).await;
+        if let Err(error) = recorder.record(&target.code, applied) {
             progress.end = End::of(&error);
             return Err(under(error, &work.component.path));
         }
@@ -281,7 +285,10 @@ async fn component(
             deployments.put(&deployment).await?;
             None
         }
-        Intent::Provision | Intent::UpdateAccess => Some(technology.describe(work, context).await?),
+        Intent::Provision | Intent::UpdateAccess => {
+            let info = technology.describe(work, context).await;
+            Some(recorder.record(&target.code, info)?)
+        }
     };
     let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
@@ -295,6 +302,7 @@ async fn plan_all(
     intent: Intent,
     context: &Context,
     deployments: &Deployments,
+    recorder: &TargetRecorder,
     course: &mut Course<'_>,
 ) -> Result<()> {
     if intent == Intent::UpdateAccess {
@@ -307,7 +315,7 @@ async fn plan_all(
         course.stage = Stage::Planning(index);
         let remembered = deployments.get(&one.key()).await;
         let planned = match remembered {
-            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref()).await.map(drop),
+            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref(), recorder).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = planned
@@ -488,9 +496,11 @@ pub(super) async fn plan(
     intent: &Intent,
     context: &Context,
     remembered: Option<&Deployment>,
+    recorder: &TargetRecorder,
 ) -> Result<Plan> {
     let Assigned { work, target } = one;
     let planned = target.technology.plan(work, intent, context).await;
+    let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
     match planned {
         Err(error)

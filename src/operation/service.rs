@@ -18,6 +18,7 @@ use crate::technology::{AccessList, AccessMode, Change, Context, Intent, Reverse
 use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
 use super::runner;
+use super::target_health::{TargetHealth, TargetRecorder};
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
 use super::{
     Counts, Deployment, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
@@ -148,6 +149,8 @@ pub struct Domain {
     /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
     /// wait for the other.
     validating: Semaphore,
+    /// What was last heard of each target.
+    pub(super) recorder: TargetRecorder,
 }
 
 impl Domain {
@@ -155,7 +158,7 @@ impl Domain {
     /// for everything else.
     pub fn new(installation: Installation, limits: Limits, parallel_parses: usize) -> Self {
         let permits = || Semaphore::new(parallel_parses.max(1));
-        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits() }
+        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits(), recorder: TargetRecorder::default() }
     }
 
     /// The topology as it is now.
@@ -298,7 +301,7 @@ impl Service {
         for one in runner::in_order(resolved.assigned, intent) {
             let remembered = self.store.deployment(&one.key()).await?;
             let waits = waiting.contains(&one.work.component.id);
-            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref()).await {
+            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref(), &self.domain.recorder).await {
                 Ok(plan) => (plan.changes, None),
                 Err(error) if runner::stands(&error, intent, waits) => {
                     return Err(under(error, &one.work.component.path));
@@ -390,6 +393,20 @@ impl Service {
             .iter()
             .filter_map(|code| self.domain.installation.target(code))
             .find(|target| !target.technology.capabilities().stop)
+    }
+
+    /// What this process last heard of each configured target.
+    pub fn target_health(&self) -> Vec<TargetHealth> {
+        let health = |target: &Arc<Target>| {
+            let last = self.domain.recorder.last(&target.code);
+            TargetHealth {
+                code: target.code.clone(),
+                technology: target.technology.name(),
+                last_success: last.success,
+                last_failure: last.failure,
+            }
+        };
+        self.domain.installation.targets().iter().map(health).collect()
     }
 
     /// Waiting and running tasks.
