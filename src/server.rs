@@ -255,6 +255,7 @@ fn store_limits(config: &Config) -> StoreLimits {
     let operations = &config.operations;
     StoreLimits {
         max_queued: operations.max_queued,
+        max_queued_bytes: operations.max_queued_bytes,
         per_target: Arc::new(
             config
                 .targets
@@ -262,6 +263,7 @@ fn store_limits(config: &Config) -> StoreLimits {
                 .filter_map(|target| Some((target.code.clone(), target.concurrency?)))
                 .collect(),
         ),
+        target_concurrency: operations.target_concurrency,
         max_log_lines: operations.max_log_lines,
         max_crashes: operations.max_crashes,
         crash_pause: operations.crash_pause,
@@ -285,6 +287,7 @@ fn settings(config: &Config) -> Settings {
         run_limit: operations.run_limit,
         run_limits: run_limits(&operations.run_limits),
         cancel_grace: operations.cancel_grace,
+        health_timeout: operations.health_timeout,
     }
 }
 

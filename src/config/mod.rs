@@ -122,6 +122,8 @@ pub enum StoreUrl {
 pub struct Operations {
     /// Tasks that run at the same time.
     pub concurrency: usize,
+    /// Of those, how many may run on any one target.
+    pub target_concurrency: u32,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
@@ -142,8 +144,10 @@ pub struct Operations {
     pub max_crashes: u32,
     /// First wait after a task's process was lost for the second time.
     pub crash_pause: Duration,
-    /// Tasks that may wait.
+    /// Tasks that may wait in each lane.
     pub max_queued: u32,
+    /// How large the tasks that wait in a lane may be together.
+    pub max_queued_bytes: u64,
     /// Log lines kept per task.
     pub max_log_lines: u32,
     /// Longest single run.
@@ -152,6 +156,8 @@ pub struct Operations {
     pub run_limits: RunLimits,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
     /// How long a finished task can be asked for.
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
@@ -715,6 +721,7 @@ impl<'a> Reader<'a> {
     fn operations(&mut self) -> Option<Operations> {
         const INSTANT: Duration = Duration::from_millis(1);
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
+        let target_concurrency = self.at_least_one("operations.target_concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
@@ -730,6 +737,7 @@ impl<'a> Reader<'a> {
         let max_crashes = self.at_least_one("operations.max_crashes");
         let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
+        let max_queued_bytes = self.at_least_one("operations.max_queued_bytes");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
         let run_limits = RunLimits {
@@ -740,10 +748,12 @@ impl<'a> Reader<'a> {
             reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
         };
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
+        let health_timeout = self.duration("operations.health_timeout", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);
         let keep_count = self.at_least_one("operations.keep_count");
         Some(Operations {
             concurrency: usize::from(concurrency?),
+            target_concurrency: target_concurrency?,
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
             parse_concurrency: usize::from(parse_concurrency?),
@@ -755,10 +765,12 @@ impl<'a> Reader<'a> {
             max_crashes: max_crashes?,
             crash_pause: crash_pause?,
             max_queued: max_queued?,
+            max_queued_bytes: max_queued_bytes?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
             run_limits,
             cancel_grace: cancel_grace?,
+            health_timeout: health_timeout?,
             keep_for: keep_for?,
             keep_count: keep_count?,
         })

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use super::health::{Health, Probe, Watch};
 use super::repeats::Repeats;
 use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
 use super::task::{
@@ -30,6 +31,8 @@ use crate::error::{Error, Result};
 /// How often old tasks are collected, and the pause between two batches.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Steps of housekeeping after a collection at most; what is left is for the next one.
+const MOST_TIDYING: u32 = 500;
 /// The longest pause between two claims while the store does not answer.
 const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,8 @@ pub struct Settings {
     pub run_limits: HashMap<Operation, Duration>,
     /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
     pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -74,6 +79,7 @@ impl Default for Settings {
             run_limit: Duration::from_secs(30 * 60),
             run_limits: HashMap::new(),
             cancel_grace: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -137,6 +143,8 @@ impl Engine {
             hand_back: CancellationToken::new(),
             hand_back_since: OnceLock::new(),
             handed_back: AtomicUsize::new(0),
+            probe: Probe::new(),
+            watch: Watch::default(),
         });
         let dispatchers = TaskTracker::new();
         // Subscribed before the first claim: no commit after that goes unheard.
@@ -220,6 +228,16 @@ impl Engine {
         self.crew.store.counts().await
     }
 
+    /// Whether operations can be taken and run.
+    pub async fn health(&self) -> Health {
+        let Crew { store, settings, probe, watch, .. } = &*self.crew;
+        let stuck_after = (settings.lease * 2).max(settings.poll * 10);
+        Health {
+            store: probe.ask(store, settings.health_timeout).await,
+            stuck: watch.stuck(stuck_after, Instant::now()),
+        }
+    }
+
     /// What is remembered of a component.
     pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         self.crew.store.deployment(key).await
@@ -264,6 +282,8 @@ pub(super) struct Crew {
     pub(super) hand_back: CancellationToken,
     hand_back_since: OnceLock<Instant>,
     handed_back: AtomicUsize,
+    probe: Probe,
+    watch: Watch,
 }
 
 impl Crew {
@@ -421,6 +441,7 @@ async fn dispatch(crew: Arc<Crew>, lane: Lane) {
         }
         let free = slots.saturating_sub(runs.len());
         let mut nap = crew.settings.poll;
+        crew.watch.note_slots(lane, free > 0 && !draining, Instant::now());
         if free > 0 && !draining {
             let claimed_at = Instant::now();
             let request =
@@ -472,6 +493,9 @@ async fn sweep(crew: Arc<Crew>) {
             }
             Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),
         }
+        if let Ok(due) = crew.store.due(&crew.worker).await {
+            crew.watch.note_due(&due, Instant::now());
+        }
         if purged_at.is_none_or(|at| at.elapsed() >= PURGE_EVERY) {
             purge(&crew).await;
             purged_at = Some(Instant::now());
@@ -483,10 +507,20 @@ async fn sweep(crew: Arc<Crew>) {
 async fn purge(crew: &Crew) {
     loop {
         match crew.store.purge().await {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(_) => sleep(PURGE_PAUSE).await,
             Err(error) => {
                 log::error!("old operations cannot be collected: {}", error.report());
+                return;
+            }
+        }
+    }
+    for _ in 0..MOST_TIDYING {
+        match crew.store.tidy().await {
+            Ok(false) => return,
+            Ok(true) => sleep(PURGE_PAUSE).await,
+            Err(error) => {
+                log::warn!("the operation store cannot be tidied: {}", error.report());
                 return;
             }
         }

@@ -21,9 +21,11 @@
 //! places and checks, `runner` observes, plans and applies.
 //!
 //! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
-//! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run.
+//! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run, `health`
+//! what is told of it all.
 
 mod engine;
+mod health;
 mod ledger;
 mod migration;
 pub mod postgres;
@@ -39,11 +41,12 @@ mod work;
 mod worker;
 
 pub use engine::{Drained, Engine, Settings};
+pub use health::{Health, Stuck};
 pub use runner::{Report, TechnologyRunner};
 pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
-    ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+    ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
 };
 pub use target_health::{TargetFailure, TargetHealth};
 pub use task::{

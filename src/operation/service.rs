@@ -21,7 +21,8 @@ use super::runner;
 use super::target_health::{TargetHealth, TargetRecorder};
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
 use super::{
-    Counts, Deployment, Drained, Engine, NewTask, Operation, State, StopScope, Store, Submitted, Task, Token,
+    Counts, Deployment, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
+    Task, Token,
 };
 
 /// What a task is to do; its payload in the store.
@@ -409,6 +410,11 @@ impl Service {
     /// Waiting and running tasks.
     pub async fn counts(&self) -> Result<Counts> {
         self.engine.counts().await
+    }
+
+    /// Whether operations can be taken and run.
+    pub async fn health(&self) -> Health {
+        self.engine.health().await
     }
 
     /// Stops taking work, waits for what runs, hands the rest over.

@@ -135,6 +135,7 @@ on_both_stores! {
     random_load_runs_each_component_alone_and_in_order
     a_stop_between_the_claim_and_the_run_is_heard
     a_stop_that_comes_too_late_answers_how_it_ended
+    a_lane_that_is_not_worked_on_is_reported
     a_worker_without_a_heartbeat_ends_before_its_lease_does
     a_store_that_goes_away_and_comes_back_loses_nothing
     a_claim_whose_answer_is_lost_runs_when_its_lease_ends
@@ -1110,6 +1111,12 @@ impl Store for Breakable {
     async fn counts(&self) -> crate::error::Result<Counts> {
         self.inner.counts().await
     }
+    async fn check(&self) -> crate::error::Result<()> {
+        self.inner.check().await
+    }
+    async fn due(&self, worker: &str) -> crate::error::Result<Vec<Due>> {
+        self.inner.due(worker).await
+    }
     async fn deployments(&self, components: &[String]) -> crate::error::Result<Vec<Deployment>> {
         self.inner.deployments(components).await
     }
@@ -1130,6 +1137,9 @@ impl Store for Breakable {
     }
     async fn purge(&self) -> crate::error::Result<u64> {
         self.inner.purge().await
+    }
+    async fn tidy(&self) -> crate::error::Result<bool> {
+        self.inner.tidy().await
     }
     fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint> {
         self.inner.hints()
@@ -1172,6 +1182,34 @@ async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
     go.send(()).unwrap();
     assert_eq!(stage.end(token).await.state, State::Completed);
     assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Completed);
+}
+
+async fn a_lane_that_is_not_worked_on_is_reported(place: Place) {
+    let quick = Settings { lease: Duration::from_millis(300), poll: Duration::from_millis(20), ..settings() };
+    let (mut stage, store, _passes) = breakable(place, quick).await;
+    let health = stage.engine.health().await;
+    assert_eq!((health.store, health.stuck), (Ok(Counts::default()), vec![]));
+    store.break_at(Point::Claim);
+    let token = stage.engine.submit(provision("a")).await.unwrap().token;
+    let end = std::time::Instant::now() + PATIENCE;
+    let stuck = loop {
+        let health = stage.engine.health().await;
+        assert_eq!(health.store.unwrap().queued, 1);
+        if let Some(stuck) = health.stuck.first() {
+            break *stuck;
+        }
+        assert!(std::time::Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((stuck.lane, stuck.known), (Lane::Change, true));
+    assert!(stuck.due_for >= Duration::from_millis(600), "{stuck:?}");
+    store.mend();
+    stage.visit().await.complete(json!(1));
+    stage.end(token).await;
+    while !stage.engine.health().await.stuck.is_empty() {
+        assert!(std::time::Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn a_worker_without_a_heartbeat_ends_before_its_lease_does(place: Place) {

@@ -45,7 +45,10 @@ async fn a_full_queue_says_when_to_come_back() {
 
     let (answer, retry_after) = post(&server, "/v1/provision", bytes(&product_request(&cashflow()))).await;
     let refusal = answer.with_status(500).json();
-    assert_eq!(refusal["error"], "1 operations are waiting, which is the limit; try again later");
+    assert_eq!(
+        refusal["error"],
+        "1 operations are waiting in lane `change`, which is the limit (operations.max_queued); try again later"
+    );
     assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
     assert_eq!(retry_after.as_deref(), Some("2"), "whole seconds");
 
