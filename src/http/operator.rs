@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use crate::access::Ref;
 use crate::descriptor::Problem;
 use crate::error::Error;
@@ -10,7 +12,7 @@ use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::operation::{ComponentPlace, ComponentPlan, Counts, Document, Stuck};
+use crate::operation::{ComponentPlace, ComponentPlan, Counts, Document, Stuck, TargetHealth};
 use crate::technology::{AccessMode, Intent};
 use crate::topology::Candidate;
 
@@ -101,12 +103,23 @@ impl Contract for Operator {
             running: counts.running,
             reason,
             lanes: health.stuck.iter().map(lane).collect(),
-            targets: Vec::new(),
+            targets: self.shared.service.target_health().into_iter().map(target).collect(),
         };
         match body.status {
             types::HealthStatus::Up => HealthResponse::Ok(body),
             types::HealthStatus::Down => HealthResponse::ServiceUnavailable(body),
         }
+    }
+}
+
+/// Without the text of the failure: health asks nobody who they are.
+fn target(health: TargetHealth) -> types::TargetHealth {
+    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    types::TargetHealth {
+        code: health.code,
+        technology: health.technology.to_owned(),
+        last_success: health.last_success.map(time),
+        last_failure: health.last_failure.map(|failure| time(failure.at)),
     }
 }
 

@@ -158,7 +158,13 @@ impl Domain {
     /// for everything else.
     pub fn new(installation: Installation, limits: Limits, parallel_parses: usize) -> Self {
         let permits = || Semaphore::new(parallel_parses.max(1));
-        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits(), recorder: TargetRecorder::default() }
+        Self {
+            installation: Arc::new(installation),
+            limits,
+            parsing: permits(),
+            validating: permits(),
+            recorder: TargetRecorder::default(),
+        }
     }
 
     /// The topology as it is now.
@@ -299,13 +305,15 @@ impl Service {
         for one in runner::in_order(resolved.assigned, intent) {
             let remembered = self.store.deployment(&one.key()).await?;
             let waits = waiting.contains(&one.work.component.id);
-            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref(), &self.domain.recorder).await {
-                Ok(plan) => (plan.changes, None),
-                Err(error) if runner::stands(&error, intent, waits) => {
-                    return Err(under(error, &one.work.component.path));
-                }
-                Err(error) => (Vec::new(), Some(error.to_string())),
-            };
+            let (changes, pending) =
+                match runner::plan(&one, &intent, &context, remembered.as_ref(), &self.domain.recorder).await
+                {
+                    Ok(plan) => (plan.changes, None),
+                    Err(error) if runner::stands(&error, intent, waits) => {
+                        return Err(under(error, &one.work.component.path));
+                    }
+                    Err(error) => (Vec::new(), Some(error.to_string())),
+                };
             let Assigned { work, target, .. } = one;
             plans.push(ComponentPlan {
                 id: work.component.id.to_string(),

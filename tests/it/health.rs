@@ -25,6 +25,22 @@ async fn head_answers_probes_as_get_does() {
     );
 }
 
+#[tokio::test]
+async fn targets_tell_when_work_on_them_last_went_well() {
+    let server = Landfall::start();
+    let api = server.api();
+    let seen = async |code: &str| {
+        let health = api.get(HEALTH).await.with_status(200).json();
+        health["targets"].as_array().unwrap().iter().find(|one| one["code"] == code).unwrap().clone()
+    };
+    let before = seen("LOCAL_MOCK").await;
+    assert_eq!((&before["technology"], &before["lastSuccess"]), (&json!("mock"), &Value::Null));
+    api.provision_and_wait(&component_request(&cashflow(), WORKLOAD)).await;
+    let after = seen("LOCAL_MOCK").await;
+    assert!(after["lastSuccess"].as_str().unwrap().ends_with('Z'), "{after}");
+    assert_eq!(after["lastFailure"], Value::Null);
+}
+
 /// What is accepted after its file was removed would be gone at the next start.
 #[tokio::test]
 async fn a_removed_store_takes_nothing_and_health_says_so() {
