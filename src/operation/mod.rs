@@ -23,6 +23,7 @@
 //! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
 //! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run.
 
+mod dry_run;
 mod engine;
 mod ledger;
 mod migration;
@@ -38,9 +39,10 @@ mod task;
 mod work;
 mod worker;
 
+pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Domain, ParseSettings, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::access::Ref;
 use crate::descriptor::{self, Limits, Object, Problem, Strictness};
@@ -17,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
 use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
+use super::dry_run::{At, DryRunSettings, DryRuns};
 use super::runner;
 use super::target_health::{TargetHealth, TargetRecorder};
 use super::work::{self, Assigned, Document, Placement, Places, Resolved};
@@ -144,20 +146,51 @@ pub struct Domain {
     /// What a descriptor may cost.
     pub limits: Limits,
     /// Parsing takes memory in proportion to the document: this many at a time.
-    parsing: Semaphore,
+    parsing: Arc<Semaphore>,
     /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
     /// wait for the other.
-    validating: Semaphore,
+    validating: Arc<Semaphore>,
+    parses: ParseSettings,
     /// What was last heard of each target.
     pub(super) recorder: TargetRecorder,
 }
 
+/// How many documents are read at the same time, which bounds the memory that they take meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseSettings {
+    /// So many for validations, and so many for accepting and running operations. Dry runs have a bound of their own.
+    pub concurrency: usize,
+    /// How long a document waits for its turn; then it is refused.
+    pub wait: Duration,
+}
+
+impl Default for ParseSettings {
+    fn default() -> Self {
+        Self { concurrency: 4, wait: Duration::from_secs(30) }
+    }
+}
+
+/// For whom a document is read, which decides the permits it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Validation,
+    Operation,
+    /// Bounded by its lane.
+    DryRun,
+}
+
 impl Domain {
-    /// `parallel_parses` bounds the memory that documents take while they are read: so many for validations, and so many
-    /// for everything else.
-    pub fn new(installation: Installation, limits: Limits, parallel_parses: usize) -> Self {
-        let permits = || Semaphore::new(parallel_parses.max(1));
-        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits(), recorder: TargetRecorder::default() }
+    /// `limits` bound what one document may cost, `parses` how many are read at the same time.
+    pub fn new(installation: Installation, limits: Limits, parses: ParseSettings) -> Self {
+        let permits = || Arc::new(Semaphore::new(parses.concurrency.max(1)));
+        Self {
+            installation: Arc::new(installation),
+            limits,
+            parsing: permits(),
+            validating: permits(),
+            parses,
+            recorder: TargetRecorder::default(),
+        }
     }
 
     /// The topology as it is now.
@@ -167,7 +200,7 @@ impl Domain {
 
     /// Whether the document could be provisioned now.
     pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<()> {
-        self.read(&self.validating, document, Intent::Provision, None, store, None).await.map(drop)
+        self.read(Purpose::Validation, document, Intent::Provision, None, store, None).await.map(drop)
     }
 
     /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
@@ -180,12 +213,12 @@ impl Domain {
         store: &dyn Store,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
-        self.read(&self.parsing, document, intent, placements, store, access).await
+        self.read(Purpose::Operation, document, intent, placements, store, access).await
     }
 
     async fn read(
         self: &Arc<Self>,
-        permits: &Semaphore,
+        purpose: Purpose,
         document: &Document,
         intent: Intent,
         placements: Option<&[Placement]>,
@@ -194,21 +227,48 @@ impl Domain {
     ) -> Result<Resolved> {
         let topology = self.topology(store).await?;
         let small = document.text.len() <= SMALL;
-        let shutting_down = |error| Error::permanent("shutting down").because(error);
-        let _permit = if small { None } else { Some(permits.acquire().await.map_err(shutting_down)?) };
+        let permit = if small { None } else { self.permit(purpose).await? };
         let (domain, landscape) = (Arc::clone(self), topology.clone());
         let document = document.clone();
-        let parse = move || work::parse(&document, &intent, &landscape, &domain.limits);
-        let descriptor = if small { parse() } else { blocking(parse).await? }.map_err(Error::invalid)?;
+        // The permit goes with the work: it is not free while a thread still reads for a caller who has left.
+        let parse = move || (work::parse(&document, &intent, &landscape, &domain.limits), permit);
+        let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
+        let descriptor = descriptor.map_err(Error::invalid)?;
         let ids = descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
         let deployments: Vec<Deployment> = store.deployments(&ids).await?;
         let placements = placements.map(<[Placement]>::to_vec);
         let access = access.cloned();
         let resolve = move || {
+            let _permit = permit;
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
             work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
+    }
+
+    /// All permits, for a test in which others have them.
+    #[cfg(test)]
+    pub(super) fn all_permits(&self) -> [OwnedSemaphorePermit; 2] {
+        let all = u32::try_from(self.parses.concurrency).unwrap();
+        [&self.parsing, &self.validating]
+            .map(|permits| Arc::clone(permits).try_acquire_many_owned(all).unwrap())
+    }
+
+    /// Leave to read one more document. The wait for it is bounded, and ends when the caller leaves.
+    async fn permit(&self, purpose: Purpose) -> Result<Option<OwnedSemaphorePermit>> {
+        let permits = match purpose {
+            Purpose::Validation => &self.validating,
+            Purpose::Operation => &self.parsing,
+            Purpose::DryRun => return Ok(None),
+        };
+        match timeout(self.parses.wait, Arc::clone(permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
+            Err(_) => Err(Error::overloaded(format!(
+                "{} descriptors are being read, which is the limit; try again later",
+                self.parses.concurrency
+            ))),
+        }
     }
 }
 
@@ -223,12 +283,13 @@ pub struct Service {
     domain: Arc<Domain>,
     engine: Engine,
     store: Arc<dyn Store>,
+    dry_runs: DryRuns,
 }
 
 impl Service {
     /// `engine` runs on `store`.
-    pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>) -> Self {
-        Self { domain, engine, store }
+    pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>, dry_runs: DryRunSettings) -> Self {
+        Self { domain, engine, store, dry_runs: DryRuns::new(dry_runs) }
     }
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
@@ -280,6 +341,9 @@ impl Service {
     }
 
     /// What an operation would change, without changing anything. `refs` count where access is updated.
+    ///
+    /// [`Kind::Overloaded`] when its lane is full, [`Kind::Retryable`] when it takes too long. It is cancelled when the
+    /// future is dropped.
     pub async fn plan(
         &self,
         document: Document,
@@ -292,43 +356,29 @@ impl Service {
             }
             Intent::Provision | Intent::Unprovision { .. } => None,
         };
-        let resolved =
-            self.domain.resolve(&document, intent, None, self.store.as_ref(), access.as_ref()).await?;
-        let context = Context::default();
-        let mut plans = Vec::new();
-        let waiting = runner::waiting(&resolved.assigned, intent);
-        for one in runner::in_order(resolved.assigned, intent) {
-            let remembered = self.store.deployment(&one.key()).await?;
-            let waits = waiting.contains(&one.work.component.id);
-            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref(), &self.domain.recorder).await {
-                Ok(plan) => (plan.changes, None),
-                Err(error) if runner::stands(&error, intent, waits) => {
-                    return Err(under(error, &one.work.component.path));
-                }
-                Err(error) => (Vec::new(), Some(error.to_string())),
-            };
-            let Assigned { work, target } = one;
-            plans.push(ComponentPlan {
-                id: work.component.id.to_string(),
-                name: work.component.name.clone(),
-                environment: work.environment.clone(),
-                technology: target.technology.name(),
-                target: target.code.clone(),
-                access: target.technology.capabilities().access,
-                changes,
-                pending,
-            });
+        let (at, domain, store) = (At::default(), Arc::clone(&self.domain), Arc::clone(&self.store));
+        let planned = self.dry_runs.run(|context| {
+            let at = at.clone();
+            async move { dry_run(&domain, &document, intent, access, store.as_ref(), &context, &at).await }
+        });
+        if let Some(plans) = planned.await? {
+            return Ok(plans);
         }
-        Ok(plans)
+        let target = at.target();
+        let overdue = self.dry_runs.overdue(target.as_deref());
+        if let Some(target) = target {
+            self.domain.recorder.failed(&target.code, &overdue);
+        }
+        Err(overdue)
     }
 
     /// Where each component would land, and why.
     pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
         let limits = self.domain.limits;
-        let shutting_down = |error| Error::permanent("shutting down").because(error);
-        let _permit = self.domain.validating.acquire().await.map_err(shutting_down)?;
+        let permit = self.domain.permit(Purpose::Validation).await?;
         let descriptor = blocking(move || {
+            let _permit = permit;
             descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits)
         })
         .await?
@@ -445,6 +495,47 @@ impl Service {
     }
 }
 
+/// The changes of each component, in the order in which they would be made.
+async fn dry_run(
+    domain: &Arc<Domain>,
+    document: &Document,
+    intent: Intent,
+    access: Option<AccessList>,
+    store: &dyn Store,
+    context: &Context,
+    at: &At,
+) -> Result<Vec<ComponentPlan>> {
+    let resolved = domain.read(Purpose::DryRun, document, intent, None, store, access.as_ref()).await?;
+    let mut plans = Vec::new();
+    let waiting = runner::waiting(&resolved.assigned, intent);
+    for one in runner::in_order(resolved.assigned, intent) {
+        context.check_cancelled()?;
+        at.set(&one.target);
+        let remembered = store.deployment(&one.key()).await?;
+        let waits = waiting.contains(&one.work.component.id);
+        let planned = runner::plan(&one, &intent, context, remembered.as_ref(), &domain.recorder).await;
+        let (changes, pending) = match planned {
+            Ok(plan) => (plan.changes, None),
+            Err(error) if runner::stands(&error, intent, waits) => {
+                return Err(under(error, &one.work.component.path));
+            }
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let Assigned { work, target } = one;
+        plans.push(ComponentPlan {
+            id: work.component.id.to_string(),
+            name: work.component.name.clone(),
+            environment: work.environment.clone(),
+            technology: target.technology.name(),
+            target: target.code.clone(),
+            access: target.technology.capabilities().access,
+            changes,
+            pending,
+        });
+    }
+    Ok(plans)
+}
+
 /// The same request has the same fingerprint, whatever process made it.
 fn fingerprint(payload: &serde_json::Value) -> String {
     let digest = Sha256::digest(payload.to_string().as_bytes());
@@ -489,7 +580,8 @@ mod tests {
         let store =
             SqliteStore::open(path.to_str().unwrap(), crate::operation::Limits::default()).await.unwrap();
         store.seed_instances(installation.seeds()).await.unwrap();
-        let domain = Arc::new(Domain::new(installation, Limits::default(), 1));
+        let parses = ParseSettings { concurrency: 1, wait: Duration::from_millis(100) };
+        let domain = Arc::new(Domain::new(installation, Limits::default(), parses));
         let text = format!("{CASHFLOW}\n#{}\n", " ".repeat(SMALL));
         let document = Document { kind: DescriptorKind::DataProduct, text };
         let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document, &store));
@@ -501,6 +593,9 @@ mod tests {
         let busy = domain.parsing.acquire().await.unwrap();
         validate().await.unwrap().unwrap();
         assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
+        let refused = resolve(Duration::from_secs(30)).await.unwrap().map(drop).unwrap_err();
+        assert_eq!(*refused.kind(), Kind::Overloaded, "but not without end");
+        assert_eq!(refused.to_string(), "1 descriptors are being read, which is the limit; try again later");
         let small = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
         assert!(small.text.len() <= SMALL);
         domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
