@@ -181,7 +181,7 @@ impl Runner for TechnologyRunner {
         deployments: &Deployments,
     ) -> Result<Value, RunError> {
         let mut report = Report::default();
-        let done = match serde_json::from_value::<Request>(task.payload.clone()) {
+        let done = match Request::deserialize(&task.payload) {
             Ok(request) => self.perform(request, context, deployments, &mut report).await,
             Err(error) => {
                 // The error itself may quote the request.
@@ -1133,5 +1133,29 @@ mod tests {
         assert!(failure.at >= before);
         assert_eq!(service.target_health()[0].last_success, None);
         service.stop(&token.to_string()).await.unwrap();
+    }
+
+    /// Requests that differ in the layout of their document only are the same request.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_with_the_same_content_join() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, _, silent) = silent(folder.path(), true).await;
+        let first = service.provision(in_development()).await.unwrap();
+        silent.reaches(1).await;
+        let text = in_development().text;
+        let commented = format!("# a comment\n{}\n", text.replace('\n', "   # and another\n"));
+        let tree: Value = serde_yaml::from_str(&text).unwrap();
+        let Value::Object(entries) = &tree else { panic!("{tree}") };
+        let reversed: crate::descriptor::Object =
+            entries.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let json = serde_json::to_string_pretty(&reversed).unwrap();
+        let large = format!("{text}\n#{}\n", " ".repeat(10_000));
+        for (what, text) in [("comments", &commented), ("JSON", &json), ("large", &large)] {
+            let again = service.provision(product(text)).await.unwrap();
+            assert_eq!((again.token, again.deduplicated), (first.token, true), "{what}");
+        }
+        let other = service.provision(product(&text.replace("version: 0.1.0", "version: 0.1.1"))).await;
+        assert_ne!(text, text.replace("version: 0.1.0", "version: 0.1.1"));
+        assert!(!other.unwrap().deduplicated);
     }
 }

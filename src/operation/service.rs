@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -90,10 +91,110 @@ impl Request {
         }
     }
 
+    /// Whether it is serialised and hashed in well under a millisecond.
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Validate { document }
+            | Self::Provision { document, .. }
+            | Self::Unprovision { document, .. } => document.text.len() <= SMALL,
+            Self::UpdateAccess { document, access, .. } => {
+                document.text.len() <= SMALL && access.refs.len() <= 100 && access.fields.is_empty()
+            }
+            Self::Reverse { .. } => false,
+        }
+    }
+
+    /// The same for two requests that ask for the same, whatever process makes it. `digest` is that of the document's
+    /// content, where it was read.
+    fn fingerprint(&self, digest: Option<[u8; 32]>) -> String {
+        let mut parts = Parts(Sha256::new());
+        parts.text(self.operation().as_str());
+        match self {
+            Self::Validate { document }
+            | Self::Provision { document, .. }
+            | Self::Unprovision { document, .. }
+            | Self::UpdateAccess { document, .. } => {
+                parts.text(document.kind.name());
+                match &digest {
+                    Some(digest) => parts.bytes(digest),
+                    None => parts.text(&document.text),
+                }
+            }
+            Self::Reverse { request, target } => {
+                for text in [target, &request.use_case_template_id, &request.environment] {
+                    parts.text(text);
+                }
+                parts.object(&request.params);
+                parts.object(&request.catalog_info);
+            }
+        }
+        let mut placements: Vec<&Placement> = self.placements().iter().collect();
+        placements.sort_by_key(|placement| &placement.key);
+        for Placement { key, target } in placements {
+            for text in [&key.component, &key.environment, target] {
+                parts.text(text);
+            }
+        }
+        match self {
+            Self::Unprovision { remove_data, .. } => parts.bytes(&[u8::from(*remove_data)]),
+            Self::UpdateAccess { access, .. } => {
+                for reference in &access.refs {
+                    parts.text(&reference.to_string());
+                }
+                parts.object(&access.fields);
+            }
+            Self::Validate { .. } | Self::Provision { .. } | Self::Reverse { .. } => {}
+        }
+        parts.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn targets(&self) -> Vec<String> {
         match self {
             Self::Reverse { target, .. } => vec![target.clone()],
             _ => self.placements().iter().map(|placement| placement.target.clone()).collect(),
+        }
+    }
+}
+
+/// A hash of parts. Every part is preceded by its length: no two lists of parts read the same.
+struct Parts(Sha256);
+
+impl Parts {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Whatever the order of its keys. JSON that was parsed is not nested too deeply for this.
+    fn object(&mut self, object: &Object) {
+        let mut entries: Vec<_> = object.iter().collect();
+        entries.sort_by_key(|(key, _)| key.as_str());
+        self.bytes(&(entries.len() as u64).to_le_bytes());
+        for (key, value) in entries {
+            self.text(key);
+            self.value(value);
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Object(object) => {
+                self.text("{");
+                self.object(object);
+            }
+            Value::Array(items) => {
+                self.text("[");
+                self.bytes(&(items.len() as u64).to_le_bytes());
+                for item in items {
+                    self.value(item);
+                }
+            }
+            // A text is in quotes there, and so no number.
+            scalar => self.text(&scalar.to_string()),
         }
     }
 }
@@ -241,7 +342,12 @@ impl Domain {
         let resolve = move || {
             let _permit = permit;
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
-            work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())
+            let mut resolved =
+                work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())?;
+            // What is being accepted is to be told from other requests.
+            resolved.digest =
+                (purpose == Purpose::Operation && placements.is_none()).then(|| descriptor.digest());
+            Ok(resolved)
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
     }
@@ -299,19 +405,19 @@ impl Service {
 
     /// The same as a task, whose outcome tells.
     pub async fn submit_validation(&self, document: Document) -> Result<Submitted> {
-        self.submit(Request::Validate { document }).await
+        self.submit(Request::Validate { document }, None).await
     }
 
     /// Makes what the document describes exist.
     pub async fn provision(&self, document: Document) -> Result<Submitted> {
-        let placements = self.place(&document, Intent::Provision, None).await?;
-        self.submit(Request::Provision { document, placements }).await
+        let (placements, digest) = self.place(&document, Intent::Provision, None).await?;
+        self.submit(Request::Provision { document, placements }, digest).await
     }
 
     /// Makes it go, its data too when `remove_data`.
     pub async fn unprovision(&self, document: Document, remove_data: bool) -> Result<Submitted> {
-        let placements = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
-        self.submit(Request::Unprovision { document, placements, remove_data }).await
+        let (placements, digest) = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
+        self.submit(Request::Unprovision { document, placements, remove_data }, digest).await
     }
 
     /// Lets exactly `refs` read the component that `document` names.
@@ -322,11 +428,11 @@ impl Service {
         fields: Object,
     ) -> Result<Submitted> {
         let access = AccessList { refs: refs.into_iter().collect(), fields };
-        let placements = self
+        let (placements, digest) = self
             .place(&document, Intent::UpdateAccess, Some(&access))
             .await
             .map_err(|error| under(error, "provisionInfo.request"))?;
-        self.submit(Request::UpdateAccess { document, placements, access }).await
+        self.submit(Request::UpdateAccess { document, placements, access }, digest).await
     }
 
     /// Reads an existing resource into catalog updates.
@@ -337,7 +443,7 @@ impl Service {
             .map_err(|problem| Error::invalid(vec![problem]))?;
         // It named the target; the technology does not know it.
         request.params.shift_remove("target");
-        self.submit(Request::Reverse { request, target: target.code.clone() }).await
+        self.submit(Request::Reverse { request, target: target.code.clone() }, None).await
     }
 
     /// What an operation would change, without changing anything. `refs` count where access is updated.
@@ -473,25 +579,22 @@ impl Service {
         document: &Document,
         intent: Intent,
         access: Option<&AccessList>,
-    ) -> Result<Vec<Placement>> {
+    ) -> Result<(Vec<Placement>, Option<[u8; 32]>)> {
         let resolved = self.domain.resolve(document, intent, None, self.store.as_ref(), access).await?;
-        Ok(work::placements(&resolved))
+        Ok((work::placements(&resolved), resolved.digest))
     }
 
-    async fn submit(&self, request: Request) -> Result<Submitted> {
-        let payload = serde_json::to_value(&request)
-            .map_err(|e| Error::permanent("the request cannot be kept").because(e))?;
+    /// Serialised once, and off the async threads unless the request is small.
+    async fn submit(&self, request: Request, digest: Option<[u8; 32]>) -> Result<Submitted> {
+        let operation = request.operation();
         let components = request.placements().iter().map(|placement| placement.key.clone()).collect();
-        let fingerprint = fingerprint(&payload);
-        self.engine
-            .submit(NewTask {
-                operation: request.operation(),
-                components,
-                targets: request.targets(),
-                fingerprint,
-                payload,
-            })
-            .await
+        let targets = request.targets();
+        let small = request.is_small();
+        let serialise = move || (request.fingerprint(digest), serde_json::to_string(&request));
+        let (fingerprint, payload) = if small { serialise() } else { blocking(serialise).await? };
+        let payload =
+            payload.map_err(|error| Error::permanent("the request cannot be kept").because(error))?.into();
+        self.engine.submit(NewTask { operation, components, targets, fingerprint, payload }).await
     }
 }
 
@@ -534,12 +637,6 @@ async fn dry_run(
         });
     }
     Ok(plans)
-}
-
-/// The same request has the same fingerprint, whatever process made it.
-fn fingerprint(payload: &serde_json::Value) -> String {
-    let digest = Sha256::digest(payload.to_string().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The same error, its problems seen from further up.
@@ -602,5 +699,60 @@ mod tests {
         drop(busy);
         let _busy = domain.validating.acquire().await.unwrap();
         assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);
+    }
+
+    #[test]
+    fn fingerprint_is_of_what_is_asked_for() {
+        let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
+        let reverse = |params: &str, target: &str| {
+            let request = ReverseRequest {
+                use_case_template_id: "urn:t".to_owned(),
+                environment: "dev".to_owned(),
+                params: object(params),
+                catalog_info: object("{}"),
+            };
+            Request::Reverse { request, target: target.to_owned() }.fingerprint(None)
+        };
+        let base = reverse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": "2"}"#, "PG");
+        assert_eq!(reverse(r#"{ "b": "2", "a": {"y": [1, 2], "x": 1} }"#, "PG"), base, "in another order");
+        for (params, target) in [
+            (r#"{"a": {"x": 1, "y": [1, 2]}, "b": "2"}"#, "LAKE"),
+            (r#"{"a": {"x": 1, "y": [2, 1]}, "b": "2"}"#, "PG"),
+            (r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#, "PG"),
+            (r#"{"a": {"x": 1, "y": [1, 2], "b": "2"}}"#, "PG"),
+        ] {
+            assert_ne!(reverse(params, target), base, "{params} {target}");
+        }
+
+        let document = |text: &str| Document { kind: DescriptorKind::DataProduct, text: text.to_owned() };
+        let place = |component: &str, target: &str| Placement {
+            key: crate::operation::ComponentKey::new(component, "dev"),
+            target: target.to_owned(),
+        };
+        let provision = |text: &str, places: &[Placement], digest| {
+            Request::Provision { document: document(text), placements: places.to_vec() }.fingerprint(digest)
+        };
+        let (a, b) = (place("a", "PG"), place("b", "PG"));
+        let base = provision("x: 1", &[a.clone(), b.clone()], Some([1; 32]));
+        assert_eq!(provision("x: 1 # one", &[b.clone(), a.clone()], Some([1; 32])), base);
+        assert_ne!(provision("x: 1", &[a.clone(), b.clone()], Some([2; 32])), base);
+        assert_ne!(provision("x: 1", &[a.clone(), place("b", "LAKE")], Some([1; 32])), base);
+        let unprovision = |remove_data| {
+            let placements = vec![a.clone()];
+            Request::Unprovision { document: document("x"), placements, remove_data }
+                .fingerprint(Some([1; 32]))
+        };
+        assert_ne!(unprovision(true), unprovision(false));
+        let access = |refs: &[&str], fields: &str| {
+            let refs = refs.iter().map(|text| Ref::parse(text).unwrap()).collect();
+            let access = AccessList { refs, fields: object(fields) };
+            Request::UpdateAccess { document: document("x"), placements: vec![a.clone()], access }
+                .fingerprint(Some([1; 32]))
+        };
+        let base = access(&["group:dev"], "{}");
+        assert_ne!(access(&[], "{}"), base);
+        assert_ne!(access(&["group:dev"], r#"{"a": 1}"#), base);
+        let validate = |text: &str| Request::Validate { document: document(text) }.fingerprint(None);
+        assert_ne!(validate("x: 1"), validate("x:  1"), "a verdict names lines and columns");
     }
 }

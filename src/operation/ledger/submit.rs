@@ -184,7 +184,7 @@ struct Entry {
     targets_json: String,
     fingerprint: String,
     dedupe_key: String,
-    payload: String,
+    payload: Arc<str>,
 }
 
 impl Entry {
@@ -200,7 +200,7 @@ impl Entry {
             targets_json: to_json(&task.distinct_targets())?,
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
-            payload: to_json(&task.payload)?,
+            payload: Arc::clone(&task.payload),
         })
     }
 
@@ -215,7 +215,7 @@ impl Entry {
             Arg::from(&self.fingerprint),
             Arg::from(&self.dedupe_key),
             Arg::from(State::Queued.as_str()),
-            Arg::from(&self.payload),
+            Arg::from(&*self.payload),
             Arg::from(NO_BOUND),
             Arg::from(run_at),
             Arg::from(submitted_at),
@@ -447,7 +447,7 @@ mod tests {
             components: components.iter().map(|name| ComponentKey::new(*name, "dev")).collect(),
             targets: Vec::new(),
             fingerprint: "f".to_owned(),
-            payload: serde_json::Value::Null,
+            payload: "null".into(),
         };
         Entry::new(&Submission { token: Token::random(), task }).unwrap()
     }
