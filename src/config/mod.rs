@@ -130,6 +130,14 @@ pub struct Operations {
     pub import_concurrency: usize,
     /// Descriptors of more than 8 KiB that are read at the same time for validations, and as many for everything else.
     pub parse_concurrency: usize,
+    /// How long one of them waits for its turn.
+    pub parse_wait: Duration,
+    /// Dry runs that are under way at the same time.
+    pub dry_run_concurrency: usize,
+    /// How long a dry run waits for its turn.
+    pub dry_run_wait: Duration,
+    /// Longest dry run.
+    pub dry_run_limit: Duration,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
@@ -725,6 +733,10 @@ impl<'a> Reader<'a> {
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
+        let parse_wait = self.duration("operations.parse_wait", INSTANT);
+        let dry_run_concurrency = self.at_least_one::<u16>("operations.dry_run_concurrency");
+        let dry_run_wait = self.duration("operations.dry_run_wait", INSTANT);
+        let dry_run_limit = self.duration("operations.dry_run_limit", INSTANT);
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
         self.removed(
@@ -757,6 +769,10 @@ impl<'a> Reader<'a> {
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
             parse_concurrency: usize::from(parse_concurrency?),
+            parse_wait: parse_wait?,
+            dry_run_concurrency: usize::from(dry_run_concurrency?),
+            dry_run_wait: dry_run_wait?,
+            dry_run_limit: dry_run_limit?,
             lease: lease?,
             poll: poll?,
             backoff: backoff?,

@@ -24,6 +24,7 @@
 //! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run, `health`
 //! what is told of it all.
 
+mod dry_run;
 mod engine;
 mod health;
 mod ledger;
@@ -40,10 +41,11 @@ mod task;
 mod work;
 mod worker;
 
+pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
 pub use health::{Health, Stuck};
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Domain, ParseSettings, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -158,8 +159,9 @@ pub struct NewTask {
     pub targets: Vec<String>,
     /// Hash of the normalised request, made by the caller: two requests that ask for the same have the same one.
     pub fingerprint: String,
-    /// What the runner needs. Opaque here, dropped once the task has ended, never logged.
-    pub payload: Value,
+    /// What the runner needs, as JSON. Opaque here, dropped once the task has ended, never logged. Serialised by the caller,
+    /// once: it may be large.
+    pub payload: Arc<str>,
 }
 
 impl NewTask {
@@ -332,7 +334,7 @@ mod tests {
             components: components.iter().map(|(c, e)| ComponentKey::new(*c, *e)).collect(),
             targets: Vec::new(),
             fingerprint: fingerprint.to_owned(),
-            payload: Value::Null,
+            payload: "null".into(),
         }
     }
 

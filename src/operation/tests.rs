@@ -231,7 +231,7 @@ fn task(operation: Operation, components: &[&str], payload: Value) -> NewTask {
         components: components.iter().map(|c| ComponentKey::new(*c, "dev")).collect(),
         targets: Vec::new(),
         fingerprint: payload.to_string(),
-        payload,
+        payload: payload.to_string().into(),
     }
 }
 

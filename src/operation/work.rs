@@ -64,6 +64,8 @@ pub struct Resolved {
     pub assigned: Vec<Assigned>,
     /// Components that no route leads to: another adapter's.
     pub skipped: Vec<String>,
+    /// Of the document's content; see [`Descriptor::digest`].
+    pub digest: Option<[u8; 32]>,
 }
 
 fn key(component: &Component, environment: &str) -> ComponentKey {
@@ -132,7 +134,7 @@ pub(super) fn resolve(
     access: Option<&AccessList>,
 ) -> Result<Resolved, Vec<Problem>> {
     let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
-    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new() };
+    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new(), digest: None };
     let mut problems = Vec::new();
     let targets = descriptor.targets();
     for component in &targets {

@@ -296,7 +296,8 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     {
         log::warn!(token:% = lease.token; "run met an error: {report}");
     }
-    let facts = Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&crew, &lease, &ended, &lines), ..facts };
+    let facts =
+        Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&crew, &lease, &ended, &lines), ..facts };
     let now = Utc::now();
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction(), now);
     // What a run repeats word for word is in the log already.
@@ -791,7 +792,8 @@ mod tests {
             let (ending, closing) = decide(returned(error), None, &facts, &settings, 1.0, noon());
             (ending.event(), said(closing))
         };
-        let again = |text: &str| (Event::Retry, format!("busy; trying again in {text} (operations.retry_for)"));
+        let again =
+            |text: &str| (Event::Retry, format!("busy; trying again in {text} (operations.retry_for)"));
         assert_eq!(after(5, 40, 0), again("16 s, until 12:00:20 UTC"));
         assert_eq!(after(5, 57, 0), again("3 s, until 12:00:03 UTC"));
         assert_eq!(after(1, 50, 300), again("10 s, until 12:00:10 UTC"));

@@ -206,7 +206,7 @@ struct Entry {
     place: String,
     fingerprint: String,
     dedupe_key: String,
-    payload: String,
+    payload: Arc<str>,
 }
 
 impl Entry {
@@ -224,7 +224,7 @@ impl Entry {
             targets_json,
             fingerprint: task.fingerprint.clone(),
             dedupe_key: task.dedupe_key(),
-            payload: to_json(&task.payload)?,
+            payload: Arc::clone(&task.payload),
         })
     }
 
@@ -243,7 +243,7 @@ impl Entry {
             Arg::from(&self.fingerprint),
             Arg::from(&self.dedupe_key),
             Arg::from(State::Queued.as_str()),
-            Arg::from(&self.payload),
+            Arg::from(&*self.payload),
             Arg::from(NO_BOUND),
             Arg::from(run_at),
             Arg::from(submitted_at),
@@ -562,7 +562,7 @@ mod tests {
             components: components.iter().map(|name| ComponentKey::new(*name, "dev")).collect(),
             targets: Vec::new(),
             fingerprint: "f".to_owned(),
-            payload: serde_json::Value::Null,
+            payload: "null".into(),
         };
         Entry::new(&Submission { token: Token::random(), task }).unwrap()
     }
