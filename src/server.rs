@@ -205,13 +205,14 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
                 trace: trace.clone(),
             }))
         }
-        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, identity } => {
+        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, count_timeout, identity } => {
             Arc::new(Postgresql::new(PostgresqlSettings {
                 target: code.to_owned(),
                 url: url.clone(),
                 connections: *connections,
                 statement_timeout: *statement_timeout,
                 lock_timeout: *lock_timeout,
+                count_timeout: *count_timeout,
                 directory: directory(identity),
             }))
         }

@@ -18,6 +18,7 @@
 use super::columns::{Table, Wanted};
 use super::desired::{self, Left, Place, Step, column_comment, table_comment};
 use super::observe::{Probe, Relation, Seen, SeenColumn, counted};
+use super::session::Unknown;
 use super::sql::{dotted, ident, idents, literal};
 use super::types::widens;
 use crate::descriptor::Problem;
@@ -149,6 +150,14 @@ impl Evolution<'_> {
         self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
     }
 
+    /// The change before this may meet functions of the owners: PostgreSQL runs those of checks when it sets NOT NULL, and
+    /// those of checks, indexes and foreign keys when it changes a type.
+    fn as_owner(&mut self) {
+        if let Some(piece) = self.left.pieces.last_mut() {
+            piece.as_owner = piece.sql.first().cloned();
+        }
+    }
+
     fn columns(&mut self) {
         let (place, table, relation) = (self.place, self.table, self.relation);
         let name = || table.name.clone();
@@ -189,6 +198,7 @@ impl Evolution<'_> {
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
                         format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
                     );
+                    self.as_owner();
                     self.rebuild_readers(&have.name);
                 } else {
                     self.problems.push(
@@ -208,18 +218,25 @@ impl Evolution<'_> {
                 }
             }
             if column.required && !have.required {
-                let missing = self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() });
-                if missing > 0 {
+                let refusal = match self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() })
+                {
+                    Ok(0) => None,
+                    Ok(missing) => Some((
+                        format!("{} without a value", counted(missing, "row")),
+                        "fill in the values first",
+                    )),
+                    Err(why) => Some((
+                        format!("how many rows have no value is not known, because {}", why.why()),
+                        why.remedy(),
+                    )),
+                };
+                if let Some((why, remedy)) = refusal {
                     self.problems.push(
                         Problem::new(
                             format!("{}.constraint", column.place),
-                            format!(
-                                "column `{}` cannot be required: {} without a value",
-                                column.name,
-                                counted(missing, "row")
-                            ),
+                            format!("column `{}` cannot be required: {why}", column.name),
                         )
-                        .remedy(format!("fill in the values first, leave the constraint out, {NEW_MAJOR}")),
+                        .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
                     );
                 } else if !column.key || !self.sets_key() {
                     self.alter(
@@ -227,6 +244,7 @@ impl Evolution<'_> {
                         format!("column `{}` is required", column.name),
                         format!("ALTER COLUMN {quoted} SET NOT NULL"),
                     );
+                    self.as_owner();
                 }
             } else if have.required && !column.required && !self.is_key(&have.name) {
                 self.alter(
@@ -240,14 +258,20 @@ impl Evolution<'_> {
 
     fn new_column(&mut self, column: &Wanted) {
         let table = self.table.name.clone();
-        if column.required && self.seen.fact(&Probe::Rows { table: table.clone() }) > 0 {
+        let rows = match column.required {
+            true => self.seen.fact(&Probe::Rows { table: table.clone() }),
+            false => Ok(0),
+        };
+        let refusal = match rows {
+            Ok(0) => None,
+            Ok(_) => Some(format!("but the rows already in `{table}` have no value for it")),
+            Err(why) => Some(format!("and whether `{table}` has rows is not known, because {}", why.why())),
+        };
+        if let Some(why) = refusal {
             self.problems.push(
                 Problem::new(
                     format!("{}.constraint", column.place),
-                    format!(
-                        "column `{}` is new and required, but the rows already in `{table}` have no value for it",
-                        column.name
-                    ),
+                    format!("column `{}` is new and required, {why}", column.name),
                 )
                 .remedy(format!("add it without a constraint, {NEW_MAJOR}")),
             );
@@ -310,11 +334,20 @@ impl Evolution<'_> {
         for have in gone(table, relation) {
             let lost =
                 self.seen.fact(&Probe::Values { table: table.name.clone(), column: have.name.clone() });
-            let lost = counted(lost, "value");
+            let unknown = |why: Unknown| format!("not known, because {}", why.why());
             if table.may_drop && !self.is_key(&have.name) {
                 self.alter(
                     Step::DropColumn { table: table.name.clone(), column: have.name.clone() },
-                    format!("drop column `{}` with {lost}", have.name),
+                    match lost {
+                        Ok(lost) => format!("drop column `{}` with {}", have.name, counted(lost, "value")),
+                        Err(why) => {
+                            format!(
+                                "drop column `{}` with values whose number is {}",
+                                have.name,
+                                unknown(why)
+                            )
+                        }
+                    },
                     format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
                 );
                 self.readers_of(&have.name);
@@ -326,6 +359,10 @@ impl Evolution<'_> {
                         "`allowDropColumns` is not true",
                         "keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`",
                     )
+                };
+                let lost = match lost {
+                    Ok(lost) => counted(lost, "value"),
+                    Err(why) => format!("its values (how many is {})", unknown(why)),
                 };
                 self.problems.push(
                     Problem::new(
@@ -372,8 +409,16 @@ impl Evolution<'_> {
             self.alter(
                 Step::PrimaryKey { table: table.name.clone() },
                 format!("primary key ({})", wanted.join(", ")),
-                format!("ADD PRIMARY KEY ({})", idents(wanted)),
+                format!("ADD PRIMARY KEY ({})", idents(wanted.iter().copied())),
             );
+            // It would set NOT NULL by itself, and meet the functions of checks.
+            let required: Vec<String> =
+                wanted.iter().map(|name| format!("ALTER COLUMN {} SET NOT NULL", ident(name))).collect();
+            let name = dotted(&self.place.schema, &table.name);
+            if let Some(piece) = self.left.pieces.last_mut() {
+                piece.sql.insert(0, format!("ALTER TABLE {name} {}", required.join(", ")));
+            }
+            self.as_owner();
         } else if have != sorted {
             let list = |names: &[String]| match names {
                 [] => "none".to_owned(),

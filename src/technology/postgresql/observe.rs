@@ -5,8 +5,7 @@
 //! is pure (see `desired.rs`).
 //!
 //! Rows are another matter than catalogs: a policy, a check or the query of a view may call functions of whoever owns
-//! it, and they run with the rights of whoever looks, which are more than the owner's. So rows are only looked at in
-//! transactions that are read-only, and a table is only rewritten when nothing of the kind hangs on it.
+//! it, and they run with the rights of whoever looks. So rows are only looked at with the rights of a reader (`guard.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +14,8 @@ use serde::Deserialize;
 use tokio_postgres::types::ToSql;
 
 use super::mark::Mark;
-use super::session::Session;
+use super::possessions::Possessions;
+use super::session::{Session, Unknown};
 use super::sql::{dotted, ident};
 use crate::error::{Error, Result};
 
@@ -62,9 +62,12 @@ pub(super) struct Seen {
     pub(super) principals: Vec<Known>,
     /// Other roles of ours that own something on which the component's roles have a right.
     pub(super) lenders: Vec<String>,
+    /// What the component's roles have, where it is to be taken away.
+    #[serde(skip)]
+    pub(super) possessions: Possessions,
     /// Answers about rows, by what was asked.
-    #[serde(default)]
-    pub(super) facts: BTreeMap<Probe, i64>,
+    #[serde(skip)]
+    pub(super) facts: BTreeMap<Probe, Count>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -73,6 +76,8 @@ pub(super) struct Database {
     pub(super) comment: Option<String>,
     /// Whether everybody may connect.
     pub(super) public: bool,
+    /// Whether Landfall may, without being a member of the owners' role.
+    pub(super) connects: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -202,6 +207,9 @@ pub(super) struct SourceRelation {
     pub(super) columns: Vec<SeenColumn>,
 }
 
+/// How many rows, or why that is not known.
+pub(super) type Count = Result<i64, Unknown>;
+
 /// A question about rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Probe {
@@ -261,8 +269,8 @@ impl Seen {
         self.schema.as_ref()?.relation(name)
     }
 
-    pub(super) fn fact(&self, probe: &Probe) -> i64 {
-        self.facts.get(probe).copied().unwrap_or_default()
+    pub(super) fn fact(&self, probe: &Probe) -> Count {
+        self.facts.get(probe).copied().unwrap_or(Ok(0))
     }
 }
 
@@ -286,7 +294,7 @@ fn marked(role: &str) -> String {
 
 /// Whether a role, by its OID, is one of ours that owns things in this database. Of one that owns another database,
 /// Landfall is a member for good.
-fn lends(role: &str) -> String {
+pub(super) fn lends(role: &str) -> String {
     format!(
         "{} AND strpos(shobj_description({role}, 'pg_authid'), \
            '\"database\":' || to_json(current_database()::text)::text) > 0",
@@ -499,26 +507,32 @@ pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Dat
     const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
         'comment', shobj_description(d.oid, 'pg_database'), \
         'public', d.datacl IS NULL OR EXISTS (SELECT FROM aclexplode(d.datacl) a \
-           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
+           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'), \
+        'connects', EXISTS (SELECT FROM aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee \
+           WHERE r.rolname = current_user AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
     let Some(text) = session.text(QUERY, &[&name]).await? else { return Ok(None) };
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 
-/// Counts rows, up to a thousand and one.
-pub(super) async fn ask(session: &Session, schema: &str, probe: &Probe) -> Result<i64> {
-    let (table, condition) = match probe {
-        Probe::Rows { table } => (table, "true".to_owned()),
-        Probe::Nulls { table, column } => (table, format!("{} IS NULL", ident(column))),
-        Probe::Values { table, column } => (table, format!("{} IS NOT NULL", ident(column))),
-    };
-    let sql = format!(
-        "SELECT count(*)::text FROM (SELECT FROM {} WHERE {condition} LIMIT {}) q",
-        dotted(schema, table),
-        MANY + 1
-    );
-    Ok(session.text(&sql, &[]).await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+impl Probe {
+    pub(super) fn table(&self) -> &str {
+        match self {
+            Self::Rows { table } | Self::Nulls { table, .. } | Self::Values { table, .. } => table,
+        }
+    }
+
+    /// Counts rows, up to a thousand and one.
+    pub(super) fn query(&self, schema: &str) -> String {
+        let condition = match self {
+            Self::Rows { .. } => "true".to_owned(),
+            Self::Nulls { column, .. } => format!("t.{} IS NULL", ident(column)),
+            Self::Values { column, .. } => format!("t.{} IS NOT NULL", ident(column)),
+        };
+        let table = dotted(schema, self.table());
+        format!("SELECT count(*)::text FROM (SELECT FROM {table} t WHERE {condition} LIMIT {}) q", MANY + 1)
+    }
 }
 
 /// "3 rows", "more than 1000 rows".

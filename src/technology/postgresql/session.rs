@@ -12,11 +12,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode};
@@ -33,6 +35,8 @@ use crate::technology::Context;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may take to end a cancelled statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement that ran into its own timeout may take to end.
+const GRACE: Duration = Duration::from_secs(2);
 /// A session that rested for longer is tried before it is used.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -189,13 +193,13 @@ pub(super) struct PoolSettings {
 
 impl PoolSettings {
     /// What every session begins with. An empty search path: what is not written out in full is not found in somebody
-    /// else's schema. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
+    /// else's schema, nor among temporary objects, which would otherwise be looked at first. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
     fn preparation(&self) -> String {
         let statement_timeout = self.statement_timeout.as_millis();
         let lock_timeout = self.lock_timeout.as_millis();
         format!(
             "SET statement_timeout = {statement_timeout}; SET lock_timeout = {lock_timeout}; \
-             SET idle_in_transaction_session_timeout = {statement_timeout}; SET search_path = pg_catalog; \
+             SET idle_in_transaction_session_timeout = {statement_timeout}; SET search_path = pg_catalog, pg_temp; \
              SET standard_conforming_strings = on; SET client_min_messages = warning; SET TimeZone = 'UTC'; \
              SET jit = off; SET plan_cache_mode = force_generic_plan"
         )
@@ -273,6 +277,7 @@ impl Pool {
             prepared: Mutex::new(prepared),
             shared: Arc::clone(&self.shared),
             usable: false,
+            given_up: AtomicBool::new(false),
             _permit: permit,
         }
     }
@@ -298,17 +303,31 @@ impl Pool {
         let client = match connector {
             Some(tls) => {
                 let (client, connection) = login.config.connect(tls.clone()).await.map_err(failed)?;
-                tokio::spawn(connection);
+                tokio::spawn(driven(connection));
                 client
             }
             None => {
                 let (client, connection) = login.config.connect(NoTls).await.map_err(failed)?;
-                tokio::spawn(connection);
+                tokio::spawn(driven(connection));
                 client
             }
         };
         client.batch_execute(&self.shared.settings.preparation()).await.map_err(failed)?;
         Ok(client)
+    }
+}
+
+/// Moves what a session sends and receives. Notices are not read: functions of others write them, with whatever is in them.
+async fn driven<S, T>(mut connection: tokio_postgres::Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+        if let Err(error) = message {
+            log::debug!("a session with PostgreSQL ended: {error}");
+            return;
+        }
     }
 }
 
@@ -339,6 +358,8 @@ pub(super) struct Session {
     prepared: Mutex<HashMap<&'static str, Statement>>,
     shared: Arc<Shared>,
     usable: bool,
+    /// A statement does not end: nothing more can be asked.
+    given_up: AtomicBool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -384,7 +405,73 @@ impl Session {
         self.execute(&format!("SET LOCAL lock_timeout = {wait}")).await
     }
 
+    /// Sets what a session begins with once more, in the middle of a transaction. To be called when functions of others ran
+    /// in it, before anything else: a name that is not written out in full is found where they say.
+    pub(super) async fn reset(&self) -> Result<()> {
+        self.execute(&self.shared.settings.preparation()).await
+    }
+
+    /// The answer of a statement that runs functions of others, or why there is none. `backend` is the session's process,
+    /// which is ended when the statement does not end within `limit`: a function may refuse to be cancelled.
+    pub(super) async fn untrusted(
+        &self,
+        sql: &str,
+        limit: Duration,
+        backend: &str,
+    ) -> Result<Result<Option<String>, Unknown>> {
+        let asked = tokio::time::timeout(limit + GRACE, self.client()?.query_opt(sql, &[])).await;
+        let Ok(answer) = asked else {
+            self.given_up.store(true, Ordering::Relaxed);
+            let (pool, end) = (
+                Pool { shared: Arc::clone(&self.shared) },
+                format!("SELECT pg_terminate_backend({backend})"),
+            );
+            self.shared.home.spawn(async move {
+                let ended = match pool.connect().await {
+                    Ok(client) => client.batch_execute(&end).await.map_err(failed),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = ended {
+                    log::warn!("a session that does not end could not be ended: {}", error.report());
+                }
+            });
+            return Ok(Err(Unknown::Slow));
+        };
+        match answer {
+            Ok(row) => row.map_or(Ok(Ok(None)), |row| row.try_get(0).map(Ok).map_err(failed)),
+            Err(error) => untold(&error).map(Err),
+        }
+    }
+
+    /// Whether nothing more can be asked of it.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// A statement without an answer that runs functions of others.
+    pub(super) async fn execute_untrusted(&self, sql: &str) -> Result<()> {
+        self.client()?.batch_execute(sql).await.map_err(|error| {
+            let Some(code) = error.code().cloned() else { return failed(error) };
+            let made = match code.code().get(..2).unwrap_or_default() {
+                _ if code == SqlState::QUERY_CANCELED || code == SqlState::LOCK_NOT_AVAILABLE => {
+                    return failed(error);
+                }
+                "22" => Error::conflict("a value that is there does not fit"),
+                "23" => Error::conflict("the rows that are there stand against it"),
+                "40" | "53" | "57" | "58" | "08" | "XX" => Error::retryable("PostgreSQL is not able to"),
+                _ => Error::permanent(
+                    "PostgreSQL refuses, or a function that the owners hung on the table does: they can run the change \
+                     themselves and see why",
+                ),
+            };
+            made.because(format!("SQLSTATE {}", code.code()))
+        })
+    }
+
     fn client(&self) -> Result<&Client> {
+        if self.is_given_up() {
+            return Err(Error::retryable("a statement of this session does not end"));
+        }
         self.client.as_ref().ok_or_else(|| Error::retryable("the session is closed"))
     }
 
@@ -421,9 +508,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(client) = self.client.take() else { return };
-        if self.usable && !self.shared.settings.rest {
+        let usable = self.usable && !self.is_given_up();
+        if usable && !self.shared.settings.rest {
             // Closed by being dropped.
-        } else if self.usable && !client.is_closed() {
+        } else if usable && !client.is_closed() {
             let prepared = std::mem::take(self.prepared.get_mut().unwrap_or_else(PoisonError::into_inner));
             let mut resting = self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner);
             resting.push((Connection { client, prepared }, Instant::now()));
@@ -454,6 +542,52 @@ fn is_login_problem(code: &SqlState) -> bool {
         SqlState::INSUFFICIENT_PRIVILEGE,
     ]
     .contains(code)
+}
+
+/// Why something about rows is not known. Functions of others may have run, so nothing that the server says is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// A row-level security policy would have to be asked.
+    Policy,
+    /// It takes too long.
+    Slow,
+    /// Anything else.
+    Failed,
+}
+
+impl Unknown {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Policy => "a row-level security policy decides who sees which rows",
+            Self::Slow => "looking takes longer than `count_timeout` of the target",
+            Self::Failed => "the look at the rows failed",
+        }
+    }
+
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Self::Policy => "have the owner disable row-level security meanwhile",
+            Self::Slow => "have an administrator raise `count_timeout`",
+            Self::Failed => "have an administrator look into the log",
+        }
+    }
+}
+
+/// What an error means that functions of others may have made. Its text is nobody's to read.
+fn untold(error: &tokio_postgres::Error) -> Result<Unknown> {
+    let Some(code) = error.code() else {
+        return Err(Error::retryable("the session with PostgreSQL was lost"));
+    };
+    let passing = matches!(code.code().get(..2).unwrap_or_default(), "08" | "40" | "53" | "57" | "58");
+    match () {
+        () if *code == SqlState::QUERY_CANCELED => Ok(Unknown::Slow),
+        () if passing => Err(Error::retryable("PostgreSQL is not able to look at the rows")
+            .because(format!("SQLSTATE {}", code.code()))),
+        () => {
+            log::warn!("a look at rows failed: SQLSTATE {}", code.code());
+            Ok(if *code == SqlState::INSUFFICIENT_PRIVILEGE { Unknown::Policy } else { Unknown::Failed })
+        }
+    }
 }
 
 /// What an error of the server means for the work. The message is public, so it never has what PostgreSQL quotes from
@@ -501,12 +635,14 @@ pub(super) fn failed(error: tokio_postgres::Error) -> Error {
         // The first line names a constraint; the row is in the detail.
         "23" => Error::conflict(format!("the rows that are there stand against it: {message}")),
         "40" | "53" | "57" | "58" | "08" => Error::retryable(format!("PostgreSQL is not able to: {message}")),
+        // Written by a function of somebody's: a trigger on what is changed in a schema.
+        "P0" => Error::permanent("a function of the database refuses, for example of an event trigger"),
         // "tuple concurrently updated": two grants on one object.
         "XX" => Error::retryable(format!("PostgreSQL failed: {message}")),
         _ => Error::permanent(format!("PostgreSQL refuses: {message}")),
     };
     // Not the error itself: its detail quotes rows, and that is nothing for a log either.
-    let quotes_rows = code.code().starts_with("22");
+    let quotes_rows = code.code().starts_with("22") || code.code().starts_with("P0");
     let said = if quotes_rows { String::new() } else { format!(": {}", db.message()) };
     made.because(format!("SQLSTATE {}{said}", code.code()))
 }
