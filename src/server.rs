@@ -217,6 +217,7 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             connect_timeout,
             statement_timeout,
             lock_timeout,
+            count_timeout,
             identity,
         } => Arc::new(Postgresql::new(PostgresqlSettings {
             target: code.to_owned(),
@@ -225,6 +226,7 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             connect_timeout: *connect_timeout,
             statement_timeout: *statement_timeout,
             lock_timeout: *lock_timeout,
+            count_timeout: *count_timeout,
             directory: directory(identity),
         })),
     }

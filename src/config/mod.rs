@@ -257,6 +257,8 @@ pub enum Driver {
         statement_timeout: Duration,
         /// Longest wait for somebody else's lock.
         lock_timeout: Duration,
+        /// Longest look at rows.
+        count_timeout: Duration,
         /// From refs to roles, in the order in which they are asked.
         identity: Vec<Identity>,
     },
@@ -921,6 +923,7 @@ impl<'a> Reader<'a> {
         let connect_timeout = self.optional_duration(&key("connect_timeout"), Duration::from_millis(100));
         let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
         let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
+        let count_timeout = self.optional_duration(&key("count_timeout"), INSTANT);
         let identity = self.identity_of(&key("identity"), identities);
         Some(Driver::Postgresql {
             url: url?,
@@ -928,6 +931,7 @@ impl<'a> Reader<'a> {
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
+            count_timeout: count_timeout.unwrap_or(Duration::from_secs(5)),
             identity: identity?,
         })
     }

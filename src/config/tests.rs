@@ -126,6 +126,7 @@ fn a_database_is_a_target_named_by_a_secret() {
         connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(300),
         lock_timeout,
+        count_timeout: Duration::from_secs(5),
         identity: vec![Identity::Template(TemplateSettings::default())],
     };
     assert_eq!(config.targets[0].group, "postgresql");

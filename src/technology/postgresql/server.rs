@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Client, NoTls};
@@ -444,9 +445,14 @@ impl Server {
     }
 }
 
-/// What breaks it is found by whoever uses the connection next.
-async fn driven<E>(connection: impl Future<Output = Result<(), E>>) {
-    let _ = connection.await;
+/// Moves what a session sends and receives; what breaks it is found by the next one to use the session. Notices are not
+/// read: functions of others write them, with whatever is in them.
+async fn driven<S, T>(mut connection: tokio_postgres::Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(_)) = std::future::poll_fn(|context| connection.poll_message(context)).await {}
 }
 
 /// Reads the trusted certificates; blocks.
