@@ -313,8 +313,8 @@ async fn the_next_task_begins_after_the_thread_of_a_stopped_one() {
     assert_eq!(api.wait(&next).await["status"], "COMPLETED");
     let all = lines();
     let events: Vec<_> = all.iter().map(|(event, intent, _)| format!("{event} {intent}")).collect();
-    let mut expected = vec!["begin provision", "end provision"].repeat(2);
-    expected.extend(vec!["begin unprovision", "end unprovision"].repeat(3));
+    let mut expected = ["begin provision", "end provision"].repeat(2);
+    expected.extend(["begin unprovision", "end unprovision"].repeat(3));
     assert_eq!(events, expected, "two runs of a component at once");
 }
 
