@@ -17,7 +17,8 @@ use crate::http;
 use crate::operation::postgres::{PostgresSettings, PostgresStore};
 use crate::operation::sqlite::SqliteStore;
 use crate::operation::{
-    Domain, Engine, Limits as StoreLimits, Operation, Service, Settings, Store, TechnologyRunner,
+    Domain, DryRunSettings, Engine, Limits as StoreLimits, Operation, ParseSettings, Service, Settings,
+    Store, TechnologyRunner,
 };
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
@@ -32,7 +33,10 @@ pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
     let mut reload_signal = listen(SignalKind::hangup())?;
-    let parses = config.operations.parse_concurrency;
+    let parses = ParseSettings {
+        concurrency: config.operations.parse_concurrency,
+        wait: config.operations.parse_wait,
+    };
     let domain = Arc::new(Domain::new(installation(&config), config.descriptor, parses));
     let store = store(&config).await?;
     let seeded = store.seed_instances(domain.installation.seeds()).await?;
@@ -44,7 +48,7 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
-    let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
+    let service = Arc::new(Service::new(domain, engine, Arc::clone(&store), dry_runs(&config)));
 
     let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
     let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
@@ -207,16 +211,22 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
                 trace: trace.clone(),
             }))
         }
-        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, identity } => {
-            Arc::new(Postgresql::new(PostgresqlSettings {
-                target: code.to_owned(),
-                url: url.clone(),
-                connections: *connections,
-                statement_timeout: *statement_timeout,
-                lock_timeout: *lock_timeout,
-                directory: directory(identity),
-            }))
-        }
+        Driver::Postgresql {
+            url,
+            connections,
+            connect_timeout,
+            statement_timeout,
+            lock_timeout,
+            identity,
+        } => Arc::new(Postgresql::new(PostgresqlSettings {
+            target: code.to_owned(),
+            url: url.clone(),
+            connections: *connections,
+            connect_timeout: *connect_timeout,
+            statement_timeout: *statement_timeout,
+            lock_timeout: *lock_timeout,
+            directory: directory(identity),
+        })),
     }
 }
 
@@ -249,6 +259,7 @@ fn store_limits(config: &Config) -> StoreLimits {
     let operations = &config.operations;
     StoreLimits {
         max_queued: operations.max_queued,
+        max_queued_bytes: operations.max_queued_bytes,
         per_target: Arc::new(
             config
                 .targets
@@ -256,6 +267,7 @@ fn store_limits(config: &Config) -> StoreLimits {
                 .filter_map(|target| Some((target.code.clone(), target.concurrency?)))
                 .collect(),
         ),
+        target_concurrency: operations.target_concurrency,
         max_log_lines: operations.max_log_lines,
         max_crashes: operations.max_crashes,
         crash_pause: operations.crash_pause,
@@ -273,12 +285,22 @@ fn settings(config: &Config) -> Settings {
         import_concurrency: operations.import_concurrency,
         lease: operations.lease,
         poll: operations.poll,
-        max_attempts: operations.max_attempts,
         backoff_base: operations.backoff,
         backoff_cap: operations.backoff_cap,
         retry_for: operations.retry_for,
         run_limit: operations.run_limit,
         run_limits: run_limits(&operations.run_limits),
+        cancel_grace: operations.cancel_grace,
+        health_timeout: operations.health_timeout,
+    }
+}
+
+fn dry_runs(config: &Config) -> DryRunSettings {
+    let operations = &config.operations;
+    DryRunSettings {
+        concurrency: operations.dry_run_concurrency,
+        wait: operations.dry_run_wait,
+        limit: operations.dry_run_limit,
         cancel_grace: operations.cancel_grace,
     }
 }

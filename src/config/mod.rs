@@ -122,30 +122,40 @@ pub enum StoreUrl {
 pub struct Operations {
     /// Tasks that run at the same time.
     pub concurrency: usize,
+    /// Of those, how many may run on any one target.
+    pub target_concurrency: u32,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
     /// Descriptors of more than 8 KiB that are read at the same time for validations, and as many for everything else.
     pub parse_concurrency: usize,
+    /// How long one of them waits for its turn.
+    pub parse_wait: Duration,
+    /// Dry runs that are under way at the same time.
+    pub dry_run_concurrency: usize,
+    /// How long a dry run waits for its turn.
+    pub dry_run_wait: Duration,
+    /// Longest dry run.
+    pub dry_run_limit: Duration,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
     pub poll: Duration,
-    /// Runs of one task that meets passing conditions.
-    pub max_attempts: u32,
     /// First wait before a retry.
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
-    /// How long after its first run a task may still be tried again.
+    /// How long a task is tried again from its first transient failure on.
     pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
     /// First wait after a task's process was lost for the second time.
     pub crash_pause: Duration,
-    /// Tasks that may wait.
+    /// Tasks that may wait in each lane.
     pub max_queued: u32,
+    /// How large the tasks that wait in a lane may be together.
+    pub max_queued_bytes: u64,
     /// Log lines kept per task.
     pub max_log_lines: u32,
     /// Longest single run.
@@ -154,6 +164,8 @@ pub struct Operations {
     pub run_limits: RunLimits,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
     /// How long a finished task can be asked for.
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
@@ -239,6 +251,8 @@ pub enum Driver {
         url: Secret,
         /// Sessions at the same time.
         connections: u32,
+        /// Longest wait for the server to open a session, and for any sign of life.
+        connect_timeout: Duration,
         /// Longest statement.
         statement_timeout: Duration,
         /// Longest wait for somebody else's lock.
@@ -488,6 +502,14 @@ impl<'a> Reader<'a> {
         Some(number)
     }
 
+    /// Refuses a key of an earlier version, and says what took its place.
+    fn removed(&mut self, key: &str, instead: &str) {
+        if self.figment.contains(key) {
+            self.read.insert(key.to_owned());
+            self.problem(key, format_args!("is not a key any more; remove it, and set {instead}"));
+        }
+    }
+
     fn path(&mut self, key: &str, scheme: &str) -> Option<PathBuf> {
         let text: String = self.required(key)?;
         let text = text.replace("{data_dir}", &self.data_dir);
@@ -654,8 +676,8 @@ impl<'a> Reader<'a> {
                     None
                 }
             },
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+            (None, Some(path)) => match Secret::from_file(Path::new(&path)) {
+                Ok(secret) => Some(secret),
                 Err(error) => {
                     self.problem(&file, format_args!("`{path}` cannot be read: {error}"));
                     None
@@ -707,18 +729,27 @@ impl<'a> Reader<'a> {
     fn operations(&mut self) -> Option<Operations> {
         const INSTANT: Duration = Duration::from_millis(1);
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
+        let target_concurrency = self.at_least_one("operations.target_concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
+        let parse_wait = self.duration("operations.parse_wait", INSTANT);
+        let dry_run_concurrency = self.at_least_one::<u16>("operations.dry_run_concurrency");
+        let dry_run_wait = self.duration("operations.dry_run_wait", INSTANT);
+        let dry_run_limit = self.duration("operations.dry_run_limit", INSTANT);
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
-        let max_attempts = self.at_least_one("operations.max_attempts");
+        self.removed(
+            "operations.max_attempts",
+            "operations.retry_for: transient failures are retried for that long, however many runs it takes",
+        );
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
         let retry_for = self.duration("operations.retry_for", INSTANT);
         let max_crashes = self.at_least_one("operations.max_crashes");
         let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
+        let max_queued_bytes = self.at_least_one("operations.max_queued_bytes");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
         let run_limits = RunLimits {
@@ -729,26 +760,33 @@ impl<'a> Reader<'a> {
             reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
         };
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
+        let health_timeout = self.duration("operations.health_timeout", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);
         let keep_count = self.at_least_one("operations.keep_count");
         Some(Operations {
             concurrency: usize::from(concurrency?),
+            target_concurrency: target_concurrency?,
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
             parse_concurrency: usize::from(parse_concurrency?),
+            parse_wait: parse_wait?,
+            dry_run_concurrency: usize::from(dry_run_concurrency?),
+            dry_run_wait: dry_run_wait?,
+            dry_run_limit: dry_run_limit?,
             lease: lease?,
             poll: poll?,
-            max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
             retry_for: retry_for?,
             max_crashes: max_crashes?,
             crash_pause: crash_pause?,
             max_queued: max_queued?,
+            max_queued_bytes: max_queued_bytes?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
             run_limits,
             cancel_grace: cancel_grace?,
+            health_timeout: health_timeout?,
             keep_for: keep_for?,
             keep_count: keep_count?,
         })
@@ -880,12 +918,14 @@ impl<'a> Reader<'a> {
             true => self.at_least_one(&key("connections")),
             false => Some(4),
         };
+        let connect_timeout = self.optional_duration(&key("connect_timeout"), Duration::from_millis(100));
         let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
         let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
         let identity = self.identity_of(&key("identity"), identities);
         Some(Driver::Postgresql {
             url: url?,
             connections: connections?,
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
             identity: identity?,

@@ -123,6 +123,7 @@ fn a_database_is_a_target_named_by_a_secret() {
     let postgresql = |url: &str, connections, lock_timeout| Driver::Postgresql {
         url: Secret::new(url),
         connections,
+        connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(300),
         lock_timeout,
         identity: vec![Identity::Template(TemplateSettings::default())],
@@ -409,4 +410,15 @@ fn identities_are_read_and_named_by_targets() {
         assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn removed_bound_of_attempts_names_the_time_for_retries() {
+    let told = "operations.max_attempts: is not a key any more; remove it, and set operations.retry_for: transient \
+                failures are retried for that long, however many runs it takes";
+    assert_eq!(load("[operations]\nmax_attempts = 5\n", &[]).unwrap_err(), [told]);
+    let variable = [("LANDFALL__OPERATIONS__MAX_ATTEMPTS", "5")];
+    assert_eq!(load("", &variable).unwrap_err(), [told]);
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.operations.retry_for, Duration::from_secs(3600));
 }

@@ -180,6 +180,12 @@ impl Descriptor {
         }
     }
 
+    /// The same for two documents with the same content, whatever their layout: comments, white space, quotes, the order of
+    /// keys, aliases, YAML or JSON. A number is as it is written: `1.0` is another content than `1`.
+    pub fn digest(&self) -> [u8; 32] {
+        self.document.digest()
+    }
+
     /// Completes problems that were found in the model, by a technology for instance: line, column and value of
     /// what their paths name, and document order. Paths are from the root: see [`Component::path`].
     #[must_use]

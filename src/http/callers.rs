@@ -145,6 +145,7 @@ mod tests {
         let limits = crate::auth::Limits {
             concurrency: 0,
             wait: Duration::from_millis(1),
+            max_waiting: 1,
             max_failures: 1,
             failure_window: Duration::from_secs(60),
             max_tracked: 1,

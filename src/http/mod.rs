@@ -106,6 +106,8 @@ pub(crate) fn bind(
             .default_service(web::to(no_such_path))
     })
     .workers(config.workers)
+    // Who closes its side has left: what only it waits for, such as a dry run, ends with it.
+    .h1_allow_half_closed(false)
     .disable_signals()
     // The engine drains after the last request is answered, so requests get little time of their own.
     .shutdown_timeout(5)

@@ -47,6 +47,8 @@ pub struct Assigned {
     pub work: Work,
     /// Where.
     pub target: Arc<Target>,
+    /// Where it was unprovisioned, of a component that is provisioned again.
+    pub before: Option<Arc<Target>>,
 }
 
 impl Assigned {
@@ -62,6 +64,8 @@ pub struct Resolved {
     pub assigned: Vec<Assigned>,
     /// Components that no route leads to: another adapter's.
     pub skipped: Vec<String>,
+    /// Of the document's content; see [`Descriptor::digest`].
+    pub digest: Option<[u8; 32]>,
 }
 
 fn key(component: &Component, environment: &str) -> ComponentKey {
@@ -130,7 +134,7 @@ pub(super) fn resolve(
     access: Option<&AccessList>,
 ) -> Result<Resolved, Vec<Problem>> {
     let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
-    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new() };
+    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new(), digest: None };
     let mut problems = Vec::new();
     let targets = descriptor.targets();
     for component in &targets {
@@ -211,8 +215,11 @@ impl<'a> Resolver<'a> {
             return Err(alone(problem.remedy(format!("it takes: {kinds}"))));
         }
         let problems = target.technology.check(&work, self.intent);
+        let before = remembered
+            .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
+            .and_then(|deployment| self.topology.target(&deployment.target));
         if problems.is_empty() {
-            Ok(Some(Assigned { work, target }))
+            Ok(Some(Assigned { work, target, before }))
         } else {
             Err(problems.into_iter().flat_map(alone).collect())
         }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Ref;
+use crate::access::{Lookups, Ref};
 use crate::blocking::{self, Cancellation};
 use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, names};
 use crate::error::{Error, Result};
@@ -225,6 +225,8 @@ pub struct Context {
     pub journal: Journal,
     /// Cancelled when the task is stopped, loses its lease or the process drains.
     pub cancel: CancellationToken,
+    /// What was looked up of people in this run.
+    pub lookups: Lookups,
 }
 
 impl Context {

@@ -295,6 +295,83 @@ async fn who_is_no_user_takes_no_room_either() {
     }
 }
 
+/// A hash that costs what OWASP recommends: 19 MiB.
+fn expensive(secret: &str) -> String {
+    let params = Params::new(19_456, 2, 1, None).unwrap();
+    Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
+}
+
+/// Guesses until told to stop, from an address of its own. Returns how many were answered.
+async fn guess(
+    url: String,
+    from: std::net::Ipv4Addr,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> u32 {
+    let client = http().local_address(std::net::IpAddr::from(from)).build().unwrap();
+    let mut answered = 0;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        let guess = format!("guess {answered}");
+        let sent = client.get(&url).basic_auth("ops", Some(guess)).send().await;
+        if let Ok(response) = sent {
+            assert!([401, 500].contains(&response.status().as_u16()), "{response:?}");
+            answered += 1;
+        }
+    }
+    answered
+}
+
+/// 250 clients that guess, each from an address of its own, while callers that the server has not seen yet sign in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guessing_takes_bounded_memory_and_time() {
+    const CALLERS: u32 = 5;
+    const CONCURRENCY: u64 = 2;
+    let mut config = String::from("[auth]\nwait = \"5s\"\nconcurrency = 2\n");
+    let hash = expensive("right");
+    for name in (0..CALLERS).map(|n| format!("caller{n}")).chain(["ops".to_owned()]) {
+        config.push_str(&format!(
+            "[[auth.users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{hash}\"\n"
+        ));
+    }
+    let server = Landfall::with().alone().config(&config).start();
+    let url = format!("{}{INSTANCES}", server.api().url());
+    server.api().get("/landfall/v1/health").await.with_status(200);
+    let start = server.resident_memory();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let guessing: Vec<_> = (0..250_u8)
+        .map(|n| {
+            let from = std::net::Ipv4Addr::new(127, 0, 1, n + 1);
+            tokio::spawn(guess(url.clone(), from, std::sync::Arc::clone(&stop)))
+        })
+        .collect();
+    let mut waited = Vec::new();
+    for caller in 0..CALLERS {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let client = http().build().unwrap();
+        let began = std::time::Instant::now();
+        let request = client.get(&url).basic_auth(format!("caller{caller}"), Some("right"));
+        waited.push((request.send().await.unwrap().status().as_u16(), began.elapsed()));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut answered = 0;
+    for task in guessing {
+        answered += task.await.unwrap();
+    }
+    assert!(answered > 1000, "{answered} guesses are no attack");
+    if let (Some(start), Some(peak)) = (start, server.peak_memory()) {
+        let bound = start + (64 + CONCURRENCY * 20) * 1024 * 1024;
+        let mib = |bytes: u64| bytes / 1024 / 1024;
+        assert!(
+            peak < bound,
+            "{} MiB at the peak, {} at the start, {answered} guesses",
+            mib(peak),
+            mib(start)
+        );
+    }
+    for (status, took) in &waited {
+        assert!(*status == 200 && *took < std::time::Duration::from_secs(5), "{waited:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_command_line_sends_the_token_and_says_what_is_missing() {
     let server = with_token("right", "");

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::campaign::trace::{self, Accepted, Event, Verdict};
 use crate::harness::{
-    Api, Cluster, STORE_URL, StoreAt, cashflow, cashflow_named, component_request, replace_once,
+    Api, Cluster, Landfall, STORE_URL, StoreAt, WORKLOAD, cashflow, cashflow_named, component_request,
+    replace_once,
 };
 use crate::postgres::{Durability, PostgresServer};
 use crate::proxy::Proxy;
@@ -443,6 +444,46 @@ fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (
 async fn a_clock_that_jumps_ends_no_lease_on_sqlite() {
     let (watched, clocks) = with_clocks(Cluster::of(1).config(&patient()), 1);
     clocks_jump(&watched, &clocks).await;
+}
+
+/// A collection comes with each start, by a clock that is ten years ahead and then right again.
+#[tokio::test]
+async fn a_clock_that_jumps_years_collects_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (clock, environment) = WallClock::of(home.path(), 0);
+    let mut server = Landfall::with().config("[operations]\nkeep_for = \"24h\"\nkeep_count = 2\n");
+    for (name, value) in environment {
+        server = server.env(name, &value);
+    }
+    let mut server = server.start();
+    let done = async |server: &Landfall| {
+        let body = component_request(&cashflow(), WORKLOAD);
+        let token = server.api().post("/v1/provision", &body).await.token();
+        assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+        token
+    };
+    let mut tokens = vec![done(&server).await];
+    for jump in ["+10y", "+0"] {
+        clock.jump(jump);
+        server.terminate();
+        server.restart();
+        // The collection of the start is over well before the next operation ends.
+        tokens.push(done(&server).await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for token in tokens.iter().rev().take(2) {
+            assert_eq!(server.api().status(token).await["status"], "COMPLETED", "{jump}");
+        }
+    }
+    server.kill_9();
+    server.restart();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let kept: Vec<u16> = futures::future::join_all(
+        tokens
+            .iter()
+            .map(async |token| server.api().get(&format!("/v1/provision/{token}/status")).await.status),
+    )
+    .await;
+    assert_eq!(kept, [400, 200, 200], "the first to end is the one too many, whatever the clock said then");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod crash;
 mod cli;
 mod conformance;
 mod harness;
+mod health;
 mod hostile;
 #[expect(dead_code, reason = "encryption is for the tests of the library")]
 #[path = "../support/ldap.rs"]

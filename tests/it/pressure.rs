@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::contract::{self, SLOW};
 use crate::harness::{
-    Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request,
+    Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request, repository,
 };
 
 /// The answer, and its Retry-After.
@@ -45,7 +46,10 @@ async fn a_full_queue_says_when_to_come_back() {
 
     let (answer, retry_after) = post(&server, "/v1/provision", bytes(&product_request(&cashflow()))).await;
     let refusal = answer.with_status(500).json();
-    assert_eq!(refusal["error"], "1 operations are waiting, which is the limit; try again later");
+    assert_eq!(
+        refusal["error"],
+        "1 operations are waiting in lane `change`, which is the limit (operations.max_queued); try again later"
+    );
     assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
     assert_eq!(retry_after.as_deref(), Some("2"), "whole seconds");
 
@@ -150,4 +154,57 @@ async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
     if let Some(memory) = server.peak_memory() {
         assert!(memory < 320 * 1024 * 1024, "{} MiB of memory were used", memory / 1024 / 1024);
     }
+}
+
+/// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until the
+/// caller leaves or their deadline passes.
+#[tokio::test]
+async fn dry_runs_of_a_silent_target_take_their_lane_alone() {
+    const LIMIT: Duration = Duration::from_secs(6);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://landfall@{}/orders?sslmode=disable", silent.local_addr().unwrap());
+    let config = "[operations]\ndry_run_concurrency = 1\ndry_run_wait = \"50ms\"\ndry_run_limit = \"6s\"\n\
+                  cancel_grace = \"100ms\"\n\
+                  [targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n[targets.MOCK]\n\
+                  driver = \"mock\"\n[[routes]]\ntechnology = \"PostgreSQL\"\ngroup = \"postgresql\"\n\
+                  [[routes]]\ngroup = \"mock\"\n";
+    let server = Landfall::with().config(config).env("PG_URL", &url).start();
+    let orders = std::fs::read_to_string(repository().join("examples/postgresql/orders.yaml")).unwrap();
+    let dry_run = |descriptor: &str| {
+        let kind = "DATAPRODUCT_DESCRIPTOR";
+        bytes(&json!({"descriptorKind": kind, "descriptor": descriptor, "operation": "PROVISION"}))
+    };
+    let (slow, quick) = (dry_run(&orders), dry_run(&cashflow()));
+    let full = "1 dry runs are under way, which is the limit; try again later";
+
+    let begun = Instant::now();
+    let mut leaves = TcpStream::connect(server.api().url().strip_prefix("http://").unwrap()).unwrap();
+    let head = format!(
+        "POST /landfall/v1/plan HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        slow.len()
+    );
+    leaves.write_all(&[head.as_bytes(), slow.as_slice()].concat()).unwrap();
+    let refused = loop {
+        let answer = post(&server, "/landfall/v1/plan", quick.clone()).await;
+        if answer.0.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.0.with_status(500).json()["error"], full);
+    assert_eq!(refused.1.as_deref(), Some("5"));
+    server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
+    drop(leaves);
+    while post(&server, "/landfall/v1/plan", quick.clone()).await.0.status != 200 {
+        assert!(begun.elapsed() < LIMIT, "the dry run outlives its caller");
+    }
+
+    let (answer, retry_after) = post(&server, "/landfall/v1/plan", slow).await;
+    assert_eq!(
+        answer.with_status(500).json()["error"],
+        "the dry run took longer than the 6 s of operations.dry_run_limit in target `PG` (postgresql) and was cancelled; \
+         try again later"
+    );
+    assert_eq!(retry_after.as_deref(), Some("5"));
+    post(&server, "/landfall/v1/plan", quick).await.0.with_status(200);
 }

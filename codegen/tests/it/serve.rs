@@ -247,9 +247,9 @@ async fn a_wrong_method_is_405_with_allow_and_an_unknown_path_is_the_application
         client.request(method, format!("{}{path}", server.url)).send().await.unwrap()
     };
     for (method, path, allow) in [
-        ("PUT", "/v1/tasks", "GET, POST"),
-        ("HEAD", "/base/v1/tasks", "GET, POST"),
-        ("OPTIONS", "/v1/tasks/a/notes/b", "GET, DELETE"),
+        ("PUT", "/v1/tasks", "GET, HEAD, POST"),
+        ("PATCH", "/base/v1/tasks", "GET, HEAD, POST"),
+        ("OPTIONS", "/v1/tasks/a/notes/b", "GET, HEAD, DELETE"),
         ("GET", "/v1/tasks/check", "POST"),
     ] {
         let response = send(method, path).await;
@@ -261,6 +261,19 @@ async fn a_wrong_method_is_405_with_allow_and_an_unknown_path_is_the_application
     }
     for path in ["/", "/v1", "/v1/tasks/", "/other/v1/tasks", "/base", "/v1/tasks//notes/b"] {
         assert_eq!(send("GET", path).await.text().await.unwrap(), "default", "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn head_answers_as_get_does_without_a_body() {
+    let server = start(Limits::default());
+    for path in ["/v1/tasks", "/base/v1/tasks", "/v1/tasks/a/notes/b"] {
+        let url = format!("{}{path}", server.url);
+        let get = reqwest::get(&url).await.unwrap();
+        let head = reqwest::Client::new().head(&url).send().await.unwrap();
+        assert_eq!(head.status(), get.status(), "{path}");
+        assert_eq!(head.headers().get("content-type"), get.headers().get("content-type"), "{path}");
+        assert_eq!(head.text().await.unwrap(), "", "{path}");
     }
 }
 

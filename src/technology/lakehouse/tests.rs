@@ -1120,3 +1120,27 @@ async fn two_targets_share_a_warehouse() {
         assert_eq!(info.private["refs"].as_array().unwrap().len(), 3);
     }
 }
+
+/// A place that cannot be opened may be in order later: a disk that is full or not mounted, rights that were lost.
+#[tokio::test]
+async fn warehouse_that_cannot_be_opened_is_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_the_way = folder.path().join("in-the-way");
+    std::fs::write(&in_the_way, "a file").unwrap();
+    let settings = LakehouseSettings {
+        target: "LAKE".to_owned(),
+        warehouse: in_the_way.join("warehouse"),
+        catalog: folder.path().join("catalog.db"),
+    };
+    let lakehouse = Lakehouse::new(settings);
+    let storage = crate::technology::testing::work(crate::technology::testing::CASHFLOW, STORAGE);
+    let planned = async || lakehouse.plan(&storage, &Intent::Provision, &Context::default()).await;
+    let error = planned().await.unwrap_err();
+    let expected = format!(
+        "cannot open the warehouse `{}` of target `LAKE`: see to the path, its disk and its mount",
+        in_the_way.join("warehouse").display()
+    );
+    assert!(error.is_retryable() && error.to_string() == expected, "{}", error.report());
+    std::fs::remove_file(&in_the_way).unwrap();
+    planned().await.unwrap();
+}

@@ -254,22 +254,98 @@ pub(super) fn pieces(
     strict: bool,
 ) -> Result<Left> {
     let standing = place.standing(seen)?;
-    match (intent, contract) {
-        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict)),
-        (Intent::Provision, None) => Err(Error::permanent("nothing is known of what is to be provisioned")),
+    let left = match (intent, contract) {
+        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict))?,
+        (Intent::Provision, None) => {
+            return Err(Error::permanent("nothing is known of what is to be provisioned"));
+        }
         (Intent::UpdateAccess, _) => {
             if standing != Standing::Active || seen.reader.is_none() {
                 return Err(place.not_provisioned());
             }
             let mut left = Left::default();
             people::access(place, seen, people, intent, &mut left);
-            Ok(left)
+            left
         }
-        (Intent::Unprovision { remove_data }, _) => Ok(if remove_data {
-            removal::purge(place, seen)
-        } else {
-            removal::release(place, seen, standing)
-        }),
+        (Intent::Unprovision { remove_data }, _) => {
+            if remove_data {
+                refuse_roles_in_use(place, seen)?;
+            }
+            unprovision(place, seen, standing, remove_data)
+        }
+    };
+    refuse_lost_rights(place, seen, &left)?;
+    Ok(left)
+}
+
+fn unprovision(place: &Place, seen: &Seen, standing: Standing, remove_data: bool) -> Left {
+    let broken = is_broken(seen);
+    // In what is left of a database there is nothing to look at, and nothing to keep.
+    let gone = broken.then(|| Seen { database: None, ..seen.clone() });
+    let mut left = match remove_data {
+        true => removal::purge(place, gone.as_ref().unwrap_or(seen)),
+        false => removal::release(place, gone.as_ref().unwrap_or(seen), standing),
+    };
+    if broken {
+        let summary = format!("drop what is left of the database `{}`", place.database);
+        // First: the roles cannot go before it.
+        left.pieces
+            .insert(0, place.piece(Step::DropDatabase, Action::Drop, summary, vec![drop_database(place)]));
+        left.notes.push(format!(
+            "a removal of the database `{}` was cut off earlier: of its data nothing is left to keep",
+            place.database
+        ));
+    }
+    left
+}
+
+/// A role goes only when it has nothing in other databases: nobody takes it away there from here.
+fn refuse_roles_in_use(place: &Place, seen: &Seen) -> Result<()> {
+    for (name, role) in [(&place.reader_role, &seen.reader), (&place.owner_role, &seen.owner)] {
+        let elsewhere = role.iter().flat_map(|role| &role.held_in).filter(|other| **other != place.database);
+        let names: Vec<String> = elsewhere.map(|name| format!("`{name}`")).collect();
+        if !names.is_empty() {
+            return Err(Error::conflict(format!(
+                "role `{name}` cannot go: it owns something or has rights in database {}. There, run `REASSIGN OWNED BY {} \
+                 TO ...` and `DROP OWNED BY {}`",
+                names.join(", "),
+                ident(name),
+                ident(name)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the role of the target may not do any more, before it is tried. An administrator can give it back, so it is
+/// tried again later.
+fn refuse_lost_rights(place: &Place, seen: &Seen, left: &Left) -> Result<()> {
+    if left.pieces.is_empty() {
+        return Ok(());
+    }
+    let me = ident(&seen.me);
+    let needs = |word: &str| left.pieces.iter().flat_map(|piece| &piece.sql).any(|sql| sql.starts_with(word));
+    let mut missing = Vec::new();
+    if needs("CREATE ROLE") && !seen.may_create_role {
+        missing.push(format!("ALTER ROLE {me} CREATEROLE"));
+    }
+    if needs("CREATE DATABASE") && !seen.may_create_database {
+        missing.push(format!("ALTER ROLE {me} CREATEDB"));
+    }
+    if needs("CREATE SCHEMA") && !place.own_database && !seen.may_create_schema {
+        missing.push(format!("GRANT CREATE ON DATABASE {} TO {me}", ident(&place.database)));
+    }
+    for (name, role) in [(&place.owner_role, &seen.owner), (&place.reader_role, &seen.reader)] {
+        if role.as_ref().is_some_and(|role| !role.administrable) {
+            missing.push(format!("GRANT {} TO {me} WITH ADMIN OPTION", ident(name)));
+        }
+    }
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(Error::retryable(format!(
+            "the role of the target may not do what is to be done: have a superuser run `{}`",
+            missing.join("; ")
+        ))),
     }
 }
 
@@ -398,20 +474,34 @@ pub(super) fn reader_comment(place: &Place, fields: &crate::descriptor::Object) 
     format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
 }
 
+/// Whether the component has a database of its own and a drop of that was cut off.
+pub(super) fn is_broken(seen: &Seen) -> bool {
+    seen.database.as_ref().is_some_and(|database| database.broken)
+}
+
+fn drop_database(place: &Place) -> String {
+    format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))
+}
+
 /// What a database of the component's own still lacks. The statements run one by one, each for itself: before them, its
 /// owners' role is made.
 fn database(place: &Place, seen: &Seen) -> Vec<String> {
     let (name, owner) = (ident(&place.database), ident(&place.owner_role));
     let mut sql = Vec::new();
-    if seen.database.is_none() {
+    let broken = is_broken(seen);
+    let there = seen.database.as_ref().filter(|_| !broken);
+    if broken {
+        sql.push(drop_database(place));
+    }
+    if there.is_none() {
         sql.push(format!("CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"));
     }
-    if seen.database.as_ref().is_none_or(|database| database.public) {
+    if there.is_none_or(|database| database.public) {
         sql.push(format!("REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC"));
     }
     let text = format!("Storage area {} in environment {}", place.owner.component, place.owner.environment);
     let comment = place.mark().comment(&text);
-    if seen.database.as_ref().is_none_or(|database| database.comment.as_ref() != Some(&comment)) {
+    if there.is_none_or(|database| database.comment.as_ref() != Some(&comment)) {
         sql.push(format!("COMMENT ON DATABASE {name} IS {}", literal(&comment)));
     }
     sql
@@ -460,6 +550,20 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
         sql.push(format!("COMMENT ON SCHEMA {schema} IS {}", literal(&schema_comment(place, contract))));
     }
     sql
+}
+
+/// A relation cannot get the name of an index, a sequence or a type.
+pub(super) fn refuse_taken(place: &Place, name: &str, seen: &Seen) -> Result<()> {
+    match seen.taken(name) {
+        None => Ok(()),
+        Some(taken) => Err(Error::conflict(format!(
+            "`{}.{name}` cannot be made: there is {} {} of this name. Rename or remove it, or choose another name in \
+             `specific`",
+            place.schema,
+            if taken.kind == "index" { "an" } else { "a" },
+            taken.kind
+        ))),
+    }
 }
 
 /// What [`prepare`] does, for people.

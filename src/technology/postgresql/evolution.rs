@@ -5,19 +5,19 @@
 //! | new column | added, at the end; NOT_NULL only while the table is empty |
 //! | column left out | refused, with how many values would be lost; dropped with `allowDropColumns: true` |
 //! | another name, given as `renameColumns: {old: new}` | renamed, with its values |
-//! | a type that holds every value of the old one | changed; views of the data product on it are made anew |
+//! | a type that holds every value of the old one | changed; views of the data product on it are made anew, and what else uses the column stands against it |
 //! | another type | refused |
 //! | required | set, unless there are rows without a value: refused, with how many |
 //! | optional | the constraint goes |
-//! | another primary key | set where there was none; refused otherwise |
-//! | unique or not | the constraint comes or goes; rows that are not unique stand against it |
+//! | another primary key | set where there was none, unless rows share their values: refused, with how many; refused otherwise |
+//! | unique or not | the constraint comes or goes; refused, with how many, where rows share a value |
 //! | the order of columns | not compared |
 //!
 //! A refusal names the column, what would be lost and what to do.
 
 use super::columns::{Table, Wanted};
 use super::desired::{self, Left, Place, Step, column_comment, table_comment};
-use super::observe::{Probe, Relation, Seen, SeenColumn, counted};
+use super::observe::{Probe, Relation, Seen, SeenColumn, SeenConstraint, counted};
 use super::sql::{dotted, ident, idents, literal};
 use super::types::widens;
 use crate::descriptor::Problem;
@@ -45,9 +45,48 @@ pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     for have in gone(table, relation) {
         probes.push(Probe::Values { table: name(), column: have.name.clone() });
     }
+    probes.extend(key_probe(table, relation));
+    probes.extend(table.columns.iter().filter_map(|column| unique_probe(table, relation, column)));
     probes.sort();
     probes.dedup();
     probes
+}
+
+/// Whether rows share what shall be their key, where one is set; with a new column in it, [`Probe::Rows`] is enough.
+fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
+    if keys(table).is_empty() || relation.constraints.iter().any(|constraint| constraint.kind == 'p') {
+        return None;
+    }
+    let columns: Option<Vec<String>> =
+        keys(table).into_iter().map(|name| Some(old(table, relation, name)?.name.clone())).collect();
+    Some(Probe::Duplicates { table: table.name.clone(), columns: columns? })
+}
+
+/// Whether rows share a value that shall be unique, where that is new.
+fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<Probe> {
+    if !column.unique || unique_constraint(table, relation, column).is_some() {
+        return None;
+    }
+    let have = old(table, relation, &column.name)?;
+    Some(Probe::Duplicates { table: table.name.clone(), columns: vec![have.name.clone()] })
+}
+
+/// What makes a column unique, if anything does.
+fn unique_constraint<'a>(
+    table: &Table,
+    relation: &'a Relation,
+    column: &Wanted,
+) -> Option<&'a SeenConstraint> {
+    relation.constraints.iter().find(|constraint| {
+        constraint.kind == 'u'
+            && matches!(constraint.columns.as_slice(), [one] if renamed(table, relation, one) == column.name)
+    })
+}
+
+/// What a column is called afterwards.
+fn renamed(table: &Table, relation: &Relation, name: &str) -> String {
+    let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
+    to.map_or(name, |(_, to)| to).to_owned()
 }
 
 /// The column that is there for a wanted one, under its old name where it is to be renamed.
@@ -72,6 +111,7 @@ fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'
 pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
     let mut left = Left { pieces: Vec::new(), notes: table.notes.clone() };
     let Some(relation) = seen.relation(&table.name) else {
+        desired::refuse_taken(place, &table.name, seen)?;
         left.pieces.push(create(place, table));
         return Ok(left);
     };
@@ -189,7 +229,7 @@ impl Evolution<'_> {
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
                         format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
                     );
-                    self.rebuild_readers(&have.name);
+                    self.rebuild_readers(column, &have.name);
                 } else {
                     self.problems.push(
                         Problem::new(
@@ -271,11 +311,11 @@ impl Evolution<'_> {
     }
 
     /// The change before this takes the views of the data product on a column away and puts them back.
-    fn rebuild_readers(&mut self, column: &str) {
+    fn rebuild_readers(&mut self, column: &Wanted, have: &str) {
         let (Some(around), Some(piece)) =
-            (super::view::around(self.place, self.relation, column), self.left.pieces.last_mut())
+            (super::view::around(self.place, self.relation, have), self.left.pieces.last_mut())
         else {
-            self.readers_of(column);
+            self.refuse_users(format!("{}.dataType", column.place), have, "get another type", true);
             return;
         };
         let (before, after) = around;
@@ -284,24 +324,34 @@ impl Evolution<'_> {
             piece.sql.splice(0..0, before);
             piece.sql.extend(after);
         }
+        if self.relation.holders.iter().any(|holder| holder.typed && holder.column == have) {
+            self.refuse_users(format!("{}.dataType", column.place), have, "get another type", true);
+        }
     }
 
-    /// PostgreSQL refuses to change or drop a column that a view reads. Said before anything is tried.
-    fn readers_of(&mut self, column: &str) {
-        let readers: Vec<String> = self
-            .relation
-            .dependents
-            .iter()
-            .filter(|dependent| dependent.columns.iter().any(|name| name == column))
-            .map(|dependent| format!("`{}.{}`", dependent.schema, dependent.name))
-            .collect();
-        if !readers.is_empty() {
-            self.left.notes.push(format!(
-                "column `{column}` of `{}` is read by {}, and PostgreSQL refuses to change it meanwhile: those have to go \
-                 or change first",
-                self.table.name,
-                readers.join(", ")
-            ));
+    /// PostgreSQL refuses to change or drop a column that a view reads or something else uses. Said before anything is
+    /// tried.
+    fn refuse_users(&mut self, path: String, column: &str, change: &str, typed: bool) {
+        let reads = |columns: &[String]| columns.iter().any(|name| name == column);
+        let views = self.relation.dependents.iter().filter(|dependent| reads(&dependent.columns));
+        let mut users: Vec<String> =
+            views.map(|dependent| format!("view `{}.{}`", dependent.schema, dependent.name)).collect();
+        let holders = self.relation.holders.iter().filter(|holder| holder.column == column);
+        users.extend(holders.filter(|holder| holder.typed || !typed).map(|holder| holder.what.clone()));
+        if !users.is_empty() {
+            self.problems.push(
+                Problem::new(
+                    path,
+                    format!(
+                        "column `{column}` of `{}.{}` cannot {change}: it is used by {}",
+                        self.place.schema,
+                        self.table.name,
+                        users.join(", ")
+                    ),
+                )
+                .value(column)
+                .remedy(format!("drop or change that first, keep the column as it is, {NEW_MAJOR}")),
+            );
         }
     }
 
@@ -317,7 +367,7 @@ impl Evolution<'_> {
                     format!("drop column `{}` with {lost}", have.name),
                     format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
                 );
-                self.readers_of(&have.name);
+                self.refuse_users(table.place.clone(), &have.name, "be dropped", false);
             } else {
                 let (why, remedy) = if self.is_key(&have.name) {
                     ("it is part of the primary key", "keep the column")
@@ -359,16 +409,28 @@ impl Evolution<'_> {
 
     fn keys(&mut self) {
         let (table, relation) = (self.table, self.relation);
-        let renamed = |name: &str| {
-            let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
-            to.map_or(name, |(_, to)| to).to_owned()
-        };
         let wanted = keys(table);
-        let mut have: Vec<String> = self.key().unwrap_or_default().iter().map(|name| renamed(name)).collect();
+        let mut have: Vec<String> =
+            self.key().unwrap_or_default().iter().map(|name| renamed(table, relation, name)).collect();
         let mut sorted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
         have.sort();
         sorted.sort();
-        if self.sets_key() {
+        let shared = key_probe(table, relation).map_or(0, |probe| self.seen.fact(&probe));
+        if shared > 0 {
+            let list = wanted.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            self.problems.push(
+                Problem::new(
+                    &table.place,
+                    format!(
+                        "{list} cannot be the primary key of `{}.{}`: {} of values that another row has, too",
+                        self.place.schema,
+                        table.name,
+                        counted(shared, "row")
+                    ),
+                )
+                .remedy(format!("make the values differ first, leave the constraint out, {NEW_MAJOR}")),
+            );
+        } else if self.sets_key() {
             self.alter(
                 Step::PrimaryKey { table: table.name.clone() },
                 format!("primary key ({})", wanted.join(", ")),
@@ -395,12 +457,28 @@ impl Evolution<'_> {
             );
         }
         for column in &table.columns {
-            let have = relation.constraints.iter().find(|constraint| {
-                constraint.kind == 'u'
-                    && matches!(constraint.columns.as_slice(), [one] if renamed(one) == column.name)
-            });
+            let have = unique_constraint(table, relation, column);
+            let shared = unique_probe(table, relation, column).map_or(0, |probe| self.seen.fact(&probe));
             let step = Step::Unique { table: table.name.clone(), column: column.name.clone() };
             match (column.unique, have) {
+                (true, None) if shared > 0 => self.problems.push(
+                    Problem::new(
+                        format!("{}.constraint", column.place),
+                        format!(
+                            "column `{}` cannot be unique: {} of a value that another row has, too",
+                            column.name,
+                            counted(shared, "row")
+                        ),
+                    )
+                    .remedy(format!("make the values differ first, leave the constraint out, {NEW_MAJOR}")),
+                ),
+                (false, Some(constraint)) if constraint.referred => self.problems.push(
+                    Problem::new(
+                        format!("{}.constraint", column.place),
+                        format!("column `{}` must stay unique: a foreign key refers to it", column.name),
+                    )
+                    .remedy(format!("keep UNIQUE, have the foreign key dropped first, {NEW_MAJOR}")),
+                ),
                 (true, None) => self.alter(
                     step,
                     format!("column `{}` is unique", column.name),

@@ -35,15 +35,17 @@ mod observe;
 mod people;
 mod removal;
 mod reverse;
+mod server;
 mod session;
 mod sql;
+mod sqlstate;
 #[cfg(test)]
 mod tests;
 mod types;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -62,7 +64,8 @@ use desired::{Contract, Place, Shape, Standing, Step};
 use loan::Loan;
 use observe::{Database, Question, Seen};
 use people::People;
-use session::{Login, Pool, PoolSettings, Session};
+use server::{Login, Server};
+use session::{Pool, PoolSettings, Session};
 use sql::{dotted, ident};
 use view::View;
 
@@ -75,6 +78,8 @@ pub struct PostgresqlSettings {
     pub url: Secret,
     /// Sessions at the same time.
     pub connections: u32,
+    /// Longest wait for the server to open a session, and for any sign of life.
+    pub connect_timeout: Duration,
     /// Longest statement.
     pub statement_timeout: Duration,
     /// Longest wait for somebody else's lock.
@@ -92,6 +97,8 @@ pub fn check_url(url: &Secret) -> Result<(), String> {
 pub struct Postgresql {
     settings: PostgresqlSettings,
     login: Result<Login, String>,
+    /// Absent with a URL that cannot be read.
+    server: Option<Arc<Server>>,
     home: Option<Handle>,
     /// One for each database: that of the URL, and those of storage areas that have their own.
     pools: Mutex<BTreeMap<String, Pool>>,
@@ -148,12 +155,12 @@ struct Read {
 impl Postgresql {
     /// A target that is not opened yet. Its sessions live on the runtime that this is called on, if it is on one.
     pub fn new(settings: PostgresqlSettings) -> Self {
-        Self {
-            login: Login::parse(settings.url.expose()),
-            home: Handle::try_current().ok(),
-            pools: Mutex::default(),
-            settings,
-        }
+        let login = Login::parse(settings.url.expose());
+        let server = login.as_ref().ok().map(|login| {
+            let url = settings.url.clone();
+            Arc::new(Server::new(&settings.target, url, login.clone(), settings.connect_timeout))
+        });
+        Self { login, server, home: Handle::try_current().ok(), pools: Mutex::default(), settings }
     }
 
     fn login(&self) -> Result<&Login> {
@@ -169,12 +176,13 @@ impl Postgresql {
 
     async fn session_with(&self, database: &str, context: &Context) -> Result<Session> {
         let login = self.login()?;
+        let Some(server) = &self.server else { return Err(Error::permanent("the URL cannot be read")) };
         let pool = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             let make = || {
                 let settings = PoolSettings {
-                    target: self.settings.target.clone(),
-                    login: login.to(database),
+                    server: Arc::clone(server),
+                    database: database.to_owned(),
                     connections: self.settings.connections,
                     // A server has no room for idle sessions with every database.
                     rest: database == login.database,
@@ -196,7 +204,7 @@ impl Postgresql {
     }
 
     /// A session with the database that the component is in. Where that is one of its own, what is known of it; and
-    /// where it is not there yet, a session with that of the URL.
+    /// where it is not there yet, or not whole any more, a session with that of the URL.
     async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
         let session = self.session(context).await?;
         if !read.place.own_database {
@@ -204,6 +212,9 @@ impl Postgresql {
         }
         let found = session.within(context, observe::database(&session, &read.place.database)).await;
         let Some(database) = found? else { return Ok((session, None)) };
+        if database.broken {
+            return Ok((session, Some(database)));
+        }
         session.give_back(Ok(()))?;
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
@@ -246,7 +257,7 @@ async fn observed(
     database: Option<Database>,
 ) -> Result<Seen> {
     let mut question = Question { principals: people.names(), ..read.question.clone() };
-    if read.place.own_database && database.is_none() {
+    if read.place.own_database && database.as_ref().is_none_or(|database| database.broken) {
         // This is another database, and what is in it is none of the component's.
         question.schema = String::new();
     }
@@ -301,9 +312,13 @@ async fn end_reading(session: &Session) -> Result<()> {
 }
 
 fn question(place: &Place, contract: Option<&Contract>) -> Question {
+    let listed = match contract.map(|contract| &contract.shape) {
+        Some(Shape::Storage(tables)) => tables.iter().map(|table| table.name.clone()).collect(),
+        _ => Vec::new(),
+    };
     Question {
         schema: place.schema.clone(),
-        relations: place.relation.iter().cloned().collect(),
+        relations: place.relation.iter().cloned().chain(listed).collect(),
         whole: place.relation.is_none(),
         views: contract.is_some_and(|contract| !matches!(contract.shape, Shape::View(_))),
         owner_role: place.owner_role.clone(),
@@ -563,7 +578,7 @@ impl Technology for Postgresql {
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
         context.check_cancelled()?;
         let read = self.read(work, *intent).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory).await?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         let seen = self.look(&read, &people, context).await?;
         let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
         let changes = left
@@ -586,7 +601,7 @@ impl Technology for Postgresql {
         })?;
         let intent = Intent::from(intent);
         let read = self.read(work, intent).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory).await?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
             return self.apply_to_database(&read, &people, intent, &step, context).await;
         }
@@ -716,7 +731,8 @@ impl Postgresql {
                 for statement in desired::owner_role(&read.place, &seen) {
                     session.execute(&statement).await?;
                 }
-            } else if left.pieces.iter().any(|piece| piece.step == Step::Purge) {
+            } else if !desired::is_broken(&seen) && left.pieces.iter().any(|piece| piece.step == Step::Purge)
+            {
                 return Err(Error::retryable(format!("{} is not empty yet", read.place.what)));
             }
             session.execute("COMMIT").await?;

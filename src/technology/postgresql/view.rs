@@ -53,7 +53,10 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
     let name = dotted(&place.schema, &view.name);
     let asked = fingerprint(&query);
     let (sql, summary) = match seen.relation(&view.name) {
-        None => (create(place, &name, &query), format!("create view `{}`", view.name)),
+        None => {
+            desired::refuse_taken(place, &view.name, seen)?;
+            (create(place, &name, &query), format!("create view `{}`", view.name))
+        }
         Some(have) => {
             let mark = place.own(have)?;
             if have.kind != 'v' {

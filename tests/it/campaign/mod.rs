@@ -36,7 +36,6 @@ lease = "1500ms"
 poll = "100ms"
 # Nothing is given up: how often a task is hit is up to the seed, not to the task.
 max_crashes = 100000
-max_attempts = 100000
 crash_pause = "20ms"
 backoff = "20ms"
 backoff_cap = "300ms"
