@@ -182,6 +182,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Lines of one kind a minute that unauthenticated callers can cause.
+    pub peer_lines: u32,
 }
 
 /// How the administrator's log looks.
@@ -764,7 +766,8 @@ impl<'a> Reader<'a> {
             }
         }
         let format = self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        Some(Log { level: level?, format: format? })
+        let peer_lines = self.at_least_one("log.peer_lines");
+        Some(Log { level: level?, format: format?, peer_lines: peer_lines? })
     }
 
     fn topology(&mut self) -> Option<TopologyLimits> {
