@@ -168,7 +168,7 @@ async fn an_operation_without_400_answers_as_its_implementor_says() {
 }
 
 #[actix_web::test]
-async fn a_type_other_than_json_is_refused_and_none_is_taken_as_json() {
+async fn a_body_that_is_not_declared_as_json_is_refused() {
     let server = start(Limits::default());
     let send = async |headers: &[(&str, &str)]| {
         let mut request = reqwest::Client::new().post(format!("{}/v1/tasks", server.url)).body(TASK);
@@ -177,11 +177,11 @@ async fn a_type_other_than_json_is_refused_and_none_is_taken_as_json() {
         }
         request.send().await.unwrap().status().as_u16()
     };
-    assert_eq!(send(&[]).await, 202);
     assert_eq!(send(&[("content-type", "Application/JSON; charset=utf-8")]).await, 202);
     assert_eq!(send(&[("content-type", "application/merge-patch+json")]).await, 202);
     for headers in [
-        &[("content-type", "text/plain")][..],
+        &[][..],
+        &[("content-type", "text/plain")],
         &[("content-type", "application/x-www-form-urlencoded")],
         &[("content-type", "")],
         &[("content-type", "application/json"), ("content-encoding", "gzip")],
