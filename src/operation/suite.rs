@@ -322,7 +322,7 @@ pub(super) async fn a_full_lane_refuses_nothing_of_the_others(open: impl Open) {
 }
 
 fn sized(component: &str, bytes: usize) -> NewTask {
-    NewTask { payload: json!({"text": "x".repeat(bytes)}), ..provision(component, "f") }
+    NewTask { payload: json!({"text": "x".repeat(bytes)}).to_string().into(), ..provision(component, "f") }
 }
 
 pub(super) async fn a_lane_is_bounded_by_bytes(open: impl Open) {

@@ -355,7 +355,7 @@ const MARKER: &str = "a descriptor that nobody should find";
 
 fn marked(component: &str) -> crate::operation::Submission {
     let mut marked = submission(component);
-    marked.task.payload = serde_json::json!({"text": MARKER.repeat(5_000)});
+    marked.task.payload = serde_json::json!({"text": MARKER.repeat(5_000)}).to_string().into();
     marked
 }
 
