@@ -161,7 +161,8 @@ impl PostgresStore {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let tell = news::tell(Arc::clone(&connections), news, instance.clone());
         let listen = news::listen(listener, shared.hints(), instance, settings.patience);
-        let writer = QueueWriter { options: session, patience: settings.patience, session: None };
+        let writer =
+            QueueWriter { options: session, patience: settings.patience, session: None, proven: false };
         let database = PostgresDatabase {
             writer: Writer::start(writer),
             connections,
@@ -431,6 +432,8 @@ struct QueueWriter {
     options: PgConnectOptions,
     patience: Duration,
     session: Option<Session>,
+    /// Whether something was committed by this session: one that never could has no better one to make way for.
+    proven: bool,
 }
 
 #[async_trait]
@@ -438,7 +441,10 @@ impl Connection for QueueWriter {
     async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::new(patiently(self.patience, connect(&self.options)).await?, self.patience),
+            None => {
+                self.proven = false;
+                Session::new(patiently(self.patience, connect(&self.options)).await?, self.patience)
+            }
         };
         let session = self.session.insert(session);
         // The lock comes first, the snapshot of each statement after it: what others committed is seen.
@@ -447,13 +453,15 @@ impl Connection for QueueWriter {
     }
 
     async fn commit(&mut self) -> sqlx::Result<()> {
-        self.session.as_mut().ok_or_else(no_answer)?.commit().await
+        self.session.as_mut().ok_or_else(no_answer)?.commit().await?;
+        self.proven = true;
+        Ok(())
     }
 
     async fn recover(&mut self, error: &sqlx::Error) -> bool {
         let Some(mut session) = self.session.take() else { return false };
         if is_of_the_session(error) {
-            return true;
+            return self.proven;
         }
         let rolled_back = patiently(FRESH, session.connection.execute("ROLLBACK")).await;
         self.session = rolled_back.is_ok().then_some(session);

@@ -128,7 +128,12 @@ async fn whoever_hangs_with_the_queue_in_hand_loses_it() {
     let mut settings = PostgresSettings::parse(&url).unwrap();
     settings.patience = Duration::from_secs(2);
     let store = PostgresStore::open(&settings, Limits::default()).await.unwrap();
-    let mut hanging = QueueWriter { options: settings.session(), patience: settings.patience, session: None };
+    let mut hanging = QueueWriter {
+        options: settings.session(),
+        patience: settings.patience,
+        session: None,
+        proven: false,
+    };
     let transaction = hanging.begin().await.unwrap();
     transaction
         .execute(
