@@ -86,8 +86,8 @@ async fn hostile_requests_are_refused_soon_and_cheaply() {
     unharmed(&server).await;
 }
 
-/// Callers exist that send no content type, or none that says JSON. What is no JSON is refused in the contract's
-/// own shape, never in the framework's.
+/// What is not declared as JSON is refused in the contract's own shape, never in the framework's: a web page can send
+/// it to whatever server it likes.
 #[tokio::test]
 async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
     let server = Landfall::start();
@@ -97,6 +97,19 @@ async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
             .send("POST", "/v1/provision", |http| http.header("content-type", content_type).body("a=b"))
             .await;
         assert_eq!(answer.status, 400, "{content_type}: {answer:?}");
+    }
+    let request = component_request(&cashflow(), WORKLOAD).to_string();
+    let without = |path: &'static str| server.api().send("POST", path, |http| http.body(request.clone()));
+    let message = "the Content-Type is missing, send `application/json`";
+    assert_eq!(without("/v1/provision").await.with_status(400).json()["errors"], json!([message]));
+    let verdict = without("/v1/validate").await.with_status(200).json();
+    assert_eq!((&verdict["valid"], &verdict["error"]["errors"]), (&json!(false), &json!([message])));
+    for content_type in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+        let body = request.clone();
+        let sent = server
+            .api()
+            .send("POST", "/v1/validate", |http| http.header("content-type", content_type).body(body));
+        assert_eq!(sent.await.with_status(200).json(), json!({ "valid": true }), "{content_type}");
     }
 }
 
