@@ -5,7 +5,7 @@
 //! about it. Open to callers without a token are the topology contract, whose handlers ask for a user themselves, and
 //! the health of the server, which probes ask for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use crate::error::Error;
 use crate::generated::operator::server::OPERATIONS;
 use crate::generated::runtime::Limits;
 
+use crate::logging::PEER_OVERLOAD;
+
+use super::connections::UnderWay;
 use super::pressure;
 use super::refusal::Fault;
 use super::shapes::AnyError;
@@ -47,12 +50,19 @@ pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
     (header, peer)
 }
 
+/// The other end of a connection, for the log.
+pub(super) fn shown(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "an unknown address".to_owned(), |address| address.ip().to_string())
+}
+
 /// The middleware.
 pub(super) async fn admit(
     door: Arc<Door>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    // Until this is dropped, the connection is not idle.
+    let _under_way = UnderWay::begin(request.request());
     let (header, peer) = credentials(request.request());
     let denied = if needs_no_token(request.method().as_str(), request.path()) {
         None
@@ -69,7 +79,7 @@ pub(super) async fn admit(
                 .json(AnyError::from(Fault::new(&Error::permanent(text), solution)))
         }
         Some(Denied::Overloaded(text)) => {
-            log::warn!("answering 500 to {peer}: {text}");
+            log::warn!(target: PEER_OVERLOAD, "answering 500 to {peer}: {text}");
             let error = Error::overloaded(text);
             pressure::note(request.request(), &error);
             HttpResponse::InternalServerError().json(AnyError::from(Fault::new(&error, "try again later")))
@@ -154,7 +164,11 @@ mod tests {
         let token = Token { name: "one".to_owned(), hash: Hash::parse(&cheap("right"), &bounds).unwrap() };
         let credentials = Credentials { tokens: vec![token], ..Credentials::default() };
         let callers = Arc::new(Callers::new(limits, credentials).unwrap());
-        Arc::new(Door { callers, limits: Limits::default(), retry_after: Duration::from_millis(6500) })
+        Arc::new(Door {
+            callers,
+            limits: Limits::default(),
+            retry_after: Duration::from_millis(6500),
+        })
     }
 
     #[actix_web::test]

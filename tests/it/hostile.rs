@@ -113,6 +113,35 @@ async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
     }
 }
 
+#[tokio::test]
+async fn a_wrong_method_or_path_is_answered_in_words() {
+    let server = Landfall::start();
+    for (method, path, status, said) in [
+        (
+            "DELETE",
+            "/v1/provision",
+            405,
+            "no operation has the method `DELETE` at `/v1/provision`; use one of: POST",
+        ),
+        (
+            "POST",
+            "/landfall/v1/live",
+            405,
+            "no operation has the method `POST` at `/landfall/v1/live`; use one of: GET",
+        ),
+        (
+            "GET",
+            "/v9/provision",
+            404,
+            "no operation has the path `/v9/provision`; see the API contract for its operations",
+        ),
+    ] {
+        let answer = server.api().send(method, path, |http| http).await;
+        assert_eq!(answer.with_status(status).json()["message"], said);
+        assert!(said.starts_with(answer.json()["error"].as_str().unwrap()), "{answer:?}");
+    }
+}
+
 /// The limit is not to be found by running out of memory.
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
