@@ -101,6 +101,8 @@ pub struct Server {
     pub answer_timeout: Duration,
     /// Connections of all workers together.
     pub max_connections: usize,
+    /// Web pages that may call: `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
     /// Within which time a TLS handshake must be done.
     pub handshake_timeout: Duration,
     /// TLS handshakes that are under way at the same time.
@@ -580,6 +582,7 @@ impl<'a> Reader<'a> {
         let keep_alive = self.duration("server.keep_alive", INSTANT);
         let answer_timeout = self.duration("server.answer_timeout", INSTANT);
         let max_connections = self.at_least_one::<u32>("server.max_connections");
+        let allowed_origins = self.allowed_origins();
         let workers = self.at_least_one::<u16>("server.workers");
         let handshake_timeout = self.optional_duration("server.tls.handshake_timeout", INSTANT);
         let max_handshakes = match self.figment.contains("server.tls.max_handshakes") {
@@ -607,11 +610,35 @@ impl<'a> Reader<'a> {
             keep_alive: keep_alive?,
             answer_timeout: answer_timeout?,
             max_connections: usize::try_from(max_connections?).ok()?,
+            allowed_origins: allowed_origins?,
             handshake_timeout: handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT),
             max_handshakes: usize::try_from(max_handshakes?).ok()?,
             workers: usize::from(workers?),
             tls,
         })
+    }
+
+    /// In lower case, as browsers send them.
+    fn allowed_origins(&mut self) -> Option<Vec<String>> {
+        const KEY: &str = "server.allowed_origins";
+        let origins: Vec<String> = self.required(KEY)?;
+        for origin in &origins {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_origin = rest.is_some_and(|rest| {
+                !rest.is_empty()
+                    && !rest.contains(['/', '?', '#', '@', '*', ' '])
+                    && rest == rest.to_lowercase()
+            });
+            if !is_origin {
+                self.problem(
+                    KEY,
+                    format_args!(
+                        "`{origin}` is not an origin; write `https://HOST` or `https://HOST:PORT`, in lower case"
+                    ),
+                );
+            }
+        }
+        Some(origins)
     }
 
     /// `None` also where something is wrong, which is told then.

@@ -1,10 +1,11 @@
 //! HTTP: the only module that knows actix and the generated contracts.
 //!
 //! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
-//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; `callers`
-//! and `pressure` for what stands around them all; and `connections` for what stands before them.
+//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; `callers`,
+//! `browsers` and `pressure` for what stands around them all; and `connections` for what stands before them.
 
 mod airbyte;
+mod browsers;
 mod callers;
 mod connections;
 mod instances;
@@ -30,6 +31,7 @@ use crate::generated;
 use crate::generated::runtime::Limits;
 use crate::operation::Service;
 
+use browsers::Browsers;
 use callers::{Door, admit};
 use connections::Listeners;
 use pressure::{Gate, guard};
@@ -57,6 +59,8 @@ pub(crate) fn bind(
     let limits =
         Limits { body_bytes: config.max_body_bytes, read_timeout: config.body_timeout, ..Limits::default() };
     let listeners = Listeners::bind(&config.listen)?;
+    let is_loopback = listeners.addresses().iter().all(|address| address.ip().is_loopback());
+    let browsers = Browsers::new(config, Arc::clone(&callers), is_loopback);
     let gate = Arc::new(Gate::new(config, limits));
     let shared = Arc::new(Shared {
         service,
@@ -67,6 +71,7 @@ pub(crate) fn bind(
     });
     let door = Arc::new(Door {
         callers: Arc::clone(&shared.callers),
+        browsers,
         limits,
         retry_after: config.retry_after,
     });

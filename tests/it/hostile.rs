@@ -142,6 +142,65 @@ async fn a_wrong_method_or_path_is_answered_in_words() {
     }
 }
 
+/// A page in a browser on this machine must not reach the server, also where anybody may call.
+#[tokio::test]
+async fn requests_of_web_pages_are_refused() {
+    let server =
+        Landfall::with().config("[server]\nallowed_origins = [\"https://console.example\"]\n").start();
+    let own = server.api().url().to_owned();
+    let port = own.rsplit_once(':').expect("a port").1.to_owned();
+    let request = component_request(&cashflow(), WORKLOAD);
+    let send = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let mut sent = http().build().unwrap().request(method.parse().unwrap(), format!("{own}{path}"));
+        for (name, value) in headers {
+            sent = sent.header(*name, *value);
+        }
+        let sent = if method == "GET" { sent } else { sent.json(&request) };
+        let response = sent.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap_or_default())
+    };
+    let foreign: &[&[(&str, &str)]] = &[
+        &[("origin", "http://evil.example")],
+        &[("origin", "null")],
+        &[("origin", "http://localhost:3000")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+        &[("host", "evil.example")],
+        &[("host", "rebound.example:8093"), ("origin", "http://rebound.example:8093")],
+    ];
+    let operations = [
+        ("POST", "/v1/provision"),
+        ("POST", "/v1/validate"),
+        ("GET", "/v1/provision/x/status"),
+        ("GET", "/landfall/v1/health"),
+        ("GET", "/flexdeploy/rest/v1/topology/instance"),
+        ("POST", "/flexdeploy/rest/v1/topology/instance"),
+        ("OPTIONS", "/v1/provision"),
+    ];
+    for headers in foreign {
+        for (method, path) in operations {
+            let (status, body) = send(method, path, headers).await;
+            assert_eq!(status, 403, "{method} {path} {headers:?}: {body}");
+            let said = [&body["error"], &body["message"], &body["moreInfo"]["solutions"][0]];
+            assert!(said.iter().all(|text| text.is_string()), "{body:#}");
+        }
+    }
+    for headers in [
+        &[("origin", own.as_str()), ("sec-fetch-site", "same-origin")][..],
+        &[("origin", "https://console.example"), ("sec-fetch-site", "cross-site")],
+        &[("host", &format!("localhost:{port}"))],
+        &[("sec-fetch-site", "none")],
+    ] {
+        assert_eq!(
+            send("POST", "/v1/validate", headers).await,
+            (200, json!({ "valid": true })),
+            "{headers:?}"
+        );
+    }
+    let log = server.log();
+    assert!(log.contains("answering 403 to 127.0.0.1: the request comes from a web page of `null`"), "{log}");
+}
+
 /// The limit is not to be found by running out of memory.
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
