@@ -119,7 +119,12 @@ async fn the_accept_header_is_known_to_the_handler() {
     assert_eq!(text.headers().get("content-type").unwrap(), "text/plain; charset=utf-8");
     assert_eq!(text.text().await.unwrap(), "token-a");
     let request = reqwest::Client::new().post(format!("{}/v1/tasks", server.url)).body(TASK);
-    let json = request.header("accept", "application/json").send().await.unwrap();
+    let json = request
+        .header("content-type", "application/json")
+        .header("accept", "application/json")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(json.headers().get("content-type").unwrap(), "application/json");
     assert_eq!(json.text().await.unwrap(), "\"token-a\"");
 }
