@@ -300,8 +300,12 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&crew, &lease, &ended, &lines), ..facts };
     let now = Utc::now();
     let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction(), now);
+    let retried = ending.event() == Event::Retry;
+    if !retried {
+        crew.repeats.forget(&lease.token);
+    }
     // What a run repeats word for word is in the log already.
-    let folded = closing.is_none() && ending.event() == Event::Retry;
+    let folded = retried && closing.is_none();
     let lines = if folded { Vec::new() } else { lines };
     let settlement = Settlement { ending, lines, closing };
     let mut settling = pin!(settle(&crew, &lease, settlement));
@@ -320,10 +324,7 @@ fn repeats(crew: &Crew, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 
         Ended::Returned(Err(RunError { error, .. })) if error.is_retryable() => {
             crew.repeats.note(lease.token, &error.to_string(), lines)
         }
-        _ => {
-            crew.repeats.forget(&lease.token);
-            0
-        }
+        _ => 0,
     }
 }
 
