@@ -1137,7 +1137,7 @@ async fn warehouse_that_cannot_be_opened_is_retried() {
     let planned = async || lakehouse.plan(&storage, &Intent::Provision, &Context::default()).await;
     let error = planned().await.unwrap_err();
     let expected = format!(
-        "cannot open the warehouse `{}` of target `LAKE`: see to the path, its disk and its mount",
+        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is no directory; move away what is there",
         in_the_way.join("warehouse").display()
     );
     assert!(error.is_retryable() && error.to_string() == expected, "{}", error.report());
