@@ -293,6 +293,12 @@ async fn what_must_stay_belongs_to_a_rightless_role() {
     );
     target.server().psql_in(&elsewhere, "DROP TABLE public.elsewhere").unwrap();
     target.server().psql_in(&elsewhere, &format!("REVOKE CREATE ON SCHEMA public FROM \"{owner}\"")).unwrap();
+    // What is temporary ends with its session.
+    target.provision(&storage).await;
+    john.batch_execute(&format!("RESET ROLE; SET ROLE \"{owner}\"; CREATE TEMP TABLE temporary (a int)"))
+        .await
+        .unwrap();
+    target.run(&storage, KEEP).await;
     target.run(&storage, PURGE).await;
     assert!(!exists(&target, &owner));
 }
