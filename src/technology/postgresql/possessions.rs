@@ -279,7 +279,7 @@ fn covered(covers: &[String], by: &BTreeSet<&str>) -> bool {
     covers.iter().any(|id| by.contains(id.as_str()))
 }
 
-/// The query. Parameters: owners' role, readers' role, schema, relation (none for a storage area), whether the database
+/// The query. What is in a temporary schema ends with its session, and DROP OWNED takes it along. Parameters: owners' role, readers' role, schema, relation (none for a storage area), whether the database
 /// is the component's own.
 fn query() -> String {
     // What belongs to something and goes with it: indexes, rules, columns' defaults, owned sequences, partitions.
@@ -294,7 +294,9 @@ fn query() -> String {
          owned AS MATERIALIZED ( \
            SELECT d.classid, d.objid, r.rolname AS owner FROM pg_shdepend d JOIN roles r ON r.oid = d.refobjid \
              WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND d.dbid = (SELECT oid FROM here) \
-               AND d.classid <> 'pg_default_acl'::regclass \
+               AND d.classid <> 'pg_default_acl'::regclass AND NOT EXISTS (SELECT FROM pg_depend x \
+                 JOIN pg_namespace t ON t.oid = x.refobjid WHERE x.classid = d.classid AND x.objid = d.objid \
+                   AND x.refclassid = 'pg_namespace'::regclass AND t.nspname LIKE 'pg\\_temp\\_%') \
            UNION ALL SELECT d.classid, d.objid, me.rolname FROM space n \
              JOIN pg_depend x ON x.refclassid = 'pg_namespace'::regclass AND x.refobjid = n.oid AND x.deptype = 'n' \
              JOIN pg_shdepend d ON d.dbid = (SELECT oid FROM here) AND d.classid = x.classid AND d.objid = x.objid \
@@ -366,12 +368,16 @@ fn query() -> String {
                'schema', m.classid = 'pg_namespace'::regclass AND EXISTS (SELECT FROM space n WHERE n.oid = m.objid), \
                'definer', m.classid = 'pg_proc'::regclass AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = m.objid \
                   AND p.prosecdef), \
-               'within', (SELECT coalesce(json_agg(p.c::text || ':' || p.o ORDER BY p.c, p.o), '[]') FROM parts p \
-                  WHERE p.classid = m.classid AND p.objid = m.objid AND (p.c <> m.classid OR p.o <> m.objid)), \
-               'needs', (SELECT coalesce(json_agg(json_build_object('covers', s.covers, 'what', s.what) \
-                    ORDER BY s.what, s.c, s.o), '[]') FROM needs n JOIN said s ON s.c = n.classid AND s.o = n.objid \
-                  WHERE n.c = m.classid AND n.o = m.objid)) ORDER BY i.type, i.identity, m.objid), '[]') \
-             FROM mine m, LATERAL pg_identify_object(m.classid, m.objid, 0) i), \
+               'within', coalesce(w.list, '[]'), 'needs', coalesce(e.list, '[]')) \
+               ORDER BY i.type, i.identity, m.objid), '[]') \
+             FROM mine m LEFT JOIN ( \
+                 SELECT p.classid, p.objid, json_agg(p.c::text || ':' || p.o ORDER BY p.c, p.o) AS list FROM parts p \
+                   WHERE p.c <> p.classid OR p.o <> p.objid GROUP BY p.classid, p.objid) w \
+                 ON w.classid = m.classid AND w.objid = m.objid \
+               LEFT JOIN (SELECT n.c, n.o, json_agg(json_build_object('covers', s.covers, 'what', s.what) \
+                   ORDER BY s.what, s.c, s.o) AS list FROM needs n JOIN said s ON s.c = n.classid AND s.o = n.objid \
+                   GROUP BY n.c, n.o) e ON e.c = m.classid AND e.o = m.objid, \
+               LATERAL pg_identify_object(m.classid, m.objid, 0) i), \
            'rights', (SELECT coalesce(json_agg(json_build_object('id', a.{ID} a.objid, 'role', r.rolname, \
                'kind', i.type, 'name', i.identity, 'revocable', a.revocable) ORDER BY r.rolname, i.type, i.identity, a.revocable), '[]') \
              FROM rights a JOIN roles r ON r.oid = a.refobjid, LATERAL pg_identify_object(a.classid, a.objid, 0) i), \

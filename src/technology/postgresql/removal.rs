@@ -94,8 +94,8 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     }
     sql.extend(handed_back(place, seen, &removal));
     let elsewhere = seen.possessions.schemas.iter().any(|schema| {
-        !removal.gone.contains(&schema.id)
-            && !(schema.public && schema.contents.iter().all(|id| removal.gone.contains(id)))
+        let empty = schema.public && schema.contents.iter().all(|id| removal.gone.contains(id));
+        !empty && !removal.gone.contains(&schema.id)
     });
     let database = seen.database.as_ref().filter(|_| place.own_database);
     let database_goes = database.is_some() && schema_goes && !elsewhere;
@@ -212,7 +212,7 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
         object.owner == seen.me
             && !removal.gone.contains(&object.id)
             // A sequence goes with its column.
-            && !(object.kind == "sequence" && !object.within.is_empty())
+            && (object.kind != "sequence" || object.within.is_empty())
     });
     let owner = ident(&place.owner_role);
     let mut moved: Vec<(bool, String)> = mine

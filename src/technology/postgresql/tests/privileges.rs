@@ -289,10 +289,16 @@ async fn what_must_stay_belongs_to_a_rightless_role() {
             .server()
             .psql_in(&elsewhere, "SELECT relowner::regrole FROM pg_class WHERE relname = 'elsewhere'")
             .unwrap()[0][0],
-        Some(format!("{owner}"))
+        Some(owner.clone())
     );
     target.server().psql_in(&elsewhere, "DROP TABLE public.elsewhere").unwrap();
     target.server().psql_in(&elsewhere, &format!("REVOKE CREATE ON SCHEMA public FROM \"{owner}\"")).unwrap();
+    // What is temporary ends with its session.
+    target.provision(&storage).await;
+    john.batch_execute(&format!("RESET ROLE; SET ROLE \"{owner}\"; CREATE TEMP TABLE temporary (a int)"))
+        .await
+        .unwrap();
+    target.run(&storage, KEEP).await;
     target.run(&storage, PURGE).await;
     assert!(!exists(&target, &owner));
 }
@@ -446,12 +452,14 @@ async fn code_met_by_a_change_has_the_rights_of_the_owners() {
     let owner = role_of(&target, STORAGE, "owner");
     let john = session_of(&target, "john.smith@example.com").await;
     let table = format!("{STORAGE_SCHEMA}.orders");
-    // Said to be immutable, so that it is run when expressions are simplified.
+    // Said to be immutable, so that it is run when expressions are simplified; what it calls need not be.
     john.batch_execute(&format!(
-        "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.evil() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$BEGIN \
+        "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.takeover() RETURNS void LANGUAGE plpgsql AS $$BEGIN \
            BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN NULL; END; \
            BEGIN EXECUTE 'CREATE ROLE \"evil_of_{landfall}\"'; EXCEPTION WHEN OTHERS THEN NULL; END; \
-           PERFORM set_config('search_path', '{STORAGE_SCHEMA}', false); RETURN true; END$$; \
+           PERFORM set_config('search_path', '{STORAGE_SCHEMA}', false); END$$; \
+         CREATE FUNCTION {STORAGE_SCHEMA}.evil() RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$BEGIN \
+           PERFORM {STORAGE_SCHEMA}.takeover(); RETURN true; END$$; \
          GRANT USAGE ON SCHEMA {STORAGE_SCHEMA} TO PUBLIC; \
          ALTER TABLE {table} ADD CONSTRAINT c CHECK (amount IS NOT NULL OR {STORAGE_SCHEMA}.evil()); \
          ALTER TABLE {STORAGE_SCHEMA}.customers ADD CONSTRAINT c CHECK (name <> '' OR {STORAGE_SCHEMA}.evil()); \
