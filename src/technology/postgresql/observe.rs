@@ -487,12 +487,12 @@ fn query(views: bool) -> String {
                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))",
     );
     // An array type makes room for whoever wants its name.
-    let taken = list(&format!(
+    let taken = list(
         "SELECT k.relname AS name, CASE k.relkind WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' ELSE 'type' END AS kind \
            FROM pg_class k WHERE k.relnamespace = n.oid AND k.relname = ANY ($2) AND k.relkind NOT IN ('r', 'p', 'v', 'm', 'f') \
          UNION ALL SELECT y.typname, 'type' FROM pg_type y WHERE y.typnamespace = n.oid AND y.typname = ANY ($2) \
-           AND y.typrelid = 0 AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid)"
-    ));
+           AND y.typrelid = 0 AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid)",
+    );
     let (owner, reader) = (role("$4"), role("$5"));
     format!(
         "SELECT json_build_object( \
