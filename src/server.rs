@@ -67,6 +67,10 @@ pub async fn serve(config: Config) -> Result<()> {
             warn!("{warning}");
         }
     }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    if let Some(warning) = scarce_files(&limits, config.server.max_connections) {
+        warn!("{warning}");
+    }
 
     loop {
         tokio::select! {
@@ -150,6 +154,23 @@ fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
     warnings
 }
 
+/// Open files that the store and the targets may need beside connections.
+const OTHER_FILES: usize = 250;
+
+/// Connections that take all open files leave none to the store. `limits` is what Linux says of this process; elsewhere
+/// it is empty, and nothing is known.
+fn scarce_files(limits: &str, max_connections: usize) -> Option<String> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let most: usize = line.split_whitespace().next()?.parse().ok()?;
+    (most < max_connections.saturating_add(OTHER_FILES)).then(|| {
+        format!(
+            "this process may open {most} files, and server.max_connections is {max_connections}: callers could take \
+             those that the store needs; raise the limit (`ulimit -n`, LimitNOFILE) or lower the key, so that \
+             {OTHER_FILES} are left"
+        )
+    })
+}
+
 /// On stdout, for people and scripts alike; a closed stdout is no reason not to serve.
 fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -217,6 +238,7 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             connect_timeout,
             statement_timeout,
             lock_timeout,
+            count_timeout,
             identity,
         } => Arc::new(Postgresql::new(PostgresqlSettings {
             target: code.to_owned(),
@@ -225,6 +247,7 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             connect_timeout: *connect_timeout,
             statement_timeout: *statement_timeout,
             lock_timeout: *lock_timeout,
+            count_timeout: *count_timeout,
             directory: directory(identity),
         })),
     }
@@ -334,6 +357,22 @@ mod tests {
         let sent = std::process::Command::new("kill").args(["-TERM", &own_pid]).status().unwrap();
         assert!(sent.success());
         tokio::time::timeout(Duration::from_secs(30), stop_signal.received()).await.unwrap();
+    }
+
+    #[test]
+    fn warns_when_connections_may_take_all_open_files() {
+        let limits = |most: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units\n\
+                 Max processes             100                  100                  processes\n\
+                 Max open files            {most:20} 524288               files\n"
+            )
+        };
+        assert_eq!(scarce_files(&limits("1024"), 768), None);
+        assert_eq!(scarce_files(&limits("unlimited"), 768), None);
+        assert_eq!(scarce_files("", 768), None);
+        let warning = scarce_files(&limits("1000"), 768).unwrap();
+        assert!(warning.starts_with("this process may open 1000 files, and server.max_connections is 768: "));
     }
 
     #[test]

@@ -32,6 +32,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use crate::error::{Error, Result};
+use crate::logging::PEER_LOGIN;
 
 pub use hash::{Bounds, Hash};
 
@@ -183,6 +184,16 @@ impl Callers {
         *book = Arc::new(Book::new(credentials, &book));
     }
 
+    /// Whether callers of the topology contract are asked who they are.
+    pub fn asks_for_users(&self) -> bool {
+        self.book().decoy.is_some()
+    }
+
+    /// Whether callers of the adapter contracts are asked for a token.
+    pub fn asks_for_tokens(&self) -> bool {
+        !self.book().tokens.is_empty()
+    }
+
     /// Who calls the topology contract. `authorization` is the header's value as it came. Where no users are configured,
     /// everybody may do everything.
     pub async fn basic(&self, authorization: Option<&str>, peer: IpAddr) -> Result<Caller, Denied> {
@@ -325,17 +336,19 @@ impl Attempt {
 
     fn failed(&self, failures: &mut Failures, now: Instant) -> Denied {
         let count = failures.count(self.audience, self.peer, self.name.as_deref(), now);
+        let wrong = match self.audience {
+            Audience::Basic => WRONG_USER,
+            Audience::Bearer => WRONG_TOKEN,
+        };
+        log::warn!(target: PEER_LOGIN, "{} is not let in: {wrong}", self.peer);
         if count.reached {
             log::warn!(
+                target: PEER_LOGIN,
                 "{} failed too often to say who it is; further attempts are refused for a while",
                 self.peer
             );
         }
-        match (count.wait, self.audience) {
-            (Some(wait), _) => too_often(wait),
-            (None, Audience::Basic) => unauthorized(WRONG_USER),
-            (None, Audience::Bearer) => unauthorized(WRONG_TOKEN),
-        }
+        count.wait.map_or_else(|| unauthorized(wrong), too_often)
     }
 }
 

@@ -31,6 +31,13 @@ const ENVIRONMENTS: &str = include_str!("environments.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
+/// `server.tls.handshake_timeout` where it is not configured. These two are not in the defaults: `[server.tls]` would be
+/// there then, and ask for a certificate.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// `server.tls.max_handshakes` where it is not configured.
+const MAX_HANDSHAKES: u32 = 256;
+
 /// What the topology contract is below of. Its callers are others than those of the adapter contracts.
 pub const TOPOLOGY_PATH: &str = "/flexdeploy";
 
@@ -80,6 +87,26 @@ pub struct Server {
     pub retry_after: Duration,
     /// How long running work may go on after SIGTERM.
     pub drain_grace: Duration,
+    /// Within which time a whole request body must have arrived.
+    pub body_timeout: Duration,
+    /// Bytes a second that a request body must bring.
+    pub min_body_rate: u32,
+    /// Over which time that is measured.
+    pub min_body_window: Duration,
+    /// Within which time the head of a request must have arrived.
+    pub header_timeout: Duration,
+    /// How long a connection may be silent after a request was answered.
+    pub keep_alive: Duration,
+    /// How long a caller may read nothing of its answer.
+    pub answer_timeout: Duration,
+    /// Connections of all workers together.
+    pub max_connections: usize,
+    /// Web pages that may call: `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// Within which time a TLS handshake must be done.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes that are under way at the same time.
+    pub max_handshakes: usize,
     /// HTTP worker threads.
     pub workers: usize,
     /// `[server.tls]`: files that were in order at the start.
@@ -194,6 +221,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Lines of one kind a minute that unauthenticated callers can cause.
+    pub peer_lines: u32,
 }
 
 /// How the administrator's log looks.
@@ -257,6 +286,8 @@ pub enum Driver {
         statement_timeout: Duration,
         /// Longest wait for somebody else's lock.
         lock_timeout: Duration,
+        /// Longest look at rows.
+        count_timeout: Duration,
         /// From refs to roles, in the order in which they are asked.
         identity: Vec<Identity>,
     },
@@ -551,6 +582,7 @@ impl<'a> Reader<'a> {
     }
 
     fn server(&mut self) -> Option<Server> {
+        const INSTANT: Duration = Duration::from_millis(1);
         let listen = self.required("server.listen");
         let base_paths = self.base_paths();
         let formats = [("auto", TokenFormat::Auto), ("text", TokenFormat::Text), ("json", TokenFormat::Json)];
@@ -569,7 +601,23 @@ impl<'a> Reader<'a> {
         let inflight_wait = self.duration("server.inflight_wait", Duration::ZERO);
         let retry_after = self.duration("server.retry_after", Duration::from_secs(1));
         let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
+        let body_timeout = self.duration("server.body_timeout", INSTANT);
+        let min_body_rate = self.required::<u32>("server.min_body_rate");
+        let min_body_window = self.duration("server.min_body_window", INSTANT);
+        let header_timeout = self.duration("server.header_timeout", INSTANT);
+        let keep_alive = self.duration("server.keep_alive", INSTANT);
+        let answer_timeout = self.duration("server.answer_timeout", INSTANT);
+        let max_connections = self.at_least_one::<u32>("server.max_connections");
+        let allowed_origins = self.allowed_origins();
         let workers = self.at_least_one::<u16>("server.workers");
+        let handshake_timeout = self.optional_duration("server.tls.handshake_timeout", INSTANT);
+        let max_handshakes = match self.figment.contains("server.tls.max_handshakes") {
+            true => self.at_least_one::<u32>("server.tls.max_handshakes"),
+            false => {
+                self.read.insert("server.tls.max_handshakes".to_owned());
+                Some(MAX_HANDSHAKES)
+            }
+        };
         let tls = self.tls();
         Some(Server {
             listen: listen?,
@@ -581,9 +629,42 @@ impl<'a> Reader<'a> {
             inflight_wait: inflight_wait?,
             retry_after: retry_after?,
             drain_grace: drain_grace?,
+            body_timeout: body_timeout?,
+            min_body_rate: min_body_rate?,
+            min_body_window: min_body_window?,
+            header_timeout: header_timeout?,
+            keep_alive: keep_alive?,
+            answer_timeout: answer_timeout?,
+            max_connections: usize::try_from(max_connections?).ok()?,
+            allowed_origins: allowed_origins?,
+            handshake_timeout: handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT),
+            max_handshakes: usize::try_from(max_handshakes?).ok()?,
             workers: usize::from(workers?),
             tls,
         })
+    }
+
+    /// In lower case, as browsers send them.
+    fn allowed_origins(&mut self) -> Option<Vec<String>> {
+        const KEY: &str = "server.allowed_origins";
+        let origins: Vec<String> = self.required(KEY)?;
+        for origin in &origins {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_origin = rest.is_some_and(|rest| {
+                !rest.is_empty()
+                    && !rest.contains(['/', '?', '#', '@', '*', ' '])
+                    && rest == rest.to_lowercase()
+            });
+            if !is_origin {
+                self.problem(
+                    KEY,
+                    format_args!(
+                        "`{origin}` is not an origin; write `https://HOST` or `https://HOST:PORT`, in lower case"
+                    ),
+                );
+            }
+        }
+        Some(origins)
     }
 
     /// `None` also where something is wrong, which is told then.
@@ -804,7 +885,8 @@ impl<'a> Reader<'a> {
             }
         }
         let format = self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        Some(Log { level: level?, format: format? })
+        let peer_lines = self.at_least_one("log.peer_lines");
+        Some(Log { level: level?, format: format?, peer_lines: peer_lines? })
     }
 
     fn topology(&mut self) -> Option<TopologyLimits> {
@@ -921,6 +1003,7 @@ impl<'a> Reader<'a> {
         let connect_timeout = self.optional_duration(&key("connect_timeout"), Duration::from_millis(100));
         let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
         let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
+        let count_timeout = self.optional_duration(&key("count_timeout"), INSTANT);
         let identity = self.identity_of(&key("identity"), identities);
         Some(Driver::Postgresql {
             url: url?,
@@ -928,6 +1011,7 @@ impl<'a> Reader<'a> {
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
+            count_timeout: count_timeout.unwrap_or(Duration::from_secs(5)),
             identity: identity?,
         })
     }

@@ -270,9 +270,10 @@ async fn who_is_no_user_takes_no_room_either() {
     let credentials = STANDARD.encode("ops:right");
     let head = format!(
         "POST {INSTANCES} HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic {credentials}\r\n\
-         content-length: 2999999\r\n\r\n"
+         content-type: application/json\r\ncontent-length: 2999999\r\n\r\n"
     );
     held.write_all(head.as_bytes()).unwrap();
+    held.write_all(&vec![b' '; 2_999_990]).unwrap();
     let ask = async || {
         let request = json!({ "instanceName": "n", "instanceCode": "late" });
         let answer =
@@ -553,6 +554,56 @@ fn a_key_of_another_certificate_is_a_wrong_configuration() {
         certificate.display()
     );
     assert!(refused.err.contains(&told), "{refused:?}");
+}
+
+/// Whoever connects and says nothing holds up nobody.
+#[tokio::test]
+async fn silent_tls_connections_delay_no_other() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.server();
+    let server = Landfall::with().alone().config(&tls((&certificate, &key), None)).start();
+    let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
+    let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let ca = authority.certificate();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        let served = health(&server, Trust::File(&ca), None).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(served.status(), 200);
+        assert!(took < std::time::Duration::from_secs(2), "{took:?} behind {} silent ones", silent.len());
+    }
+    // Nor are they kept: the handshake has an end.
+    let mut first = &silent[0];
+    first.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "closed");
+}
+
+/// What a stranger does to a connection is told with the address, and not without an end.
+#[tokio::test]
+async fn errors_of_unknown_callers_are_limited_in_the_log() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.server();
+    let config = format!(
+        "[log]\npeer_lines = 3\n{}[[auth.tokens]]\nname = \"one\"\nhash = {{ env = \"TOKEN_HASH\" }}\n",
+        tls((&certificate, &key), None)
+    );
+    let server = Landfall::with().config(&config).env("TOKEN_HASH", &cheap("right")).start();
+    let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
+    let client = https(Trust::File(&authority.certificate()), None).build().unwrap();
+    for _ in 0..20 {
+        let mut plain = TcpStream::connect(&address).unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let _ = plain.read(&mut [0; 100]);
+        let url = format!("{}/v1/validate", server.api().url());
+        let refused = client.post(url).bearer_auth("wrong").json(&json!({})).send().await.unwrap();
+        assert_eq!(refused.status(), 401);
+    }
+    let log = server.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines(" WARN  landfall::peer::tls] no TLS with 127.0.0.1:"), 3, "{log}");
+    let logins = lines(" WARN  landfall::peer::login] 127.0.0.1 is not let in: the token is wrong");
+    assert_eq!(logins, 3, "{log}");
+    assert_eq!(lines(" WARN  rustls") + lines(" ERROR rustls") + lines("actix_http"), 0, "{log}");
 }
 
 // ---- read again -----------------------------------------------------------------------------------------------------

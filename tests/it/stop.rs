@@ -279,7 +279,7 @@ steps = 3
 step_delay = "400ms"
 stop_delay = "1500ms"
 blocking = true
-trace = "file://{scratch}/trace.jsonl"
+trace = "file://{data_dir}/trace.jsonl"
 
 [[routes]]
 group = "mock"
@@ -289,7 +289,7 @@ group = "mock"
 async fn the_next_task_begins_after_the_thread_of_a_stopped_one() {
     let server = Landfall::with().config(BLOCKING).start();
     let api = server.api();
-    let trace = server.scratch().join("trace.jsonl");
+    let trace = server.data_dir().join("trace.jsonl");
     let lines = || -> Vec<(String, String, bool)> {
         let text = std::fs::read_to_string(&trace).unwrap_or_default();
         let line = |line: &str| {
@@ -313,8 +313,8 @@ async fn the_next_task_begins_after_the_thread_of_a_stopped_one() {
     assert_eq!(api.wait(&next).await["status"], "COMPLETED");
     let all = lines();
     let events: Vec<_> = all.iter().map(|(event, intent, _)| format!("{event} {intent}")).collect();
-    let mut expected = vec!["begin provision", "end provision"].repeat(2);
-    expected.extend(vec!["begin unprovision", "end unprovision"].repeat(3));
+    let mut expected = ["begin provision", "end provision"].repeat(2);
+    expected.extend(["begin unprovision", "end unprovision"].repeat(3));
     assert_eq!(events, expected, "two runs of a component at once");
 }
 
@@ -370,12 +370,12 @@ async fn a_drain_does_not_wait_for_a_thread_that_hangs() {
         step_delay = "8s"
         blocking = true
         stoppable = false
-        trace = "file://{scratch}/trace.jsonl"
+        trace = "file://{data_dir}/trace.jsonl"
         [[routes]]
         group = "mock"
     "#;
     let mut server = Landfall::with().config(config).start();
-    let trace = server.scratch().join("trace.jsonl");
+    let trace = server.data_dir().join("trace.jsonl");
     let begun = || std::fs::read_to_string(&trace).unwrap_or_default().matches("\"begin\"").count();
     let token = server.api().post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
     let end = Instant::now() + Duration::from_secs(30);

@@ -530,12 +530,16 @@ member: cn=dev,ou=groups,dc=example,dc=org
         let url = "ldaps://127.0.0.1:1".to_owned();
         let ldap = Ldap::new(LdapSettings { ca_file: Some(pipe.clone()), ..settings(url) });
         let alice = Ref::parse("user:alice_example.com").unwrap();
+        // Whoever reads is let go in the end.
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(5));
+            drop(std::fs::OpenOptions::new().write(true).open(&pipe));
+        });
         tokio::select! {
             _ = ldap.resolve(&alice) => panic!("nothing was to be read"),
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
-        // Whoever reads is let go.
-        drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        writing.join().unwrap();
     }
 
     #[test]

@@ -102,14 +102,17 @@ pub(super) struct Directory {
     path: PathBuf,
 }
 
+/// Device and inode: what tells a file from another one.
+pub(super) type Identity = (unix::Dev, u64);
+
 /// What a name in a directory stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
     /// Bytes of a file.
     pub(super) size: u64,
-    /// Device and inode: what tells it from another one of the same name.
-    pub(super) identity: (u64, u64),
+    /// What tells it from another one of the same name.
+    pub(super) identity: Identity,
     /// Seconds since 1970.
     modified: i64,
 }
@@ -136,8 +139,8 @@ impl Directory {
         &self.path
     }
 
-    /// Device and inode: what tells it from another one.
-    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
+    /// What tells it from another one.
+    pub(super) fn identity(&self) -> io::Result<Identity> {
         let stat = unix::fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
     }
@@ -244,8 +247,7 @@ impl Directory {
     /// Deletes whatever has a name, with all that is in it; links are deleted, not followed. Looks whether it is still
     /// wanted before each entry.
     ///
-    /// No more than two directories are open, however deep they nest: one that is found inside another is moved up to
-    /// the top first.
+    /// No more than two levels are open, however deep they nest: what is found further down is moved up to the top first.
     pub(super) fn remove_tree(&self, name: &OsStr, cancellation: &Cancellation) -> Result<()> {
         let failed = |e: io::Error| failed("delete", &self.path.join(name), e);
         match self.look(name).map_err(failed)? {

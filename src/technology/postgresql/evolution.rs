@@ -17,7 +17,8 @@
 
 use super::columns::{Table, Wanted};
 use super::desired::{self, Left, Place, Step, column_comment, table_comment};
-use super::observe::{Probe, Relation, Seen, SeenColumn, SeenConstraint, counted};
+use super::observe::{Count, Probe, Relation, Seen, SeenColumn, SeenConstraint, counted};
+use super::session::Unknown;
 use super::sql::{dotted, ident, idents, literal};
 use super::types::widens;
 use crate::descriptor::Problem;
@@ -69,6 +70,20 @@ fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<P
     }
     let have = old(table, relation, &column.name)?;
     Some(Probe::Duplicates { table: table.name.clone(), columns: vec![have.name.clone()] })
+}
+
+/// Why rows cannot be told apart, and what helps; nothing when they can. `of` what they share.
+fn shared(count: Count, of: &str) -> Option<(String, &'static str)> {
+    match count {
+        Ok(0) => None,
+        Ok(rows) => Some((
+            format!("{} {of} that another row has, too", counted(rows, "row")),
+            "make the values differ first",
+        )),
+        Err(why) => {
+            Some((format!("whether rows share values is not known, because {}", why.why()), why.remedy()))
+        }
+    }
 }
 
 /// What makes a column unique, if anything does.
@@ -189,6 +204,14 @@ impl Evolution<'_> {
         self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
     }
 
+    /// The change before this may meet functions of the owners: PostgreSQL runs those of checks when it sets NOT NULL, and
+    /// those of checks, indexes and foreign keys when it changes a type.
+    fn as_owner(&mut self) {
+        if let Some(piece) = self.left.pieces.last_mut() {
+            piece.as_owner = piece.sql.first().cloned();
+        }
+    }
+
     fn columns(&mut self) {
         let (place, table, relation) = (self.place, self.table, self.relation);
         let name = || table.name.clone();
@@ -229,6 +252,7 @@ impl Evolution<'_> {
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
                         format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
                     );
+                    self.as_owner();
                     self.rebuild_readers(column, &have.name);
                 } else {
                     self.problems.push(
@@ -248,18 +272,25 @@ impl Evolution<'_> {
                 }
             }
             if column.required && !have.required {
-                let missing = self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() });
-                if missing > 0 {
+                let refusal = match self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() })
+                {
+                    Ok(0) => None,
+                    Ok(missing) => Some((
+                        format!("{} without a value", counted(missing, "row")),
+                        "fill in the values first",
+                    )),
+                    Err(why) => Some((
+                        format!("how many rows have no value is not known, because {}", why.why()),
+                        why.remedy(),
+                    )),
+                };
+                if let Some((why, remedy)) = refusal {
                     self.problems.push(
                         Problem::new(
                             format!("{}.constraint", column.place),
-                            format!(
-                                "column `{}` cannot be required: {} without a value",
-                                column.name,
-                                counted(missing, "row")
-                            ),
+                            format!("column `{}` cannot be required: {why}", column.name),
                         )
-                        .remedy(format!("fill in the values first, leave the constraint out, {NEW_MAJOR}")),
+                        .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
                     );
                 } else if !column.key || !self.sets_key() {
                     self.alter(
@@ -267,6 +298,7 @@ impl Evolution<'_> {
                         format!("column `{}` is required", column.name),
                         format!("ALTER COLUMN {quoted} SET NOT NULL"),
                     );
+                    self.as_owner();
                 }
             } else if have.required && !column.required && !self.is_key(&have.name) {
                 self.alter(
@@ -280,14 +312,20 @@ impl Evolution<'_> {
 
     fn new_column(&mut self, column: &Wanted) {
         let table = self.table.name.clone();
-        if column.required && self.seen.fact(&Probe::Rows { table: table.clone() }) > 0 {
+        let rows = match column.required {
+            true => self.seen.fact(&Probe::Rows { table: table.clone() }),
+            false => Ok(0),
+        };
+        let refusal = match rows {
+            Ok(0) => None,
+            Ok(_) => Some(format!("but the rows already in `{table}` have no value for it")),
+            Err(why) => Some(format!("and whether `{table}` has rows is not known, because {}", why.why())),
+        };
+        if let Some(why) = refusal {
             self.problems.push(
                 Problem::new(
                     format!("{}.constraint", column.place),
-                    format!(
-                        "column `{}` is new and required, but the rows already in `{table}` have no value for it",
-                        column.name
-                    ),
+                    format!("column `{}` is new and required, {why}", column.name),
                 )
                 .remedy(format!("add it without a constraint, {NEW_MAJOR}")),
             );
@@ -360,11 +398,20 @@ impl Evolution<'_> {
         for have in gone(table, relation) {
             let lost =
                 self.seen.fact(&Probe::Values { table: table.name.clone(), column: have.name.clone() });
-            let lost = counted(lost, "value");
+            let unknown = |why: Unknown| format!("not known, because {}", why.why());
             if table.may_drop && !self.is_key(&have.name) {
                 self.alter(
                     Step::DropColumn { table: table.name.clone(), column: have.name.clone() },
-                    format!("drop column `{}` with {lost}", have.name),
+                    match lost {
+                        Ok(lost) => format!("drop column `{}` with {}", have.name, counted(lost, "value")),
+                        Err(why) => {
+                            format!(
+                                "drop column `{}` with values whose number is {}",
+                                have.name,
+                                unknown(why)
+                            )
+                        }
+                    },
                     format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
                 );
                 self.refuse_users(table.place.clone(), &have.name, "be dropped", false);
@@ -376,6 +423,10 @@ impl Evolution<'_> {
                         "`allowDropColumns` is not true",
                         "keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`",
                     )
+                };
+                let lost = match lost {
+                    Ok(lost) => counted(lost, "value"),
+                    Err(why) => format!("its values (how many is {})", unknown(why)),
                 };
                 self.problems.push(
                     Problem::new(
@@ -415,27 +466,33 @@ impl Evolution<'_> {
         let mut sorted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
         have.sort();
         sorted.sort();
-        let shared = key_probe(table, relation).map_or(0, |probe| self.seen.fact(&probe));
-        if shared > 0 {
+        let alike = key_probe(table, relation).and_then(|probe| shared(self.seen.fact(&probe), "of values"));
+        if let Some((why, remedy)) = alike {
             let list = wanted.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             self.problems.push(
                 Problem::new(
                     &table.place,
                     format!(
-                        "{list} cannot be the primary key of `{}.{}`: {} of values that another row has, too",
-                        self.place.schema,
-                        table.name,
-                        counted(shared, "row")
+                        "{list} cannot be the primary key of `{}.{}`: {why}",
+                        self.place.schema, table.name,
                     ),
                 )
-                .remedy(format!("make the values differ first, leave the constraint out, {NEW_MAJOR}")),
+                .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
             );
         } else if self.sets_key() {
             self.alter(
                 Step::PrimaryKey { table: table.name.clone() },
                 format!("primary key ({})", wanted.join(", ")),
-                format!("ADD PRIMARY KEY ({})", idents(wanted)),
+                format!("ADD PRIMARY KEY ({})", idents(wanted.iter().copied())),
             );
+            // It would set NOT NULL by itself, and meet the functions of checks.
+            let required: Vec<String> =
+                wanted.iter().map(|name| format!("ALTER COLUMN {} SET NOT NULL", ident(name))).collect();
+            let name = dotted(&self.place.schema, &table.name);
+            if let Some(piece) = self.left.pieces.last_mut() {
+                piece.sql.insert(0, format!("ALTER TABLE {name} {}", required.join(", ")));
+            }
+            self.as_owner();
         } else if have != sorted {
             let list = |names: &[String]| match names {
                 [] => "none".to_owned(),
@@ -458,20 +515,20 @@ impl Evolution<'_> {
         }
         for column in &table.columns {
             let have = unique_constraint(table, relation, column);
-            let shared = unique_probe(table, relation, column).map_or(0, |probe| self.seen.fact(&probe));
+            let probe = unique_probe(table, relation, column);
+            let alike = probe.and_then(|probe| shared(self.seen.fact(&probe), "of a value"));
             let step = Step::Unique { table: table.name.clone(), column: column.name.clone() };
-            match (column.unique, have) {
-                (true, None) if shared > 0 => self.problems.push(
+            if let Some((why, remedy)) = alike {
+                self.problems.push(
                     Problem::new(
                         format!("{}.constraint", column.place),
-                        format!(
-                            "column `{}` cannot be unique: {} of a value that another row has, too",
-                            column.name,
-                            counted(shared, "row")
-                        ),
+                        format!("column `{}` cannot be unique: {why}", column.name),
                     )
-                    .remedy(format!("make the values differ first, leave the constraint out, {NEW_MAJOR}")),
-                ),
+                    .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
+                );
+                continue;
+            }
+            match (column.unique, have) {
                 (false, Some(constraint)) if constraint.referred => self.problems.push(
                     Problem::new(
                         format!("{}.constraint", column.place),

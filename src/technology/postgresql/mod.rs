@@ -8,6 +8,8 @@
 //!   change or nothing.
 //! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
 //!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`loan.rs`).
+//! - What the roles of a component own never becomes Landfall's, since functions and views run with the rights of their
+//!   owner (`removal.rs`); and what may meet functions of owners runs with the rights of a role of theirs (`guard.rs`).
 //! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
 //!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
 //! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).
@@ -19,7 +21,7 @@
 //! | step | in one transaction | a crash before its end leaves |
 //! |---|---|---|
 //! | create, drop database | not in one: the role that owns it first, the mark last | a database that its owner tells from others |
-//! | prepare | roles, membership in the owners' role, schema, marks | nothing of it |
+//! | prepare | roles, schema, marks, who owns what | nothing of it |
 //! | create table, view | the relation, its comments and mark, its owner | nothing of it |
 //! | each change of a column | one ALTER TABLE | the column as it was |
 //! | revoke, grant | all members that go, all that come | the list as it was |
@@ -28,11 +30,13 @@
 mod columns;
 mod desired;
 mod evolution;
+mod guard;
 mod loan;
 mod mark;
 mod naming;
 mod observe;
 mod people;
+mod possessions;
 mod removal;
 mod reverse;
 mod server;
@@ -84,6 +88,8 @@ pub struct PostgresqlSettings {
     pub statement_timeout: Duration,
     /// Longest wait for somebody else's lock.
     pub lock_timeout: Duration,
+    /// Longest look at rows, which may meet functions of their owners.
+    pub count_timeout: Duration,
     /// From refs to the names of roles.
     pub directory: Directory,
 }
@@ -150,6 +156,9 @@ struct Read {
     /// For provisioning only.
     contract: Option<Contract>,
     question: Question,
+    /// Whether it is to be taken away.
+    removal: bool,
+    count_timeout: Duration,
 }
 
 impl Postgresql {
@@ -225,9 +234,17 @@ impl Postgresql {
         let mut specific = SpecificReader::new(&work.component.specific);
         let storage = work.component.kind == ComponentKind::Storage;
         let place = place(work, database, storage, &mut specific);
+        let count_timeout = self.settings.count_timeout;
         if intent != Intent::Provision {
+            let removal = matches!(intent, Intent::Unprovision { .. });
             return match place {
-                Some(place) => Ok(Read { question: question(&place, None), contract: None, place }),
+                Some(place) => Ok(Read {
+                    question: question(&place, None),
+                    contract: None,
+                    place,
+                    removal,
+                    count_timeout,
+                }),
                 None => Err(specific.finish()),
             };
         }
@@ -241,9 +258,13 @@ impl Postgresql {
         all.extend(names::in_specific(&work.component.specific, &["schema", "name", "database"]));
         all.extend(problems);
         match (place, contract) {
-            (Some(place), Some(contract)) if all.is_empty() => {
-                Ok(Read { question: question(&place, Some(&contract)), contract: Some(contract), place })
-            }
+            (Some(place), Some(contract)) if all.is_empty() => Ok(Read {
+                question: question(&place, Some(&contract)),
+                contract: Some(contract),
+                place,
+                removal: false,
+                count_timeout,
+            }),
             _ => Err(all),
         }
     }
@@ -262,6 +283,10 @@ async fn observed(
         question.schema = String::new();
     }
     let mut seen = observe::observe(session, &question).await?;
+    if read.removal {
+        let own_database = read.place.own_database && database.is_some();
+        seen.possessions = possessions::possessions(session, &read.place, own_database).await?;
+    }
     seen.database = database;
     read.place.standing(&seen)?;
     Ok(seen)
@@ -272,15 +297,20 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut seen = observed(session, read, people, database).await?;
     session.execute("COMMIT").await?;
-    let probes = probes(read, &seen);
-    if !probes.is_empty() {
-        // As an owner: a policy could hide rows from anybody else.
-        begin_reading(session, &read.place.owner_role, read.place.own_database, &seen).await?;
-        for probe in probes {
-            let count = observe::ask(session, &read.place.schema, &probe).await?;
-            seen.facts.insert(probe, count);
-        }
-        end_reading(session).await?;
+    let asked: Vec<(observe::Probe, &observe::Relation)> = probes(read, &seen)
+        .into_iter()
+        .filter_map(|probe| seen.relation(probe.table()).map(|relation| (probe, relation)))
+        .collect();
+    if !asked.is_empty() {
+        let queries: Vec<_> =
+            asked.iter().map(|(probe, relation)| (*relation, probe.query(&read.place.schema))).collect();
+        // A row that a policy hides is a row all the same.
+        let answers = guard::answers(session, &read.place, &seen, &queries, true, read.count_timeout).await?;
+        let counted =
+            |answer: Option<String>| answer.and_then(|count| count.parse().ok()).unwrap_or_default();
+        let facts =
+            asked.iter().zip(answers).map(|((probe, _), answer)| (probe.clone(), answer.map(counted)));
+        seen.facts = facts.collect();
     }
     Ok(seen)
 }
@@ -296,19 +326,6 @@ fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
         seen.relation(&table.name).is_some_and(|relation| read.place.own(relation).is_ok())
     };
     tables.iter().filter(own).flat_map(|table| evolution::probes(table, seen)).collect()
-}
-
-/// A transaction that reads rows as a role does, and can write nothing. Whatever functions the rows' owners hung on them
-/// run in it as Landfall.
-async fn begin_reading(session: &Session, role: &str, member: bool, seen: &Seen) -> Result<()> {
-    let join = if member { String::new() } else { loan::join(role, seen) + "; " };
-    session.execute(&format!("BEGIN; {join}SET TRANSACTION READ ONLY")).await
-}
-
-/// Rolled back: the membership goes, and what the functions set.
-async fn end_reading(session: &Session) -> Result<()> {
-    session.execute("ROLLBACK").await?;
-    session.renew().await
 }
 
 fn question(place: &Place, contract: Option<&Contract>) -> Question {
@@ -682,6 +699,10 @@ async fn applied(
     loan.add(Loan::of(place, contract, &seen, step));
     session.execute(&loan.taken(place, &seen).join("; ")).await?;
     for statement in &piece.sql {
+        if piece.as_owner.as_ref() == Some(statement) {
+            guard::as_owner(session, place, statement).await?;
+            continue;
+        }
         let done = session.execute(statement).await;
         // The schema that output ports share was empty a moment ago: another one came meanwhile.
         let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
@@ -700,7 +721,11 @@ async fn applied(
     }
     session.execute(&loan.returned().join("; ")).await?;
     context.check_cancelled()?;
-    session.execute("COMMIT").await
+    session.execute("COMMIT").await?;
+    match piece.as_owner {
+        Some(_) => session.renew().await,
+        None => Ok(()),
+    }
 }
 
 /// A transaction under the component's lock.
@@ -839,27 +864,38 @@ impl Postgresql {
             asked.push(("rowCount", "Rows", format!("SELECT count(*)::text FROM {name}")));
         }
         if let Some(column) = newest.filter(|column| relation.column(column).is_some()) {
-            asked.push(("freshness", "Newest", format!("SELECT max({})::text FROM {name}", ident(column))));
+            asked.push((
+                "freshness",
+                "Newest",
+                format!("SELECT max(t.{})::text FROM {name} t", ident(column)),
+            ));
         }
-        for (key, label, sql) in asked {
-            let session = self.session(context).await?;
-            let asking = async {
-                // As a reader: changes of output ports that read from this one become members of its owners' role.
-                begin_reading(&session, &place.reader_role, false, seen).await?;
-                let value = session.text(&sql, &[]).await?;
-                end_reading(&session).await?;
-                Ok(value)
-            };
-            let done = session.within(context, asking).await;
-            match session.give_back(done) {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let session = self.session(context).await?;
+        let queries: Vec<_> = asked.iter().map(|(_, _, sql)| (relation, sql.clone())).collect();
+        let asking = guard::answers(&session, place, seen, &queries, false, self.settings.count_timeout);
+        let done = session.within(context, asking).await;
+        let answers = match session.give_back(done) {
+            Ok(answers) => answers,
+            Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                log::warn!("the rows of {} were not counted: {}", place.what, error.report());
+                asked.iter().map(|_| Err(session::Unknown::Failed)).collect()
+            }
+        };
+        for ((key, label, _), answer) in asked.iter().zip(answers) {
+            match answer {
                 Ok(value) => {
                     let value = value.unwrap_or_else(|| "none".to_owned());
-                    info.public
-                        .insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+                    info.public.insert(
+                        (*key).to_owned(),
+                        json!({ "type": "string", "label": label, "value": value }),
+                    );
                 }
-                Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
-                Err(error) => {
-                    context.journal.warn(format!("`{key}` of {} is not known: {error}", place.what))
+                Err(why) => {
+                    context.journal.warn(format!("`{key}` of {} is not known: {}", place.what, why.why()));
                 }
             }
         }

@@ -5,8 +5,7 @@
 //! is pure (see `desired.rs`).
 //!
 //! Rows are another matter than catalogs: a policy, a check or the query of a view may call functions of whoever owns
-//! it, and they run with the rights of whoever looks, which are more than the owner's. So rows are only looked at in
-//! transactions that are read-only, and a table is only rewritten when nothing of the kind hangs on it.
+//! it, and they run with the rights of whoever looks. So rows are only looked at with the rights of a reader (`guard.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +14,8 @@ use serde::Deserialize;
 use tokio_postgres::types::ToSql;
 
 use super::mark::Mark;
-use super::session::Session;
+use super::possessions::Possessions;
+use super::session::{Session, Unknown};
 use super::sql::{dotted, ident, idents};
 use crate::error::{Error, Result};
 
@@ -66,9 +66,12 @@ pub(super) struct Seen {
     pub(super) principals: Vec<Known>,
     /// Other roles of ours that own something on which the component's roles have a right.
     pub(super) lenders: Vec<String>,
+    /// What the component's roles have, where it is to be taken away.
+    #[serde(skip)]
+    pub(super) possessions: Possessions,
     /// Answers about rows, by what was asked.
-    #[serde(default)]
-    pub(super) facts: BTreeMap<Probe, i64>,
+    #[serde(skip)]
+    pub(super) facts: BTreeMap<Probe, Count>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -80,6 +83,8 @@ pub(super) struct Database {
     /// Whether a drop of it was begun and not ended. Nothing but another drop is possible then.
     #[serde(default)]
     pub(super) broken: bool,
+    /// Whether Landfall may, without being a member of the owners' role.
+    pub(super) connects: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -89,8 +94,6 @@ pub(super) struct Role {
     pub(super) connects: bool,
     /// Whether Landfall may grant and drop it.
     pub(super) administrable: bool,
-    /// Other databases in which it owns something or has a right.
-    pub(super) held_in: Vec<String>,
     pub(super) members: Vec<Member>,
 }
 
@@ -236,6 +239,9 @@ pub(super) struct SourceRelation {
     pub(super) columns: Vec<SeenColumn>,
 }
 
+/// How many rows, or why that is not known.
+pub(super) type Count = Result<i64, Unknown>;
+
 /// A question about rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Probe {
@@ -302,8 +308,8 @@ impl Seen {
         self.schema.as_ref()?.taken.iter().find(|taken| taken.name == name)
     }
 
-    pub(super) fn fact(&self, probe: &Probe) -> i64 {
-        self.facts.get(probe).copied().unwrap_or_default()
+    pub(super) fn fact(&self, probe: &Probe) -> Count {
+        self.facts.get(probe).copied().unwrap_or(Ok(0))
     }
 }
 
@@ -327,7 +333,7 @@ fn marked(role: &str) -> String {
 
 /// Whether a role, by its OID, is one of ours that owns things in this database. Of one that owns another database,
 /// Landfall is a member for good.
-fn lends(role: &str) -> String {
+pub(super) fn lends(role: &str) -> String {
     format!(
         "{} AND strpos(shobj_description({role}, 'pg_authid'), \
            '\"database\":' || to_json(current_database()::text)::text) > 0",
@@ -375,10 +381,7 @@ fn role(name: &str) -> String {
         "(SELECT json_build_object('comment', shobj_description(r.oid, 'pg_authid'), 'login', r.rolcanlogin, \
            'connects', has_database_privilege(r.oid, current_database(), 'CONNECT'), 'members', {members}, \
            'administrable', pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION') \
-             OR (current_setting('server_version_num')::int < 160000 AND {MAY_CREATE_ROLE}), \
-           'held_in', (SELECT coalesce(json_agg(DISTINCT b.datname), '[]') FROM pg_shdepend d \
-              JOIN pg_database b ON b.oid = d.dbid WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid \
-                AND b.datname <> current_database())) \
+             OR (current_setting('server_version_num')::int < 160000 AND {MAY_CREATE_ROLE})) \
           FROM pg_roles r WHERE r.rolname = {name})"
     )
 }
@@ -571,31 +574,40 @@ pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Dat
     const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
         'comment', shobj_description(d.oid, 'pg_database'), 'broken', d.datconnlimit = -2, \
         'public', d.datacl IS NULL OR EXISTS (SELECT FROM aclexplode(d.datacl) a \
-           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
+           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'), \
+        'connects', EXISTS (SELECT FROM aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee \
+           WHERE r.rolname = current_user AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
     let Some(text) = session.text(QUERY, &[&name]).await? else { return Ok(None) };
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 
-/// Counts rows, up to a thousand and one.
-pub(super) async fn ask(session: &Session, schema: &str, probe: &Probe) -> Result<i64> {
-    let (table, condition) = match probe {
-        Probe::Rows { table } => (table, "true".to_owned()),
-        Probe::Nulls { table, column } => (table, format!("{} IS NULL", ident(column))),
-        Probe::Values { table, column } => (table, format!("{} IS NOT NULL", ident(column))),
-        Probe::Duplicates { table, columns } => {
-            let (columns, from) = (idents(columns.iter().map(String::as_str)), dotted(schema, table));
-            let shared = format!("SELECT {columns} FROM {from} GROUP BY {columns} HAVING count(*) > 1");
-            (table, format!("({columns}) IN ({shared})"))
+impl Probe {
+    pub(super) fn table(&self) -> &str {
+        match self {
+            Self::Rows { table }
+            | Self::Nulls { table, .. }
+            | Self::Values { table, .. }
+            | Self::Duplicates { table, .. } => table,
         }
-    };
-    let sql = format!(
-        "SELECT count(*)::text FROM (SELECT FROM {} WHERE {condition} LIMIT {}) q",
-        dotted(schema, table),
-        MANY + 1
-    );
-    Ok(session.text(&sql, &[]).await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+    }
+
+    /// Counts rows, up to a thousand and one.
+    pub(super) fn query(&self, schema: &str) -> String {
+        let table = dotted(schema, self.table());
+        let condition = match self {
+            Self::Rows { .. } => "true".to_owned(),
+            Self::Nulls { column, .. } => format!("t.{} IS NULL", ident(column)),
+            Self::Values { column, .. } => format!("t.{} IS NOT NULL", ident(column)),
+            Self::Duplicates { columns, .. } => {
+                let columns = idents(columns.iter().map(String::as_str));
+                let shared = format!("SELECT {columns} FROM {table} GROUP BY {columns} HAVING count(*) > 1");
+                format!("({columns}) IN ({shared})")
+            }
+        };
+        format!("SELECT count(*)::text FROM (SELECT FROM {table} t WHERE {condition} LIMIT {}) q", MANY + 1)
+    }
 }
 
 /// "3 rows", "more than 1000 rows".

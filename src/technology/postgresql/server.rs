@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{CancelToken, Client, NoTls};
@@ -326,10 +327,11 @@ impl Server {
             Ok(opened)
         };
         match tokio::time::timeout(self.patience, opening).await {
-            Ok(done) => {
+            Ok(Ok(opened)) => {
                 self.answered();
-                done
+                Ok(opened)
             }
+            Ok(Err(error)) => Err(error),
             Err(_) => {
                 self.missed();
                 Err(self.silent(&login.place))
@@ -349,6 +351,13 @@ impl Server {
     /// What an error of connecting means. Whatever it is, it may be over tomorrow without a restart.
     fn refused(&self, login: &Login, error: &tokio_postgres::Error) -> Error {
         let place = format!("`{}` of target `{}`", login.place, self.target);
+        let cause = std::error::Error::source(error);
+        let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        let kind = io.map(std::io::Error::kind);
+        match kind {
+            Some(ErrorKind::TimedOut) => self.missed(),
+            _ => self.answered(),
+        }
         if let Some(db) = error.as_db_error() {
             let meaning = sqlstate::meaning(db);
             let reread = match self.url.file() {
@@ -362,10 +371,8 @@ impl Server {
                 db.message()
             ));
         }
-        let cause = std::error::Error::source(error);
-        let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
         let text = error.to_string();
-        let (what, remedy) = match io.map(std::io::Error::kind) {
+        let (what, remedy) = match kind {
             _ if is_untrusted(error) => (
                 "does not prove who it is",
                 "check `sslrootcert` and the host in the URL of the target, and the certificate of the server",
@@ -387,8 +394,11 @@ impl Server {
                 "see that PostgreSQL runs, and check host and port in the URL of the target",
             ),
             Some(ErrorKind::TimedOut) => {
-                self.missed();
                 ("cannot be reached: it did not answer within half of `connect_timeout`", "check the network")
+            }
+            // With `target_session_attrs=read-write` in the URL.
+            Some(ErrorKind::PermissionDenied) => {
+                ("takes no changes", "promote the standby, or point the URL of the target to the primary")
             }
             Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
                 ("cannot be reached: there is no way to it", "check the network")
@@ -444,9 +454,14 @@ impl Server {
     }
 }
 
-/// What breaks it is found by whoever uses the connection next.
-async fn driven<E>(connection: impl Future<Output = Result<(), E>>) {
-    let _ = connection.await;
+/// Moves what a session sends and receives; what breaks it is found by the next one to use the session. Notices are not
+/// read: functions of others write them, with whatever is in them.
+async fn driven<S, T>(mut connection: tokio_postgres::Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(_)) = std::future::poll_fn(|context| connection.poll_message(context)).await {}
 }
 
 /// Reads the trusted certificates; blocks.

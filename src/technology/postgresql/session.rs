@@ -28,6 +28,8 @@ use super::sqlstate;
 use crate::error::{Error, Result};
 use crate::technology::Context;
 
+/// How long a statement that ran into its own timeout may take to end.
+const GRACE: Duration = Duration::from_secs(2);
 /// A session that rested for longer is tried before it is used.
 const STALE: Duration = Duration::from_secs(1);
 
@@ -45,13 +47,13 @@ pub(super) struct PoolSettings {
 
 impl PoolSettings {
     /// What every session begins with. An empty search path: what is not written out in full is not found in somebody
-    /// else's schema. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
+    /// else's schema, nor among temporary objects, which would otherwise be looked at first. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
     fn preparation(&self) -> String {
         let statement_timeout = self.statement_timeout.as_millis();
         let lock_timeout = self.lock_timeout.as_millis();
         format!(
             "SET statement_timeout = {statement_timeout}; SET lock_timeout = {lock_timeout}; \
-             SET idle_in_transaction_session_timeout = {statement_timeout}; SET search_path = pg_catalog; \
+             SET idle_in_transaction_session_timeout = {statement_timeout}; SET search_path = pg_catalog, pg_temp; \
              SET standard_conforming_strings = on; SET client_min_messages = warning; SET TimeZone = 'UTC'; \
              SET jit = off; SET plan_cache_mode = force_generic_plan"
         )
@@ -162,6 +164,7 @@ impl Pool {
             shared: Arc::clone(&self.shared),
             usable: false,
             silent: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             _permit: permit,
         }
     }
@@ -198,6 +201,8 @@ pub(super) struct Session {
     usable: bool,
     /// Whether the server missed a deadline on it.
     silent: AtomicBool,
+    /// A statement does not end: nothing more can be asked.
+    given_up: AtomicBool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -285,7 +290,69 @@ impl Session {
         self.execute(&format!("SET LOCAL lock_timeout = {wait}")).await
     }
 
+    /// Sets what a session begins with once more, in the middle of a transaction. To be called when functions of others ran
+    /// in it, before anything else: a name that is not written out in full is found where they say.
+    pub(super) async fn reset(&self) -> Result<()> {
+        self.execute(&self.shared.settings.preparation()).await
+    }
+
+    /// The answer of a statement that runs functions of others, or why there is none. `backend` is the session's process,
+    /// which is ended when the statement does not end within `limit`: a function may refuse to be cancelled.
+    pub(super) async fn untrusted(
+        &self,
+        sql: &str,
+        limit: Duration,
+        backend: &str,
+    ) -> Result<Result<Option<String>, Unknown>> {
+        let asked = tokio::time::timeout(limit + GRACE, self.client()?.query_opt(sql, &[])).await;
+        let Ok(answer) = asked else {
+            self.given_up.store(true, Ordering::Relaxed);
+            let (shared, end) =
+                (Arc::clone(&self.shared), format!("SELECT pg_terminate_backend({backend})"));
+            self.shared.home.spawn(async move {
+                let PoolSettings { server, database, .. } = &shared.settings;
+                let ended = server.open(database, &end).await.map(drop);
+                if let Err(error) = ended {
+                    log::warn!("a session that does not end could not be ended: {}", error.report());
+                }
+            });
+            return Ok(Err(Unknown::Slow));
+        };
+        match answer {
+            Ok(row) => row.map_or(Ok(Ok(None)), |row| row.try_get(0).map(Ok).map_err(failed)),
+            Err(error) => untold(&error).map(Err),
+        }
+    }
+
+    /// Whether nothing more can be asked of it.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// A statement without an answer that runs functions of others.
+    pub(super) async fn execute_untrusted(&self, sql: &str) -> Result<()> {
+        self.client()?.batch_execute(sql).await.map_err(|error| {
+            let Some(code) = error.code().cloned() else { return failed(error) };
+            let made = match code.code().get(..2).unwrap_or_default() {
+                _ if code == SqlState::QUERY_CANCELED || code == SqlState::LOCK_NOT_AVAILABLE => {
+                    return failed(error);
+                }
+                "22" => Error::conflict("a value that is there does not fit"),
+                "23" => Error::conflict("the rows that are there stand against it"),
+                "40" | "53" | "57" | "58" | "08" | "XX" => Error::retryable("PostgreSQL is not able to"),
+                _ => Error::permanent(
+                    "PostgreSQL refuses, or a function that the owners hung on the table does: they can run the change \
+                     themselves and see why",
+                ),
+            };
+            made.because(format!("SQLSTATE {}", code.code()))
+        })
+    }
+
     fn client(&self) -> Result<&Client> {
+        if self.is_given_up() {
+            return Err(Error::retryable("a statement of this session does not end"));
+        }
         let opened = self.opened.as_ref().ok_or_else(|| Error::retryable("the session is closed"))?;
         Ok(&opened.client)
     }
@@ -336,10 +403,11 @@ impl Drop for Session {
         }
         let prepared = std::mem::take(self.prepared.get_mut().unwrap_or_else(PoisonError::into_inner));
         let connection = Connection { opened, prepared };
-        if self.usable && self.shared.settings.rest {
+        let usable = self.usable && !self.is_given_up();
+        if usable && self.shared.settings.rest {
             let mut resting = self.shared.resting.lock().unwrap_or_else(PoisonError::into_inner);
             resting.push((connection, Instant::now()));
-        } else if self.usable {
+        } else if usable {
             self.shared.end(connection);
         } else {
             let cancellation = connection.opened.cancellation();
@@ -351,6 +419,52 @@ impl Drop for Session {
                 }
                 connection.opened.close().await;
             });
+        }
+    }
+}
+
+/// Why something about rows is not known. Functions of others may have run, so nothing that the server says is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// A row-level security policy would have to be asked.
+    Policy,
+    /// It takes too long.
+    Slow,
+    /// Anything else.
+    Failed,
+}
+
+impl Unknown {
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Policy => "a row-level security policy decides who sees which rows",
+            Self::Slow => "looking takes longer than `count_timeout` of the target",
+            Self::Failed => "the look at the rows failed",
+        }
+    }
+
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Self::Policy => "have the owner disable row-level security meanwhile",
+            Self::Slow => "have an administrator raise `count_timeout`",
+            Self::Failed => "have an administrator look into the log",
+        }
+    }
+}
+
+/// What an error means that functions of others may have made. Its text is nobody's to read.
+fn untold(error: &tokio_postgres::Error) -> Result<Unknown> {
+    let Some(code) = error.code() else {
+        return Err(Error::retryable("the session with PostgreSQL was lost"));
+    };
+    let passing = matches!(code.code().get(..2).unwrap_or_default(), "08" | "40" | "53" | "57" | "58");
+    match () {
+        () if *code == SqlState::QUERY_CANCELED => Ok(Unknown::Slow),
+        () if passing => Err(Error::retryable("PostgreSQL is not able to look at the rows")
+            .because(format!("SQLSTATE {}", code.code()))),
+        () => {
+            log::warn!("a look at rows failed: SQLSTATE {}", code.code());
+            Ok(if *code == SqlState::INSUFFICIENT_PRIVILEGE { Unknown::Policy } else { Unknown::Failed })
         }
     }
 }

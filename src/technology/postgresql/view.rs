@@ -238,9 +238,11 @@ pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option
             let text = literal(column.comment.as_deref().unwrap_or_default());
             after.push(format!("COMMENT ON COLUMN {name}.{} IS {text}", ident(&column.name)));
         }
-        after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
-        after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
-        after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        if view.owner_marked {
+            after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
+            after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
+            after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        }
         let others = view.grants.iter().filter(|grant| grant.grantee.as_deref() != Some(&view.owner));
         after.extend(others.map(|grant| regrant(grant, &name)));
     }
