@@ -112,7 +112,7 @@ pub(in crate::operation) struct Refused {
 }
 
 impl Refused {
-    pub(in crate::operation) fn new(fault: Fault, what: impl Into<String>) -> sqlx::Error {
+    pub(in crate::operation) fn error(fault: Fault, what: impl Into<String>) -> sqlx::Error {
         sqlx::Error::Configuration(Box::new(Self { fault, what: what.into() }))
     }
 }

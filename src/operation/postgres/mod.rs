@@ -219,7 +219,7 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     if standby {
         // Also for reading: what it knows may be old.
         let place = format!("{}:{} is in recovery", options.get_host(), options.get_port());
-        return Err(Refused::new(Fault::Standby, place));
+        return Err(Refused::error(Fault::Standby, place));
     }
     Ok(connection)
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::blocking;
 use crate::operation::ledger::fault::{Fault, Refused};
 
 /// See the module documentation.
@@ -38,7 +39,8 @@ impl Guard {
         let look = move || {
             paths.into_iter().map(|path| Known { identity: identity(&path), path }).collect::<Arc<[Known]>>()
         };
-        let files = tokio::task::spawn_blocking(look).await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let files =
+            blocking::run_regardless(move || Ok(look())).await.map_err(|_| sqlx::Error::PoolClosed)?;
         Ok(Self { files, damage: Arc::default() })
     }
 
@@ -49,17 +51,17 @@ impl Guard {
     )]
     pub(super) async fn check(&self) -> sqlx::Result<()> {
         if let Some(cause) = self.damage.get() {
-            return Err(Refused::new(Fault::Damaged, cause.clone()));
+            return Err(Refused::error(Fault::Damaged, cause.clone()));
         }
         let files = Arc::clone(&self.files);
         let look = move || {
             let moved = |known: &&Known| known.identity.is_some() && identity(&known.path) != known.identity;
             files.iter().find(moved).map(|known| known.path.display().to_string())
         };
-        match tokio::task::spawn_blocking(look).await {
+        match blocking::run_regardless(move || Ok(look())).await {
             Ok(None) => Ok(()),
             Ok(Some(path)) => {
-                Err(Refused::new(Fault::Moved, format!("`{path}` is not the file that was opened")))
+                Err(Refused::error(Fault::Moved, format!("`{path}` is not the file that was opened")))
             }
             Err(_) => Err(sqlx::Error::PoolClosed),
         }
