@@ -76,14 +76,9 @@ impl Turns {
     pub(super) async fn take(&self, peer: IpAddr, failures: u32) -> Result<Turn, Crowded> {
         let address = network(peer);
         let (call, called) = oneshot::channel();
-        let mut line = self.0.lock();
-        let rank = line.join(Waiting { address, call }, failures);
-        let called_up = line.call_up();
-        let left_over = if line.waiting.len() > self.0.max_waiting { line.send_away() } else { None };
-        drop(line);
+        let (rank, called_up) = self.0.enter(Waiting { address, call }, failures);
         let _place = Place { rank, shared: Arc::clone(&self.0) };
         self.0.hand_out(called_up);
-        drop(left_over);
         called.await.map_err(|_| Crowded)
     }
 }
@@ -91,6 +86,17 @@ impl Turns {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a caller into the line, and takes out those whose turn it is and the one too many.
+    fn enter(&self, caller: Waiting, failures: u32) -> (Rank, Vec<Waiting>) {
+        let mut line = self.lock();
+        let rank = line.join(caller, failures);
+        let called_up = line.call_up();
+        if line.waiting.len() > self.max_waiting {
+            drop(line.send_away());
+        }
+        (rank, called_up)
     }
 
     /// Without the lock: a turn whose caller has just gone is over at once.
