@@ -31,10 +31,6 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 impl Guard {
     /// Of the files as they are now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a look that writes nothing; the store answers whatever a run is told"
-    )]
     pub(super) async fn of(paths: Vec<PathBuf>) -> sqlx::Result<Self> {
         let look = move || {
             paths.into_iter().map(|path| Known { identity: identity(&path), path }).collect::<Arc<[Known]>>()
@@ -45,10 +41,6 @@ impl Guard {
     }
 
     /// Refuses what would be lost.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a look that writes nothing; the store answers whatever a run is told"
-    )]
     pub(super) async fn check(&self) -> sqlx::Result<()> {
         if let Some(cause) = self.damage.get() {
             return Err(Refused::error(Fault::Damaged, cause.clone()));

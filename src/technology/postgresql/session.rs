@@ -307,8 +307,7 @@ impl Session {
         let asked = tokio::time::timeout(limit + GRACE, self.client()?.query_opt(sql, &[])).await;
         let Ok(answer) = asked else {
             self.given_up.store(true, Ordering::Relaxed);
-            let (shared, end) =
-                (Arc::clone(&self.shared), format!("SELECT pg_terminate_backend({backend})"));
+            let (shared, end) = (Arc::clone(&self.shared), format!("SELECT pg_terminate_backend({backend})"));
             self.shared.home.spawn(async move {
                 let PoolSettings { server, database, .. } = &shared.settings;
                 let ended = server.open(database, &end).await.map(drop);
