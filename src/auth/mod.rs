@@ -224,7 +224,6 @@ impl Callers {
         self.verified(attempt).await.map(drop)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "no run waits for it, and its caller may go away")]
     async fn verified(&self, attempt: Attempt) -> Result<Arc<Known>, Denied> {
         if let Some(known) = attempt.remembered(&self.key) {
             return Ok(known);
