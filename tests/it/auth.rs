@@ -415,19 +415,19 @@ async fn a_printed_hash_is_one_that_the_server_takes() {
 // ---- certificates ---------------------------------------------------------------------------------------------------
 
 /// Somebody who vouches for others, by the program that everybody makes certificates with.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("landfall-ca-").unwrap();
         let authority = Self { folder };
         authority.openssl(&format!("req -x509 {NEW_KEY} -subj /CN=ca -keyout ca.key -out ca.crt"));
         authority
     }
 
-    fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
@@ -442,7 +442,7 @@ impl Authority {
         (path("crt"), path("key"))
     }
 
-    fn server(&self) -> (PathBuf, PathBuf) {
+    pub(crate) fn server(&self) -> (PathBuf, PathBuf) {
         self.issue("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
     }
 
@@ -462,7 +462,7 @@ impl Authority {
 
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
 
-fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
+pub(crate) fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
     let mut text =
         format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", certificate.display(), key.display());
     if let Some(path) = client_ca {

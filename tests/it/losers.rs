@@ -342,11 +342,11 @@ async fn cut_connections_are_made_again() {
 }
 
 /// The wall clock of one server, as libfaketime shows it.
-struct WallClock(PathBuf);
+pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {
     /// A library, and a file that it reads before each look at the clock. The monotonic clock stays what it is.
-    fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
+    pub(crate) fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
         let file = scratch.join(format!("clock{server}"));
         let clock = Self(file.clone());
         clock.jump("+0");
@@ -361,7 +361,7 @@ impl WallClock {
     }
 
     /// To so far from the true time: `+6h`, `-6h`.
-    fn jump(&self, to: &str) {
+    pub(crate) fn jump(&self, to: &str) {
         // Never half written, nor empty.
         let fresh = self.0.with_extension("fresh");
         std::fs::write(&fresh, format!("{to}\n")).expect("the clock's file");

@@ -10,6 +10,7 @@
 
 mod airbyte;
 mod architecture;
+mod attack;
 mod auth;
 mod campaign;
 mod contract;

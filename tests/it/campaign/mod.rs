@@ -5,7 +5,7 @@
 //! instant at which each falls. `LANDFALL_CRASH_OPERATIONS` is its size.
 
 mod lake;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod trace;
 
 use std::collections::{BTreeMap, VecDeque};

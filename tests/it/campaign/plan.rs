@@ -32,7 +32,7 @@ impl Rng {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
