@@ -83,7 +83,7 @@ async fn submit_all(
     let mut count = 0_usize;
     while !over.load(Ordering::Acquire) {
         let name = format!("load{number}x{count}");
-        let request = if count % 2 == 0 { mock_request(&name) } else { postgres_request(&name) };
+        let request = if count.is_multiple_of(2) { mock_request(&name) } else { postgres_request(&name) };
         match submit(&api, "/v1/provision", &request, patience).await {
             Ok(token) => tokens.push(token),
             Err(error) => refused.push(error),

@@ -48,7 +48,7 @@ pub(super) async fn attack(group: &mut Group) {
     let address: SocketAddr = server.api().url().trim_start_matches("http://").parse().expect("an address");
     let drip = |slow: Slow| Slow { drips: b" ".repeat(600), ..slow };
     let large = "Content-Length: 8388607";
-    let answers = request(address, "GET", "/nowhere", &[], b"").repeat(1000);
+    let answers = request(address, "GET", "/nowhere", &[], b"").repeat(150);
     let half = request(address, "POST", "/v1/provision", &[("Content-Length", "1000")], b"{");
     let all = [
         drip(slow("headers, byte by byte", 100, "GET /v1/provision/x/status HTTP/1.1\r\nX-A: ")),
@@ -202,6 +202,7 @@ async fn under(group: &mut Group, address: SocketAddr, all: &[Slow], seconds: u6
             &wrong[..wrong.len().min(3)]
         )
     });
+    Served { requests: served, slowest }
 }
 
 /// Connects again whenever it is hung up on.
