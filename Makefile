@@ -44,7 +44,7 @@ crash: tools ## Accept 1,000 operations on each store under kills, and look from
 		cargo test --test it campaign::run_ -- --nocapture --test-threads=1
 
 attack: tools ## Attack servers for 20 minutes: HTTP shapes, slow clients, guessing, silent targets, full disks, clocks, stores
-	cargo test --test it attack::run_ -- --ignored --nocapture --test-threads=1
+	LANDFALL_ATTACK=full cargo test --test it attack:: -- --nocapture --test-threads=1
 
 check: ## Formatting, and clippy with warnings as errors
 	cargo fmt --all --check

@@ -1,9 +1,9 @@
 //! The attack: what callers, targets, disks, clocks and databases do to a server at their worst, group by group, and
 //! whether everybody else is served meanwhile.
 //!
-//! Each group has a small version among the tests. `make attack` runs all of them at full size in a row, prints a line
-//! for each and a table at the end, and fails when anything did not hold. `LANDFALL_ATTACK_SEED` repeats its choices,
-//! `LANDFALL_ATTACK_GROUPS=shapes,slow` runs some of the groups. Only loopback addresses are used.
+//! Each group is a test. Among the others it is small; `make attack` runs all of them at full size (`LANDFALL_ATTACK=full`)
+//! one after the other and prints a line for each. `LANDFALL_ATTACK_SEED` repeats its choices. Only loopback addresses are
+//! used.
 
 mod away;
 mod clock;
@@ -39,8 +39,8 @@ struct Scale {
 }
 
 impl Scale {
-    fn quick() -> Self {
-        Self { full: false, seed: seed() }
+    fn wanted() -> Self {
+        Self { full: setting("LANDFALL_ATTACK").is_some_and(|size| size == "full"), seed: seed() }
     }
 
     /// One of two sizes.
@@ -121,6 +121,7 @@ impl Group {
 
     /// Runs the attack. A panic is one more fault.
     async fn run(mut self, attack: impl AsyncFnOnce(&mut Self)) -> Self {
+        println!("attack {}: LANDFALL_ATTACK_SEED={}", self.name, self.scale.seed);
         if let Err(panic) = AssertUnwindSafe(attack(&mut self)).catch_unwind().await {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -163,25 +164,15 @@ impl Group {
     }
 }
 
-/// Declares the groups: a quick test for each, and all of them in a row.
+/// Declares the groups, a test for each.
 macro_rules! groups {
     ($($name:literal, $test:ident: $attack:path;)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                Group::new($name, Scale::quick()).run($attack).await.assert_held();
+                Group::new($name, Scale::wanted()).run($attack).await.assert_held();
             }
         )*
-
-        async fn every_group(scale: Scale, chosen: &[String]) -> Vec<Group> {
-            let mut groups = Vec::new();
-            $(
-                if chosen.is_empty() || chosen.iter().any(|word| $name.contains(word.as_str())) {
-                    groups.push(Group::new($name, scale).run($attack).await);
-                }
-            )*
-            groups
-        }
     };
 }
 
@@ -200,38 +191,6 @@ groups! {
     "damaged SQLite store", a_damaged_sqlite_store_says_so: store::attack_sqlite;
     "unusable PostgreSQL store", an_unusable_postgres_store_recovers: store::attack_postgres;
     "unknown rows", unknown_rows_hold_up_no_others: store::attack_rows;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes; `make attack` runs it"]
-async fn run_all() {
-    let scale = Scale { full: true, seed: seed() };
-    println!("attack: LANDFALL_ATTACK_SEED={}", scale.seed);
-    let begun = Instant::now();
-    let chosen = setting("LANDFALL_ATTACK_GROUPS").unwrap_or_default();
-    let chosen: Vec<String> = chosen.split(',').map(|name| name.trim().to_owned()).collect();
-    let chosen: Vec<String> = chosen.into_iter().filter(|name| !name.is_empty()).collect();
-    let groups = every_group(scale, &chosen).await;
-    let faults: usize = groups.iter().map(|group| group.faults.len()).sum();
-    println!("\n| group | tried | measured | seconds | faults |\n|---|---|---|---|---|");
-    for group in &groups {
-        let name = group.name;
-        let mut tried = group.tried.join(", ");
-        if !group.skipped.is_empty() {
-            tried.push_str(&format!("; skipped: {}", group.skipped.join(", ")));
-        }
-        let measured = group.measured.join(", ");
-        println!(
-            "| {name} | {tried} | {measured} | {:.0} | {} |",
-            group.took.as_secs_f64(),
-            group.faults.len()
-        );
-    }
-    println!("attack: {} groups, {faults} faults, {:.0} s", groups.len(), begun.elapsed().as_secs_f64());
-    assert!(!groups.is_empty(), "LANDFALL_ATTACK_GROUPS names no group");
-    for group in groups {
-        group.assert_held();
-    }
 }
 
 // ---- what the groups share ------------------------------------------------------------------------------------------
