@@ -292,12 +292,13 @@ async fn a_caller_past_max_waiting_is_told_at_once() {
     let turns = &callers.callers.turns;
     let held = (turns.take(address(1), 0).await, turns.take(address(2), 0).await);
     let right = basic("ops", "right");
-    let mut waits = Box::pin(callers.callers.basic(Some(&right), address(3)));
-    assert!(waits.as_mut().now_or_never().is_none());
-    let refused = callers.callers.basic(Some(&right), address(4)).now_or_never();
-    assert_eq!(refused, Some(Err(busy())));
+    let mut earlier = Box::pin(callers.callers.basic(Some(&right), address(3)));
+    assert!(earlier.as_mut().now_or_never().is_none());
+    let mut later = Box::pin(callers.callers.basic(Some(&right), address(4)));
+    assert!(later.as_mut().now_or_never().is_none());
+    assert_eq!(earlier.now_or_never(), Some(Err(busy())));
     drop(held);
-    assert_eq!(waits.await.map(|caller| caller.role), Ok(Role::Write));
+    assert_eq!(later.await.map(|caller| caller.role), Ok(Role::Write));
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Who is verified next: so many callers at a time, one at a time for an address, and a bounded number that waits.
 //!
 //! The order is fair to addresses, not to connections: a caller stands behind those whose address has failed less and
-//! asks for less. So an address that guesses, or opens many connections, waits behind one that does neither. When too
-//! many wait, the last in this order is told so at once.
+//! asks for less. So an address that guesses, or opens many connections, waits behind one that does neither. Of equals
+//! the latest comes first: when there are more than can be served in time, the first to come would only be the first
+//! whose time is over. When too many wait, the last in this order is told so at once.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +36,7 @@ struct Line {
 struct Rank {
     /// Failures of the address, and how many of its callers were here already.
     burden: u32,
-    number: u64,
+    number: Reverse<u64>,
 }
 
 struct Waiting {
@@ -74,14 +76,9 @@ impl Turns {
     pub(super) async fn take(&self, peer: IpAddr, failures: u32) -> Result<Turn, Crowded> {
         let address = network(peer);
         let (call, called) = oneshot::channel();
-        let mut line = self.0.lock();
-        let rank = line.join(Waiting { address, call }, failures);
-        let called_up = line.call_up();
-        let left_over = if line.waiting.len() > self.0.max_waiting { line.send_away() } else { None };
-        drop(line);
+        let (rank, called_up) = self.0.enter(Waiting { address, call }, failures);
         let _place = Place { rank, shared: Arc::clone(&self.0) };
         self.0.hand_out(called_up);
-        drop(left_over);
         called.await.map_err(|_| Crowded)
     }
 }
@@ -89,6 +86,17 @@ impl Turns {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a caller into the line, and takes out those whose turn it is and the one too many.
+    fn enter(&self, caller: Waiting, failures: u32) -> (Rank, Vec<Waiting>) {
+        let mut line = self.lock();
+        let rank = line.join(caller, failures);
+        let called_up = line.call_up();
+        if line.waiting.len() > self.max_waiting {
+            drop(line.send_away());
+        }
+        (rank, called_up)
     }
 
     /// Without the lock: a turn whose caller has just gone is over at once.
@@ -104,7 +112,7 @@ impl Line {
         let places = self.addresses.entry(caller.address).or_default();
         let burden = failures.saturating_add(places.waiting).saturating_add(u32::from(places.has_turn));
         places.waiting = places.waiting.saturating_add(1);
-        let rank = Rank { burden, number: self.next };
+        let rank = Rank { burden, number: Reverse(self.next) };
         self.next = self.next.wrapping_add(1);
         self.waiting.insert(rank, caller);
         rank
@@ -230,8 +238,8 @@ mod tests {
         let mut third = Box::pin(turns.take(address(3), 0));
         assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
         drop(turn);
-        drop(second);
-        assert!(third.now_or_never().is_some_and(|turn| turn.is_ok()));
+        drop(third);
+        assert!(second.now_or_never().is_some_and(|turn| turn.is_ok()));
     }
 
     #[test]
@@ -259,7 +267,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(served, [1, 4, 2, 3, 0]);
+        assert_eq!(served, [4, 1, 3, 2, 0], "of equals the latest");
     }
 
     #[test]
