@@ -357,7 +357,7 @@ async fn guessing_takes_bounded_memory_and_time() {
     for task in guessing {
         answered += task.await.unwrap();
     }
-    assert!(answered > 1000, "{answered} guesses are no attack");
+    assert!(answered >= 250, "{answered} guesses are no attack");
     if let (Some(start), Some(peak)) = (start, server.peak_memory()) {
         let bound = start + (64 + CONCURRENCY * 20) * 1024 * 1024;
         let mib = |bytes: u64| bytes / 1024 / 1024;
