@@ -205,6 +205,8 @@ pub struct Explanation {
 ///`Health`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct Health {
+    ///The lanes that do not move; empty when all do
+    pub lanes: ::std::vec::Vec<LaneHealth>,
     ///Operations that wait
     pub queued: u64,
     ///Why the status is DOWN
@@ -213,6 +215,8 @@ pub struct Health {
     ///Operations at work
     pub running: u64,
     pub status: HealthStatus,
+    ///The configured targets, as this process saw them since it started
+    pub targets: ::std::vec::Vec<TargetHealth>,
     ///Version of the running program
     pub version: ::std::string::String,
 }
@@ -270,6 +274,16 @@ impl ::std::convert::TryFrom<::std::string::String> for HealthStatus {
     ) -> ::std::result::Result<Self, self::error::ConversionError> {
         value.parse()
     }
+}
+///A queue in which an operation that may run is not taken
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct LaneHealth {
+    ///What it is for, e.g. `change`
+    pub lane: ::std::string::String,
+    ///For how long its oldest operation may have run
+    #[serde(rename = "oldestDueSeconds")]
+    pub oldest_due_seconds: u64,
+    pub reason: ::std::string::String,
 }
 ///`Life`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -440,6 +454,26 @@ pub struct SystemError {
         skip_serializing_if = "::std::option::Option::is_none"
     )]
     pub user_message: ::std::option::Option<::std::string::String>,
+}
+///How the last work on a target went; without texts, which may name what is in it
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct TargetHealth {
+    ///The code of the deployment target
+    pub code: ::std::string::String,
+    ///When work on it last met a transient failure
+    #[serde(
+        rename = "lastFailure",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub last_failure: ::std::option::Option<::std::string::String>,
+    ///When work on it last went well, as RFC 3339 writes it
+    #[serde(
+        rename = "lastSuccess",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub last_success: ::std::option::Option<::std::string::String>,
+    ///The driver that does the work
+    pub technology: ::std::string::String,
 }
 /// Generation of default values for serde.
 pub mod defaults {

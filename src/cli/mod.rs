@@ -235,7 +235,10 @@ fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
-    runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()))
+    let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()));
+    // Not waiting for threads that hang: what had to end has been waited for, and the rest ends with the process.
+    runtime.shutdown_background();
+    served
 }
 
 fn run_remote(command: Command) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_yaml::{Spanned, Tagged};
+use sha2::{Digest as _, Sha256};
 
 use super::problems::Problems;
 use super::{Limits, Object, Problem};
@@ -99,6 +100,13 @@ impl Document {
         Ok(Self { root })
     }
 
+    /// Hash of the content, see [`super::Descriptor::digest`].
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.root.hash(&mut hash);
+        hash.finalize().into()
+    }
+
     /// Fills in line, column and value of a problem whose path is known. A path that is not in the document is
     /// located at its nearest ancestor that is.
     pub(super) fn locate(&self, mut problem: Problem) -> Problem {
@@ -124,6 +132,37 @@ impl Document {
 }
 
 impl Node {
+    /// Every part is preceded by what it is and how long: no two trees are hashed alike.
+    fn hash(&self, hash: &mut Sha256) {
+        let mut part = |kind: u8, bytes: &[u8]| {
+            hash.update([kind]);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        match &self.tree {
+            Tree::Null => part(b'0', &[]),
+            Tree::Bool(value) => part(b'b', &[u8::from(*value)]),
+            Tree::Number(_, text) => part(b'#', text.as_bytes()),
+            Tree::Text(text) => part(b't', text.as_bytes()),
+            Tree::List(items) => {
+                part(b'[', &(items.len() as u64).to_le_bytes());
+                for item in items {
+                    item.hash(hash);
+                }
+            }
+            Tree::Mapping(entries) => {
+                let mut sorted: Vec<&Entry> = entries.iter().collect();
+                sorted.sort_by_key(|entry| entry.key.as_str());
+                part(b'{', &(entries.len() as u64).to_le_bytes());
+                for entry in sorted {
+                    hash.update((entry.key.len() as u64).to_le_bytes());
+                    hash.update(entry.key.as_bytes());
+                    entry.node.hash(hash);
+                }
+            }
+        }
+    }
+
     /// The child that a dot path names first, where its entry starts, and what is left of the path. A key may
     /// itself hold dots, so the longest key that fits wins.
     fn step<'a, 'p>(&'a self, path: &'p str) -> Option<(Position, &'a Node, &'p str)> {

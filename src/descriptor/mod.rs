@@ -28,6 +28,7 @@ mod graph;
 mod identifier;
 mod index;
 mod model;
+pub mod names;
 mod problem;
 mod problems;
 mod read;
@@ -197,6 +198,12 @@ impl Descriptor {
             }
             Scope::Component(id) => self.product.component(id).into_iter().collect(),
         }
+    }
+
+    /// The same for two documents with the same content, whatever their layout: comments, white space, quotes, the order of
+    /// keys, aliases, YAML or JSON. A number is as it is written: `1.0` is another content than `1`.
+    pub fn digest(&self) -> [u8; 32] {
+        self.document.digest()
     }
 
     /// Completes problems that were found in the model, by a technology for instance: line, column and value of

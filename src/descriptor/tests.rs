@@ -975,3 +975,32 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn digest_is_of_the_content_and_not_of_its_layout() {
+    let digest = |text: &str| {
+        let limits = Limits::default();
+        Document::read(text.as_bytes(), &limits).unwrap().digest()
+    };
+    let base = digest("a: 1\nb:\n  - x\n  - {c: true, d: null}\n");
+    for same in [
+        "# said\nb: [x, {d: ~, c: true}]   # in passing\na: 1",
+        r#"{"b": ["x", {"c": true, "d": null}], "a": 1}"#,
+        "a: 1\nb: [&x 'x', {\"c\": true, d: }]\n",
+    ] {
+        assert_eq!(digest(same), base, "{same}");
+    }
+    for other in [
+        "a: 2\nb: [x, {c: true, d: null}]",
+        "a: 1.0\nb: [x, {c: true, d: null}]",
+        "a: '1'\nb: [x, {c: true, d: null}]",
+        "a: 1\nb: [{c: true, d: null}, x]",
+        "a: 1\nb: [x, {c: false, d: null}]",
+        "a: 1\nb: [x, {c: true}]",
+        "a: 1\nb: [x, c: true, d: null]",
+        "a: 1\nb: [x, [{c: true, d: null}]]",
+        "ab: 1\nb: [x, {c: true, d: null}]",
+    ] {
+        assert_ne!(digest(other), base, "{other}");
+    }
+}

@@ -48,6 +48,8 @@ pub struct Assigned {
     pub work: Work,
     /// Where.
     pub target: Arc<Target>,
+    /// Where it was unprovisioned, of a component that is provisioned again.
+    pub before: Option<Arc<Target>>,
 }
 
 impl Assigned {
@@ -63,6 +65,8 @@ pub struct Resolved {
     pub assigned: Vec<Assigned>,
     /// Components of a data product that no route leads to: another adapter's.
     pub skipped: Vec<Skipped>,
+    /// Of the document's content; see [`Descriptor::digest`].
+    pub digest: Option<[u8; 32]>,
 }
 
 /// A component that is left to another adapter.
@@ -204,7 +208,11 @@ pub(super) fn resolve(
     if assigned.is_empty() && problems.is_empty() {
         problems.push(nothing(&skipped, topology));
     }
-    if problems.is_empty() { Ok(Resolved { assigned, skipped }) } else { Err(descriptor.locate(problems)) }
+    if problems.is_empty() {
+        Ok(Resolved { assigned, skipped, digest: None })
+    } else {
+        Err(descriptor.locate(problems))
+    }
 }
 
 /// There is nothing to do, and why.
@@ -319,8 +327,11 @@ impl<'a> Resolver<'a> {
             access: self.access.cloned().or_else(remembered_access),
         };
         let problems = target.technology.check(&work, self.intent);
+        let before = remembered
+            .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
+            .and_then(|deployment| self.topology.target(&deployment.target));
         if problems.is_empty() {
-            Ok(Some(Assigned { work, target }))
+            Ok(Some(Assigned { work, target, before }))
         } else {
             Err(problems.into_iter().map(|problem| problem.under(&component.path)).collect())
         }

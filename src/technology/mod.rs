@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Ref;
-use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, is_typo};
+use crate::access::{Lookups, Ref};
+use crate::blocking::{self, Cancellation};
+use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, is_typo, names};
 use crate::error::{Error, Result};
 
 /// One technology, bound to one configured target.
@@ -257,12 +258,23 @@ pub struct Context {
     pub journal: Journal,
     /// Cancelled when the task is stopped, loses its lease or the process drains.
     pub cancel: CancellationToken,
+    /// What was looked up of people in this run.
+    pub lookups: Lookups,
 }
 
 impl Context {
     /// [`Error::cancelled`] when the work should end here.
     pub fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::cancelled("stopped on request")) } else { Ok(()) }
+    }
+
+    /// Runs work on a thread that may block. The run ends only after it, however it ends; work that takes long looks at
+    /// its [`Cancellation`] between entries.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        blocking::run_until(&self.cancel, work).await
     }
 }
 
@@ -325,7 +337,7 @@ impl Journal {
             .get(..end)
             .unwrap_or_default()
             .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
+            .map(|c| if c.is_control() || names::is_deceptive(c) { ' ' } else { c })
             .collect();
         let line =
             LogLine { at: Utc::now(), level, message: text, phase: self.phase.as_deref().map(str::to_owned) };

@@ -46,6 +46,11 @@ impl Installation {
         Self { targets: targets.into_iter().map(Arc::new).collect(), routes, environments }
     }
 
+    /// Every target of the configuration.
+    pub fn targets(&self) -> &[Arc<Target>] {
+        &self.targets
+    }
+
     /// The target of that code, whatever the topology says: where an earlier operation went.
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
         self.targets.iter().find(|target| same_code(&target.code, code)).cloned()

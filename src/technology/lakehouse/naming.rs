@@ -204,7 +204,24 @@ mod tests {
     /// Identities that a careless function merges.
     #[test]
     fn no_two_identities_share_a_name() {
-        let segments = ["a", "b", "a-b", "a_b", "A-b", "a.b", "a--b", "a__b", "-a", "a-", "é", "", "a b"];
+        let segments = [
+            "a",
+            "b",
+            "a-b",
+            "a_b",
+            "A-b",
+            "a.b",
+            "a--b",
+            "a__b",
+            "-a",
+            "a-",
+            "é",
+            "e\u{301}",
+            "",
+            "a b",
+            "a\u{202e}b",
+            "a\u{200b}b",
+        ];
         let mut products = vec!["x".to_owned(), "urn:other:dp:a".to_owned()];
         for one in segments {
             products.push(format!("urn:dmb:dp:{one}"));
@@ -301,6 +318,9 @@ mod tests {
             "a b c",
             "é-bucket",
             ".abc",
+            "a\u{202e}bc",
+            "a\u{200b}bc",
+            "\u{ff41}bc",
         ] {
             assert!(bucket_problem(bad).is_some(), "{bad}");
         }

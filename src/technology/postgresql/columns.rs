@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::naming;
 use super::types;
-use crate::descriptor::{Column, Constraint, DataType, Object, Problem, SpecificReader, Tag};
+use crate::descriptor::{Column, Constraint, DataType, Object, Problem, SpecificReader, Tag, names};
 
 /// PostgreSQL's most columns of a table, and of a view's select list.
 const MAX_COLUMNS: usize = 1600;
@@ -77,6 +77,8 @@ pub(super) fn wanted(
                     .value(&column.name)
                     .remedy("choose another name, of at most 63 bytes"),
             );
+        } else {
+            problems.extend(names::problem(format!("{place}.name"), &column.name));
         }
         if RESERVED.contains(&column.name.as_str()) {
             problems.push(
@@ -150,6 +152,8 @@ pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<T
             .or_else(|| (!seen.insert(name.clone())).then_some("the table is there twice"));
         if let Some(fault) = fault.filter(|_| !name.is_empty()) {
             reader.problem("name", fault, "choose another name, of at most 63 bytes");
+        } else {
+            problems.extend(names::problem(format!("{place}.name"), &name));
         }
         problems.extend(reader.finish());
         let notes = columns.iter().filter_map(|column| types::note(column, &name)).collect();
@@ -168,7 +172,16 @@ pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> 
             let mut read = Vec::new();
             for (old, new) in pairs {
                 match new.as_str() {
-                    Some(new) => read.push((old.clone(), new.to_owned())),
+                    Some(new) => {
+                        if let Some(fault) = names::fault(new) {
+                            reader.problem(
+                                "renameColumns",
+                                format!("`{}`: {}", names::visible(new), fault.message),
+                                fault.remedy,
+                            );
+                        }
+                        read.push((old.clone(), new.to_owned()));
+                    }
                     None => {
                         reader.problem(
                             "renameColumns",

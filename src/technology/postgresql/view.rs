@@ -53,7 +53,10 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
     let name = dotted(&place.schema, &view.name);
     let asked = fingerprint(&query);
     let (sql, summary) = match seen.relation(&view.name) {
-        None => (create(place, &name, &query), format!("create view `{}`", view.name)),
+        None => {
+            desired::refuse_taken(place, &view.name, seen)?;
+            (create(place, &name, &query), format!("create view `{}`", view.name))
+        }
         Some(have) => {
             let mark = place.own(have)?;
             if have.kind != 'v' {
@@ -231,9 +234,11 @@ pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option
             let text = literal(column.comment.as_deref().unwrap_or_default());
             after.push(format!("COMMENT ON COLUMN {name}.{} IS {text}", ident(&column.name)));
         }
-        after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
-        after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
-        after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        if view.owner_marked {
+            after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
+            after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
+            after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        }
         let others = view.grants.iter().filter(|grant| grant.grantee.as_deref() != Some(&view.owner));
         after.extend(others.map(|grant| regrant(grant, &name)));
     }
