@@ -127,7 +127,7 @@ async fn a_wrong_method_or_path_is_answered_in_words() {
             "POST",
             "/landfall/v1/live",
             405,
-            "no operation has the method `POST` at `/landfall/v1/live`; use one of: GET",
+            "no operation has the method `POST` at `/landfall/v1/live`; use one of: GET, HEAD",
         ),
         (
             "GET",
