@@ -15,7 +15,7 @@ POSTGRESQL_TOOLS := $(TOOLS)/postgresql/.made-$(shell cksum < tests/tools/postgr
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-postgresql crash check generate conformance bench ci tools deny lock-tools
+.PHONY: help run demo test test-postgresql crash attack check generate conformance bench ci tools deny lock-tools
 
 help: ## List the targets and what each does
 	@echo "Landfall, a Witboost Tech Adapter. Targets:"
@@ -42,6 +42,9 @@ test-postgresql: tools ## Run the tests of the technology and the store again on
 crash: tools ## Accept 1,000 operations on each store under kills, and look from outside whether all was done, once, in order
 	LANDFALL_CRASH_OPERATIONS=$${LANDFALL_CRASH_OPERATIONS:-1000} \
 		cargo test --test it campaign::run_ -- --nocapture --test-threads=1
+
+attack: tools ## Attack servers for 20 minutes: HTTP shapes, slow clients, guessing, silent targets, full disks, clocks, stores
+	LANDFALL_ATTACK=full cargo test --test it attack:: -- --nocapture --test-threads=1
 
 check: ## Formatting, and clippy with warnings as errors
 	cargo fmt --all --check

@@ -13,12 +13,14 @@
 //! | [`access`] | refs, where they are looked up, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
 //! | [`auth`] | who may call: names and secrets against hashes, at a bounded cost |
+//! | [`blocking`] | work on blocking threads, and when all of a run's has ended |
 //! | [`config`], [`logging`], [`tls`], [`error`] | used everywhere, use nothing |
 //!
 //! [`generated`] is written by build.rs from the documents in spec/.
 
 pub mod access;
 pub mod auth;
+pub mod blocking;
 pub mod cli;
 pub mod config;
 pub mod descriptor;

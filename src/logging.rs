@@ -2,23 +2,62 @@
 //!
 //! What the platform's users see is not this but a task's journal. Neither ever holds a descriptor, a credential or
 //! a list of people.
+//!
+//! Lines that an unauthenticated caller can cause have a target below [`PEER`] and name the caller's address. Of each
+//! such target only so many lines a minute are written ([`limit`]), so that nobody fills the disk or hides other lines.
+
+mod limit;
 
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chrono::{SecondsFormat, Utc};
-use env_logger::Builder;
+use env_logger::{Builder, Logger};
 use log::kv::{Key, Value, VisitSource};
+use log::{Metadata, Record};
 use serde_json::{Map, Value as Json};
 
 use crate::config::{Log, LogFormat};
+
+use limit::{LeftOut, Limiter};
+
+/// The targets of lines that an unauthenticated caller can cause are below this one.
+const PEER: &str = "landfall::peer::";
+
+/// Connections that are no HTTP, send no whole request, or end in the middle of one.
+pub(crate) const PEER_HTTP: &str = "landfall::peer::http";
+
+/// TLS handshakes that fail.
+pub(crate) const PEER_TLS: &str = "landfall::peer::tls";
+
+/// Wrong passwords and tokens.
+pub(crate) const PEER_LOGIN: &str = "landfall::peer::login";
+
+/// Requests that are refused because of others.
+pub(crate) const PEER_OVERLOAD: &str = "landfall::peer::overload";
+
+/// Requests that web pages of others send.
+pub(crate) const PEER_BROWSER: &str = "landfall::peer::browser";
+
+/// Libraries that log what callers do to connections.
+const LIMITED: [&str; 3] = [PEER, "actix_server", "actix_web"];
+
+/// How often it is looked whether lines were left out.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Starts logging; a second call changes nothing.
 pub fn start(config: &Log) {
     let mut builder = Builder::new();
     builder.parse_filters(&config.level);
     // Libraries that log every statement or response would drown what happens here.
-    for noisy in ["sqlx", "iceberg", "actix_http", "actix_server", "mio", "hyper"] {
+    for noisy in ["sqlx", "iceberg", "actix_server", "actix_web", "mio", "hyper"] {
         builder.filter_module(noisy, log::LevelFilter::Warn);
+    }
+    // What these say of a caller's connection is said again, with the address, by whoever accepted it.
+    for silent in ["actix_http", "rustls", "tokio_rustls"] {
+        builder.filter_module(silent, log::LevelFilter::Off);
     }
     if config.format == LogFormat::Json {
         builder.format(|out, record| {
@@ -32,7 +71,61 @@ pub fn start(config: &Log) {
             writeln!(out, "{}", Json::Object(fields.0))
         });
     }
-    let _ = builder.try_init();
+    let inner = builder.build();
+    log::set_max_level(inner.filter());
+    let limited = Limited { inner, limiter: Arc::new(Mutex::new(Limiter::new(config.peer_lines))) };
+    let limiter = Arc::clone(&limited.limiter);
+    if log::set_boxed_logger(Box::new(limited)).is_ok() {
+        // Without the thread, what was left out is told with the next line.
+        let _ = thread::Builder::new().name("log-limit".to_owned()).spawn(move || {
+            loop {
+                thread::sleep(SWEEP);
+                tell(&limiter);
+            }
+        });
+    }
+}
+
+/// Writes what may be written.
+struct Limited {
+    inner: Logger,
+    limiter: Arc<Mutex<Limiter>>,
+}
+
+impl log::Log for Limited {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.inner.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.inner.enabled(record.metadata()) {
+            return;
+        }
+        let target = record.target();
+        if LIMITED.iter().any(|prefix| target.starts_with(prefix)) {
+            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            if !limiter.admits(target, Instant::now()) {
+                return;
+            }
+        }
+        self.inner.log(record);
+    }
+
+    fn flush(&self) {
+        self.inner.flush();
+    }
+}
+
+/// Says what was left out in windows that are over. These lines count for nothing: there is one a kind and window.
+fn tell(limiter: &Mutex<Limiter>) {
+    let left_out = limiter.lock().unwrap_or_else(PoisonError::into_inner).sweep(Instant::now());
+    for LeftOut { kind, lines } in left_out {
+        let cause = kind.rsplit("::").next().unwrap_or_default();
+        log::warn!(
+            "{lines} further lines about callers ({cause}) were left out in {} s; log.peer_lines bounds them",
+            limit::WINDOW.as_secs()
+        );
+    }
 }
 
 struct Fields(Map<String, Json>);

@@ -17,7 +17,8 @@ use crate::http;
 use crate::operation::postgres::{PostgresSettings, PostgresStore};
 use crate::operation::sqlite::SqliteStore;
 use crate::operation::{
-    Domain, Engine, Limits as StoreLimits, Operation, Service, Settings, Store, TechnologyRunner,
+    Domain, DryRunSettings, Engine, Limits as StoreLimits, Operation, ParseSettings, Service, Settings,
+    Store, TechnologyRunner,
 };
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
@@ -32,7 +33,10 @@ pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: whoever reads that the server listens may stop it at once.
     let mut stop_signal = StopSignal::listen()?;
     let mut reload_signal = listen(SignalKind::hangup())?;
-    let parses = config.operations.parse_concurrency;
+    let parses = ParseSettings {
+        concurrency: config.operations.parse_concurrency,
+        wait: config.operations.parse_wait,
+    };
     let domain = Arc::new(Domain::new(installation(&config), config.descriptor, parses));
     let store = store(&config).await?;
     let seeded = store.seed_instances(domain.installation.seeds()).await?;
@@ -44,7 +48,7 @@ pub async fn serve(config: Config) -> Result<()> {
     }
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
-    let service = Arc::new(Service::new(domain, engine, Arc::clone(&store)));
+    let service = Arc::new(Service::new(domain, engine, Arc::clone(&store), dry_runs(&config)));
 
     let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
     let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
@@ -62,6 +66,10 @@ pub async fn serve(config: Config) -> Result<()> {
         for warning in openness(address, &config) {
             warn!("{warning}");
         }
+    }
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    if let Some(warning) = scarce_files(&limits, config.server.max_connections) {
+        warn!("{warning}");
     }
 
     loop {
@@ -87,6 +95,7 @@ pub async fn serve(config: Config) -> Result<()> {
 }
 
 /// Reads again who may call and what the server shows. Each is taken as a whole, or stays as it was.
+#[expect(clippy::disallowed_methods, reason = "it is no work of a run")]
 async fn reload(config: &Config, callers: &Callers, identity: Option<&tls::Identity>) {
     let source = config.auth.source.clone();
     match tokio::task::spawn_blocking(move || source.read()).await {
@@ -145,6 +154,23 @@ fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
     warnings
 }
 
+/// Open files that the store and the targets may need beside connections.
+const OTHER_FILES: usize = 250;
+
+/// Connections that take all open files leave none to the store. `limits` is what Linux says of this process; elsewhere
+/// it is empty, and nothing is known.
+fn scarce_files(limits: &str, max_connections: usize) -> Option<String> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let most: usize = line.split_whitespace().next()?.parse().ok()?;
+    (most < max_connections.saturating_add(OTHER_FILES)).then(|| {
+        format!(
+            "this process may open {most} files, and server.max_connections is {max_connections}: callers could take \
+             those that the store needs; raise the limit (`ulimit -n`, LimitNOFILE) or lower the key, so that \
+             {OTHER_FILES} are left"
+        )
+    })
+}
+
 /// On stdout, for people and scripts alike; a closed stdout is no reason not to serve.
 fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -196,25 +222,34 @@ fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
             warehouse: warehouse.clone(),
             catalog: catalog.clone(),
         })),
-        Driver::Mock { steps, step_delay, stop_delay, stoppable, trace } => {
+        Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace } => {
             Arc::new(Mock::new(MockSettings {
                 steps: *steps,
                 step_delay: *step_delay,
                 stop_delay: *stop_delay,
+                blocking: *blocking,
                 unstoppable: !*stoppable,
                 trace: trace.clone(),
             }))
         }
-        Driver::Postgresql { url, connections, statement_timeout, lock_timeout, identity } => {
-            Arc::new(Postgresql::new(PostgresqlSettings {
-                target: code.to_owned(),
-                url: url.clone(),
-                connections: *connections,
-                statement_timeout: *statement_timeout,
-                lock_timeout: *lock_timeout,
-                directory: directory(identity),
-            }))
-        }
+        Driver::Postgresql {
+            url,
+            connections,
+            connect_timeout,
+            statement_timeout,
+            lock_timeout,
+            count_timeout,
+            identity,
+        } => Arc::new(Postgresql::new(PostgresqlSettings {
+            target: code.to_owned(),
+            url: url.clone(),
+            connections: *connections,
+            connect_timeout: *connect_timeout,
+            statement_timeout: *statement_timeout,
+            lock_timeout: *lock_timeout,
+            count_timeout: *count_timeout,
+            directory: directory(identity),
+        })),
     }
 }
 
@@ -247,6 +282,7 @@ fn store_limits(config: &Config) -> StoreLimits {
     let operations = &config.operations;
     StoreLimits {
         max_queued: operations.max_queued,
+        max_queued_bytes: operations.max_queued_bytes,
         per_target: Arc::new(
             config
                 .targets
@@ -254,6 +290,7 @@ fn store_limits(config: &Config) -> StoreLimits {
                 .filter_map(|target| Some((target.code.clone(), target.concurrency?)))
                 .collect(),
         ),
+        target_concurrency: operations.target_concurrency,
         max_log_lines: operations.max_log_lines,
         max_crashes: operations.max_crashes,
         crash_pause: operations.crash_pause,
@@ -271,12 +308,22 @@ fn settings(config: &Config) -> Settings {
         import_concurrency: operations.import_concurrency,
         lease: operations.lease,
         poll: operations.poll,
-        max_attempts: operations.max_attempts,
         backoff_base: operations.backoff,
         backoff_cap: operations.backoff_cap,
         retry_for: operations.retry_for,
         run_limit: operations.run_limit,
         run_limits: run_limits(&operations.run_limits),
+        cancel_grace: operations.cancel_grace,
+        health_timeout: operations.health_timeout,
+    }
+}
+
+fn dry_runs(config: &Config) -> DryRunSettings {
+    let operations = &config.operations;
+    DryRunSettings {
+        concurrency: operations.dry_run_concurrency,
+        wait: operations.dry_run_wait,
+        limit: operations.dry_run_limit,
         cancel_grace: operations.cancel_grace,
     }
 }
@@ -310,6 +357,22 @@ mod tests {
         let sent = std::process::Command::new("kill").args(["-TERM", &own_pid]).status().unwrap();
         assert!(sent.success());
         tokio::time::timeout(Duration::from_secs(30), stop_signal.received()).await.unwrap();
+    }
+
+    #[test]
+    fn warns_when_connections_may_take_all_open_files() {
+        let limits = |most: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units\n\
+                 Max processes             100                  100                  processes\n\
+                 Max open files            {most:20} 524288               files\n"
+            )
+        };
+        assert_eq!(scarce_files(&limits("1024"), 768), None);
+        assert_eq!(scarce_files(&limits("unlimited"), 768), None);
+        assert_eq!(scarce_files("", 768), None);
+        let warning = scarce_files(&limits("1000"), 768).unwrap();
+        assert!(warning.starts_with("this process may open 1000 files, and server.max_connections is 768: "));
     }
 
     #[test]

@@ -568,15 +568,27 @@ fn resources(contract: &Contract) -> TokenStream {
     paths
         .sort_by_key(|(path, _)| path.split('/').map(|segment| segment.starts_with('{')).collect::<Vec<_>>());
     let resources = paths.iter().map(|(path, operations)| {
-        let allow =
-            operations.iter().map(|operation| operation.method.as_str()).collect::<Vec<_>>().join(", ");
+        // Whatever answers GET answers HEAD, with the same status and headers: the server leaves the body out.
+        let methods = operations.iter().flat_map(|operation| match operation.method.as_str() {
+            "GET" => vec!["GET", "HEAD"],
+            method => vec![method],
+        });
+        let allow = methods.collect::<Vec<_>>().join(", ");
         let routes = operations.iter().map(|operation| {
-            let route = format_ident!("{}", operation.method.to_lowercase());
+            let route = match operation.method.as_str() {
+                "GET" => quote! {
+                    route().guard(actix_web::guard::Any(actix_web::guard::Get()).or(actix_web::guard::Head()))
+                },
+                method => {
+                    let method = format_ident!("{}", method.to_lowercase());
+                    quote! { #method() }
+                }
+            };
             let handler = handler_name(operation);
             quote! {
                 .route({
                     let implementor = implementor.clone();
-                    web::#route().to(move |request: HttpRequest, payload: web::Payload| {
+                    web::#route.to(move |request: HttpRequest, payload: web::Payload| {
                         #handler(implementor.clone(), request, payload)
                     })
                 })

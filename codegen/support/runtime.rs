@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::{self, Bytes};
@@ -133,11 +134,11 @@ impl Default for Limits {
 pub enum RejectionKind {
     /// The body is larger than [`Limits::body_bytes`].
     TooLarge,
-    /// The body took longer than [`Limits::read_timeout`].
+    /// The body took longer than [`Limits::read_timeout`], or its stream gave up on the sender.
     TooSlow,
     /// The connection broke, or the server is going down.
     Interrupted,
-    /// The body is declared as something else than JSON.
+    /// The body is not declared as JSON.
     ContentType,
     /// The body is no JSON.
     Syntax,
@@ -295,8 +296,8 @@ fn percent_decode(raw: &str) -> Option<String> {
 
 /// Read a body and parse it as JSON.
 ///
-/// A request without a Content-Type is taken as JSON, since curl and home-made callers leave it out; one that declares
-/// another type, or a compressed body, is refused.
+/// A body is JSON only when the request says so: a web page can send any other one to a server of others without asking.
+/// A compressed body is refused.
 pub async fn read_json<T>(
     request: &HttpRequest,
     payload: web::Payload,
@@ -323,11 +324,17 @@ where
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    if let Some(content_type) = text(header::CONTENT_TYPE)
-        && !is_json(&content_type)
-    {
-        let message = format!("the Content-Type is `{}`, send `application/json`", shorten(&content_type));
-        return Err(Rejection::new(RejectionKind::ContentType, message));
+    match text(header::CONTENT_TYPE) {
+        Some(content_type) if is_json(&content_type) => {}
+        Some(content_type) => {
+            let message =
+                format!("the Content-Type is `{}`, send `application/json`", shorten(&content_type));
+            return Err(Rejection::new(RejectionKind::ContentType, message));
+        }
+        None => {
+            let message = "the Content-Type is missing, send `application/json`";
+            return Err(Rejection::new(RejectionKind::ContentType, message));
+        }
     }
     if let Some(encoding) = text(header::CONTENT_ENCODING)
         && !encoding.eq_ignore_ascii_case("identity")
@@ -360,10 +367,7 @@ async fn read(
     }
     let mut body = Vec::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| {
-            let message = format!("the request body broke off: {error}");
-            Rejection::new(RejectionKind::Interrupted, message)
-        })?;
+        let chunk = chunk.map_err(broken_off)?;
         let seen = body.len().saturating_add(chunk.len());
         if seen > limits.body_bytes {
             drop(body);
@@ -374,6 +378,19 @@ async fn read(
         body.extend_from_slice(&chunk);
     }
     Ok(body)
+}
+
+/// A stream that gives up on its sender says so as a timeout, in words that are fit for the caller.
+fn broken_off(error: PayloadError) -> Rejection {
+    match error {
+        PayloadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Rejection::new(RejectionKind::TooSlow, error.to_string())
+        }
+        error => {
+            let message = format!("the request body broke off: {error}");
+            Rejection::new(RejectionKind::Interrupted, message)
+        }
+    }
 }
 
 /// Read a body that nobody wants, within the limits: a sender who is cut off would not read the answer.

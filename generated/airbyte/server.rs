@@ -260,13 +260,17 @@ pub fn configure<T: Airbyte>(
                 )
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_status(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
 }

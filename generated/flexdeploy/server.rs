@@ -184,7 +184,11 @@ pub fn configure<T: Flexdeploy>(
                 )
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_find_instances(implementor.clone(), request, payload)
                         })
@@ -197,7 +201,7 @@ pub fn configure<T: Flexdeploy>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET, POST") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD, POST") }),
                 ),
         );
     config
@@ -207,7 +211,11 @@ pub fn configure<T: Flexdeploy>(
                 )
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_instance(implementor.clone(), request, payload)
                         })
@@ -227,7 +235,9 @@ pub fn configure<T: Flexdeploy>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET, PUT, PATCH") }),
+                    web::to(|| async {
+                        runtime::method_not_allowed("GET, HEAD, PUT, PATCH")
+                    }),
                 ),
         );
 }

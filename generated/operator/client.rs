@@ -208,6 +208,8 @@ Sends a `GET` request to `/landfall/v1/live`
     }
     /**Tell whether the service can take and run operations
 
+Writes a row of the store, at most once a second however many ask. DOWN means that the store cannot be written, is damaged or does not answer in time, or that a lane does not move. Targets change nothing of the status.
+
 Sends a `GET` request to `/landfall/v1/health`
 
 */

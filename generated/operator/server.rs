@@ -91,6 +91,8 @@ pub trait Operator: Send + Sync + 'static {
     /// Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
     fn live(&self, context: &RequestContext) -> impl Future<Output = LiveResponse>;
     /// Tell whether the service can take and run operations
+    ///
+    /// Writes a row of the store, at most once a second however many ask. DOWN means that the store cannot be written, is damaged or does not answer in time, or that a lane does not move. Targets change nothing of the status.
     fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
 }
 /// Mount an implementor under a prefix; `/` is none.
@@ -134,13 +136,17 @@ pub fn configure<T: Operator>(
             web::resource(runtime::mount(prefix, "/landfall/v1/live"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_live(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -148,13 +154,17 @@ pub fn configure<T: Operator>(
             web::resource(runtime::mount(prefix, "/landfall/v1/health"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_health(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
 }

@@ -205,6 +205,8 @@ pub struct Explanation {
 ///`Health`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct Health {
+    ///The lanes that do not move; empty when all do
+    pub lanes: ::std::vec::Vec<LaneHealth>,
     ///Operations that wait
     pub queued: u64,
     ///Why the status is DOWN
@@ -213,6 +215,8 @@ pub struct Health {
     ///Operations at work
     pub running: u64,
     pub status: HealthStatus,
+    ///The configured targets, as this process saw them since it started
+    pub targets: ::std::vec::Vec<TargetHealth>,
     ///Version of the running program
     pub version: ::std::string::String,
 }
@@ -271,6 +275,16 @@ impl ::std::convert::TryFrom<::std::string::String> for HealthStatus {
         value.parse()
     }
 }
+///A queue in which an operation that may run is not taken
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct LaneHealth {
+    ///What it is for, e.g. `change`
+    pub lane: ::std::string::String,
+    ///For how long its oldest operation may have run
+    #[serde(rename = "oldestDueSeconds")]
+    pub oldest_due_seconds: u64,
+    pub reason: ::std::string::String,
+}
 ///`Life`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct Life {
@@ -282,6 +296,9 @@ pub struct Life {
 pub struct Plan {
     ///In the order in which the operation would treat them
     pub components: ::std::vec::Vec<ComponentPlan>,
+    ///Components of a data product that no route leads to, and that are left to other adapters
+    #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
+    pub skipped: ::std::vec::Vec<SkippedComponent>,
 }
 ///`PlanRequest`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -411,6 +428,14 @@ impl ::std::convert::From<SystemError> for RequestValidationErrorOrSystemError {
         Self::SystemError(value)
     }
 }
+///`SkippedComponent`
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct SkippedComponent {
+    ///The component's id in the descriptor, or its name or place where it has none
+    pub id: ::std::string::String,
+    ///Why no route leads to it, and which one nearly does
+    pub reason: ::std::string::String,
+}
 ///The request could not be served; the shape of the Tech Adapter API
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 pub struct SystemError {
@@ -429,6 +454,26 @@ pub struct SystemError {
         skip_serializing_if = "::std::option::Option::is_none"
     )]
     pub user_message: ::std::option::Option<::std::string::String>,
+}
+///How the last work on a target went; without texts, which may name what is in it
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct TargetHealth {
+    ///The code of the deployment target
+    pub code: ::std::string::String,
+    ///When work on it last met a transient failure
+    #[serde(
+        rename = "lastFailure",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub last_failure: ::std::option::Option<::std::string::String>,
+    ///When work on it last went well, as RFC 3339 writes it
+    #[serde(
+        rename = "lastSuccess",
+        skip_serializing_if = "::std::option::Option::is_none"
+    )]
+    pub last_success: ::std::option::Option<::std::string::String>,
+    ///The driver that does the work
+    pub technology: ::std::string::String,
 }
 /// Generation of default values for serde.
 pub mod defaults {

@@ -326,7 +326,11 @@ pub fn configure<T: SpecificProvisioner>(
             web::resource(runtime::mount(prefix, "/v2/validate/{token}/status"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_validation_status(
                                 implementor.clone(),
@@ -336,7 +340,7 @@ pub fn configure<T: SpecificProvisioner>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -344,13 +348,17 @@ pub fn configure<T: SpecificProvisioner>(
             web::resource(runtime::mount(prefix, "/v1/provision/{token}/status"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_status(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -360,7 +368,11 @@ pub fn configure<T: SpecificProvisioner>(
                 )
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_reverse_provisioning_status(
                                 implementor.clone(),
@@ -370,7 +382,7 @@ pub fn configure<T: SpecificProvisioner>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
 }

@@ -178,8 +178,11 @@ pub struct ProvisioningRequest {
     )]
     pub latest_enriched_descriptor: ::std::option::Option<::std::string::String>,
     ///If true, when a component is undeployed, its underlying data will also be deleted
-    #[serde(rename = "removeData", default)]
-    pub remove_data: bool,
+    #[serde(
+        rename = "removeData",
+        default = "defaults::provisioning_request_remove_data"
+    )]
+    pub remove_data: ::std::option::Option<bool>,
 }
 ///`ProvisioningStatus`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -588,6 +591,12 @@ impl ::std::convert::TryFrom<::std::string::String> for ValidationStatusStatus {
         value: ::std::string::String,
     ) -> ::std::result::Result<Self, self::error::ConversionError> {
         value.parse()
+    }
+}
+/// Generation of default values for serde.
+pub mod defaults {
+    pub(super) fn provisioning_request_remove_data() -> ::std::option::Option<bool> {
+        ::std::option::Option::Some(false)
     }
 }
 /// Error types.

@@ -367,7 +367,11 @@ pub fn configure<T: TechAdapter>(
             web::resource(runtime::mount(prefix, "/v2/validate/{token}/status"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_validation_status(
                                 implementor.clone(),
@@ -377,7 +381,7 @@ pub fn configure<T: TechAdapter>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -385,13 +389,17 @@ pub fn configure<T: TechAdapter>(
             web::resource(runtime::mount(prefix, "/v1/provision/{token}/status"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_status(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -415,7 +423,11 @@ pub fn configure<T: TechAdapter>(
                 )
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_get_reverse_provisioning_status(
                                 implementor.clone(),
@@ -425,7 +437,7 @@ pub fn configure<T: TechAdapter>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::descriptor::Problem;
 
 pub use principals::{
-    Directory, GroupMeaning, Ldap, LdapSettings, Principals, Resolution, Table, TableSettings, Template,
-    TemplateSettings,
+    Directory, GroupMeaning, Ldap, LdapSettings, Lookups, Principals, Resolution, Table, TableSettings,
+    Template, TemplateSettings,
 };
 
 /// An identity as Witboost writes it.

@@ -57,6 +57,12 @@ impl Failures {
         (failed >= self.most && !left.is_zero()).then_some(left)
     }
 
+    /// How often an address has failed in its window.
+    pub(super) fn of_address(&self, audience: Audience, peer: IpAddr, now: Instant) -> u32 {
+        let is_open = |window: &&Window| now.saturating_duration_since(window.since) < self.window;
+        self.windows.get(&(audience, network(peer))).filter(is_open).map_or(0, |window| window.all)
+    }
+
     /// Counts a failure.
     pub(super) fn count(
         &mut self,
@@ -154,6 +160,19 @@ mod tests {
             failures.count(Basic, address(1), None, over),
             Count { wait: Some(WINDOW), reached: true }
         );
+    }
+
+    #[test]
+    fn failures_of_an_address_count_until_its_window_is_over() {
+        let (mut failures, now) = (Failures::new(1, WINDOW, 10), Instant::now());
+        assert_eq!(failures.of_address(Basic, address(1), now), 0);
+        for name in [None, Some("ops"), Some("dev")] {
+            failures.count(Basic, address(1), name, now);
+        }
+        assert_eq!(failures.of_address(Basic, address(1), now), 3);
+        assert_eq!(failures.of_address(Bearer, address(1), now), 0);
+        assert_eq!(failures.of_address(Basic, address(2), now), 0);
+        assert_eq!(failures.of_address(Basic, address(1), now + WINDOW), 0);
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
 
 use crate::error::{Error, Result};
+
+use super::verifiers::{Memory, OutOfMemory};
 
 /// Lanes are computed one after the other here; more of them than anybody recommends are a mistake.
 const MAX_LANES: u32 = 16;
@@ -27,8 +29,9 @@ pub struct Bounds {
 #[derive(Clone)]
 pub struct Hash {
     text: String,
-    parsed: PasswordHash,
-    cost: u64,
+    argon2: Argon2<'static>,
+    salt: Salt,
+    output: Output,
 }
 
 impl Hash {
@@ -40,11 +43,9 @@ impl Hash {
                 .to_owned()
         };
         let parsed = PasswordHash::new(text).map_err(|_| no_hash())?;
-        Algorithm::try_from(parsed.algorithm.as_str()).map_err(|_| no_hash())?;
-        let is_known = parsed.version.is_none_or(|version| Version::try_from(version).is_ok());
-        if parsed.salt.is_none() || parsed.hash.is_none() || !is_known {
-            return Err(no_hash());
-        }
+        let algorithm = Algorithm::try_from(parsed.algorithm.as_str()).map_err(|_| no_hash())?;
+        let version = parsed.version.map(Version::try_from).transpose().map_err(|_| no_hash())?;
+        let (Some(salt), Some(output)) = (parsed.salt, parsed.hash) else { return Err(no_hash()) };
         let params = Params::try_from(&parsed).map_err(|_| no_hash())?;
         let too_expensive = |what: &str, has: u32, most: u32, remedy: &str| {
             Err(format!("is an argon2 hash with {has} {what}, more than {most}; {remedy}"))
@@ -61,8 +62,8 @@ impl Hash {
             let remedy = "print another one with `landfall hash-password`";
             return too_expensive("lanes", params.p_cost(), MAX_LANES, remedy);
         }
-        let cost = u64::from(params.m_cost()) * u64::from(params.t_cost());
-        Ok(Self { text: text.to_owned(), parsed, cost })
+        let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params);
+        Ok(Self { text: text.to_owned(), argon2, salt, output })
     }
 
     /// Hashes a secret as OWASP recommends, with a salt of its own.
@@ -77,15 +78,21 @@ impl Hash {
         Ok(argon2.hash_password(secret.as_bytes()).map_err(failed)?.to_string())
     }
 
-    /// Whether it is the hash of this. Takes as long as its parameters want, whatever the outcome; the crate compares in
-    /// constant time.
-    pub(super) fn verifies(&self, secret: &str) -> bool {
-        Argon2::default().verify_password(secret.as_bytes(), &self.parsed).is_ok()
+    /// Whether it is the hash of this. Takes as long as its parameters want, whatever the outcome. It computes in
+    /// `memory`, and the crate compares in constant time.
+    pub(super) fn verifies(&self, secret: &str, memory: &mut Memory) -> Result<bool, OutOfMemory> {
+        let blocks = memory.blocks(self.argon2.params().block_count())?;
+        let mut buffer = [0; Output::MAX_LENGTH];
+        let Some(computed) = buffer.get_mut(..self.output.len()) else { return Ok(false) };
+        let done =
+            self.argon2.hash_password_into_with_memory(secret.as_bytes(), &self.salt, computed, blocks);
+        Ok(done.is_ok() && Output::new(computed).is_ok_and(|computed| computed == self.output))
     }
 
     /// What a verification costs, to be compared with another.
     pub(super) fn cost(&self) -> u64 {
-        self.cost
+        let params = self.argon2.params();
+        u64::from(params.m_cost()) * u64::from(params.t_cost())
     }
 
     pub(super) fn text(&self) -> &str {
@@ -125,10 +132,31 @@ mod tests {
         let text = Hash::make("correct horse").unwrap();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         let hash = Hash::parse(&text, &BOUNDS).unwrap();
-        assert!(hash.verifies("correct horse"));
-        assert!(!hash.verifies("correct horse "));
+        let mut memory = Memory::default();
+        assert_eq!(hash.verifies("correct horse", &mut memory), Ok(true));
+        assert_eq!(hash.verifies("correct horse ", &mut memory), Ok(false));
         assert_ne!(text, Hash::make("correct horse").unwrap(), "salted");
         assert_eq!(format!("{hash:?}"), "Hash(..)");
+    }
+
+    /// A used buffer, larger than needed, computes what the crate computes by itself.
+    #[test]
+    fn a_used_buffer_changes_no_outcome() {
+        let mut memory = Memory::default();
+        let larger = Hash::parse(&Hash::make("other").unwrap(), &BOUNDS).unwrap();
+        assert_eq!(larger.verifies("other", &mut memory), Ok(true));
+        for algorithm in [Algorithm::Argon2d, Algorithm::Argon2i, Algorithm::Argon2id] {
+            for version in [Version::V0x10, Version::V0x13] {
+                for (m, t, p, length) in [(8, 1, 1, 32), (64, 3, 2, 16), (1000, 2, 4, 64), (100, 1, 3, 10)] {
+                    let params = Params::new(m, t, p, Some(length)).unwrap();
+                    let argon2 = Argon2::new(algorithm, version, params);
+                    let text = argon2.hash_password(b"right").unwrap().to_string();
+                    let hash = Hash::parse(&text, &BOUNDS).unwrap();
+                    assert_eq!(hash.verifies("right", &mut memory), Ok(true), "{text}");
+                    assert_eq!(hash.verifies("wrong", &mut memory), Ok(false), "{text}");
+                }
+            }
+        }
     }
 
     #[test]

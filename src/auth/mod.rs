@@ -2,8 +2,9 @@
 //!
 //! Guarantees:
 //!
-//! - A secret is held against its hash on the blocking pool, so many at a time in all and one at a time for an address;
-//!   who waits longer than is configured for that is told so, and not refused.
+//! - A secret is held against its hash on one of a few threads that do nothing else, each in one buffer: so many at a
+//!   time in all and one at a time for an address. Callers whose address failed less and asks for less come first. Who
+//!   waits longer than is configured, or behind more callers than are configured, is told so, and not refused.
 //! - Once verified, a secret is remembered as a keyed digest, one a user or token. From then on it passes in
 //!   microseconds, from anywhere, whatever else goes on; until its hash changes.
 //! - An address that fails too often for one user is refused without a look until its window is over. Other addresses,
@@ -19,6 +20,7 @@ mod failures;
 mod hash;
 mod header;
 mod turns;
+mod verifiers;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +32,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use crate::error::{Error, Result};
+use crate::logging::PEER_LOGIN;
 
 pub use hash::{Bounds, Hash};
 
@@ -38,6 +41,7 @@ pub(crate) use hash::cheap;
 
 use failures::Failures;
 use turns::{Turn, Turns};
+use verifiers::{Memory, OutOfMemory, Verifiers};
 
 const NO_USER: &str = "a user is needed: send `Authorization: Basic` with a name and a password";
 const MALFORMED_BASIC: &str = "the Authorization header is not `Basic` and the base64 of NAME:PASSWORD";
@@ -109,6 +113,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// How long one waits for its turn.
     pub wait: Duration,
+    /// How many wait for their turn at the same time.
+    pub max_waiting: usize,
     /// Failures of an address for one user, and for all unknown ones together, that are looked at in one window.
     pub max_failures: u32,
     /// How long failures count, from the first one on.
@@ -124,6 +130,7 @@ pub struct Callers {
     book: RwLock<Arc<Book>>,
     failures: Arc<Mutex<Failures>>,
     turns: Turns,
+    verifiers: Verifiers,
     clock: Clock,
 }
 
@@ -155,13 +162,14 @@ struct Known {
 }
 
 impl Callers {
-    /// Fails only where the system has no random numbers.
+    /// Fails only where the system has no random numbers, or starts no threads.
     pub fn new(limits: Limits, credentials: Credentials) -> Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|error| Error::permanent("the system has no random numbers").because(error))?;
         let failures = Failures::new(limits.max_failures, limits.failure_window, limits.max_tracked);
         Ok(Self {
-            turns: Turns::new(limits.concurrency),
+            turns: Turns::new(limits.concurrency, limits.max_waiting),
+            verifiers: Verifiers::start(limits.concurrency)?,
             failures: Arc::new(Mutex::new(failures)),
             book: RwLock::new(Arc::new(Book::new(credentials, &Book::default()))),
             key: Arc::new(key),
@@ -174,6 +182,16 @@ impl Callers {
     pub fn reload(&self, credentials: Credentials) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         *book = Arc::new(Book::new(credentials, &book));
+    }
+
+    /// Whether callers of the topology contract are asked who they are.
+    pub fn asks_for_users(&self) -> bool {
+        self.book().decoy.is_some()
+    }
+
+    /// Whether callers of the adapter contracts are asked for a token.
+    pub fn asks_for_tokens(&self) -> bool {
+        !self.book().tokens.is_empty()
     }
 
     /// Who calls the topology contract. `authorization` is the header's value as it came. Where no users are configured,
@@ -222,15 +240,11 @@ impl Callers {
             return Ok(known);
         }
         self.not_too_often(&attempt)?;
-        let busy = || {
-            Denied::Overloaded(
-                "too many callers are being checked, which is the limit; try again later".to_owned(),
-            )
-        };
-        let turn = tokio::time::timeout(self.limits.wait, self.turns.take(attempt.peer))
+        let failures = self.failures_of(&attempt);
+        let turn = tokio::time::timeout(self.limits.wait, self.turns.take(attempt.peer, failures))
             .await
             .map_err(|_| busy())?
-            .ok_or_else(busy)?;
+            .map_err(|_| busy())?;
         // Meanwhile another request of the same caller may have been verified, or refused.
         if let Some(known) = attempt.remembered(&self.key) {
             return Ok(known);
@@ -239,9 +253,15 @@ impl Callers {
         let key = Arc::clone(&self.key);
         let (failures, clock) = (Arc::clone(&self.failures), Arc::clone(&self.clock));
         // Carried through to its end, and counted, also when the caller goes away meanwhile.
-        tokio::task::spawn_blocking(move || attempt.carry_out(turn, &key, &failures, &clock))
+        self.verifiers
+            .run(move |memory| attempt.carry_out(turn, memory, &key, &failures, &clock))
             .await
-            .unwrap_or_else(|_| Err(busy()))
+            .unwrap_or_else(|| Err(busy()))
+    }
+
+    fn failures_of(&self, attempt: &Attempt) -> u32 {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.of_address(attempt.audience, attempt.peer, (self.clock)())
     }
 
     fn not_too_often(&self, attempt: &Attempt) -> Result<(), Denied> {
@@ -278,39 +298,61 @@ impl Attempt {
     fn carry_out(
         &self,
         turn: Turn,
+        memory: &mut Memory,
         key: &hmac::Key,
         failures: &Mutex<Failures>,
         clock: &Clock,
     ) -> Result<Arc<Known>, Denied> {
-        if let Some(decoy) = &self.decoy {
-            std::hint::black_box(decoy.verifies(&self.secret));
-        }
-        let known = self.candidates.iter().find(|known| known.hash.verifies(&self.secret));
-        let outcome = match known {
-            Some(known) => {
+        let outcome = match self.find(memory) {
+            Ok(Some(known)) => {
                 known.remember(key, &self.secret);
-                Ok(Arc::clone(known))
+                Ok(known)
             }
-            None => Err(self.failed(&mut failures.lock().unwrap_or_else(PoisonError::into_inner), clock())),
+            Ok(None) => {
+                Err(self.failed(&mut failures.lock().unwrap_or_else(PoisonError::into_inner), clock()))
+            }
+            Err(OutOfMemory) => {
+                log::error!("the system has no memory to verify a secret");
+                Err(busy())
+            }
         };
         drop(turn);
         outcome
     }
 
+    /// Whose secret it is.
+    fn find(&self, memory: &mut Memory) -> Result<Option<Arc<Known>>, OutOfMemory> {
+        if let Some(decoy) = &self.decoy {
+            std::hint::black_box(decoy.verifies(&self.secret, memory)?);
+        }
+        for known in &self.candidates {
+            if known.hash.verifies(&self.secret, memory)? {
+                return Ok(Some(Arc::clone(known)));
+            }
+        }
+        Ok(None)
+    }
+
     fn failed(&self, failures: &mut Failures, now: Instant) -> Denied {
         let count = failures.count(self.audience, self.peer, self.name.as_deref(), now);
+        let wrong = match self.audience {
+            Audience::Basic => WRONG_USER,
+            Audience::Bearer => WRONG_TOKEN,
+        };
+        log::warn!(target: PEER_LOGIN, "{} is not let in: {wrong}", self.peer);
         if count.reached {
             log::warn!(
+                target: PEER_LOGIN,
                 "{} failed too often to say who it is; further attempts are refused for a while",
                 self.peer
             );
         }
-        match (count.wait, self.audience) {
-            (Some(wait), _) => too_often(wait),
-            (None, Audience::Basic) => unauthorized(WRONG_USER),
-            (None, Audience::Bearer) => unauthorized(WRONG_TOKEN),
-        }
+        count.wait.map_or_else(|| unauthorized(wrong), too_often)
     }
+}
+
+fn busy() -> Denied {
+    Denied::Overloaded("too many callers are being checked, which is the limit; try again later".to_owned())
 }
 
 fn unauthorized(message: &str) -> Denied {

@@ -10,6 +10,7 @@ fn limits() -> Limits {
     Limits {
         concurrency: 2,
         wait: Duration::from_secs(60),
+        max_waiting: 100,
         max_failures: 3,
         failure_window: Duration::from_secs(60),
         max_tracked: 100,
@@ -268,7 +269,7 @@ async fn who_gets_no_turn_is_told_to_come_back_and_not_counted() {
     let callers = Fixture::new(Limits { wait: Duration::from_millis(1), ..limits() }, credentials());
     assert_eq!(callers.login(3, "dev", "other").await, Ok(Role::Read));
     let turns = &callers.callers.turns;
-    let (first, second) = (turns.take(address(1)).await, turns.take(address(2)).await);
+    let (first, second) = (turns.take(address(1), 0).await, turns.take(address(2), 0).await);
     let right = basic("ops", "right");
     for _ in 0..5 {
         let denied = callers.callers.basic(Some(&right), address(3)).await.unwrap_err();
@@ -284,6 +285,22 @@ async fn who_gets_no_turn_is_told_to_come_back_and_not_counted() {
     assert_eq!(generous.login(3, "ops", "right").await, Ok(Role::Write));
 }
 
+/// Not after the wait: who cannot wait at all is told at once.
+#[tokio::test]
+async fn a_caller_past_max_waiting_is_told_at_once() {
+    let callers = Fixture::new(Limits { max_waiting: 1, ..limits() }, credentials());
+    let turns = &callers.callers.turns;
+    let held = (turns.take(address(1), 0).await, turns.take(address(2), 0).await);
+    let right = basic("ops", "right");
+    let mut earlier = Box::pin(callers.callers.basic(Some(&right), address(3)));
+    assert!(earlier.as_mut().now_or_never().is_none());
+    let mut later = Box::pin(callers.callers.basic(Some(&right), address(4)));
+    assert!(later.as_mut().now_or_never().is_none());
+    assert_eq!(earlier.now_or_never(), Some(Err(busy())));
+    drop(held);
+    assert_eq!(later.await.map(|caller| caller.role), Ok(Role::Write));
+}
+
 #[tokio::test]
 async fn a_caller_who_goes_away_is_counted_all_the_same() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
@@ -294,7 +311,7 @@ async fn a_caller_who_goes_away_is_counted_all_the_same() {
         assert!(attempt.as_mut().now_or_never().is_none());
     }
     // Their turn is over when it was counted.
-    drop(callers.callers.turns.take(address(1)).await);
+    drop(callers.callers.turns.take(address(1), 0).await);
     assert_eq!(callers.login(1, "ops", "right").await, too_many(60));
 }
 

@@ -1,67 +1,186 @@
-//! So many at a time in all, and one at a time for an address.
+//! Who is verified next: so many callers at a time, one at a time for an address, and a bounded number that waits.
+//!
+//! The order is fair to addresses, not to connections: a caller stands behind those whose address has failed less and
+//! asks for less. So an address that guesses, or opens many connections, waits behind one that does neither. Of equals
+//! the latest comes first: when there are more than can be served in time, the first to come would only be the first
+//! whose time is over. When too many wait, the last in this order is told so at once.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 use super::failures::network;
 
 /// See the module documentation.
-pub(super) struct Turns {
-    all: Arc<Semaphore>,
-    queues: Arc<Mutex<Queues>>,
+pub(super) struct Turns(Arc<Shared>);
+
+struct Shared {
+    max_waiting: usize,
+    line: Mutex<Line>,
 }
 
-/// For each address that somebody is checked or waits for: its queue, and how many are in it.
-type Queues = HashMap<IpAddr, (Arc<Semaphore>, usize)>;
+struct Line {
+    free: usize,
+    /// The number of the next caller.
+    next: u64,
+    waiting: BTreeMap<Rank, Waiting>,
+    /// For each address that has a turn or waits for one.
+    addresses: HashMap<IpAddr, Places>,
+}
+
+/// The smallest is the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Failures of the address, and how many of its callers were here already.
+    burden: u32,
+    number: Reverse<u64>,
+}
+
+struct Waiting {
+    address: IpAddr,
+    call: oneshot::Sender<Turn>,
+}
+
+#[derive(Default)]
+struct Places {
+    has_turn: bool,
+    waiting: u32,
+}
 
 /// The right to compute; over when it is dropped.
 pub(super) struct Turn {
-    // Dropped in this order: the next of the address comes when there is room.
-    _all: OwnedSemaphorePermit,
-    _own: OwnedSemaphorePermit,
-    _place: Place,
+    address: IpAddr,
+    shared: Arc<Shared>,
 }
 
-/// A place in the queue of an address. The queue goes with its last place.
+/// Too many callers wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Crowded;
+
+/// Leaves the line when its caller goes away.
 struct Place {
-    address: IpAddr,
-    queues: Arc<Mutex<Queues>>,
+    rank: Rank,
+    shared: Arc<Shared>,
 }
 
 impl Turns {
-    pub(super) fn new(at_a_time: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(at_a_time)), queues: Arc::default() }
+    pub(super) fn new(at_a_time: usize, max_waiting: usize) -> Self {
+        let line = Line { free: at_a_time, next: 0, waiting: BTreeMap::new(), addresses: HashMap::new() };
+        Self(Arc::new(Shared { max_waiting, line: Mutex::new(line) }))
     }
 
-    /// Waits for a turn: first for the address's own, so that it takes one of all at most. Never `None` while the server
-    /// runs.
-    pub(super) async fn take(&self, peer: IpAddr) -> Option<Turn> {
-        let (queue, place) = self.line_up(network(peer));
-        let own = queue.acquire_owned().await.ok()?;
-        let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Turn { _all: all, _own: own, _place: place })
+    /// Waits for a turn. `failures` are those of the address so far.
+    pub(super) async fn take(&self, peer: IpAddr, failures: u32) -> Result<Turn, Crowded> {
+        let address = network(peer);
+        let (call, called) = oneshot::channel();
+        let (rank, called_up) = self.0.enter(Waiting { address, call }, failures);
+        let _place = Place { rank, shared: Arc::clone(&self.0) };
+        self.0.hand_out(called_up);
+        called.await.map_err(|_| Crowded)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line_up(&self, address: IpAddr) -> (Arc<Semaphore>, Place) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let (queue, places) = queues.entry(address).or_insert_with(|| (Arc::new(Semaphore::new(1)), 0));
-        *places += 1;
-        (Arc::clone(queue), Place { address, queues: Arc::clone(&self.queues) })
+    /// Puts a caller into the line, and takes out those whose turn it is and the one too many.
+    fn enter(&self, caller: Waiting, failures: u32) -> (Rank, Vec<Waiting>) {
+        let mut line = self.lock();
+        let rank = line.join(caller, failures);
+        let called_up = line.call_up();
+        if line.waiting.len() > self.max_waiting {
+            drop(line.send_away());
+        }
+        (rank, called_up)
+    }
+
+    /// Without the lock: a turn whose caller has just gone is over at once.
+    fn hand_out(self: &Arc<Self>, called_up: Vec<Waiting>) {
+        for Waiting { address, call } in called_up {
+            let _ = call.send(Turn { address, shared: Arc::clone(self) });
+        }
+    }
+}
+
+impl Line {
+    fn join(&mut self, caller: Waiting, failures: u32) -> Rank {
+        let places = self.addresses.entry(caller.address).or_default();
+        let burden = failures.saturating_add(places.waiting).saturating_add(u32::from(places.has_turn));
+        places.waiting = places.waiting.saturating_add(1);
+        let rank = Rank { burden, number: Reverse(self.next) };
+        self.next = self.next.wrapping_add(1);
+        self.waiting.insert(rank, caller);
+        rank
+    }
+
+    /// Takes out those whose turn it is.
+    fn call_up(&mut self) -> Vec<Waiting> {
+        let mut called_up = Vec::new();
+        while self.free > 0 {
+            let is_next = |waiting: &Waiting| {
+                self.addresses.get(&waiting.address).is_none_or(|places| !places.has_turn)
+            };
+            let Some(rank) = self.waiting.iter().find(|(_, waiting)| is_next(waiting)).map(|(rank, _)| *rank)
+            else {
+                break;
+            };
+            let Some(waiting) = self.leave(rank) else { break };
+            self.addresses.entry(waiting.address).or_default().has_turn = true;
+            self.free -= 1;
+            called_up.push(waiting);
+        }
+        called_up
+    }
+
+    /// Takes out the last one.
+    fn send_away(&mut self) -> Option<Waiting> {
+        let rank = *self.waiting.last_key_value()?.0;
+        self.leave(rank)
+    }
+
+    fn leave(&mut self, rank: Rank) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&rank)?;
+        if let Some(places) = self.addresses.get_mut(&waiting.address) {
+            places.waiting = places.waiting.saturating_sub(1);
+        }
+        self.forget(waiting.address);
+        Some(waiting)
+    }
+
+    fn finish(&mut self, address: IpAddr) {
+        self.free += 1;
+        if let Some(places) = self.addresses.get_mut(&address) {
+            places.has_turn = false;
+        }
+        self.forget(address);
+    }
+
+    fn forget(&mut self, address: IpAddr) {
+        if self.addresses.get(&address).is_some_and(|places| !places.has_turn && places.waiting == 0) {
+            self.addresses.remove(&address);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut line = self.shared.lock();
+        line.finish(self.address);
+        let called_up = line.call_up();
+        drop(line);
+        self.shared.hand_out(called_up);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, places)) = queues.get_mut(&self.address) {
-            *places -= 1;
-            if *places == 0 {
-                queues.remove(&self.address);
-            }
-        }
+        let left = self.shared.lock().leave(self.rank);
+        drop(left);
     }
 }
 
@@ -75,31 +194,95 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    #[test]
-    fn one_address_never_has_more_than_one_turn() {
-        let turns = Turns::new(3);
-        let first = turns.take(address(1)).now_or_never().flatten().unwrap();
-        assert!(turns.take(address(1)).now_or_never().is_none());
-        let second = turns.take(address(2)).now_or_never().flatten().unwrap();
-        let third = turns.take(address(3)).now_or_never().flatten().unwrap();
-        assert!(turns.take(address(4)).now_or_never().is_none(), "three at a time");
-        drop(second);
-        assert!(turns.take(address(1)).now_or_never().is_none(), "its own is not over yet");
-        assert!(turns.take(address(4)).now_or_never().flatten().is_some());
-        drop((first, third));
-        assert!(turns.take(address(1)).now_or_never().flatten().is_some());
+    /// The turn, if it comes at once.
+    fn now(turns: &Turns, last: u8) -> Option<Turn> {
+        turns.take(address(last), 0).now_or_never().and_then(Result::ok)
     }
 
     #[test]
-    fn nothing_is_left_of_those_who_are_gone() {
-        let turns = Turns::new(1);
+    fn one_address_never_has_more_than_one_turn() {
+        let turns = Turns::new(3, 10);
+        let first = now(&turns, 1).unwrap();
+        assert!(now(&turns, 1).is_none());
+        let second = now(&turns, 2).unwrap();
+        let third = now(&turns, 3).unwrap();
+        assert!(now(&turns, 4).is_none(), "three at a time");
+        drop(second);
+        assert!(now(&turns, 1).is_none(), "its own is not over yet");
+        assert!(now(&turns, 4).is_some());
+        drop((first, third));
+        assert!(now(&turns, 1).is_some());
+    }
+
+    #[test]
+    fn callers_that_left_hold_nothing() {
+        let turns = Turns::new(1, 10);
         {
-            let _turn = turns.take(address(1)).now_or_never().flatten().unwrap();
-            let mut waiting = Box::pin(turns.take(address(2)));
+            let _turn = now(&turns, 1).unwrap();
+            let mut waiting = Box::pin(turns.take(address(2), 0));
             assert!(waiting.as_mut().now_or_never().is_none());
-            assert_eq!(turns.queues.lock().unwrap().len(), 2);
+            assert_eq!(turns.0.lock().addresses.len(), 2);
         }
-        assert!(turns.queues.lock().unwrap().is_empty());
-        assert!(turns.take(address(3)).now_or_never().flatten().is_some());
+        let line = turns.0.lock();
+        assert!(line.addresses.is_empty() && line.waiting.is_empty() && line.free == 1);
+        drop(line);
+        assert!(now(&turns, 3).is_some());
+    }
+
+    /// Between the call and the moment it is heard, the caller may go: the turn passes to the next.
+    #[test]
+    fn a_turn_of_a_caller_that_left_passes_on() {
+        let turns = Turns::new(1, 10);
+        let turn = now(&turns, 1).unwrap();
+        let mut second = Box::pin(turns.take(address(2), 0));
+        let mut third = Box::pin(turns.take(address(3), 0));
+        assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+        drop(turn);
+        drop(third);
+        assert!(second.now_or_never().is_some_and(|turn| turn.is_ok()));
+    }
+
+    #[test]
+    fn addresses_that_ask_and_fail_less_come_first() {
+        let turns = Turns::new(1, 10);
+        let turn = now(&turns, 1).unwrap();
+        let order = [(2, 5), (3, 0), (3, 0), (4, 1), (5, 0)];
+        let mut waiting: Vec<_> =
+            order.iter().map(|(last, failures)| Box::pin(turns.take(address(*last), *failures))).collect();
+        for caller in &mut waiting {
+            assert!(caller.as_mut().now_or_never().is_none());
+        }
+        drop(turn);
+        let mut served = Vec::new();
+        while served.len() < order.len() {
+            for (index, caller) in waiting.iter_mut().enumerate() {
+                // One that was served is not asked again.
+                if served.contains(&index) {
+                    continue;
+                }
+                if let Some(turn) = caller.as_mut().now_or_never() {
+                    drop(turn.unwrap());
+                    served.push(index);
+                    break;
+                }
+            }
+        }
+        assert_eq!(served, [4, 1, 3, 2, 0], "of equals the latest");
+    }
+
+    #[test]
+    fn a_full_line_sends_away_who_asks_most() {
+        let turns = Turns::new(1, 2);
+        let _turn = now(&turns, 1).unwrap();
+        let mut greedy: Vec<_> = (0..2).map(|_| Box::pin(turns.take(address(2), 0))).collect();
+        for caller in &mut greedy {
+            assert!(caller.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(turns.take(address(2), 0).now_or_never().map(|turn| turn.err()), Some(Some(Crowded)));
+        let mut modest = Box::pin(turns.take(address(3), 0));
+        assert!(modest.as_mut().now_or_never().is_none(), "it waits");
+        let last = greedy.pop().unwrap();
+        assert_eq!(last.now_or_never().map(|turn| turn.err()), Some(Some(Crowded)), "in place of this one");
+        assert_eq!(turns.0.lock().waiting.len(), 2);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Overrides};
-use crate::descriptor::{DescriptorKind, Problem};
+use crate::descriptor::{self, DescriptorKind, Limits, Problem};
 use crate::generated::operator::{client as operator, types as operator_types};
 use crate::generated::tech_adapter::client::{Client, Error, ResponseValue};
 use crate::generated::tech_adapter::types;
@@ -52,16 +52,28 @@ pub(super) fn validate(
 ) -> Result<(), Failure> {
     let config = Config::load(config.as_deref(), &Overrides::default()).map_err(Failure::Usage)?;
     let text = read(file)?;
+    let limits = &config.descriptor;
     let document = match component {
-        Some(id) => Document { kind: DescriptorKind::Component, text: wrap(&text, id) },
-        None => Document { kind: DescriptorKind::DataProduct, text },
+        Some(id) => Document { kind: DescriptorKind::Component, text: of_component(&text, id, limits)? },
+        None => Document { kind: descriptor::kind_of(&text, limits), text },
     };
     let output = Output::new(json, 0);
     let topology = Topology::of_configuration(Arc::new(server::installation(&config)));
-    match check_document(&document, &topology, &config.descriptor) {
-        Ok(components) => {
-            output.say(&format!("valid: {} of its components are routed here", components.len()));
-            output.result(&json!({ "valid": true, "components": components }));
+    match check_document(&document, &topology, limits) {
+        Ok(resolved) => {
+            let ids: Vec<_> = resolved.assigned.iter().map(|one| one.work.component.id.as_str()).collect();
+            output.say(&match document.kind {
+                DescriptorKind::Component => format!("valid: `{}` is routed here", ids.join("`, `")),
+                _ => format!("valid: {} of {} components are routed here", ids.len(), {
+                    ids.len() + resolved.skipped.len()
+                }),
+            });
+            let skipped: Vec<_> =
+                resolved.skipped.iter().map(|it| json!({ "id": it.id, "reason": it.reason })).collect();
+            for other in &resolved.skipped {
+                say_skipped(&output, &other.id, &other.reason);
+            }
+            output.result(&json!({ "valid": true, "components": ids, "skipped": skipped }));
             Ok(())
         }
         Err(problems) => {
@@ -79,19 +91,21 @@ pub(super) fn read(file: &Path) -> Result<String, Failure> {
         .map_err(|_| Failure::Usage(vec![format!("{}: is not UTF-8 text", file.display())]))
 }
 
-/// A bare data product as the COMPONENT_DESCRIPTOR of one component: the same text, one level further in.
-fn wrap(product: &str, component: &str) -> String {
-    let mut text = String::from("dataProduct:\n");
-    for line in product.trim_start_matches('\u{feff}').lines().skip_while(|line| line.trim_end() == "---") {
-        if !line.is_empty() {
-            text.push_str("  ");
-        }
-        text.push_str(line);
-        text.push('\n');
+/// The COMPONENT_DESCRIPTOR of one component, of a file of either shape.
+fn of_component(text: &str, component: &str, limits: &Limits) -> Result<String, Failure> {
+    descriptor::of_component(text, component, limits).map_err(|problem| Failure::of_problems(&[problem]))
+}
+
+/// What a file is, for requests that take both shapes.
+pub(super) fn kind_of(text: &str) -> operator_types::DescriptorKind {
+    match descriptor::kind_of(text, &Limits::default()) {
+        DescriptorKind::Component => operator_types::DescriptorKind::ComponentDescriptor,
+        _ => operator_types::DescriptorKind::DataproductDescriptor,
     }
-    // JSON strings are YAML strings.
-    text.push_str(&format!("componentIdToProvision: {}\n", Value::from(component)));
-    text
+}
+
+fn say_skipped(output: &Output, id: &str, reason: &str) {
+    output.say(&format!("left to another adapter: {id}: {reason}"));
 }
 
 #[derive(Clone, Copy)]
@@ -101,58 +115,58 @@ enum Operation {
 }
 
 /// Provisions or unprovisions component after component, in the order that the server plans.
-async fn each(
-    remote: &Remote,
-    product: &str,
-    only: Option<&str>,
-    operation: Operation,
-) -> Result<(), Failure> {
+async fn each(remote: &Remote, text: &str, only: Option<&str>, operation: Operation) -> Result<(), Failure> {
     let client = client(remote)?;
-    let ids = match only {
-        Some(id) => vec![id.to_owned()],
+    let (ids, skipped) = match only {
+        Some(id) => (vec![id.to_owned()], Vec::new()),
         None => {
             let planned = match operation {
                 Operation::Provision => operator_types::PlanRequestOperation::Provision,
                 Operation::Unprovision { .. } => operator_types::PlanRequestOperation::Unprovision,
             };
-            dry_run(remote, product, planned).await?.into_iter().map(|component| component.id).collect()
+            let plan = dry_run(remote, text, planned).await?;
+            (plan.components.into_iter().map(|component| component.id).collect(), plan.skipped)
         }
     };
     let output = Output::new(remote.json, ids.len());
+    for other in &skipped {
+        say_skipped(&output, &other.id, &other.reason);
+    }
     let mut results = Vec::new();
     for id in &ids {
         output.working_on(id);
         output.say(id);
         let (answer, remove_data) = match operation {
-            Operation::Provision => (client.provision(&request(product, id, false)).await, false),
+            Operation::Provision => (client.provision(&request(text, id, false)?).await, false),
             Operation::Unprovision { remove_data } => {
-                (client.unprovision(&request(product, id, remove_data)).await, remove_data)
+                (client.unprovision(&request(text, id, remove_data)?).await, remove_data)
             }
         };
         let done = follow(&client, &output, answer).await?;
         results
             .push(json!({ "id": id, "removeData": remove_data, "token": done.token, "status": done.status }));
         if done.status.status != types::ProvisioningStatusStatus::Completed {
-            output.result(&json!({ "components": results }));
+            output.result(&json!({ "components": results, "skipped": skipped }));
             return Err(Failure::Operation);
         }
         output.step();
     }
-    output.result(&json!({ "components": results }));
+    output.result(&json!({ "components": results, "skipped": skipped }));
     Ok(())
 }
 
-fn request(product: &str, component: &str, remove_data: bool) -> types::ProvisioningRequest {
-    types::ProvisioningRequest {
+fn request(text: &str, component: &str, remove_data: bool) -> Result<types::ProvisioningRequest, Failure> {
+    Ok(types::ProvisioningRequest {
         descriptor_kind: types::DescriptorKind::ComponentDescriptor,
-        descriptor: wrap(product, component),
+        descriptor: of_component(text, component, &Limits::default())?,
         latest_enriched_descriptor: None,
-        remove_data,
-    }
+        remove_data: Some(remove_data),
+    })
 }
 
-async fn plan(remote: &Remote, product: &str) -> Result<(), Failure> {
-    let components = dry_run(remote, product, operator_types::PlanRequestOperation::Provision).await?;
+async fn plan(remote: &Remote, text: &str) -> Result<(), Failure> {
+    let plan = dry_run(remote, text, operator_types::PlanRequestOperation::Provision).await?;
+    let operator_types::Plan { components, skipped } = plan;
     let output = Output::new(remote.json, 0);
     for component in &components {
         output.say(&format!("{} on {} ({})", component.id, component.target, component.technology));
@@ -165,25 +179,28 @@ async fn plan(remote: &Remote, product: &str) -> Result<(), Failure> {
             output.say(&format!("  {}: {}", change.resource, change.summary));
         }
     }
-    output.result(&json!({ "components": components }));
+    for other in &skipped {
+        say_skipped(&output, &other.id, &other.reason);
+    }
+    output.result(&json!({ "components": components, "skipped": skipped }));
     Ok(())
 }
 
 async fn dry_run(
     remote: &Remote,
-    product: &str,
+    text: &str,
     operation: operator_types::PlanRequestOperation,
-) -> Result<Vec<operator_types::ComponentPlan>, Failure> {
+) -> Result<operator_types::Plan, Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request = operator_types::PlanRequest {
         operation,
-        descriptor_kind: operator_types::DescriptorKind::DataproductDescriptor,
-        descriptor: product.to_owned(),
+        descriptor_kind: kind_of(text),
+        descriptor: text.to_owned(),
         remove_data: false,
         refs: Vec::new(),
     };
     match client.plan(&request).await {
-        Ok(plan) => Ok(plan.into_inner().components),
+        Ok(plan) => Ok(plan.into_inner()),
         Err(error) => Err(operator_failure(&remote.url, error)),
     }
 }
@@ -206,13 +223,13 @@ pub(super) fn operator_failure(
     }
 }
 
-async fn acl(remote: &Remote, product: &str, component: &str, refs: Vec<String>) -> Result<(), Failure> {
+async fn acl(remote: &Remote, text: &str, component: &str, refs: Vec<String>) -> Result<(), Failure> {
     let client = client(remote)?;
     let output = Output::new(remote.json, 0);
     let request = types::UpdateAclRequest {
         refs,
         provision_info: types::ProvisionInfo {
-            request: wrap(product, component),
+            request: of_component(text, component, &Limits::default())?,
             result: Some(Value::from("")),
         },
         access_control_fields: None,

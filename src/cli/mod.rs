@@ -47,7 +47,7 @@ enum Command {
     },
     /// Provision a data product, component by component
     Deploy {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         /// Only this component
         #[arg(long)]
@@ -57,14 +57,14 @@ enum Command {
     },
     /// Show what deploying would change, and change nothing
     Plan {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         #[command(flatten)]
         remote: Remote,
     },
     /// Unprovision a data product, in reverse order
     Undeploy {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         /// Only this component
         #[arg(long)]
@@ -77,7 +77,7 @@ enum Command {
     },
     /// Let exactly the given users and groups read a component
     Acl {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         /// The component
         #[arg(long)]
@@ -123,7 +123,7 @@ enum Command {
     },
     /// Check a descriptor without a server
     Validate {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         /// Only this component
         #[arg(long)]
@@ -235,7 +235,10 @@ fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
-    runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()))
+    let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()));
+    // Not waiting for threads that hang: what had to end has been waited for, and the rest ends with the process.
+    runtime.shutdown_background();
+    served
 }
 
 fn run_remote(command: Command) -> Result<(), Failure> {

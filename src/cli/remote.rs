@@ -109,7 +109,8 @@ pub(super) fn http(
         .tls_backend_preconfigured(tls)
         .default_headers(headers.unwrap_or_default())
         .connect_timeout(Duration::from_secs(10))
-        .timeout(Duration::from_secs(60))
+        // Longer than a dry run waits and takes by default: its error says more than this one.
+        .timeout(Duration::from_secs(90))
         .build()
         .map_err(|error| Failure::Server(format!("the HTTP client cannot be made: {error}")))
 }

@@ -49,7 +49,7 @@ pub(super) enum Command {
     },
     /// Show where the components of a data product would land, and why
     Explain {
-        /// Data product descriptor (YAML)
+        /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
         #[command(flatten)]
         remote: Remote,
@@ -261,12 +261,10 @@ fn summary(instance: &types::Instance) -> String {
 }
 
 /// Shows every component, and fails when one of them has no place.
-async fn explain(remote: &Remote, product: String) -> Result<(), Failure> {
+async fn explain(remote: &Remote, text: String) -> Result<(), Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
-    let request = operator_types::ExplainRequest {
-        descriptor_kind: operator_types::DescriptorKind::DataproductDescriptor,
-        descriptor: product,
-    };
+    let request =
+        operator_types::ExplainRequest { descriptor_kind: super::client::kind_of(&text), descriptor: text };
     let explanation = match client.explain(&request).await {
         Ok(explanation) => explanation.into_inner(),
         Err(error) => return Err(super::client::operator_failure(&remote.url, error)),

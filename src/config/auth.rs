@@ -79,6 +79,7 @@ impl Reader<'_> {
     pub(super) fn auth(&mut self) -> Option<Auth> {
         let concurrency = self.at_least_one::<u16>("auth.concurrency");
         let wait = self.duration("auth.wait", Duration::from_millis(1));
+        let max_waiting = self.at_least_one::<u32>("auth.max_waiting");
         let memory_kib = self.at_least_one::<u32>("auth.max_memory_kib");
         let iterations = self.at_least_one::<u32>("auth.max_iterations");
         let max_failures = self.at_least_one("auth.max_failures");
@@ -106,6 +107,7 @@ impl Reader<'_> {
         let limits = Limits {
             concurrency: usize::from(concurrency?),
             wait: wait?,
+            max_waiting: usize::try_from(max_waiting?).ok()?,
             max_failures: max_failures?,
             failure_window: failure_window?,
             max_tracked: usize::try_from(max_tracked?).ok()?,

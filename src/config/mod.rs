@@ -31,6 +31,13 @@ const ENVIRONMENTS: &str = include_str!("environments.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
+/// `server.tls.handshake_timeout` where it is not configured. These two are not in the defaults: `[server.tls]` would be
+/// there then, and ask for a certificate.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// `server.tls.max_handshakes` where it is not configured.
+const MAX_HANDSHAKES: u32 = 256;
+
 /// What the topology contract is below of. Its callers are others than those of the adapter contracts.
 pub const TOPOLOGY_PATH: &str = "/flexdeploy";
 
@@ -80,6 +87,26 @@ pub struct Server {
     pub retry_after: Duration,
     /// How long running work may go on after SIGTERM.
     pub drain_grace: Duration,
+    /// Within which time a whole request body must have arrived.
+    pub body_timeout: Duration,
+    /// Bytes a second that a request body must bring.
+    pub min_body_rate: u32,
+    /// Over which time that is measured.
+    pub min_body_window: Duration,
+    /// Within which time the head of a request must have arrived.
+    pub header_timeout: Duration,
+    /// How long a connection may be silent after a request was answered.
+    pub keep_alive: Duration,
+    /// How long a caller may read nothing of its answer.
+    pub answer_timeout: Duration,
+    /// Connections of all workers together.
+    pub max_connections: usize,
+    /// Web pages that may call: `scheme://host[:port]`.
+    pub allowed_origins: Vec<String>,
+    /// Within which time a TLS handshake must be done.
+    pub handshake_timeout: Duration,
+    /// TLS handshakes that are under way at the same time.
+    pub max_handshakes: usize,
     /// HTTP worker threads.
     pub workers: usize,
     /// `[server.tls]`: files that were in order at the start.
@@ -122,30 +149,40 @@ pub enum StoreUrl {
 pub struct Operations {
     /// Tasks that run at the same time.
     pub concurrency: usize,
+    /// Of those, how many may run on any one target.
+    pub target_concurrency: u32,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
     /// Descriptors of more than 8 KiB that are read at the same time for validations, and as many for everything else.
     pub parse_concurrency: usize,
+    /// How long one of them waits for its turn.
+    pub parse_wait: Duration,
+    /// Dry runs that are under way at the same time.
+    pub dry_run_concurrency: usize,
+    /// How long a dry run waits for its turn.
+    pub dry_run_wait: Duration,
+    /// Longest dry run.
+    pub dry_run_limit: Duration,
     /// How long a worker owns a task without a sign of life.
     pub lease: Duration,
     /// How often the queue is looked at without a hint.
     pub poll: Duration,
-    /// Runs of one task that meets passing conditions.
-    pub max_attempts: u32,
     /// First wait before a retry.
     pub backoff: Duration,
     /// Longest wait before a retry.
     pub backoff_cap: Duration,
-    /// How long after its first run a task may still be tried again.
+    /// How long a task is tried again from its first transient failure on.
     pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
     /// First wait after a task's process was lost for the second time.
     pub crash_pause: Duration,
-    /// Tasks that may wait.
+    /// Tasks that may wait in each lane.
     pub max_queued: u32,
+    /// How large the tasks that wait in a lane may be together.
+    pub max_queued_bytes: u64,
     /// Log lines kept per task.
     pub max_log_lines: u32,
     /// Longest single run.
@@ -154,6 +191,8 @@ pub struct Operations {
     pub run_limits: RunLimits,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
     /// How long a finished task can be asked for.
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
@@ -182,6 +221,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Lines of one kind a minute that unauthenticated callers can cause.
+    pub peer_lines: u32,
 }
 
 /// How the administrator's log looks.
@@ -226,6 +267,8 @@ pub enum Driver {
         step_delay: Duration,
         /// Time that one takes to end when it is stopped.
         stop_delay: Duration,
+        /// Whether each works on a thread that blocks.
+        blocking: bool,
         /// Whether work under way can be stopped.
         stoppable: bool,
         /// Where it tells when each begins and ends.
@@ -237,10 +280,14 @@ pub enum Driver {
         url: Secret,
         /// Sessions at the same time.
         connections: u32,
+        /// Longest wait for the server to open a session, and for any sign of life.
+        connect_timeout: Duration,
         /// Longest statement.
         statement_timeout: Duration,
         /// Longest wait for somebody else's lock.
         lock_timeout: Duration,
+        /// Longest look at rows.
+        count_timeout: Duration,
         /// From refs to roles, in the order in which they are asked.
         identity: Vec<Identity>,
     },
@@ -486,6 +533,14 @@ impl<'a> Reader<'a> {
         Some(number)
     }
 
+    /// Refuses a key of an earlier version, and says what took its place.
+    fn removed(&mut self, key: &str, instead: &str) {
+        if self.figment.contains(key) {
+            self.read.insert(key.to_owned());
+            self.problem(key, format_args!("is not a key any more; remove it, and set {instead}"));
+        }
+    }
+
     fn path(&mut self, key: &str, scheme: &str) -> Option<PathBuf> {
         let text: String = self.required(key)?;
         let text = text.replace("{data_dir}", &self.data_dir);
@@ -527,6 +582,7 @@ impl<'a> Reader<'a> {
     }
 
     fn server(&mut self) -> Option<Server> {
+        const INSTANT: Duration = Duration::from_millis(1);
         let listen = self.required("server.listen");
         let base_paths = self.base_paths();
         let formats = [("auto", TokenFormat::Auto), ("text", TokenFormat::Text), ("json", TokenFormat::Json)];
@@ -545,7 +601,23 @@ impl<'a> Reader<'a> {
         let inflight_wait = self.duration("server.inflight_wait", Duration::ZERO);
         let retry_after = self.duration("server.retry_after", Duration::from_secs(1));
         let drain_grace = self.duration("server.drain_grace", Duration::ZERO);
+        let body_timeout = self.duration("server.body_timeout", INSTANT);
+        let min_body_rate = self.required::<u32>("server.min_body_rate");
+        let min_body_window = self.duration("server.min_body_window", INSTANT);
+        let header_timeout = self.duration("server.header_timeout", INSTANT);
+        let keep_alive = self.duration("server.keep_alive", INSTANT);
+        let answer_timeout = self.duration("server.answer_timeout", INSTANT);
+        let max_connections = self.at_least_one::<u32>("server.max_connections");
+        let allowed_origins = self.allowed_origins();
         let workers = self.at_least_one::<u16>("server.workers");
+        let handshake_timeout = self.optional_duration("server.tls.handshake_timeout", INSTANT);
+        let max_handshakes = match self.figment.contains("server.tls.max_handshakes") {
+            true => self.at_least_one::<u32>("server.tls.max_handshakes"),
+            false => {
+                self.read.insert("server.tls.max_handshakes".to_owned());
+                Some(MAX_HANDSHAKES)
+            }
+        };
         let tls = self.tls();
         Some(Server {
             listen: listen?,
@@ -557,9 +629,42 @@ impl<'a> Reader<'a> {
             inflight_wait: inflight_wait?,
             retry_after: retry_after?,
             drain_grace: drain_grace?,
+            body_timeout: body_timeout?,
+            min_body_rate: min_body_rate?,
+            min_body_window: min_body_window?,
+            header_timeout: header_timeout?,
+            keep_alive: keep_alive?,
+            answer_timeout: answer_timeout?,
+            max_connections: usize::try_from(max_connections?).ok()?,
+            allowed_origins: allowed_origins?,
+            handshake_timeout: handshake_timeout.unwrap_or(HANDSHAKE_TIMEOUT),
+            max_handshakes: usize::try_from(max_handshakes?).ok()?,
             workers: usize::from(workers?),
             tls,
         })
+    }
+
+    /// In lower case, as browsers send them.
+    fn allowed_origins(&mut self) -> Option<Vec<String>> {
+        const KEY: &str = "server.allowed_origins";
+        let origins: Vec<String> = self.required(KEY)?;
+        for origin in &origins {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_origin = rest.is_some_and(|rest| {
+                !rest.is_empty()
+                    && !rest.contains(['/', '?', '#', '@', '*', ' '])
+                    && rest == rest.to_lowercase()
+            });
+            if !is_origin {
+                self.problem(
+                    KEY,
+                    format_args!(
+                        "`{origin}` is not an origin; write `https://HOST` or `https://HOST:PORT`, in lower case"
+                    ),
+                );
+            }
+        }
+        Some(origins)
     }
 
     /// `None` also where something is wrong, which is told then.
@@ -652,8 +757,8 @@ impl<'a> Reader<'a> {
                     None
                 }
             },
-            (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+            (None, Some(path)) => match Secret::from_file(Path::new(&path)) {
+                Ok(secret) => Some(secret),
                 Err(error) => {
                     self.problem(&file, format_args!("`{path}` cannot be read: {error}"));
                     None
@@ -705,18 +810,27 @@ impl<'a> Reader<'a> {
     fn operations(&mut self) -> Option<Operations> {
         const INSTANT: Duration = Duration::from_millis(1);
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
+        let target_concurrency = self.at_least_one("operations.target_concurrency");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
+        let parse_wait = self.duration("operations.parse_wait", INSTANT);
+        let dry_run_concurrency = self.at_least_one::<u16>("operations.dry_run_concurrency");
+        let dry_run_wait = self.duration("operations.dry_run_wait", INSTANT);
+        let dry_run_limit = self.duration("operations.dry_run_limit", INSTANT);
         let lease = self.duration("operations.lease", Duration::from_millis(100));
         let poll = self.duration("operations.poll", INSTANT);
-        let max_attempts = self.at_least_one("operations.max_attempts");
+        self.removed(
+            "operations.max_attempts",
+            "operations.retry_for: transient failures are retried for that long, however many runs it takes",
+        );
         let backoff = self.duration("operations.backoff", INSTANT);
         let backoff_cap = self.duration("operations.backoff_cap", INSTANT);
         let retry_for = self.duration("operations.retry_for", INSTANT);
         let max_crashes = self.at_least_one("operations.max_crashes");
         let crash_pause = self.duration("operations.crash_pause", Duration::ZERO);
         let max_queued = self.at_least_one("operations.max_queued");
+        let max_queued_bytes = self.at_least_one("operations.max_queued_bytes");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
         let run_limits = RunLimits {
@@ -727,26 +841,33 @@ impl<'a> Reader<'a> {
             reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
         };
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
+        let health_timeout = self.duration("operations.health_timeout", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);
         let keep_count = self.at_least_one("operations.keep_count");
         Some(Operations {
             concurrency: usize::from(concurrency?),
+            target_concurrency: target_concurrency?,
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
             parse_concurrency: usize::from(parse_concurrency?),
+            parse_wait: parse_wait?,
+            dry_run_concurrency: usize::from(dry_run_concurrency?),
+            dry_run_wait: dry_run_wait?,
+            dry_run_limit: dry_run_limit?,
             lease: lease?,
             poll: poll?,
-            max_attempts: max_attempts?,
             backoff: backoff?,
             backoff_cap: backoff_cap?,
             retry_for: retry_for?,
             max_crashes: max_crashes?,
             crash_pause: crash_pause?,
             max_queued: max_queued?,
+            max_queued_bytes: max_queued_bytes?,
             max_log_lines: max_log_lines?,
             run_limit: run_limit?,
             run_limits,
             cancel_grace: cancel_grace?,
+            health_timeout: health_timeout?,
             keep_for: keep_for?,
             keep_count: keep_count?,
         })
@@ -764,7 +885,8 @@ impl<'a> Reader<'a> {
             }
         }
         let format = self.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        Some(Log { level: level?, format: format? })
+        let peer_lines = self.at_least_one("log.peer_lines");
+        Some(Log { level: level?, format: format?, peer_lines: peer_lines? })
     }
 
     fn topology(&mut self) -> Option<TopologyLimits> {
@@ -844,12 +966,13 @@ impl<'a> Reader<'a> {
                     self.optional_duration(&key("step_delay"), Duration::ZERO).unwrap_or_default();
                 let stop_delay =
                     self.optional_duration(&key("stop_delay"), Duration::ZERO).unwrap_or_default();
+                let blocking = self.optional(&key("blocking")).unwrap_or_default();
                 let stoppable = self.optional(&key("stoppable")).unwrap_or(true);
                 let trace = match self.figment.contains(&key("trace")) {
                     true => Some(self.path(&key("trace"), "file")?),
                     false => None,
                 };
-                Driver::Mock { steps, step_delay, stop_delay, stoppable, trace }
+                Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace }
             }
             "postgresql" => self.postgresql(&key, identities)?,
             other => {
@@ -877,14 +1000,18 @@ impl<'a> Reader<'a> {
             true => self.at_least_one(&key("connections")),
             false => Some(4),
         };
+        let connect_timeout = self.optional_duration(&key("connect_timeout"), Duration::from_millis(100));
         let statement_timeout = self.optional_duration(&key("statement_timeout"), INSTANT);
         let lock_timeout = self.optional_duration(&key("lock_timeout"), INSTANT);
+        let count_timeout = self.optional_duration(&key("count_timeout"), INSTANT);
         let identity = self.identity_of(&key("identity"), identities);
         Some(Driver::Postgresql {
             url: url?,
             connections: connections?,
+            connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
             statement_timeout: statement_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             lock_timeout: lock_timeout.unwrap_or(Duration::from_secs(10)),
+            count_timeout: count_timeout.unwrap_or(Duration::from_secs(5)),
             identity: identity?,
         })
     }
@@ -920,12 +1047,11 @@ impl<'a> Reader<'a> {
                     }
                     "useCaseTemplateId" | "use_case_template_id" => route.use_case_template_id = Some(text),
                     "group" => route.group = text,
-                    "kind" => match ComponentKind::from_name(&text) {
-                        Some(kind) => route.kind = Some(kind),
-                        None => {
-                            let all = ComponentKind::ALL.map(ComponentKind::name).join(", ");
-                            self.problem(&at, format_args!("`kind` is `{text}`; use one of: {all}"));
+                    "kind" => match ComponentKind::of(&text) {
+                        ComponentKind::Unspecified => {
+                            self.problem(&at, "`kind` is empty; name one, or leave it out for any");
                         }
+                        kind => route.kind = Some(kind),
                     },
                     _ => self.problem(
                         &at,

@@ -63,6 +63,7 @@ fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
         steps: 7,
         step_delay: Duration::ZERO,
         stop_delay: Duration::ZERO,
+        blocking: false,
         stoppable: true,
         trace: Some("/srv/trace.jsonl".into()),
     };
@@ -122,8 +123,10 @@ fn a_database_is_a_target_named_by_a_secret() {
     let postgresql = |url: &str, connections, lock_timeout| Driver::Postgresql {
         url: Secret::new(url),
         connections,
+        connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::from_secs(300),
         lock_timeout,
+        count_timeout: Duration::from_secs(5),
         identity: vec![Identity::Template(TemplateSettings::default())],
     };
     assert_eq!(config.targets[0].group, "postgresql");
@@ -178,7 +181,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         group = "nowhere"
         colour = "red"
         [[routes]]
-        kind = "bucket"
+        kind = " "
     "#;
     let problems = load(text, &[]).unwrap_err();
     let expected = [
@@ -196,7 +199,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
         "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
          useCaseTemplateId, group",
-        "routes[1]: `kind` is `bucket`; use one of: storage, outputport, workload, observability",
+        "routes[1]: `kind` is empty; name one, or leave it out for any",
         "routes[1]: has no `group`; name the group of instances it leads to",
         "server.lisen: is not a configuration key; did you mean `server.listen`?",
     ];
@@ -408,4 +411,57 @@ fn identities_are_read_and_named_by_targets() {
         assert!(problems.iter().any(|problem| problem == line), "missing: {line}\nfound: {problems:#?}");
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn removed_bound_of_attempts_names_the_time_for_retries() {
+    let told = "operations.max_attempts: is not a key any more; remove it, and set operations.retry_for: transient \
+                failures are retried for that long, however many runs it takes";
+    assert_eq!(load("[operations]\nmax_attempts = 5\n", &[]).unwrap_err(), [told]);
+    let variable = [("LANDFALL__OPERATIONS__MAX_ATTEMPTS", "5")];
+    assert_eq!(load("", &variable).unwrap_err(), [told]);
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.operations.retry_for, Duration::from_secs(3600));
+}
+
+#[test]
+fn limits_of_callers_are_read_and_checked() {
+    let config = load("", &[]).unwrap();
+    let server = &config.server;
+    assert_eq!((server.handshake_timeout, server.max_handshakes), (Duration::from_secs(3), 256));
+    assert_eq!((server.min_body_rate, server.max_connections), (1024, 768));
+    assert!(server.allowed_origins.is_empty());
+    assert_eq!((config.log.peer_lines, config.auth.limits.max_waiting), (20, 1000));
+    let text = "[server]\nmin_body_rate = 0\nallowed_origins = [\"https://a.example\", \"http://b:1\"]\n";
+    let server = load(text, &[]).unwrap().server;
+    assert_eq!((server.min_body_rate, server.allowed_origins.len()), (0, 2));
+
+    let wrong = "[server]\nmax_connections = 0\nheader_timeout = \"0s\"\nallowed_origins = [\"*\", \"a.example\", \
+                 \"https://A.example\", \"https://a.example/\"]\n[server.tls]\nmax_handshakes = 0\n\
+                 handshake_timeout = \"3\"\n[auth]\nmax_waiting = 0\n[log]\npeer_lines = 0\n";
+    let problems = load(wrong, &[]).unwrap_err();
+    let not_an_origin = |origin: &str| {
+        format!(
+            "server.allowed_origins: `{origin}` is not an origin; write `https://HOST` or `https://HOST:PORT`, in lower \
+             case"
+        )
+    };
+    for expected in [
+        "server.max_connections: `0` is too small; at least 1 is needed".to_owned(),
+        "server.header_timeout: `0s` is too short; at least 1 ms is needed".to_owned(),
+        not_an_origin("*"),
+        not_an_origin("a.example"),
+        not_an_origin("https://A.example"),
+        not_an_origin("https://a.example/"),
+        "server.tls.max_handshakes: `0` is too small; at least 1 is needed".to_owned(),
+        "server.tls.handshake_timeout: `3` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h"
+            .to_owned(),
+        "server.tls.certificate: is missing; name a PEM file".to_owned(),
+        "server.tls.key: is missing; name a PEM file".to_owned(),
+        "auth.max_waiting: `0` is too small; at least 1 is needed".to_owned(),
+        "log.peer_lines: `0` is too small; at least 1 is needed".to_owned(),
+    ] {
+        assert!(problems.contains(&expected), "missing: {expected}\nfound: {problems:#?}");
+    }
+    assert_eq!(problems.len(), 12, "{problems:#?}");
 }

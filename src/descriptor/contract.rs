@@ -133,7 +133,7 @@ fn contradicts(fields: &Fields<'_>, key: &str, own: u32, said: u32) -> Problem {
 /// What the type of a column asks of its other fields.
 fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     let data_type = column.data_type;
-    let missing = |name: &str, why: String| fields.missing(name).remedy(why);
+    let missing = |name: &'static str, why: String| fields.missing(name).remedy(why);
     if matches!(data_type, DataType::Char | DataType::VarChar | DataType::Binary | DataType::VarBinary) {
         match fields.get("dataLength") {
             None if column.data_length.is_none() => problems.ask(|| {

@@ -5,15 +5,20 @@
 //! is of no use in a file of a thousand; the text of plain numbers is kept too, because `0.10` read as a float is
 //! no longer what its author wrote.
 //!
+//! What can be read but is ambiguous (a key that is there twice, a merge key, a tag) is kept as a flaw of the place
+//! where it is, and reported by [`Node::report_flaws`] for the parts that are read: most of a document is often other
+//! adapters' business.
+//!
 //! JSON is YAML here: `provisionInfo.request` arrives as either.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
-use serde_yaml::Spanned;
+use serde_yaml::{Spanned, Tagged};
+use sha2::{Digest as _, Sha256};
 
 use super::problems::Problems;
 use super::{Limits, Object, Problem};
@@ -30,6 +35,8 @@ pub(super) struct Node {
     pub(super) tree: Tree,
     pub(super) at: Position,
     source: Range,
+    /// It has a tag that means nothing here.
+    tagged: bool,
 }
 
 /// What a node holds.
@@ -50,6 +57,19 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) at: Position,
     pub(super) node: Node,
+    source: Range,
+    flaw: Option<Flaw>,
+}
+
+/// What is wrong with a key as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flaw {
+    /// It is null, a list or a mapping.
+    NotAText,
+    /// It is the merge key, not between quotes.
+    Merge,
+    /// It has a tag that means nothing here.
+    Tagged,
 }
 
 /// Line and column, from 1; 0 is unknown.
@@ -67,17 +87,24 @@ struct Range {
 }
 
 impl Document {
-    /// Reads one document. `Err` is what makes the text unreadable; what is readable but ambiguous (a key that is
-    /// there twice, a NUL inside a value) goes to `problems`.
-    pub(super) fn read(bytes: &[u8], limits: &Limits, problems: &mut Problems) -> Result<Self, Problem> {
+    /// Reads one document. `Err` is what makes the text unreadable; what is readable but ambiguous is left to
+    /// [`Node::report_flaws`].
+    pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Problem> {
         let text = readable(bytes, limits)?;
         let mut root: Node = serde_yaml::from_str_with_options(text, options(limits))
-            .map_err(|error| unreadable(&error, limits))?;
+            .map_err(|error| unreadable(&error, text, limits))?;
         if root.tree == Tree::Null {
             return Err(empty());
         }
-        complete(&mut root, text, &mut String::new(), problems);
+        complete(&mut root, text);
         Ok(Self { root })
+    }
+
+    /// Hash of the content, see [`super::Descriptor::digest`].
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        self.root.hash(&mut hash);
+        hash.finalize().into()
     }
 
     /// Fills in line, column and value of a problem whose path is known. A path that is not in the document is
@@ -105,6 +132,37 @@ impl Document {
 }
 
 impl Node {
+    /// Every part is preceded by what it is and how long: no two trees are hashed alike.
+    fn hash(&self, hash: &mut Sha256) {
+        let mut part = |kind: u8, bytes: &[u8]| {
+            hash.update([kind]);
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        match &self.tree {
+            Tree::Null => part(b'0', &[]),
+            Tree::Bool(value) => part(b'b', &[u8::from(*value)]),
+            Tree::Number(_, text) => part(b'#', text.as_bytes()),
+            Tree::Text(text) => part(b't', text.as_bytes()),
+            Tree::List(items) => {
+                part(b'[', &(items.len() as u64).to_le_bytes());
+                for item in items {
+                    item.hash(hash);
+                }
+            }
+            Tree::Mapping(entries) => {
+                let mut sorted: Vec<&Entry> = entries.iter().collect();
+                sorted.sort_by_key(|entry| entry.key.as_str());
+                part(b'{', &(entries.len() as u64).to_le_bytes());
+                for entry in sorted {
+                    hash.update((entry.key.len() as u64).to_le_bytes());
+                    hash.update(entry.key.as_bytes());
+                    entry.node.hash(hash);
+                }
+            }
+        }
+    }
+
     /// The child that a dot path names first, where its entry starts, and what is left of the path. A key may
     /// itself hold dots, so the longest key that fits wins.
     fn step<'a, 'p>(&'a self, path: &'p str) -> Option<(Position, &'a Node, &'p str)> {
@@ -132,6 +190,17 @@ impl Node {
 
     fn is_scalar(&self) -> bool {
         !matches!(self.tree, Tree::List(_) | Tree::Mapping(_))
+    }
+
+    /// Everything in here that YAML lets through and that may be meant in several ways. Of the mapping itself, the value
+    /// of the key `except` is left out.
+    pub(super) fn report_flaws(&self, path: &str, except: &str, problems: &mut Problems) {
+        flaws(self, &mut path.to_owned(), except, problems);
+    }
+
+    /// Bytes of the text that a scalar was read from.
+    pub(super) fn source_range(&self) -> std::ops::Range<usize> {
+        self.source.bytes()
     }
 
     /// A scalar as it was written; `None` for null, lists and mappings.
@@ -193,7 +262,7 @@ fn readable<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Problem> {
     if bytes.len() > limits.max_bytes {
         return Err(Problem::new("", "the descriptor is too large")
             .value(format_args!("{} bytes", bytes.len()))
-            .remedy(format!("keep it under {} bytes", limits.max_bytes)));
+            .remedy(format!("keep it under {} bytes, or raise `descriptor.max_bytes`", limits.max_bytes)));
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
@@ -231,8 +300,8 @@ fn saturate(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// How YAML is read. Every choice here is the one without surprises: `no` is a text, `010` is a text, a tag is an
-/// error, and a key that is there twice is reported (by [`complete`], with its path) instead of the last one winning.
+/// How YAML is read. Every choice here is the one without surprises: `no` is a text, `010` is a text. Tags, merge keys
+/// and keys that are there twice are let through, to be reported by [`Node::report_flaws`] where they matter.
 fn options(limits: &Limits) -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
@@ -253,52 +322,64 @@ fn options(limits: &Limits) -> serde_yaml::Options {
             max_total_replayed_events: limits.max_nodes,
         },
         duplicate_keys: serde_yaml::options::DuplicateKeyPolicy::PassThrough,
-        merge_keys: serde_yaml::options::MergeKeyPolicy::Error,
+        merge_keys: serde_yaml::options::MergeKeyPolicy::AsOrdinary,
         non_finite_float_policy: serde_yaml::options::NonFiniteFloatPolicy::AsString,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
-        reject_unsupported_tags: true,
         with_snippet: false,
     }
 }
 
 /// A parser error in the words of a problem.
-fn unreadable(error: &serde_yaml::Error, limits: &Limits) -> Problem {
+fn unreadable(error: &serde_yaml::Error, text: &str, limits: &Limits) -> Problem {
     use serde_yaml::Error;
     use serde_yaml::budget::BudgetBreach;
 
     let error = error.without_snippet();
+    let documents = || {
+        Problem::new("", "the text holds more than one YAML document")
+            .remedy("remove the `---` separators and send one descriptor")
+    };
+    let expansion = || {
+        let most = limits.max_nodes;
+        Problem::new("", "the aliases of the descriptor expand to too much").remedy(format!(
+            "write the values out; they expand to at most {most} values (`descriptor.max_nodes`)"
+        ))
+    };
+    let too_large = |most: String| Problem::new("", "the descriptor is too large").remedy(most);
+    let mut tabs = false;
     let problem = match error {
         Error::Budget { breach, .. } => match breach {
-            BudgetBreach::Depth { .. } => Problem::new("", "the descriptor is nested too deeply")
-                .remedy(format!("use at most {} levels", limits.max_depth)),
+            BudgetBreach::Depth { .. } => {
+                Problem::new("", "the descriptor is nested too deeply").remedy(match limits.max_depth {
+                    most @ ..255 => format!("use at most {most} levels, or raise `descriptor.max_depth`"),
+                    _ => "use at most 255 levels".to_owned(),
+                })
+            }
             BudgetBreach::Aliases { .. }
             | BudgetBreach::Anchors { .. }
             | BudgetBreach::AliasAnchorRatio { .. } => {
-                Problem::new("", "the descriptor has too many anchors and aliases")
-                    .remedy("write the values out")
+                let most = limits.max_aliases;
+                Problem::new("", "the descriptor has too many anchors and aliases").remedy(format!(
+                    "write the values out: at most {most} are read, or raise `descriptor.max_aliases`"
+                ))
             }
-            BudgetBreach::Documents { .. } => Problem::new("", "the text holds more than one YAML document")
-                .remedy("remove the `---` separators and send one descriptor"),
-            _ => Problem::new("", "the descriptor is too large")
-                .remedy(format!("use at most {} values", limits.max_nodes)),
+            BudgetBreach::Documents { .. } => documents(),
+            BudgetBreach::ScalarBytes { .. } => too_large(format!(
+                "use at most {} bytes of text in values, or raise `descriptor.max_scalar_bytes`",
+                limits.max_scalar_bytes
+            )),
+            _ => {
+                too_large(format!("use at most {} values, or raise `descriptor.max_nodes`", limits.max_nodes))
+            }
         },
-        Error::MultipleDocuments { .. } => Problem::new("", "the text holds more than one YAML document")
-            .remedy("remove the `---` separators and send one descriptor"),
+        Error::MultipleDocuments { .. } => documents(),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::AliasReplayCounterOverflow { .. } => {
-            Problem::new("", "the aliases of the descriptor expand to too much")
-                .remedy("write the values out")
-        }
-        Error::MergeKeyNotAllowed { .. } => {
-            Problem::new("", "the merge key `<<` is not supported").remedy("write the merged values out")
-        }
-        Error::UnsupportedTag { .. } => {
-            Problem::new("", "this YAML tag is not supported").remedy("remove the `!tag`")
-        }
+        | Error::AliasReplayCounterOverflow { .. } => expansion(),
+        Error::UnsupportedTag { .. } => unsupported_tag(""),
         Error::RecursiveReferencesRequireWeakTypes { .. } => {
             Problem::new("", "an alias refers to the value it is part of").remedy("write the value out")
         }
@@ -306,16 +387,14 @@ fn unreadable(error: &serde_yaml::Error, limits: &Limits) -> Problem {
             let message = sentence(other);
             // The rest is told by what the message says: these errors arrive wrapped, or as text only.
             if message.contains("alias replay") || message.contains("budget breached") {
-                Problem::new("", "the aliases of the descriptor expand to too much")
-                    .remedy("write the values out")
-            } else if message.contains(KEY) {
-                Problem::new("", "the key of a mapping is not a text").remedy("write the key as a text")
+                expansion()
             } else {
+                tabs = ["tabs", "a tab"].iter().any(|word| message.contains(word));
                 let remedy = if message.contains("unexpected character") {
                     "put the value in quotes"
                 } else if message.contains("mapping values are not allowed") {
                     "put a value with a colon in quotes, and check the indentation"
-                } else if message.contains("tabs") {
+                } else if tabs {
                     "indent with spaces"
                 } else if message.contains("<document start>") {
                     "send one document, and nothing after it"
@@ -326,13 +405,25 @@ fn unreadable(error: &serde_yaml::Error, limits: &Limits) -> Problem {
             }
         }
     };
-    match error.location() {
-        Some(location) => {
-            let known = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            problem.at(Position { line: known(location.line()), column: known(location.column()) })
-        }
-        None => problem,
-    }
+    let Some(location) = error.location() else { return problem };
+    let known = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let at = Position { line: known(location.line()), column: known(location.column()) };
+    problem.at(if tabs { tab_after(text, at.line).unwrap_or(at) } else { at })
+}
+
+/// The parser gives up where the value before the tab began. The tab that it means is the first one, from there on, that
+/// a line begins with.
+fn tab_after(text: &str, line: u32) -> Option<Position> {
+    let from = (line as usize).saturating_sub(1);
+    text.split('\n').enumerate().skip(from).find_map(|(index, content)| {
+        let indent = content.len() - content.trim_start_matches([' ', '\t']).len();
+        let column = content.get(..indent)?.find('\t')?;
+        Some(Position { line: saturate(index + 1), column: saturate(column + 1) })
+    })
+}
+
+fn unsupported_tag(path: &str) -> Problem {
+    Problem::new(path, "this YAML tag is not supported").remedy("remove the `!tag`")
 }
 
 /// The parser's message on one short line, without the position that the problem carries itself.
@@ -343,13 +434,33 @@ fn sentence(error: &serde_yaml::Error) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// Second pass over a fresh tree: gives numbers their text back, and reports what YAML lets through.
-fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Problems) {
-    let written = text.get(node.source.bytes());
+/// Second pass over a fresh tree: gives numbers their text back, and tells the merge key from the text `<<`.
+fn complete(node: &mut Node, text: &str) {
     match &mut node.tree {
         Tree::Number(number, source) => {
+            let written = text.get(node.source.bytes());
             *source = written.map_or_else(|| number.to_string().into(), Into::into);
         }
+        Tree::List(items) => items.iter_mut().for_each(|item| complete(item, text)),
+        Tree::Mapping(entries) => {
+            for entry in entries {
+                if entry.key == "<<" && entry.flaw.is_none() {
+                    let written = text.get(entry.source.bytes()).unwrap_or_default();
+                    entry.flaw = (!written.starts_with(['"', '\''])).then_some(Flaw::Merge);
+                }
+                complete(&mut entry.node, text);
+            }
+        }
+        Tree::Text(_) | Tree::Null | Tree::Bool(_) => {}
+    }
+}
+
+/// See [`Node::report_flaws`].
+fn flaws(node: &Node, path: &mut String, except: &str, problems: &mut Problems) {
+    if node.tagged {
+        problems.add(|| unsupported_tag(path).at(node.at));
+    }
+    match &node.tree {
         Tree::Text(value) => {
             if value.contains('\0') {
                 problems.add(|| nul(path, node.at));
@@ -357,11 +468,11 @@ fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Probl
         }
         Tree::List(items) => {
             let end = path.len();
-            for (index, item) in items.iter_mut().enumerate() {
+            for (index, item) in items.iter().enumerate() {
                 use fmt::Write as _;
                 // Writing to a String does not fail.
                 let _ = write!(path, "[{index}]");
-                complete(item, text, path, problems);
+                flaws(item, path, "", problems);
                 path.truncate(end);
             }
         }
@@ -369,6 +480,9 @@ fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Probl
             report_duplicates(entries, path, problems);
             let end = path.len();
             for entry in entries {
+                if let Some(flaw) = entry.flaw {
+                    problems.add(|| flaw.problem(path).at(entry.at));
+                }
                 if end > 0 {
                     path.push('.');
                 }
@@ -376,11 +490,26 @@ fn complete(node: &mut Node, text: &str, path: &mut String, problems: &mut Probl
                 if entry.key.contains('\0') {
                     problems.add(|| nul(path, entry.at));
                 }
-                complete(&mut entry.node, text, path, problems);
+                if except.is_empty() || entry.key != except {
+                    flaws(&entry.node, path, "", problems);
+                }
                 path.truncate(end);
             }
         }
-        Tree::Null | Tree::Bool(_) => {}
+        Tree::Null | Tree::Bool(_) | Tree::Number(..) => {}
+    }
+}
+
+impl Flaw {
+    fn problem(self, path: &str) -> Problem {
+        match self {
+            Self::NotAText => {
+                Problem::new(path, "the key of a mapping is not a text").remedy("write the key as a text")
+            }
+            Self::Merge => Problem::new(path, "the merge key `<<` is not supported")
+                .remedy("write the merged values out"),
+            Self::Tagged => unsupported_tag(path),
+        }
     }
 }
 
@@ -391,7 +520,7 @@ fn nul(path: &str, at: Position) -> Problem {
 
 fn report_duplicates(entries: &[Entry], path: &str, problems: &mut Problems) {
     let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.len());
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| entry.flaw.is_none()) {
         if let Some(first) = seen.insert(&entry.key, entry.at.line) {
             seen.insert(&entry.key, first);
             problems.add(|| {
@@ -413,17 +542,32 @@ impl Range {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Raw>::deserialize(deserializer)?;
-        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        let at =
-            Position { line: small(spanned.referenced.line()), column: small(spanned.referenced.column()) };
-        let span = spanned.defined.span();
-        let source = match (span.byte_offset(), span.byte_len()) {
-            (Some(start), Some(length)) => Range { start: small(start), length: small(length) },
-            _ => Range::default(),
-        };
-        Ok(Self { tree: spanned.value.0, at, source })
+        let Spanned { value: Tagged(Raw(tree), tag), referenced, defined } =
+            Spanned::<Tagged<Raw>>::deserialize(deserializer)?;
+        let tagged = tag.is_some_and(|tag| !means_something(&tag));
+        Ok(Self { tree, at: position(&referenced), source: range(&defined), tagged })
     }
+}
+
+fn position(location: &serde_yaml::Location) -> Position {
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Position { line: small(location.line()), column: small(location.column()) }
+}
+
+fn range(location: &serde_yaml::Location) -> Range {
+    let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let span = location.span();
+    match (span.byte_offset(), span.byte_len()) {
+        (Some(start), Some(length)) => Range { start: small(start), length: small(length) },
+        _ => Range::default(),
+    }
+}
+
+/// Whether a tag says no more than what kind of value YAML has there.
+fn means_something(tag: &str) -> bool {
+    const KINDS: [&str; 9] = ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "binary"];
+    let name = tag.strip_prefix("tag:yaml.org,2002:").or_else(|| tag.strip_prefix("!!"));
+    tag == "!" || name.is_some_and(|name| KINDS.contains(&name))
 }
 
 /// A value without its position.
@@ -492,17 +636,26 @@ impl<'de> Visitor<'de> for TreeVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = access.next_key::<Spanned<Key>>()? {
-            let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            let at = Position { line: small(key.referenced.line()), column: small(key.referenced.column()) };
-            entries.push(Entry { key: key.value.0, at, node: access.next_value()? });
+        while let Some(key) = access.next_key::<Spanned<Tagged<Key>>>()? {
+            let Spanned { value: Tagged(Key(text), tag), referenced, defined } = key;
+            let flaw = match &text {
+                None => Some(Flaw::NotAText),
+                Some(_) => tag.is_some_and(|tag| !means_something(&tag)).then_some(Flaw::Tagged),
+            };
+            entries.push(Entry {
+                key: text.unwrap_or_else(|| "?".to_owned()),
+                at: position(&referenced),
+                node: access.next_value()?,
+                source: range(&defined),
+                flaw,
+            });
         }
         Ok(Tree::Mapping(entries))
     }
 }
 
-/// A key of a mapping: any scalar but null, as text.
-struct Key(String);
+/// A key of a mapping: any scalar but null, as text; nothing where it is anything else.
+struct Key(Option<String>);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -510,39 +663,54 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// What the parser's error says when a key is anything else.
-const KEY: &str = "a text as the key of a mapping";
-
 struct KeyVisitor;
 
 impl<'de> Visitor<'de> for KeyVisitor {
-    type Value = String;
+    type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(KEY)
+        f.write_str("the key of a mapping")
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<String, E> {
-        Ok(value.to_string())
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<String, E> {
-        Ok(value.to_string())
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<String, E> {
-        Ok(value.to_string())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        while access.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<String, E> {
-        Ok(value.to_string())
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
     }
 
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<String, E> {
-        Ok(value.to_owned())
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
     }
 
-    fn visit_string<E: de::Error>(self, value: String) -> Result<String, E> {
-        Ok(value)
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(Some(value.to_owned()))
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Self::Value, E> {
+        Ok(Some(value))
     }
 }

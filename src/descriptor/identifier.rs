@@ -1,30 +1,41 @@
-//! Identifiers: URNs, read as RFC 8141 means them and not by counting colons.
+//! Identifiers: opaque texts, read as URNs where they are URNs, as RFC 8141 means them and not by counting colons.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A URN such as `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
+/// The identifier of a data product or a component: any text on one line.
+///
+/// Two identifiers are the same when their texts are, byte by byte: nothing is folded or normalised. Most are URNs
+/// such as `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`, and [`Self::urn`] has their parts; nothing may rely on
+/// an identifier being one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Identifier(String);
+
+/// The parts of an identifier that is a URN.
 ///
 /// What comes after the namespace is a list of non-empty parts. The first is the *entity* (`dp`, `cmp`, `dmn`); for
 /// a data product the rest is its identity, domain, name and major version, and the identifier of a component
 /// starts with the identity of its data product. The platform's own samples use `dp` for both, so nothing here
 /// relies on the entity, nor on how many parts a domain or a component's name has.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Identifier(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Urn<'a> {
+    /// `dmb`
+    pub namespace: &'a str,
+    /// First part after the namespace: `dp`, `cmp`, `dmn`.
+    pub entity: &'a str,
+    /// Everything after the entity: `finance:cashflow:0` for a data product. May be empty.
+    pub identity: &'a str,
+}
 
 /// Why a text is not an [`Identifier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidIdentifier {
-    /// It does not start with `urn:`.
-    NotAUrn,
-    /// The namespace is not 2 to 32 letters, digits or hyphens.
-    Namespace,
-    /// Nothing between two colons, or nothing after the namespace.
-    EmptyPart,
-    /// A character that a URN cannot hold.
+    /// There is nothing in it.
+    Empty,
+    /// A control character.
     Character(char),
     /// Longer than [`Identifier::MAX_LENGTH`].
     TooLong,
@@ -39,53 +50,65 @@ impl Identifier {
         Self(String::new())
     }
 
-    /// The whole URN, as written.
+    /// The text, as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Namespace: `dmb`.
-    pub fn namespace(&self) -> &str {
-        self.0.split(':').nth(1).unwrap_or_default()
+    /// The parts, where this is a URN.
+    pub fn urn(&self) -> Option<Urn<'_>> {
+        Urn::of(&self.0)
     }
 
-    /// First part after the namespace: `dp`, `cmp`, `dmn`.
-    pub fn entity(&self) -> &str {
-        self.0.split(':').nth(2).unwrap_or_default()
-    }
-
-    /// The parts after the entity: `finance`, `cashflow`, `0`, `cashflow-output-port`.
-    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.identity().split(':').filter(|part| !part.is_empty())
-    }
-
-    /// Everything after the entity: `finance:cashflow:0` for a data product.
-    pub fn identity(&self) -> &str {
-        self.0.splitn(4, ':').nth(3).unwrap_or_default()
-    }
-
-    /// The last part: `cashflow-output-port`.
+    /// The last part between colons, or all of it: `cashflow-output-port`. For people; it is not unique.
     pub fn last_part(&self) -> &str {
         self.0.rsplit(':').next().unwrap_or_default()
     }
 
-    /// The major version of a data product: its last part, where that is a number.
+    /// The major version of a data product: its last part, where it is a URN and that part is a number.
     pub fn major(&self) -> Option<u64> {
-        self.parts().next_back()?.parse().ok()
+        self.urn()?.parts().next_back()?.parse().ok()
     }
 
-    /// What this component is called within `product`: `cashflow-output-port`, or `component:0`. `None` when the
-    /// identifier does not start with the data product's identity.
+    /// What this component is called within `product`: `cashflow-output-port`, or `component:0`. `None` when they are
+    /// not both URNs, or the identifier does not start with the data product's identity.
     pub fn within<'a>(&'a self, product: &Self) -> Option<&'a str> {
-        if self.namespace() != product.namespace() {
+        let (own, product) = (self.urn()?, product.urn()?);
+        if own.namespace != product.namespace {
             return None;
         }
-        self.identity().strip_prefix(product.identity())?.strip_prefix(':')
+        own.identity.strip_prefix(product.identity)?.strip_prefix(':')
     }
 
-    /// Whether this is a component of `product`, by its name.
+    /// Whether this is a component of `product`, by its name. An identifier that is no URN does not say.
     pub fn belongs_to(&self, product: &Self) -> bool {
         self.within(product).is_some()
+    }
+}
+
+impl<'a> Urn<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once(':')?;
+        let (namespace, rest) = rest.split_once(':')?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let sound = scheme.eq_ignore_ascii_case("urn")
+            && (2..=32).contains(&namespace.len())
+            && namespace.bytes().all(plain)
+            && !namespace.starts_with('-')
+            && !namespace.ends_with('-');
+        // pchar of RFC 3986, and the slash.
+        let character = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=@%/".contains(c);
+        let parts = || rest.split(':');
+        if !sound || !parts().all(|part| !part.is_empty() && part.chars().all(character)) {
+            return None;
+        }
+        let (entity, identity) = rest.split_once(':').unwrap_or((rest, ""));
+        Some(Self { namespace, entity, identity })
+    }
+
+    /// The parts after the entity: `finance`, `cashflow`, `0`, `cashflow-output-port`.
+    pub fn parts(&self) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
+        self.identity.split(':').filter(|part| !part.is_empty())
     }
 }
 
@@ -93,36 +116,16 @@ impl FromStr for Identifier {
     type Err = InvalidIdentifier;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            return Err(InvalidIdentifier::Empty);
+        }
         if text.len() > Self::MAX_LENGTH {
             return Err(InvalidIdentifier::TooLong);
         }
-        let mut parts = text.split(':');
-        if !parts.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("urn")) {
-            return Err(InvalidIdentifier::NotAUrn);
+        match text.chars().find(|c| c.is_control()) {
+            Some(wrong) => Err(InvalidIdentifier::Character(wrong)),
+            None => Ok(Self(text.to_owned())),
         }
-        let namespace = parts.next().ok_or(InvalidIdentifier::EmptyPart)?;
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        if !(2..=32).contains(&namespace.len())
-            || !namespace.bytes().all(plain)
-            || namespace.starts_with('-')
-            || namespace.ends_with('-')
-        {
-            return Err(InvalidIdentifier::Namespace);
-        }
-        let mut any = false;
-        for part in parts {
-            any = true;
-            if part.is_empty() {
-                return Err(InvalidIdentifier::EmptyPart);
-            }
-            // pchar of RFC 3986, and the slash.
-            if let Some(wrong) =
-                part.chars().find(|c| !(c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=@%/".contains(*c)))
-            {
-                return Err(InvalidIdentifier::Character(wrong));
-            }
-        }
-        if any { Ok(Self(text.to_owned())) } else { Err(InvalidIdentifier::EmptyPart) }
     }
 }
 
@@ -155,12 +158,10 @@ impl fmt::Display for Identifier {
 impl fmt::Display for InvalidIdentifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAUrn => f.write_str("the identifier does not start with `urn:`"),
-            Self::Namespace => {
-                f.write_str("the namespace of the identifier is not 2 to 32 letters, digits or hyphens")
+            Self::Empty => f.write_str("the identifier is empty"),
+            Self::Character(c) => {
+                write!(f, "the identifier holds the control character U+{:04X}", u32::from(*c))
             }
-            Self::EmptyPart => f.write_str("the identifier has an empty part"),
-            Self::Character(c) => write!(f, "the identifier holds {c:?}"),
             Self::TooLong => write!(f, "the identifier is longer than {} bytes", Identifier::MAX_LENGTH),
         }
     }
@@ -179,8 +180,9 @@ mod tests {
     #[test]
     fn parts_are_found_by_meaning() {
         let product = id("urn:dmb:dp:finance:cashflow:0");
-        assert_eq!((product.namespace(), product.entity()), ("dmb", "dp"));
-        assert_eq!((product.identity(), product.major()), ("finance:cashflow:0", Some(0)));
+        let urn = product.urn().unwrap();
+        assert_eq!((urn.namespace, urn.entity), ("dmb", "dp"));
+        assert_eq!((urn.identity, product.major()), ("finance:cashflow:0", Some(0)));
         let port = id("urn:dmb:cmp:finance:cashflow:0:cashflow-output-port");
         assert_eq!(port.within(&product), Some("cashflow-output-port"));
         assert_eq!((port.last_part(), port.major()), ("cashflow-output-port", None));
@@ -202,6 +204,8 @@ mod tests {
             "urn:dmb:dp:finance:cashflow:0",
             "urn:other:cmp:finance:cashflow:0:port",
             "urn:dmb:cmp:x:finance:cashflow:0:port",
+            "finance:cashflow:0:port",
+            "port",
         ] {
             assert!(!id(stranger).belongs_to(&product), "{stranger}");
         }
@@ -210,33 +214,50 @@ mod tests {
     #[test]
     fn short_urns_have_empty_ends() {
         let short = id("urn:dmb:dp");
-        assert_eq!((short.entity(), short.identity(), short.major()), ("dp", "", None));
-        assert_eq!(short.parts().count(), 0);
+        let urn = short.urn().unwrap();
+        assert_eq!((urn.entity, urn.identity, short.major()), ("dp", "", None));
+        assert_eq!(urn.parts().count(), 0);
         assert!(!id("urn:dmb:dp:a").belongs_to(&short));
     }
 
     #[test]
-    fn what_is_no_urn_is_told() {
-        for (text, why) in [
-            ("", InvalidIdentifier::NotAUrn),
-            ("finance:cashflow", InvalidIdentifier::NotAUrn),
-            ("urn", InvalidIdentifier::EmptyPart),
-            ("urn:dmb", InvalidIdentifier::EmptyPart),
-            ("urn:dmb:", InvalidIdentifier::EmptyPart),
-            ("urn:dmb:dp:", InvalidIdentifier::EmptyPart),
-            ("urn:d:dp", InvalidIdentifier::Namespace),
-            ("urn:-dmb:dp", InvalidIdentifier::Namespace),
-            ("urn:dm b:dp", InvalidIdentifier::Namespace),
-            ("urn:dmb:d p", InvalidIdentifier::Character(' ')),
-            ("urn:dmb:dp:a?b", InvalidIdentifier::Character('?')),
-            ("urn:dmb:dp:a#b", InvalidIdentifier::Character('#')),
+    fn text_that_is_no_urn_is_an_opaque_identifier() {
+        for text in [
+            "finance:cashflow",
+            "urn",
+            "urn:dmb",
+            "urn:dmb:",
+            "urn:dmb:dp:",
+            "urn:dmb:dp:a::b",
+            "urn:d:dp",
+            "urn:-dmb:dp",
+            "urn:dm b:dp",
+            "urn:dmb:d p",
+            "urn:dmb:dp:a?b",
+            "checks/orders#1",
+            "My component",
+            "\u{e9}",
         ] {
-            assert_eq!(text.parse::<Identifier>(), Err(why), "{text}");
+            let opaque = id(text);
+            assert_eq!((opaque.as_str(), opaque.urn(), opaque.major()), (text, None, None));
+            assert!(!opaque.belongs_to(&id("urn:dmb:dp:a:b:0")) && !opaque.belongs_to(&opaque), "{text}");
         }
-        assert_eq!(
-            format!("urn:dmb:{}", "x".repeat(600)).parse::<Identifier>(),
-            Err(InvalidIdentifier::TooLong)
-        );
-        assert!(serde_json::from_str::<Identifier>("\"nonsense\"").is_err());
+        assert_eq!(id("my-system:component-1").last_part(), "component-1");
+        assert_eq!(id("my component").last_part(), "my component");
+    }
+
+    #[test]
+    fn unusable_text_is_no_identifier() {
+        for (text, why) in [
+            ("", InvalidIdentifier::Empty),
+            (" \u{a0}", InvalidIdentifier::Empty),
+            ("a\nb", InvalidIdentifier::Character('\n')),
+            ("urn:dmb:dp:a\0", InvalidIdentifier::Character('\0')),
+            ("\u{85}x", InvalidIdentifier::Character('\u{85}')),
+        ] {
+            assert_eq!(text.parse::<Identifier>(), Err(why), "{text:?}");
+        }
+        assert_eq!("x".repeat(513).parse::<Identifier>(), Err(InvalidIdentifier::TooLong));
+        assert!(serde_json::from_str::<Identifier>("\"a\\u0000\"").is_err());
     }
 }

@@ -6,13 +6,15 @@
 //!   knows it by, line and column, the offending value and a remedy;
 //! - a [`Descriptor`] in hand has identifiers that parse, are unique, and belong where they are.
 //!
-//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, `null` means
-//! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated is
-//! anything ambiguous: a key that is there twice, a merge key, a tag, a version that YAML has already turned into a
-//! float. A template's own `specific` is checked by the technology that reads it, with [`SpecificReader`].
+//! Most of a document is often not ours: the control plane sends whole data products, and the components of one are
+//! provisioned by many adapters. The caller says of each [`Outline`] whether it is ours. What is ours is read strictly;
+//! of anything else only its outline and its place in the order of `dependsOn` is known, whatever its shape, and it has no
+//! problems. Of a component's descriptor, that component is ours, and what is ours of the components in it.
 //!
-//! Of a component's descriptor, everything is asked of that component; what the others have to be is the business of
-//! whoever provisions them, and a column that another adapter understands must not stop this one.
+//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, `null` means
+//! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated in what is
+//! ours is anything ambiguous: a key that is there twice, a merge key, a tag, a version that YAML has already turned into
+//! a float. A template's own `specific` is checked by the technology that reads it, with [`SpecificReader`].
 //!
 //! How much is asked depends on what it is for, see [`Strictness`]: what was good enough to provision must never
 //! be too bad to unprovision.
@@ -24,27 +26,31 @@ mod data_type;
 mod document;
 mod graph;
 mod identifier;
+mod index;
 mod model;
+pub mod names;
 mod odcs;
 mod problem;
 mod problems;
 mod read;
 mod rules;
+mod shape;
 mod specific;
 #[cfg(test)]
 mod tests;
 mod type_names;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 pub use data_type::{DataType, UnknownDataType};
-pub use identifier::{Identifier, InvalidIdentifier};
+pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
+pub use problems::is_typo;
+pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;
 
 use document::Document;
@@ -67,8 +73,9 @@ pub enum DescriptorKind {
 pub enum Strictness {
     /// To validate and provision: everything has to be there and make sense.
     Full,
-    /// To update access and unprovision: enough to know which component is meant. Identifiers and kinds have to
-    /// parse; what else is absent or wrong is left out of the model without a word.
+    /// To update access and unprovision: enough to know which component is meant. Identifiers have to parse; what else
+    /// is absent or wrong is left out of the model without a word. Components that are not ours are read, too, as far
+    /// as that goes: they may have been ours.
     Short,
 }
 
@@ -102,10 +109,14 @@ impl Default for Limits {
 /// A descriptor that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Descriptor {
-    /// The data product, with all its components.
+    /// The data product, with the components that were read.
     pub product: DataProduct,
     /// Which part of it the request is about.
     pub scope: Scope,
+    /// Of a data product: the components that are not ours.
+    pub others: Vec<Outline>,
+    /// Numbers of the components in the order in which to provision them.
+    order: Vec<usize>,
     document: Document,
 }
 
@@ -134,7 +145,7 @@ impl From<Vec<Problem>> for Rejected {
     }
 }
 
-/// Reads a descriptor: all of it, or every problem found.
+/// Reads a descriptor: all of it that is ours, or every problem found.
 ///
 /// `text` is YAML or JSON in UTF-8, with or without a byte order mark.
 pub fn parse(
@@ -142,6 +153,7 @@ pub fn parse(
     text: impl AsRef<[u8]>,
     strictness: Strictness,
     limits: &Limits,
+    ours: &dyn Fn(&Outline) -> bool,
 ) -> Result<Descriptor, Rejected> {
     let mut problems = Problems::new(strictness);
     if kind == DescriptorKind::DataProductWithResults {
@@ -156,15 +168,20 @@ pub fn parse(
     // at the root, and only there: growing where the stack happens to end could happen once a list element.
     let stack = STACK_PER_LEVEL.saturating_mul(limits.max_depth.clamp(8, 255) + 8);
     stacker::maybe_grow(stack, stack, || {
-        let document =
-            Document::read(text.as_ref(), limits, &mut problems).map_err(|problem| vec![problem])?;
-        let read = read::descriptor(kind, &document.root, &mut problems);
-        match read {
-            Some((product, scope)) if problems.is_empty() => Ok(Descriptor { product, scope, document }),
-            read => Err(Rejected {
-                problems: problems.into_list(),
-                readable: read.map(|(product, scope)| Box::new(Descriptor { product, scope, document })),
-            }),
+        let document = Document::read(text.as_ref(), limits).map_err(|problem| vec![problem])?;
+        let read = read::descriptor(kind, &document.root, ours, &mut problems);
+        let descriptor = |document| {
+            read.map(|read::Read { product, scope, order, others }| Descriptor {
+                product,
+                scope,
+                others,
+                order,
+                document,
+            })
+        };
+        match descriptor(document) {
+            Some(descriptor) if problems.is_empty() => Ok(descriptor),
+            read => Err(Rejected { problems: problems.into_list(), readable: read.map(Box::new) }),
         }
     })
 }
@@ -173,12 +190,22 @@ pub fn parse(
 const STACK_PER_LEVEL: usize = if cfg!(debug_assertions) { 96 << 10 } else { 24 << 10 };
 
 impl Descriptor {
-    /// The components the request is about, in the order in which to provision them.
+    /// The components the request is about that were read, in the order in which to provision them: every component
+    /// after those it depends on; for the rest in the order written. A nested component follows the one it is in, unless
+    /// that one depends on it. Reversed, this is the order to unprovision in.
     pub fn targets(&self) -> Vec<&Component> {
         match &self.scope {
-            Scope::DataProduct => self.product.in_dependency_order(),
+            Scope::DataProduct => {
+                self.order.iter().filter_map(|number| self.product.components.get(*number)).collect()
+            }
             Scope::Component(id) => self.product.component(id).into_iter().collect(),
         }
+    }
+
+    /// The same for two documents with the same content, whatever their layout: comments, white space, quotes, the order of
+    /// keys, aliases, YAML or JSON. A number is as it is written: `1.0` is another content than `1`.
+    pub fn digest(&self) -> [u8; 32] {
+        self.document.digest()
     }
 
     /// Completes problems that were found in the model, by a technology for instance: line, column and value of
@@ -192,27 +219,14 @@ impl Descriptor {
 }
 
 impl DataProduct {
-    /// Every component, nested ones after the one they are in, in the order written.
+    /// Every component that was read, nested ones after the one they are in, in the order written.
     pub fn all_components(&self) -> impl Iterator<Item = &Component> {
-        let mut waiting: VecDeque<&Component> = self.components.iter().collect();
-        std::iter::from_fn(move || {
-            let next = waiting.pop_front()?;
-            for nested in next.components.iter().rev() {
-                waiting.push_front(nested);
-            }
-            Some(next)
-        })
+        self.components.iter()
     }
 
-    /// A component by its identifier, however deeply nested.
+    /// A component that was read, by its identifier.
     pub fn component(&self, id: &Identifier) -> Option<&Component> {
-        self.all_components().find(|component| &component.id == id)
-    }
-
-    /// Every component after those it depends on; for the rest in the order written. A nested component follows
-    /// the one it is in, unless that one depends on it. Reversed, this is the order to unprovision in.
-    pub fn in_dependency_order(&self) -> Vec<&Component> {
-        graph::order(self)
+        self.components.iter().find(|component| &component.id == id)
     }
 }
 

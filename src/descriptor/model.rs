@@ -1,19 +1,19 @@
 //! The typed descriptor: what the rest of Landfall knows of a data product.
 //!
 //! Only [`super::parse`] makes these values from outside input, so a `DataProduct` in hand is one whose
-//! identifiers parse, whose dependencies resolve and whose data contracts make sense. Fields of the standard
-//! that Landfall does not use are not kept. The attributes are the rules for single fields.
+//! identifiers parse, whose dependencies resolve and whose data contracts make sense. It holds the components that were
+//! read, and nothing of the others. Fields of the standard that Landfall does not use are not kept. The attributes are the rules for single fields.
 
 use serde_json::{Map, Value};
 use validator::Validate;
 
-use super::type_names::Named;
+use super::type_names::{self, Named};
 use super::{DataType, Identifier, rules};
 
 /// A JSON or YAML mapping, in the order it was written.
 pub type Object = Map<String, Value>;
 
-/// A data product ("system") and all its components.
+/// A data product ("system") and those of its components that were read.
 #[derive(Debug, Clone, PartialEq, Validate)]
 pub struct DataProduct {
     /// `urn:dmb:dp:finance:cashflow:0`.
@@ -41,12 +41,12 @@ pub struct DataProduct {
     pub tags: Vec<Tag>,
     /// The template's own part.
     pub specific: Object,
-    /// Top-level components in the order written; they may nest.
+    /// The components that were read, in the order written; a nested one after the one it is in.
     pub components: Vec<Component>,
 }
 
-/// The kinds of component of the standard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What kind of component it is. The standard has four; others are whatever a platform's templates say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ComponentKind {
     /// `storage`
     Storage,
@@ -56,25 +56,111 @@ pub enum ComponentKind {
     Workload,
     /// `observability`
     Observability,
+    /// Any other, in lower case.
+    Other(String),
+    /// The document does not say.
+    Unspecified,
 }
 
 impl ComponentKind {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Storage, Self::OutputPort, Self::Workload, Self::Observability];
+    /// The kinds of the standard.
+    pub const STANDARD: [Self; 4] = [Self::Storage, Self::OutputPort, Self::Workload, Self::Observability];
 
-    /// As the standard writes it.
-    pub fn name(self) -> &'static str {
+    /// As the standard writes it; empty where the document does not say.
+    pub fn name(&self) -> &str {
         match self {
             Self::Storage => "storage",
             Self::OutputPort => "outputport",
             Self::Workload => "workload",
             Self::Observability => "observability",
+            Self::Other(name) => name,
+            Self::Unspecified => "",
         }
     }
 
     /// The kind of that name, without regard to case.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    pub fn of(name: &str) -> Self {
+        let name = name.trim();
+        match Self::STANDARD.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name)) {
+            Some(kind) => kind,
+            None if name.is_empty() => Self::Unspecified,
+            None => Self::Other(name.to_lowercase()),
+        }
+    }
+
+    /// Whether the standard has it.
+    pub fn is_standard(&self) -> bool {
+        !matches!(self, Self::Other(_) | Self::Unspecified)
+    }
+}
+
+/// What a component says of itself that routes look at, as written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Routing<'a> {
+    /// `technology`
+    pub technology: Option<&'a str>,
+    /// `platform`
+    pub platform: Option<&'a str>,
+    /// `kind`
+    pub kind: Option<&'a str>,
+    /// `infrastructureTemplateId`
+    pub infrastructure_template_id: Option<&'a str>,
+    /// `useCaseTemplateId`
+    pub use_case_template_id: Option<&'a str>,
+    /// Keys that look like one of these fields, which itself is not there.
+    pub misspelt: &'a [Misspelt],
+}
+
+/// A key that looks like a field that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misspelt {
+    /// The key as written: `technolgy`.
+    pub key: String,
+    /// The field: `technology`.
+    pub field: &'static str,
+    /// What it is set to.
+    pub value: String,
+}
+
+/// What can be told of a component whatever its shape: who it is, and what routes look at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outline {
+    /// Its `id`, if it is a text.
+    pub id: Option<String>,
+    /// Its `name`, if it has one.
+    pub name: Option<String>,
+    /// Dot path in the document.
+    pub path: String,
+    /// `technology`
+    pub technology: Option<String>,
+    /// `platform`
+    pub platform: Option<String>,
+    /// `kind`
+    pub kind: Option<String>,
+    /// `infrastructureTemplateId`
+    pub infrastructure_template_id: Option<String>,
+    /// `useCaseTemplateId`
+    pub use_case_template_id: Option<String>,
+    /// Keys that look like one of the last five.
+    pub misspelt: Vec<Misspelt>,
+}
+
+impl Outline {
+    /// What routes look at.
+    pub fn routing(&self) -> Routing<'_> {
+        Routing {
+            technology: self.technology.as_deref(),
+            platform: self.platform.as_deref(),
+            kind: self.kind.as_deref(),
+            infrastructure_template_id: self.infrastructure_template_id.as_deref(),
+            use_case_template_id: self.use_case_template_id.as_deref(),
+            misspelt: &self.misspelt,
+        }
+    }
+
+    /// What people know it by: its id, else its name, else where it is.
+    pub fn label(&self) -> &str {
+        self.id.as_deref().or(self.name.as_deref()).unwrap_or(&self.path)
     }
 }
 
@@ -83,7 +169,7 @@ impl ComponentKind {
 pub struct Component {
     /// `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
     pub id: Identifier,
-    /// What it is.
+    /// What it is. Which kinds it may be is said by the target that it goes to.
     pub kind: ComponentKind,
     /// Human name.
     #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
@@ -91,7 +177,7 @@ pub struct Component {
     /// Free text, empty when absent.
     #[validate(length(max = 65_535))]
     pub description: String,
-    /// `0.0.0`; absent only in short forms.
+    /// `0.0.0`; the data product's where it has none of its own. Absent only in short forms.
     #[validate(custom(function = rules::version))]
     pub version: Option<String>,
     /// `urn:dmb:itm:output-port-provisioner:1`; decides, in Witboost, which adapter is called.
@@ -106,7 +192,8 @@ pub struct Component {
     /// `S3`.
     #[validate(length(max = 255), custom(function = rules::one_line))]
     pub technology: Option<String>,
-    /// Ids of components of the same data product that must exist first; other products' ids are not kept here.
+    /// Ids of components of the same document that must exist first, whoever provisions them; ids that are not in the
+    /// document are not kept.
     pub depends_on: Vec<Identifier>,
     /// The columns and promises of an output port.
     pub data_contract: Option<DataContract>,
@@ -116,12 +203,26 @@ pub struct Component {
     pub tags: Vec<Tag>,
     /// The template's own part: what a technology reads.
     pub specific: Object,
-    /// Nested components.
-    pub components: Vec<Component>,
+    /// Keys that look like a field that routes look at, and that is not there.
+    pub misspelt: Vec<Misspelt>,
     /// Provisioning `info` of an earlier operation, when the control plane sent it.
     pub info: Option<Value>,
     /// Dot path of this component in its document, prefix of every problem found in it.
     pub path: String,
+}
+
+impl Component {
+    /// What routes look at.
+    pub fn routing(&self) -> Routing<'_> {
+        Routing {
+            technology: self.technology.as_deref(),
+            platform: self.platform.as_deref(),
+            kind: Some(self.kind.name()).filter(|name| !name.is_empty()),
+            infrastructure_template_id: self.infrastructure_template_id.as_deref(),
+            use_case_template_id: self.use_case_template_id.as_deref(),
+            misspelt: &self.misspelt,
+        }
+    }
 }
 
 /// The data contract of an output port.
@@ -225,6 +326,20 @@ impl Column {
         }
     }
 
+    /// A column of the type that a text names, such as `varchar(20)` or `int64`; or what is wrong with the text, and what to
+    /// do about it.
+    pub fn typed(text: &str) -> Result<Self, (&'static str, String)> {
+        let mut column = Self::of(DataType::String);
+        column.has_type(&named(text)?);
+        Ok(column)
+    }
+
+    /// Takes the elements of an ARRAY from the text of their type.
+    pub fn typed_elements(&mut self, text: &str) -> Result<(), (&'static str, String)> {
+        self.has_elements(&named(text)?);
+        Ok(())
+    }
+
     /// Makes it part of the primary key.
     pub fn is_key(&mut self, place: u32) {
         self.primary_key = Some(place);
@@ -282,6 +397,10 @@ impl Column {
         child.has_type(named);
         child
     }
+}
+
+fn named(text: &str) -> Result<Named, (&'static str, String)> {
+    type_names::parse(text).map_err(|unknown| (unknown.message, unknown.remedy))
 }
 
 /// A label: `tagFQN`, `source`, `labelType`.

@@ -372,6 +372,12 @@ impl Component {
             let own = path.strip_prefix(self.path.as_str()).unwrap_or(&path);
             problem.path = own.trim_start_matches('.').to_owned();
         }
+        // What is written there is a flag.
+        let is_constraint =
+            |value: &mut String| matches!(value.as_str(), "PRIMARY_KEY" | "NOT_NULL" | "UNIQUE");
+        if problem.value.take_if(is_constraint).is_some() {
+            problem.value = Some("true".to_owned());
+        }
         problem.message = in_words(&problem.message);
         problem.remedy = problem.remedy.map(|remedy| in_words(&remedy));
         problem
@@ -433,7 +439,7 @@ mod tests {
              - id: urn:dmb:cmp:sales:orders:0:orders\n  name: Orders\n  kind: outputport\n  version: 0.1.0\n  \
              technology: S3\n  dataContract: {contract}\n"
         );
-        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default())
+        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true)
             .map_err(|rejected| rejected.problems.into_iter().map(without_position).collect())
     }
 
@@ -519,7 +525,7 @@ mod tests {
             (
                 "{kind: DataContract, apiVersion: v2.2.2, schema: []}",
                 vec![format!(
-                    "{at}.apiVersion: this version of the Open Data Contract Standard is not read: `v2.2.2` ; write the contract in version 3, such as `v3.0.2` or `v3.1.0`"
+                    "{at}.apiVersion: this version of the Open Data Contract Standard is not read: `v2.2.2`; write the contract in version 3, such as `v3.0.2` or `v3.1.0`"
                 )],
             ),
             (

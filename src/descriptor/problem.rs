@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::names;
+
 /// One thing wrong with what was sent, where it is, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Problem {
@@ -30,7 +32,7 @@ impl Problem {
     /// The offending value, shortened to one line of at most 80 characters.
     #[must_use]
     pub fn value(mut self, value: impl fmt::Display) -> Self {
-        let text: String = value.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = names::visible(&value.to_string().replace(char::is_control, " "));
         self.value = Some(match text.char_indices().nth(80) {
             Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
             None => text,
@@ -42,12 +44,10 @@ impl Problem {
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         let remedy = remedy.into();
-        // It may quote a name from the document, and has to stay on its line.
-        self.remedy = Some(if remedy.contains(char::is_control) {
-            remedy.replace(char::is_control, " ")
-        } else {
-            remedy
-        });
+        // It may quote a name from the document, has to stay on its line and to be read as it is written.
+        let unreadable = |c: char| c.is_control() || names::is_deceptive(c);
+        self.remedy =
+            Some(if remedy.contains(unreadable) { remedy.replace(unreadable, " ") } else { remedy });
         self
     }
 

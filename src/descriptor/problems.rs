@@ -21,7 +21,7 @@ impl Problems {
         Self { listed: Vec::new(), more: 0, strictness, suggestions: Suggestions::default() }
     }
 
-    /// What is asked at the moment.
+    /// What is asked.
     pub(super) fn strictness(&self) -> Strictness {
         self.strictness
     }
@@ -29,11 +29,6 @@ impl Problems {
     /// Whether everything is asked.
     pub(super) fn is_strict(&self) -> bool {
         self.strictness == Strictness::Full
-    }
-
-    /// Asks for no more than this from here on; gives back what was asked before.
-    pub(super) fn asking(&mut self, strictness: Strictness) -> Strictness {
-        std::mem::replace(&mut self.strictness, strictness)
     }
 
     /// Whether there is no problem so far.
@@ -112,27 +107,90 @@ impl Default for Suggestions {
 }
 
 impl Suggestions {
-    /// The candidate that differs by at most a third of its letters, without regard to case.
+    /// The candidate that the text is a slip of the hand away from, see [`is_typo`].
     pub(super) fn closest<'a>(
         &mut self,
         wanted: &str,
         candidates: impl IntoIterator<Item = &'a str>,
     ) -> Option<&'a str> {
-        let wanted = wanted.trim().to_lowercase();
         let mut best: Option<(usize, &str)> = None;
         for candidate in candidates {
             let cost = wanted.len().saturating_mul(candidate.len()).saturating_add(16);
             self.budget = self.budget.checked_sub(cost)?;
-            let longest = wanted.len().max(candidate.len());
-            let allowed = (longest / 3).max(1);
-            if wanted.len().abs_diff(candidate.len()) > allowed {
-                continue;
-            }
-            let distance = strsim::osa_distance(&wanted, &candidate.to_lowercase());
-            if distance <= allowed && best.is_none_or(|(least, _)| distance < least) {
+            if let Some(distance) = slips(wanted, candidate)
+                && best.is_none_or(|(least, _)| distance < least)
+            {
                 best = Some((distance, candidate));
             }
         }
         best.map(|(_, candidate)| candidate)
+    }
+}
+
+/// Whether somebody who meant `candidate` may have written `wanted`: the same but for case and for one letter in a short
+/// word, two from eight letters on, three from sixteen on. Digits are no letters: another number is another meaning.
+pub fn is_typo(wanted: &str, candidate: &str) -> bool {
+    slips(wanted, candidate).is_some()
+}
+
+fn slips(wanted: &str, candidate: &str) -> Option<usize> {
+    let wanted = wanted.trim();
+    let longest = wanted.len().max(candidate.len());
+    let allowed = match longest {
+        ..8 => 1,
+        8..16 => 2,
+        _ => 3,
+    };
+    // Longer ones are no words, and cost too much.
+    if wanted.is_empty()
+        || longest > 2 * super::Identifier::MAX_LENGTH
+        || wanted.len().abs_diff(candidate.len()) > 2 * allowed
+    {
+        return None;
+    }
+    let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).collect::<Vec<u8>>();
+    if digits(wanted) != digits(candidate) {
+        return None;
+    }
+    let distance = strsim::osa_distance(&wanted.to_lowercase(), &candidate.to_lowercase());
+    (distance <= allowed).then_some(distance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_typo;
+
+    #[test]
+    fn slips_of_the_hand_are_typos() {
+        for (wanted, candidate) in [
+            ("kye", "key"),
+            ("buckt", "bucket"),
+            ("Icberg", "Iceberg"),
+            ("technolgy", "technology"),
+            ("outptuport", "outputport"),
+            ("output-port", "outputport"),
+            ("strnig", "STRING"),
+            ("S3", "s3"),
+            ("infrastructureTemplateID", "infrastructureTemplateId"),
+        ] {
+            assert!(is_typo(wanted, candidate), "{wanted} {candidate}");
+        }
+    }
+
+    #[test]
+    fn words_of_another_meaning_are_no_typos() {
+        for (wanted, candidate) in [
+            ("apiVersion", "version"),
+            ("float64", "FLOAT"),
+            ("timestamp_ntz", "TIMESTAMPZ"),
+            ("int8", "INT"),
+            ("c1", "c2"),
+            ("port-1", "port-2"),
+            ("longtext", "LONGBLOB"),
+            ("S3", "S4"),
+            ("", "x"),
+        ] {
+            assert!(!is_typo(wanted, candidate), "{wanted} {candidate}");
+        }
     }
 }

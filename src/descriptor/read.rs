@@ -1,21 +1,45 @@
 //! The typed reading of a document: hand-written, because it has to go on after the first mistake.
+//!
+//! First every component is listed without a word ([`Index`]). Then those are read that are *ours*: all that is wrong
+//! with them is a problem, and nothing that is wrong with any other.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::document::{Entry, Node, Position, Tree, object, short};
-use super::problems::{Problems, Suggestions};
+use super::index::{Index, Place};
+use super::problems::{Problems, is_typo};
 use super::{
-    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Problem,
-    Scope, Strictness, Tag, contract, graph, rules,
+    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Outline,
+    Problem, Scope, Strictness, Tag, contract, graph, rules,
 };
 
-/// Reads the root of a document.
+/// What was read of a document.
+pub(super) struct Read {
+    pub(super) product: DataProduct,
+    pub(super) scope: Scope,
+    /// Numbers of the components of the product, each after those that it depends on.
+    pub(super) order: Vec<usize>,
+    /// The components of a data product that are not ours.
+    pub(super) others: Vec<Outline>,
+}
+
+/// Which components are to be read.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    /// All that are ours.
+    Ours,
+    /// The one with this id, and what is ours of those in it; none when the id could not be read.
+    One(Option<&'a Identifier>),
+}
+
+/// Reads the root of a document. `ours` says whose component it is.
 pub(super) fn descriptor(
     kind: DescriptorKind,
     root: &Node,
+    ours: &dyn Fn(&Outline) -> bool,
     problems: &mut Problems,
-) -> Option<(DataProduct, Scope)> {
+) -> Option<Read> {
     let Some(fields) = Fields::of(root, "", root.at) else {
         problems.add(|| {
             Problem::new("", format!("the descriptor is {} and not a mapping", root.kind()))
@@ -24,10 +48,9 @@ pub(super) fn descriptor(
         });
         return None;
     };
-    let wrapped = fields.get("dataProduct").is_some() || fields.get("componentIdToProvision").is_some();
-    let itself = fields.get("components").is_some() || fields.get("id").is_some();
+    let shape = fields.shape();
     if kind != DescriptorKind::Component {
-        if wrapped && !itself {
+        if shape == Some(DescriptorKind::Component) {
             problems.add(|| {
                 Problem::new("", "this is the descriptor of a component, sent as one of a data product")
                     .at(root.at)
@@ -37,9 +60,15 @@ pub(super) fn descriptor(
             });
             return None;
         }
-        return product(&fields, None, problems).map(|(product, _)| (product, Scope::DataProduct));
+        let read = product(&fields, Wanted::Ours, ours, problems)?;
+        return Some(Read {
+            product: read.product,
+            scope: Scope::DataProduct,
+            order: read.order,
+            others: read.others,
+        });
     }
-    if itself && !wrapped {
+    if shape == Some(DescriptorKind::DataProduct) {
         problems.add(|| {
             Problem::new("", "this is the descriptor of a data product, sent as one of a component")
                 .at(root.at)
@@ -50,6 +79,7 @@ pub(super) fn descriptor(
         });
         return None;
     }
+    root.report_flaws("", "dataProduct", problems);
     let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let read = match fields.get("dataProduct") {
         None => {
@@ -57,17 +87,17 @@ pub(super) fn descriptor(
             None
         }
         Some(entry) => match Fields::of(&entry.node, "dataProduct", entry.at) {
-            Some(fields) => product(&fields, wanted.as_ref(), problems),
+            Some(fields) => product(&fields, Wanted::One(wanted.as_ref()), ours, problems),
             None => {
                 problems.add(|| fields.wrong_kind(entry, "a mapping"));
                 None
             }
         },
     };
-    let (product, index) = read?;
+    let read = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
-    if !index.places.contains_key(&wanted) {
-        let close = index.closest(wanted.as_str(), &product.id, problems);
+    if read.index.find(wanted.as_str()).is_none() {
+        let close = closest(&read.index, wanted.as_str(), &read.product.id, problems);
         problems.add(|| {
             let problem = fields
                 .problem("componentIdToProvision", "the data product has no such component")
@@ -76,18 +106,28 @@ pub(super) fn descriptor(
         });
         return None;
     }
-    Some((product, Scope::Component(wanted)))
+    let scope = Scope::Component(wanted);
+    Some(Read { product: read.product, scope, order: read.order, others: Vec::new() })
 }
 
-/// Reads a data product. With a `target`, everything is asked of that component only: the others are the business
-/// of whoever provisions them, and are read as in a short form.
-fn product(
-    fields: &Fields<'_>,
-    target: Option<&Identifier>,
+/// What was read of a data product.
+struct ReadProduct<'a> {
+    product: DataProduct,
+    order: Vec<usize>,
+    others: Vec<Outline>,
+    index: Index<'a>,
+}
+
+fn product<'a>(
+    fields: &Fields<'a>,
+    wanted: Wanted<'_>,
+    ours: &dyn Fn(&Outline) -> bool,
     problems: &mut Problems,
-) -> Option<(DataProduct, Index)> {
+) -> Option<ReadProduct<'a>> {
+    fields.node.report_flaws(fields.path, "components", problems);
     let id = fields.identifier("id", PRODUCT, problems);
     if let (Some(id), Some(entry)) = (&id, fields.get("id"))
+        && id.urn().is_some()
         && id.major().is_none()
     {
         problems.ask(|| {
@@ -100,7 +140,7 @@ fn product(
     }
     if let Some(entry) = fields.get("kind")
         && let Tree::Text(kind) = &entry.node.tree
-        && ComponentKind::from_name(kind.trim()).is_some()
+        && ComponentKind::of(kind).is_standard()
     {
         problems.ask(|| {
             fields
@@ -115,7 +155,7 @@ fn product(
         id: id.clone().unwrap_or_else(Identifier::placeholder),
         name: fields.required_text("name", problems).unwrap_or_default(),
         description: fields.text("description", problems).unwrap_or_default(),
-        version: fields.version(id.as_ref(), problems),
+        version: fields.required_version(id.as_ref(), problems),
         environment: fields.required_text("environment", problems),
         domain: fields.text("domain", problems),
         owner: fields.first_text(&["dataProductOwner", "projectOwner"], problems),
@@ -124,138 +164,338 @@ fn product(
         specific: fields.object("specific", problems),
         components: Vec::new(),
     };
-    let mut index =
-        Index { target: target.map(|target| (target.clone(), problems.strictness())), ..Index::default() };
-    if fields.get("components").is_none() {
-        problems.ask(|| fields.missing("components"));
-    }
     rules::check(&product, fields, problems);
-    let asked = problems.strictness();
-    if target.is_some() {
-        problems.asking(Strictness::Short);
-    }
-    product.components = components(fields, id.as_ref(), &mut index, problems);
-    problems.asking(asked);
-    let id = id?;
-    graph::resolve(&mut product, &index, problems);
-    Some((DataProduct { id, ..product }, index))
-}
-
-/// Components of a data product or, nested, of a component.
-fn components(
-    parent: &Fields<'_>,
-    product: Option<&Identifier>,
-    index: &mut Index,
-    problems: &mut Problems,
-) -> Vec<Component> {
-    let mut read = Vec::new();
-    for (path, node) in parent.list("components", problems) {
-        let Some(fields) = Fields::of(node, &path, node.at) else {
-            problems.add(|| {
-                Problem::new(path.as_str(), format!("a component is a mapping, not {}", node.kind()))
-                    .at(node.at)
-            });
-            continue;
+    let index = fields.components(problems);
+    let (selection, others) = Selection::of(&index, wanted, ours, problems.strictness());
+    selection.report_repetition(&index, problems);
+    let mut reader = Reader { index: &index, product: id.as_ref(), version: product.version.as_deref() };
+    let mut numbers = Vec::new();
+    let mut edges = vec![Vec::new(); index.places.len()];
+    for (number, place) in index.places.iter().enumerate() {
+        let Some(whose) = selection.whose(number) else { continue };
+        let read = match whose {
+            Whose::Ours => reader.component(place, problems),
+            // Nobody is told what is wrong with it.
+            Whose::Others => reader.component(place, &mut Problems::new(Strictness::Short)),
         };
-        if let Some(component) = component(&fields, product, index, problems) {
-            read.push(component);
+        if let Some((component, dependencies)) = read {
+            product.components.push(component);
+            numbers.push(number);
+            if whose == Whose::Ours
+                && let Some(edges) = edges.get_mut(number)
+            {
+                let known = |it: &graph::Dependency| selection.whose(it.on) == Some(Whose::Ours);
+                *edges = dependencies.into_iter().filter(known).collect();
+            }
         }
     }
-    read
+    id?;
+    if problems.is_strict() {
+        let name = |number: usize| index.places.get(number).and_then(|place| place.id).unwrap_or_default();
+        graph::report_circles(&edges, name, problems);
+    }
+    let read: HashMap<usize, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
+    let parents: Vec<Option<usize>> = index.places.iter().map(|place| place.parent).collect();
+    let order = match wanted {
+        Wanted::One(_) => (0..numbers.len()).collect(),
+        Wanted::Ours => {
+            let all = graph::order(&index.edges(), &parents);
+            all.iter().filter_map(|number| read.get(number).copied()).collect()
+        }
+    };
+    Some(ReadProduct { product, order, others, index })
 }
 
-fn component(
-    fields: &Fields<'_>,
-    product: Option<&Identifier>,
-    index: &mut Index,
-    problems: &mut Problems,
-) -> Option<Component> {
-    let id = fields.identifier("id", COMPONENT, problems);
-    let before = problems.strictness();
-    if let (Some(id), Some((target, asked))) = (&id, &index.target)
-        && id == target
-    {
-        problems.asking(*asked);
-    }
-    if let Some(id) = &id {
-        let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
-        match index.places.get(id) {
-            Some(first) => problems.add(|| {
-                fields
-                    .problem("id", "two components have the same identifier")
-                    .at(at)
-                    .value(id)
-                    .remedy(format!("change one; the first is `{}`", first.path))
-            }),
-            None => index.add(id.clone(), fields, product, problems),
+/// Whose a component that is read is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    /// Another adapter's, or one that was ours: read in case that it is known from earlier.
+    Others,
+}
+
+/// The components that are read.
+struct Selection(Vec<Option<Whose>>);
+
+impl Selection {
+    /// With the outlines of those of a data product that are not ours.
+    fn of(
+        index: &Index<'_>,
+        wanted: Wanted<'_>,
+        ours: &dyn Fn(&Outline) -> bool,
+        strictness: Strictness,
+    ) -> (Self, Vec<Outline>) {
+        let mut selected = vec![None; index.places.len()];
+        let mut others = Vec::new();
+        match wanted {
+            Wanted::Ours => {
+                for (place, selected) in index.places.iter().zip(&mut selected) {
+                    let outline = place.outline();
+                    if ours(&outline) {
+                        *selected = Some(Whose::Ours);
+                    } else {
+                        others.push(outline);
+                        let short = strictness == Strictness::Short;
+                        *selected = (short && place.id.is_some()).then_some(Whose::Others);
+                    }
+                }
+            }
+            Wanted::One(id) => {
+                let is_wanted =
+                    |place: &Place<'_>| place.id.is_some() && place.id == id.map(Identifier::as_str);
+                let mut several = index.places.iter().enumerate().filter(|(_, place)| is_wanted(place));
+                let first = several.next();
+                // A neighbour that has its id by mistake is not it.
+                let routed = first.into_iter().chain(several).find(|(_, place)| ours(&place.outline()));
+                if let Some((number, _)) = routed.or(first) {
+                    let inside = |place: &Place<'_>, selected: &[Option<Whose>]| {
+                        place.parent.and_then(|parent| *selected.get(parent)?).is_some()
+                    };
+                    let mut within = vec![None; index.places.len()];
+                    for (at, place) in index.places.iter().enumerate() {
+                        let (here, inside) = (at == number, inside(place, &within));
+                        if let Some(within) = within.get_mut(at) {
+                            *within = (here || inside).then_some(Whose::Ours);
+                        }
+                        let concerned =
+                            here || (inside && strictness == Strictness::Full && ours(&place.outline()));
+                        if let Some(selected) = selected.get_mut(at) {
+                            *selected = concerned.then_some(Whose::Ours);
+                        }
+                    }
+                }
+            }
         }
-        if let Some(product) = product
-            && !id.belongs_to(product)
+        let mut selection = Self(selected);
+        if strictness == Strictness::Short {
+            selection.keep_one_of_each(index);
+        }
+        (selection, others)
+    }
+
+    fn whose(&self, number: usize) -> Option<Whose> {
+        self.0.get(number).copied().flatten()
+    }
+
+    /// Ours before others', then the first.
+    fn keep_one_of_each(&mut self, index: &Index<'_>) {
+        let mut seen: HashSet<&str> = HashSet::new();
+        for whose in [Whose::Ours, Whose::Others] {
+            for (place, selected) in index.places.iter().zip(&mut self.0) {
+                if *selected == Some(whose)
+                    && let Some(id) = place.id
+                    && !seen.insert(id)
+                {
+                    *selected = None;
+                }
+            }
+        }
+    }
+
+    /// Ids of ours that something else has, too.
+    fn report_repetition(&self, index: &Index<'_>, problems: &mut Problems) {
+        if !problems.is_strict() {
+            return;
+        }
+        let of_ours = index.places.iter().enumerate().filter(|(number, _)| self.whose(*number).is_some());
+        let of_ours: HashSet<&str> = of_ours.filter_map(|(_, place)| place.id).collect();
+        for (number, place) in index.places.iter().enumerate() {
+            let Some(id) = place.id.filter(|id| of_ours.contains(id)) else { continue };
+            let Some(first) = index.find(id).filter(|first| *first != number) else { continue };
+            let first = index.places.get(first).map_or("", |first| first.path.as_str());
+            problems.add(|| {
+                let at = Fields::of(place.node, &place.path, place.at())
+                    .and_then(|fields| fields.get("id").map(|entry| entry.node.at));
+                Problem::new("id", "two components have the same identifier")
+                    .under(&place.path)
+                    .at(at.unwrap_or(place.at()))
+                    .value(id)
+                    .remedy(format!("change one; the first is `{first}`"))
+            });
+        }
+    }
+}
+
+/// Reads components.
+struct Reader<'a> {
+    index: &'a Index<'a>,
+    /// Id of the data product, where it could be read.
+    product: Option<&'a Identifier>,
+    /// Version of the data product.
+    version: Option<&'a str>,
+}
+
+impl Reader<'_> {
+    /// The component, unless it has no identifier, and what it depends on.
+    fn component(
+        &mut self,
+        place: &Place<'_>,
+        problems: &mut Problems,
+    ) -> Option<(Component, Vec<graph::Dependency>)> {
+        let Some(fields) = Fields::of(place.node, &place.path, place.at()) else {
+            problems.add(|| {
+                let what = place.node.kind();
+                Problem::new(place.path.as_str(), format!("a component is a mapping, not {what}"))
+                    .at(place.at())
+            });
+            return None;
+        };
+        let fields = &fields;
+        place.node.report_flaws(&place.path, "components", problems);
+        let id = fields.identifier("id", COMPONENT, problems);
+        if let (Some(id), Some(product)) = (&id, self.product) {
+            self.check_membership(id, product, fields, problems);
+        }
+        if let Some(entry) = fields.get("components")
+            && !matches!(entry.node.tree, Tree::List(_))
         {
+            problems.ask(|| fields.wrong_kind(entry, "a list"));
+        }
+        let dependencies = self.dependencies(fields, problems);
+        let data_contract = contract::data_contract(fields, problems);
+        let mut component = Component {
+            id: id.clone().unwrap_or_else(Identifier::placeholder),
+            kind: kind(fields, problems),
+            name: fields.required_text("name", problems).unwrap_or_default(),
+            description: fields.text("description", problems).unwrap_or_default(),
+            version: fields.version(self.product, problems),
+            infrastructure_template_id: fields.text("infrastructureTemplateId", problems),
+            use_case_template_id: fields.text("useCaseTemplateId", problems),
+            platform: fields.text("platform", problems),
+            technology: fields.text("technology", problems),
+            depends_on: dependencies.iter().map(|dependency| dependency.id.clone()).collect(),
+            sample_data: contract::sample_data(fields, data_contract.as_ref(), problems),
+            data_contract,
+            tags: fields.tags(problems),
+            specific: fields.object("specific", problems),
+            misspelt: place.outline().misspelt,
+            info: fields.get("info").map(|entry| entry.node.to_json()),
+            path: fields.path.to_owned(),
+        };
+        rules::check(&component, fields, problems);
+        if fields.get("version").is_none() {
+            component.version = self.version.map(str::to_owned);
+        }
+        id.map(|_| (component, dependencies))
+    }
+
+    /// A URN says of which data product it is. Opaque identifiers do not.
+    fn check_membership(
+        &self,
+        id: &Identifier,
+        product: &Identifier,
+        fields: &Fields<'_>,
+        problems: &mut Problems,
+    ) {
+        let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
+        if let (Some(_), Some(urn)) = (id.urn(), product.urn()) {
+            if !id.belongs_to(product) {
+                problems.ask(|| {
+                    fields
+                        .problem(
+                            "id",
+                            format!("the component does not belong to the data product `{product}`"),
+                        )
+                        .at(at)
+                        .value(id)
+                        .remedy(format!("start it with `urn:{}:cmp:{}:`", urn.namespace, urn.identity))
+                });
+            }
+        } else if id == product {
             problems.ask(|| {
                 fields
-                    .problem("id", format!("the component does not belong to the data product `{product}`"))
+                    .problem("id", "the component has the identifier of its data product")
                     .at(at)
                     .value(id)
-                    .remedy(format!(
-                        "start it with `urn:{}:cmp:{}:`",
-                        product.namespace(),
-                        product.identity()
-                    ))
+                    .remedy("give the component an identifier of its own")
             });
         }
     }
-    let kind = kind(fields, problems);
-    let data_contract = contract::data_contract(fields, problems);
-    let component = Component {
-        id: id.clone().unwrap_or_else(Identifier::placeholder),
-        kind: kind.unwrap_or(ComponentKind::Storage),
-        name: fields.required_text("name", problems).unwrap_or_default(),
-        description: fields.text("description", problems).unwrap_or_default(),
-        version: fields.version(product, problems),
-        infrastructure_template_id: fields.text("infrastructureTemplateId", problems),
-        use_case_template_id: fields.text("useCaseTemplateId", problems),
-        platform: fields.text("platform", problems),
-        technology: fields.text("technology", problems),
-        depends_on: id
-            .as_ref()
-            .and_then(|id| index.places.get(id))
-            .map(|place| place.depends_on.iter().map(|dependency| dependency.id.clone()).collect())
-            .unwrap_or_default(),
-        sample_data: contract::sample_data(fields, data_contract.as_ref(), problems),
-        data_contract,
-        tags: fields.tags(problems),
-        specific: fields.object("specific", problems),
-        components: components(fields, product, index, problems),
-        info: fields.get("info").map(|entry| entry.node.to_json()),
-        path: fields.path.to_owned(),
-    };
-    rules::check(&component, fields, problems);
-    problems.asking(before);
-    (id.is_some() && kind.is_some()).then_some(component)
+
+    /// `dependsOn`, as far as it is in the document. What is not may be another data product's, which is not ours to
+    /// order, unless its URN says that it is of this one.
+    fn dependencies(&self, fields: &Fields<'_>, problems: &mut Problems) -> Vec<graph::Dependency> {
+        let mut depends_on = Vec::new();
+        for (path, node) in fields.list("dependsOn", problems) {
+            let Tree::Text(text) = &node.tree else {
+                if node.tree != Tree::Null {
+                    problems.ask(|| {
+                        Problem::new(path, format!("an identifier is a text, not {}", node.kind()))
+                            .at(node.at)
+                    });
+                }
+                continue;
+            };
+            let id = match text.trim().parse::<Identifier>() {
+                Ok(id) => id,
+                Err(why) => {
+                    problems.ask(|| invalid_identifier(path, text, why, COMPONENT).at(node.at));
+                    continue;
+                }
+            };
+            if Some(&id) == self.product {
+                problems.ask(|| {
+                    Problem::new(path, "a component cannot depend on its own data product")
+                        .at(node.at)
+                        .value(&id)
+                        .remedy("name the components it depends on")
+                });
+            } else if let Some(on) = self.index.find(id.as_str()) {
+                depends_on.push(graph::Dependency { id, on, path, at: node.at });
+            } else if let Some(product) = self.product.filter(|product| id.belongs_to(product))
+                && problems.is_strict()
+            {
+                let close = closest(self.index, id.as_str(), product, problems);
+                problems.ask(|| {
+                    Problem::new(path, "the data product has no such component")
+                        .at(node.at)
+                        .value(&id)
+                        .remedy(did_you_mean(close, "use the `id` of one of its components"))
+                });
+            }
+        }
+        depends_on
+    }
 }
 
-fn kind(fields: &Fields<'_>, problems: &mut Problems) -> Option<ComponentKind> {
-    let Some(entry) = fields.get("kind") else {
-        problems.add(|| fields.missing("kind"));
-        return None;
-    };
+/// The kind, which may be any text. Whether it has to be there is said by the target.
+fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
+    let Some(entry) = fields.get("kind") else { return ComponentKind::Unspecified };
     let Tree::Text(text) = &entry.node.tree else {
-        problems.add(|| fields.wrong_kind(entry, "a text"));
-        return None;
+        problems.ask(|| fields.wrong_kind(entry, "a text"));
+        return ComponentKind::Unspecified;
     };
-    let kind = ComponentKind::from_name(text.trim());
-    if kind.is_none() {
-        let close = problems.closest(text, ComponentKind::ALL.map(ComponentKind::name));
-        problems.add(|| {
+    if text.chars().count() > 255 || rules::one_line(text).is_err() {
+        problems.ask(|| {
             fields
-                .problem("kind", "unknown kind of component")
+                .problem("kind", "the kind is not a name")
                 .at(entry.node.at)
                 .value(text)
-                .remedy(did_you_mean(close, "use `outputport`, `storage`, `workload` or `observability`"))
+                .remedy("use at most 255 characters on one line, such as `outputport`")
         });
     }
-    kind
+    ComponentKind::of(text)
+}
+
+/// The component that was probably meant.
+fn closest<'a>(
+    index: &Index<'a>,
+    wanted: &str,
+    product: &Identifier,
+    problems: &mut Problems,
+) -> Option<&'a str> {
+    // What all identifiers share would make each of them look close to any other.
+    let prefix = product.urn().map(|urn| format!("{}:", urn.identity));
+    let own = |id: &'a str| match &prefix {
+        Some(prefix) => id.split_once(prefix.as_str()).map_or(id, |(_, name)| name),
+        None => id,
+    };
+    let wanted = match &prefix {
+        Some(prefix) => wanted.split_once(prefix.as_str()).map_or(wanted, |(_, name)| name),
+        None => wanted,
+    };
+    let close = problems.closest(wanted, index.ids().map(own))?;
+    index.ids().find(|id| own(id) == close)
 }
 
 /// "did you mean", or what else can be said.
@@ -263,112 +503,26 @@ pub(super) fn did_you_mean(close: Option<&str>, otherwise: &str) -> String {
     close.map_or_else(|| otherwise.to_owned(), |close| format!("did you mean `{close}`?"))
 }
 
-/// Every component of the document, before the model is whole.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    /// The component that the request is about, and what is asked of it.
-    target: Option<(Identifier, Strictness)>,
-    /// In document order.
-    pub(super) order: Vec<Identifier>,
-    pub(super) places: HashMap<Identifier, Place>,
-}
-
-/// Where a component is, and what it depends on.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) path: String,
-    /// Whether everything is asked of it.
-    pub(super) strict: bool,
-    /// Ids of the same data product, whether or not they exist.
-    pub(super) depends_on: Vec<Dependency>,
-}
-
-#[derive(Debug)]
-pub(super) struct Dependency {
-    pub(super) id: Identifier,
-    pub(super) path: String,
-    pub(super) at: Position,
-}
-
-impl Index {
-    fn add(
-        &mut self,
-        id: Identifier,
-        fields: &Fields<'_>,
-        product: Option<&Identifier>,
-        problems: &mut Problems,
-    ) {
-        let depends_on = dependencies(fields, product, problems);
-        self.order.push(id.clone());
-        self.places
-            .insert(id, Place { path: fields.path.to_owned(), strict: problems.is_strict(), depends_on });
-    }
-
-    /// The component that was probably meant.
-    pub(super) fn closest<'a>(
-        &'a self,
-        wanted: &str,
-        product: &Identifier,
-        problems: &mut Problems,
-    ) -> Option<&'a str> {
-        // What all identifiers share would make each of them look close to any other.
-        let prefix = format!("{}:", product.identity());
-        let name = |id: &'a str| id.split_once(prefix.as_str()).map_or(id, |(_, name)| name);
-        let close = match wanted.split_once(prefix.as_str()) {
-            Some((_, wanted)) => problems.closest(wanted, self.order.iter().map(|id| name(id.as_str())))?,
-            None => return problems.closest(wanted, self.order.iter().map(Identifier::as_str)),
-        };
-        self.order.iter().map(Identifier::as_str).find(|id| name(id) == close)
-    }
-}
-
-/// `dependsOn`, without the ids of other data products: what is not ours to provision is not ours to order.
-fn dependencies(
-    fields: &Fields<'_>,
-    product: Option<&Identifier>,
-    problems: &mut Problems,
-) -> Vec<Dependency> {
-    let mut depends_on: Vec<Dependency> = Vec::new();
-    for (path, node) in fields.list("dependsOn", problems) {
-        let Tree::Text(text) = &node.tree else {
-            if node.tree != Tree::Null {
-                problems.ask(|| {
-                    Problem::new(path, format!("an identifier is a text, not {}", node.kind())).at(node.at)
-                });
-            }
-            continue;
-        };
-        match text.trim().parse::<Identifier>() {
-            Err(why) => problems.ask(|| invalid_identifier(path, text, why, COMPONENT).at(node.at)),
-            Ok(id) if Some(&id) == product => problems.ask(|| {
-                Problem::new(path, "a component cannot depend on its own data product")
-                    .at(node.at)
-                    .value(&id)
-                    .remedy("name the components it depends on")
-            }),
-            Ok(id) => {
-                if product.is_some_and(|product| id.belongs_to(product)) {
-                    depends_on.push(Dependency { id, path, at: node.at });
-                }
-            }
-        }
-    }
-    depends_on
-}
-
 /// What identifiers look like, for remedies.
 const PRODUCT: &str = "urn:dmb:dp:DOMAIN:DATA-PRODUCT:MAJOR";
 const COMPONENT: &str = "urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT";
 
 fn invalid_identifier(path: impl Into<String>, text: &str, why: InvalidIdentifier, shape: &str) -> Problem {
-    Problem::new(path, why.to_string()).value(text).remedy(format!("write it as `{shape}`"))
+    Problem::new(path, why.to_string())
+        .value(text)
+        .remedy(format!("use at most {} bytes on one line, such as `{shape}`", Identifier::MAX_LENGTH))
 }
+
+/// Fields that mean something of their own, however close they are to another one.
+const STANDARD: [&str; 8] =
+    ["apiVersion", "domain", "domainId", "fullyQualifiedName", "id", "kind", "name", "tags"];
 
 /// Keys that are looked at for what a missing field may be called instead.
 const MAX_OTHER_NAMES: usize = 100;
 
 /// A mapping of the document that is being read.
 pub(super) struct Fields<'a> {
+    node: &'a Node,
     entries: &'a [Entry],
     pub(super) path: &'a str,
     pub(super) at: Position,
@@ -377,8 +531,37 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(super) fn of(node: &'a Node, path: &'a str, at: Position) -> Option<Self> {
         match &node.tree {
-            Tree::Mapping(entries) => Some(Self { entries, path, at }),
+            Tree::Mapping(entries) => Some(Self { node, entries, path, at }),
             _ => None,
+        }
+    }
+
+    /// What the root of a document is, where that can be told.
+    pub(super) fn shape(&self) -> Option<DescriptorKind> {
+        let wrapped = self.get("dataProduct").is_some() || self.get("componentIdToProvision").is_some();
+        let itself = self.get("components").is_some() || self.get("id").is_some();
+        match (wrapped, itself) {
+            (true, false) => Some(DescriptorKind::Component),
+            (false, true) => Some(DescriptorKind::DataProduct),
+            _ => None,
+        }
+    }
+
+    /// The components of a data product. Without a list of them it cannot be used for anything.
+    fn components(&self, problems: &mut Problems) -> Index<'a> {
+        match self.get("components").map(|entry| (entry, &entry.node.tree)) {
+            Some((_, Tree::List(items))) => {
+                let separator = if self.path.is_empty() { "" } else { "." };
+                Index::of(items, &format!("{}{separator}components", self.path))
+            }
+            Some((entry, _)) => {
+                problems.add(|| self.wrong_kind(entry, "a list"));
+                Index::default()
+            }
+            None => {
+                problems.ask(|| self.missing("components"));
+                Index::default()
+            }
         }
     }
 
@@ -392,15 +575,21 @@ impl<'a> Fields<'a> {
     }
 
     /// A field that is not there, unless by another name.
-    pub(super) fn missing(&self, name: &str) -> Problem {
+    pub(super) fn missing(&self, name: &'static str) -> Problem {
         let problem = self.problem(name, format!("`{name}` is missing"));
-        let others = self.entries.iter().take(MAX_OTHER_NAMES).map(|entry| entry.key.as_str());
-        let other = match Suggestions::default().closest(name, others) {
-            // Two letters are close to everything.
-            Some(close) if name.len() > 3 || close.eq_ignore_ascii_case(name) => self.get(close),
-            _ => None,
+        let same = |key: &str| key.eq_ignore_ascii_case(name);
+        // Two letters are close to everything.
+        let close = |entry: &&Entry| {
+            let key = entry.key.as_str();
+            same(key) || (name.len() > 3 && is_typo(key, name) && !STANDARD.contains(&key))
         };
-        match other {
+        match self
+            .entries
+            .iter()
+            .take(MAX_OTHER_NAMES)
+            .filter(|entry| entry.node.tree != Tree::Null)
+            .find(close)
+        {
             Some(entry) => problem.at(entry.at).remedy(format!("rename `{}` to `{name}`", short(&entry.key))),
             None => problem.at(self.at).remedy(format!("add `{name}`")),
         }
@@ -426,7 +615,7 @@ impl<'a> Fields<'a> {
         text
     }
 
-    pub(super) fn required_text(&self, name: &str, problems: &mut Problems) -> Option<String> {
+    pub(super) fn required_text(&self, name: &'static str, problems: &mut Problems) -> Option<String> {
         if self.get(name).is_none() {
             problems.ask(|| self.missing(name));
         }
@@ -448,13 +637,7 @@ impl<'a> Fields<'a> {
             Some(entry) => match &entry.node.tree {
                 Tree::List(items) => items,
                 _ => {
-                    // Without its components a data product cannot be used for anything.
-                    let problem = || self.wrong_kind(entry, "a list");
-                    if name == "components" {
-                        problems.add(problem)
-                    } else {
-                        problems.ask(problem)
-                    }
+                    problems.ask(|| self.wrong_kind(entry, "a list"));
                     &[]
                 }
             },
@@ -481,7 +664,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn identifier(&self, name: &str, shape: &str, problems: &mut Problems) -> Option<Identifier> {
+    fn identifier(&self, name: &'static str, shape: &str, problems: &mut Problems) -> Option<Identifier> {
         let Some(entry) = self.get(name) else {
             problems.add(|| self.missing(name));
             return None;
@@ -500,12 +683,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `version`, whose major is the one of the data product's identifier.
-    fn version(&self, product: Option<&Identifier>, problems: &mut Problems) -> Option<String> {
-        let Some(entry) = self.get("version") else {
+    fn required_version(&self, product: Option<&Identifier>, problems: &mut Problems) -> Option<String> {
+        if self.get("version").is_none() {
             problems.ask(|| self.missing("version"));
-            return None;
-        };
+        }
+        self.version(product, problems)
+    }
+
+    /// `version`, whose major is the one of the data product's identifier, where that says one.
+    fn version(&self, product: Option<&Identifier>, problems: &mut Problems) -> Option<String> {
+        let entry = self.get("version")?;
         let text = self.text("version", problems)?;
         if let Tree::Number(..) | Tree::Bool(_) = entry.node.tree {
             problems.ask(|| {

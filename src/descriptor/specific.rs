@@ -25,7 +25,10 @@ const MAX_UNKNOWN: usize = 20;
 /// let mut reader = SpecificReader::new(specific.as_object().unwrap());
 /// assert_eq!(reader.string("bucket"), None);
 /// let problems = reader.finish();
-/// assert_eq!(problems[0].to_string(), "specific.buckt: unknown key");
+/// assert_eq!(
+///     problems[0].to_string(),
+///     "specific.buckt: unknown key `buckt` in `specific`: `finance-cashflows`"
+/// );
 /// assert_eq!(problems[0].remedy.as_deref(), Some("did you mean `bucket`?"));
 /// ```
 #[derive(Debug)]
@@ -135,13 +138,16 @@ impl<'a> SpecificReader<'a> {
 
     /// Notes a problem with a key that only its reader can see.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
-        let problem = Problem::new(key, message).remedy(remedy);
-        let problem = match self.object.get(key) {
+        let problem = self.with_value(Problem::new(key, message).remedy(remedy), key);
+        self.add(problem);
+    }
+
+    fn with_value(&self, problem: Problem, key: &str) -> Problem {
+        match self.object.get(key) {
             Some(Value::String(text)) if !text.is_empty() => problem.value(text),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => problem.value(value),
             _ => problem,
-        };
-        self.add(problem);
+        }
     }
 
     /// Every problem: those noted, then the keys that were never asked for.
@@ -160,7 +166,10 @@ impl<'a> SpecificReader<'a> {
                 None if asked.is_empty() => "remove it: no key is known here".to_owned(),
                 None => format!("remove it, or use one of {}", listed(&asked)),
             };
-            self.add(Problem::new(short(key), "unknown key").remedy(remedy));
+            let name = short(key);
+            let message = format!("unknown key `{name}` in `{}`", self.prefix);
+            let problem = self.with_value(Problem::new(name, message).remedy(remedy), key);
+            self.add(problem);
         }
         if let Some(more) = unknown.len().checked_sub(MAX_UNKNOWN).filter(|more| *more > 0) {
             self.add(Problem::new("", format!("{more} more unknown keys")).remedy("remove them"));
@@ -268,10 +277,10 @@ mod tests {
                 "specific.paths[1]: a number is not a text; put it in quotes",
                 "specific.name: `name` is empty; fill in `name`",
                 "specific.owner: `owner` is missing; add `owner`",
-                "specific.encryption.kye: unknown key; did you mean `key`?",
-                "specific.bukcet: unknown key; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
+                "specific.encryption.kye: unknown key `kye` in `specific.encryption`: `k`; did you mean `key`?",
+                "specific.bukcet: unknown key `bukcet` in `specific`: `x`; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
                  `kind`, `loadSampleData`, `name`, `owner`, `paths`, `retention`",
-                "specific.zzz: unknown key; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
+                "specific.zzz: unknown key `zzz` in `specific`: `1`; remove it, or use one of `bucket`, `days`, `encryption`, `format`, \
                  `kind`, `loadSampleData`, `name`, `owner`, `paths`, `retention`",
             ]
         );

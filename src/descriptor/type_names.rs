@@ -571,6 +571,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_name_is_in_the_documentation() {
+        let page = include_str!("../../docs/data-contracts.md");
+        for (alias, data_type) in ALIASES {
+            let row = page.lines().find(|line| line.starts_with(&format!("| {data_type} |")));
+            assert!(row.is_some_and(|row| row.contains(&format!("`{alias}`"))), "{alias} of {data_type}");
+        }
+        for (name, remedy) in WITHOUT_EQUAL {
+            assert!(page.contains(&format!("| `{name}` | {remedy} |")), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,60}|[a-z]{1,9}[<(\\[][a-z0-9,:<>()\\[\\] ]{0,30}") {

@@ -1,11 +1,11 @@
 //! Who gets past the door of the adapter contracts.
 //!
-//! One middleware outside of all others demands the bearer token of whatever it does not know to be asked for otherwise,
+//! One middleware outside of all others refuses what web pages of others send (`browsers`), and demands the bearer token of whatever it does not know to be asked for otherwise,
 //! before room for a body is taken or a path is looked at. So a path that is added is closed until somebody decides
 //! about it. Open to callers without a token are the topology contract, whose handlers ask for a user themselves, and
 //! the health of the server, which probes ask for.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,10 @@ use crate::error::Error;
 use crate::generated::operator::server::OPERATIONS;
 use crate::generated::runtime::Limits;
 
+use crate::logging::{PEER_BROWSER, PEER_OVERLOAD};
+
+use super::browsers::{self, Browsers};
+use super::connections::UnderWay;
 use super::pressure;
 use super::refusal::Fault;
 use super::shapes::AnyError;
@@ -34,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What callers are asked for, and how they are refused.
 pub(super) struct Door {
     pub(super) callers: Arc<Callers>,
+    pub(super) browsers: Browsers,
     pub(super) limits: Limits,
     pub(super) retry_after: Duration,
 }
@@ -47,29 +52,41 @@ pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
     (header, peer)
 }
 
+/// The other end of a connection, for the log.
+pub(super) fn shown(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "an unknown address".to_owned(), |address| address.ip().to_string())
+}
+
 /// The middleware.
 pub(super) async fn admit(
     door: Arc<Door>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    // Until this is dropped, the connection is not idle.
+    let _under_way = UnderWay::begin(request.request());
     let (header, peer) = credentials(request.request());
-    let denied = if needs_no_token(request.method().as_str(), request.path()) {
+    let foreign = door.browsers.check(request.uri(), request.headers()).err();
+    let denied = if foreign.is_some() || needs_no_token(request.method().as_str(), request.path()) {
         None
     } else {
         door.callers.bearer(header, peer).await.err()
     };
-    let answer = match denied {
-        None => return Ok(next.call(request).await?.map_into_boxed_body()),
-        Some(Denied::Unauthorized(text)) => {
+    let answer = match (foreign, denied) {
+        (None, None) => return Ok(next.call(request).await?.map_into_boxed_body()),
+        (Some(foreign), _) => {
+            log::warn!(target: PEER_BROWSER, "answering 403 to {}: {foreign}", shown(request.peer_addr()));
+            browsers::refusal(foreign)
+        }
+        (None, Some(Denied::Unauthorized(text))) => {
             log::debug!("answering 401 to {peer}: {text}");
             let solution = "send one of the tokens that this adapter knows; after too many failures, once it looks again";
             HttpResponse::Unauthorized()
                 .insert_header((WWW_AUTHENTICATE, "Bearer realm=\"Landfall\""))
                 .json(AnyError::from(Fault::new(&Error::permanent(text), solution)))
         }
-        Some(Denied::Overloaded(text)) => {
-            log::warn!("answering 500 to {peer}: {text}");
+        (None, Some(Denied::Overloaded(text))) => {
+            log::warn!(target: PEER_OVERLOAD, "answering 500 to {peer}: {text}");
             let error = Error::overloaded(text);
             pressure::note(request.request(), &error);
             HttpResponse::InternalServerError().json(AnyError::from(Fault::new(&error, "try again later")))
@@ -107,6 +124,7 @@ mod tests {
     use actix_web::{App, web};
 
     use crate::auth::{Bounds, Credentials, Hash, Token, cheap};
+    use crate::config::{Config, Overrides};
 
     use super::*;
 
@@ -145,6 +163,7 @@ mod tests {
         let limits = crate::auth::Limits {
             concurrency: 0,
             wait: Duration::from_millis(1),
+            max_waiting: 1,
             max_failures: 1,
             failure_window: Duration::from_secs(60),
             max_tracked: 1,
@@ -153,7 +172,14 @@ mod tests {
         let token = Token { name: "one".to_owned(), hash: Hash::parse(&cheap("right"), &bounds).unwrap() };
         let credentials = Credentials { tokens: vec![token], ..Credentials::default() };
         let callers = Arc::new(Callers::new(limits, credentials).unwrap());
-        Arc::new(Door { callers, limits: Limits::default(), retry_after: Duration::from_millis(6500) })
+        let config = Config::load(None, &Overrides::default()).unwrap();
+        let browsers = Browsers::new(&config.server, Arc::clone(&callers), true);
+        Arc::new(Door {
+            callers,
+            browsers,
+            limits: Limits::default(),
+            retry_after: Duration::from_millis(6500),
+        })
     }
 
     #[actix_web::test]
@@ -181,6 +207,29 @@ mod tests {
         let missing = call_service(&app, ask(None)).await;
         assert_eq!((missing.status().as_u16(), missing.headers().get("retry-after")), (401, None));
         assert_eq!(missing.headers().get(WWW_AUTHENTICATE).unwrap(), "Bearer realm=\"Landfall\"");
+    }
+
+    #[actix_web::test]
+    async fn a_page_of_others_is_refused_before_a_token_is_looked_at() {
+        let door = crowded();
+        let app = App::new()
+            .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
+                admit(Arc::clone(&door), request, next)
+            }))
+            .default_service(web::to(HttpResponse::Ok));
+        let app = init_service(app).await;
+        for path in ["/v1/provision", "/landfall/v1/live", "/flexdeploy/x"] {
+            let request = TestRequest::get().uri(path).insert_header(("origin", "http://evil.example"));
+            let refused = call_service(&app, request.to_request()).await;
+            assert_eq!((refused.status().as_u16(), refused.headers().get(WWW_AUTHENTICATE)), (403, None));
+            let body: serde_json::Value = read_body_json(refused).await;
+            let message =
+                "the request comes from a web page of `http://evil.example`, which may not call this server";
+            let remedy = "call it without an Origin header, or name the origin in server.allowed_origins";
+            assert_eq!(body["error"], message);
+            assert_eq!(body["message"], format!("{message}; {remedy}"));
+            assert_eq!(body["moreInfo"]["solutions"], serde_json::json!([remedy]));
+        }
     }
 
     #[test]

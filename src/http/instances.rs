@@ -9,6 +9,7 @@ use crate::generated::flexdeploy::responses::*;
 use crate::generated::flexdeploy::server::Flexdeploy;
 use crate::generated::flexdeploy::types;
 use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, RequestContext};
+use crate::logging::PEER_OVERLOAD;
 use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
 
 use super::Shared;
@@ -43,16 +44,17 @@ impl Flexdeploy for Instances {
 
     async fn authorize(&self, context: &RequestContext) -> Result<(), Denial> {
         let (authorization, peer) = credentials(context.request());
-        let unavailable = |error: Error| {
-            pressure::note(context.request(), &error);
-            Denial::Unavailable(error.to_string())
-        };
         let caller = self.shared.callers.basic(authorization, peer).await.map_err(|denied| match denied {
             Denied::Unauthorized(message) => {
                 log::debug!("answering 401 to {peer}: {message}");
                 Denial::Unauthorized(message)
             }
-            Denied::Overloaded(message) => unavailable(Error::overloaded(message)),
+            Denied::Overloaded(message) => {
+                log::warn!(target: PEER_OVERLOAD, "answering 500 to {peer}: {message}");
+                let error = Error::overloaded(message);
+                pressure::note(context.request(), &error);
+                Denial::Unavailable(error.to_string())
+            }
         })?;
         if caller.role == Role::Read && context.operation().method != "GET" {
             return Err(Denial::Forbidden(format!(
@@ -60,8 +62,9 @@ impl Flexdeploy for Instances {
                 caller.name
             )));
         }
-        // Not before: a stranger takes none.
-        self.shared.gate.make_room(context.request()).await.map_err(unavailable)
+        // Not before: a stranger's body takes no room.
+        pressure::let_in(context.request());
+        Ok(())
     }
 
     fn deny_with_instance_error(&self, _: &RequestContext, denial: &Denial) -> types::InstanceError {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
 use crate::access::Ref;
 use crate::descriptor::Problem;
 use crate::error::Error;
@@ -10,7 +12,7 @@ use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::operation::{ComponentPlace, ComponentPlan, Document};
+use crate::operation::{ComponentPlace, ComponentPlan, Counts, Document, Skipped, Stuck, TargetHealth};
 use crate::technology::{AccessMode, Intent};
 use crate::topology::Candidate;
 
@@ -66,9 +68,10 @@ impl Contract for Operator {
             Err(problems) => Err(Error::invalid(problems)),
         };
         match planned {
-            Ok(plans) => {
-                PlanResponse::Ok(types::Plan { components: plans.into_iter().map(component).collect() })
-            }
+            Ok(planned) => PlanResponse::Ok(types::Plan {
+                components: planned.components.into_iter().map(component).collect(),
+                skipped: planned.skipped.into_iter().map(skipped).collect(),
+            }),
             Err(error) => refuse::<Self, _>(context, &error),
         }
     }
@@ -88,27 +91,49 @@ impl Contract for Operator {
     }
 
     async fn health(&self, _: &RequestContext) -> HealthResponse {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        match self.shared.service.counts().await {
-            Ok(counts) => HealthResponse::Ok(types::Health {
-                status: types::HealthStatus::Up,
-                version,
-                queued: counts.queued,
-                running: counts.running,
-                reason: None,
-            }),
-            Err(error) => {
-                log::warn!("health: {}", error.report());
-                HealthResponse::ServiceUnavailable(types::Health {
-                    status: types::HealthStatus::Down,
-                    version,
-                    queued: 0,
-                    running: 0,
-                    reason: Some(error.to_string()),
-                })
-            }
+        let health = self.shared.service.health().await;
+        let stuck = health.stuck.iter().find(|stuck| stuck.known).map(|stuck| lane(stuck).reason);
+        let (counts, reason) = match health.store {
+            Ok(counts) => (counts, stuck),
+            Err(reason) => (Counts::default(), Some(reason)),
+        };
+        let body = types::Health {
+            status: if reason.is_none() { types::HealthStatus::Up } else { types::HealthStatus::Down },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            queued: counts.queued,
+            running: counts.running,
+            reason,
+            lanes: health.stuck.iter().map(lane).collect(),
+            targets: self.shared.service.target_health().into_iter().map(target).collect(),
+        };
+        match body.status {
+            types::HealthStatus::Up => HealthResponse::Ok(body),
+            types::HealthStatus::Down => HealthResponse::ServiceUnavailable(body),
         }
     }
+}
+
+/// Without the text of the failure: health asks nobody who they are.
+fn target(health: TargetHealth) -> types::TargetHealth {
+    let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
+    types::TargetHealth {
+        code: health.code,
+        technology: health.technology.to_owned(),
+        last_success: health.last_success.map(time),
+        last_failure: health.last_failure.map(|failure| time(failure.at)),
+    }
+}
+
+fn lane(stuck: &Stuck) -> types::LaneHealth {
+    let (lane, seconds) = (stuck.lane.as_str(), stuck.due_for.as_secs());
+    let reason = if stuck.known {
+        format!("lane `{lane}` does not move: its oldest operation has been due for {seconds} s")
+    } else {
+        format!(
+            "lane `{lane}` has an operation, due for {seconds} s, that only a newer version of Landfall knows"
+        )
+    };
+    types::LaneHealth { lane: lane.to_owned(), oldest_due_seconds: seconds, reason }
 }
 
 fn place(place: ComponentPlace) -> types::ComponentPlace {
@@ -135,6 +160,10 @@ fn place(place: ComponentPlace) -> types::ComponentPlace {
         provisioned_on: place.provisioned_on,
         problems: problem.iter().map(Problem::with_remedy).collect(),
     }
+}
+
+fn skipped(skipped: Skipped) -> types::SkippedComponent {
+    types::SkippedComponent { id: skipped.id, reason: skipped.reason }
 }
 
 fn component(plan: ComponentPlan) -> types::ComponentPlan {

@@ -1,34 +1,59 @@
 //! What the server can hold at once, and when to come back.
 //!
-//! One middleware around every contract does two things that no handler can do for itself: it makes a request wait
-//! before its body is taken into memory, and it adds `Retry-After` to an answer whose error will pass.
+//! One middleware around every contract does two things that no handler can do for itself: it accounts for the bodies
+//! that are in memory, and it adds `Retry-After` to an answer whose error will pass.
+//!
+//! A body takes room for what has arrived of it, never for what it merely declares: connections that say much and send
+//! little hold up nobody. Once its first part is there, a body also reserves room for its rest, so that bodies which
+//! arrive at once are read one after the other instead of all of them halfway. The reservation lasts as long as the body
+//! keeps coming fast. A body that finds no room in time is refused and gives back what it holds, so that bodies which
+//! together fill the room never wait for each other for ever. One that comes too slowly is ended.
 
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::middleware::Next;
-use actix_web::rt::time::timeout;
+use actix_web::rt::time::{sleep_until, timeout};
+use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use futures::StreamExt;
+use futures::stream::{LocalBoxStream, unfold};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::config::Server;
-use crate::error::{Error, Result};
+use crate::error::Error;
+use crate::generated::flexdeploy::types::InstanceError;
 use crate::generated::runtime::Limits;
+use crate::logging::PEER_OVERLOAD;
 
 use super::callers;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
+/// Before so much of a body has arrived, it reserves nothing.
+const FIRST_PART: u32 = 64 * 1024;
+
+/// A reservation is kept for this long ...
+const RESERVED_FOR: Duration = Duration::from_millis(500);
+
+/// ... and for a second longer for each so many bytes that arrive, ...
+const FAST: u32 = 1024 * 1024;
+
+/// ... but never for longer than this from now.
+const RESERVED_AT_MOST: Duration = Duration::from_secs(1);
+
 /// Left in a request's extensions by whoever answers it with an error that will pass: how long that takes, where it is
 /// known.
 struct ComeBack(Option<Duration>);
-
-/// Left in a request's extensions while its body, or what was made of it, is in memory.
-struct Room(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// Has the answer say when to try again, if the error is one that passes.
 pub(super) fn note(request: &HttpRequest, error: &Error) {
@@ -39,7 +64,16 @@ pub(super) fn note(request: &HttpRequest, error: &Error) {
 
 /// To be called when a request is done with its body and waits for something else.
 pub(super) fn release_room(request: &HttpRequest) {
-    request.extensions_mut().remove::<Room>();
+    if let Some(room) = request.extensions().get::<Rc<Room>>() {
+        room.release();
+    }
+}
+
+/// To be called when it is known who calls, where that is not known before the body is read: from now on it takes room.
+pub(super) fn let_in(request: &HttpRequest) {
+    if let Some(room) = request.extensions().get::<Rc<Room>>() {
+        room.counts.set(true);
+    }
 }
 
 /// How much may be in memory, and what is answered beyond it.
@@ -50,46 +84,225 @@ pub(super) struct Gate {
     /// What one body takes at most: more of it is not kept.
     largest: u32,
     wait: Duration,
+    /// Bytes that each `window` must bring.
+    least: u64,
+    window: Duration,
     retry_after: Duration,
     limits: Limits,
 }
 
 impl Gate {
     pub(super) fn new(config: &Server, limits: Limits) -> Self {
+        let least = config.min_body_window.as_millis().saturating_mul(config.min_body_rate.into()) / 1000;
         Self {
             room: Arc::new(Semaphore::new(usize::try_from(config.max_inflight_bytes).unwrap_or(usize::MAX))),
             total: config.max_inflight_bytes,
             largest: u32::try_from(config.max_body_bytes).unwrap_or(u32::MAX).min(config.max_inflight_bytes),
             wait: config.inflight_wait,
+            least: u64::try_from(least).unwrap_or(u64::MAX),
+            window: config.min_body_window,
             retry_after: config.retry_after,
             limits,
         }
     }
 
-    /// Waits for room for the body of a request, which is kept until the request is answered; none is needed where there is
-    /// no body.
-    pub(super) async fn make_room(&self, request: &HttpRequest) -> Result<()> {
-        let bytes = claim(request.headers(), self.largest);
-        if bytes == 0 {
+    fn is_full(&self) -> Error {
+        Error::overloaded(format!(
+            "the requests under way hold {} bytes, which is the limit; try again later",
+            self.total
+        ))
+    }
+}
+
+/// Left in a request's extensions: what its body, or what was made of it, takes.
+struct Room {
+    gate: Arc<Gate>,
+    held: RefCell<Option<OwnedSemaphorePermit>>,
+    /// Whether what arrives is kept. A stranger's body is not, and neither is what comes after the handler is done.
+    counts: Cell<bool>,
+    /// Whether there was none.
+    refused: Cell<bool>,
+}
+
+impl Room {
+    /// Takes so many bytes more, or says that there is no room.
+    async fn grow(&self, bytes: u32) -> Result<(), ()> {
+        let acquired = timeout(self.gate.wait, Arc::clone(&self.gate.room).acquire_many_owned(bytes)).await;
+        let Ok(Ok(permit)) = acquired else { return Err(()) };
+        let mut held = self.held.borrow_mut();
+        match held.as_mut() {
+            Some(held) => held.merge(permit),
+            None => *held = Some(permit),
+        }
+        Ok(())
+    }
+
+    /// Gives so many bytes back.
+    fn shrink(&self, bytes: u32) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        drop(self.held.borrow_mut().as_mut().and_then(|held| held.split(bytes)));
+    }
+
+    /// Gives everything back, and takes nothing any more.
+    fn release(&self) {
+        self.counts.set(false);
+        *self.held.borrow_mut() = None;
+    }
+}
+
+/// A body on its way in. See the module documentation.
+struct Body {
+    payload: Payload,
+    room: Rc<Room>,
+    /// What it declares, at most what is kept.
+    expected: u32,
+    received: u32,
+    /// What it takes of the room: what was received, and the reservation.
+    held: u32,
+    /// When the reservation ends.
+    reserved_until: Option<Instant>,
+    /// Whether a reservation has ended: there is no second one.
+    is_slow: bool,
+    /// Of the present window: when it ends, and what it brought.
+    window_ends: Instant,
+    in_window: u64,
+    is_over: bool,
+}
+
+impl Body {
+    fn metered(payload: Payload, room: Rc<Room>, expected: u32) -> Payload {
+        let window_ends = Instant::now() + room.gate.window;
+        let body = Self {
+            payload,
+            room,
+            expected,
+            received: 0,
+            held: 0,
+            reserved_until: None,
+            is_slow: false,
+            window_ends,
+            in_window: 0,
+            is_over: false,
+        };
+        let chunks: LocalBoxStream<'static, _> =
+            Box::pin(unfold(body, |mut body| async move { body.next().await.map(|chunk| (chunk, body)) }));
+        Payload::from(chunks)
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, PayloadError>> {
+        if self.is_over {
+            return None;
+        }
+        let chunk = match self.receive().await {
+            Some(Ok(chunk)) => chunk,
+            end => {
+                self.is_over = true;
+                self.end_reservation();
+                return end;
+            }
+        };
+        if !self.room.counts.get() {
+            return Some(Ok(chunk));
+        }
+        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        self.received = self.received.saturating_add(length);
+        if self.received > self.room.gate.largest {
+            // It is refused, and the rest is thrown away.
+            self.room.release();
+            return Some(Ok(chunk));
+        }
+        if self.hold().await.is_err() {
+            self.is_over = true;
+            drop(chunk);
+            self.room.release();
+            self.room.refused.set(true);
+            self.throw_away().await;
+            let error = self.room.gate.is_full().to_string();
+            return Some(Err(PayloadError::Io(io::Error::other(error))));
+        }
+        Some(Ok(chunk))
+    }
+
+    /// The next chunk. Ends the reservation while none comes, and the body when too little has come.
+    async fn receive(&mut self) -> Option<Result<Bytes, PayloadError>> {
+        loop {
+            let due = self.reserved_until.map_or(self.window_ends, |until| until.min(self.window_ends));
+            tokio::select! {
+                biased;
+                chunk = self.payload.next() => {
+                    let length = chunk.as_ref().and_then(|chunk| chunk.as_ref().ok()).map_or(0, Bytes::len);
+                    self.in_window = self.in_window.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                    let latest = Instant::now() + RESERVED_AT_MOST;
+                    self.reserved_until = self.reserved_until.map(|until| latest.min(until + time_for(length)));
+                    return chunk;
+                }
+                () = sleep_until(due) => {}
+            }
+            let now = Instant::now();
+            if self.reserved_until.is_some_and(|until| until <= now) {
+                self.end_reservation();
+            }
+            if self.window_ends <= now {
+                let (least, window) = (self.room.gate.least, self.room.gate.window);
+                if self.in_window < least {
+                    let message = format!(
+                        "the request body came too slowly: {} bytes in {window:?}, where at least {least} are needed; \
+                         send it faster, or have server.min_body_rate lowered",
+                        self.in_window
+                    );
+                    return Some(Err(PayloadError::Io(io::Error::new(io::ErrorKind::TimedOut, message))));
+                }
+                self.in_window = 0;
+                self.window_ends = now + window;
+            }
+        }
+    }
+
+    /// Reads on, so that the sender gets to read the answer; not for one that stalls.
+    async fn throw_away(&mut self) {
+        let (most, window) = (self.room.gate.limits.drain_bytes, self.room.gate.window);
+        let mut seen = 0_usize;
+        while seen <= most
+            && let Ok(Some(Ok(chunk))) = timeout(window, self.payload.next()).await
+        {
+            seen = seen.saturating_add(chunk.len());
+        }
+    }
+
+    /// Takes room for what was received, and reserves the rest once that is due.
+    async fn hold(&mut self) -> Result<(), ()> {
+        let reserves = !self.is_slow && self.received >= FIRST_PART && self.expected > self.received;
+        let wanted = if reserves { self.expected } else { self.received };
+        if wanted <= self.held {
             return Ok(());
         }
-        match timeout(self.wait, Arc::clone(&self.room).acquire_many_owned(bytes)).await {
-            Ok(Ok(permit)) => {
-                request.extensions_mut().insert(Room(permit));
-                Ok(())
-            }
-            Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
-            Err(_) => Err(Error::overloaded(format!(
-                "the requests under way hold {} bytes, which is the limit; try again later",
-                self.total
-            ))),
+        let began = Instant::now();
+        self.room.grow(wanted - self.held).await?;
+        self.held = wanted;
+        if reserves {
+            self.reserved_until = Some(Instant::now() + RESERVED_FOR);
+        }
+        // The wait was not the sender's.
+        self.window_ends += began.elapsed();
+        Ok(())
+    }
+
+    fn end_reservation(&mut self) {
+        if self.reserved_until.take().is_some() {
+            self.is_slow = true;
+            self.room.shrink(self.held.saturating_sub(self.received));
+            self.held = self.held.min(self.received);
         }
     }
 }
 
-/// What a body will take, before it is there: what it declares, and the most that it may have where it declares
-/// nothing.
-fn claim(headers: &HeaderMap, largest: u32) -> u32 {
+/// For how long such a chunk keeps a reservation.
+fn time_for(bytes: usize) -> Duration {
+    Duration::from_secs(1).mul_f64(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / f64::from(FAST))
+}
+
+/// What a body will be, before it is there: what it declares, and the most that it may have where it declares nothing.
+fn expected(headers: &HeaderMap, largest: u32) -> u32 {
     let length =
         headers.get(header::CONTENT_LENGTH).map(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match length {
@@ -107,28 +320,56 @@ pub(super) async fn guard(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let room = match callers::asks_for_a_user(request.path()) {
-        // It makes room itself, once it knows who calls.
-        true => Ok(()),
-        false => gate.make_room(request.request()).await,
-    };
-    let mut response = match room {
-        Ok(()) => {
-            let response = next.call(request).await?.map_into_boxed_body();
-            // The answer may be read slowly; what was asked is forgotten by then.
-            release_room(response.request());
-            response
-        }
-        Err(error) => {
-            log::warn!("answering 500: {}", error.report());
-            note(request.request(), &error);
-            throw_away(request.take_payload(), &gate.limits).await;
-            let body = AnyError::from(Fault::new(&error, "try again later"));
-            request.into_response(HttpResponse::InternalServerError().json(body))
-        }
-    };
+    let expected = expected(request.headers(), gate.largest);
+    let asks_for_a_user = callers::asks_for_a_user(request.path());
+    let room = Rc::new(Room {
+        gate: Arc::clone(&gate),
+        held: RefCell::new(None),
+        // The handlers of the topology let it in themselves, once they know who calls.
+        counts: Cell::new(!asks_for_a_user),
+        refused: Cell::new(false),
+    });
+    if expected > 0 {
+        let payload = Body::metered(request.take_payload(), Rc::clone(&room), expected);
+        request.set_payload(payload);
+        request.extensions_mut().insert(Rc::clone(&room));
+    }
+    let mut response = next.call(request).await?.map_into_boxed_body();
+    // The answer may be read slowly; what was asked is forgotten by then.
+    room.release();
+    if room.refused.get() {
+        let error = gate.is_full();
+        let peer = response.request().peer_addr();
+        log::warn!(target: PEER_OVERLOAD, "answering 500 to {}: {}", callers::shown(peer), error.report());
+        note(response.request(), &error);
+        let fault = Fault::new(&error, "try again later");
+        let answer = match asks_for_a_user {
+            true => HttpResponse::InternalServerError().json(InstanceError { message: fault.on_one_line() }),
+            false => HttpResponse::InternalServerError().json(AnyError::from(fault)),
+        };
+        response = response.into_response(answer);
+    }
     say_when(&mut response, gate.retry_after);
-    Ok(response)
+    Ok(match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => no_such_method(response),
+        _ => response,
+    })
+}
+
+/// 405 in a shape that has what each contract asks for. The framework's has no body.
+fn no_such_method(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let offered = allow.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let request = response.request();
+    let method: String = request.method().as_str().chars().take(40).collect();
+    let path: String = request.path().chars().take(200).collect();
+    let error = Error::unsupported(format!("no operation has the method `{method}` at `{path}`"));
+    let fault = Fault::new(&error, &format!("use one of: {offered}"));
+    let mut answer = HttpResponse::MethodNotAllowed().json(AnyError::from(fault));
+    if let Some(allow) = allow {
+        answer.headers_mut().insert(header::ALLOW, allow);
+    }
+    response.into_response(answer)
 }
 
 /// Adds `Retry-After` where [`note`] left word.
@@ -166,14 +407,180 @@ fn whole_seconds(wait: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    fn gate(total: u32, wait: Duration) -> Arc<Gate> {
+        Arc::new(Gate { least: 100, ..patient(total, wait) })
+    }
+
+    /// One that does not mind how slowly a body comes.
+    fn patient(total: u32, wait: Duration) -> Gate {
+        Gate {
+            room: Arc::new(Semaphore::new(usize::try_from(total).unwrap())),
+            total,
+            largest: total,
+            wait,
+            least: 0,
+            window: WINDOW,
+            retry_after: Duration::from_secs(7),
+            limits: Limits::default(),
+        }
+    }
+
+    /// A body that a test sends piece by piece.
+    struct Sender(futures::channel::mpsc::UnboundedSender<Result<Bytes, PayloadError>>);
+
+    impl Sender {
+        fn send(&self, bytes: usize) {
+            self.0.unbounded_send(Ok(Bytes::from(vec![b'x'; bytes]))).unwrap();
+        }
+    }
+
+    fn body(gate: &Arc<Gate>, expected: u32) -> (Sender, Payload, Rc<Room>) {
+        let (sender, chunks) = futures::channel::mpsc::unbounded();
+        let chunks: LocalBoxStream<'static, _> = Box::pin(chunks);
+        let room = Rc::new(Room {
+            gate: Arc::clone(gate),
+            held: RefCell::new(None),
+            counts: Cell::new(true),
+            refused: Cell::new(false),
+        });
+        let payload = Body::metered(Payload::from(chunks), Rc::clone(&room), expected);
+        (Sender(sender), payload, room)
+    }
+
+    /// The length of the next chunk, or the error in words; `None` while nothing comes.
+    async fn next(payload: &mut Payload) -> Option<Result<usize, String>> {
+        let next = timeout(Duration::from_millis(20), payload.next()).await.ok()??;
+        Some(next.map(|chunk| chunk.len()).map_err(|error| error.to_string()))
+    }
+
+    const KIB: u32 = 1024;
+
+    const WINDOW: Duration = Duration::from_millis(500);
+
+    #[tokio::test]
+    async fn a_body_holds_what_arrived_and_not_what_it_declares() {
+        let gate = gate(1000, Duration::from_secs(1));
+        let bodies: Vec<_> = (0..9).map(|_| body(&gate, 1000)).collect();
+        let mut read = Vec::new();
+        for (sender, mut payload, room) in bodies {
+            sender.send(1);
+            assert_eq!(next(&mut payload).await, Some(Ok(1)));
+            assert_eq!(next(&mut payload).await, None);
+            read.push((sender, payload, room));
+        }
+        assert_eq!(gate.room.available_permits(), 991);
+        let (sender, mut payload, room) = body(&gate, 900);
+        sender.send(900);
+        assert_eq!(next(&mut payload).await, Some(Ok(900)));
+        room.release();
+        drop(read);
+        assert_eq!(gate.room.available_permits(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_fast_body_reserves_its_rest_and_a_stalled_one_loses_it() {
+        let gate = Arc::new(patient(10 * KIB * KIB, Duration::from_secs(1)));
+        let (sender, mut payload, room) = body(&gate, 8 * KIB * KIB);
+        let available = || u32::try_from(gate.room.available_permits()).unwrap() / KIB;
+        sender.send(256 * 1024);
+        assert_eq!(next(&mut payload).await, Some(Ok(256 * 1024)));
+        assert_eq!(available(), 2 * KIB);
+        // What arrives keeps the reservation for longer.
+        sender.send(1024 * 1024);
+        assert_eq!(next(&mut payload).await, Some(Ok(1024 * 1024)));
+        assert!(timeout(RESERVED_FOR, payload.next()).await.is_err());
+        assert_eq!(available(), 2 * KIB);
+        assert!(timeout(RESERVED_AT_MOST, payload.next()).await.is_err());
+        assert_eq!(available(), 10 * KIB - 1280, "what arrived is held");
+        sender.send(1024 * 1024);
+        assert_eq!(next(&mut payload).await, Some(Ok(1024 * 1024)));
+        assert_eq!(available(), 10 * KIB - 2304, "it grows as it arrives");
+        drop(sender);
+        assert_eq!(next(&mut payload).await, None);
+        room.release();
+        assert_eq!(available(), 10 * KIB);
+    }
+
+    /// Half-read bodies that fill the room together: those that cannot grow go, and the others are read to their end.
+    #[tokio::test]
+    async fn bodies_that_fill_the_room_never_wait_for_ever() {
+        let gate = gate(1000, Duration::from_millis(100));
+        let outcomes = futures::future::join_all((0..10).map(|_| async {
+            let (sender, mut payload, room) = body(&gate, 200);
+            for _ in 0..4 {
+                sender.send(50);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                match payload.next().await.unwrap() {
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert!(room.refused.get());
+                        return Err(error.to_string());
+                    }
+                }
+            }
+            room.release();
+            Ok(())
+        }))
+        .await;
+        let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert!(served > 0, "{outcomes:?}");
+        for refused in outcomes.into_iter().filter_map(Result::err) {
+            assert!(
+                refused.contains("the requests under way hold 1000 bytes, which is the limit"),
+                "{refused}"
+            );
+        }
+        assert_eq!(gate.room.available_permits(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_too_slowly_is_ended() {
+        let gate = gate(1000, Duration::from_secs(1));
+        let (sender, mut payload, room) = body(&gate, 900);
+        for _ in 0..2 {
+            sender.send(100);
+            assert_eq!(next(&mut payload).await, Some(Ok(100)));
+            assert!(timeout(WINDOW * 8 / 10, payload.next()).await.is_err(), "fast enough");
+        }
+        sender.send(99);
+        let mut ended = payload.next().await.unwrap();
+        while ended.is_ok() {
+            ended = payload.next().await.unwrap();
+        }
+        let told = ended.map_err(|error| error.to_string()).unwrap_err();
+        assert!(told.starts_with("the request body came too slowly: "), "{told}");
+        let remedy = " bytes in 500ms, where at least 100 are needed; send it faster, or have server.min_body_rate lowered";
+        assert!(told.ends_with(remedy), "{told}");
+        assert!(payload.next().await.is_none());
+        assert!(!room.refused.get());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_kept_takes_no_room() {
+        let gate = gate(100, Duration::ZERO);
+        let (sender, mut payload, room) = body(&gate, 100);
+        room.counts.set(false);
+        for _ in 0..5 {
+            sender.send(90);
+            assert_eq!(next(&mut payload).await, Some(Ok(90)));
+        }
+        assert_eq!(gate.room.available_permits(), 100);
+        let (sender, mut payload, _room) = body(&gate, 100);
+        for (bytes, left) in [(90, 10), (90, 100), (90, 100)] {
+            sender.send(bytes);
+            assert_eq!(next(&mut payload).await, Some(Ok(90)));
+            assert_eq!(gate.room.available_permits(), left, "past the largest body nothing is kept");
+        }
+    }
+
     #[test]
-    fn a_body_takes_what_it_declares_and_one_that_declares_nothing_the_most() {
+    fn a_body_is_expected_as_declared_or_as_large_as_allowed() {
         let claimed = |pairs: &[(header::HeaderName, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
                 headers.insert(name.clone(), header::HeaderValue::from_str(value).unwrap());
             }
-            claim(&headers, 1000)
+            expected(&headers, 1000)
         };
         assert_eq!(claimed(&[]), 0, "no body");
         for (length, bytes) in
@@ -199,14 +606,7 @@ mod tests {
             note(&request, &error);
             HttpResponse::InternalServerError().finish()
         }
-        let gate = Arc::new(Gate {
-            room: Arc::new(Semaphore::new(10)),
-            total: 10,
-            largest: 10,
-            wait: Duration::ZERO,
-            retry_after: Duration::from_secs(7),
-            limits: Limits::default(),
-        });
+        let gate = gate(10, Duration::ZERO);
         let app = App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 guard(Arc::clone(&gate), request, next)

@@ -101,7 +101,7 @@ impl TechAdapter for Adapter {
         context: &RequestContext,
         body: types::ProvisioningRequest,
     ) -> UnprovisionResponse {
-        let remove_data = body.remove_data;
+        let remove_data = body.remove_data.unwrap_or(false);
         let submitted = self.shared.service.unprovision(document(body), remove_data).await;
         self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,8 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use super::health::{Health, Probe, Watch};
+use super::repeats::Repeats;
 use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
-use super::task::{ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token};
+use super::task::{
+    ClaimedTask, ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token,
+};
 use super::worker::{Cause, Interrupt, Runner, work};
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
@@ -27,6 +31,8 @@ use crate::error::{Error, Result};
 /// How often old tasks are collected, and the pause between two batches.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Steps of housekeeping after a collection at most; what is left is for the next one.
+const MOST_TIDYING: u32 = 500;
 /// The longest pause between two claims while the store does not answer.
 const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
 
@@ -43,13 +49,11 @@ pub struct Settings {
     pub lease: Duration,
     /// How often to look for work when nothing hints at any.
     pub poll: Duration,
-    /// How often work that meets passing conditions is tried, unless the task says otherwise.
-    pub max_attempts: u32,
     /// The longest wait before the second attempt; doubles with each further one.
     pub backoff_base: Duration,
     /// The longest wait before any attempt, unless the error asks for a longer one.
     pub backoff_cap: Duration,
-    /// How long after its first run began a task may still be tried again.
+    /// How long work that meets transient failures is tried again, from the first of them on.
     pub retry_for: Duration,
     /// The longest a run may take; it is cancelled then and the task fails.
     pub run_limit: Duration,
@@ -57,6 +61,8 @@ pub struct Settings {
     pub run_limits: HashMap<Operation, Duration>,
     /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
     pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -67,13 +73,13 @@ impl Default for Settings {
             import_concurrency: 2,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
-            max_attempts: 5,
-            backoff_base: Duration::from_secs(2),
+            backoff_base: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(60),
-            retry_for: Duration::from_secs(24 * 3600),
+            retry_for: Duration::from_secs(3600),
             run_limit: Duration::from_secs(30 * 60),
             run_limits: HashMap::new(),
             cancel_grace: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -129,11 +135,16 @@ impl Engine {
             settings,
             worker: worker_name(),
             running: Mutex::default(),
+            repeats: Repeats::default(),
+            runs: Mutex::default(),
             waiting: Mutex::default(),
             wake: Lane::ALL.map(|lane| (lane, Notify::new())),
             no_more_claims: CancellationToken::new(),
             hand_back: CancellationToken::new(),
+            hand_back_since: OnceLock::new(),
             handed_back: AtomicUsize::new(0),
+            probe: Probe::new(),
+            watch: Watch::default(),
         });
         let dispatchers = TaskTracker::new();
         // Subscribed before the first claim: no commit after that goes unheard.
@@ -163,9 +174,8 @@ impl Engine {
                 )]));
             }
         }
-        let max_attempts = task.max_attempts.unwrap_or(self.crew.settings.max_attempts).max(1);
         let operation = task.operation;
-        let submission = Submission { token: Token::random(), task, max_attempts };
+        let submission = Submission { token: Token::random(), task };
         let submitted = self.crew.store.submit(submission).await?;
         log::info!(
             token:% = submitted.token, operation:% = operation, deduplicated = submitted.deduplicated; "accepted"
@@ -218,6 +228,16 @@ impl Engine {
         self.crew.store.counts().await
     }
 
+    /// Whether operations can be taken and run.
+    pub async fn health(&self) -> Health {
+        let Crew { store, settings, probe, watch, .. } = &*self.crew;
+        let stuck_after = (settings.lease * 2).max(settings.poll * 10);
+        Health {
+            store: probe.ask(store, settings.health_timeout).await,
+            stuck: watch.stuck(stuck_after, Instant::now()),
+        }
+    }
+
     /// What is remembered of a component.
     pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         self.crew.store.deployment(key).await
@@ -228,6 +248,7 @@ impl Engine {
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.crew.no_more_claims.cancel();
         if timeout(grace, self.dispatchers.wait()).await.is_err() {
+            self.crew.hand_back_since.get_or_init(Instant::now);
             self.crew.hand_back.cancel();
             self.dispatchers.wait().await;
         }
@@ -250,20 +271,41 @@ pub(super) struct Crew {
     /// Names this process in leases.
     worker: String,
     running: Mutex<HashMap<Token, Arc<Interrupt>>>,
+    /// What the runs of a task that is tried again had to say.
+    pub(super) repeats: Repeats,
+    /// Of every run: what it works on, and a token that fires when it has ended.
+    runs: Mutex<Vec<(Vec<ComponentKey>, CancellationToken)>>,
     waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
     wake: [(Lane, Notify); Lane::ALL.len()],
     no_more_claims: CancellationToken,
     /// Cancelled when running work must go back to the queue.
     pub(super) hand_back: CancellationToken,
+    hand_back_since: OnceLock<Instant>,
     handed_back: AtomicUsize,
+    probe: Probe,
+    watch: Watch,
 }
 
 impl Crew {
-    /// Makes a run known to those who stop it, until the guard is dropped.
-    pub(super) fn register(&self, token: Token, interrupt: &Arc<Interrupt>) -> Registered<'_> {
+    /// Makes a run known to those who stop it, and to later runs of its components, until the guard is dropped.
+    pub(super) fn register(&self, task: &ClaimedTask, interrupt: &Arc<Interrupt>) -> Registered<'_> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(token, Arc::clone(interrupt));
-        Registered { crew: self, token, interrupt: Arc::clone(interrupt) }
+        running.insert(task.token, Arc::clone(interrupt));
+        drop(running);
+        let over = CancellationToken::new();
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let shares = |components: &[ComponentKey]| components.iter().any(|key| task.components.contains(key));
+        let earlier =
+            runs.iter().filter(|(components, _)| shares(components)).map(|(_, over)| over.clone()).collect();
+        runs.push((task.components.clone(), over.clone()));
+        Registered { crew: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
+    }
+
+    /// Returns when running work had to be handed back by now.
+    pub(super) async fn drain_is_over(&self) {
+        self.hand_back.cancelled().await;
+        let since = self.hand_back_since.get().copied().unwrap_or_else(Instant::now);
+        sleep_until(since + self.settings.cancel_grace).await;
     }
 
     pub(super) fn note_handed_back(&self) {
@@ -320,10 +362,26 @@ pub(super) struct Registered<'c> {
     crew: &'c Crew,
     token: Token,
     interrupt: Arc<Interrupt>,
+    over: CancellationToken,
+    earlier: Vec<CancellationToken>,
+}
+
+impl Registered<'_> {
+    /// Of each run of the same components that has not ended in this process: what fires when it has. There is one only
+    /// when it lost its lease.
+    pub(super) fn earlier(&self) -> Vec<CancellationToken> {
+        self.earlier.clone()
+    }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
+        self.over.cancel();
+        self.crew
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, over)| !over.is_cancelled());
         let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A later run of the same task may have taken the place.
         if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {
@@ -383,6 +441,7 @@ async fn dispatch(crew: Arc<Crew>, lane: Lane) {
         }
         let free = slots.saturating_sub(runs.len());
         let mut nap = crew.settings.poll;
+        crew.watch.note_slots(lane, free > 0 && !draining, Instant::now());
         if free > 0 && !draining {
             let claimed_at = Instant::now();
             let request =
@@ -434,6 +493,9 @@ async fn sweep(crew: Arc<Crew>) {
             }
             Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),
         }
+        if let Ok(due) = crew.store.due(&crew.worker).await {
+            crew.watch.note_due(&due, Instant::now());
+        }
         if purged_at.is_none_or(|at| at.elapsed() >= PURGE_EVERY) {
             purge(&crew).await;
             purged_at = Some(Instant::now());
@@ -445,10 +507,20 @@ async fn sweep(crew: Arc<Crew>) {
 async fn purge(crew: &Crew) {
     loop {
         match crew.store.purge().await {
-            Ok(0) => return,
+            Ok(0) => break,
             Ok(_) => sleep(PURGE_PAUSE).await,
             Err(error) => {
                 log::error!("old operations cannot be collected: {}", error.report());
+                return;
+            }
+        }
+    }
+    for _ in 0..MOST_TIDYING {
+        match crew.store.tidy().await {
+            Ok(false) => return,
+            Ok(true) => sleep(PURGE_PAUSE).await,
+            Err(error) => {
+                log::warn!("the operation store cannot be tidied: {}", error.report());
                 return;
             }
         }

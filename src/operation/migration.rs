@@ -4,6 +4,7 @@ use futures::future::BoxFuture;
 use sqlx::error::BoxDynError;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationSource, MigrationType, Migrator};
 
+use super::ledger::fault::Fault;
 use crate::error::{Error, Result};
 
 /// Version, description and text of every migration, in order. A released one never changes.
@@ -31,6 +32,11 @@ impl Migrations {
             Err(error) => Err(error),
         };
         outcome.map_err(|error| {
+            if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = &error
+                && Fault::of(cause) == Fault::Damaged
+            {
+                return Fault::Damaged.error(format!("{place}: {error}"));
+            }
             let message = match error {
                 MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => format!(
                     "the operation store {place} was written by another version of Landfall: run that one, or give \

@@ -1,8 +1,8 @@
 //! Durable operations: what was accepted gets done, once at a time, and its end is kept.
 //!
 //! The rest of Landfall hands work to an [`Engine`] and gets a [`Token`]. From then on the work survives the
-//! process: it waits in a [`Store`], is leased to a worker, run by the [`Runner`], tried again after a passing
-//! condition or a crash, and ends in a state that never changes. What that guarantees:
+//! process: it waits in a [`Store`], is leased to a worker, run by the [`Runner`], tried again after a transient
+//! failure or a crash, and ends in a state that never changes. What that guarantees:
 //!
 //! - **Durable before the answer.** [`Engine::submit`] returns after the commit is on disk.
 //! - **One at a time, in order.** Tasks that share a component run one after the other, in the order of submission.
@@ -21,33 +21,41 @@
 //! places and checks, `runner` observes, plans and applies.
 //!
 //! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
-//! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run.
+//! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run, `health`
+//! what is told of it all.
 
+mod dry_run;
 mod engine;
+mod health;
 mod ledger;
 mod migration;
 pub mod postgres;
+mod repeats;
 mod runner;
 mod service;
 pub mod sqlite;
 mod state;
 mod store;
+mod target_health;
 mod task;
 mod work;
 mod worker;
 
+pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
+pub use health::{Health, Stuck};
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlace, ComponentPlan, Domain, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Domain, ParseSettings, Planned, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
-    ClaimRequest, Claims, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+    ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
 };
+pub use target_health::{TargetFailure, TargetHealth};
 pub use task::{
     ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
     Operation, Submitted, Task, Token,
 };
-pub use work::{Document, Placement, check_document};
+pub use work::{Document, Placement, Skipped, check_document};
 pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]

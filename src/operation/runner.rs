@@ -3,7 +3,7 @@
 //! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,14 +11,16 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{Identifier, Object, Problem};
+use crate::descriptor::{Component, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{
-    AccessList, AccessMode, Change, Context, Info, Intent, Journal, Plan, ReverseRequest,
+    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Plan, ReverseRequest, Work,
 };
+use crate::topology::same_code;
 
-use super::service::{Domain, Request, under};
-use super::work::{Assigned, Document, Placement};
+use super::service::{Domain, Request, located};
+use super::target_health::TargetRecorder;
+use super::work::{Assigned, Document, Placement, Skipped};
 use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
 
 /// What a task came to; its outcome in the store.
@@ -57,7 +59,7 @@ impl TechnologyRunner {
         report: &mut Report,
     ) -> Result<()> {
         match request {
-            Request::Validate { document } => self.validate(&document, report).await,
+            Request::Validate { document } => self.validate(&document, context, report).await,
             Request::Provision { document, placements } => {
                 self.components(&document, Intent::Provision, &placements, None, context, deployments, report)
                     .await
@@ -76,9 +78,12 @@ impl TechnologyRunner {
     }
 
     /// An invalid document is a result, not a failure.
-    async fn validate(&self, document: &Document, report: &mut Report) -> Result<()> {
-        match self.domain.validate(document, self.store.as_ref()).await {
-            Ok(()) => report.result = "the descriptor is valid".to_owned(),
+    async fn validate(&self, document: &Document, context: &Context, report: &mut Report) -> Result<()> {
+        match unless_cancelled(context, self.domain.validate(document, self.store.as_ref())).await {
+            Ok(skipped) => {
+                say_skipped(&skipped, &context.journal);
+                report.result = "the descriptor is valid".to_owned();
+            }
             Err(error) => match error.kind() {
                 Kind::Invalid(problems) => {
                     report.problems.clone_from(problems);
@@ -103,7 +108,8 @@ impl TechnologyRunner {
             .target(code)
             .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
         context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
-        let updates = target.technology.reverse(request, context).await?;
+        let updates = target.technology.reverse(request, context).await;
+        let updates = self.domain.recorder.record(&target.code, updates)?;
         report.result = format!("{} catalog fields read", updates.len());
         context.journal.info(&report.result);
         report.updates = Some(updates);
@@ -124,24 +130,22 @@ impl TechnologyRunner {
         deployments: &Deployments,
         report: &mut Report,
     ) -> Result<()> {
-        let resolved =
-            self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access).await?;
-        for id in &resolved.skipped {
-            context.journal.info(format!("{id}: no route leads here, left to another adapter"));
-        }
+        let resolved = self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access);
+        let resolved = unless_cancelled(context, resolved).await?;
+        say_skipped(&resolved.skipped, &context.journal);
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let mut course = Course::new(&context.journal, &assigned);
         if many {
-            plan_all(&assigned, intent, context, deployments, &mut course).await?;
+            plan_all(&assigned, intent, context, deployments, &self.domain.recorder, &mut course).await?;
         }
         let mut changes = 0;
         let mut recorded = false;
         for one in &assigned {
             let id = one.work.component.id.to_string();
-            let context = Context { journal: context.journal.phase(&id), cancel: context.cancel.clone() };
+            let context = Context { journal: context.journal.phase(&id), ..context.clone() };
             course.stage = Stage::Working;
-            let done = component(one, intent, &context, deployments)
+            let done = component(one, intent, &context, deployments, &self.domain.recorder)
                 .await
                 .inspect_err(|error| course.end = End::of(error))?;
             course.stage = Stage::Between;
@@ -179,7 +183,7 @@ impl Runner for TechnologyRunner {
         deployments: &Deployments,
     ) -> Result<Value, RunError> {
         let mut report = Report::default();
-        let done = match serde_json::from_value::<Request>(task.payload.clone()) {
+        let done = match Request::deserialize(&task.payload) {
             Ok(request) => self.perform(request, context, deployments, &mut report).await,
             Err(error) => {
                 // The error itself may quote the request.
@@ -209,6 +213,26 @@ impl Runner for TechnologyRunner {
     }
 }
 
+fn say_skipped(skipped: &[Skipped], journal: &Journal) {
+    // The log of a task is bounded, and is about what is done.
+    const SAID: usize = 50;
+    for Skipped { id, reason } in skipped.iter().take(SAID) {
+        journal.info(format!("{id}: left to another adapter: {reason}"));
+    }
+    if skipped.len() > SAID {
+        journal.info(format!("{} more components are left to other adapters", skipped.len() - SAID));
+    }
+}
+
+/// The work, or [`Kind::Cancelled`] as soon as the run is to end: for what looks at no context itself.
+async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => Err(Error::cancelled("stopped on request")),
+        done = work => done,
+    }
+}
+
 fn value(report: &Report) -> Value {
     serde_json::to_value(report).unwrap_or_default()
 }
@@ -233,15 +257,16 @@ async fn component(
     intent: Intent,
     context: &Context,
     deployments: &Deployments,
+    recorder: &TargetRecorder,
 ) -> Result<Done> {
-    let Assigned { work, target } = one;
+    let Assigned { work, target, .. } = one;
     let technology = &target.technology;
     let journal = &context.journal;
     context.check_cancelled()?;
     let remembered = deployments.get(&one.key()).await?;
-    let plan = plan(one, &intent, context, remembered.as_ref())
+    let plan = plan(one, &intent, context, remembered.as_ref(), recorder)
         .await
-        .map_err(|error| under(error, &work.component.path))?;
+        .map_err(|error| located(error, &work.component))?;
     for note in &plan.notes {
         journal.info(note);
     }
@@ -267,9 +292,10 @@ async fn component(
         context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
         deployments.check_lease()?;
         progress.begun = true;
-        if let Err(error) = technology.apply(work, change, context).await {
+        let applied = technology.apply(work, change, context).await;
+        if let Err(error) = recorder.record(&target.code, applied) {
             progress.end = End::of(&error);
-            return Err(under(error, &work.component.path));
+            return Err(located(error, &work.component));
         }
         progress.begun = false;
         progress.made += 1;
@@ -281,7 +307,10 @@ async fn component(
             deployments.put(&deployment).await?;
             None
         }
-        Intent::Provision | Intent::UpdateAccess => Some(technology.describe(work, context).await?),
+        Intent::Provision | Intent::UpdateAccess => {
+            let info = technology.describe(work, context).await;
+            Some(recorder.record(&target.code, info)?)
+        }
     };
     let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
@@ -295,6 +324,7 @@ async fn plan_all(
     intent: Intent,
     context: &Context,
     deployments: &Deployments,
+    recorder: &TargetRecorder,
     course: &mut Course<'_>,
 ) -> Result<()> {
     if intent == Intent::UpdateAccess {
@@ -302,19 +332,19 @@ async fn plan_all(
     }
     let waiting = waiting(assigned, intent);
     // What a plan has to say is said when it is made to be applied.
-    let silent = Context { journal: Journal::default(), cancel: context.cancel.clone() };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
     for (index, one) in assigned.iter().enumerate() {
         course.stage = Stage::Planning(index);
         let remembered = deployments.get(&one.key()).await;
         let planned = match remembered {
-            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref()).await.map(drop),
+            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref(), recorder).await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = planned
             && stands(&error, intent, waiting.contains(&one.work.component.id))
         {
             course.end = End::of(&error);
-            return Err(under(error, &one.work.component.path));
+            return Err(located(error, &one.work.component));
         }
     }
     course.stage = Stage::Between;
@@ -488,9 +518,11 @@ pub(super) async fn plan(
     intent: &Intent,
     context: &Context,
     remembered: Option<&Deployment>,
+    recorder: &TargetRecorder,
 ) -> Result<Plan> {
-    let Assigned { work, target } = one;
+    let Assigned { work, target, .. } = one;
     let planned = target.technology.plan(work, intent, context).await;
+    let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
     match planned {
         Err(error)
@@ -503,8 +535,62 @@ pub(super) async fn plan(
                 notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
             })
         }
-        planned => planned,
+        planned => {
+            let mut plan = planned?;
+            let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
+            plan.notes.extend(kept);
+            Ok(plan)
+        }
     }
+}
+
+/// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
+/// that had it is asked: what it would take back is there.
+async fn kept_elsewhere(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<String> {
+    let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
+    let moved = !same_code(&deployment.target, &one.target.code);
+    if *intent != Intent::Provision || !(moved || deployment.specific != one.work.component.specific) {
+        return None;
+    }
+    let code = &deployment.target;
+    let stays = "is not moved: copy it, or provision the component there again to take it back";
+    let Some(before) = &one.before else {
+        return moved.then(|| {
+            format!(
+                "the component was unprovisioned on target `{code}`, which is not configured any more: data that was \
+                 kept there {stays}"
+            )
+        });
+    };
+    let mut component = Component::clone(&one.work.component);
+    component.specific.clone_from(&deployment.specific);
+    let there = Work { component: Arc::new(component), ..one.work.clone() };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
+    let resources = |plan: &Plan| {
+        let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);
+        kept.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
+    };
+    let old = match before.technology.plan(&there, intent, &silent).await {
+        Ok(plan) => resources(&plan),
+        Err(error) if moved => {
+            return Some(format!(
+                "the component was unprovisioned on target `{code}`, which cannot say whether it kept data ({error}): what \
+                 it kept {stays}"
+            ));
+        }
+        Err(_) => return None,
+    };
+    if old.is_empty() || (!moved && resources(plan) == old) {
+        return None;
+    }
+    let names = old.into_iter().collect::<Vec<_>>().join(", ");
+    Some(format!("data of this component was kept on target `{code}` ({names}), and {stays}"))
 }
 
 /// One component's info is the task's. Of several, each entry is named after its component.
@@ -520,7 +606,13 @@ fn merge(into: &mut Info, info: Info, of: Option<&Assigned>) {
             *label =
                 Value::String(format!("{}: {}", one.work.component.name, label.as_str().unwrap_or(&key)));
         }
-        into.public.insert(format!("{stem}{}", capitalised(&key)), entry);
+        let key = capitalised(&key);
+        // Two ids may end alike.
+        let names = (1..)
+            .map(|number| if number == 1 { format!("{stem}{key}") } else { format!("{stem}{number}{key}") });
+        if let Some(name) = names.into_iter().find(|name| !into.public.contains_key(name)) {
+            into.public.insert(name, entry);
+        }
     }
     into.private.insert(id, Value::Object(info.private));
 }
@@ -545,7 +637,9 @@ mod tests {
     use super::*;
     use crate::config::Route;
     use crate::operation::sqlite::SqliteStore;
-    use crate::operation::{Engine, Limits, Service, Settings, State, Submitted, Task};
+    use crate::operation::{
+        DryRunSettings, Engine, Limits, ParseSettings, Service, Settings, State, Submitted, Task,
+    };
     use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
     use crate::technology::mock::Mock;
     use crate::technology::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
@@ -575,20 +669,30 @@ mod tests {
         serving(folder, installation).await
     }
 
+    fn dry_runs() -> DryRunSettings {
+        DryRunSettings {
+            concurrency: 1,
+            wait: Duration::from_millis(100),
+            limit: Duration::from_millis(500),
+            cancel_grace: Duration::from_millis(100),
+        }
+    }
+
     fn environments() -> BTreeMap<String, i64> {
         BTreeMap::from([("development".to_owned(), 10001), ("production".to_owned(), 10002)])
     }
 
     async fn serving(folder: &Path, installation: Installation) -> (Service, Arc<Domain>, Arc<dyn Store>) {
         let seeds = installation.seeds();
-        let domain = Arc::new(Domain::new(installation, crate::descriptor::Limits::default(), 1));
+        let parses = ParseSettings { concurrency: 1, ..ParseSettings::default() };
+        let domain = Arc::new(Domain::new(installation, crate::descriptor::Limits::default(), parses));
         let path = folder.join("landfall.db");
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
         store.seed_instances(seeds).await.unwrap();
         let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
         let engine = Engine::start(Arc::clone(&store), runner, Settings::default());
-        (Service::new(Arc::clone(&domain), engine, Arc::clone(&store)), domain, store)
+        (Service::new(Arc::clone(&domain), engine, Arc::clone(&store), dry_runs()), domain, store)
     }
 
     fn product(text: &str) -> Document {
@@ -635,7 +739,7 @@ mod tests {
         assert!(tables.join("finance__cashflow__0__development").exists());
 
         let intent = Intent::Unprovision { remove_data: true };
-        let plans = service.plan(second.clone(), intent, BTreeSet::new()).await.unwrap();
+        let plans = service.plan(second.clone(), intent, BTreeSet::new()).await.unwrap().components;
         assert_eq!(plans.iter().map(|plan| plan.changes.len()).sum::<usize>(), 1, "{plans:?}");
         for _ in 0..2 {
             let gone = ended(&service, service.unprovision(second.clone(), true).await).await;
@@ -645,6 +749,52 @@ mod tests {
         assert!(!tables.join("finance__cashflow__0__development").exists());
         assert!(folder.path().join("warehouse/buckets/finance-cashflows").exists());
         assert!(tables.join("finance__cashflow__0__production").exists());
+    }
+
+    /// A component comes to another target after its data was kept where it was.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn moved_deployment_names_where_its_data_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = |code: &str| {
+            let warehouse = folder.path().join(code);
+            let catalog = folder.path().join(format!("{code}.db"));
+            target(
+                code,
+                Arc::new(Lakehouse::new(LakehouseSettings { target: code.to_owned(), warehouse, catalog })),
+            )
+        };
+        let routes = vec![
+            Route { technology: Some("S3".to_owned()), group: "FIRST".to_owned(), ..Route::default() },
+            Route { group: "SECOND".to_owned(), ..Route::default() },
+        ];
+        let installation = Installation::new(vec![lake("FIRST"), lake("SECOND")], routes, environments());
+        let (service, ..) = serving(folder.path(), installation).await;
+        let first = component_of(CASHFLOW, STORAGE);
+        let second = component_of(&CASHFLOW.replace("technology: S3", "technology: Other"), STORAGE);
+        for (remove_data, expected) in [(false, true), (true, false)] {
+            let done = async |document: &Document| {
+                let done = ended(&service, service.provision(document.clone()).await).await;
+                assert_eq!(done.state, State::Completed, "{:?}", done.reason);
+                told(&done).into_iter().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let back = done(&first).await;
+            assert!(!back.iter().any(|line| line.contains("kept on target")), "{back:?}");
+            let gone = ended(&service, service.unprovision(first.clone(), remove_data).await).await;
+            assert_eq!(gone.state, State::Completed, "{:?}", gone.reason);
+            let lines = done(&second).await;
+            let note = "data of this component was kept on target `FIRST` (";
+            let said = lines.iter().find(|line| line.starts_with(note));
+            assert_eq!(said.is_some(), expected, "{lines:?}");
+            if let Some(said) = said {
+                assert!(said.contains("finance-cashflows"), "{said}");
+                let end = "and is not moved: copy it, or provision the component there again to take it back";
+                assert!(said.ends_with(end), "{said}");
+            }
+            let again = done(&second).await;
+            assert!(!again.iter().any(|line| line.contains("kept on target")), "{again:?}");
+            let gone = ended(&service, service.unprovision(second.clone(), true).await).await;
+            assert_eq!(gone.state, State::Completed, "{:?}", gone.reason);
+        }
     }
 
     /// Things that stand on one another: what something stands on must be there first, and can only go when nothing stands
@@ -726,7 +876,8 @@ mod tests {
             serving(folder.path(), Installation::new(towers, vec![route], environments())).await;
         let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
 
-        let planned = service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await.unwrap();
+        let planned =
+            service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await.unwrap().components;
         let pending: Vec<_> =
             planned.iter().filter(|plan| plan.pending.is_some()).map(|plan| &plan.id).collect();
         assert_eq!(pending, [WORKLOAD], "a dry run says which one waits, and plans the others");
@@ -828,6 +979,7 @@ mod tests {
             .map(|id| Assigned {
                 work: crate::technology::testing::work(CASHFLOW, id),
                 target: Arc::clone(&target),
+                before: None,
             })
             .into();
         let journal = Journal::default();
@@ -901,5 +1053,224 @@ mod tests {
             domain.resolve(&component(""), intent, None, store, None).await.is_err(),
             "now it has to be said"
         );
+    }
+
+    /// A target whose plans never come back. It tells of those that began and of those that are over.
+    #[derive(Default)]
+    struct Silent {
+        /// Whether a plan ends when it is cancelled.
+        listens: bool,
+        away: std::sync::atomic::AtomicBool,
+        under_way: Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    struct UnderWay(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Drop for UnderWay {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    impl Silent {
+        async fn reaches(&self, wanted: usize) {
+            let reached = async {
+                while self.under_way.load(std::sync::atomic::Ordering::SeqCst) != wanted {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), reached).await.expect("never so many");
+        }
+    }
+
+    #[async_trait]
+    impl Technology for Silent {
+        fn name(&self) -> &'static str {
+            "silent"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Mock::default().capabilities()
+        }
+
+        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
+            Vec::new()
+        }
+
+        async fn plan(&self, _: &Work, _: &Intent, context: &Context) -> Result<Plan> {
+            use std::sync::atomic::Ordering::SeqCst;
+            if self.away.load(SeqCst) {
+                return Err(Error::retryable("the server does not answer").because("a private cause"));
+            }
+            self.under_way.fetch_add(1, SeqCst);
+            let _under_way = UnderWay(Arc::clone(&self.under_way));
+            if self.listens {
+                context.cancel.cancelled().await;
+                return Err(Error::cancelled("stopped on request"));
+            }
+            std::future::pending().await
+        }
+
+        async fn apply(&self, _: &Work, _: &Change, _: &Context) -> Result<()> {
+            Ok(())
+        }
+
+        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+            Ok(Info::default())
+        }
+
+        async fn reverse(&self, _: &ReverseRequest, _: &Context) -> Result<Object> {
+            Ok(Object::new())
+        }
+    }
+
+    /// The service with a silent target for what is in the development environment, and a mock for the rest.
+    async fn silent(folder: &Path, listens: bool) -> (Arc<Service>, Arc<Domain>, Arc<Silent>) {
+        let silent = Arc::new(Silent { listens, ..Silent::default() });
+        let mut targets =
+            vec![target("SILENT", Arc::<Silent>::clone(&silent)), target("MOCK", Arc::new(Mock::default()))];
+        targets[0].environments = vec!["development".to_owned()];
+        targets[1].environments = vec!["production".to_owned()];
+        for target in &mut targets {
+            target.group = "all".to_owned();
+        }
+        let route = Route { group: "all".to_owned(), ..Route::default() };
+        let (service, domain, _) =
+            serving(folder, Installation::new(targets, vec![route], environments())).await;
+        (Arc::new(service), domain, silent)
+    }
+
+    fn in_development() -> Document {
+        product(&CASHFLOW.replace("environment: production", "environment: development"))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn dry_run_of_a_silent_target_ends_at_its_deadline() {
+        for listens in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (service, _, silent) = silent(folder.path(), listens).await;
+            let dry_run = |document| service.plan(document, Intent::Provision, BTreeSet::new());
+            let (overdue, full) = tokio::join!(dry_run(in_development()), async {
+                silent.reaches(1).await;
+                dry_run(product(CASHFLOW)).await
+            });
+            let overdue = overdue.unwrap_err();
+            assert!(overdue.is_retryable(), "{overdue}");
+            assert_eq!(
+                overdue.to_string(),
+                "the dry run took longer than the 0.5 s of operations.dry_run_limit in target `SILENT` (silent) and \
+                 was cancelled; try again later"
+            );
+            let full = full.unwrap_err();
+            assert_eq!(*full.kind(), Kind::Overloaded);
+            assert_eq!(full.to_string(), "1 dry runs are under way, which is the limit; try again later");
+            // Its turn comes free once it has ended, whether it listens or is cut off.
+            silent.reaches(0).await;
+            assert_eq!(dry_run(product(CASHFLOW)).await.unwrap().components.len(), 3);
+            let health = service.target_health();
+            let known: Vec<_> = health
+                .iter()
+                .map(|one| (one.code.as_str(), one.technology, one.last_success.is_some()))
+                .collect();
+            assert_eq!(known, [("SILENT", "silent", false), ("MOCK", "mock", true)]);
+            assert_eq!(health[0].last_failure.as_ref().unwrap().message, overdue.to_string());
+            assert_eq!(health[1].last_failure, None);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn dry_run_is_cancelled_when_its_caller_leaves() {
+        for listens in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (service, _, silent) = silent(folder.path(), listens).await;
+            let caller = tokio::spawn({
+                let service = Arc::clone(&service);
+                async move { service.plan(in_development(), Intent::Provision, BTreeSet::new()).await }
+            });
+            silent.reaches(1).await;
+            caller.abort();
+            silent.reaches(0).await;
+            let next = service.plan(product(CASHFLOW), Intent::Provision, BTreeSet::new()).await;
+            assert_eq!(next.unwrap().components.len(), 3, "its turn is free");
+        }
+    }
+
+    /// A document that is not small takes a permit where it is accepted, and none for a dry run.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn dry_runs_take_no_permits_of_accepted_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, domain, _) = silent(folder.path(), true).await;
+        let large = product(&format!("{CASHFLOW}\n#{}\n", " ".repeat(10_000)));
+        let _busy = domain.all_permits();
+        let planned = service.plan(large, Intent::Provision, BTreeSet::new()).await;
+        assert_eq!(planned.unwrap().components.len(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn run_that_waits_for_a_permit_stops_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, domain, _) = silent(folder.path(), true).await;
+        let large = product(&format!("{CASHFLOW}\n#{}\n", " ".repeat(10_000)));
+        let busy = domain.all_permits();
+        let token = service.submit_validation(large).await.unwrap().token;
+        while service.task(&token.to_string()).await.unwrap().unwrap().state == State::Queued {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // It has begun to wait by then, or finds that it is stopped when it does.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let asked = std::time::Instant::now();
+        service.stop(&token.to_string()).await.unwrap();
+        let task = service.wait(&token, Duration::from_secs(30)).await.unwrap().unwrap();
+        assert_eq!(task.state, State::Terminated, "{task:?}");
+        assert!(asked.elapsed() < Settings::default().cancel_grace / 2, "{task:?}");
+        assert!(!told(&task).iter().any(|line| line.contains("cut off")), "{task:?}");
+        drop(busy);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn target_health_has_the_failures_of_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, _, silent) = silent(folder.path(), true).await;
+        silent.away.store(true, std::sync::atomic::Ordering::SeqCst);
+        let before = Utc::now();
+        assert_eq!(service.target_health()[0].last_failure, None);
+        let token = service.provision(in_development()).await.unwrap().token;
+        let failure = async {
+            loop {
+                if let Some(failure) = service.target_health().remove(0).last_failure {
+                    break failure;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let failure = tokio::time::timeout(Duration::from_secs(30), failure).await.unwrap();
+        assert_eq!(failure.message, "the server does not answer");
+        assert!(failure.at >= before);
+        assert_eq!(service.target_health()[0].last_success, None);
+        service.stop(&token.to_string()).await.unwrap();
+    }
+
+    /// Requests that differ in the layout of their document only are the same request.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_with_the_same_content_join() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, _, silent) = silent(folder.path(), true).await;
+        let first = service.provision(in_development()).await.unwrap();
+        silent.reaches(1).await;
+        let text = in_development().text;
+        let commented = format!("# a comment\n{}\n", text.replace('\n', "   # and another\n"));
+        let tree: Value = serde_yaml::from_str(&text).unwrap();
+        let Value::Object(entries) = &tree else { panic!("{tree}") };
+        let reversed: crate::descriptor::Object =
+            entries.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let json = serde_json::to_string_pretty(&reversed).unwrap();
+        let large = format!("{text}\n#{}\n", " ".repeat(10_000));
+        for (what, text) in [("comments", &commented), ("JSON", &json), ("large", &large)] {
+            let again = service.provision(product(text)).await.unwrap();
+            assert_eq!((again.token, again.deduplicated), (first.token, true), "{what}");
+        }
+        let other = service.provision(product(&text.replace("version: 0.1.0", "version: 0.1.1"))).await;
+        assert_ne!(text, text.replace("version: 0.1.0", "version: 0.1.1"));
+        assert!(!other.unwrap().deduplicated);
     }
 }

@@ -8,19 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::access::Ref;
-use crate::descriptor::{self, Limits, Object, Problem, Strictness};
+use crate::descriptor::{self, Component, Limits, Object, Outline, Problem, Strictness};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
 use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
+use super::dry_run::{At, DryRunSettings, DryRuns};
 use super::runner;
-use super::work::{self, Assigned, Document, Placement, Places, Resolved};
+use super::target_health::{TargetHealth, TargetRecorder};
+use super::work::{self, Assigned, Document, Placement, Places, Resolved, Skipped};
 use super::{
-    Counts, Deployment, Drained, Engine, NewTask, Operation, State, StopScope, Store, Submitted, Task, Token,
+    Counts, Deployment, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
+    Task, Token,
 };
 
 /// What a task is to do; its payload in the store.
@@ -87,10 +92,110 @@ impl Request {
         }
     }
 
+    /// Whether it is serialised and hashed in well under a millisecond.
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Validate { document }
+            | Self::Provision { document, .. }
+            | Self::Unprovision { document, .. } => document.text.len() <= SMALL,
+            Self::UpdateAccess { document, access, .. } => {
+                document.text.len() <= SMALL && access.refs.len() <= 100 && access.fields.is_empty()
+            }
+            Self::Reverse { .. } => false,
+        }
+    }
+
+    /// The same for two requests that ask for the same, whatever process makes it. `digest` is that of the document's
+    /// content, where it was read.
+    fn fingerprint(&self, digest: Option<[u8; 32]>) -> String {
+        let mut parts = Parts(Sha256::new());
+        parts.text(self.operation().as_str());
+        match self {
+            Self::Validate { document }
+            | Self::Provision { document, .. }
+            | Self::Unprovision { document, .. }
+            | Self::UpdateAccess { document, .. } => {
+                parts.text(document.kind.name());
+                match &digest {
+                    Some(digest) => parts.bytes(digest),
+                    None => parts.text(&document.text),
+                }
+            }
+            Self::Reverse { request, target } => {
+                for text in [target, &request.use_case_template_id, &request.environment] {
+                    parts.text(text);
+                }
+                parts.object(&request.params);
+                parts.object(&request.catalog_info);
+            }
+        }
+        let mut placements: Vec<&Placement> = self.placements().iter().collect();
+        placements.sort_by_key(|placement| &placement.key);
+        for Placement { key, target } in placements {
+            for text in [&key.component, &key.environment, target] {
+                parts.text(text);
+            }
+        }
+        match self {
+            Self::Unprovision { remove_data, .. } => parts.bytes(&[u8::from(*remove_data)]),
+            Self::UpdateAccess { access, .. } => {
+                for reference in &access.refs {
+                    parts.text(&reference.to_string());
+                }
+                parts.object(&access.fields);
+            }
+            Self::Validate { .. } | Self::Provision { .. } | Self::Reverse { .. } => {}
+        }
+        parts.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn targets(&self) -> Vec<String> {
         match self {
             Self::Reverse { target, .. } => vec![target.clone()],
             _ => self.placements().iter().map(|placement| placement.target.clone()).collect(),
+        }
+    }
+}
+
+/// A hash of parts. Every part is preceded by its length: no two lists of parts read the same.
+struct Parts(Sha256);
+
+impl Parts {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    /// Whatever the order of its keys. JSON that was parsed is not nested too deeply for this.
+    fn object(&mut self, object: &Object) {
+        let mut entries: Vec<_> = object.iter().collect();
+        entries.sort_by_key(|(key, _)| key.as_str());
+        self.bytes(&(entries.len() as u64).to_le_bytes());
+        for (key, value) in entries {
+            self.text(key);
+            self.value(value);
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Object(object) => {
+                self.text("{");
+                self.object(object);
+            }
+            Value::Array(items) => {
+                self.text("[");
+                self.bytes(&(items.len() as u64).to_le_bytes());
+                for item in items {
+                    self.value(item);
+                }
+            }
+            // A text is in quotes there, and so no number.
+            scalar => self.text(&scalar.to_string()),
         }
     }
 }
@@ -120,6 +225,15 @@ pub struct ComponentPlan {
     pub pending: Option<String>,
 }
 
+/// What an operation would change.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// In the order in which the operation would treat them.
+    pub components: Vec<ComponentPlan>,
+    /// Components that are left to other adapters.
+    pub skipped: Vec<Skipped>,
+}
+
 /// Where one component would land, and why.
 pub struct ComponentPlace {
     /// Component id.
@@ -143,18 +257,51 @@ pub struct Domain {
     /// What a descriptor may cost.
     pub limits: Limits,
     /// Parsing takes memory in proportion to the document: this many at a time.
-    parsing: Semaphore,
+    parsing: Arc<Semaphore>,
     /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
     /// wait for the other.
-    validating: Semaphore,
+    validating: Arc<Semaphore>,
+    parses: ParseSettings,
+    /// What was last heard of each target.
+    pub(super) recorder: TargetRecorder,
+}
+
+/// How many documents are read at the same time, which bounds the memory that they take meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseSettings {
+    /// So many for validations, and so many for accepting and running operations. Dry runs have a bound of their own.
+    pub concurrency: usize,
+    /// How long a document waits for its turn; then it is refused.
+    pub wait: Duration,
+}
+
+impl Default for ParseSettings {
+    fn default() -> Self {
+        Self { concurrency: 4, wait: Duration::from_secs(30) }
+    }
+}
+
+/// For whom a document is read, which decides the permits it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Validation,
+    Operation,
+    /// Bounded by its lane.
+    DryRun,
 }
 
 impl Domain {
-    /// `parallel_parses` bounds the memory that documents take while they are read: so many for validations, and so many
-    /// for everything else.
-    pub fn new(installation: Installation, limits: Limits, parallel_parses: usize) -> Self {
-        let permits = || Semaphore::new(parallel_parses.max(1));
-        Self { installation: Arc::new(installation), limits, parsing: permits(), validating: permits() }
+    /// `limits` bound what one document may cost, `parses` how many are read at the same time.
+    pub fn new(installation: Installation, limits: Limits, parses: ParseSettings) -> Self {
+        let permits = || Arc::new(Semaphore::new(parses.concurrency.max(1)));
+        Self {
+            installation: Arc::new(installation),
+            limits,
+            parsing: permits(),
+            validating: permits(),
+            parses,
+            recorder: TargetRecorder::default(),
+        }
     }
 
     /// The topology as it is now.
@@ -162,9 +309,10 @@ impl Domain {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Whether the document could be provisioned now.
-    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<()> {
-        self.read(&self.validating, document, Intent::Provision, None, store, None).await.map(drop)
+    /// Whether the document could be provisioned now; gives what is left to other adapters.
+    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Vec<Skipped>> {
+        let read = self.read(Purpose::Validation, document, Intent::Provision, None, store, None);
+        Ok(read.await?.skipped)
     }
 
     /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
@@ -177,12 +325,12 @@ impl Domain {
         store: &dyn Store,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
-        self.read(&self.parsing, document, intent, placements, store, access).await
+        self.read(Purpose::Operation, document, intent, placements, store, access).await
     }
 
     async fn read(
         self: &Arc<Self>,
-        permits: &Semaphore,
+        purpose: Purpose,
         document: &Document,
         intent: Intent,
         placements: Option<&[Placement]>,
@@ -191,28 +339,62 @@ impl Domain {
     ) -> Result<Resolved> {
         let topology = self.topology(store).await?;
         let small = document.text.len() <= SMALL;
-        let shutting_down = |error| Error::permanent("shutting down").because(error);
-        let _permit = if small { None } else { Some(permits.acquire().await.map_err(shutting_down)?) };
+        let permit = if small { None } else { self.permit(purpose).await? };
         let (domain, landscape) = (Arc::clone(self), topology.clone());
         let document = document.clone();
-        let parse = move || work::parse(&document, &intent, &landscape, &domain.limits);
-        let descriptor = if small { parse() } else { blocking(parse).await? }.map_err(Error::invalid)?;
+        let placements = placements.map(<[Placement]>::to_vec);
+        let accepted = placements.clone();
+        // The permit goes with the work: it is not free while a thread still reads for a caller who has left.
+        let parse = move || {
+            let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
+            (work::parse(&document, &intent, &landscape, places, &domain.limits), permit)
+        };
+        let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
+        let descriptor = descriptor.map_err(Error::invalid)?;
         let ids = descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
         let deployments: Vec<Deployment> = store.deployments(&ids).await?;
-        let placements = placements.map(<[Placement]>::to_vec);
         let access = access.cloned();
         let resolve = move || {
+            let _permit = permit;
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
-            work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())
+            let mut resolved =
+                work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())?;
+            // What is being accepted is to be told from other requests.
+            resolved.digest =
+                (purpose == Purpose::Operation && placements.is_none()).then(|| descriptor.digest());
+            Ok(resolved)
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
+    }
+
+    /// All permits, for a test in which others have them.
+    #[cfg(test)]
+    pub(super) fn all_permits(&self) -> [OwnedSemaphorePermit; 2] {
+        let all = u32::try_from(self.parses.concurrency).unwrap();
+        [&self.parsing, &self.validating]
+            .map(|permits| Arc::clone(permits).try_acquire_many_owned(all).unwrap())
+    }
+
+    /// Leave to read one more document. The wait for it is bounded, and ends when the caller leaves.
+    async fn permit(&self, purpose: Purpose) -> Result<Option<OwnedSemaphorePermit>> {
+        let permits = match purpose {
+            Purpose::Validation => &self.validating,
+            Purpose::Operation => &self.parsing,
+            Purpose::DryRun => return Ok(None),
+        };
+        match timeout(self.parses.wait, Arc::clone(permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
+            Err(_) => Err(Error::overloaded(format!(
+                "{} descriptors are being read, which is the limit; try again later",
+                self.parses.concurrency
+            ))),
+        }
     }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::permanent("reading the descriptor failed").because(error))
+    crate::blocking::run(move |_| Ok(work())).await
 }
 
 /// See the module documentation.
@@ -220,34 +402,35 @@ pub struct Service {
     domain: Arc<Domain>,
     engine: Engine,
     store: Arc<dyn Store>,
+    dry_runs: DryRuns,
 }
 
 impl Service {
     /// `engine` runs on `store`.
-    pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>) -> Self {
-        Self { domain, engine, store }
+    pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>, dry_runs: DryRunSettings) -> Self {
+        Self { domain, engine, store, dry_runs: DryRuns::new(dry_runs) }
     }
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
     pub async fn validate(&self, document: Document) -> Result<()> {
-        self.domain.validate(&document, self.store.as_ref()).await
+        self.domain.validate(&document, self.store.as_ref()).await.map(drop)
     }
 
     /// The same as a task, whose outcome tells.
     pub async fn submit_validation(&self, document: Document) -> Result<Submitted> {
-        self.submit(Request::Validate { document }).await
+        self.submit(Request::Validate { document }, None).await
     }
 
     /// Makes what the document describes exist.
     pub async fn provision(&self, document: Document) -> Result<Submitted> {
-        let placements = self.place(&document, Intent::Provision, None).await?;
-        self.submit(Request::Provision { document, placements }).await
+        let (placements, digest) = self.place(&document, Intent::Provision, None).await?;
+        self.submit(Request::Provision { document, placements }, digest).await
     }
 
     /// Makes it go, its data too when `remove_data`.
     pub async fn unprovision(&self, document: Document, remove_data: bool) -> Result<Submitted> {
-        let placements = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
-        self.submit(Request::Unprovision { document, placements, remove_data }).await
+        let (placements, digest) = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
+        self.submit(Request::Unprovision { document, placements, remove_data }, digest).await
     }
 
     /// Lets exactly `refs` read the component that `document` names.
@@ -258,11 +441,11 @@ impl Service {
         fields: Object,
     ) -> Result<Submitted> {
         let access = AccessList { refs: refs.into_iter().collect(), fields };
-        let placements = self
+        let (placements, digest) = self
             .place(&document, Intent::UpdateAccess, Some(&access))
             .await
             .map_err(|error| under(error, "provisionInfo.request"))?;
-        self.submit(Request::UpdateAccess { document, placements, access }).await
+        self.submit(Request::UpdateAccess { document, placements, access }, digest).await
     }
 
     /// Reads an existing resource into catalog updates.
@@ -273,60 +456,46 @@ impl Service {
             .map_err(|problem| Error::invalid(vec![problem]))?;
         // It named the target; the technology does not know it.
         request.params.shift_remove("target");
-        self.submit(Request::Reverse { request, target: target.code.clone() }).await
+        self.submit(Request::Reverse { request, target: target.code.clone() }, None).await
     }
 
     /// What an operation would change, without changing anything. `refs` count where access is updated.
-    pub async fn plan(
-        &self,
-        document: Document,
-        intent: Intent,
-        refs: BTreeSet<Ref>,
-    ) -> Result<Vec<ComponentPlan>> {
+    ///
+    /// [`Kind::Overloaded`] when its lane is full, [`Kind::Retryable`] when it takes too long. It is cancelled when the
+    /// future is dropped.
+    pub async fn plan(&self, document: Document, intent: Intent, refs: BTreeSet<Ref>) -> Result<Planned> {
         let access = match intent {
             Intent::UpdateAccess => {
                 Some(AccessList { refs: refs.into_iter().collect(), fields: Object::new() })
             }
             Intent::Provision | Intent::Unprovision { .. } => None,
         };
-        let resolved =
-            self.domain.resolve(&document, intent, None, self.store.as_ref(), access.as_ref()).await?;
-        let context = Context::default();
-        let mut plans = Vec::new();
-        let waiting = runner::waiting(&resolved.assigned, intent);
-        for one in runner::in_order(resolved.assigned, intent) {
-            let remembered = self.store.deployment(&one.key()).await?;
-            let waits = waiting.contains(&one.work.component.id);
-            let (changes, pending) = match runner::plan(&one, &intent, &context, remembered.as_ref()).await {
-                Ok(plan) => (plan.changes, None),
-                Err(error) if runner::stands(&error, intent, waits) => {
-                    return Err(under(error, &one.work.component.path));
-                }
-                Err(error) => (Vec::new(), Some(error.to_string())),
-            };
-            let Assigned { work, target } = one;
-            plans.push(ComponentPlan {
-                id: work.component.id.to_string(),
-                name: work.component.name.clone(),
-                environment: work.environment.clone(),
-                technology: target.technology.name(),
-                target: target.code.clone(),
-                access: target.technology.capabilities().access,
-                changes,
-                pending,
-            });
+        let (at, domain, store) = (At::default(), Arc::clone(&self.domain), Arc::clone(&self.store));
+        let planned = self.dry_runs.run(|context| {
+            let at = at.clone();
+            async move { dry_run(&domain, &document, intent, access, store.as_ref(), &context, &at).await }
+        });
+        if let Some(planned) = planned.await? {
+            return Ok(planned);
         }
-        Ok(plans)
+        let target = at.target();
+        let overdue = self.dry_runs.overdue(target.as_deref());
+        if let Some(target) = target {
+            self.domain.recorder.failed(&target.code, &overdue);
+        }
+        Err(overdue)
     }
 
     /// Where each component would land, and why.
     pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
         let limits = self.domain.limits;
-        let shutting_down = |error| Error::permanent("shutting down").because(error);
-        let _permit = self.domain.validating.acquire().await.map_err(shutting_down)?;
+        let permit = self.domain.permit(Purpose::Validation).await?;
+        let landscape = topology.clone();
         let descriptor = blocking(move || {
-            descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits)
+            let _permit = permit;
+            let ours = |outline: &Outline| landscape.is_routed(&outline.routing());
+            descriptor::parse(document.kind, document.text.as_str(), Strictness::Short, &limits, &ours)
         })
         .await?
         .map_err(|rejected| Error::invalid(rejected.problems))?;
@@ -391,9 +560,28 @@ impl Service {
             .find(|target| !target.technology.capabilities().stop)
     }
 
+    /// What this process last heard of each configured target.
+    pub fn target_health(&self) -> Vec<TargetHealth> {
+        let health = |target: &Arc<Target>| {
+            let last = self.domain.recorder.last(&target.code);
+            TargetHealth {
+                code: target.code.clone(),
+                technology: target.technology.name(),
+                last_success: last.success,
+                last_failure: last.failure,
+            }
+        };
+        self.domain.installation.targets().iter().map(health).collect()
+    }
+
     /// Waiting and running tasks.
     pub async fn counts(&self) -> Result<Counts> {
         self.engine.counts().await
+    }
+
+    /// Whether operations can be taken and run.
+    pub async fn health(&self) -> Health {
+        self.engine.health().await
     }
 
     /// Stops taking work, waits for what runs, hands the rest over.
@@ -406,41 +594,79 @@ impl Service {
         document: &Document,
         intent: Intent,
         access: Option<&AccessList>,
-    ) -> Result<Vec<Placement>> {
+    ) -> Result<(Vec<Placement>, Option<[u8; 32]>)> {
         let resolved = self.domain.resolve(document, intent, None, self.store.as_ref(), access).await?;
-        Ok(work::placements(&resolved))
+        Ok((work::placements(&resolved), resolved.digest))
     }
 
-    async fn submit(&self, request: Request) -> Result<Submitted> {
-        let payload = serde_json::to_value(&request)
-            .map_err(|e| Error::permanent("the request cannot be kept").because(e))?;
+    /// Serialised once, and off the async threads unless the request is small.
+    async fn submit(&self, request: Request, digest: Option<[u8; 32]>) -> Result<Submitted> {
+        let operation = request.operation();
         let components = request.placements().iter().map(|placement| placement.key.clone()).collect();
-        let fingerprint = fingerprint(&payload);
-        self.engine
-            .submit(NewTask {
-                operation: request.operation(),
-                components,
-                targets: request.targets(),
-                fingerprint,
-                payload,
-                max_attempts: None,
-            })
-            .await
+        let targets = request.targets();
+        let small = request.is_small();
+        let serialise = move || (request.fingerprint(digest), serde_json::to_string(&request));
+        let (fingerprint, payload) = if small { serialise() } else { blocking(serialise).await? };
+        let payload =
+            payload.map_err(|error| Error::permanent("the request cannot be kept").because(error))?.into();
+        self.engine.submit(NewTask { operation, components, targets, fingerprint, payload }).await
     }
 }
 
-/// The same request has the same fingerprint, whatever process made it.
-fn fingerprint(payload: &serde_json::Value) -> String {
-    let digest = Sha256::digest(payload.to_string().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The changes of each component, in the order in which they would be made.
+async fn dry_run(
+    domain: &Arc<Domain>,
+    document: &Document,
+    intent: Intent,
+    access: Option<AccessList>,
+    store: &dyn Store,
+    context: &Context,
+    at: &At,
+) -> Result<Planned> {
+    let resolved = domain.read(Purpose::DryRun, document, intent, None, store, access.as_ref()).await?;
+    let mut planned = Planned { components: Vec::new(), skipped: resolved.skipped };
+    let waiting = runner::waiting(&resolved.assigned, intent);
+    for one in runner::in_order(resolved.assigned, intent) {
+        context.check_cancelled()?;
+        at.set(&one.target);
+        let remembered = store.deployment(&one.key()).await?;
+        let waits = waiting.contains(&one.work.component.id);
+        let plan = runner::plan(&one, &intent, context, remembered.as_ref(), &domain.recorder).await;
+        let (changes, pending) = match plan {
+            Ok(plan) => (plan.changes, None),
+            Err(error) if runner::stands(&error, intent, waits) => {
+                return Err(located(error, &one.work.component));
+            }
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let Assigned { work, target, .. } = one;
+        planned.components.push(ComponentPlan {
+            id: work.component.id.to_string(),
+            name: work.component.name.clone(),
+            environment: work.environment.clone(),
+            technology: target.technology.name(),
+            target: target.code.clone(),
+            access: target.technology.capabilities().access,
+            changes,
+            pending,
+        });
+    }
+    Ok(planned)
 }
 
 /// The same error, its problems seen from further up.
-pub(super) fn under(error: Error, prefix: &str) -> Error {
+fn under(error: Error, prefix: &str) -> Error {
+    each_problem(error, |problem| problem.under(prefix))
+}
+
+/// The same error, the problems that a technology found seen from the root of the document.
+pub(super) fn located(error: Error, component: &Component) -> Error {
+    each_problem(error, |problem| component.located(problem))
+}
+
+fn each_problem(error: Error, change: impl FnMut(Problem) -> Problem) -> Error {
     match error.kind() {
-        Kind::Invalid(problems) => {
-            Error::invalid(problems.iter().cloned().map(|problem| problem.under(prefix)).collect())
-        }
+        Kind::Invalid(problems) => Error::invalid(problems.iter().cloned().map(change).collect()),
         _ => error,
     }
 }
@@ -473,7 +699,8 @@ mod tests {
         let store =
             SqliteStore::open(path.to_str().unwrap(), crate::operation::Limits::default()).await.unwrap();
         store.seed_instances(installation.seeds()).await.unwrap();
-        let domain = Arc::new(Domain::new(installation, Limits::default(), 1));
+        let parses = ParseSettings { concurrency: 1, wait: Duration::from_millis(100) };
+        let domain = Arc::new(Domain::new(installation, Limits::default(), parses));
         let text = format!("{CASHFLOW}\n#{}\n", " ".repeat(SMALL));
         let document = Document { kind: DescriptorKind::DataProduct, text };
         let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document, &store));
@@ -485,11 +712,69 @@ mod tests {
         let busy = domain.parsing.acquire().await.unwrap();
         validate().await.unwrap().unwrap();
         assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
+        let refused = resolve(Duration::from_secs(30)).await.unwrap().map(drop).unwrap_err();
+        assert_eq!(*refused.kind(), Kind::Overloaded, "but not without end");
+        assert_eq!(refused.to_string(), "1 descriptors are being read, which is the limit; try again later");
         let small = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
         assert!(small.text.len() <= SMALL);
         domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
         drop(busy);
         let _busy = domain.validating.acquire().await.unwrap();
         assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);
+    }
+
+    #[test]
+    fn fingerprint_is_of_what_is_asked_for() {
+        let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
+        let reverse = |params: &str, target: &str| {
+            let request = ReverseRequest {
+                use_case_template_id: "urn:t".to_owned(),
+                environment: "dev".to_owned(),
+                params: object(params),
+                catalog_info: object("{}"),
+            };
+            Request::Reverse { request, target: target.to_owned() }.fingerprint(None)
+        };
+        let base = reverse(r#"{"a": {"x": 1, "y": [1, 2]}, "b": "2"}"#, "PG");
+        assert_eq!(reverse(r#"{ "b": "2", "a": {"y": [1, 2], "x": 1} }"#, "PG"), base, "in another order");
+        for (params, target) in [
+            (r#"{"a": {"x": 1, "y": [1, 2]}, "b": "2"}"#, "LAKE"),
+            (r#"{"a": {"x": 1, "y": [2, 1]}, "b": "2"}"#, "PG"),
+            (r#"{"a": {"x": 1, "y": [1, 2]}, "b": 2}"#, "PG"),
+            (r#"{"a": {"x": 1, "y": [1, 2], "b": "2"}}"#, "PG"),
+        ] {
+            assert_ne!(reverse(params, target), base, "{params} {target}");
+        }
+
+        let document = |text: &str| Document { kind: DescriptorKind::DataProduct, text: text.to_owned() };
+        let place = |component: &str, target: &str| Placement {
+            key: crate::operation::ComponentKey::new(component, "dev"),
+            target: target.to_owned(),
+        };
+        let provision = |text: &str, places: &[Placement], digest| {
+            Request::Provision { document: document(text), placements: places.to_vec() }.fingerprint(digest)
+        };
+        let (a, b) = (place("a", "PG"), place("b", "PG"));
+        let base = provision("x: 1", &[a.clone(), b.clone()], Some([1; 32]));
+        assert_eq!(provision("x: 1 # one", &[b.clone(), a.clone()], Some([1; 32])), base);
+        assert_ne!(provision("x: 1", &[a.clone(), b.clone()], Some([2; 32])), base);
+        assert_ne!(provision("x: 1", &[a.clone(), place("b", "LAKE")], Some([1; 32])), base);
+        let unprovision = |remove_data| {
+            let placements = vec![a.clone()];
+            Request::Unprovision { document: document("x"), placements, remove_data }
+                .fingerprint(Some([1; 32]))
+        };
+        assert_ne!(unprovision(true), unprovision(false));
+        let access = |refs: &[&str], fields: &str| {
+            let refs = refs.iter().map(|text| Ref::parse(text).unwrap()).collect();
+            let access = AccessList { refs, fields: object(fields) };
+            Request::UpdateAccess { document: document("x"), placements: vec![a.clone()], access }
+                .fingerprint(Some([1; 32]))
+        };
+        let base = access(&["group:dev"], "{}");
+        assert_ne!(access(&[], "{}"), base);
+        assert_ne!(access(&["group:dev"], r#"{"a": 1}"#), base);
+        let validate = |text: &str| Request::Validate { document: document(text) }.fingerprint(None);
+        assert_ne!(validate("x: 1"), validate("x:  1"), "a verdict names lines and columns");
     }
 }

@@ -68,9 +68,9 @@ pub enum Event {
     Claim,
     /// The work ended well.
     Succeed,
-    /// The work ended with an error that trying again will not mend, or its attempts are used up.
+    /// The work ended with an error that trying again will not mend, or the time for retries is used up.
     Fail,
-    /// The work met a passing condition and has attempts left.
+    /// The work met a transient failure and is to be tried again.
     Retry,
     /// The worker gives the task back unfinished, because its process ends.
     Release,

@@ -65,6 +65,13 @@ pub trait Store: Send + Sync + 'static {
     /// How much waits and runs, over all lanes.
     async fn counts(&self) -> Result<Counts>;
 
+    /// Writes a row, as anything that is accepted would be.
+    async fn check(&self) -> Result<()>;
+
+    /// What is at the head of each lane: the oldest due task that `worker` could take, and the oldest that this version
+    /// does not know.
+    async fn due(&self, worker: &str) -> Result<Vec<Due>>;
+
     /// What is remembered of a component.
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>>;
 
@@ -89,6 +96,10 @@ pub trait Store: Send + Sync + 'static {
     /// how many; zero when nothing is left to collect.
     async fn purge(&self) -> Result<u64>;
 
+    /// Gives one small part of the room that is free back to the file system, and keeps nothing of what was deleted.
+    /// Answers whether there is more to do.
+    async fn tidy(&self) -> Result<bool>;
+
     /// News of commits, from any process where the store can tell. A hint may be late, doubled or missing: it says
     /// where to look, never what is there.
     fn hints(&self) -> broadcast::Receiver<Hint>;
@@ -100,11 +111,16 @@ pub trait Store: Send + Sync + 'static {
 /// Bounds a store enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Tasks that may wait; more are refused.
+    /// Tasks that may wait in each lane; more are refused.
     pub max_queued: u32,
+    /// How large the payloads of the tasks that wait in a lane may be together, in bytes.
+    pub max_queued_bytes: u64,
     /// How many tasks may run at once on a target, in all processes together; a target that is not named has no
     /// bound of its own.
     pub per_target: Arc<BTreeMap<String, u32>>,
+    /// How many tasks may run at once on any one target in one process, so that a target which does not answer leaves
+    /// slots for the others.
+    pub target_concurrency: u32,
     /// Log lines kept of a task, besides those with which the engine closes a run.
     pub max_log_lines: u32,
     /// Runs of one task that may end with a lost lease (crash, hang) before it is given up.
@@ -134,7 +150,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_queued: 10_000,
+            max_queued_bytes: u64::MAX,
             per_target: Arc::default(),
+            target_concurrency: u32::MAX,
             max_log_lines: 2_000,
             max_crashes: 10,
             crash_pause: Duration::ZERO,
@@ -152,8 +170,6 @@ pub struct Submission {
     pub token: Token,
     /// The work.
     pub task: NewTask,
-    /// Resolved from [`NewTask::max_attempts`].
-    pub max_attempts: u32,
 }
 
 /// What a stop may end.
@@ -187,6 +203,19 @@ pub struct Claims {
     pub next_due: Option<Duration>,
 }
 
+/// A task that may run now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its place in the order of submission.
+    pub seq: i64,
+    /// Since when it may run.
+    pub due_for: Duration,
+    /// Whether this version can run it.
+    pub known: bool,
+}
+
 /// How a run ended, and what it leaves.
 #[derive(Debug, Clone)]
 pub struct Settlement {
@@ -213,7 +242,7 @@ pub enum Ending {
         /// One public sentence.
         reason: String,
     },
-    /// It met a passing condition.
+    /// It met a transient failure.
     Retry {
         /// How long to wait.
         after: Duration,

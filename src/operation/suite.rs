@@ -1,6 +1,7 @@
 //! What every store must do, whatever it is made of. Instantiated by `store_suite!` with a way to open a fresh one.
 
 mod instances;
+mod odd;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -35,10 +36,16 @@ macro_rules! store_suite {
             a_stopped_task_is_not_joined
             a_superseded_task_is_not_joined
             a_full_queue_refuses_but_lets_join
+            a_full_lane_refuses_nothing_of_the_others
+            a_lane_is_bounded_by_bytes
+            what_others_submit_counts_against_the_bound
+            heads_of_lanes_are_what_a_claim_would_take
             claims_are_in_order_of_submission_by_lane
             a_component_has_one_task_at_a_time_in_order
             a_task_of_several_components_waits_for_all_of_them
             a_retry_waits_and_keeps_its_place
+            time_without_a_worker_is_no_time_of_failure
+            a_crash_ends_the_time_of_failure
             a_release_gives_the_attempt_back
             a_stop_may_be_for_what_waits_only
             the_last_words_of_a_run_that_was_to_stop_are_true
@@ -49,6 +56,7 @@ macro_rules! store_suite {
             who_crashed_twice_waits
             suspects_run_one_at_a_time
             a_target_runs_as_many_as_it_may
+            a_full_target_leaves_slots_for_others
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
             old_tasks_are_collected_and_unfinished_ones_are_not
@@ -67,7 +75,30 @@ macro_rules! store_suite {
 }
 pub(super) use store_suite;
 
+/// The same for checks that look behind the store's back: `$open(Limits) -> (Arc<dyn Store>, Box<dyn Tables>)`.
+macro_rules! tables_suite {
+    ($open:path) => {
+        $crate::operation::suite::store_suite!($open:
+            rows_of_every_format_are_read
+            an_unknown_operation_is_left_alone
+            a_suspect_of_an_unknown_operation_stops_no_other
+            a_newer_format_is_left_alone
+            an_unreadable_task_fails_alone
+            odd_numbers_do_not_stop_a_sweep_or_an_end
+            an_odd_running_task_does_not_stop_claims
+            an_odd_log_line_does_not_hide_its_task
+            an_odd_deployment_is_named_and_stops_no_other
+            an_odd_instance_is_left_out_and_can_be_replaced
+            a_clock_that_jumps_collects_nothing
+            the_count_that_is_kept_is_of_the_latest_to_finish
+            what_only_a_newer_version_knows_is_told_of
+        );
+    };
+}
+pub(super) use tables_suite;
+
 pub(super) use self::instances::*;
+pub(super) use self::odd::*;
 
 /// Opens a fresh store.
 pub(super) trait Open: AsyncFn(Limits) -> (Arc<dyn Store>, Box<dyn std::any::Any>) {}
@@ -79,8 +110,7 @@ fn request(operation: Operation, components: &[&str], fingerprint: &str) -> NewT
         components: components.iter().map(|c| ComponentKey::new(*c, "dev")).collect(),
         targets: vec!["t".to_owned()],
         fingerprint: fingerprint.to_owned(),
-        payload: json!({"fingerprint": fingerprint}),
-        max_attempts: None,
+        payload: json!({"fingerprint": fingerprint}).to_string().into(),
     }
 }
 
@@ -91,10 +121,9 @@ pub(super) fn submission(component: &str) -> Submission {
         components: vec![ComponentKey::new(component, "dev")],
         targets: Vec::new(),
         fingerprint: "f".to_owned(),
-        payload: json!({"private": 1}),
-        max_attempts: None,
+        payload: json!({"private": 1}).to_string().into(),
     };
-    Submission { token: Token::random(), task, max_attempts: 5 }
+    Submission { token: Token::random(), task }
 }
 
 fn provision(component: &str, fingerprint: &str) -> NewTask {
@@ -102,7 +131,7 @@ fn provision(component: &str, fingerprint: &str) -> NewTask {
 }
 
 async fn try_submit(store: &Arc<dyn Store>, task: NewTask) -> Result<Submitted> {
-    store.submit(Submission { token: Token::random(), task, max_attempts: 5 }).await
+    store.submit(Submission { token: Token::random(), task }).await
 }
 
 async fn submit(store: &Arc<dyn Store>, task: NewTask) -> Token {
@@ -171,21 +200,21 @@ pub(super) async fn a_submission_is_found_as_it_was_made(open: impl Open) {
     let before = chrono::Utc::now();
     let mut new = request(Operation::UpdateAccess, &["b", "a", "b"], "f");
     new.targets = vec!["u".to_owned(), "t".to_owned(), "u".to_owned()];
-    new.payload = json!({"z": [1, null, "ü\u{0}\"'"], "a": 1.5});
+    let payload = json!({"z": [1, null, "ü\u{0}\"'"], "a": 1.5});
+    new.payload = payload.to_string().into();
     let token = submit(&store, new.clone()).await;
     let task = snapshot(&store, token).await;
     assert_eq!(task.operation, Operation::UpdateAccess);
     assert_eq!(task.components, vec![ComponentKey::new("a", "dev"), ComponentKey::new("b", "dev")]);
     assert_eq!(task.targets, ["t", "u"]);
-    assert_eq!((task.state, task.attempt, task.max_attempts), (State::Queued, 0, 5));
+    assert_eq!((task.state, task.attempt), (State::Queued, 0));
     assert!((task.submitted_at - before).num_seconds().abs() < 60);
     assert_eq!((task.started_at, task.finished_at, task.outcome, task.reason), (None, None, None, None));
     let claimed = claim(&store).await.unwrap();
-    assert_eq!(claimed.payload, new.payload);
-    assert_eq!(claimed.payload.to_string(), new.payload.to_string(), "the order of keys is kept");
+    assert_eq!(claimed.payload, payload);
+    assert_eq!(claimed.payload.to_string(), payload.to_string(), "the order of keys is kept");
     assert_eq!(claimed.components, task.components);
-    assert_eq!((claimed.attempt, claimed.crashes, claimed.max_attempts), (1, 0, 5));
-    assert_eq!(claimed.begun, Duration::ZERO);
+    assert_eq!((claimed.attempt, claimed.crashes, claimed.failing_for), (1, 0, None));
     assert_eq!(claimed.lease.owner, "w");
 }
 
@@ -270,6 +299,93 @@ pub(super) async fn a_full_queue_refuses_but_lets_join(open: impl Open) {
     assert_eq!(store.counts().await.unwrap(), Counts { queued: 2, running: 3 });
 }
 
+pub(super) async fn a_full_lane_refuses_nothing_of_the_others(open: impl Open) {
+    let (store, _kept) = open(Limits { max_queued: 2, ..Limits::default() }).await;
+    let validate = async |n: u32| try_submit(&store, request(Operation::Validate, &[], &n.to_string())).await;
+    validate(1).await.unwrap();
+    validate(2).await.unwrap();
+    let error = validate(3).await.unwrap_err();
+    assert_eq!(error.kind(), &Kind::Overloaded);
+    assert_eq!(
+        error.to_string(),
+        "2 operations are waiting in lane `validation`, which is the limit (operations.max_queued); try again later"
+    );
+    submit(&store, provision("a", "f")).await;
+    submit(&store, request(Operation::Reverse, &[], "f")).await;
+    // In one go, of two lanes: those of the full one alone are refused.
+    let wave = futures::future::join_all((0..6).map(|n| {
+        let operation = [Operation::Validate, Operation::Reverse][n % 2];
+        try_submit(&store, request(operation, &[], &format!("w{n}")))
+    }));
+    let accepted: Vec<bool> = wave.await.iter().map(Result::is_ok).collect();
+    assert_eq!(accepted.iter().filter(|ok| **ok).count(), 1, "{accepted:?}");
+}
+
+fn sized(component: &str, bytes: usize) -> NewTask {
+    NewTask { payload: json!({"text": "x".repeat(bytes)}).to_string().into(), ..provision(component, "f") }
+}
+
+pub(super) async fn a_lane_is_bounded_by_bytes(open: impl Open) {
+    let (store, _kept) = open(Limits { max_queued_bytes: 1000, ..Limits::default() }).await;
+    submit(&store, sized("a", 400)).await;
+    submit(&store, sized("b", 400)).await;
+    let error = try_submit(&store, sized("c", 400)).await.unwrap_err();
+    assert_eq!(error.kind(), &Kind::Overloaded);
+    assert_eq!(
+        error.to_string(),
+        "the operations that wait in lane `change` and this one, of 411 bytes, are larger than the limit of 1000 bytes \
+         (operations.max_queued_bytes); try again later"
+    );
+    submit(&store, sized("d", 10)).await;
+    submit(&store, NewTask { payload: sized("e", 900).payload, ..request(Operation::Validate, &[], "f") })
+        .await;
+    let lease = claim(&store).await.unwrap().lease;
+    submit(&store, sized("c", 400)).await;
+    // What runs waits again.
+    settle(&store, &lease, again()).await;
+    try_submit(&store, sized("f", 400)).await.unwrap_err();
+    while let Some(task) = claim(&store).await {
+        settle(&store, &task.lease, done()).await;
+    }
+    submit(&store, sized("g", 5000)).await;
+    try_submit(&store, sized("h", 10)).await.expect_err("the one before takes all there is");
+}
+
+/// As of another process: it does not hear of them but by looking.
+pub(super) async fn what_others_submit_counts_against_the_bound(open: impl Open) {
+    let (store, _kept) = open(Limits { max_queued: 5, ..Limits::default() }).await;
+    let mut accepted = 0;
+    for n in 0..20 {
+        accepted += usize::from(try_submit(&store, provision(&format!("c{n}"), "f")).await.is_ok());
+        if n == 2 {
+            for task in claim_all(&store, Lane::Change, LEASE, 3).await.tasks {
+                settle(&store, &task.lease, again()).await;
+            }
+        }
+    }
+    assert_eq!(accepted, 5);
+}
+
+pub(super) async fn heads_of_lanes_are_what_a_claim_would_take(open: impl Open) {
+    let per_target = Arc::new(BTreeMap::from([("closed".to_owned(), 0)]));
+    let (store, _kept) = open(Limits { per_target, ..Limits::default() }).await;
+    store.check().await.unwrap();
+    let lanes = async || -> Vec<(Lane, bool)> {
+        store.due("w").await.unwrap().iter().map(|due| (due.lane, due.known)).collect()
+    };
+    assert_eq!(lanes().await, []);
+    submit(&store, NewTask { targets: vec!["closed".to_owned()], ..provision("a", "f") }).await;
+    submit(&store, provision("a", "g")).await;
+    assert_eq!(lanes().await, [], "one waits for its target, the other for the first");
+    submit(&store, provision("b", "f")).await;
+    submit(&store, request(Operation::Reverse, &[], "f")).await;
+    assert_eq!(lanes().await, [(Lane::Change, true), (Lane::Import, true)]);
+    let due = store.due("w").await.unwrap()[0];
+    assert!(due.due_for < Duration::from_secs(30), "{due:?}");
+    claim(&store).await.unwrap();
+    assert_eq!(lanes().await, [(Lane::Import, true)]);
+}
+
 pub(super) async fn claims_are_in_order_of_submission_by_lane(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let mut expected = Vec::new();
@@ -337,7 +453,49 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
     assert!(next_due <= hour && next_due > hour - Duration::from_secs(60), "{next_due:?}");
     assert_eq!(claim_all(&store, Lane::Import, LEASE, 9).await.next_due, None);
     assert_eq!(store.request_stop(&first, StopScope::Any).await.unwrap(), Some(State::Terminated));
+    let reason = snapshot(&store, first).await.reason;
+    assert_eq!(reason.as_deref(), Some("stopped on request while it waited for its next run"));
     assert_eq!(claim_tokens(&store).await.len(), 1);
+}
+
+/// The time for retries is used up by runs and by waits that were asked for: not by the time for which the task was due and
+/// all processes were down, or a clock had jumped.
+pub(super) async fn time_without_a_worker_is_no_time_of_failure(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    let lapse = Duration::from_secs(1);
+    submit(&store, provision("a", "1")).await;
+    let claimed = claim(&store).await.unwrap();
+    assert_eq!(claimed.failing_for, None);
+    // The first run takes its time, and has not failed meanwhile.
+    tokio::time::sleep(lapse).await;
+    settle(&store, &claimed.lease, again()).await;
+    tokio::time::sleep(lapse).await;
+    let claimed = claim(&store).await.unwrap();
+    assert!(claimed.failing_for.unwrap() < lapse, "{:?}", claimed.failing_for);
+    let wait = Duration::from_millis(200);
+    let ending = Ending::Retry { after: wait, outcome: None, reason: "not yet".to_owned() };
+    settle(&store, &claimed.lease, ending).await;
+    tokio::time::sleep(wait + lapse).await;
+    let claimed = claim(&store).await.unwrap();
+    let so_far = claimed.failing_for.unwrap();
+    assert!(so_far >= wait && so_far < wait + lapse, "{so_far:?}");
+    // Handed over, it goes on counting.
+    settle(&store, &claimed.lease, Ending::Release).await;
+    let claimed = claim(&store).await.unwrap();
+    assert!(claimed.failing_for.unwrap() >= so_far, "{:?} {so_far:?}", claimed.failing_for);
+}
+
+pub(super) async fn a_crash_ends_the_time_of_failure(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    submit(&store, provision("a", "1")).await;
+    let lease = claim(&store).await.unwrap().lease;
+    settle(&store, &lease, again()).await;
+    let claimed = claim_all(&store, Lane::Change, Duration::from_millis(1), 1).await.tasks.remove(0);
+    assert!(claimed.failing_for.is_some());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(store.expire_leases().await.unwrap().len(), 1);
+    let claimed = claim(&store).await.unwrap();
+    assert_eq!((claimed.crashes, claimed.failing_for), (1, None));
 }
 
 pub(super) async fn a_release_gives_the_attempt_back(open: impl Open) {
@@ -616,6 +774,40 @@ pub(super) async fn a_target_runs_as_many_as_it_may(open: impl Open) {
     assert_eq!(claim_tokens(&store).await, [slow[1]], "a retry keeps its place in the line of its target");
     store.request_stop(&slow[3], StopScope::Any).await.unwrap();
     assert_eq!(claim_tokens(&store).await, []);
+    assert_eq!(state(&store, both).await, State::Queued);
+}
+
+pub(super) async fn a_full_target_leaves_slots_for_others(open: impl Open) {
+    let (store, _kept) = open(Limits { target_concurrency: 3, ..Limits::default() }).await;
+    let on = async |number: usize, targets: &[&str]| {
+        let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+        submit(&store, NewTask { targets, ..provision(&format!("c{number}"), "f") }).await
+    };
+    let long: Vec<String> = (0..60).map(|number| format!("another target {number}")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let mut silent = Vec::new();
+    for number in 0..50 {
+        silent.push(on(number, &["silent"]).await);
+    }
+    let both = on(50, &["quick", "silent"]).await;
+    let quick = [on(51, &["quick"]).await, on(52, &["quick"]).await];
+    let many = on(53, &long).await;
+    let nowhere = on(54, &[]).await;
+    let take = async |worker: &str, limit| {
+        let request = ClaimRequest { lane: Lane::Change, worker: worker.to_owned(), lease: LEASE, limit };
+        store.claim(&request).await.unwrap().tasks
+    };
+    let tokens = |tasks: &[ClaimedTask]| tasks.iter().map(|task| task.token).collect::<Vec<_>>();
+    let here = take("here", 16).await;
+    let expected = [&silent[..3], &quick, &[many, nowhere]].concat();
+    assert_eq!(tokens(&here), expected, "the oldest, but for those of a full target");
+    assert_eq!(tokens(&take("here", 16).await), []);
+    assert_eq!(tokens(&take("there", 4).await), silent[3..6], "each process has a bound of its own");
+    settle(&store, &here[0].lease, again()).await;
+    assert_eq!(tokens(&take("here", 16).await), [silent[0]], "a retry keeps its place");
+    settle(&store, &here[1].lease, done()).await;
+    settle(&store, &here[3].lease, done()).await;
+    assert_eq!(tokens(&take("here", 16).await), [silent[6]]);
     assert_eq!(state(&store, both).await, State::Queued);
 }
 

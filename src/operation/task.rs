@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -158,10 +159,9 @@ pub struct NewTask {
     pub targets: Vec<String>,
     /// Hash of the normalised request, made by the caller: two requests that ask for the same have the same one.
     pub fingerprint: String,
-    /// What the runner needs. Opaque here, dropped once the task has ended, never logged.
-    pub payload: Value,
-    /// How often the work may be tried while it meets passing conditions; `None` takes the engine's setting.
-    pub max_attempts: Option<u32>,
+    /// What the runner needs, as JSON. Opaque here, dropped once the task has ended, never logged. Serialised by the caller,
+    /// once: it may be large.
+    pub payload: Arc<str>,
 }
 
 impl NewTask {
@@ -223,8 +223,6 @@ pub struct Task {
     pub state: State,
     /// Runs begun so far, not counting those that were handed back when a process ended orderly.
     pub attempt: u32,
-    /// How many of them may meet a passing condition.
-    pub max_attempts: u32,
     /// When it was accepted.
     pub submitted_at: DateTime<Utc>,
     /// When the latest run began.
@@ -252,12 +250,12 @@ pub struct ClaimedTask {
     pub payload: Value,
     /// This run's number, from 1.
     pub attempt: u32,
-    /// How many runs may meet a passing condition.
-    pub max_attempts: u32,
     /// Earlier runs that ended with a crash or a hang instead of an answer.
     pub crashes: u32,
-    /// How long ago its first run began, waits between runs included; zero for the first run.
-    pub begun: Duration,
+    /// How long it has met transient failures and nothing else: from the first of them on, with the waits that were asked
+    /// for and the runs in between, but without the time for which it was due and no process took it. `None` before
+    /// the first one, and after a crash.
+    pub failing_for: Option<Duration>,
     /// The right to write on behalf of this run.
     pub lease: Lease,
 }
@@ -336,8 +334,7 @@ mod tests {
             components: components.iter().map(|(c, e)| ComponentKey::new(*c, *e)).collect(),
             targets: Vec::new(),
             fingerprint: fingerprint.to_owned(),
-            payload: Value::Null,
-            max_attempts: None,
+            payload: "null".into(),
         }
     }
 

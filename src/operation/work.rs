@@ -3,15 +3,16 @@
 //! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
 //! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{
-    self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Problem, Scope, Strictness,
+    self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope, Strictness,
 };
 use crate::technology::{AccessList, Intent, Work};
-use crate::topology::{Purpose, Target, Topology, same_code};
+use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 
 use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus};
@@ -47,6 +48,8 @@ pub struct Assigned {
     pub work: Work,
     /// Where.
     pub target: Arc<Target>,
+    /// Where it was unprovisioned, of a component that is provisioned again.
+    pub before: Option<Arc<Target>>,
 }
 
 impl Assigned {
@@ -60,8 +63,19 @@ impl Assigned {
 pub struct Resolved {
     /// Components to work on, each after what it depends on.
     pub assigned: Vec<Assigned>,
-    /// Components that no route leads to: another adapter's.
-    pub skipped: Vec<String>,
+    /// Components of a data product that no route leads to: another adapter's.
+    pub skipped: Vec<Skipped>,
+    /// Of the document's content; see [`Descriptor::digest`].
+    pub digest: Option<[u8; 32]>,
+}
+
+/// A component that is left to another adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its id, or its name or place where it has none.
+    pub id: String,
+    /// Why, with the route that nearly leads to it.
+    pub reason: String,
 }
 
 fn key(component: &Component, environment: &str) -> ComponentKey {
@@ -71,31 +85,74 @@ fn key(component: &Component, environment: &str) -> ComponentKey {
 /// Reads a document as strictly as the intent needs: what is to be created must be described in full, what is to be
 /// removed or opened to somebody must only be identified. What is wrong with the parts that could be read is found
 /// by their technologies even so: one answer has every problem.
+///
+/// Ours is what a route leads to; of a task that was accepted, what it was accepted for.
 pub(super) fn parse(
     document: &Document,
     intent: &Intent,
     topology: &Topology,
+    places: Places<'_>,
     limits: &Limits,
 ) -> Result<Descriptor, Vec<Problem>> {
     let strictness = match intent {
         Intent::Provision => Strictness::Full,
         Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
     };
-    descriptor::parse(document.kind, document.text.as_str(), strictness, limits).map_err(|rejected| {
+    let placed: HashSet<&str> = match places {
+        Places::Topology => HashSet::new(),
+        Places::Fixed(placements) => placements.iter().map(|it| it.key.component.as_str()).collect(),
+    };
+    let ours = |outline: &Outline| match places {
+        Places::Topology => topology.is_routed(&outline.routing()),
+        Places::Fixed(_) => outline.id.as_deref().is_some_and(|id| placed.contains(id)),
+    };
+    descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
         if let Some(readable) = rejected.readable {
-            let resolver = Resolver::new(&readable, intent, topology, Places::Topology, &[], None);
-            let sound = readable.product.all_components().filter(|component| {
-                in_scope(&readable, component) && !problems.iter().any(|problem| is_under(problem, component))
-            });
-            let more: Vec<Problem> =
-                sound.filter_map(|component| resolver.assign(component).err()).flatten().collect();
+            let resolver = Resolver::new(&readable, intent, topology, places, &[], None);
+            let mut more = Vec::new();
+            for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
+                let sound = !problems.iter().any(|problem| is_of(problem, component));
+                // What is placed is looked at in any case; a technology only gets what could be read.
+                let found = if sound {
+                    resolver.assign(component).err().unwrap_or_default()
+                } else {
+                    resolver.target(component).err().into_iter().collect()
+                };
+                for problem in found {
+                    // What is wrong with the environment is found with every component.
+                    if !more.contains(&problem) && !problems.iter().any(|known| known.path == problem.path) {
+                        more.push(problem);
+                    }
+                }
+            }
             problems.extend(more);
             problems = readable.locate(problems);
         }
         problems
     })
 }
+
+/// The components of a data product that are left to other adapters.
+fn skipped(descriptor: &Descriptor, assigned: &[Assigned], topology: &Topology) -> Vec<Skipped> {
+    let known: HashSet<&str> = assigned.iter().map(|one| one.work.component.id.as_str()).collect();
+    let others = descriptor.others.iter();
+    others
+        .filter(|outline| !outline.id.as_deref().is_some_and(|id| known.contains(id)))
+        .map(|outline| Skipped {
+            id: outline
+                .label()
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(MAX_LABEL)
+                .collect(),
+            reason: topology.unrouted(&outline.routing()),
+        })
+        .collect()
+}
+
+/// Characters of what a component is called that is left to another adapter; identifiers of ours are shorter.
+const MAX_LABEL: usize = 512;
 
 fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     match &descriptor.scope {
@@ -104,11 +161,11 @@ fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     }
 }
 
-fn is_under(problem: &Problem, component: &Component) -> bool {
-    problem
-        .path
-        .strip_prefix(&component.path)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+/// Whether a problem is one of this component, and not of one in it.
+fn is_of(problem: &Problem, component: &Component) -> bool {
+    problem.path.strip_prefix(&component.path).is_some_and(|rest| {
+        rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
+    })
 }
 
 /// Where components may go.
@@ -130,29 +187,60 @@ pub(super) fn resolve(
     access: Option<&AccessList>,
 ) -> Result<Resolved, Vec<Problem>> {
     let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
-    let mut resolved = Resolved { assigned: Vec::new(), skipped: Vec::new() };
-    let mut problems = Vec::new();
-    let targets = descriptor.targets();
-    for component in &targets {
+    let mut assigned = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut unknown_environment = false;
+    for component in descriptor.targets() {
         match resolver.assign(component) {
-            Ok(Some(assigned)) => resolved.assigned.push(assigned),
-            Ok(None) => resolved.skipped.push(component.id.to_string()),
-            Err(found) => problems.extend(found),
+            Ok(one) => assigned.extend(one),
+            Err(found) => {
+                for problem in found {
+                    // It is the same one for every component.
+                    let of_environment = problem.path == resolver.environment_path();
+                    if !of_environment || !std::mem::replace(&mut unknown_environment, true) {
+                        problems.push(problem);
+                    }
+                }
+            }
         }
     }
-    if resolved.assigned.is_empty() && problems.is_empty() {
-        // Nothing is routed: asking for the first one gives the reason that fits them all.
-        let environment = descriptor.product.environment.as_deref().unwrap_or_default();
-        let first = targets.first().and_then(|component| {
-            let choice = topology.choose(component, environment, Purpose::from(intent));
-            choice.err().map(|problem| problem.under(&component.path))
-        });
-        problems.push(first.unwrap_or_else(|| {
-            Problem::new("components", "the data product has no component")
-                .remedy("add at least one component that this adapter is routed to")
-        }));
+    let skipped = skipped(descriptor, &assigned, topology);
+    if assigned.is_empty() && problems.is_empty() {
+        problems.push(nothing(&skipped, topology));
     }
-    if problems.is_empty() { Ok(resolved) } else { Err(descriptor.locate(problems)) }
+    if problems.is_empty() {
+        Ok(Resolved { assigned, skipped, digest: None })
+    } else {
+        Err(descriptor.locate(problems))
+    }
+}
+
+/// There is nothing to do, and why.
+fn nothing(skipped: &[Skipped], topology: &Topology) -> Problem {
+    const SHOWN: usize = 3;
+    let (first, one) = match skipped {
+        [] => {
+            return Problem::new("components", "the data product has no component")
+                .remedy("add at least one component that this adapter is routed to");
+        }
+        [one] => (one, true),
+        [first, ..] => (first, false),
+    };
+    let message = if one {
+        "no route leads from the component to a target".to_owned()
+    } else {
+        format!("no route leads from any of the {} components to a target", skipped.len())
+    };
+    let mut reasons: Vec<String> =
+        skipped.iter().take(SHOWN).map(|it| format!("`{}`: {}", it.id, it.reason)).collect();
+    if skipped.len() > SHOWN {
+        reasons.push(format!("and {} more", skipped.len() - SHOWN));
+    }
+    Problem::new("components", message).value(&first.id).remedy(format!(
+        "use what is routed here: {}; or add a [[routes]] entry to the configuration ({})",
+        topology.routed(),
+        reasons.join("; ")
+    ))
 }
 
 /// Everything that decides where a component goes.
@@ -179,42 +267,73 @@ impl<'a> Resolver<'a> {
         Self { descriptor, product, intent, topology, places, deployments, access }
     }
 
-    /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
-    fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
-        let alone = |problem: Problem| vec![component.located(problem)];
+    fn environment_path(&self) -> &'static str {
+        environment_path(self.descriptor)
+    }
+
+    /// Where the component goes, nowhere when it is another adapter's, or why it cannot.
+    fn target(&self, component: &Component) -> Result<Option<(ComponentKey, Arc<Target>)>, Problem> {
+        // A data product has components of other adapters, of which not even the environment is asked.
+        if self.descriptor.scope == Scope::DataProduct && !self.concerns(component) {
+            return Ok(None);
+        }
+        let within = |problem: Unplaced| problem.within(product_path(self.descriptor), &component.path);
         let environment =
-            environment(self.descriptor, component, self.topology, self.places, self.deployments)
-                .map_err(|problem| vec![problem])?;
+            environment(self.descriptor, component, self.topology, self.places, self.deployments)?;
         let key = key(component, &environment);
-        let remembered = self.deployments.iter().find(|deployment| deployment.key == key);
+        let remembered = self.remembered(&key);
         let placed =
-            place(&key, component, self.intent, self.topology, self.places, remembered).map_err(alone)?;
+            place(&key, component, self.intent, self.topology, self.places, remembered).map_err(within)?;
         let target = match placed {
             Some(target) => target,
-            // A data product has components of other adapters; a component asked for by name has not.
             None if self.descriptor.scope == Scope::DataProduct => return Ok(None),
-            None => self.topology.choose(component, &environment, self.intent.into()).map_err(alone)?,
+            None => self.topology.choose(component, &environment, self.intent.into()).map_err(within)?,
         };
+        let capabilities = target.technology.capabilities();
+        let kind = capabilities.kinds.problem(&component.kind, &target.code, target.technology.name());
+        match kind {
+            Some(problem) => Err(problem.under(&component.path)),
+            None => Ok(Some((key, target))),
+        }
+    }
+
+    /// Whether a route leads to it, or it is known from earlier; of a task, whether it was accepted for it.
+    fn concerns(&self, component: &Component) -> bool {
+        let id = component.id.as_str();
+        match self.places {
+            Places::Fixed(placements) => placements.iter().any(|placement| placement.key.component == id),
+            Places::Topology => {
+                self.topology.is_routed(&component.routing())
+                    || self.deployments.iter().any(|deployment| deployment.key.component == id)
+            }
+        }
+    }
+
+    fn remembered(&self, key: &ComponentKey) -> Option<&'a Deployment> {
+        self.deployments.iter().find(|deployment| deployment.key == *key)
+    }
+
+    /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
+    fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
+        let Some((key, target)) = self.target(component).map_err(|problem| vec![problem])? else {
+            return Ok(None);
+        };
+        let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
         let work = Work {
             product: Arc::clone(&self.product),
             component: Arc::new(as_provisioned(component, self.intent, remembered)),
-            environment,
+            environment: key.environment,
             access: self.access.cloned().or_else(remembered_access),
         };
-        let capabilities = target.technology.capabilities();
-        if !capabilities.kinds.contains(&component.kind) {
-            let kinds = capabilities.kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-            let message =
-                format!("target `{}` ({}) does not take this kind", target.code, target.technology.name());
-            let problem = Problem::new("kind", message).value(component.kind.name());
-            return Err(alone(problem.remedy(format!("it takes: {kinds}"))));
-        }
         let problems = target.technology.check(&work, self.intent);
+        let before = remembered
+            .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
+            .and_then(|deployment| self.topology.target(&deployment.target));
         if problems.is_empty() {
-            Ok(Some(Assigned { work, target }))
+            Ok(Some(Assigned { work, target, before }))
         } else {
-            Err(problems.into_iter().flat_map(alone).collect())
+            Err(problems.into_iter().map(|problem| component.located(problem)).collect())
         }
     }
 }
@@ -229,6 +348,21 @@ fn as_provisioned(component: &Component, intent: &Intent, remembered: Option<&De
         component.specific.clone_from(&deployment.specific);
     }
     component
+}
+
+/// Where the data product is in its document.
+fn product_path(descriptor: &Descriptor) -> &'static str {
+    match descriptor.scope {
+        Scope::DataProduct => "",
+        Scope::Component(_) => "dataProduct",
+    }
+}
+
+fn environment_path(descriptor: &Descriptor) -> &'static str {
+    match descriptor.scope {
+        Scope::DataProduct => "environment",
+        Scope::Component(_) => "dataProduct.environment",
+    }
 }
 
 /// The environment of the product; a short form may lack it, then the one the task was accepted for, or the only one
@@ -252,10 +386,7 @@ fn environment(
     }
     let known: Vec<&str> =
         deployments.iter().filter(|d| d.key.component == id).map(|d| d.key.environment.as_str()).collect();
-    let path = match descriptor.scope {
-        Scope::DataProduct => "environment",
-        Scope::Component(_) => "dataProduct.environment",
-    };
+    let path = environment_path(descriptor);
     match known.as_slice() {
         [one] => Ok((*one).to_owned()),
         [] => Err(Problem::new(
@@ -278,13 +409,17 @@ fn place(
     topology: &Topology,
     places: Places<'_>,
     remembered: Option<&Deployment>,
-) -> Result<Option<Arc<Target>>, Problem> {
+) -> Result<Option<Arc<Target>>, Unplaced> {
     let gone = |code: &str| {
-        Problem::new(
-            "technology",
-            format!("this component was provisioned on target `{code}`, which is not configured any more"),
+        Unplaced::Component(
+            Problem::new(
+                "technology",
+                format!(
+                    "this component was provisioned on target `{code}`, which is not configured any more"
+                ),
+            )
+            .remedy(format!("put [targets.{code}] back into the configuration")),
         )
-        .remedy(format!("put [targets.{code}] back into the configuration"))
     };
     match places {
         Places::Fixed(placements) => match placements.iter().find(|placement| placement.key == *key) {
@@ -305,19 +440,23 @@ fn place(
                     None => {}
                 }
             }
-            if !topology.is_routed(component) {
+            if !topology.is_routed(&component.routing()) {
                 return Ok(None);
             }
             let chosen = topology.choose(component, &key.environment, intent.into())?;
             match remembered.filter(|_| is_there) {
-                Some(deployment) if !same_code(&deployment.target, &chosen.code) => Err(Problem::new(
-                    "technology",
-                    format!(
-                        "this component is provisioned on target `{}`, and now belongs on `{}`",
-                        deployment.target, chosen.code
-                    ),
-                )
-                .remedy("unprovision it first, or route it to where it is")),
+                Some(deployment) if !same_code(&deployment.target, &chosen.code) => {
+                    let problem = Problem::new(
+                        "technology",
+                        format!(
+                            "this component is provisioned on target `{}`, and now belongs on `{}`",
+                            deployment.target, chosen.code
+                        ),
+                    );
+                    Err(Unplaced::Component(
+                        problem.remedy("unprovision it first, or route it to where it is"),
+                    ))
+                }
                 _ => Ok(Some(chosen)),
             }
         }
@@ -340,6 +479,7 @@ pub(super) fn explain(
                 let chosen = || {
                     place(&key, component, &Intent::Provision, topology, Places::Topology, remembered)
                         .map(|target| target.map(|target| target.code.clone()))
+                        .map_err(|problem| problem.within(product_path(descriptor), ""))
                         .transpose()
                 };
                 places.push(ComponentPlace {
@@ -368,13 +508,13 @@ pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
         .collect()
 }
 
-/// What `/validate` says, without a server: the ids of the components that are routed here, or every problem.
+/// What `/validate` says, without a server: the components that are routed here and those that are not, or every
+/// problem.
 pub fn check_document(
     document: &Document,
     topology: &Topology,
     limits: &Limits,
-) -> Result<Vec<String>, Vec<Problem>> {
-    let descriptor = parse(document, &Intent::Provision, topology, limits)?;
-    let resolved = resolve(&descriptor, &Intent::Provision, topology, Places::Topology, &[], None)?;
-    Ok(resolved.assigned.iter().map(|one| one.work.component.id.to_string()).collect())
+) -> Result<Resolved, Vec<Problem>> {
+    let descriptor = parse(document, &Intent::Provision, topology, Places::Topology, limits)?;
+    resolve(&descriptor, &Intent::Provision, topology, Places::Topology, &[], None)
 }

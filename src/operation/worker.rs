@@ -5,6 +5,11 @@
 //! looks at the time. What the end of the run means for the task is decided purely, by [`decide`]; then it is
 //! written, fenced by the lease.
 //!
+//! A run has ended when its threads have: what it began on blocking threads counts in a [`Scope`], and the worker keeps
+//! the lease, the slot and the task's state until that is empty. A thread that does not end (a mount that hangs) keeps
+//! its task, which is what it does in the target too; the administrator's log says so. Only the end of the process
+//! ends such a thread: a drain waits for it no longer than for any other run, and leaves the lease to run out.
+//!
 //! A worker that cannot reach its store stops the work by its own clock before the lease ends: nobody else can
 //! have begun by then.
 
@@ -15,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +28,10 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::engine::{Crew, Settings};
-use super::state::State;
+use super::state::{Event, State};
 use super::store::{Ending, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
+use crate::blocking::{self, Scope};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{Context, Journal, Level, LogLine};
 
@@ -32,16 +39,21 @@ use crate::technology::{Context, Journal, Level, LogLine};
 const SHIP_EVERY: Duration = Duration::from_millis(250);
 /// Lines kept while the store does not take them.
 const MAX_UNSHIPPED: usize = 2 * Journal::MAX_PENDING;
+/// How often the administrator's log tells of a run whose threads do not end.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// A wait for threads that is worth a line in the task's log.
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Does the work of tasks. The engine calls it; it knows nothing of queues, leases or attempts.
 #[async_trait]
 pub trait Runner: Send + Sync + 'static {
     /// Does what `task` asks, from the start, whatever earlier runs left behind.
     ///
-    /// `Ok` completes the task. An error that is retryable sends it back to the queue while attempts are left; one
-    /// of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
+    /// `Ok` completes the task. An error that is retryable sends it back to the queue while there is time for retries;
+    /// one of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
     /// fails it. The engine writes the error into the task's log; the runner need not. The run may be dropped at
-    /// any await once its lease has ended, or when it ignores a cancellation for too long.
+    /// any await once its lease has ended, or when it ignores a cancellation for too long. What it does on blocking
+    /// threads goes through [`crate::blocking`]: the run has ended when that has.
     async fn run(
         &self,
         task: &ClaimedTask,
@@ -186,22 +198,31 @@ enum Ended {
 pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant) {
     let context = Context::default();
     let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
-    let _registered = crew.register(task.token, &interrupt);
+    let scope = Scope::new(&context.cancel);
+    let _told = scope.cancel_on_drop();
+    let registered = crew.register(&task, &interrupt);
     // A stop that was committed after the claim and before the registration found nobody to tell.
     if let Ok(Some(State::Stopping)) = crew.store.state(&task.token).await {
         interrupt.raise(Cause::Stop);
     }
 
     let lease = task.lease.clone();
-    let (begun, facts) = (task.begun, Facts::of(&task));
+    let facts = Facts::of(&task);
     let clock = Arc::new(LeaseClock::new(claimed_at + crew.settings.lease));
     let journal = context.journal.clone();
     let deployments =
         Deployments { store: Arc::clone(&crew.store), lease: lease.clone(), clock: Arc::clone(&clock) };
     let runner = Arc::clone(&crew.runner);
     log::info!(token:% = lease.token, operation:% = task.operation, attempt = task.attempt; "run begins");
-    let mut run =
-        AbortOnDropHandle::new(tokio::spawn(async move { runner.run(&task, &context, &deployments).await }));
+    let (earlier, within) = (registered.earlier(), scope.clone());
+    let mut run = AbortOnDropHandle::new(tokio::spawn(async move {
+        within
+            .enter(async {
+                await_ends(earlier, &context).await?;
+                runner.run(&task, &context, &deployments).await
+            })
+            .await
+    }));
 
     let ran = CancellationToken::new();
     let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
@@ -229,6 +250,33 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
             ended = None;
         }
     }
+    let waiting = Instant::now();
+    let mut threads = pin!(threads_end(&crew, &lease, &scope, &journal));
+    let mut left = tokio::select! {
+        biased;
+        () = &mut threads => Left::Nothing,
+        () = &mut keeping, if ended.is_some() => Left::Lease,
+        _lost = &mut shipping, if ended.is_some() => Left::Lease,
+        () = crew.drain_is_over() => Left::Threads,
+    };
+    if left == Left::Lease {
+        ended = None;
+        left = tokio::select! {
+            () = &mut threads => Left::Nothing,
+            () = crew.drain_is_over() => Left::Threads,
+        };
+    }
+    if left == Left::Threads {
+        log::warn!(
+            token:% = lease.token, epoch = lease.epoch;
+            "run not handed back: its work on a blocking thread has not ended; it ends with the process, and its lease runs \
+             out"
+        );
+        return;
+    }
+    if waiting.elapsed() >= LONG_WAIT {
+        journal.warn(format!("waited {} for file operations that had begun", spell(waiting.elapsed())));
+    }
     let Some(ended) = ended else {
         log::warn!(token:% = lease.token, epoch = lease.epoch; "run abandoned: its lease is lost");
         return;
@@ -248,8 +296,17 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     {
         log::warn!(token:% = lease.token; "run met an error: {report}");
     }
-    let facts = Facts { elapsed: begun + claimed_at.elapsed(), ..facts };
-    let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction());
+    let facts =
+        Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&crew, &lease, &ended, &lines), ..facts };
+    let now = Utc::now();
+    let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction(), now);
+    let retried = ending.event() == Event::Retry;
+    if !retried {
+        crew.repeats.forget(&lease.token);
+    }
+    // What a run repeats word for word is in the log already.
+    let folded = retried && closing.is_none();
+    let lines = if folded { Vec::new() } else { lines };
     let settlement = Settlement { ending, lines, closing };
     let mut settling = pin!(settle(&crew, &lease, settlement));
     tokio::select! {
@@ -259,6 +316,59 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
+}
+
+/// How many runs of the task in a row had failed in the same way before, with the same lines left to write.
+fn repeats(crew: &Crew, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 {
+    match ended {
+        Ended::Returned(Err(RunError { error, .. })) if error.is_retryable() => {
+            crew.repeats.note(lease.token, &error.to_string(), lines)
+        }
+        _ => 0,
+    }
+}
+
+/// What a run waits for after its own end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Threads, and the lease is lost meanwhile.
+    Lease,
+    /// Threads, and the process ends.
+    Threads,
+}
+
+/// Waits for earlier runs of the same components in this process, whose lease was lost and whose threads go on.
+async fn await_ends(earlier: Vec<CancellationToken>, context: &Context) -> Result<()> {
+    if earlier.iter().all(CancellationToken::is_cancelled) {
+        return Ok(());
+    }
+    context
+        .journal
+        .warn("waits for an earlier run of the same component, which lost its lease and has not ended");
+    for run in earlier {
+        tokio::select! {
+            () = run.cancelled() => {}
+            () = context.cancel.cancelled() => context.check_cancelled()?,
+        }
+    }
+    Ok(())
+}
+
+/// Tells the run's blocking work to end, and waits until it has, however long that takes.
+async fn threads_end(crew: &Crew, lease: &Lease, scope: &Scope, journal: &Journal) {
+    let mut told = false;
+    blocking::end_reporting(scope, crew.settings.cancel_grace, REPORT_EVERY, || {
+        log::warn!(
+            token:% = lease.token, epoch = lease.epoch;
+            "a run keeps its task and its slot: its work on a blocking thread does not end; look for a disk or a mount \
+             that hangs"
+        );
+        if !std::mem::replace(&mut told, true) {
+            journal.warn("a file operation that had begun does not end; the task ends after it");
+        }
+    })
+    .await;
 }
 
 /// The chain of causes, which the task's own log does not have. Nothing when there is none, and nothing of a request that
@@ -333,7 +443,7 @@ async fn keep_lease(crew: &Crew, lease: &Lease, clock: &LeaseClock, interrupt: &
 }
 
 /// Carries log lines to the store. Once the run has ended, answers those it still holds; `None` when it finds the
-/// lease lost.
+/// lease lost. Of what the store does not take, the first lines are kept, and one that counts the others.
 async fn ship_logs(
     crew: &Crew,
     lease: &Lease,
@@ -342,22 +452,25 @@ async fn ship_logs(
     ran: &CancellationToken,
 ) -> Option<Vec<LogLine>> {
     let mut held: Vec<LogLine> = Vec::new();
+    let mut dropped = 0;
     loop {
         let ended = tokio::select! {
             () = ran.cancelled() => true,
             () = sleep(SHIP_EVERY) => false,
         };
         held.extend(journal.drain());
-        held.truncate(MAX_UNSHIPPED);
+        dropped += bound(&mut held);
+        let lines = || held.iter().cloned().chain(not_kept(dropped)).collect();
         if ended {
-            return Some(held);
+            return Some(lines());
         }
         if held.is_empty() {
             continue;
         }
-        match crew.store.append_logs(lease, held.clone()).await {
+        match crew.store.append_logs(lease, lines()).await {
             Ok(Some(state)) => {
                 held.clear();
+                dropped = 0;
                 if state == State::Stopping {
                     interrupt.raise(Cause::Stop);
                 }
@@ -369,6 +482,20 @@ async fn ship_logs(
             Err(error) => log::warn!(token:% = lease.token; "log lines not kept yet: {}", error.report()),
         }
     }
+}
+
+/// Keeps as many lines as may be held, and answers how many others there were.
+fn bound(held: &mut Vec<LogLine>) -> usize {
+    let dropped = held.len().saturating_sub(MAX_UNSHIPPED);
+    held.truncate(MAX_UNSHIPPED);
+    dropped
+}
+
+/// The line that stands for those that could not be kept.
+fn not_kept(dropped: usize) -> Option<LogLine> {
+    let plural = if dropped == 1 { "line was" } else { "lines were" };
+    let text = || format!("{dropped} {plural} not kept: the operation store did not take them in time");
+    (dropped > 0).then(|| line(Level::Warning, text())).flatten()
 }
 
 /// Tells the run to end when the process or its time does; returns when it has ignored that, or a stop, for the grace.
@@ -391,9 +518,12 @@ struct Facts {
     operation: Operation,
     /// Runs that were not lost to a crash, this one included.
     tries: u32,
-    max_attempts: u32,
-    /// Since the first run began, waits between runs included.
-    elapsed: Duration,
+    /// How long it has met transient failures; `None` when none came before this run.
+    failing_for: Option<Duration>,
+    /// How long this run took.
+    ran_for: Duration,
+    /// How many runs in a row had failed in the same way before.
+    repeats: u32,
 }
 
 impl Facts {
@@ -401,37 +531,32 @@ impl Facts {
         Self {
             operation: task.operation,
             tries: task.attempt.saturating_sub(task.crashes).max(1),
-            max_attempts: task.max_attempts,
-            elapsed: task.begun,
+            failing_for: task.failing_for,
+            ran_for: Duration::ZERO,
+            repeats: 0,
         }
+    }
+
+    /// Since the first transient failure, which may be the one of this run.
+    fn elapsed(&self) -> Duration {
+        self.failing_for.map_or(Duration::ZERO, |failing_for| failing_for.saturating_add(self.ran_for))
+    }
+
+    /// Whether a failure that the log has already is written once more: the more often, the more seldom.
+    fn is_written(&self) -> bool {
+        self.repeats <= 1 || self.repeats.is_power_of_two()
     }
 }
 
-impl Facts {
-    /// Why the work is not tried again after a wait of `after`, if it is not.
-    fn no_more(&self, after: Duration, settings: &Settings) -> Option<String> {
-        let plural = if self.tries == 1 { "attempt" } else { "attempts" };
-        let so_far = format!("given up after {} {plural} in {}", self.tries, spell(self.elapsed));
-        if self.tries >= self.max_attempts {
-            Some(so_far)
-        } else if self.elapsed.saturating_add(after) > settings.retry_for {
-            let (wait, budget) = (spell(after), spell(settings.retry_for));
-            Some(format!(
-                "{so_far}: another one after {wait} would be past the {budget} of operations.retry_for"
-            ))
-        } else {
-            None
-        }
-    }
-}
-
-/// What becomes of the task, and what its log says about it. Pure; `fraction` of 0 to 1 is the jitter.
+/// What becomes of the task, and what its log says about it. Pure; `fraction` of 0 to 1 is the jitter, and `now` is what
+/// the time of the last try is told by.
 fn decide(
     ended: Ended,
     cause: Option<Cause>,
     facts: &Facts,
     settings: &Settings,
     fraction: f64,
+    now: DateTime<Utc>,
 ) -> (Ending, Option<LogLine>) {
     let overdue = || {
         let (limit, key) = settings.run_limit(facts.operation);
@@ -474,20 +599,34 @@ fn decide(
             (Ending::Retry { after: Duration::ZERO, outcome, reason }, closing)
         }
         _ if error.is_retryable() => {
-            let asked_for = error.retry_after().unwrap_or_default();
-            let after = backoff(facts.tries, settings, fraction).max(asked_for);
-            if let Some(why) = facts.no_more(after, settings) {
-                return fail(outcome, format!("{error}; {why}"));
+            let left = settings.retry_for.saturating_sub(facts.elapsed());
+            if left.is_zero() {
+                let plural = if facts.tries == 1 { "attempt" } else { "attempts" };
+                let (elapsed, budget) = (spell(facts.elapsed()), spell(settings.retry_for));
+                return fail(
+                    outcome,
+                    format!(
+                        "{error}; given up after {} {plural} in {elapsed}, past the {budget} of operations.retry_for",
+                        facts.tries
+                    ),
+                );
             }
-            let closing = line(
-                Level::Warning,
-                format!(
-                    "{error}; trying again in {} (attempt {} of {})",
-                    spell(after),
-                    facts.tries + 1,
-                    facts.max_attempts
-                ),
-            );
+            let asked_for = error.retry_after().unwrap_or_default();
+            // A wait that leads past the end ends there, with the last try.
+            let after = backoff(facts.tries, settings, fraction).max(asked_for).min(left);
+            let closing = if facts.is_written() {
+                let again = match facts.repeats {
+                    0 => String::new(),
+                    repeats => format!(" ({} times in a row)", repeats.saturating_add(1)),
+                };
+                let (wait, end) = (spell(after), moment(now, left));
+                line(
+                    Level::Warning,
+                    format!("{error}{again}; trying again in {wait}, until {end} (operations.retry_for)"),
+                )
+            } else {
+                None
+            };
             (Ending::Retry { after, outcome, reason: error.to_string() }, closing)
         }
         _ => fail(outcome, error.to_string()),
@@ -510,11 +649,22 @@ fn line(level: Level, message: String) -> Option<LogLine> {
     journal.drain().pop()
 }
 
-/// Exponential, capped, and spread over the whole interval, so that what failed together does not return together.
+/// Exponential, capped, and spread over the upper half of the interval: what failed together does not return together, and
+/// nothing is tried again without a pause.
 fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let ceiling = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_cap);
-    ceiling.mul_f64(fraction.clamp(0.0, 1.0))
+    ceiling.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
+}
+
+/// The moment so long from now: `12:34:56 UTC`, with the date where that is another one.
+fn moment(now: DateTime<Utc>, from_now: Duration) -> String {
+    let then = chrono::Duration::from_std(from_now).ok().and_then(|wait| now.checked_add_signed(wait));
+    match then {
+        Some(then) if then.date_naive() == now.date_naive() => then.format("%H:%M:%S UTC").to_string(),
+        Some(then) => then.format("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        None => "it succeeds".to_owned(),
+    }
 }
 
 /// A time for people: `20 ms`, `0.4 s`, `25 s`. What is small matters only while it is short.
@@ -546,16 +696,21 @@ mod tests {
     }
 
     fn decided(ended: Ended, cause: Option<Cause>, tries: u32) -> Ending {
-        decide(ended, cause, &facts(tries, 25), &Settings::default(), 1.0).0
+        decide(ended, cause, &facts(tries, 25), &Settings::default(), 1.0, noon()).0
     }
 
     fn facts(tries: u32, seconds: u64) -> Facts {
         Facts {
             operation: Operation::Provision,
             tries,
-            max_attempts: 3,
-            elapsed: Duration::from_secs(seconds),
+            failing_for: Some(Duration::from_secs(seconds)),
+            ran_for: Duration::ZERO,
+            repeats: 0,
         }
+    }
+
+    fn noon() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_014_400, 0).unwrap()
     }
 
     fn said(closing: Option<LogLine>) -> String {
@@ -598,9 +753,9 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_condition_is_tried_again_while_attempts_are_left() {
+    fn retries_a_transient_failure() {
         let busy = || returned(Error::retryable("busy"));
-        for (tries, seconds) in [(1, 2), (2, 4)] {
+        for (tries, seconds) in [(1, 1), (2, 2), (6, 32), (500, 60)] {
             let again = Ending::Retry {
                 after: Duration::from_secs(seconds),
                 outcome: Some(json!("said")),
@@ -609,48 +764,116 @@ mod tests {
             assert_eq!(decided(busy(), None, tries), again);
             assert_eq!(decided(busy(), Some(Cause::Drain), tries), again);
         }
-        assert_eq!(decided(busy(), None, 3), failed("busy; given up after 3 attempts in 25 s"));
-        assert_eq!(decided(returned(Error::overloaded("full")), None, 1).event(), super::super::Event::Retry);
+        assert_eq!(decided(returned(Error::overloaded("full")), None, 1).event(), Event::Retry);
     }
 
     #[test]
     fn a_wait_is_as_long_as_the_target_asks_for_and_not_shorter_than_the_backoff() {
         let settings = Settings::default();
-        for (asked, waits, text) in [(1, 2, "2 s"), (90, 90, "90 s")] {
+        for (asked, waits, text) in [(0, 1, "1 s"), (90, 90, "90 s")] {
             let error = Error::retryable("busy").after(Duration::from_secs(asked));
-            let (ending, closing) = decide(returned(error), None, &facts(1, 0), &settings, 1.0);
+            let first = Facts { failing_for: None, ran_for: Duration::from_secs(5000), ..facts(1, 0) };
+            let (ending, closing) = decide(returned(error), None, &first, &settings, 1.0, noon());
             let Ending::Retry { after, .. } = ending else { panic!("{ending:?}") };
             assert_eq!(after, Duration::from_secs(waits));
-            assert_eq!(said(closing), format!("busy; trying again in {text} (attempt 2 of 3)"));
+            assert_eq!(
+                said(closing),
+                format!("busy; trying again in {text}, until 13:00:00 UTC (operations.retry_for)"),
+                "how long the first run took is not how long it fails"
+            );
         }
     }
 
     #[test]
-    fn no_wait_leads_past_the_time_for_retries() {
+    fn the_last_try_is_at_the_end_of_the_time_for_retries() {
         let settings = Settings { retry_for: Duration::from_secs(60), ..Settings::default() };
-        let after = |tries, elapsed, hint| {
+        let after = |tries, elapsed: u64, hint| {
             let error = Error::retryable("busy").after(Duration::from_secs(hint));
-            let (ending, closing) = decide(returned(error), None, &facts(tries, elapsed), &settings, 1.0);
+            let facts = Facts { ran_for: Duration::from_secs(2), ..facts(tries, elapsed - 2) };
+            let (ending, closing) = decide(returned(error), None, &facts, &settings, 1.0, noon());
             (ending.event(), said(closing))
         };
-        let retried = |text: &str| (super::super::Event::Retry, text.to_owned());
-        let given_up = |text: &str| (super::super::Event::Fail, text.to_owned());
-        assert_eq!(after(1, 57, 3), retried("busy; trying again in 3 s (attempt 2 of 3)"));
+        let again =
+            |text: &str| (Event::Retry, format!("busy; trying again in {text} (operations.retry_for)"));
+        assert_eq!(after(5, 40, 0), again("16 s, until 12:00:20 UTC"));
+        assert_eq!(after(5, 57, 0), again("3 s, until 12:00:03 UTC"));
+        assert_eq!(after(1, 50, 300), again("10 s, until 12:00:10 UTC"));
+        let given_up = "busy; given up after 9 attempts in 60 s, past the 60 s of operations.retry_for";
+        assert_eq!(after(9, 60, 0), (Event::Fail, given_up.to_owned()));
+        let given_up = "busy; given up after 1 attempt in 75 s, past the 60 s of operations.retry_for";
+        assert_eq!(after(1, 75, 0), (Event::Fail, given_up.to_owned()));
+    }
+
+    #[test]
+    fn an_end_on_another_day_has_a_date() {
+        assert_eq!(moment(noon(), Duration::from_secs(86_400)), "2027-01-16 12:00:00 UTC");
+        assert_eq!(moment(noon(), Duration::MAX), "it succeeds");
+    }
+
+    /// A target that never comes back, by the default settings: (seconds of each try, lines in the log).
+    fn outage(mut end: impl FnMut(u32, u64) -> bool) -> (Vec<f64>, Vec<String>, Ending) {
+        let (mut at, mut tries, mut lines) = (0.0, vec![0.0], Vec::new());
+        for number in 1.. {
+            let facts = Facts {
+                operation: Operation::Provision,
+                tries: number,
+                failing_for: (number > 1).then(|| Duration::from_secs_f64(at)),
+                ran_for: Duration::ZERO,
+                repeats: number - 1,
+            };
+            let away = !end(number, at as u64);
+            let ended = if away { returned(Error::retryable("away")) } else { Ended::Returned(Ok(json!(1))) };
+            let (ending, closing) =
+                decide(ended, None, &facts, &Settings::default(), random_fraction(), noon());
+            lines.extend(closing.map(|line| line.message));
+            let Ending::Retry { after, .. } = ending else { return (tries, lines, ending) };
+            at += after.as_secs_f64();
+            tries.push(at);
+        }
+        unreachable!("it is tried for ever")
+    }
+
+    #[test]
+    fn outage_of_five_minutes_fails_nothing() {
+        for _ in 0..100 {
+            let (tries, lines, ending) = outage(|_, seconds| seconds >= 300);
+            assert_eq!(ending, Ending::Succeed { outcome: json!(1) });
+            assert!(*tries.last().unwrap() <= 361.0, "within a minute of its return: {tries:?}");
+            assert!(lines.len() <= 6, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn outage_without_end_uses_the_whole_time_for_retries() {
+        for _ in 0..100 {
+            let (tries, lines, ending) = outage(|_, _| false);
+            assert_eq!(ending.event(), Event::Fail);
+            assert!((tries.last().unwrap() - 3600.0).abs() < 0.001, "{tries:?}");
+            assert!((60..=130).contains(&tries.len()), "{}", tries.len());
+            assert!(tries.windows(2).take(3).all(|pair| pair[1] - pair[0] >= 0.5), "no hammering: {tries:?}");
+            // The 1st, the 2nd, the 3rd, the 5th, ... and the end.
+            assert!(lines.len() <= 10, "{lines:?}");
+            assert!(lines[3].starts_with("away (5 times in a row); trying again in "), "{lines:?}");
+            assert!(lines.last().unwrap().starts_with("away; given up after "), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_dropped_are_counted() {
+        let journal = Journal::default();
+        let mut held = Vec::new();
+        let mut dropped = 0;
+        for number in 0..MAX_UNSHIPPED + 3 {
+            journal.info(format!("line {number}"));
+            held.extend(journal.drain());
+            dropped += bound(&mut held);
+        }
+        assert_eq!((held.len(), held.last().unwrap().message.as_str()), (MAX_UNSHIPPED, "line 1999"));
         assert_eq!(
-            after(1, 57, 4),
-            given_up(
-                "busy; given up after 1 attempt in 57 s: another one after 4 s would be past the 60 s of \
-                 operations.retry_for"
-            )
+            said(not_kept(dropped)),
+            "3 lines were not kept: the operation store did not take them in time"
         );
-        assert_eq!(
-            after(2, 61, 0),
-            given_up(
-                "busy; given up after 2 attempts in 61 s: another one after 4 s would be past the 60 s of \
-                 operations.retry_for"
-            )
-        );
-        assert_eq!(after(3, 61, 0), given_up("busy; given up after 3 attempts in 61 s"));
+        assert_eq!(not_kept(0), None);
     }
 
     #[test]
@@ -658,7 +881,7 @@ mod tests {
         let mut settings = Settings::default();
         let reason = |settings: &Settings| {
             let ended = returned(Error::cancelled("stopped on request"));
-            said(decide(ended, Some(Cause::Overdue), &facts(1, 0), settings, 1.0).1)
+            said(decide(ended, Some(Cause::Overdue), &facts(1, 0), settings, 1.0, noon()).1)
         };
         settings.run_limits.insert(Operation::Unprovision, Duration::from_secs(60));
         assert_eq!(reason(&settings), "the run exceeded the 1800 s of operations.run_limit");
@@ -686,7 +909,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_ends_as_its_cause_meant() {
-        let cut_off = |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0);
+        let cut_off =
+            |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0, noon());
         let overdue = "the run exceeded the 1800 s of operations.run_limit and did not end when told to";
         assert_eq!(cut_off(Cause::Overdue).0, Ending::Fail { outcome: None, reason: overdue.to_owned() });
         assert_eq!(cut_off(Cause::Drain).0, Ending::Release);
@@ -720,9 +944,9 @@ mod tests {
     fn the_wait_grows_to_its_cap_and_is_spread() {
         let settings = Settings::default();
         let wait = |tries, fraction| backoff(tries, &settings, fraction).as_secs();
-        assert_eq!([1, 2, 3, 5, 6, 7, 1000].map(|tries| wait(tries, 1.0)), [2, 4, 8, 32, 60, 60, 60]);
-        assert_eq!(wait(6, 0.5), 30);
-        assert_eq!(wait(6, 0.0), 0);
+        assert_eq!([1, 2, 3, 6, 7, 8, 1000].map(|tries| wait(tries, 1.0)), [1, 2, 4, 32, 60, 60, 60]);
+        assert_eq!(wait(7, 0.5), 45);
+        assert_eq!(wait(7, 0.0), 30, "never less than half");
         let fractions: Vec<f64> = (0..100).map(|_| random_fraction()).collect();
         assert!(fractions.iter().all(|fraction| (0.0..1.0).contains(fraction)));
         assert!(fractions.iter().any(|f| *f < 0.3) && fractions.iter().any(|f| *f > 0.7));
@@ -738,9 +962,8 @@ mod tests {
                 components: vec![],
                 payload: Value::Null,
                 attempt,
-                max_attempts: 5,
                 crashes,
-                begun: Duration::ZERO,
+                failing_for: None,
                 lease: Lease { token, epoch: 1, owner: String::new() },
             })
             .tries

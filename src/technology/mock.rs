@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,9 +20,11 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{
-    AccessMode, Action, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
+    AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology,
+    Work,
 };
-use crate::descriptor::{ComponentKind, Object, Problem};
+use crate::blocking::{self, Cancellation};
+use crate::descriptor::{Object, Problem, names};
 use crate::error::{Error, Result};
 
 /// How a mock keeps itself busy. The default does not.
@@ -33,6 +36,8 @@ pub struct MockSettings {
     pub step_delay: Duration,
     /// How long a step takes to end when the work is stopped.
     pub stop_delay: Duration,
+    /// Whether each step, with its trace, is one piece of work on a blocking thread.
+    pub blocking: bool,
     /// Whether it can only be stopped before it begins: a step then goes on whatever it is told.
     pub unstoppable: bool,
     /// A file that gets a line of JSON when a step begins and when it ends. Several processes may share it.
@@ -50,6 +55,34 @@ impl Mock {
     pub fn new(settings: MockSettings) -> Self {
         Self { settings }
     }
+
+    /// A step on a thread that may block, its trace included.
+    async fn block(&self, step: Option<Step>, context: &Context) -> Result<()> {
+        let MockSettings { step_delay, stop_delay, unstoppable, .. } = self.settings;
+        let idle = move |cancellation: Option<&Cancellation>| {
+            let trace = |event, done| match &step {
+                Some(step) => step.append(event, done).map_err(untraceable),
+                None => Ok(()),
+            };
+            trace("begin", false)?;
+            let idled = match cancellation {
+                Some(cancellation) => {
+                    cancellation.pause(step_delay).inspect_err(|_| thread::sleep(stop_delay))
+                }
+                None => {
+                    thread::sleep(step_delay);
+                    Ok(())
+                }
+            };
+            trace("end", idled.is_ok())?;
+            idled
+        };
+        if unstoppable {
+            blocking::run_regardless(move || idle(None)).await
+        } else {
+            context.blocking(move |cancellation| idle(Some(cancellation))).await
+        }
+    }
 }
 
 #[async_trait]
@@ -60,15 +93,18 @@ impl Technology for Mock {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &ComponentKind::ALL,
+            kinds: Kinds::Any,
             access: AccessMode::None,
             reverse: false,
             stop: !self.settings.unstoppable,
         }
     }
 
-    fn check(&self, _work: &Work, _intent: &Intent) -> Vec<Problem> {
-        Vec::new()
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        let contract = work.component.data_contract.as_ref().filter(|_| *intent == Intent::Provision);
+        contract
+            .map(|contract| names::in_columns(&contract.schema, "dataContract.schema"))
+            .unwrap_or_default()
     }
 
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
@@ -95,23 +131,28 @@ impl Technology for Mock {
     }
 
     async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
-        let MockSettings { step_delay, stop_delay, unstoppable, .. } = self.settings;
+        let MockSettings { step_delay, stop_delay, unstoppable, blocking, .. } = self.settings;
         if !unstoppable {
             context.check_cancelled()?;
         }
-        let traced = match &self.settings.trace {
-            Some(file) => Some(Traced::begin(file, work, change).await?),
-            None => None,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(step_delay) => {}
-            () = context.cancel.cancelled(), if !unstoppable => {
-                tokio::time::sleep(stop_delay).await;
-                context.check_cancelled()?;
+        let trace = self.settings.trace.as_deref();
+        if blocking {
+            self.block(trace.map(|file| Step::new(file, work, change)), context).await?;
+        } else {
+            let traced = match trace {
+                Some(file) => Some(Traced::begin(Step::new(file, work, change)).await?),
+                None => None,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(step_delay) => {}
+                () = context.cancel.cancelled(), if !unstoppable => {
+                    tokio::time::sleep(stop_delay).await;
+                    context.check_cancelled()?;
+                }
             }
-        }
-        if let Some(traced) = traced {
-            traced.end().await?;
+            if let Some(traced) = traced {
+                traced.end().await?;
+            }
         }
         context.journal.info(format!("{}: {}", change.resource, change.summary));
         Ok(())
@@ -164,19 +205,13 @@ enum Stage {
     Over,
 }
 
+fn untraceable(error: std::io::Error) -> Error {
+    Error::retryable("the trace of the mock cannot be written").because(error)
+}
+
 impl Traced {
-    async fn begin(file: &Path, work: &Work, change: &Change) -> Result<Self> {
-        let mut line = Object::new();
-        line.insert("pid".to_owned(), json!(std::process::id()));
-        line.insert("component".to_owned(), json!(work.component.id.to_string()));
-        line.insert("environment".to_owned(), json!(work.environment));
-        for name in ["intent", "step"] {
-            line.insert(name.to_owned(), change.detail.get(name).cloned().unwrap_or_default());
-        }
-        if let Some(serial) = work.component.specific.get("serial") {
-            line.insert("serial".to_owned(), serial.clone());
-        }
-        let traced = Self(Arc::new(Mutex::new(Step { file: file.to_owned(), line, stage: Stage::Fresh })));
+    async fn begin(step: Step) -> Result<Self> {
+        let traced = Self(Arc::new(Mutex::new(step)));
         traced.write("begin", Stage::Fresh, Stage::Begun).await?;
         Ok(traced)
     }
@@ -185,22 +220,19 @@ impl Traced {
         self.write("end", Stage::Begun, Stage::Over).await
     }
 
-    /// Off the async threads. What was dropped meanwhile, with the run that it belonged to, is not written any more.
+    /// Off the async threads, also when the run was told to end. What was dropped meanwhile, with the run that it belonged
+    /// to, is not written any more.
     async fn write(&self, event: &'static str, from: Stage, to: Stage) -> Result<()> {
-        let failed = |error| Error::retryable("the trace of the mock cannot be written").because(error);
         let step = Arc::clone(&self.0);
         let write = move || {
             let mut step = step.lock().unwrap_or_else(PoisonError::into_inner);
             if step.stage == from {
-                step.append(event, event == "end")?;
+                step.append(event, event == "end").map_err(untraceable)?;
                 step.stage = to;
             }
             Ok(())
         };
-        match tokio::task::spawn_blocking(write).await {
-            Ok(written) => written.map_err(failed),
-            Err(error) => Err(failed(std::io::Error::other(error))),
-        }
+        blocking::run_regardless(write).await
     }
 }
 
@@ -218,6 +250,20 @@ impl Drop for Traced {
 }
 
 impl Step {
+    fn new(file: &Path, work: &Work, change: &Change) -> Self {
+        let mut line = Object::new();
+        line.insert("pid".to_owned(), json!(std::process::id()));
+        line.insert("component".to_owned(), json!(work.component.id.to_string()));
+        line.insert("environment".to_owned(), json!(work.environment));
+        for name in ["intent", "step"] {
+            line.insert(name.to_owned(), change.detail.get(name).cloned().unwrap_or_default());
+        }
+        if let Some(serial) = work.component.specific.get("serial") {
+            line.insert("serial".to_owned(), serial.clone());
+        }
+        Self { file: file.to_owned(), line, stage: Stage::Fresh }
+    }
+
     /// One write in append mode, so that the lines of several processes stand in the order in which things happened.
     fn append(&self, event: &str, done: bool) -> std::io::Result<()> {
         let mut line = self.line.clone();
@@ -261,6 +307,45 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         conformance::conforms::<Green>().await;
+    }
+
+    #[test]
+    fn columns_that_look_like_others_are_refused_for_a_provision_only() {
+        let text = testing::CASHFLOW.replace("direction", "\"dire\\u202Ection\"");
+        let work = testing::work(&text, testing::PORT);
+        let problems: Vec<_> =
+            Mock::default().check(&work, &Intent::Provision).iter().map(Problem::to_string).collect();
+        assert_eq!(
+            problems,
+            ["dataContract.schema[1].name: the name has the direction control U+202E: `dire<U+202E>ction`"]
+        );
+        assert_eq!(Mock::default().check(&work, &Intent::Unprovision { remove_data: true }), []);
+    }
+
+    #[tokio::test]
+    async fn blocking_steps_stop_on_request_and_tell_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, work, file) = traced(&folder, Duration::ZERO);
+        let settings = MockSettings {
+            steps: 2,
+            step_delay: Duration::from_secs(60),
+            blocking: true,
+            trace: Some(file.clone()),
+            ..Default::default()
+        };
+        let mock = Mock::new(settings);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        let stop = context.cancel.clone();
+        let (applied, ()) = tokio::join!(mock.apply(&work, &plan.changes[0], &context), async {
+            while lines(&file).is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stop.cancel();
+        });
+        assert_eq!(*applied.unwrap_err().kind(), crate::error::Kind::Cancelled);
+        let expected = [("begin".to_owned(), 1, None), ("end".to_owned(), 1, Some(false))];
+        assert_eq!(lines(&file), expected);
     }
 
     #[tokio::test]

@@ -29,8 +29,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Ref;
-use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem};
+use crate::access::{Lookups, Ref};
+use crate::blocking::{self, Cancellation};
+use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, is_typo, names};
 use crate::error::{Error, Result};
 
 /// One technology, bound to one configured target.
@@ -63,13 +64,46 @@ pub trait Technology: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Kinds of component it provisions.
-    pub kinds: &'static [ComponentKind],
+    pub kinds: Kinds,
     /// What becomes of access lists.
     pub access: AccessMode,
     /// Whether `reverse` is offered.
     pub reverse: bool,
     /// Whether work under way can be stopped.
     pub stop: bool,
+}
+
+/// Kinds of component that a technology takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinds {
+    /// Whatever the document says, and also when it says nothing.
+    Any,
+    /// These and no other; the document has to say which.
+    Only(&'static [ComponentKind]),
+}
+
+impl Kinds {
+    /// What is wrong with the kind of a component for the target `code` of `technology`, if anything; the path is
+    /// relative to the component.
+    pub fn problem(self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
+        let Self::Only(kinds) = self else { return None };
+        if kinds.contains(kind) {
+            return None;
+        }
+        let taken = kinds.iter().map(ComponentKind::name).collect::<Vec<_>>().join(", ");
+        if *kind == ComponentKind::Unspecified {
+            let message =
+                format!("`kind` is missing, and target `{code}` ({technology}) does not take every kind");
+            return Some(Problem::new("kind", message).remedy(format!("add `kind`; it takes: {taken}")));
+        }
+        let message = format!("target `{code}` ({technology}) does not take this kind");
+        let close = kinds.iter().find(|known| is_typo(kind.name(), known.name()));
+        let remedy = match close {
+            Some(close) => format!("did you mean `{}`? it takes: {taken}", close.name()),
+            None => format!("it takes: {taken}"),
+        };
+        Some(Problem::new("kind", message).value(kind.name()).remedy(remedy))
+    }
 }
 
 /// What becomes of an access list.
@@ -224,12 +258,23 @@ pub struct Context {
     pub journal: Journal,
     /// Cancelled when the task is stopped, loses its lease or the process drains.
     pub cancel: CancellationToken,
+    /// What was looked up of people in this run.
+    pub lookups: Lookups,
 }
 
 impl Context {
     /// [`Error::cancelled`] when the work should end here.
     pub fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::cancelled("stopped on request")) } else { Ok(()) }
+    }
+
+    /// Runs work on a thread that may block. The run ends only after it, however it ends; work that takes long looks at
+    /// its [`Cancellation`] between entries.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        blocking::run_until(&self.cancel, work).await
     }
 }
 
@@ -292,7 +337,7 @@ impl Journal {
             .get(..end)
             .unwrap_or_default()
             .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
+            .map(|c| if c.is_control() || names::is_deceptive(c) { ' ' } else { c })
             .collect();
         let line =
             LogLine { at: Utc::now(), level, message: text, phase: self.phase.as_deref().map(str::to_owned) };

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use super::Work;
 use crate::descriptor::{DescriptorKind, Limits, Strictness, parse};
 
+#[path = "../../tests/support/identifiers.rs"]
+mod identifiers;
+pub(crate) use identifiers::identifiers;
+
 pub(crate) const CASHFLOW: &str = include_str!("../../examples/cashflow.yaml");
 pub(crate) const PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
 pub(crate) const STORAGE: &str = "urn:dmb:cmp:finance:cashflow:0:storage-component";
@@ -12,7 +16,8 @@ pub(crate) const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calcu
 
 /// A component of a data product written as YAML, without an access list.
 pub(crate) fn work(text: &str, component: &str) -> Work {
-    let descriptor = parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default()).unwrap();
+    let descriptor =
+        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap();
     let product = Arc::new(descriptor.product);
     let component = product.component(&component.parse().unwrap()).unwrap().clone();
     Work {
@@ -21,4 +26,32 @@ pub(crate) fn work(text: &str, component: &str) -> Work {
         component: Arc::new(component),
         access: None,
     }
+}
+
+/// The `schema` of one contract, in both shapes: OpenMetadata's and that of ODCS.
+pub(crate) const SCHEMAS: [&str; 2] = [
+    "[{name: order_id, dataType: BIGINT, constraint: PRIMARY_KEY, description: Number of the order},
+      {name: placed_at, dataType: TIMESTAMP, constraint: NOT_NULL},
+      {name: total, dataType: DECIMAL, precision: 12, scale: 2, tags: [{tagFQN: money}]},
+      {name: lines, dataType: ARRAY, arrayDataType: STRUCT, children: [
+         {name: sku, dataType: VARCHAR, dataLength: 20}, {name: quantity, dataType: BIGINT}]},
+      {name: code, dataType: TEXT, constraint: UNIQUE}, {name: express, dataType: BOOLEAN}]",
+    "[{name: orders, logicalType: object, physicalType: table, properties: [
+      {name: order_id, logicalType: integer, physicalType: int8, primaryKey: true, primaryKeyPosition: 1, required: true,
+       description: Number of the order},
+      {name: placed_at, logicalType: date, physicalType: timestamp_ntz, required: true},
+      {name: total, logicalType: number, physicalType: 'decimal(12,2)', tags: [money]},
+      {name: lines, logicalType: array, items: {logicalType: object, properties: [
+         {name: sku, logicalType: string, logicalTypeOptions: {maxLength: 20}}, {name: quantity, logicalType: integer}]}},
+      {name: code, logicalType: string, physicalType: clob, unique: true}, {name: express, logicalType: boolean}]}]",
+];
+
+/// An output port with such a `schema`.
+pub(crate) fn port_of(schema: &str) -> Work {
+    let text = format!(
+        "{{id: 'urn:dmb:dp:sales:shapes:1', name: Shapes, version: 1.0.0, environment: production, domain: sales,
+          components: [{{id: 'urn:dmb:cmp:sales:shapes:1:port', name: Port, version: 1.0.0, kind: outputport,
+          dataContract: {{schema: {schema}}}, specific: {{}}}}]}}"
+    );
+    work(&text, "urn:dmb:cmp:sales:shapes:1:port")
 }

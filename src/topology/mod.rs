@@ -9,11 +9,12 @@
 
 mod instance;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Route;
-use crate::descriptor::{Component, Object, Problem};
+use crate::descriptor::{Component, ComponentKind, Object, Problem, Routing, is_typo};
 use crate::technology::{Intent, Technology};
 
 pub use instance::{
@@ -43,6 +44,11 @@ impl Installation {
     /// `routes` are tried in order; `environments` are the ids of Witboost's names.
     pub fn new(targets: Vec<Target>, routes: Vec<Route>, environments: BTreeMap<String, i64>) -> Self {
         Self { targets: targets.into_iter().map(Arc::new).collect(), routes, environments }
+    }
+
+    /// Every target of the configuration.
+    pub fn targets(&self) -> &[Arc<Target>] {
+        &self.targets
     }
 
     /// The target of that code, whatever the topology says: where an earlier operation went.
@@ -192,8 +198,71 @@ impl Topology {
     }
 
     /// Whether any route leads somewhere for this component; other adapters serve the rest of a data product.
-    pub fn is_routed(&self, component: &Component) -> bool {
-        self.route(component).is_some()
+    pub fn is_routed(&self, routing: &Routing<'_>) -> bool {
+        self.route(routing).is_some()
+    }
+
+    /// Why no route leads here, with the route that nearly does: for those that another adapter is left to.
+    pub fn unrouted(&self, routing: &Routing<'_>) -> String {
+        let shown: Vec<String> = [
+            ("technology", routing.technology.or(Some("(none)"))),
+            ("platform", routing.platform),
+            ("kind", routing.kind),
+            ("infrastructureTemplateId", routing.infrastructure_template_id),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| format!("{name} `{}`", shortened(value))))
+        .collect();
+        let reason = format!("no route leads here from {}", shown.join(", "));
+        match self.slip(routing).or_else(|| self.nearest(routing)) {
+            Some(hint) => format!("{reason}; {hint}"),
+            None => reason,
+        }
+    }
+
+    /// The route that was probably meant, where somebody slipped in the name of a field or in its value.
+    fn slip(&self, routing: &Routing<'_>) -> Option<String> {
+        let renamed = routing.misspelt.iter().find_map(|slip| {
+            let mut meant = *routing;
+            match slip.field {
+                "technology" => meant.technology = Some(&slip.value),
+                "platform" => meant.platform = Some(&slip.value),
+                "infrastructureTemplateId" => meant.infrastructure_template_id = Some(&slip.value),
+                _ => meant.use_case_template_id = Some(&slip.value),
+            }
+            let route = self.route(&meant)?;
+            let key = shortened(&slip.key);
+            Some(format!("did you mean `{}` by `{key}`? then the route is: {}", slip.field, route.summary()))
+        });
+        renamed.or_else(|| {
+            self.installation.routes.iter().find_map(|route| {
+                let slips = route.unmet(routing);
+                let close = |unmet: &Unmet<'_>| unmet.found.is_some_and(|found| is_typo(found, unmet.wanted));
+                if slips.is_empty() || !slips.iter().all(close) {
+                    return None;
+                }
+                let meant = slips.iter().map(|slip| format!("{} `{}`", slip.field, slip.wanted));
+                Some(format!(
+                    "did you mean {}? then the route is: {}",
+                    meant.collect::<Vec<_>>().join(" and "),
+                    route.summary()
+                ))
+            })
+        })
+    }
+
+    /// The route of which most is met.
+    fn nearest(&self, routing: &Routing<'_>) -> Option<String> {
+        let unmet = self.installation.routes.iter().map(|route| (route, route.unmet(routing)));
+        // Of routes that lack as much, the one that asks for more is met in more.
+        let (route, unmet) =
+            unmet.min_by_key(|(route, unmet)| (unmet.len(), Reverse(route.conditions().len())))?;
+        if unmet.is_empty() {
+            return None;
+        }
+        let asks =
+            unmet.iter().map(|unmet| format!("{} `{}`", unmet.field, unmet.wanted)).collect::<Vec<_>>();
+        Some(format!("the nearest route is: {}, and asks for {}", route.summary(), asks.join(" and ")))
     }
 
     /// The groups that a route leads to and no instance has.
@@ -207,13 +276,13 @@ impl Topology {
         self.installation.routes.iter().map(|route| route.group.as_str()).filter(is_empty).collect()
     }
 
-    fn route(&self, component: &Component) -> Option<&Route> {
-        self.installation.routes.iter().find(|route| route.matches(component))
+    fn route(&self, routing: &Routing<'_>) -> Option<&Route> {
+        self.installation.routes.iter().find(|route| route.unmet(routing).is_empty())
     }
 
     /// What `choose` looks at.
     pub fn explain(&self, component: &Component, environment: &str, purpose: Purpose) -> Explanation {
-        let route = self.route(component);
+        let route = self.route(&component.routing());
         let environment_id = self.installation.environment_id(environment);
         let in_group = |instance: &&Instance| {
             let group = instance.attributes.group.as_deref().unwrap_or_default();
@@ -256,8 +325,19 @@ impl Topology {
         }
     }
 
-    /// Where `component` lands in `environment`; problems have paths relative to the component.
+    /// Where `component` lands in `environment`.
     pub fn choose(
+        &self,
+        component: &Component,
+        environment: &str,
+        purpose: Purpose,
+    ) -> Result<Arc<Target>, Unplaced> {
+        self.check_environment(environment).map_err(Unplaced::Environment)?;
+        self.choose_instance(component, environment, purpose).map_err(Unplaced::Component)
+    }
+
+    /// Problems have paths relative to the component.
+    fn choose_instance(
         &self,
         component: &Component,
         environment: &str,
@@ -268,12 +348,16 @@ impl Topology {
         };
         let explanation = self.explain(component, environment, purpose);
         let Some((_, group)) = explanation.route else {
-            let routed = self.installation.routes.iter().map(Route::summary).collect::<Vec<_>>().join("; ");
+            let slip =
+                self.slip(&component.routing()).map(|slip| format!("{slip}; else ")).unwrap_or_default();
             return Err(problem("no route leads from this component to a target".to_owned()).remedy(
-                format!("use what is routed here: {routed}; or add a [[routes]] entry to the configuration"),
+                format!(
+                    "{slip}use what is routed here: {}; or add a [[routes]] entry to the configuration",
+                    self.routed()
+                ),
             ));
         };
-        let Some(id) = explanation.environment_id else { return Err(self.unknown(problem, environment)) };
+        let id = explanation.environment_id.unwrap_or(NOT_MADE);
         let candidates = explanation.candidates;
         let fitting: Vec<_> = candidates.iter().filter_map(Candidate::fitting).collect();
         match fitting.as_slice() {
@@ -310,10 +394,25 @@ impl Topology {
         }
     }
 
-    fn unknown(&self, problem: impl Fn(String) -> Problem, environment: &str) -> Problem {
-        let known = list(self.installation.environments.keys().cloned(), "(none)");
-        problem(format!("environment `{environment}` has no id in the topology"))
-            .remedy(format!("use one of: {known}; or give it an id in [environments] of the configuration"))
+    /// Every route, for remedies.
+    pub fn routed(&self) -> String {
+        let routes = self.installation.routes.iter().map(Route::summary).collect::<Vec<_>>();
+        if routes.is_empty() { "(nothing)".to_owned() } else { routes.join("; ") }
+    }
+
+    /// The id of an environment; the problem has the path `environment`.
+    pub fn check_environment(&self, environment: &str) -> Result<i64, Problem> {
+        if let Some(id) = self.installation.environment_id(environment) {
+            return Ok(id);
+        }
+        let names = || self.installation.environments.keys();
+        let close = names().find(|name| is_typo(environment, name));
+        let meant = close.map(|close| format!("did you mean `{close}`? ")).unwrap_or_default();
+        let known = list(names().cloned(), "(none)");
+        let message = format!("environment `{}` has no id in the topology", shortened(environment));
+        Err(Problem::new("environment", message).value(environment).remedy(format!(
+            "{meant}use one of: {known}; or give it an id in [environments] of the configuration"
+        )))
     }
 
     /// Where an import reads from: `params.target` when given, else the one target that can import and that a route
@@ -324,11 +423,7 @@ impl Topology {
         environment: &str,
         params: &Object,
     ) -> Result<Arc<Target>, Problem> {
-        let Some(id) = self.installation.environment_id(environment) else {
-            return Err(
-                self.unknown(|what| Problem::new("environment", what).value(environment), environment)
-            );
-        };
+        let id = self.check_environment(environment)?;
         let mut able = Vec::new();
         let mut passed = String::new();
         for instance in self.instances.iter() {
@@ -389,16 +484,50 @@ fn list(names: impl Iterator<Item = String>, none: &str) -> String {
     if all.is_empty() { none.to_owned() } else { all.join(", ") }
 }
 
+/// Why a component has no target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Unplaced {
+    /// The environment is not known, whatever the component; the path is `environment`.
+    Environment(Problem),
+    /// Something about the component or its group; the path is relative to the component.
+    Component(Problem),
+}
+
+impl Unplaced {
+    /// The problem, with the path that it has in a document.
+    #[must_use]
+    pub fn within(self, product: &str, component: &str) -> Problem {
+        match self {
+            Self::Environment(problem) => problem.under(product),
+            Self::Component(problem) => problem.under(component),
+        }
+    }
+}
+
+/// A condition of a route that a component does not meet.
+struct Unmet<'a> {
+    field: &'static str,
+    wanted: &'a str,
+    found: Option<&'a str>,
+}
+
 impl Route {
-    fn matches(&self, component: &Component) -> bool {
-        same(self.technology.as_deref(), component.technology.as_deref())
-            && same(self.platform.as_deref(), component.platform.as_deref())
-            && self.kind.is_none_or(|kind| kind == component.kind)
-            && template(
-                self.infrastructure_template_id.as_deref(),
-                component.infrastructure_template_id.as_deref(),
-            )
-            && template(self.use_case_template_id.as_deref(), component.use_case_template_id.as_deref())
+    fn unmet<'a>(&'a self, routing: &Routing<'a>) -> Vec<Unmet<'a>> {
+        type Matches = fn(Option<&str>, Option<&str>) -> bool;
+        let kind = self.kind.as_ref().map(ComponentKind::name);
+        let (itm, utm) = (self.infrastructure_template_id.as_deref(), self.use_case_template_id.as_deref());
+        let conditions: [(_, _, _, Matches); 5] = [
+            ("technology", self.technology.as_deref(), routing.technology, same),
+            ("platform", self.platform.as_deref(), routing.platform, same),
+            ("kind", kind, routing.kind, same),
+            ("infrastructureTemplateId", itm, routing.infrastructure_template_id, template),
+            ("useCaseTemplateId", utm, routing.use_case_template_id, template),
+        ];
+        conditions
+            .into_iter()
+            .filter(|(_, wanted, found, matches)| !matches(*wanted, *found))
+            .filter_map(|(field, wanted, found, _)| Some(Unmet { field, wanted: wanted?, found }))
+            .collect()
     }
 
     /// An import names no technology, only its template.
@@ -406,32 +535,46 @@ impl Route {
         template(self.use_case_template_id.as_deref(), Some(id))
     }
 
-    /// "technology S3, kind storage -> lakehouse"
-    fn summary(&self) -> String {
-        let conditions: Vec<String> = [
+    /// "technology S3", "kind storage"
+    fn conditions(&self) -> Vec<String> {
+        [
             ("technology", self.technology.as_deref()),
             ("platform", self.platform.as_deref()),
-            ("kind", self.kind.map(|kind| kind.name())),
+            ("kind", self.kind.as_ref().map(ComponentKind::name)),
             ("infrastructureTemplateId", self.infrastructure_template_id.as_deref()),
             ("useCaseTemplateId", self.use_case_template_id.as_deref()),
         ]
         .into_iter()
         .filter_map(|(name, value)| value.map(|value| format!("{name} {value}")))
-        .collect();
+        .collect()
+    }
+
+    /// "technology S3, kind storage -> lakehouse"
+    fn summary(&self) -> String {
+        let conditions = self.conditions();
         let conditions = if conditions.is_empty() { "anything".to_owned() } else { conditions.join(", ") };
         format!("{conditions} -> {}", self.group)
     }
 }
 
+/// A value of a document as part of a line.
+fn shortened(value: &str) -> String {
+    let text: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
 /// An absent condition matches everything.
 fn same(wanted: Option<&str>, found: Option<&str>) -> bool {
-    wanted.is_none_or(|wanted| found.is_some_and(|found| found.eq_ignore_ascii_case(wanted)))
+    wanted.is_none_or(|wanted| found.is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted.trim())))
 }
 
 /// `urn:dmb:itm:s3:1` matches itself; `urn:dmb:itm:s3` matches every version of it.
 fn template(wanted: Option<&str>, found: Option<&str>) -> bool {
     same(wanted, found)
-        || same(wanted, found.and_then(|found| found.rsplit_once(':')).map(|(family, _)| family))
+        || same(wanted, found.and_then(|found| found.trim().rsplit_once(':')).map(|(family, _)| family))
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@ use async_trait::async_trait;
 use serde_json::json;
 
 use super::*;
-use crate::descriptor::{ComponentKind, DescriptorKind, Limits, Strictness, parse};
+use crate::descriptor::{ComponentKind, DescriptorKind, Limits, Misspelt, Routing, Strictness, parse};
 use crate::error::Result;
 use crate::technology::{
-    AccessMode, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Work,
+    AccessMode, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Work,
 };
 
 /// Does nothing, and says whether it could import.
@@ -19,12 +19,7 @@ impl Technology for Fake {
         "fake"
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            kinds: &ComponentKind::ALL,
-            access: AccessMode::None,
-            reverse: self.reverse,
-            stop: true,
-        }
+        Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: self.reverse, stop: true }
     }
     fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
         Vec::new()
@@ -58,7 +53,8 @@ fn route(technology: &str, group: &str) -> Route {
 
 fn component() -> Component {
     let text = include_str!("../../examples/cashflow.yaml");
-    let descriptor = parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default()).unwrap();
+    let descriptor =
+        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap();
     descriptor.product.components[0].clone()
 }
 
@@ -84,7 +80,7 @@ fn changed(topology: &Topology, change: impl FnOnce(&mut Attributes)) -> Topolog
 fn chosen(topology: &Topology, environment: &str) -> Result<String, String> {
     match topology.choose(&component(), environment, Purpose::Provision) {
         Ok(target) => Ok(target.code.clone()),
-        Err(problem) => Err(format!("{problem}; {}", problem.remedy.clone().unwrap_or_default())),
+        Err(unplaced) => Err(unplaced.within("", "").with_remedy()),
     }
 }
 
@@ -105,8 +101,8 @@ fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_ins
     );
     assert_eq!(
         chosen(&topology, "staging"),
-        Err("technology: environment `staging` has no id in the topology: `S3`; use one of: development, production, \
-             qa; or give it an id in [environments] of the configuration"
+        Err("environment: environment `staging` has no id in the topology: `staging`; use one of: development, \
+             production, qa; or give it an id in [environments] of the configuration"
             .into())
     );
 }
@@ -192,12 +188,58 @@ fn a_seed_serves_what_its_target_says_and_every_environment_where_that_says_none
 fn no_route_is_a_problem_that_lists_what_is_routed() {
     let spark = Route { kind: Some(ComponentKind::Workload), ..route("Spark", "mock") };
     let topology = seeded(vec![target("A", "mock", &[], false)], vec![spark]);
-    assert!(!topology.is_routed(&component()));
+    assert!(!topology.is_routed(&component().routing()));
     assert_eq!(
         chosen(&topology, "qa"),
         Err("technology: no route leads from this component to a target: `S3`; use what is routed here: technology \
              Spark, kind workload -> mock; or add a [[routes]] entry to the configuration"
             .into())
+    );
+}
+
+#[test]
+fn an_unrouted_component_is_told_the_route_that_was_meant() {
+    let storage = Route { kind: Some(ComponentKind::Storage), ..route("S3", "lake") };
+    let dashboards = Route {
+        kind: Some(ComponentKind::of("Dashboard")),
+        platform: Some("Cloud".into()),
+        ..route("Tableau", "boards")
+    };
+    let topology = seeded(vec![target("A", "lake", &[], false)], vec![storage, dashboards]);
+    let slip = |key: &str, field, value: &str| [Misspelt { key: key.into(), field, value: value.into() }];
+    let (technolgy, none) = (slip("technolgy", "technology", "S3"), Routing::default());
+    let cases = [
+        (
+            Routing { kind: Some("storage"), misspelt: &technolgy, ..none },
+            "no route leads here from technology `(none)`, kind `storage`; did you mean `technology` by `technolgy`? \
+             then the route is: technology S3, kind storage -> lake",
+        ),
+        (
+            Routing { technology: Some("Tablaeu"), platform: Some("cloud"), kind: Some("dashboard"), ..none },
+            "no route leads here from technology `Tablaeu`, platform `cloud`, kind `dashboard`; did you mean technology \
+             `Tableau`? then the route is: technology Tableau, platform Cloud, kind dashboard -> boards",
+        ),
+        (
+            Routing { technology: Some("Kafka"), kind: Some("storage"), ..none },
+            "no route leads here from technology `Kafka`, kind `storage`; the nearest route is: technology S3, kind \
+             storage -> lake, and asks for technology `S3`",
+        ),
+        (
+            none,
+            "no route leads here from technology `(none)`; the nearest route is: technology S3, kind storage -> lake, \
+                and asks for technology `S3` and kind `storage`",
+        ),
+    ];
+    for (routing, expected) in cases {
+        assert!(!topology.is_routed(&routing));
+        assert_eq!(topology.unrouted(&routing), expected);
+    }
+    let board =
+        Routing { technology: Some(" tableau "), platform: Some("CLOUD"), kind: Some("DASHBOARD"), ..none };
+    assert!(topology.is_routed(&board));
+    assert_eq!(
+        seeded(Vec::new(), Vec::new()).unrouted(&none),
+        "no route leads here from technology `(none)`"
     );
 }
 
@@ -245,7 +287,7 @@ fn every_condition_of_a_route_must_hold_and_a_template_may_leave_its_version_ope
         ),
     ];
     for (route, expected) in conditions {
-        assert_eq!(route.matches(&component), expected, "{route:?}");
+        assert_eq!(route.unmet(&component.routing()).is_empty(), expected, "{route:?}");
     }
 }
 

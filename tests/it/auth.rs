@@ -270,9 +270,10 @@ async fn who_is_no_user_takes_no_room_either() {
     let credentials = STANDARD.encode("ops:right");
     let head = format!(
         "POST {INSTANCES} HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic {credentials}\r\n\
-         content-length: 2999999\r\n\r\n"
+         content-type: application/json\r\ncontent-length: 2999999\r\n\r\n"
     );
     held.write_all(head.as_bytes()).unwrap();
+    held.write_all(&vec![b' '; 2_999_990]).unwrap();
     let ask = async || {
         let request = json!({ "instanceName": "n", "instanceCode": "late" });
         let answer =
@@ -292,6 +293,83 @@ async fn who_is_no_user_takes_no_room_either() {
     drop(held);
     while ask().await.status == 500 {
         assert!(std::time::Instant::now() < end, "the room does not come back");
+    }
+}
+
+/// A hash that costs what OWASP recommends: 19 MiB.
+fn expensive(secret: &str) -> String {
+    let params = Params::new(19_456, 2, 1, None).unwrap();
+    Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
+}
+
+/// Guesses until told to stop, from an address of its own. Returns how many were answered.
+async fn guess(
+    url: String,
+    from: std::net::Ipv4Addr,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> u32 {
+    let client = http().local_address(std::net::IpAddr::from(from)).build().unwrap();
+    let mut answered = 0;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        let guess = format!("guess {answered}");
+        let sent = client.get(&url).basic_auth("ops", Some(guess)).send().await;
+        if let Ok(response) = sent {
+            assert!([401, 500].contains(&response.status().as_u16()), "{response:?}");
+            answered += 1;
+        }
+    }
+    answered
+}
+
+/// 250 clients that guess, each from an address of its own, while callers that the server has not seen yet sign in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guessing_takes_bounded_memory_and_time() {
+    const CALLERS: u32 = 5;
+    const CONCURRENCY: u64 = 2;
+    let mut config = String::from("[auth]\nwait = \"5s\"\nconcurrency = 2\n");
+    let hash = expensive("right");
+    for name in (0..CALLERS).map(|n| format!("caller{n}")).chain(["ops".to_owned()]) {
+        config.push_str(&format!(
+            "[[auth.users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{hash}\"\n"
+        ));
+    }
+    let server = Landfall::with().alone().config(&config).start();
+    let url = format!("{}{INSTANCES}", server.api().url());
+    server.api().get("/landfall/v1/health").await.with_status(200);
+    let start = server.resident_memory();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let guessing: Vec<_> = (0..250_u8)
+        .map(|n| {
+            let from = std::net::Ipv4Addr::new(127, 0, 1, n + 1);
+            tokio::spawn(guess(url.clone(), from, std::sync::Arc::clone(&stop)))
+        })
+        .collect();
+    let mut waited = Vec::new();
+    for caller in 0..CALLERS {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let client = http().build().unwrap();
+        let began = std::time::Instant::now();
+        let request = client.get(&url).basic_auth(format!("caller{caller}"), Some("right"));
+        waited.push((request.send().await.unwrap().status().as_u16(), began.elapsed()));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut answered = 0;
+    for task in guessing {
+        answered += task.await.unwrap();
+    }
+    assert!(answered >= 250, "{answered} guesses are no attack");
+    if let (Some(start), Some(peak)) = (start, server.peak_memory()) {
+        let bound = start + (64 + CONCURRENCY * 20) * 1024 * 1024;
+        let mib = |bytes: u64| bytes / 1024 / 1024;
+        assert!(
+            peak < bound,
+            "{} MiB at the peak, {} at the start, {answered} guesses",
+            mib(peak),
+            mib(start)
+        );
+    }
+    for (status, took) in &waited {
+        assert!(*status == 200 && *took < std::time::Duration::from_secs(5), "{waited:?}");
     }
 }
 
@@ -337,19 +415,19 @@ async fn a_printed_hash_is_one_that_the_server_takes() {
 // ---- certificates ---------------------------------------------------------------------------------------------------
 
 /// Somebody who vouches for others, by the program that everybody makes certificates with.
-struct Authority {
+pub(crate) struct Authority {
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::with_prefix("landfall-ca-").unwrap();
         let authority = Self { folder };
         authority.openssl(&format!("req -x509 {NEW_KEY} -subj /CN=ca -keyout ca.key -out ca.crt"));
         authority
     }
 
-    fn certificate(&self) -> PathBuf {
+    pub(crate) fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
@@ -364,7 +442,7 @@ impl Authority {
         (path("crt"), path("key"))
     }
 
-    fn server(&self) -> (PathBuf, PathBuf) {
+    pub(crate) fn server(&self) -> (PathBuf, PathBuf) {
         self.issue("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n")
     }
 
@@ -384,7 +462,7 @@ impl Authority {
 
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
 
-fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
+pub(crate) fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
     let mut text =
         format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", certificate.display(), key.display());
     if let Some(path) = client_ca {
@@ -476,6 +554,56 @@ fn a_key_of_another_certificate_is_a_wrong_configuration() {
         certificate.display()
     );
     assert!(refused.err.contains(&told), "{refused:?}");
+}
+
+/// Whoever connects and says nothing holds up nobody.
+#[tokio::test]
+async fn silent_tls_connections_delay_no_other() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.server();
+    let server = Landfall::with().alone().config(&tls((&certificate, &key), None)).start();
+    let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
+    let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let ca = authority.certificate();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        let served = health(&server, Trust::File(&ca), None).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(served.status(), 200);
+        assert!(took < std::time::Duration::from_secs(2), "{took:?} behind {} silent ones", silent.len());
+    }
+    // Nor are they kept: the handshake has an end.
+    let mut first = &silent[0];
+    first.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "closed");
+}
+
+/// What a stranger does to a connection is told with the address, and not without an end.
+#[tokio::test]
+async fn errors_of_unknown_callers_are_limited_in_the_log() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.server();
+    let config = format!(
+        "[log]\npeer_lines = 3\n{}[[auth.tokens]]\nname = \"one\"\nhash = {{ env = \"TOKEN_HASH\" }}\n",
+        tls((&certificate, &key), None)
+    );
+    let server = Landfall::with().config(&config).env("TOKEN_HASH", &cheap("right")).start();
+    let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
+    let client = https(Trust::File(&authority.certificate()), None).build().unwrap();
+    for _ in 0..20 {
+        let mut plain = TcpStream::connect(&address).unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let _ = plain.read(&mut [0; 100]);
+        let url = format!("{}/v1/validate", server.api().url());
+        let refused = client.post(url).bearer_auth("wrong").json(&json!({})).send().await.unwrap();
+        assert_eq!(refused.status(), 401);
+    }
+    let log = server.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines(" WARN  landfall::peer::tls] no TLS with 127.0.0.1:"), 3, "{log}");
+    let logins = lines(" WARN  landfall::peer::login] 127.0.0.1 is not let in: the token is wrong");
+    assert_eq!(logins, 3, "{log}");
+    assert_eq!(lines(" WARN  rustls") + lines(" ERROR rustls") + lines("actix_http"), 0, "{log}");
 }
 
 // ---- read again -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::contract::SLOW;
 use crate::harness::{
-    Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, landfall, product_request, replace_once,
+    Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, landfall,
+    product_request, replace_once,
 };
 
 const EXAMPLE: &str = "examples/cashflow.yaml";
@@ -152,6 +153,50 @@ fn validation_needs_no_server() {
     assert_eq!(landfall(["validate", EXAMPLE, "--json"]).with_code(0).json()["valid"], true);
     landfall(["validate", EXAMPLE, "--component", STORAGE]).with_code(0);
     landfall(["validate", EXAMPLE, "--component", "urn:dmb:cmp:finance:cashflow:0:nobody"]).with_code(3);
+}
+
+#[tokio::test]
+async fn a_file_of_either_shape_is_understood() {
+    let server = Landfall::start();
+    let path = file(&server, &component_descriptor(&cashflow(), STORAGE));
+    let valid = landfall(["validate", &path]).with_code(0);
+    assert_eq!(valid.out, format!("valid: `{STORAGE}` is routed here\n"));
+    let other = landfall(["validate", &path, "--component", WORKLOAD, "--json"]).with_code(0).json();
+    assert_eq!(other["components"], json!([WORKLOAD]));
+    let nobody = landfall(["validate", &path, "--component", "nobody"]).with_code(3);
+    assert!(nobody.err.contains("componentIdToProvision: the data product has no such component: `nobody`"));
+
+    let explained = on(&server, &["topology", "explain", &path, "--json"]).with_code(0).json();
+    assert_eq!(explained["components"][0]["id"], STORAGE);
+    let planned = on(&server, &["plan", &path, "--json"]).with_code(0).json();
+    assert_eq!(planned["components"].as_array().unwrap().len(), 1, "{planned:#}");
+    let deployed = on(&server, &["deploy", &path]).with_code(0);
+    assert!(deployed.out.contains(STORAGE) && !deployed.out.contains(WORKLOAD), "{deployed:?}");
+    on(&server, &["acl", &path, "--component", STORAGE, "--ref", "user:a_b.c"]).with_code(0);
+    on(&server, &["deploy", &path, "--component", WORKLOAD]).with_code(0);
+    on(&server, &["undeploy", &path]).with_code(0);
+}
+
+#[tokio::test]
+async fn unrouted_components_are_listed_with_the_nearest_route() {
+    let server = Landfall::start();
+    let typo = replace_once(&cashflow(), "technology: Spark", "technolgy: Spark");
+    let path = file(&server, &typo);
+    let expected = format!(
+        "left to another adapter: {WORKLOAD}: no route leads here from technology `(none)`, kind `workload`, \
+         infrastructureTemplateId `urn:dmb:itm:workload-provisioner:1`; did you mean `technology` by `technolgy`? then the \
+         route is: technology Spark, kind workload -> mock"
+    );
+    let valid = landfall(["validate", &path]).with_code(0);
+    assert_eq!(valid.out, format!("valid: 2 of 3 components are routed here\n{expected}\n"));
+    let report = landfall(["validate", &path, "--json"]).with_code(0).json();
+    assert_eq!(report["skipped"][0]["id"], WORKLOAD, "{report:#}");
+    for command in ["plan", "deploy", "undeploy"] {
+        let told = on(&server, &[command, &path]).with_code(0);
+        assert!(told.out.contains(&expected), "{command}: {told:?}");
+        let report = on(&server, &[command, &path, "--json"]).with_code(0).json();
+        assert_eq!(report["skipped"][0]["id"], WORKLOAD, "{command}: {report:#}");
+    }
 }
 
 #[test]

@@ -82,6 +82,11 @@ const CONTRACTS: &[Contract] = &[
 /// schema. Returns what it was an answer to; nothing for a path that is of no contract.
 #[track_caller]
 pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Seen {
+    verdict(method, path, answer).unwrap_or_else(|broken| panic!("{broken}"))
+}
+
+/// The same, with what is wrong for an error.
+pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen, String> {
     let path = path.strip_prefix(PREFIX).unwrap_or(path);
     let mut seen = Seen::new();
     for contract in CONTRACTS {
@@ -91,11 +96,11 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Seen {
             continue;
         }
         if let Err(error) = (contract.decode)(operation, answer) {
-            panic!("{method} {path} broke the contract {}: {error}\n{answer:?}", contract.name);
+            return Err(format!("{method} {path} broke the contract {}: {error}\n{answer:?}", contract.name));
         }
         seen.insert((contract.name, operation.operation_id, answer.status));
     }
-    seen
+    Ok(seen)
 }
 
 /// The one word of 2.6.3 that 2.2.0 does not know.

@@ -139,9 +139,18 @@ impl Landfall {
 
     /// Largest resident set so far, in bytes. `None` where /proc does not tell.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Resident set, in bytes. `None` where /proc does not tell.
+    pub(crate) fn resident_memory(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, key: &str) -> Option<u64> {
         let pid = self.replica.pid()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let line = status.lines().find(|line| line.starts_with(key))?;
         let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kibibytes * 1024)
     }

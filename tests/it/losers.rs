@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::campaign::trace::{self, Accepted, Event, Verdict};
 use crate::harness::{
-    Api, Cluster, STORE_URL, StoreAt, cashflow, cashflow_named, component_request, replace_once,
+    Api, Cluster, Landfall, STORE_URL, StoreAt, WORKLOAD, cashflow, cashflow_named, component_request,
+    replace_once,
 };
 use crate::postgres::{Durability, PostgresServer};
 use crate::proxy::Proxy;
@@ -255,11 +256,22 @@ async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() 
 
 #[tokio::test]
 async fn a_server_cut_off_from_its_store_ends_its_work_before_another_begins() {
+    ends_its_work_when_cut_off(CONFIG).await;
+}
+
+/// The work is on a thread that the end of its run does not end by itself.
+#[tokio::test]
+async fn a_server_cut_off_from_its_store_ends_its_threads_first() {
+    let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
+    ends_its_work_when_cut_off(&blocking).await;
+}
+
+async fn ends_its_work_when_cut_off(config: &str) {
     let postgres = PostgresServer::shared().unwrap();
     let url = postgres.new_database().unwrap();
     let wires = [Proxy::to(postgres.port()), Proxy::to(postgres.port())];
     let cluster = Cluster::of(2)
-        .config(CONFIG)
+        .config(config)
         .store(&url)
         .env(0, STORE_URL, &wires[0].url(&url))
         .env(1, STORE_URL, &wires[1].url(&url))
@@ -330,11 +342,11 @@ async fn cut_connections_are_made_again() {
 }
 
 /// The wall clock of one server, as libfaketime shows it.
-struct WallClock(PathBuf);
+pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {
     /// A library, and a file that it reads before each look at the clock. The monotonic clock stays what it is.
-    fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
+    pub(crate) fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
         let file = scratch.join(format!("clock{server}"));
         let clock = Self(file.clone());
         clock.jump("+0");
@@ -349,7 +361,7 @@ impl WallClock {
     }
 
     /// To so far from the true time: `+6h`, `-6h`.
-    fn jump(&self, to: &str) {
+    pub(crate) fn jump(&self, to: &str) {
         // Never half written, nor empty.
         let fresh = self.0.with_extension("fresh");
         std::fs::write(&fresh, format!("{to}\n")).expect("the clock's file");
@@ -432,6 +444,46 @@ fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (
 async fn a_clock_that_jumps_ends_no_lease_on_sqlite() {
     let (watched, clocks) = with_clocks(Cluster::of(1).config(&patient()), 1);
     clocks_jump(&watched, &clocks).await;
+}
+
+/// A collection comes with each start, by a clock that is ten years ahead and then right again.
+#[tokio::test]
+async fn a_clock_that_jumps_years_collects_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let (clock, environment) = WallClock::of(home.path(), 0);
+    let mut server = Landfall::with().config("[operations]\nkeep_for = \"24h\"\nkeep_count = 2\n");
+    for (name, value) in environment {
+        server = server.env(name, &value);
+    }
+    let mut server = server.start();
+    let done = async |server: &Landfall| {
+        let body = component_request(&cashflow(), WORKLOAD);
+        let token = server.api().post("/v1/provision", &body).await.token();
+        assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+        token
+    };
+    let mut tokens = vec![done(&server).await];
+    for jump in ["+10y", "+0"] {
+        clock.jump(jump);
+        server.terminate();
+        server.restart();
+        // The collection of the start is over well before the next operation ends.
+        tokens.push(done(&server).await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for token in tokens.iter().rev().take(2) {
+            assert_eq!(server.api().status(token).await["status"], "COMPLETED", "{jump}");
+        }
+    }
+    server.kill_9();
+    server.restart();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let kept: Vec<u16> = futures::future::join_all(
+        tokens
+            .iter()
+            .map(async |token| server.api().get(&format!("/v1/provision/{token}/status")).await.status),
+    )
+    .await;
+    assert_eq!(kept, [400, 200, 200], "the first to end is the one too many, whatever the clock said then");
 }
 
 #[tokio::test]

@@ -10,14 +10,17 @@
 
 mod airbyte;
 mod architecture;
+mod attack;
 mod auth;
 mod campaign;
 mod contract;
 mod crash;
+mod field;
 
 mod cli;
 mod conformance;
 mod harness;
+mod health;
 mod hostile;
 #[expect(dead_code, reason = "encryption is for the tests of the library")]
 #[path = "../support/ldap.rs"]

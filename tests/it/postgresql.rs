@@ -196,7 +196,7 @@ async fn a_refused_password_is_not_told() {
     let (scheme, rest) = url.split_once("://").unwrap();
     let (user, host) = rest.split_once('@').unwrap();
     let user = user.split(':').next().unwrap();
-    let config = "[operations]\nmax_attempts = 1\n[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n\
+    let config = "[operations]\nretry_for = \"1ms\"\n[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n\
                   [[routes]]\ngroup = \"postgresql\"\n";
     let wrong = format!("{scheme}://{user}:canary-password@{host}");
     let server = Landfall::with().config(config).env("PG_URL", &wrong).start();

@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::contract::{self, SLOW};
 use crate::harness::{
-    Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request,
+    Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request, repository,
 };
 
 /// The answer, and its Retry-After.
@@ -45,7 +46,10 @@ async fn a_full_queue_says_when_to_come_back() {
 
     let (answer, retry_after) = post(&server, "/v1/provision", bytes(&product_request(&cashflow()))).await;
     let refusal = answer.with_status(500).json();
-    assert_eq!(refusal["error"], "1 operations are waiting, which is the limit; try again later");
+    assert_eq!(
+        refusal["error"],
+        "1 operations are waiting in lane `change`, which is the limit (operations.max_queued); try again later"
+    );
     assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
     assert_eq!(retry_after.as_deref(), Some("2"), "whole seconds");
 
@@ -57,7 +61,7 @@ async fn a_full_queue_says_when_to_come_back() {
     }
 }
 
-/// A caller that declares a body and takes its time to send it.
+/// A caller that declares a body and has sent nothing of it.
 fn half_a_request(server: &Landfall, declares: &str) -> TcpStream {
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -76,7 +80,12 @@ async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
     for declares in ["content-length: 7999999", "content-length: 99999999", "transfer-encoding: chunked"] {
         let server = Landfall::with().config(config).start();
         let mut slow = half_a_request(&server, declares);
-        // Until the server has seen it, there is room.
+        if declares.starts_with("transfer") {
+            slow.write_all(b"7a0dff\r\n").unwrap();
+        }
+        slow.write_all(&vec![b' '; 7_998_975]).unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Until the server has read it, there is room.
         let large = bytes(&product_request(&"a".repeat(7_000_000)));
         let (answer, retry_after) = loop {
             let answer = post(&server, "/v1/provision", large.clone()).await;
@@ -96,7 +105,7 @@ async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
 
         // The slow one gives up, or ends: there is room again.
         if declares.starts_with("transfer") {
-            slow.write_all(b"2\r\n{}\r\n0\r\n\r\n").unwrap();
+            slow.write_all(b"\r\n2\r\n{}\r\n0\r\n\r\n").unwrap();
             let mut text = String::new();
             slow.read_to_string(&mut text).unwrap();
             assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -104,6 +113,105 @@ async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
         drop(slow);
         server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
     }
+}
+
+/// Room is taken by what has come, not by what is declared.
+#[tokio::test]
+async fn bodies_that_stall_hold_up_nobody() {
+    let server = Landfall::start();
+    let mut stalled: Vec<_> = (0..20).map(|_| half_a_request(&server, "content-length: 8388608")).collect();
+    for stream in &mut stalled {
+        stream.write_all(b"{").unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let large = bytes(&product_request(&"a".repeat(7_000_000)));
+    for _ in 0..3 {
+        let (answer, _) = post(&server, "/v1/validate", large.clone()).await;
+        answer.with_status(200);
+        let (answer, _) = post(&server, "/v1/validate", bytes(&product_request(&cashflow()))).await;
+        answer.with_status(200);
+    }
+    // What came with them while they trickle is not waited for.
+    let began = Instant::now();
+    let mut last = stalled.pop().unwrap();
+    let trickles = std::thread::spawn({
+        let mut last = last.try_clone().unwrap();
+        move || {
+            while began.elapsed() < Duration::from_secs(15) && last.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    });
+    let answer = closed_within(&mut last, Duration::from_secs(10)).expect("an answer within ten seconds");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("the request body came too slowly: "), "{answer}");
+    assert!(answer.contains(" bytes in 5s, where at least 5120 are needed"), "{answer}");
+    drop(last);
+    trickles.join().unwrap();
+}
+
+/// Reads until the other side closes. `None`: it did not.
+fn closed_within(stream: &mut TcpStream, time: Duration) -> Option<String> {
+    stream.set_read_timeout(Some(time)).unwrap();
+    let mut text = Vec::new();
+    match stream.read_to_end(&mut text) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+        // Cut off is closed, too.
+        _ => Some(String::from_utf8_lossy(&text).into_owned()),
+    }
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_whole_are_closed() {
+    let config = "[server]\nheader_timeout = \"500ms\"\nkeep_alive = \"2s\"\nanswer_timeout = \"500ms\"\n";
+    let server = Landfall::with().config(config).start();
+    let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
+    let connect = || TcpStream::connect(&address).unwrap();
+    let live = b"GET /landfall/v1/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let patience = Duration::from_secs(10);
+
+    assert!(closed_within(&mut connect(), patience).is_some(), "silent from the start");
+    let mut torn = connect();
+    torn.write_all(&live[..20]).unwrap();
+    assert!(closed_within(&mut torn, patience).is_some(), "half a head");
+    let mut idle = connect();
+    idle.write_all(live).unwrap();
+    assert!(
+        closed_within(&mut idle, patience).unwrap().starts_with("HTTP/1.1 200"),
+        "silent after an answer"
+    );
+    let mut second = connect();
+    second.write_all(live).unwrap();
+    second.read_exact(&mut [0; 50]).unwrap();
+    // Past the answer, so that it is no part of the first.
+    std::thread::sleep(Duration::from_millis(100));
+    second.write_all(&live[..20]).unwrap();
+    assert!(closed_within(&mut second, patience).is_some(), "half a second head");
+
+    // Answers that are not read.
+    let mut deaf = connect();
+    deaf.set_write_timeout(Some(patience)).unwrap();
+    let many = live.repeat(1000);
+    let ended = (0..10_000).find_map(|_| deaf.write_all(&many).err());
+    let kind = ended.expect("the server stops reading at last").kind();
+    assert!(kind != std::io::ErrorKind::WouldBlock, "it was not closed");
+
+    let logged = async |text: &str| {
+        let line = "closing the connection of 127.0.0.1:";
+        let has_line = |log: &str| log.lines().any(|it| it.contains(line) && it.ends_with(text));
+        let end = Instant::now() + patience;
+        while !has_line(&server.log()) {
+            assert!(Instant::now() < end, "`{text}` is missing:\n{}", server.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    logged(": no whole request came within 500ms").await;
+    logged(": no whole request came within 2.5s").await;
+    logged(": no part of an answer was read within 500ms").await;
+    let mut broken = connect();
+    broken.write_all(b"nonsense\r\n\r\n").unwrap();
+    assert!(closed_within(&mut broken, patience).unwrap().starts_with("HTTP/1.1 400"));
+    logged(": what came is no HTTP: invalid Header provided").await;
 }
 
 /// What waits for its task to end holds nothing any more that others wait for.
@@ -150,4 +258,57 @@ async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
     if let Some(memory) = server.peak_memory() {
         assert!(memory < 320 * 1024 * 1024, "{} MiB of memory were used", memory / 1024 / 1024);
     }
+}
+
+/// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until the
+/// caller leaves or their deadline passes.
+#[tokio::test]
+async fn dry_runs_of_a_silent_target_take_their_lane_alone() {
+    const LIMIT: Duration = Duration::from_secs(6);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://landfall@{}/orders?sslmode=disable", silent.local_addr().unwrap());
+    let config = "[operations]\ndry_run_concurrency = 1\ndry_run_wait = \"50ms\"\ndry_run_limit = \"6s\"\n\
+                  cancel_grace = \"100ms\"\n\
+                  [targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n[targets.MOCK]\n\
+                  driver = \"mock\"\n[[routes]]\ntechnology = \"PostgreSQL\"\ngroup = \"postgresql\"\n\
+                  [[routes]]\ngroup = \"mock\"\n";
+    let server = Landfall::with().config(config).env("PG_URL", &url).start();
+    let orders = std::fs::read_to_string(repository().join("examples/postgresql/orders.yaml")).unwrap();
+    let dry_run = |descriptor: &str| {
+        let kind = "DATAPRODUCT_DESCRIPTOR";
+        bytes(&json!({"descriptorKind": kind, "descriptor": descriptor, "operation": "PROVISION"}))
+    };
+    let (slow, quick) = (dry_run(&orders), dry_run(&cashflow()));
+    let full = "1 dry runs are under way, which is the limit; try again later";
+
+    let begun = Instant::now();
+    let mut leaves = TcpStream::connect(server.api().url().strip_prefix("http://").unwrap()).unwrap();
+    let head = format!(
+        "POST /landfall/v1/plan HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        slow.len()
+    );
+    leaves.write_all(&[head.as_bytes(), slow.as_slice()].concat()).unwrap();
+    let refused = loop {
+        let answer = post(&server, "/landfall/v1/plan", quick.clone()).await;
+        if answer.0.status != 200 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.0.with_status(500).json()["error"], full);
+    assert_eq!(refused.1.as_deref(), Some("5"));
+    server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
+    drop(leaves);
+    while post(&server, "/landfall/v1/plan", quick.clone()).await.0.status != 200 {
+        assert!(begun.elapsed() < LIMIT, "the dry run outlives its caller");
+    }
+
+    let (answer, retry_after) = post(&server, "/landfall/v1/plan", slow).await;
+    assert_eq!(
+        answer.with_status(500).json()["error"],
+        "the dry run took longer than the 6 s of operations.dry_run_limit in target `PG` (postgresql) and was cancelled; \
+         try again later"
+    );
+    assert_eq!(retry_after.as_deref(), Some("5"));
+    post(&server, "/landfall/v1/plan", quick).await.0.with_status(200);
 }

@@ -267,3 +267,131 @@ async fn what_cannot_be_stopped_says_so_while_it_runs_and_can_be_stopped_while_i
     assert_eq!(status["status"], "COMPLETED", "the refusal changed nothing: {status:#}");
     assert_eq!(stopped(api, &running).await["status"], "COMPLETED");
 }
+
+/// The work of each step is on a blocking thread, which takes longer to end than the grace lasts.
+const BLOCKING: &str = r#"
+[operations]
+cancel_grace = "200ms"
+
+[targets.SLOW]
+driver = "mock"
+steps = 3
+step_delay = "400ms"
+stop_delay = "1500ms"
+blocking = true
+trace = "file://{data_dir}/trace.jsonl"
+
+[[routes]]
+group = "mock"
+"#;
+
+#[tokio::test]
+async fn the_next_task_begins_after_the_thread_of_a_stopped_one() {
+    let server = Landfall::with().config(BLOCKING).start();
+    let api = server.api();
+    let trace = server.data_dir().join("trace.jsonl");
+    let lines = || -> Vec<(String, String, bool)> {
+        let text = std::fs::read_to_string(&trace).unwrap_or_default();
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).expect("a line of the trace");
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            (text("event"), text("intent"), line["done"].as_bool().unwrap_or_default())
+        };
+        text.lines().map(line).collect()
+    };
+    let request = component_request(&cashflow(), WORKLOAD);
+    let token = api.post("/v1/provision", &request).await.token();
+    log_says(api, &token, "1 of 3: ").await;
+    let next = api.post("/v1/unprovision", &request).await.token();
+    stop(api, &token).await.with_status(202);
+    let status = api.wait(&token).await;
+    assert_eq!(status["status"], "TERMINATED", "{status:#}");
+    let at_the_end = lines();
+    let (event, intent, done) = at_the_end[3].clone();
+    assert_eq!((event.as_str(), intent.as_str(), done), ("end", "provision", false), "{at_the_end:?}");
+
+    assert_eq!(api.wait(&next).await["status"], "COMPLETED");
+    let all = lines();
+    let events: Vec<_> = all.iter().map(|(event, intent, _)| format!("{event} {intent}")).collect();
+    let mut expected = ["begin provision", "end provision"].repeat(2);
+    expected.extend(["begin unprovision", "end unprovision"].repeat(3));
+    assert_eq!(events, expected, "two runs of a component at once");
+}
+
+/// Entries of the only bucket, wherever it is while it is deleted.
+fn files_left(server: &Landfall) -> usize {
+    let buckets = server.data_dir().join("warehouse/buckets");
+    let folders = std::fs::read_dir(buckets).into_iter().flatten().flatten();
+    folders.map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().count()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_file_is_deleted_after_a_stop_was_answered() {
+    const FILES: usize = 30_000;
+    let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
+    let api = server.api();
+    let request = component_request(&cashflow(), STORAGE);
+    api.provision_and_wait(&request).await;
+    let bucket = server.data_dir().join("warehouse/buckets/finance-cashflows");
+    for file in 0..FILES {
+        std::fs::write(bucket.join(format!("file-{file}")), "").unwrap();
+    }
+    let all = files_left(&server);
+    let token = api.post("/v1/unprovision", &removal(request.clone())).await.token();
+    let end = Instant::now() + Duration::from_secs(30);
+    while files_left(&server) == all {
+        assert!(Instant::now() < end, "the deletion never began");
+    }
+    stop(api, &token).await;
+    let status = api.wait(&token).await;
+    let left = files_left(&server);
+    assert_eq!(status["status"], "TERMINATED", "{left} left of {all}: {status:#}");
+    assert!(left > 0, "everything was deleted after the stop");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(files_left(&server), left, "files are deleted after the stop was answered");
+    let log = messages(&status);
+    assert!(log.contains(&"not finished: delete the bucket and all that is in it".to_owned()), "{log:#?}");
+    // Again: the rest goes.
+    api.complete("/v1/unprovision", &removal(request)).await;
+    assert_eq!(server.resources().await.files, []);
+}
+
+/// It ends with the process, and the next one takes its task up.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_thread_that_hangs() {
+    let config = r#"
+        [server]
+        drain_grace = "100ms"
+        [operations]
+        cancel_grace = "300ms"
+        [targets.HANGS]
+        driver = "mock"
+        steps = 1
+        step_delay = "8s"
+        blocking = true
+        stoppable = false
+        trace = "file://{data_dir}/trace.jsonl"
+        [[routes]]
+        group = "mock"
+    "#;
+    let mut server = Landfall::with().config(config).start();
+    let trace = server.data_dir().join("trace.jsonl");
+    let begun = || std::fs::read_to_string(&trace).unwrap_or_default().matches("\"begin\"").count();
+    let token = server.api().post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
+    let end = Instant::now() + Duration::from_secs(30);
+    while begun() == 0 {
+        assert!(Instant::now() < end, "the step never began");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = Instant::now();
+    assert!(server.terminate().success());
+    assert!(asked.elapsed() < Duration::from_secs(5), "it waited for the thread: {:?}", asked.elapsed());
+    assert!(
+        server.log().contains("run not handed back: its work on a blocking thread has not ended"),
+        "{}",
+        server.log()
+    );
+    server.restart();
+    assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
+    assert_eq!(begun(), 2);
+}

@@ -141,6 +141,17 @@ impl PostgresServer {
         self.await_answer()
     }
 
+    /// Stops every process of the server where it stands (SIGSTOP): the kernel goes on accepting connections, and nobody
+    /// answers on them.
+    pub(crate) fn freeze(&self) -> Result<(), String> {
+        self.supervisor().ask("signal STOP", "signalled")
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    pub(crate) fn thaw(&self) -> Result<(), String> {
+        self.supervisor().ask("signal CONT", "signalled")
+    }
+
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
         let text = fs::read(self.folder.join("log")).unwrap_or_default();
@@ -220,9 +231,15 @@ trap '' HUP INT TERM PIPE
 umask 077
 folder=$(mktemp -d "$2/landfall-postgres-XXXXXXXX") || { echo "failed: no folder can be made in $2"; exit 1; }
 server=
+signal() {
+  for process in "$server" $(cat "/proc/$server/task/$server/children" 2>/dev/null); do
+    kill "-$1" "$process" 2>/dev/null
+  done
+}
 stop() {
   if [ -n "$server" ]; then
     kill "-$1" "$server" 2>/dev/null
+    signal CONT
     wait "$server" 2>/dev/null
     server=
   fi
@@ -257,6 +274,10 @@ while IFS=' ' read -r command first second; do
       # One that has ended and was not waited for is still there for kill, in state Z.
       state=$(sed 's/.*) //' "/proc/$server/stat" 2>/dev/null)
       case "$state" in ''|Z*) echo "failed: it has ended" ;; *) echo "alive" ;; esac
+      ;;
+    signal)
+      signal "$first"
+      echo "signalled"
       ;;
     stop)
       stop "$first"
@@ -431,5 +452,6 @@ const _: () = {
     let _ = PostgresServer::psql_in;
     let _ = PostgresServer::folder;
     let _ = PostgresServer::kill_immediately;
+    let _ = (PostgresServer::freeze, PostgresServer::thaw);
     let _ = PostgresServer::restart;
 };

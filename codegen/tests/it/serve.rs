@@ -119,7 +119,12 @@ async fn the_accept_header_is_known_to_the_handler() {
     assert_eq!(text.headers().get("content-type").unwrap(), "text/plain; charset=utf-8");
     assert_eq!(text.text().await.unwrap(), "token-a");
     let request = reqwest::Client::new().post(format!("{}/v1/tasks", server.url)).body(TASK);
-    let json = request.header("accept", "application/json").send().await.unwrap();
+    let json = request
+        .header("content-type", "application/json")
+        .header("accept", "application/json")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(json.headers().get("content-type").unwrap(), "application/json");
     assert_eq!(json.text().await.unwrap(), "\"token-a\"");
 }
@@ -168,7 +173,7 @@ async fn an_operation_without_400_answers_as_its_implementor_says() {
 }
 
 #[actix_web::test]
-async fn a_type_other_than_json_is_refused_and_none_is_taken_as_json() {
+async fn a_body_that_is_not_declared_as_json_is_refused() {
     let server = start(Limits::default());
     let send = async |headers: &[(&str, &str)]| {
         let mut request = reqwest::Client::new().post(format!("{}/v1/tasks", server.url)).body(TASK);
@@ -177,11 +182,11 @@ async fn a_type_other_than_json_is_refused_and_none_is_taken_as_json() {
         }
         request.send().await.unwrap().status().as_u16()
     };
-    assert_eq!(send(&[]).await, 202);
     assert_eq!(send(&[("content-type", "Application/JSON; charset=utf-8")]).await, 202);
     assert_eq!(send(&[("content-type", "application/merge-patch+json")]).await, 202);
     for headers in [
-        &[("content-type", "text/plain")][..],
+        &[][..],
+        &[("content-type", "text/plain")],
         &[("content-type", "application/x-www-form-urlencoded")],
         &[("content-type", "")],
         &[("content-type", "application/json"), ("content-encoding", "gzip")],
@@ -247,9 +252,9 @@ async fn a_wrong_method_is_405_with_allow_and_an_unknown_path_is_the_application
         client.request(method, format!("{}{path}", server.url)).send().await.unwrap()
     };
     for (method, path, allow) in [
-        ("PUT", "/v1/tasks", "GET, POST"),
-        ("HEAD", "/base/v1/tasks", "GET, POST"),
-        ("OPTIONS", "/v1/tasks/a/notes/b", "GET, DELETE"),
+        ("PUT", "/v1/tasks", "GET, HEAD, POST"),
+        ("PATCH", "/base/v1/tasks", "GET, HEAD, POST"),
+        ("OPTIONS", "/v1/tasks/a/notes/b", "GET, HEAD, DELETE"),
         ("GET", "/v1/tasks/check", "POST"),
     ] {
         let response = send(method, path).await;
@@ -261,6 +266,19 @@ async fn a_wrong_method_is_405_with_allow_and_an_unknown_path_is_the_application
     }
     for path in ["/", "/v1", "/v1/tasks/", "/other/v1/tasks", "/base", "/v1/tasks//notes/b"] {
         assert_eq!(send("GET", path).await.text().await.unwrap(), "default", "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn head_answers_as_get_does_without_a_body() {
+    let server = start(Limits::default());
+    for path in ["/v1/tasks", "/base/v1/tasks", "/v1/tasks/a/notes/b"] {
+        let url = format!("{}{path}", server.url);
+        let get = reqwest::get(&url).await.unwrap();
+        let head = reqwest::Client::new().head(&url).send().await.unwrap();
+        assert_eq!(head.status(), get.status(), "{path}");
+        assert_eq!(head.headers().get("content-type"), get.headers().get("content-type"), "{path}");
+        assert_eq!(head.text().await.unwrap(), "", "{path}");
     }
 }
 

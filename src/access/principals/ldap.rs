@@ -1,7 +1,8 @@
 //! Principals from a directory server: users by an attribute, groups by name or as their members.
 //!
-//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once. Values that go
-//! into a filter are escaped there, so a ref is never a filter. Members are found by the group's `member`, not by the
+//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once. Certificates
+//! are read on a blocking thread and kept, and read again, as is a password from a file, when no connection could be made:
+//! what was rotated meanwhile works without a restart. Values that go into a filter are escaped there, so a ref is never a filter. Members are found by the group's `member`, not by the
 //! user's `memberOf`: servers that were filled from a file have no `memberOf`.
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use ldap3::{
     Ldap as Connection, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchEntry, ldap_escape,
 };
+use rustls::ClientConfig;
 
 use super::{Principals, Resolution};
 use crate::access::Ref;
@@ -65,12 +67,16 @@ pub struct Ldap {
     settings: LdapSettings,
     /// Of the last look-up, if it ended well.
     rested: Mutex<Option<Connection>>,
+    /// What the server's certificate is compared with, once it was read.
+    trusted: Mutex<Option<Arc<ClientConfig>>>,
+    /// The password, where its file has another one than at the start.
+    password: Mutex<Option<Secret>>,
 }
 
 impl Ldap {
     /// Nothing is asked yet.
     pub fn new(settings: LdapSettings) -> Self {
-        Self { settings, rested: Mutex::default() }
+        Self { settings, rested: Mutex::default(), trusted: Mutex::default(), password: Mutex::default() }
     }
 
     fn take(&self) -> Option<Connection> {
@@ -86,27 +92,80 @@ impl Ldap {
         }
     }
 
+    /// A new connection; once more where the files have changed that the first attempt was made with.
     async fn connect(&self) -> Result<Connection, LdapError> {
-        let LdapSettings { url, ca_file, starttls, bind, timeout, .. } = &self.settings;
-        let trust = match ca_file {
-            Some(path) => Trust::File(path),
-            None if *starttls || url.starts_with("ldaps:") => Trust::System,
-            None => Trust::Nobody,
+        let first = match self.attempt().await {
+            Ok(ldap) => return Ok(ldap),
+            Err(error) => error,
         };
-        let tls = tls::client(trust, None).map_err(|what| LdapError::from(std::io::Error::other(what)))?;
+        let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let rotated = self.read_password_again().await;
+        // Certificates that were kept may be those of yesterday.
+        if rotated || (trusted.is_some() && self.settings.ca_file.is_some()) {
+            return self.attempt().await;
+        }
+        Err(first)
+    }
+
+    async fn attempt(&self) -> Result<Connection, LdapError> {
+        let LdapSettings { url, starttls, bind, timeout, .. } = &self.settings;
         let settings = LdapConnSettings::new()
             .set_conn_timeout(*timeout)
             .set_starttls(*starttls)
-            .set_config(Arc::new(tls));
+            .set_config(self.trusted().await?);
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, url).await?;
         tokio::spawn(async move {
             // What breaks it is found by whoever uses it next.
             let _ = connection.drive().await;
         });
         if let Some((dn, password)) = bind {
+            let newer = self.password.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let password = newer.as_ref().unwrap_or(password);
             ldap.with_timeout(*timeout).simple_bind(dn, password.expose()).await?.success()?;
         }
         Ok(ldap)
+    }
+
+    /// Whether the file of the password has another one now.
+    async fn read_password_again(&self) -> bool {
+        let Some((_, start)) = &self.settings.bind else { return false };
+        let known = self.password.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = known.unwrap_or_else(|| start.clone());
+        match start.read_again().await {
+            Some(Ok(read)) if read != known => {
+                *self.password.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+                true
+            }
+            Some(Err(error)) => {
+                log::warn!(
+                    "the file of `bind_password` of `{}` cannot be read again: {error}",
+                    self.settings.url
+                );
+                false
+            }
+            Some(Ok(_)) | None => false,
+        }
+    }
+
+    /// Whose certificates are taken; read from files where that was not done yet.
+    async fn trusted(&self) -> Result<Arc<ClientConfig>, LdapError> {
+        if let Some(known) = &*self.trusted.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(known));
+        }
+        let LdapSettings { url, ca_file, starttls, .. } = &self.settings;
+        let (ca_file, encrypts) = (ca_file.clone(), *starttls || url.starts_with("ldaps:"));
+        let reading = crate::blocking::run_regardless(move || {
+            let trust = match &ca_file {
+                Some(path) => Trust::File(path),
+                None if encrypts => Trust::System,
+                None => Trust::Nobody,
+            };
+            Ok(tls::client(trust, None))
+        });
+        let read = reading.await.map_err(|error| LdapError::from(std::io::Error::other(error)))?;
+        let made = Arc::new(read.map_err(|what| LdapError::from(std::io::Error::other(what)))?);
+        *self.trusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     async fn look_up(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
@@ -423,6 +482,64 @@ member: cn=dev,ou=groups,dc=example,dc=org
         let error = ldap.resolve(&Ref::parse("user:alice_example.com").unwrap()).await.unwrap_err();
         assert_eq!(*error.kind(), Kind::Retryable);
         assert!(!error.to_string().contains("127.0.0.1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn certificates_are_read_once_and_again_after_a_failure() {
+        let server = LdapServer::start(ENTRIES);
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::copy(server.authority(), &ca_file).unwrap();
+        let ldap =
+            Ldap::new(LdapSettings { ca_file: Some(ca_file.clone()), ..settings(server.encrypted_url()) });
+        let alice = async || {
+            // A connection for each.
+            drop(ldap.take());
+            resolved(&ldap, "user:alice_example.com").await
+        };
+        assert_eq!(alice().await, names(&["alice"]));
+        std::fs::write(&ca_file, "no certificate").unwrap();
+        assert_eq!(alice().await, names(&["alice"]), "what was read is kept");
+        let away = unknown("Retryable: the directory of users does not answer");
+        *ldap.trusted.lock().unwrap() = None;
+        assert_eq!(alice().await, away);
+        std::fs::copy(server.authority(), &ca_file).unwrap();
+        assert_eq!(alice().await, names(&["alice"]), "the file is in order again");
+    }
+
+    #[tokio::test]
+    async fn bind_password_rotated_in_its_file_works() {
+        let server = LdapServer::start(ENTRIES);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "of yesterday").unwrap();
+        let bind = Some((READER.to_owned(), Secret::from_file(&file).unwrap()));
+        let ldap = Ldap::new(LdapSettings { bind, ..settings(server.url()) });
+        let away = unknown("Retryable: the directory of users does not answer");
+        assert_eq!(resolved(&ldap, "user:alice_example.com").await, away);
+        std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+        assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
+    }
+
+    /// A file that takes its time: one that nobody writes to.
+    #[tokio::test]
+    async fn reading_certificates_blocks_no_async_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("ca.pem");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let url = "ldaps://127.0.0.1:1".to_owned();
+        let ldap = Ldap::new(LdapSettings { ca_file: Some(pipe.clone()), ..settings(url) });
+        let alice = Ref::parse("user:alice_example.com").unwrap();
+        // Whoever reads is let go in the end.
+        let writing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(5));
+            drop(std::fs::OpenOptions::new().write(true).open(&pipe));
+        });
+        tokio::select! {
+            _ = ldap.resolve(&alice) => panic!("nothing was to be read"),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        writing.join().unwrap();
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //! A [`Directory`] is a list of backends that are asked in order; the first that knows a ref answers. Each ref is looked
 //! up by itself, so one that nobody knows takes no other with it. *Nobody knows it* and *nobody could be asked* are two
 //! answers: the first is a fact about the ref ([`Resolution::Unknown`]), the second a passing condition (an error), upon
-//! which nothing is granted or revoked, since the wanted list is not known then.
+//! which nothing is granted or revoked, since the wanted list is not known then. [`Lookups`] keeps the answers of one run.
 
 mod ldap;
 mod table;
 mod template;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -43,19 +43,19 @@ pub trait Principals: Send + Sync {
 /// Backends in the order in which they are asked.
 #[derive(Clone)]
 pub struct Directory {
-    backends: Vec<Arc<dyn Principals>>,
+    backends: Arc<[Arc<dyn Principals>]>,
 }
 
 impl Directory {
     /// Asked in this order.
     pub fn new(backends: Vec<Arc<dyn Principals>>) -> Self {
-        Self { backends }
+        Self { backends: backends.into() }
     }
 
     /// Looks a ref up; the first backend that knows it answers.
     pub async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
         let mut reasons = Vec::new();
-        for backend in &self.backends {
+        for backend in self.backends.iter() {
             match backend.resolve(reference).await? {
                 Resolution::Unknown(reason) => reasons.push(reason),
                 known => return Ok(known),
@@ -65,6 +65,42 @@ impl Directory {
             reasons.push("no identity backend is configured".to_owned());
         }
         Ok(Resolution::Unknown(reasons.join("; ")))
+    }
+}
+
+/// What directories answered in one run, so that each is asked once about a ref: a plan and the changes that follow from
+/// it see the same people. Errors are not kept. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Lookups {
+    known: Arc<Mutex<BTreeMap<Ref, Vec<Answer>>>>,
+}
+
+/// The directory that gave it, and the answer.
+type Answer = (Directory, Resolution);
+
+impl Lookups {
+    /// What the directory said of a ref in this run; asks it the first time.
+    pub async fn resolve(&self, directory: &Directory, reference: &Ref) -> Result<Resolution> {
+        if let Some(known) = self.known(directory, reference) {
+            return Ok(known);
+        }
+        let resolution = directory.resolve(reference).await?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(reference.clone()).or_default().push((directory.clone(), resolution.clone()));
+        Ok(resolution)
+    }
+
+    fn known(&self, directory: &Directory, reference: &Ref) -> Option<Resolution> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |other: &Directory| Arc::ptr_eq(&other.backends, &directory.backends);
+        known.get(reference)?.iter().find(|(other, _)| is_same(other)).map(|(_, known)| known.clone())
+    }
+}
+
+/// Who it was about is nobody's business.
+impl fmt::Debug for Lookups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lookups(..)")
     }
 }
 
@@ -115,6 +151,26 @@ mod tests {
         ] {
             assert_eq!(directory.resolve(&Ref::parse(text).unwrap()).await.unwrap(), expected, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn lookups_of_a_run_tell_directories_apart() {
+        let directory = |name| {
+            let known: &'static [(&str, &str)] = match name {
+                "a" => &[("user:alice", "a")],
+                _ => &[("user:alice", "b")],
+            };
+            Directory::new(vec![Arc::new(Fake(known, "nobody"))])
+        };
+        let (first, second, run) = (directory("a"), directory("b"), Lookups::default());
+        let alice = Ref::parse("user:alice").unwrap();
+        for _ in 0..2 {
+            for (directory, name) in [(&first, "a"), (&second, "b")] {
+                let found = run.resolve(directory, &alice).await.unwrap();
+                assert_eq!(found, Resolution::Principal(name.to_owned()));
+            }
+        }
+        assert_eq!(format!("{run:?}"), "Lookups(..)");
     }
 
     #[tokio::test]

@@ -61,9 +61,7 @@ impl Table {
         let known = fresh.map(|(_, stamp, entries)| (stamp, entries));
         let path = self.settings.file.clone();
         let looked = Instant::now();
-        let (stamp, entries) = tokio::task::spawn_blocking(move || load(&path, known))
-            .await
-            .map_err(|error| Error::permanent("reading the table of identities failed").because(error))??;
+        let (stamp, entries) = crate::blocking::run(move |_| load(&path, known)).await?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Kept { looked, stamp, entries: Arc::clone(&entries) });
         Ok(entries)

@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
+use super::fault::{Fault, failed};
 use super::sql::Transaction;
 use crate::error::{Error, Result};
 
@@ -39,8 +40,14 @@ pub(in crate::operation) trait Connection: Send + 'static {
     /// Makes it last: on disk when this returns.
     async fn commit(&mut self) -> sqlx::Result<()>;
 
-    /// After a failure: gets rid of what was not committed, with a new connection if need be.
-    async fn recover(&mut self);
+    /// After a failure: gets rid of what was not committed, with a new connection if need be. Answers whether the same
+    /// may fare better at once: `true` where nothing was committed and the connection was to blame.
+    async fn recover(&mut self, error: &sqlx::Error) -> bool;
+
+    /// One small step of housekeeping between two transactions. Answers whether there is more to do.
+    async fn tidy(&mut self) -> sqlx::Result<bool> {
+        Ok(false)
+    }
 
     /// Lets go of the database.
     async fn close(self);
@@ -65,6 +72,13 @@ impl Writer {
         answer.await.map_err(|_| closed())?
     }
 
+    /// One small step of housekeeping. Answers whether there is more to do.
+    pub(in crate::operation) async fn tidy(&self) -> Result<bool> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Tidy(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?.map_err(failed)
+    }
+
     /// Commits what was handed over and lets go of the database.
     pub(in crate::operation) async fn close(&self) {
         let (done, closed) = oneshot::channel();
@@ -75,9 +89,9 @@ impl Writer {
     }
 }
 
-/// The public face of a database error. All of them may pass: a full disk is emptied, a server comes back.
+/// No word from the database; that may pass.
 pub(in crate::operation) fn unavailable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::retryable("the operation store does not answer; try again later").because(error)
+    Fault::Away.error(error)
 }
 
 pub(in crate::operation) fn closed() -> Error {
@@ -86,6 +100,7 @@ pub(in crate::operation) fn closed() -> Error {
 
 enum Message {
     Write(Box<dyn Job>),
+    Tidy(oneshot::Sender<sqlx::Result<bool>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -128,17 +143,22 @@ impl<W: Write> Job for Call<W> {
 
 async fn run(mut connection: impl Connection, mut jobs: mpsc::Receiver<Message>) {
     let mut messages = Vec::with_capacity(BATCH);
-    let mut close = None;
+    let (mut close, mut tidy) = (None, None);
     while close.is_none() && jobs.recv_many(&mut messages, BATCH).await > 0 {
         let mut batch = Vec::with_capacity(messages.len());
         for message in messages.drain(..) {
             match message {
                 Message::Write(job) => batch.push(job),
+                Message::Tidy(done) => tidy = Some(done),
                 Message::Close(done) => close = Some(done),
             }
         }
         if !batch.is_empty() {
             commit(&mut connection, batch).await;
+        }
+        if let Some(done) = tidy.take() {
+            // An error means that nobody wants to know.
+            let _ = done.send(connection.tidy().await);
         }
     }
     connection.close().await;
@@ -153,43 +173,48 @@ async fn commit(connection: &mut impl Connection, mut jobs: Vec<Box<dyn Job>>) {
     let together = transaction(connection, &mut jobs).await;
     let several = jobs.len() > 1;
     // Once there is no database to talk to, the rest need not find that out one by one.
-    let mut gone = together.as_ref().err().filter(|failure| !failure.may_be_of_one).map(Failure::cause);
+    let mut gone = together.as_ref().err().filter(|failure| !failure.may_be_of_one).cloned();
     for job in jobs {
         let mut alone = [job];
         let failed = match (&together, &gone) {
             (Ok(()), _) => None,
-            (Err(_), Some(cause)) => Some(cause.clone()),
+            (Err(_), Some(failure)) => Some(failure.clone()),
             (Err(_), None) if several => {
                 let failure = transaction(connection, &mut alone).await.err();
-                gone = failure.as_ref().filter(|failure| !failure.may_be_of_one).map(Failure::cause);
-                failure.as_ref().map(Failure::cause)
+                gone = failure.as_ref().filter(|failure| !failure.may_be_of_one).cloned();
+                failure
             }
-            (Err(failure), None) => Some(failure.cause()),
+            (Err(failure), None) => Some(failure.clone()),
         };
         let [job] = alone;
-        job.conclude(failed.map_or(Ok(()), |cause| Err(unavailable(cause))));
+        job.conclude(failed.map_or(Ok(()), |failure| Err(failure.fault.error(failure.cause))));
     }
 }
 
+#[derive(Clone)]
 struct Failure {
+    fault: Fault,
     cause: String,
     /// Whether the same jobs, one by one, may fare better: not when there is no database to talk to.
     may_be_of_one: bool,
 }
 
-impl Failure {
-    fn cause(&self) -> String {
-        self.cause.clone()
-    }
-}
-
 async fn transaction(connection: &mut impl Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Failure> {
-    let outcome = attempt(connection, jobs).await;
-    if outcome.is_err() {
-        connection.recover().await;
+    let mut outcome = attempt(connection, jobs).await;
+    if let Err(error) = &outcome
+        && connection.recover(error).await
+    {
+        outcome = attempt(connection, jobs).await;
+        if let Err(error) = &outcome {
+            connection.recover(error).await;
+        }
     }
     outcome.map_err(|error| Failure {
-        may_be_of_one: !matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut),
+        fault: Fault::of(&error),
+        may_be_of_one: !matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Configuration(_)
+        ),
         cause: error.to_string(),
     })
 }

@@ -70,7 +70,6 @@ mod tests {
             targets: Vec::new(),
             state,
             attempt: 1,
-            max_attempts: 1,
             submitted_at: now,
             started_at: Some(now),
             finished_at: state.is_terminal().then_some(now),

@@ -81,7 +81,13 @@ fn snapshot(rows: &[Row]) -> sqlx::Result<(i64, Arc<[Instance]>)> {
     let mut instances = Vec::with_capacity(rows.len());
     for row in rows {
         if let Some(id) = row.optional_int(1)? {
-            instances.push(Instance { id, attributes: row.json(2)? });
+            match row.json(2) {
+                Ok(attributes) => instances.push(Instance { id, attributes }),
+                // Nothing new is placed there; the others go on, and what is there already has its own memory of where.
+                Err(error) => {
+                    log::error!(instance = id; "an instance of the topology is left out, it cannot be read: {error}");
+                }
+            }
         }
     }
     Ok((revision, instances.into()))
@@ -123,12 +129,17 @@ impl Write for Apply {
                 let Some(row) = transaction.fetch(BY_ID, args![*id]).await?.into_iter().next() else {
                     return Ok((Ok(None), 0));
                 };
-                let before = row.json::<Attributes>(0)?;
-                let attributes = match &self.edit {
-                    Edit::Create(attributes) | Edit::Replace(_, attributes) => attributes.clone(),
-                    Edit::Patch(_, patch) => before.clone().patched(patch.clone()),
+                let before = row.json::<Attributes>(0).ok();
+                let attributes = match (&self.edit, &before) {
+                    (Edit::Create(attributes) | Edit::Replace(_, attributes), _) => attributes.clone(),
+                    (Edit::Patch(_, patch), Some(before)) => before.clone().patched(patch.clone()),
+                    (Edit::Patch(..), None) => {
+                        let what = format!("the attributes of instance {id} as stored cannot be read");
+                        let problem = Problem::new("", what).remedy("replace all of them");
+                        return Ok((Err(vec![problem]), 0));
+                    }
                 };
-                (Some(*id), Some(before), attributes)
+                (Some(*id), before, attributes)
             }
         };
         let attributes = attributes.without_repetition();

@@ -10,7 +10,9 @@
 //! and wait for nobody.
 
 pub(super) mod commit;
+pub(super) mod fault;
 mod finished;
+pub(super) mod formats;
 pub(super) mod instances;
 pub(super) mod rest;
 pub(super) mod sql;
@@ -24,12 +26,16 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::broadcast;
 
-use self::commit::{Write, Writer, unavailable};
+use self::commit::{Write, Writer};
+use self::fault::failed;
 use self::finished::Finished;
+use self::formats::FORMAT;
 use self::sql::{Arg, Row, Statement, args};
 use self::submit::Submissions;
 use super::state::State;
-use super::store::{ClaimRequest, Claims, Expired, Hint, Limits, Settlement, StopScope, Store, Submission};
+use super::store::{
+    ClaimRequest, Claims, Due, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+};
 use super::task::{
     ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, Operation, Submitted, Task, Token,
 };
@@ -58,9 +64,6 @@ pub(super) trait Database: Send + Sync + 'static {
     /// How long until a task of the lane may be claimed; zero when one may be already, `None` when none waits for
     /// time alone. Read beside the writer.
     async fn due_in(&self, lane: Lane) -> sqlx::Result<Option<Duration>>;
-
-    /// The time of day, in microseconds since 1970.
-    async fn time_of_day(&self) -> sqlx::Result<i64>;
 
     /// Finishes what was begun and lets go of the database.
     async fn close(&self);
@@ -128,17 +131,17 @@ async fn read<D: Database>(
     statement: Statement<'_>,
     args: &[Arg<'_>],
 ) -> Result<Vec<Row>> {
-    ledger.database.read(statement, args).await.map_err(unavailable)
+    ledger.database.read(statement, args).await.map_err(failed)
 }
 
 /// With its log, in order: what a poll asks for, by one look at one moment.
 macro_rules! task {
     ($log:literal) => {
         concat!(
-            "SELECT operation, components, targets, state, attempt, max_attempts, submitted_at, started_at, \
+            "SELECT operation, components, targets, state, attempt, submitted_at, started_at, \
              finished_at, outcome, reason, (",
             $log,
-            ") FROM task WHERE id = $1"
+            "), format FROM task WHERE id = $1"
         )
     };
 }
@@ -158,18 +161,19 @@ pub(super) const COUNTS: Statement<'_> = Statement::both(
      (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
 );
 const DEPLOYMENTS: Statement<'_> = Statement::each(
-    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format FROM deployment \
      WHERE component IN (SELECT value FROM json_each($1)) ORDER BY component, environment",
-    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format FROM deployment \
      WHERE component IN (SELECT jsonb_array_elements_text($1::jsonb)) ORDER BY component, environment",
 );
 const DEPLOYMENT: Statement<'_> = Statement::both(
-    "SELECT component, environment, target, status, access, updated_at, specific FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format FROM deployment \
      WHERE component = $1 AND environment = $2",
 );
 /// The newest of the terminal tasks that are one too many.
 pub(super) const SURPLUS: Statement<'_> = Statement::both(
-    "SELECT finished_at FROM task WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1 OFFSET $1",
+    "SELECT coalesce(kept_from, finished_at) FROM task WHERE finished_at IS NOT NULL \
+     ORDER BY coalesce(kept_from, finished_at) DESC LIMIT 1 OFFSET $1",
 );
 
 #[async_trait]
@@ -184,7 +188,7 @@ impl<D: Database> Store for Ledger<D> {
         }
         let rows = read(self, TASK, args![&token.to_string()]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let task = task(*token, row).map_err(|error| unreadable("a task", error))?;
+        let task = task(*token, row)?;
         self.finished.keep(&task, row.optional_text(9).ok().flatten().map_or(0, str::len));
         Ok(Some(task))
     }
@@ -202,12 +206,12 @@ impl<D: Database> Store for Ledger<D> {
             return Ok(Claims::default());
         }
         // Most looks find nothing, and need not wait for the writer to learn that.
-        let due = self.database.due_in(request.lane).await.map_err(unavailable)?;
+        let due = self.database.due_in(request.lane).await.map_err(failed)?;
         if due != Some(Duration::ZERO) {
             return Ok(Claims { tasks: Vec::new(), next_due: due });
         }
         let claim = write::Claim { request: request.clone(), shared: self.shared.clone() };
-        self.database.queue().write(claim).await
+        Ok(self.database.queue().write(claim).await?.claims)
     }
 
     async fn heartbeat(&self, lease: &Lease, extension: Duration) -> Result<Option<State>> {
@@ -241,23 +245,23 @@ impl<D: Database> Store for Ledger<D> {
         counts().map_err(|error| unreadable("a count", error))
     }
 
+    async fn check(&self) -> Result<()> {
+        self.database.queue().write(write::Tick).await.map(drop)
+    }
+
+    async fn due(&self, worker: &str) -> Result<Vec<Due>> {
+        let look = write::LookAtHeads { worker: worker.to_owned(), shared: self.shared.clone() };
+        self.database.write_aside(look).await
+    }
+
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
-        read(self, DEPLOYMENT, args![&key.component, &key.environment])
-            .await?
-            .first()
-            .map(deployment)
-            .transpose()
-            .map_err(|error| unreadable("a deployment", error))
+        let rows = read(self, DEPLOYMENT, args![&key.component, &key.environment]).await?;
+        rows.first().map(deployment).transpose()
     }
 
     async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>> {
-        let list = sql::to_json(&components).map_err(unavailable)?;
-        read(self, DEPLOYMENTS, args![&list])
-            .await?
-            .iter()
-            .map(deployment)
-            .collect::<sqlx::Result<_>>()
-            .map_err(|error| unreadable("a deployment", error))
+        let list = sql::to_json(&components).map_err(failed)?;
+        read(self, DEPLOYMENTS, args![&list]).await?.iter().map(deployment).collect()
     }
 
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool> {
@@ -293,6 +297,10 @@ impl<D: Database> Store for Ledger<D> {
         Ok(gone)
     }
 
+    async fn tidy(&self) -> Result<bool> {
+        self.database.queue().tidy().await
+    }
+
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.shared.hints.subscribe()
     }
@@ -302,13 +310,14 @@ impl<D: Database> Store for Ledger<D> {
     }
 }
 
-/// The last moment of which finished tasks are too old, or too many.
+/// The last moment of which finished tasks are too old, or too many; by the time that passed while a process ran, which no
+/// clock that jumps moves far.
 async fn collectable_until<D: Database>(ledger: &Ledger<D>) -> Result<i64> {
     let Limits { keep_for, keep_count, .. } = ledger.shared.limits;
+    let now = ledger.database.write_aside(write::Tick).await?;
     let keep_count = i64::try_from(keep_count).unwrap_or(i64::MAX);
     let rows = read(ledger, SURPLUS, args![keep_count]).await?;
-    let surplus = rows.first().map(|row| row.int(0)).transpose().map_err(unavailable)?;
-    let now = ledger.database.time_of_day().await.map_err(unavailable)?;
+    let surplus = rows.first().map(|row| row.int(0)).transpose().map_err(failed)?;
     let too_old = now.saturating_sub(micros(keep_for));
     Ok(surplus.map_or(too_old, |at| at.max(too_old)))
 }
@@ -330,38 +339,72 @@ fn unreadable(what: &str, error: sqlx::Error) -> Error {
 #[derive(Deserialize)]
 struct Line(i64, String, Option<String>, String);
 
-/// A row of [`TASK`].
-fn task(token: Token, row: &Row) -> sqlx::Result<Task> {
-    let line = |Line(at, level, phase, message)| {
-        let level = sql::name(&level, parse_level)?;
-        Ok(LogLine { at: sql::time(at)?, level, phase, message })
+/// A row of [`TASK`]. What only describes it does not hide how it ended.
+fn task(token: Token, row: &Row) -> Result<Task> {
+    let unreadable = |error| unreadable("a task", error);
+    let format = row.int(11).map_err(unreadable)?;
+    if format > FORMAT {
+        return Err(Error::retryable(format!(
+            "the operation was stored in format {format}, and this version of Landfall reads {FORMAT}; ask a newer one"
+        )));
+    }
+    let name = row.text(0).map_err(unreadable)?;
+    let Some(operation) = Operation::parse(name) else {
+        return Err(Error::retryable(format!(
+            "the operation `{name}` is not known to this version of Landfall; ask a newer one"
+        )));
     };
-    Ok(Task {
-        token,
-        operation: row.name(0, Operation::parse)?,
-        components: row.json(1)?,
-        targets: row.json(2)?,
-        state: row.name(3, State::parse)?,
-        attempt: row.count(4)?,
-        max_attempts: row.count(5)?,
-        submitted_at: row.time(6)?,
-        started_at: row.optional_time(7)?,
-        finished_at: row.optional_time(8)?,
-        outcome: row.optional_json(9)?,
-        reason: row.optional_text(10)?.map(str::to_owned),
-        logs: row.json::<Vec<Line>>(11)?.into_iter().map(line).collect::<sqlx::Result<_>>()?,
-    })
+    let submitted_at = row.time(5).map_err(unreadable)?;
+    let line = |Line(at, level, phase, message)| LogLine {
+        at: sql::time(at).unwrap_or(submitted_at),
+        level: parse_level(&level).unwrap_or(Level::Info),
+        phase,
+        message,
+    };
+    let described = || -> sqlx::Result<Task> {
+        Ok(Task {
+            token,
+            operation,
+            components: row.json(1).unwrap_or_default(),
+            targets: row.json(2).unwrap_or_default(),
+            state: row.name(3, State::parse)?,
+            attempt: row.clamped(4),
+            submitted_at,
+            started_at: row.optional_time(6)?,
+            finished_at: row.optional_time(7)?,
+            outcome: row.optional_json(8)?,
+            reason: row.optional_text(9)?.map(str::to_owned),
+            logs: row.json::<Vec<Line>>(10)?.into_iter().map(line).collect(),
+        })
+    };
+    described().map_err(unreadable)
 }
 
 /// A row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].
-fn deployment(row: &Row) -> sqlx::Result<Deployment> {
+fn deployment(row: &Row) -> Result<Deployment> {
+    let unnamed = |error| unreadable("a deployment", error);
+    let key = ComponentKey::new(row.text(0).map_err(unnamed)?, row.text(1).map_err(unnamed)?);
+    let odd = |why: String| {
+        let ComponentKey { component, environment } = &key;
+        format!(
+            "what is remembered of component `{component}` in environment `{environment}` cannot be read by this version \
+             of Landfall ({why}); run a version that can, or restore the operation store"
+        )
+    };
+    let format = row.int(7).map_err(unnamed)?;
+    if format > FORMAT {
+        return Err(Error::retryable(odd(format!("format {format}, and this version reads {FORMAT}"))));
+    }
+    let in_column = |column: &'static str| {
+        move |error: sqlx::Error| Error::permanent(odd(format!("column `{column}`"))).because(error)
+    };
     Ok(Deployment {
-        key: ComponentKey::new(row.text(0)?, row.text(1)?),
-        target: row.text(2)?.to_owned(),
-        status: row.name(3, DeploymentStatus::parse)?,
-        access: row.optional_json(4)?,
-        updated_at: row.time(5)?,
-        specific: row.json(6)?,
+        target: row.text(2).map_err(in_column("target"))?.to_owned(),
+        status: row.name(3, DeploymentStatus::parse).map_err(in_column("status"))?,
+        access: row.optional_json(4).map_err(in_column("access"))?,
+        updated_at: row.time(5).map_err(in_column("updated_at"))?,
+        specific: row.json(6).map_err(in_column("specific"))?,
+        key,
     })
 }
 

@@ -51,6 +51,14 @@ impl<C> Rest<C> {
         Ok((lent, rested.map(|(connection, since)| (connection, since.elapsed()))))
     }
 
+    /// Closes those at rest: one of them turned out to be of no use, and they were made alike.
+    pub(in crate::operation) fn discard(&self) {
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(idle) = idle.as_mut() {
+            idle.clear();
+        }
+    }
+
     /// Lends no more, and hands over those at rest. Those in use are closed when they come back.
     pub(in crate::operation) fn close(&self) -> Vec<C> {
         self.leave.close();

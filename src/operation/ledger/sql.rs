@@ -211,6 +211,11 @@ impl Row {
         u32::try_from(value).map_err(|_| sqlx::Error::Decode(format!("{value} is no count").into()))
     }
 
+    /// A number that decides little, as near as it can be told: one damaged row must not stop what reads many.
+    pub(in crate::operation) fn clamped(&self, index: usize) -> u32 {
+        self.int(index).map_or(0, |value| u32::try_from(value.max(0)).unwrap_or(u32::MAX))
+    }
+
     pub(in crate::operation) fn name<T>(
         &self,
         index: usize,

@@ -12,10 +12,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::commit::Write;
+use super::formats::{FORMAT, known};
 use super::sql::{Dialect, Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
 use crate::operation::state::{Event, IllegalTransition, State, transition};
-use crate::operation::store::{ClaimRequest, Claims, Ending, Expired, Hint, Settlement, StopScope};
+use crate::operation::store::{
+    ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope,
+};
 use crate::operation::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
 use crate::technology::{Level, LogLine};
 
@@ -23,41 +26,53 @@ use crate::technology::{Level, LogLine};
 const SWEEP: i64 = 100;
 
 /// The oldest tasks that wait for nothing. One whose runs crashed twice may be what takes the process down: such tasks
-/// run one at a time, so that the culprit uses up its own chances and not those of its neighbours.
+/// run one at a time, so that the culprit uses up its own chances and not those of its neighbours. The sign has the
+/// databases go by `seq`, and stop when there are enough, instead of sorting all that are due.
 macro_rules! claimable {
     ($more:literal) => {
         concat!(
-            "SELECT seq, id, operation, components, payload, attempt, max_attempts, crashes, lease_epoch, begun_at, \
-             targets FROM task \
-             WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at <= $2 AND (crashes < 2 OR seq = (\
+            "SELECT seq, targets FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND +run_at <= $2 AND ",
+            known!(),
+            " AND (crashes < 2 OR seq = (\
                SELECT min(s.seq) FROM task s \
-               WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= $2 \
-               AND NOT EXISTS (SELECT 1 FROM task r WHERE r.lease_until IS NOT NULL AND r.crashes >= 2)))",
+               WHERE s.state = 'queued' AND s.blocked = 0 AND s.crashes >= 2 AND s.run_at <= $2 AND ",
+            known!(),
+            " AND NOT EXISTS (SELECT 1 FROM task r WHERE r.lease_until IS NOT NULL AND r.crashes >= 2)))",
             $more,
             " ORDER BY seq LIMIT $3"
         )
     };
 }
 pub(in crate::operation) const CLAIMABLE: Statement<'_> = Statement::both(claimable!(""));
-/// The same, after `$4`, and of targets that are not in `$5`.
-pub(in crate::operation) const CLAIMABLE_ELSEWHERE: Statement<'_> = Statement::each(
-    claimable!(
-        " AND seq > $4 AND NOT EXISTS (SELECT 1 FROM json_each(targets) mine \
-         WHERE mine.value IN (SELECT value FROM json_each($5)))"
-    ),
-    claimable!(
-        " AND seq > $4 AND NOT EXISTS (SELECT 1 FROM jsonb_array_elements_text(targets::jsonb) mine \
-         WHERE mine IN (SELECT jsonb_array_elements_text($5::jsonb)))"
-    ),
+/// The same, in one line alone and after `$5`.
+pub(in crate::operation) const CLAIMABLE_IN_LINE: Statement<'_> =
+    Statement::both(claimable!(" AND place = $4 AND +seq > $5"));
+/// The lines in which tasks of a lane wait, by one look at the index for each of them.
+pub(in crate::operation) const LINES: Statement<'_> = Statement::both(
+    "WITH RECURSIVE line (place) AS (\
+       SELECT min(place) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 \
+       UNION ALL SELECT (SELECT min(t.place) FROM task t \
+         WHERE t.lane = $1 AND t.state = 'queued' AND t.blocked = 0 AND t.place > line.place) \
+       FROM line WHERE line.place IS NOT NULL) \
+     SELECT place FROM line WHERE place IS NOT NULL",
 );
 pub(in crate::operation) const BUSY: Statement<'_> =
-    Statement::both("SELECT targets FROM task WHERE lease_until IS NOT NULL");
+    Statement::both("SELECT targets, lease_owner FROM task WHERE lease_until IS NOT NULL");
+macro_rules! columns {
+    () => {
+        "seq, id, operation, components, targets, payload, attempt, crashes, lease_epoch, begun_at"
+    };
+}
+/// `begun_at` is when the task began to meet transient failures and nothing else. The time for which it was due and no
+/// process took it is not counted: the end of it moves on by as much.
 macro_rules! take {
     ($list:literal) => {
         concat!(
             "UPDATE task SET state = $2, attempt = attempt + 1, lease_epoch = lease_epoch + 1, lease_owner = $3, \
-             lease_until = $4, started_at = $5, begun_at = coalesce(begun_at, $6) WHERE seq IN ",
-            $list
+             lease_until = $4, started_at = $5, begun_at = begun_at + $6 - run_at WHERE seq IN ",
+             $list,
+             " RETURNING ",
+             columns!()
         )
     };
 }
@@ -76,15 +91,20 @@ pub(in crate::operation) const TAKE: Statement<'_> = Statement::each(
     concat!(
         "WITH taken AS (",
         take!("(SELECT jsonb_array_elements($1::jsonb)::bigint)"),
-        ") ",
-        lock!("(SELECT jsonb_array_elements($1::jsonb)::bigint)")
+        "), locked AS (",
+        lock!("(SELECT jsonb_array_elements($1::jsonb)::bigint)"),
+        ") SELECT ",
+        columns!(),
+        " FROM taken"
     ),
 );
 const LOCK: &str = lock!("(SELECT value FROM json_each($1))");
 /// When the next task of a lane becomes due by time alone.
-pub(in crate::operation) const NEXT_DUE: Statement<'_> = Statement::both(
-    "SELECT min(run_at) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at > $2",
-);
+pub(in crate::operation) const NEXT_DUE: Statement<'_> = Statement::both(concat!(
+    "SELECT run_at FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at > $2 AND ",
+    known!(),
+    " ORDER BY run_at LIMIT 1"
+));
 pub(in crate::operation) const HEARTBEAT: Statement<'_> = Statement::both(
     "UPDATE task SET lease_until = $3 \
      WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') RETURNING state",
@@ -97,8 +117,8 @@ pub(in crate::operation) const HELD: Statement<'_> = Statement::each(
      WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') FOR NO KEY UPDATE",
 );
 const FIND: Statement<'_> = Statement::each(
-    "SELECT seq, state FROM task WHERE id = $1",
-    "SELECT seq, state FROM task WHERE id = $1 FOR NO KEY UPDATE",
+    "SELECT seq, state, lease_epoch FROM task WHERE id = $1",
+    "SELECT seq, state, lease_epoch FROM task WHERE id = $1 FOR NO KEY UPDATE",
 );
 pub(in crate::operation) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
@@ -106,18 +126,28 @@ pub(in crate::operation) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
      ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
 );
+/// `$6` is the present. A transient failure is the first one, or leaves `begun_at` as it was; no clock may have moved it
+/// into the future. A run that was handed back says nothing of failures, and one that crashed begins their count anew.
 const REQUEUE: Statement<'_> = Statement::both(
     "UPDATE task SET state = $2, run_at = $3, attempt = attempt - $4, crashes = crashes + $5, lease_owner = NULL, \
-     lease_until = NULL WHERE seq = $1",
+     lease_until = NULL, begun_at = CASE WHEN $5 > 0 THEN NULL WHEN $4 > 0 OR begun_at < $6 THEN begun_at ELSE $6 END \
+     WHERE seq = $1",
 );
 /// From here on the same request is a new one: it asks for what this task will not finish.
 const STOPPING: Statement<'_> =
     Statement::both("UPDATE task SET state = $2, dedupe_key = NULL WHERE seq = $1");
 const CRASHED: Statement<'_> = Statement::both("UPDATE task SET crashes = $2 WHERE seq = $1");
 macro_rules! finish {
-    () => {
-        "UPDATE task SET state = $2, outcome = $3, reason = $4, finished_at = $5, dedupe_key = NULL, \
-         payload = NULL, blocked = 0, lease_owner = NULL, lease_until = NULL WHERE seq = $1"
+    ($most:literal, $least:literal) => {
+        concat!(
+            "UPDATE task SET state = $2, outcome = $3, reason = $4, finished_at = $5, dedupe_key = NULL, payload = NULL, \
+             blocked = 0, lease_owner = NULL, lease_until = NULL, \
+             kept_from = (SELECT elapsed + ",
+            $most,
+            "(0, ",
+            $least,
+            "($6 - seen_at, $7)) FROM clock WHERE one = 1) WHERE seq = $1"
+        )
     };
 }
 macro_rules! unlock {
@@ -147,7 +177,7 @@ macro_rules! leave {
 /// On PostgreSQL [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] go with it. All four see what was before any of them, which is how
 /// they are written: what comes free is read before it is gone, and none touches a row of another.
 pub(in crate::operation) const FINISH: Statement<'_> = Statement::each(
-    finish!(),
+    finish!("max", "min"),
     concat!(
         "WITH unlocked AS (",
         unlock!(),
@@ -156,7 +186,7 @@ pub(in crate::operation) const FINISH: Statement<'_> = Statement::each(
         "), gone AS (",
         leave!(),
         ") ",
-        finish!()
+        finish!("greatest", "least")
     ),
 );
 pub(in crate::operation) const UNLOCK: Statement<'_> = Statement::both(unlock!());
@@ -174,19 +204,19 @@ pub(in crate::operation) const APPEND: Statement<'_> = Statement::each(
 const COUNT_LINES: Statement<'_> =
     Statement::both("UPDATE task SET log_lines = log_lines + $2 WHERE seq = $1");
 const PUT_DEPLOYMENT: Statement<'_> = Statement::both(
-    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific) \
-     SELECT component, environment, $4, $5, $6, $7, $8 FROM running_component \
+    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format) \
+     SELECT component, environment, $4, $5, $6, $7, $8, $9 FROM running_component \
      WHERE task_seq = $1 AND component = $2 AND environment = $3 \
      ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
      status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
-     specific = excluded.specific",
+     specific = excluded.specific, format = excluded.format",
 );
 /// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
 pub(in crate::operation) const PURGE_BATCH: Statement<'_> = Statement::each(
     "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE finished_at IS NOT NULL \
-     AND finished_at <= $1 ORDER BY finished_at LIMIT 200)",
+     AND coalesce(kept_from, finished_at) <= $1 ORDER BY coalesce(kept_from, finished_at) LIMIT 200)",
     "DELETE FROM task WHERE seq = ANY (ARRAY (SELECT seq FROM task WHERE finished_at IS NOT NULL \
-     AND finished_at <= $1 ORDER BY finished_at LIMIT 200))",
+     AND coalesce(kept_from, finished_at) <= $1 ORDER BY coalesce(kept_from, finished_at) LIMIT 200))",
 );
 
 pub(super) struct Claim {
@@ -196,117 +226,270 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Whom to take, oldest first.
-    async fn choose(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Row>> {
+    async fn choose(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<i64>> {
         let (lane, now) = (self.request.lane.as_str(), transaction.now());
         let limit = self.request.limit;
         let rows_of = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let bounds = &self.shared.limits.per_target;
-        if bounds.is_empty() {
-            return transaction.fetch(CLAIMABLE, args![lane, now, rows_of(limit)]).await;
-        }
-        let mut room = Room::new(bounds);
-        for row in transaction.fetch(BUSY, args![]).await? {
-            room.take(&row.json::<Vec<String>>(0)?);
-        }
-        let mut chosen = Vec::new();
-        let mut after = -1;
-        loop {
-            let wanted = limit - chosen.len();
-            let full = to_json(&room.full())?;
-            let rows = transaction
-                .fetch(CLAIMABLE_ELSEWHERE, args![lane, now, rows_of(wanted), after, &full])
-                .await?;
-            let last = rows.len() < wanted;
-            for row in rows {
-                after = row.int(0)?;
-                if room.take_if_free(&row.json::<Vec<String>>(10)?) {
-                    chosen.push(row);
-                }
-            }
-            if last || chosen.len() == limit {
-                return Ok(chosen);
+        let mut room = Room::new(&self.shared.limits);
+        if room.is_bounded() {
+            for row in transaction.fetch(BUSY, args![]).await? {
+                let mine =
+                    row.optional_text(1).is_ok_and(|owner| owner == Some(self.request.worker.as_str()));
+                room.take(&targets(&row, 0), mine);
             }
         }
+        let rows = transaction.fetch(CLAIMABLE, args![lane, now, rows_of(limit)]).await?;
+        let all = rows.len() < limit;
+        let mut chosen = Vec::with_capacity(rows.len());
+        let mut last = -1;
+        for row in &rows {
+            last = row.int(0)?;
+            if room.take_if_free(&targets(row, 1)) {
+                chosen.push(last);
+            }
+        }
+        if all || chosen.len() == limit {
+            return Ok(chosen);
+        }
+        // Tasks of full targets stand in front, and there may be thousands: each line is looked at by itself.
+        let wanted = limit - chosen.len();
+        let mut found = Vec::new();
+        for line in transaction.fetch(LINES, args![lane]).await? {
+            let place = line.text(0)?;
+            let of = serde_json::from_str::<Vec<String>>(place).unwrap_or_default();
+            if !room.is_free(&of) {
+                continue;
+            }
+            let rows =
+                transaction.fetch(CLAIMABLE_IN_LINE, args![lane, now, rows_of(wanted), place, last]).await?;
+            for row in &rows {
+                found.push((row.int(0)?, targets(row, 1)));
+            }
+        }
+        found.sort();
+        for (seq, targets) in found {
+            if chosen.len() < limit && room.take_if_free(&targets) {
+                chosen.push(seq);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// A row of [`TAKE`], or which of its columns cannot be read, and why.
+    fn read(&self, row: &Row, now: i64) -> Result<ClaimedTask, (&'static str, sqlx::Error)> {
+        let in_column = |column: &'static str| move |error: sqlx::Error| (column, error);
+        let token = row.name(1, parse_token).map_err(in_column("id"))?;
+        row.json::<Vec<String>>(4).map_err(in_column("targets"))?;
+        let failing_since = row.optional_int(9).map_err(in_column("begun_at"))?;
+        Ok(ClaimedTask {
+            token,
+            operation: row.name(2, Operation::parse).map_err(in_column("operation"))?,
+            components: row.json(3).map_err(in_column("components"))?,
+            payload: row.json(5).map_err(in_column("payload"))?,
+            attempt: row.count(6).map_err(in_column("attempt"))?,
+            crashes: row.count(7).map_err(in_column("crashes"))?,
+            failing_for: failing_since.map(|at| between(at, now)),
+            lease: Lease {
+                token,
+                epoch: row.int(8).map_err(in_column("lease_epoch"))?,
+                owner: self.request.worker.clone(),
+            },
+        })
     }
 }
 
-/// How many more tasks may run on each target that has a bound.
-struct Room<'b>(BTreeMap<&'b str, i64>);
+/// How many tasks run on each target, and how many may.
+struct Room<'b> {
+    /// In all processes together, of the targets that are named.
+    bounds: &'b BTreeMap<String, u32>,
+    running: BTreeMap<String, i64>,
+    /// In this process, of each target.
+    bound_here: u32,
+    running_here: BTreeMap<String, i64>,
+}
 
 impl<'b> Room<'b> {
-    fn new(bounds: &'b BTreeMap<String, u32>) -> Self {
-        Self(bounds.iter().map(|(target, bound)| (target.as_str(), i64::from(*bound))).collect())
+    fn new(limits: &'b Limits) -> Self {
+        Self {
+            bounds: &limits.per_target,
+            running: BTreeMap::new(),
+            bound_here: limits.target_concurrency,
+            running_here: BTreeMap::new(),
+        }
     }
 
-    fn take(&mut self, targets: &[String]) {
+    fn is_bounded(&self) -> bool {
+        !self.bounds.is_empty() || self.bound_here < u32::MAX
+    }
+
+    /// `here`: by this process.
+    fn take(&mut self, targets: &[String], here: bool) {
         for target in targets {
-            if let Some(left) = self.0.get_mut(target.as_str()) {
-                *left -= 1;
+            *self.running.entry(target.clone()).or_default() += 1;
+            if here {
+                *self.running_here.entry(target.clone()).or_default() += 1;
             }
         }
     }
 
+    fn is_free(&self, targets: &[String]) -> bool {
+        let below = |running: &BTreeMap<String, i64>, target: &String, bound: u32| {
+            running.get(target).copied().unwrap_or_default() < i64::from(bound)
+        };
+        targets.iter().all(|target| {
+            below(&self.running_here, target, self.bound_here)
+                && self.bounds.get(target).is_none_or(|bound| below(&self.running, target, *bound))
+        })
+    }
+
     fn take_if_free(&mut self, targets: &[String]) -> bool {
-        let free = targets.iter().all(|target| self.0.get(target.as_str()).is_none_or(|left| *left > 0));
+        let free = self.is_free(targets);
         if free {
-            self.take(targets);
+            self.take(targets, true);
         }
         free
     }
+}
 
-    fn full(&self) -> Vec<&'b str> {
-        self.0.iter().filter(|(_, left)| **left <= 0).map(|(target, _)| *target).collect()
-    }
+/// A list that cannot be read bounds nobody: its own task fails when it is taken.
+fn targets(row: &Row, index: usize) -> Vec<String> {
+    row.json(index).unwrap_or_default()
+}
+
+/// What came of a claim.
+pub(super) struct Claimed {
+    pub(super) claims: Claims,
+    /// Tasks that could not be read, and why; they have failed.
+    unreadable: Vec<(Option<Token>, String)>,
 }
 
 #[async_trait]
 impl Write for Claim {
-    type Answer = Claims;
+    type Answer = Claimed;
 
-    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Claims> {
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Claimed> {
         let now = transaction.now();
-        let rows = self.choose(transaction).await?;
-        let mut seqs: Vec<i64> = Vec::with_capacity(rows.len());
-        let mut tasks = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let token = row.name(1, parse_token)?;
-            seqs.push(row.int(0)?);
-            tasks.push(ClaimedTask {
-                token,
-                operation: row.name(2, Operation::parse)?,
-                components: row.json(3)?,
-                payload: row.json(4)?,
-                attempt: row.count(5)?.saturating_add(1),
-                max_attempts: row.count(6)?,
-                crashes: row.count(7)?,
-                begun: row.optional_int(9)?.map_or(Duration::ZERO, |at| between(at, now)),
-                lease: Lease {
-                    token,
-                    epoch: row.int(8)?.saturating_add(1),
-                    owner: self.request.worker.clone(),
-                },
-            });
-        }
+        let seqs = self.choose(transaction).await?;
+        let mut tasks = Vec::with_capacity(seqs.len());
+        let mut unreadable = Vec::new();
         if !seqs.is_empty() {
             let seqs = to_json(&seqs)?;
             let running = transition(State::Queued, Event::Claim).map_err(|error| refused(&error))?;
             let until = now.saturating_add(micros(self.request.lease));
             let today = transaction.time_of_day();
-            transaction
-                .execute(TAKE, args![&seqs, running.as_str(), &self.request.worker, until, today, now])
+            let rows = transaction
+                .fetch(TAKE, args![&seqs, running.as_str(), &self.request.worker, until, today, now])
                 .await?;
             if transaction.dialect() == Dialect::Sqlite {
                 transaction.execute(Statement::both(LOCK), args![&seqs]).await?;
             }
+            for row in &rows {
+                let seq = row.int(0)?;
+                match self.read(row, now) {
+                    Ok(task) => tasks.push((seq, task)),
+                    Err((column, cause)) => {
+                        fail_unreadable(seq, column, transaction).await?;
+                        unreadable
+                            .push((row.name(1, parse_token).ok(), format!("column `{column}`: {cause}")));
+                    }
+                }
+            }
         }
-
+        tasks.sort_by_key(|(seq, _)| *seq);
+        let tasks: Vec<ClaimedTask> = tasks.into_iter().map(|(_, task)| task).collect();
         let next_due = if tasks.len() < self.request.limit {
             let rows = transaction.fetch(NEXT_DUE, args![self.request.lane.as_str(), now]).await?;
             rows.first().map_or(Ok(None), |row| row.optional_int(0))?.map(|due| between(now, due))
         } else {
             None
         };
-        Ok(Claims { tasks, next_due })
+        Ok(Claimed { claims: Claims { tasks, next_due }, unreadable })
+    }
+
+    fn committed(&self, Claimed { unreadable, .. }: &Claimed) {
+        for (token, cause) in unreadable {
+            match token {
+                Some(token) => log::error!(token:% = token; "a stored request cannot be read: {cause}"),
+                None => log::error!("a stored request cannot be read: {cause}"),
+            }
+            self.shared.hint(token.map_or(Hint::Anything, Hint::Finished));
+        }
+    }
+}
+
+/// Ends a task that was just taken and makes no sense. Its neighbours go on.
+async fn fail_unreadable(seq: i64, column: &str, transaction: &mut dyn Transaction) -> sqlx::Result<()> {
+    let failed = transition(State::Running, Event::Fail).map_err(|error| refused(&error))?;
+    let reason = format!(
+        "the stored request cannot be read by this version of Landfall (column `{column}`); send it again"
+    );
+    let said = line(Level::Error, &reason, transaction);
+    append(seq, &[said], transaction).await?;
+    finish(seq, failed, None, Some(&reason), transaction).await
+}
+
+/// The first of a lane that this version leaves to others.
+pub(in crate::operation) const UNKNOWN: Statement<'_> = Statement::both(concat!(
+    "SELECT seq, run_at FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND +run_at <= $2 AND NOT (",
+    known!(),
+    ") ORDER BY seq LIMIT 1"
+));
+const DUE_SINCE: Statement<'_> = Statement::both("SELECT seq, run_at FROM task WHERE seq = $1");
+
+/// Looks at what a claim would take, and takes nothing.
+pub(super) struct LookAtHeads {
+    pub(super) worker: String,
+    pub(super) shared: Shared,
+}
+
+#[async_trait]
+impl Write for LookAtHeads {
+    type Answer = Vec<Due>;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<Due>> {
+        let now = transaction.now();
+        let mut heads = Vec::new();
+        for lane in Lane::ALL {
+            let (worker, lease) = (self.worker.clone(), Duration::ZERO);
+            let request = ClaimRequest { lane, worker, lease, limit: 1 };
+            let claim = Claim { request, shared: self.shared.clone() };
+            let mut rows = Vec::new();
+            if let Some(seq) = claim.choose(transaction).await?.first() {
+                rows.extend(
+                    transaction.fetch(DUE_SINCE, args![*seq]).await?.into_iter().map(|row| (row, true)),
+                );
+            }
+            let unknown = transaction.fetch(UNKNOWN, args![lane.as_str(), now]).await?;
+            rows.extend(unknown.into_iter().map(|row| (row, false)));
+            for (row, known) in rows {
+                heads.push(Due { lane, seq: row.int(0)?, due_for: between(row.int(1)?, now), known });
+            }
+        }
+        Ok(heads)
+    }
+}
+
+/// Time for which nothing was seen counts for no more than this: a clock that jumped, a process that was paused, and all
+/// of them down look the same.
+const LONGEST_TICK: Duration = Duration::from_secs(600);
+
+/// Moves the clock of retention on. Any write would do to see whether the store can be written.
+pub(in crate::operation) const TICK: Statement<'_> = Statement::each(
+    "UPDATE clock SET elapsed = elapsed + max(0, min($1 - seen_at, $2)), seen_at = $1 WHERE one = 1 RETURNING elapsed",
+    "UPDATE clock SET elapsed = elapsed + greatest(0, least($1 - seen_at, $2)), seen_at = $1 WHERE one = 1 \
+     RETURNING elapsed",
+);
+
+/// Answers the time that passed while a process ran, in microseconds.
+pub(super) struct Tick;
+
+#[async_trait]
+impl Write for Tick {
+    type Answer = i64;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<i64> {
+        let rows = transaction.fetch(TICK, args![transaction.now(), micros(LONGEST_TICK)]).await?;
+        rows.first().ok_or(sqlx::Error::RowNotFound)?.int(0)
     }
 }
 
@@ -381,8 +564,10 @@ impl Write for Settle {
                 Ending::Retry { after, .. } => (*after, 0_i64),
                 _ => (Duration::ZERO, 1),
             };
-            let run_at = transaction.now().saturating_add(micros(wait));
-            transaction.execute(REQUEUE, args![held.seq, next.as_str(), run_at, handed_back, 0_i64]).await?;
+            let now = transaction.now();
+            let run_at = now.saturating_add(micros(wait));
+            let args = args![held.seq, next.as_str(), run_at, handed_back, 0_i64, now];
+            transaction.execute(REQUEUE, args).await?;
             transaction.execute(UNLOCK, args![held.seq]).await?;
         } else {
             let (outcome, reason) = match ending {
@@ -434,7 +619,11 @@ impl Write for RequestStop {
         let said = line(Level::Info, "a stop was requested", transaction);
         append(seq, &[said], transaction).await?;
         if next.is_terminal() {
-            finish(seq, next, None, Some("stopped on request before it began"), transaction).await?;
+            let reason = match row.int(2)? {
+                0 => "stopped on request before it began",
+                _ => "stopped on request while it waited for its next run",
+            };
+            finish(seq, next, None, Some(reason), transaction).await?;
         } else {
             transaction.execute(STOPPING, args![seq, next.as_str()]).await?;
         }
@@ -465,13 +654,14 @@ impl Write for ExpireLeases {
         let mut swept = Vec::with_capacity(rows.len());
         for row in &rows {
             let seq = row.int(0)?;
-            let crashes = row.count(3)?.saturating_add(1);
+            let crashes = row.clamped(3).saturating_add(1);
             let event = if crashes >= max_crashes { Event::GiveUp } else { Event::Expire };
-            let state = transition(row.name(2, State::parse)?, event).map_err(|error| refused(&error))?;
+            let Ok(before) = row.name(2, State::parse) else { continue };
+            let state = transition(before, event).map_err(|error| refused(&error))?;
             if state == State::Queued {
                 let pause = self.shared.limits.pause_after(crashes);
                 let run_at = now.saturating_add(micros(pause));
-                transaction.execute(REQUEUE, args![seq, state.as_str(), run_at, 0_i64, 1_i64]).await?;
+                transaction.execute(REQUEUE, args![seq, state.as_str(), run_at, 0_i64, 1_i64, now]).await?;
                 let again = if pause.is_zero() { String::new() } else { format!(" in {pause:?}") };
                 let text = format!(
                     "the run was interrupted ({crashes} of at most {max_crashes}); it starts again{again}"
@@ -493,7 +683,9 @@ impl Write for ExpireLeases {
                 append(seq, &[said], transaction).await?;
                 finish(seq, state, None, Some(&reason), transaction).await?;
             }
-            swept.push(Expired { token: row.name(1, parse_token)?, state, crashes });
+            if let Ok(token) = row.name(1, parse_token) {
+                swept.push(Expired { token, state, crashes });
+            }
         }
         Ok(swept)
     }
@@ -538,6 +730,7 @@ impl Write for PutDeployment {
                     access.as_deref(),
                     today,
                     &to_json(specific)?,
+                    FORMAT,
                 ],
             )
             .await?;
@@ -572,7 +765,9 @@ async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<
         .fetch(HELD, args![&lease.token.to_string(), lease.epoch])
         .await?
         .first()
-        .map(|row| Ok(Held { seq: row.int(0)?, state: row.name(1, State::parse)?, log_lines: row.count(2)? }))
+        .map(|row| {
+            Ok(Held { seq: row.int(0)?, state: row.name(1, State::parse)?, log_lines: row.clamped(2) })
+        })
         .transpose()
 }
 
@@ -640,7 +835,18 @@ async fn finish(
     let reason = reason.map(without_nul);
     let today = transaction.time_of_day();
     transaction
-        .execute(FINISH, args![seq, state.as_str(), outcome.as_deref(), reason.as_deref(), today])
+        .execute(
+            FINISH,
+            args![
+                seq,
+                state.as_str(),
+                outcome.as_deref(),
+                reason.as_deref(),
+                today,
+                transaction.now(),
+                micros(LONGEST_TICK)
+            ],
+        )
         .await?;
     if transaction.dialect() == Dialect::Sqlite {
         for statement in [UNLOCK, Statement::both(UNBLOCK), Statement::both(LEAVE)] {
@@ -675,21 +881,33 @@ mod tests {
 
     #[test]
     fn a_task_takes_room_on_all_of_its_targets_or_on_none() {
-        let bounds = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        let per_target = std::sync::Arc::new(BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]));
+        let limits = Limits { per_target, target_concurrency: 3, ..Limits::default() };
         let on = |targets: &[&str]| targets.iter().map(|target| (*target).to_owned()).collect::<Vec<_>>();
-        let mut room = Room::new(&bounds);
-        assert!(room.take_if_free(&on(&["b", "unbounded"])));
+        let full = |room: &Room<'_>| -> Vec<&str> {
+            ["a", "b", "c"].into_iter().filter(|target| !room.is_free(&on(&[target]))).collect()
+        };
+        let mut room = Room::new(&limits);
+        assert!(room.take_if_free(&on(&["b", "c"])));
         assert!(room.take_if_free(&on(&["a", "b"])));
-        assert_eq!(room.full(), ["a", "b"]);
+        assert_eq!(full(&room), ["a", "b"]);
         assert!(!room.take_if_free(&on(&["b"])));
-        assert!(room.take_if_free(&on(&["unbounded"])));
+        assert!(room.take_if_free(&on(&["c"])));
         assert!(room.take_if_free(&[]));
         // More than the bound run already, since it was lowered: that is full, too.
-        let mut room = Room::new(&bounds);
-        room.take(&on(&["a"]));
-        room.take(&on(&["a"]));
-        assert_eq!(room.full(), ["a"]);
+        let mut room = Room::new(&limits);
+        room.take(&on(&["a"]), false);
+        room.take(&on(&["a"]), false);
+        assert_eq!(full(&room), ["a"]);
         assert!(!room.take_if_free(&on(&["a", "b"])));
-        assert_eq!(room.full(), ["a"], "nothing was taken of b");
+        assert_eq!(full(&room), ["a"], "nothing was taken of b");
+        // What other processes run does not count against the bound of this one.
+        for _ in 0..3 {
+            room.take(&on(&["c"]), false);
+        }
+        for _ in 0..3 {
+            assert!(room.take_if_free(&on(&["c"])));
+        }
+        assert!(!room.take_if_free(&on(&["c"])));
     }
 }

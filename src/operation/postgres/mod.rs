@@ -27,6 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::news::NEWS_QUEUE;
 use super::ledger::commit::{Connection, Write, Writer, unavailable};
+use super::ledger::fault::{Fault, Refused, failed};
+use super::ledger::formats::known;
 use super::ledger::rest::{Lent, Rest};
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_postgres, fetch_postgres};
 use super::ledger::{self, Database, Ledger, Shared, between};
@@ -38,6 +40,7 @@ use crate::error::{Error, Result};
 const MIGRATIONS: Migrations = Migrations(&[
     (1, "operations", include_str!("../../../migrations/postgres/0001_operations.sql")),
     (2, "topology", include_str!("../../../migrations/postgres/0002_topology.sql")),
+    (3, "formats and bounds", include_str!("../../../migrations/postgres/0003_formats_and_bounds.sql")),
 ]);
 
 const SCHEMA: &str = "landfall";
@@ -50,10 +53,12 @@ const FRESH: Duration = Duration::from_secs(1);
 
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-const FIRST_DUE: Statement<'_> = Statement::both(
-    "SELECT min(run_at), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM task \
-     WHERE lane = $1 AND state = 'queued' AND blocked = 0",
-);
+const FIRST_DUE: Statement<'_> = Statement::both(concat!(
+    "SELECT run_at, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM task \
+     WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND ",
+    known!(),
+    " ORDER BY run_at LIMIT 1"
+));
 
 /// A store in a PostgreSQL database. See the module documentation.
 pub type PostgresStore = Ledger<PostgresDatabase>;
@@ -115,6 +120,8 @@ impl PostgresSettings {
                 ("enable_seqscan", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
+                // Whatever the role's or the server's default is; a standby refuses all the same.
+                ("default_transaction_read_only", "off"),
             ])
     }
 }
@@ -154,7 +161,8 @@ impl PostgresStore {
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let tell = news::tell(Arc::clone(&connections), news, instance.clone());
         let listen = news::listen(listener, shared.hints(), instance, settings.patience);
-        let writer = QueueWriter { options: session, patience: settings.patience, session: None };
+        let writer =
+            QueueWriter { options: session, patience: settings.patience, session: None, proven: false };
         let database = PostgresDatabase {
             writer: Writer::start(writer),
             connections,
@@ -175,10 +183,15 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
         ))
         .because(error)
     };
-    let options = settings.connection.clone().application_name("landfall").options([("search_path", SCHEMA)]);
-    let mut connection = match timeout(settings.patience, options.connect()).await {
-        Ok(connection) => connection.map_err(unusable)?,
-        Err(_) => return Err(unusable(no_answer())),
+    let options = settings
+        .connection
+        .clone()
+        .application_name("landfall")
+        .options([("search_path", SCHEMA), ("default_transaction_read_only", "off")]);
+    let mut connection = match patiently(settings.patience, connect(&options)).await {
+        Ok(connection) => connection,
+        Err(error) if Fault::of(&error) == Fault::Standby => return Err(failed(error)),
+        Err(error) => return Err(unusable(error)),
     };
     sqlx::query("SELECT pg_advisory_lock($1)")
         .bind(MIGRATION_LOCK)
@@ -197,6 +210,18 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
     MIGRATIONS.run(&mut connection, &place).await?;
     // Which lets go of the lock, too.
     connection.close().await.map_err(unusable)
+}
+
+/// A session on a server that takes writes.
+async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    let mut connection = options.connect().await?;
+    let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
+    if standby {
+        // Also for reading: what it knows may be old.
+        let place = format!("{}:{} is in recovery", options.get_host(), options.get_port());
+        return Err(Refused::error(Fault::Standby, place));
+    }
+    Ok(connection)
 }
 
 fn no_answer() -> sqlx::Error {
@@ -231,13 +256,18 @@ impl Connections {
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
         let (options, patience) = (self.options.clone(), self.patience / 4);
-        let made = self.runtime.spawn(async move { patiently(patience, options.connect()).await });
+        let made = self.runtime.spawn(async move { patiently(patience, connect(&options)).await });
         made.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
-    async fn borrow(&self) -> sqlx::Result<(Lent<PgConnection>, PgConnection)> {
+    /// `anew`: not one that rested, since those are of no use.
+    async fn borrow(&self, anew: bool) -> sqlx::Result<(Lent<PgConnection>, PgConnection)> {
+        if anew {
+            self.rest.discard();
+        }
         let (lent, rested) = self.rest.borrow().await?;
         if let Some((mut connection, rested)) = rested
+            && !anew
             && (rested <= FRESH || patiently(FRESH, connection.ping()).await.is_ok())
         {
             return Ok((lent, connection));
@@ -245,19 +275,19 @@ impl Connections {
         Ok((lent, self.connect().await?))
     }
 
-    /// Runs one statement, by another connection when the one at hand turns out to be dead.
+    /// Runs one statement, by another connection when the one at hand turns out to be of no use.
     async fn read(&self, text: &str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
-        let mut again = true;
+        let mut anew = false;
         loop {
-            let (lent, mut connection) = self.borrow().await?;
+            let (lent, mut connection) = self.borrow(anew).await?;
             match patiently(self.patience, fetch_postgres(&mut connection, text, args)).await {
                 Ok(rows) => {
                     lent.give_back(connection);
                     return Ok(rows);
                 }
-                // The server was restarted since the connection was last used: another one may be good.
-                Err(error) if !(std::mem::take(&mut again) && is_cut_off(&error)) => return Err(error),
-                Err(_) => {}
+                // The server was restarted since the connection was last used, or changed what it may do.
+                Err(error) if !anew && (is_cut_off(&error) || is_of_the_session(&error)) => anew = true,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -278,18 +308,23 @@ impl Database for PostgresDatabase {
     }
 
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
-        let (lent, connection) = self.connections.borrow().await.map_err(unavailable)?;
+        let connections = Arc::clone(&self.connections);
         let patience = self.patience;
         // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
         let written = self.connections.runtime.spawn(async move {
-            let mut session = Session::new(connection, patience);
-            match aside(&mut session, &work).await {
-                Ok(answer) => {
-                    lent.give_back(session.connection);
-                    work.committed(&answer);
-                    Ok(answer)
+            let mut anew = false;
+            loop {
+                let (lent, connection) = connections.borrow(anew).await.map_err(failed)?;
+                let mut session = Session::new(connection, patience);
+                match aside(&mut session, &work).await {
+                    Ok(answer) => {
+                        lent.give_back(session.connection);
+                        work.committed(&answer);
+                        return Ok(answer);
+                    }
+                    Err(error) if !anew && is_of_the_session(&error) => anew = true,
+                    Err(error) => return Err(failed(error)),
                 }
-                Err(error) => Err(unavailable(error)),
             }
         });
         written.await.unwrap_or_else(|error| Err(unavailable(error)))
@@ -300,11 +335,6 @@ impl Database for PostgresDatabase {
         let Some(row) = rows.first() else { return Ok(None) };
         let now = row.int(1)?;
         Ok(row.optional_int(0)?.map(|at| between(now, at)))
-    }
-
-    async fn time_of_day(&self) -> sqlx::Result<i64> {
-        let rows = self.read(Statement::both(NOW), &[]).await?;
-        rows.first().map_or(Ok(0), |row| row.int(0))
     }
 
     async fn close(&self) {
@@ -325,6 +355,15 @@ fn is_cut_off(error: &sqlx::Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the server refused, and a new session may be let do it: rights, roles, schemas and defaults change while old
+/// sessions stay as they were. Nothing was committed then.
+fn is_of_the_session(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    // Values and constraints are the statement's, locks and timeouts the moment's.
+    const OTHERS: [&str; 8] = ["22", "23", "40", "53", "55", "57", "58", "08"];
+    error.code().is_some_and(|code| !OTHERS.iter().any(|class| code.starts_with(class)))
 }
 
 /// One transaction that waits for no other but for the row it writes to.
@@ -352,7 +391,7 @@ impl Session {
     /// in `first` (a FROM clause, or nothing) happens before that, and before any snapshot.
     async fn begin(&mut self, first: &str) -> sqlx::Result<()> {
         use sqlx::Row as _;
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {NOW} {first}");
+        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {NOW} {first}");
         let rows = patiently(self.patience, self.connection.fetch_all(begin.as_str())).await?;
         self.begun = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
         Ok(())
@@ -393,6 +432,8 @@ struct QueueWriter {
     options: PgConnectOptions,
     patience: Duration,
     session: Option<Session>,
+    /// Whether something was committed by this session: one that never could has no better one to make way for.
+    proven: bool,
 }
 
 #[async_trait]
@@ -400,7 +441,10 @@ impl Connection for QueueWriter {
     async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::new(patiently(self.patience, self.options.connect()).await?, self.patience),
+            None => {
+                self.proven = false;
+                Session::new(patiently(self.patience, connect(&self.options)).await?, self.patience)
+            }
         };
         let session = self.session.insert(session);
         // The lock comes first, the snapshot of each statement after it: what others committed is seen.
@@ -409,14 +453,19 @@ impl Connection for QueueWriter {
     }
 
     async fn commit(&mut self) -> sqlx::Result<()> {
-        self.session.as_mut().ok_or_else(no_answer)?.commit().await
+        self.session.as_mut().ok_or_else(no_answer)?.commit().await?;
+        self.proven = true;
+        Ok(())
     }
 
-    async fn recover(&mut self) {
-        if let Some(mut session) = self.session.take() {
-            let rolled_back = patiently(FRESH, session.connection.execute("ROLLBACK")).await;
-            self.session = rolled_back.is_ok().then_some(session);
+    async fn recover(&mut self, error: &sqlx::Error) -> bool {
+        let Some(mut session) = self.session.take() else { return false };
+        if is_of_the_session(error) {
+            return self.proven;
         }
+        let rolled_back = patiently(FRESH, session.connection.execute("ROLLBACK")).await;
+        self.session = rolled_back.is_ok().then_some(session);
+        false
     }
 
     async fn close(self) {

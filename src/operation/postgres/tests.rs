@@ -10,7 +10,7 @@ use super::*;
 use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
 use crate::operation::postgres_server::{self as server, PostgresServer};
-use crate::operation::suite::{store_suite, submission};
+use crate::operation::suite::{FORMAT_1, Tables, store_suite, submission, tables_suite};
 use crate::operation::{
     ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, RunError, Runner,
     Settings, Settlement, State, StopScope, Store, Token,
@@ -30,6 +30,21 @@ async fn fresh(limits: Limits) -> (Arc<dyn Store>, Box<dyn Any>) {
 }
 
 store_suite!(fresh);
+
+struct Url(String);
+
+impl Tables for Url {
+    fn execute(&self, sql: &str) {
+        server::query(&self.0, &format!("SET search_path = landfall; {sql}")).unwrap();
+    }
+}
+
+async fn fresh_with_tables(limits: Limits) -> (Arc<dyn Store>, Box<dyn Tables>) {
+    let url = new_database();
+    (Arc::new(open(&url, limits).await), Box::new(Url(url)))
+}
+
+tables_suite!(fresh_with_tables);
 
 async fn claim(store: &PostgresStore, lease: Duration, limit: usize) -> Vec<ClaimedTask> {
     let request = ClaimRequest { lane: Lane::Change, worker: "w".to_owned(), lease, limit };
@@ -113,7 +128,12 @@ async fn whoever_hangs_with_the_queue_in_hand_loses_it() {
     let mut settings = PostgresSettings::parse(&url).unwrap();
     settings.patience = Duration::from_secs(2);
     let store = PostgresStore::open(&settings, Limits::default()).await.unwrap();
-    let mut hanging = QueueWriter { options: settings.session(), patience: settings.patience, session: None };
+    let mut hanging = QueueWriter {
+        options: settings.session(),
+        patience: settings.patience,
+        session: None,
+        proven: false,
+    };
     let transaction = hanging.begin().await.unwrap();
     transaction
         .execute(
@@ -128,7 +148,7 @@ async fn whoever_hangs_with_the_queue_in_hand_loses_it() {
     store.submit(submission("a")).await.unwrap();
     hanging.commit().await.unwrap_err();
     assert_eq!(store.deployment(&ComponentKey::new("half", "dev")).await.unwrap(), None);
-    hanging.recover().await;
+    hanging.recover(&no_answer()).await;
     hanging.begin().await.unwrap();
     hanging.commit().await.unwrap();
 }
@@ -159,6 +179,100 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
     let settlement =
         Settlement { ending: Ending::Succeed { outcome: json!(1) }, lines: vec![], closing: None };
     assert_eq!(store.settle(&lease, settlement).await.unwrap(), Some(State::Completed));
+}
+
+/// Tries until it is accepted: sessions that were ended, or may do less than they should, are replaced.
+async fn accepted(store: &PostgresStore, component: &str) -> Token {
+    let end = Instant::now() + MINUTE;
+    loop {
+        match store.submit(submission(component)).await {
+            Ok(submitted) => return submitted.token,
+            Err(error) => assert!(Instant::now() < end, "{}", error.report()),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn end_sessions(server: &PostgresServer) {
+    server
+        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'landfall'")
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_default_does_not_stop_the_store() {
+    let server = PostgresServer::start(server::Durability::Fast).unwrap();
+    let url = server.new_database().unwrap();
+    let role = url.rsplit('/').next().unwrap();
+    let store = open(&url, Limits::default()).await;
+    accepted(&store, "a").await;
+    server.psql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).unwrap();
+    end_sessions(&server);
+    accepted(&store, "b").await;
+    let lease = claim(&store, MINUTE, 1).await.pop().unwrap().lease;
+    assert_eq!(store.append_logs(&lease, vec![]).await.unwrap(), Some(State::Running));
+    open(&url, Limits::default()).await;
+    server.psql("ALTER SYSTEM SET default_transaction_read_only = on").unwrap();
+    server.psql("SELECT pg_reload_conf()").unwrap();
+    accepted(&store, "c").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_a_role_that_was_made_again_are_replaced() {
+    let server = PostgresServer::start(server::Durability::Fast).unwrap();
+    let url = server.new_database().unwrap();
+    let database = url.rsplit('/').next().unwrap().to_owned();
+    let password = url.rsplit_once('@').unwrap().0.rsplit_once(':').unwrap().1.to_owned();
+    let store = open(&url, Limits::default()).await;
+    let kept = accepted(&store, "a").await;
+    let lease = claim(&store, MINUTE, 1).await.pop().unwrap().lease;
+    server.psql_in(&database, &format!("REASSIGN OWNED BY {database} TO fixture")).unwrap();
+    server.psql_in(&database, &format!("DROP OWNED BY {database}")).unwrap();
+    server.psql(&format!("DROP ROLE {database}")).unwrap();
+    let error = store.submit(submission("b")).await.unwrap_err();
+    assert_eq!(error.kind(), &Kind::Retryable);
+    assert_eq!(
+        error.to_string(),
+        "the operation store refuses what Landfall asks of it: restore the rights of its role, and the schema"
+    );
+    server.psql(&format!("CREATE ROLE {database} LOGIN PASSWORD '{password}'")).unwrap();
+    for what in ["SCHEMA landfall", "ALL TABLES IN SCHEMA landfall", "ALL SEQUENCES IN SCHEMA landfall"] {
+        server.psql_in(&database, &format!("GRANT ALL ON {what} TO {database}")).unwrap();
+    }
+    assert_eq!(store.state(&kept).await.unwrap(), Some(State::Running));
+    assert_eq!(store.heartbeat(&lease, MINUTE).await.unwrap(), Some(State::Running));
+    store.submit(submission("b")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_refused_and_used_once_promoted() {
+    const STANDBY: &str = "the operation store is a PostgreSQL standby, which takes no writes: name the primary in \
+                           store.url, or promote it";
+    let server = PostgresServer::start(server::Durability::Safe).unwrap();
+    let url = server.new_database().unwrap();
+    let store = open(&url, Limits::default()).await;
+    let kept = accepted(&store, "a").await;
+    server.psql("CHECKPOINT").unwrap();
+    server.psql("COPY (SELECT 1) TO PROGRAM 'touch standby.signal'").unwrap();
+    server.kill_immediately().unwrap();
+    server.restart().unwrap();
+    store.submit(submission("b")).await.expect_err("its session is gone");
+    let errors = [
+        store.submit(submission("b")).await.map(drop).unwrap_err(),
+        store.state(&kept).await.map(drop).unwrap_err(),
+        PostgresStore::open(&PostgresSettings::parse(&url).unwrap(), Limits::default()).await.err().unwrap(),
+    ];
+    for error in errors {
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (&Kind::Retryable, STANDBY),
+            "{}",
+            error.report()
+        );
+    }
+    server.psql("SELECT pg_promote()").unwrap();
+    assert_eq!(store.state(&kept).await.unwrap(), Some(State::Queued));
+    accepted(&store, "b").await;
 }
 
 #[tokio::test]
@@ -204,6 +318,26 @@ async fn tables_of_another_version_are_refused() {
     let error =
         PostgresStore::open(&PostgresSettings::parse(&url).unwrap(), Limits::default()).await.err().unwrap();
     assert!(error.to_string().contains("another version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_goes_on() {
+    let url = new_database();
+    server::query(&url, "CREATE SCHEMA landfall").unwrap();
+    let options = PostgresSettings::parse(&url).unwrap().connection.options([("search_path", SCHEMA)]);
+    let mut connection = options.connect().await.unwrap();
+    Migrations(&MIGRATIONS.0[..2]).run(&mut connection, "before").await.unwrap();
+    connection.close().await.unwrap();
+    let tables = Url(url.clone());
+    tables.execute(FORMAT_1);
+    let store = open(&url, Limits::default()).await;
+    let lines = Statement::both("SELECT DISTINCT place FROM task WHERE lane = 'change' AND bytes > 100");
+    let rows = store.database.read(lines, args![]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.text(0).unwrap()).collect::<Vec<_>>(), ["[\"LAKE\"]"]);
+    assert_eq!(store.purge().await.unwrap(), 0, "since it finished, no process ran");
+    tables.execute("UPDATE clock SET elapsed = elapsed + 31 * 24 * 3600000000");
+    assert_eq!(store.purge().await.unwrap(), 1);
+    assert_eq!(claim(&store, MINUTE, 9).await.len(), 3);
 }
 
 /// A role that may use the schema but not make one is enough, once somebody has made it.
@@ -283,7 +417,8 @@ async fn hot_queries_do_not_scan() {
     claim(&store, MINUTE, 8).await;
     let statements = [
         (write::CLAIMABLE, "'change', 1, 1"),
-        (write::CLAIMABLE_ELSEWHERE, "'change', 1, 1, 1, '[]'"),
+        (write::CLAIMABLE_IN_LINE, "'change', 1, 1, '[]', 1"),
+        (write::LINES, "'change'"),
         (write::BUSY, ""),
         (write::NEXT_DUE, "'change', 1"),
         (FIRST_DUE, "'change'"),
@@ -291,12 +426,14 @@ async fn hot_queries_do_not_scan() {
         (write::HELD, "'x', 1"),
         (write::LOST, "1, 1"),
         (write::TAKE, "'[1]', 'running', 'w', 1, 1, 1"),
-        (write::FINISH, "1, 'failed', NULL, NULL, 1"),
+        (write::FINISH, "1, 'failed', NULL, NULL, 1, 1, 1"),
+        (write::TICK, "1, 1"),
+        (write::UNKNOWN, "'change', 1"),
         (write::UNLOCK, "1"),
         (write::APPEND, "1, '[]'"),
         (write::PURGE_BATCH, "1"),
-        (submit::LOOK, "'[]', '[]'"),
-        (submit::UNFINISHED, "1"),
+        (submit::LOOK, "'[]', '[]', 100000000, 1"),
+        (submit::UNFINISHED, "'change'"),
         (submit::BLOCK, "100000000"),
         (submit::SUPERSEDE, "100000000"),
         (TASK, "'x'"),

@@ -10,16 +10,21 @@
 //! - Leases and due times are measured by a clock that only goes forward, whatever happens to the time of day.
 //! - News of commits need no channel outside the process.
 
+mod guard;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _, SqliteConnection};
 
+use self::guard::Guard;
 use super::ledger::commit::{Connection, Write, Writer};
+use super::ledger::fault::Fault;
+use super::ledger::formats::known;
 use super::ledger::rest::Rest;
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
 use super::ledger::{self, Database, Ledger, Shared, between, micros};
@@ -32,11 +37,18 @@ const MIGRATIONS: Migrations = Migrations(&[
     (1, "operations", include_str!("../../../migrations/sqlite/0001_operations.sql")),
     (2, "targets", include_str!("../../../migrations/sqlite/0002_targets.sql")),
     (3, "topology", include_str!("../../../migrations/sqlite/0003_topology.sql")),
+    (4, "formats and bounds", include_str!("../../../migrations/sqlite/0004_formats_and_bounds.sql")),
 ]);
 
 const READERS: u32 = 4;
 /// Longest wait for a lock of the file, and for a connection to read with.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Free pages that the file keeps for what comes next, and how many are given back at a time: 1 MiB each.
+const KEPT_FREE: i64 = 256;
+const TIDIED: i64 = 256;
+/// A file that cannot shrink is rewritten at the start when that takes a moment: what is in it must not be larger.
+const REWRITTEN_AT_START: i64 = 64 * 1024 * 1024;
 
 /// A store in an SQLite file. See the module documentation.
 pub type SqliteStore = Ledger<SqliteFile>;
@@ -47,11 +59,15 @@ pub struct SqliteFile {
     readers: Rest<SqliteConnection>,
     /// How a reader is made.
     reading: SqliteConnectOptions,
+    guard: Guard,
     clock: Clock,
 }
 
-const FIRST_DUE: Statement<'_> =
-    Statement::both("SELECT min(run_at) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0");
+const FIRST_DUE: Statement<'_> = Statement::both(concat!(
+    "SELECT run_at FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND ",
+    known!(),
+    " ORDER BY run_at LIMIT 1"
+));
 
 impl SqliteStore {
     /// Opens or creates the store at `location`: a path, or a URL `sqlite:PATH` or `sqlite://PATH`.
@@ -80,22 +96,27 @@ impl SqliteFile {
     /// Opens the file, creates or migrates it, and keeps other processes out until it is dropped.
     async fn open(path: &Path) -> Result<Self> {
         let owned = path.to_owned();
-        let lock = tokio::task::spawn_blocking(move || prepare_files(&owned))
-            .await
-            .map_err(|error| Error::permanent("opening the store was interrupted").because(error))??;
+        let lock = crate::blocking::run(move |_| prepare_files(&owned)).await?;
 
-        let options = SqliteConnectOptions::new()
+        let reading = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
+            // Nothing of a descriptor stays in the file once its task has ended.
+            .pragma("secure_delete", "ON")
             // Tokens are random, so the rows that are asked for lie all over the file: 16 MB for each connection.
             .pragma("cache_size", "-16384")
             .statement_cache_capacity(128)
             .thread_name(|_| "landfall-store".to_owned())
             .disable_statement_logging();
+        // Which is written into the file, so that one who only reads cannot ask for it.
+        let options = reading.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
         let unusable = |error: sqlx::Error| {
+            if Fault::of(&error) == Fault::Damaged {
+                return Fault::Damaged.error(format!("`{}`: {error}", path.display()));
+            }
             Error::permanent(format!(
                 "cannot open the store `{}`: check the file and its folder",
                 path.display()
@@ -103,13 +124,45 @@ impl SqliteFile {
             .because(error)
         };
         let mut connection = options.connect().await.map_err(unusable)?;
+        let shrinks = can_shrink(&mut connection, path).await.map_err(unusable)?;
         MIGRATIONS.run(&mut connection, &format!("`{}`", path.display())).await?;
         let readers = Rest::new(READERS, PATIENCE);
-        let reading = options.clone().read_only(true);
+        let reading = reading.read_only(true);
         let clock = Clock::start();
-        let writer = Writer::start(FileWriter { connection, options, lock, clock, begun: clock.now() });
-        Ok(Self { writer, readers, reading, clock })
+        let files = vec![path.to_owned(), beside(path, "-wal"), beside(path, ".lock")];
+        let guard = Guard::of(files).await.map_err(unusable)?;
+        let begun = clock.now();
+        let writer = FileWriter { connection, options, lock, guard: guard.clone(), clock, begun, shrinks };
+        Ok(Self { writer: Writer::start(writer), readers, reading, guard, clock })
     }
+}
+
+/// What a pragma that is a number says.
+async fn pragma(connection: &mut SqliteConnection, name: &str) -> sqlx::Result<i64> {
+    let rows = fetch_sqlite(connection, &format!("PRAGMA {name}"), args![]).await?;
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.int(0)
+}
+
+/// Whether free room can be given back step by step. Files of earlier versions cannot, until they are rewritten as a whole.
+async fn can_shrink(connection: &mut SqliteConnection, path: &Path) -> sqlx::Result<bool> {
+    const INCREMENTAL: i64 = 2;
+    if pragma(connection, "auto_vacuum").await? == INCREMENTAL {
+        return Ok(true);
+    }
+    let pages = pragma(connection, "page_count").await? - pragma(connection, "freelist_count").await?;
+    if pages.saturating_mul(pragma(connection, "page_size").await?) <= REWRITTEN_AT_START {
+        match sqlx::query("VACUUM").execute(&mut *connection).await {
+            Ok(_) => return Ok(pragma(connection, "auto_vacuum").await? == INCREMENTAL),
+            Err(error) if Fault::of(&error) == Fault::Damaged => return Err(error),
+            Err(error) => log::warn!("the operation store cannot be rewritten: {error}"),
+        }
+    }
+    log::warn!(
+        "the operation store `{}` cannot shrink: to change that, stop Landfall and run `sqlite3 FILE 'PRAGMA \
+         auto_vacuum = 2; VACUUM'`",
+        path.display()
+    );
+    Ok(false)
 }
 
 #[async_trait]
@@ -118,9 +171,15 @@ impl Database for SqliteFile {
         let (lent, rested) = self.readers.borrow().await?;
         let mut connection = match rested {
             Some((connection, _)) => connection,
-            None => self.reading.connect().await?,
+            None => {
+                let made = self.guard.note(self.reading.connect().await)?;
+                // What its name leads to may be another file by now.
+                self.guard.check().await?;
+                made
+            }
         };
-        let rows = fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await?;
+        let rows =
+            self.guard.note(fetch_sqlite(&mut connection, statement.text(Dialect::Sqlite), args).await)?;
         lent.give_back(connection);
         Ok(rows)
     }
@@ -143,10 +202,6 @@ impl Database for SqliteFile {
         Ok(first.map(|at| between(self.clock.now(), at)))
     }
 
-    async fn time_of_day(&self) -> sqlx::Result<i64> {
-        Ok(Utc::now().timestamp_micros())
-    }
-
     async fn close(&self) {
         for reader in self.readers.close() {
             if let Err(error) = reader.close().await {
@@ -163,32 +218,62 @@ struct FileWriter {
     options: SqliteConnectOptions,
     /// Released by closing the file, after the connection.
     lock: File,
+    guard: Guard,
     clock: Clock,
     /// When the transaction began, by the clock.
     begun: i64,
+    /// Whether the file can give free room back step by step.
+    shrinks: bool,
 }
 
 #[async_trait]
 impl Connection for FileWriter {
     async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction> {
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        self.guard.check().await?;
+        self.guard.note(sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await)?;
         self.begun = self.clock.now();
         Ok(self)
     }
 
     async fn commit(&mut self) -> sqlx::Result<()> {
-        sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop)
+        self.guard.note(sqlx::query("COMMIT").execute(&mut self.connection).await)?;
+        self.guard.check().await
     }
 
-    async fn recover(&mut self) {
-        if sqlx::query("ROLLBACK").execute(&mut self.connection).await.is_ok() {
-            return;
+    async fn recover(&mut self, error: &sqlx::Error) -> bool {
+        let rolled_back = sqlx::query("ROLLBACK").execute(&mut self.connection).await.is_ok();
+        // A new connection would be to whatever the name leads to now; this one is still to the file that was opened.
+        if rolled_back || Fault::of(error) == Fault::Moved || self.guard.check().await.is_err() {
+            return false;
         }
         // The connection is in an unknown state. What it had not committed is rolled back by closing it.
         match self.options.connect().await {
             Ok(fresh) => self.connection = fresh,
             Err(error) => log::error!("the operation store cannot be reopened: {error}"),
         }
+        false
+    }
+
+    async fn tidy(&mut self) -> sqlx::Result<bool> {
+        self.guard.check().await?;
+        let free = pragma(&mut self.connection, "freelist_count").await?;
+        if self.shrinks && free > KEPT_FREE {
+            let step = format!("PRAGMA incremental_vacuum({TIDIED})");
+            sqlx::query(&step).fetch_all(&mut self.connection).await?;
+            return Ok(true);
+        }
+        // What was deleted is overwritten in the file; the log still has it until it is cut off.
+        let log =
+            std::fs::metadata(beside(self.options.get_filename(), "-wal")).map_or(0, |found| found.len());
+        if log > 0 {
+            // Whoever reads is not waited for: it is tried again.
+            sqlx::query("PRAGMA busy_timeout = 100").execute(&mut self.connection).await?;
+            let cut = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(&mut self.connection).await;
+            let patient = format!("PRAGMA busy_timeout = {}", PATIENCE.as_millis());
+            sqlx::query(&patient).execute(&mut self.connection).await?;
+            cut?;
+        }
+        Ok(false)
     }
 
     async fn close(self) {
@@ -215,11 +300,11 @@ impl Transaction for FileWriter {
     }
 
     async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
-        fetch_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await
+        self.guard.note(fetch_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await)
     }
 
     async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
-        execute_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await
+        self.guard.note(execute_sqlite(&mut self.connection, statement.text(Dialect::Sqlite), args).await)
     }
 }
 
@@ -240,7 +325,7 @@ impl Write for Reclaim {
         let waiting =
             Statement::both("SELECT seq, crashes, run_at FROM task WHERE state = 'queued' AND run_at > $1");
         for row in transaction.fetch(waiting, args![now]).await? {
-            let pause = self.limits.pause_after(row.count(1)?);
+            let pause = self.limits.pause_after(row.clamped(1));
             let run_at = row.int(2)?.min(now.saturating_add(micros(pause)));
             let wait = Statement::both("UPDATE task SET run_at = $2 WHERE seq = $1");
             transaction.execute(wait, args![row.int(0)?, run_at]).await?;
@@ -294,8 +379,12 @@ fn prepare_files(path: &Path) -> Result<File> {
 
 /// `landfall.db` is guarded by `landfall.db.lock`. The database itself cannot be: SQLite locks ranges of it.
 fn lock_path(path: &Path) -> PathBuf {
+    beside(path, ".lock")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     PathBuf::from(name)
 }
 

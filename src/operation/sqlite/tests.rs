@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::error::Kind;
 use crate::operation::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
-use crate::operation::suite::{store_suite, submission};
+use crate::operation::suite::{FORMAT_1, Tables, store_suite, submission, tables_suite};
 use crate::operation::{ClaimRequest, Counts, Ending, Lane, Settlement, State, StopScope, Store, Token};
 
 /// In memory where there is such a place: the suite asks what is written, not how long a disk takes.
@@ -27,6 +27,32 @@ async fn fresh(limits: Limits) -> (Arc<dyn Store>, Box<dyn Any>) {
 }
 
 store_suite!(fresh);
+
+struct File(TempDir);
+
+impl Tables for File {
+    fn execute(&self, sql: &str) {
+        let options = SqliteConnectOptions::new().filename(location(&self.0)).busy_timeout(PATIENCE);
+        let sql = sql.to_owned();
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut connection = options.connect().await.unwrap();
+                sqlx::raw_sql(&sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            });
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
+}
+
+async fn fresh_with_tables(limits: Limits) -> (Arc<dyn Store>, Box<dyn Tables>) {
+    let folder = folder();
+    let store = SqliteStore::open(&location(&folder), limits).await.unwrap();
+    (Arc::new(store), Box::new(File(folder)))
+}
+
+tables_suite!(fresh_with_tables);
 
 struct Execute(&'static str);
 
@@ -219,6 +245,189 @@ async fn a_write_that_fails_takes_nobody_with_it() {
     assert_eq!(store.counts().await.unwrap().queued, 10);
 }
 
+/// What is written to a file without a name is gone at the next start.
+#[tokio::test]
+async fn a_removed_or_replaced_file_is_noticed() {
+    const MOVED: &str = "a file of the operation store was removed or replaced while Landfall uses it: nothing is accepted \
+                         until it is back or Landfall is started again";
+    for suffix in ["", "-wal", ".lock"] {
+        let folder = folder();
+        let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
+        let kept = store.submit(submission("a")).await.unwrap().token;
+        assert_eq!(store.state(&kept).await.unwrap(), Some(State::Queued));
+        let (file, aside) = (location(&folder) + suffix, location(&folder) + ".aside");
+        let refused = async |what: &str| {
+            let error = store.submit(submission("b")).await.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.to_string().as_str()),
+                (&Kind::Retryable, MOVED),
+                "{file} {what}"
+            );
+            let report = error.report();
+            assert!(report.ends_with(&format!("`{file}` is not the file that was opened")), "{report}");
+        };
+        std::fs::rename(&file, &aside).unwrap();
+        refused("removed").await;
+        std::fs::copy(&aside, &file).unwrap();
+        refused("replaced").await;
+        assert_eq!(
+            store.state(&kept).await.unwrap(),
+            Some(State::Queued),
+            "what was accepted is still known"
+        );
+        std::fs::rename(&aside, &file).unwrap();
+        let token = store.submit(submission("b")).await.unwrap().token;
+        store.close().await;
+        let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
+        assert_eq!(
+            store.state(&token).await.unwrap(),
+            Some(State::Queued),
+            "once it is back, nothing is lost"
+        );
+    }
+}
+
+/// Ends in the database what a test did to a copy of it in the log.
+fn checkpoint(folder: &TempDir) {
+    let options = SqliteConnectOptions::new().filename(location(folder)).busy_timeout(PATIENCE);
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = options.connect().await.unwrap();
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(&mut connection).await.unwrap();
+        });
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+/// Overwrites a part of the database.
+fn damage(folder: &TempDir, from: usize) {
+    let mut bytes = std::fs::read(location(folder)).unwrap();
+    let end = if from == 0 { 16 } else { bytes.len() };
+    bytes[from..end].fill(0xAA);
+    use std::io::Write as _;
+    // In place: the file stays the same one.
+    OpenOptions::new().write(true).open(location(folder)).unwrap().write_all(&bytes).unwrap();
+}
+
+const DAMAGED: &str = "the operation store is damaged: stop Landfall, restore the store from a backup (of an SQLite file, \
+                       the one with its -wal), and start again";
+
+#[tokio::test]
+async fn a_damaged_file_is_not_something_that_passes() {
+    let folder = folder();
+    let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
+    let token = store.submit(submission("a")).await.unwrap().token;
+    checkpoint(&folder);
+    damage(&folder, 4096);
+    let mut errors = vec![store.state(&token).await.unwrap_err(), store.task(&token).await.unwrap_err()];
+    errors.push(store.submit(submission("b")).await.unwrap_err());
+    errors.push(store.purge().await.unwrap_err());
+    store.close().await;
+    for error in errors {
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (&Kind::Permanent, DAMAGED),
+            "{}",
+            error.report()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_refused_at_the_start() {
+    for from in [0, 100] {
+        let folder = folder();
+        let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
+        store.close().await;
+        damage(&folder, from);
+        let error = SqliteStore::open(&location(&folder), Limits::default()).await.err().unwrap();
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (&Kind::Permanent, DAMAGED),
+            "{}",
+            error.report()
+        );
+    }
+}
+
+const MARKER: &str = "a descriptor that nobody should find";
+
+fn marked(component: &str) -> crate::operation::Submission {
+    let mut marked = submission(component);
+    marked.task.payload = serde_json::json!({"text": MARKER.repeat(5_000)}).to_string().into();
+    marked
+}
+
+fn holds_the_marker(folder: &TempDir) -> bool {
+    ["", "-wal", "-shm"].iter().any(|suffix| {
+        let bytes = std::fs::read(location(folder) + suffix).unwrap();
+        bytes.windows(MARKER.len()).any(|window| window == MARKER.as_bytes())
+    })
+}
+
+fn size(folder: &TempDir) -> u64 {
+    std::fs::metadata(location(folder)).unwrap().len()
+}
+
+#[tokio::test]
+async fn a_file_shrinks_and_keeps_no_descriptor_after_its_end() {
+    let folder = folder();
+    let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
+    let mut tokens = Vec::new();
+    for n in 0..40 {
+        tokens.push(store.submit(marked(&format!("c{n}"))).await.unwrap().token);
+    }
+    checkpoint(&folder);
+    let full = size(&folder);
+    assert!(full > 6_000_000 && holds_the_marker(&folder), "{full}");
+    for token in tokens {
+        store.request_stop(&token, StopScope::Any).await.unwrap();
+    }
+    store.purge().await.unwrap();
+    let mut steps = 0;
+    while store.tidy().await.unwrap() {
+        steps += 1;
+    }
+    assert!(steps > 3, "{steps}: not all at once");
+    assert!(!holds_the_marker(&folder), "it is in the file still");
+    let rest = size(&folder);
+    assert!(rest < 2_500_000, "{rest} of {full}");
+    store.submit(submission("a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_version_before_goes_on() {
+    let folder = folder();
+    let path = location(&folder);
+    drop(prepare_files(Path::new(&path)).unwrap());
+    let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    Migrations(&MIGRATIONS.0[..3]).run(&mut connection, "before").await.unwrap();
+    connection.close().await.unwrap();
+    let earlier = File(folder);
+    earlier.execute(FORMAT_1);
+    let store = SqliteStore::open(&path, Limits::default()).await.unwrap();
+    let lines = Statement::both("SELECT DISTINCT place FROM task WHERE lane = 'change' AND bytes > 100");
+    let rows = store.database.read(lines, args![]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.text(0).unwrap()).collect::<Vec<_>>(), ["[\"LAKE\"]"]);
+    assert_eq!(store.purge().await.unwrap(), 0, "since it finished, no process ran");
+    earlier.execute("UPDATE clock SET elapsed = elapsed + 31 * 24 * 3600000000");
+    assert_eq!(store.purge().await.unwrap(), 1);
+    assert!(claim(&store).await.is_some());
+}
+
+#[tokio::test]
+async fn a_small_file_of_an_earlier_version_learns_to_shrink() {
+    let folder = folder();
+    SqliteStore::open(&location(&folder), Limits::default()).await.unwrap().close().await;
+    let earlier = File(folder);
+    earlier.execute("PRAGMA auto_vacuum = 0; VACUUM;");
+    let store = SqliteStore::open(&location(&earlier.0), Limits::default()).await.unwrap();
+    let rows = store.database.read(Statement::both("PRAGMA auto_vacuum"), args![]).await.unwrap();
+    assert_eq!(rows[0].int(0).unwrap(), 2);
+    store.submit(submission("a")).await.unwrap();
+}
+
 /// Every query that runs for each operation finds its rows by an index that holds unfinished work only.
 #[tokio::test]
 async fn hot_queries_do_not_scan() {
@@ -226,9 +435,12 @@ async fn hot_queries_do_not_scan() {
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     for statement in [
         write::CLAIMABLE,
-        write::CLAIMABLE_ELSEWHERE,
+        write::CLAIMABLE_IN_LINE,
+        write::LINES,
         write::BUSY,
         write::NEXT_DUE,
+        write::UNKNOWN,
+        write::FINISH,
         FIRST_DUE,
         write::HEARTBEAT,
         write::HELD,

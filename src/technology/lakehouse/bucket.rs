@@ -3,10 +3,9 @@
 //! A bucket is `WAREHOUSE/buckets/NAME`, a marked directory whose content is its users'. Unprovisioned without its
 //! data it stays where it is, marked released, and the same component takes it back; with its data it is purged.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
+use super::files::Place;
 use super::marked::{self, Found, Mark, State};
 use super::{Opened, Step, access, blocking, change, entry, link, naming, private_access};
 use crate::descriptor::{Object, Problem, SpecificReader};
@@ -49,13 +48,13 @@ pub(super) fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
 }
 
 impl Opened {
-    fn bucket_path(&self, bucket: &Bucket) -> PathBuf {
+    fn bucket_place(&self, bucket: &Bucket) -> Place {
         self.buckets.join(&bucket.name)
     }
 
     async fn observe_bucket(&self, bucket: &Bucket) -> Result<(Found, bool)> {
-        let (path, owner) = (self.bucket_path(bucket), bucket.owner.clone());
-        blocking(move || Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await
+        let (path, owner) = (self.bucket_place(bucket), bucket.owner.clone());
+        blocking(move |_| Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await
     }
 
     pub(super) async fn plan_bucket(&self, work: &Work, intent: &Intent) -> Result<Plan> {
@@ -106,10 +105,10 @@ impl Opened {
         // The names are all a step needs, so a `specific` that was changed since does not stop it.
         let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
         context.check_cancelled()?;
-        let path = self.bucket_path(&bucket);
+        let path = self.bucket_place(&bucket);
         let (wanted, scratch) = (work.access.clone(), self.scratch.clone());
         let Bucket { what, owner, .. } = bucket;
-        blocking(move || {
+        blocking(move |cancellation| {
             let mark = || marked::observe(&path)?.owned_by(&owner, &what);
             let set = |state: State| match mark()? {
                 Some(mark) if mark.state == state => Ok(()),
@@ -117,14 +116,14 @@ impl Opened {
                 None => Err(Error::retryable(format!("{what} is gone"))),
             };
             match &step {
-                Step::Clear => marked::sweep(&path, &owner),
+                Step::Clear => marked::sweep(&path, &owner, cancellation),
                 Step::Create => match mark()? {
                     None => marked::create(&path, &Mark::active(owner.clone()), &scratch),
                     Some(_) => Ok(()),
                 },
                 Step::Restore => set(State::Active),
                 Step::Release => set(State::Released),
-                Step::Purge => marked::purge(&path, &owner, &what),
+                Step::Purge => marked::purge(&path, &owner, &what, cancellation),
                 Step::Revoke { .. } | Step::Grant { .. } | Step::Fields => {
                     let Some(mark) = mark()? else {
                         return Err(Error::retryable(format!("{what} is gone")));
@@ -152,7 +151,7 @@ impl Opened {
         if mark.state != State::Active {
             return Ok(Info::default());
         }
-        let location = super::location(&self.bucket_path(&bucket));
+        let location = super::location(&self.bucket_place(&bucket).path());
         let mut public = Object::new();
         entry(&mut public, "bucket", "Bucket", &bucket.name);
         entry(&mut public, "location", "Location", &location);

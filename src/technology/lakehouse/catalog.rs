@@ -3,6 +3,8 @@
 //! - A commit applies to the table as it was read, or fails with an error to retry. The library would refresh a
 //!   stale table and apply the updates again, which for properties writes over what somebody else wrote.
 //! - A commit that reports success happened. The library does not look whether SQLite really committed.
+//! - A commit that has begun is carried to its end, also when the run that asked for it is cut off, and the run ends
+//!   after it: SQLite has a thread of its own, which carries out a statement whose future was dropped.
 //! - Commits of this process take turns, which closes the gap between looking at a table and writing it that the
 //!   library leaves open for properties. Other processes are kept out by compare-and-swap, and properties, in the
 //!   few microseconds that remain, by the lease of the operation.
@@ -26,7 +28,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use super::CATALOG_NAME;
 use super::storage::WarehouseStorageFactory;
-use crate::error::{Error, Result};
+use crate::blocking;
+use crate::error::{Error, Kind, Result};
 
 /// How often a table is looked up before its files are called missing.
 const LOOKS: u32 = 3;
@@ -35,11 +38,11 @@ const LOOKS: u32 = 3;
 const NAMESPACE_MARK: &str = "landfall.created";
 
 /// An SQLite catalog of the tables in one warehouse.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TableCatalog {
-    pub(super) sql: SqlCatalog,
+    pub(super) sql: Arc<SqlCatalog>,
     files: FileIO,
-    commits: tokio::sync::Mutex<()>,
+    commits: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl TableCatalog {
@@ -66,7 +69,7 @@ impl TableCatalog {
             .with_storage_factory(factory)
             .load(CATALOG_NAME, HashMap::new())
             .await?;
-        Ok(Self { sql, files, commits: tokio::sync::Mutex::new(()) })
+        Ok(Self { sql: Arc::new(sql), files, commits: Arc::default() })
     }
 
     /// The table, if it is registered.
@@ -96,18 +99,43 @@ impl TableCatalog {
 
     /// Makes a table, and its namespace when it is missing.
     pub(super) async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<()> {
-        let _commit = self.commits.lock().await;
-        self.create_namespace(ident.namespace()).await?;
-        let table = self.sql.create_table(ident.namespace(), creation).await;
-        self.committed(&table.map_err(|e| failed(&format!("create table `{}`", dotted(ident)), e))?).await
+        let ident = ident.clone();
+        self.in_turn(async move |catalog| {
+            catalog.create_namespace(ident.namespace()).await?;
+            let table = catalog.sql.create_table(ident.namespace(), creation).await;
+            let table = table.map_err(|e| failed(&format!("create table `{}`", dotted(&ident)), e))?;
+            catalog.committed(&table).await
+        })
+        .await
+    }
+
+    /// Does what changes the catalog when it is its turn, and to its end.
+    async fn in_turn<T, F>(&self, work: impl FnOnce(Self) -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let catalog = self.clone();
+        blocking::finish(async move {
+            let commits = Arc::clone(&catalog.commits);
+            let _commit = commits.lock().await;
+            // It may have waited for long.
+            blocking::check()?;
+            work(catalog).await
+        })
+        .await
     }
 
     /// Registers a table by its newest metadata file.
     pub(super) async fn register(&self, ident: &TableIdent, location: String) -> Result<()> {
-        let _commit = self.commits.lock().await;
-        self.create_namespace(ident.namespace()).await?;
-        let table = self.sql.register_table(ident, location).await;
-        self.committed(&table.map_err(|e| failed(&format!("register table `{}`", dotted(ident)), e))?).await
+        let ident = ident.clone();
+        self.in_turn(async move |catalog| {
+            catalog.create_namespace(ident.namespace()).await?;
+            let table = catalog.sql.register_table(&ident, location).await;
+            let table = table.map_err(|e| failed(&format!("register table `{}`", dotted(&ident)), e))?;
+            catalog.committed(&table).await
+        })
+        .await
     }
 
     async fn create_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
@@ -128,10 +156,13 @@ impl TableCatalog {
     ) -> Result<()> {
         let what = format!("change table `{}`", dotted(table.identifier()));
         let transaction = build(Transaction::new(table)).map_err(|e| failed(&what, e))?;
-        let _commit = self.commits.lock().await;
-        let unmoved = Unmoved { catalog: &self.sql, location: table.metadata_location() };
-        let committed = transaction.commit(&unmoved).await.map_err(|e| failed(&what, e))?;
-        self.committed(&committed).await
+        let location = table.metadata_location().map(str::to_owned);
+        self.in_turn(async move |catalog| {
+            let unmoved = Unmoved { catalog: &catalog.sql, location: location.as_deref() };
+            let committed = transaction.commit(&unmoved).await.map_err(|e| failed(&what, e))?;
+            catalog.committed(&committed).await
+        })
+        .await
     }
 
     /// Makes sure that a commit is in the catalog.
@@ -157,38 +188,46 @@ impl TableCatalog {
 
     /// Takes a table out of the catalog, unless it moved since it was read.
     pub(super) async fn deregister(&self, table: &Table) -> Result<()> {
-        let ident = table.identifier();
-        let what = format!("take table `{}` out of the catalog", dotted(ident));
-        let _commit = self.commits.lock().await;
-        match self.load(ident).await? {
-            Some(now) if now.metadata_location() == table.metadata_location() => {}
-            Some(_) => return Err(Error::retryable(format!("cannot {what}: it was changed meanwhile"))),
-            None => return Ok(()),
-        }
-        self.sql.drop_table(ident).await.map_err(|e| failed(&what, e))?;
-        if self.load(ident).await?.is_some() {
-            return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
-        }
-        Ok(())
+        let (ident, location) = (table.identifier().clone(), table.metadata_location().map(str::to_owned));
+        let what = format!("take table `{}` out of the catalog", dotted(&ident));
+        self.in_turn(async move |catalog| {
+            match catalog.load(&ident).await? {
+                Some(now) if now.metadata_location() == location.as_deref() => {}
+                Some(_) => {
+                    return Err(Error::retryable(format!("cannot {what}: it was changed meanwhile")));
+                }
+                None => return Ok(()),
+            }
+            blocking::check()?;
+            catalog.sql.drop_table(&ident).await.map_err(|e| failed(&what, e))?;
+            if catalog.load(&ident).await?.is_some() {
+                return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Drops a namespace that Landfall made, if it has no table.
     pub(super) async fn drop_empty_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let namespace = namespace.clone();
         let what = format!("drop the empty namespace `{}`", namespace.join("."));
-        let _commit = self.commits.lock().await;
-        let properties = match self.sql.get_namespace(namespace).await {
-            Ok(found) => found.properties().clone(),
-            Err(e) if e.kind() == ErrorKind::NamespaceNotFound => return Ok(()),
-            Err(e) => return Err(failed(&what, e)),
-        };
-        if !properties.contains_key(NAMESPACE_MARK) {
-            return Ok(());
-        }
-        let tables = self.sql.list_tables(namespace).await.map_err(|e| failed(&what, e))?;
-        if tables.is_empty() {
-            self.sql.drop_namespace(namespace).await.map_err(|e| failed(&what, e))?;
-        }
-        Ok(())
+        self.in_turn(async move |catalog| {
+            let properties = match catalog.sql.get_namespace(&namespace).await {
+                Ok(found) => found.properties().clone(),
+                Err(e) if e.kind() == ErrorKind::NamespaceNotFound => return Ok(()),
+                Err(e) => return Err(failed(&what, e)),
+            };
+            if !properties.contains_key(NAMESPACE_MARK) {
+                return Ok(());
+            }
+            let tables = catalog.sql.list_tables(&namespace).await.map_err(|e| failed(&what, e))?;
+            if tables.is_empty() {
+                catalog.sql.drop_namespace(&namespace).await.map_err(|e| failed(&what, e))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The top-level namespaces.
@@ -214,6 +253,15 @@ pub(super) fn dotted(ident: &TableIdent) -> String {
 /// A library error in our terms. What may pass is retried: another commit that was faster, a busy database, a full
 /// disk. What the library takes for damaged data or a wrong state is not.
 pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
+    if let Some(own) = own_error(&error) {
+        let make = match own.kind() {
+            Kind::Cancelled => return Error::cancelled(own.to_string()),
+            Kind::Permanent => Error::permanent,
+            Kind::Conflict => Error::conflict,
+            _ => Error::retryable,
+        };
+        return make(format!("cannot {what}: {own}")).because(error);
+    }
     let make = match error.kind() {
         ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported => Error::permanent,
         _ => Error::retryable,
@@ -224,9 +272,52 @@ pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
         | ErrorKind::PreconditionFailed
         | ErrorKind::NamespaceNotFound => ": it was changed meanwhile",
         ErrorKind::DataInvalid => ": its files are missing or damaged",
-        _ => "",
+        _ => of_sqlite(&error).unwrap_or_default(),
     };
     make(format!("cannot {what}{why}")).because(error)
+}
+
+/// A catalog that cannot be opened. It may pass, unless the file is no catalog.
+pub(super) fn unopened(what: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    let why = of_sqlite(error.as_ref()).unwrap_or_default();
+    let make = if why == DAMAGED { Error::permanent } else { Error::retryable };
+    make(format!("{what}{why}")).because(error)
+}
+
+const DAMAGED: &str = ": its file is damaged, or no SQLite database; restore it";
+
+/// What SQLite says, and what to do about it.
+fn of_sqlite(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    let code = loop {
+        let error = cause?;
+        if let Some(sqlx::Error::Database(error)) = error.downcast_ref::<sqlx::Error>() {
+            break error.code()?.parse::<i32>().ok()?;
+        }
+        cause = error.source();
+    };
+    // The low byte is the primary code; https://www.sqlite.org/rescode.html.
+    Some(match code & 0xff {
+        5 | 6 => ": another program holds the catalog for too long",
+        8 => ": the file of the catalog is read-only; let Landfall's user write it",
+        10 => ": the disk of the catalog reports an error; check it, and the system's log",
+        11 | 26 => DAMAGED,
+        13 => ": the disk of the catalog is full; free space on it",
+        14 => ": its file cannot be opened; let Landfall's user read and write it, and its folder",
+        _ => return None,
+    })
+}
+
+/// The error of Landfall's own storage behind one of the library.
+fn own_error(error: &iceberg::Error) -> Option<&Error> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(own) = error.downcast_ref::<Error>() {
+            return Some(own);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The catalog, for one commit on a table that must not have moved.

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use iceberg::spec::{NestedField, NestedFieldRef, Schema, Type};
+use iceberg::spec::{NestedField, NestedFieldRef, Schema, TableMetadata, Type};
 
 use super::types::{self, Wanted};
 use crate::descriptor::Problem;
@@ -45,6 +45,30 @@ pub(super) fn evolve(observed: &Schema, wanted: &Wanted, may_drop: bool) -> Resu
     );
     comparison.keys();
     if comparison.problems.is_empty() { Ok(comparison.evolution) } else { Err(comparison.problems) }
+}
+
+/// What stands against dropping columns: another program made the table's partitions or its order of them, and Iceberg
+/// refuses to drop what those are made of.
+pub(super) fn in_use(metadata: &TableMetadata, drop: &[String]) -> Vec<Problem> {
+    let schema = metadata.current_schema();
+    let partitions =
+        metadata.default_partition_spec().fields().iter().map(|field| (field.source_id, "partitions"));
+    let order = metadata.default_sort_order().fields.iter().map(|field| (field.source_id, "sort order"));
+    partitions
+        .chain(order)
+        .filter_map(|(id, use_)| Some((schema.name_by_field_id(id)?, use_)))
+        .filter(|(source, _)| {
+            drop.iter().any(|path| source.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        })
+        .map(|(source, use_)| {
+            Problem::new(
+                "dataContract.schema",
+                format!("column `{source}` is in the {use_} that another program gave the table, and cannot be dropped"),
+            )
+            .value(source)
+            .remedy(format!("keep the column, or take it out of the table's {use_} first"))
+        })
+        .collect()
 }
 
 struct Comparison<'a> {

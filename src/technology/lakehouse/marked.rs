@@ -10,14 +10,17 @@
 //!
 //! Everything here blocks: call it from a blocking thread.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::{self, Directory, Entry, Kind, Place};
 use super::naming;
+use crate::blocking::Cancellation;
 use crate::error::{Error, Result};
 use crate::technology::{AccessList, Owner};
 
@@ -126,165 +129,188 @@ pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error
     ))
 }
 
-/// Looks at a path without following a symlink there.
-pub(super) fn observe(path: &Path) -> Result<Found> {
-    let look = || match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed("look at", path, e)),
-    };
-    let file = path.join(MARK_FILE);
-    let Some(mut before) = look()? else { return Ok(Found::Absent) };
+/// Looks at a place without following a link there, or on the way.
+pub(super) fn observe(place: &Place) -> Result<Found> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(Found::Absent) };
     loop {
-        if !before.is_dir() {
-            return Ok(Found::Odd("is not a directory"));
+        let directory = match parent.look(place.name()).map_err(failed)? {
+            None => return Ok(Found::Absent),
+            Some(Entry { kind: Kind::Link, .. }) => {
+                return Ok(Found::Odd("is a symbolic link, which is not followed"));
+            }
+            Some(Entry { kind: Kind::Directory, .. }) => parent.child(place.name()),
+            Some(_) => return Ok(Found::Odd("is not a directory")),
+        };
+        let directory = match directory {
+            Ok(directory) => directory,
+            // Another process was faster: another look tells.
+            Err(e) if e.kind() == io::ErrorKind::NotFound || files::is_link(&e) => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        if let Some(found) = read_mark(&directory)? {
+            return Ok(found);
         }
-        match fs::symlink_metadata(&file) {
-            Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_MARK_BYTES => break,
-            Ok(_) => return Ok(Found::Odd("has a mark that is not a plain file")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("look at", &file, e)),
-        }
-        // Between the two looks another process may have deleted the directory, and made another one: only one that is
-        // still the same has no mark.
-        let Some(after) = look()? else { return Ok(Found::Absent) };
-        if same_file(&before, &after) {
+        // Meanwhile another process may have deleted the directory, and made another one: only one that is still in its
+        // place has no mark.
+        let place = parent.look(place.name()).map_err(failed)?.map(|entry| entry.identity);
+        if place == Some(directory.identity().map_err(failed)?) {
             return Ok(Found::Bare);
         }
-        before = after;
+    }
+}
+
+/// The mark of a directory that is held open; `None` when it has none.
+fn read_mark(directory: &Directory) -> Result<Option<Found>> {
+    let failed = |e| files::failed("read", &directory.path().join(MARK_FILE), e);
+    let name = OsStr::new(MARK_FILE);
+    match directory.look(name).map_err(failed)? {
+        None => return Ok(None),
+        Some(Entry { kind: Kind::File, size, .. }) if size <= MAX_MARK_BYTES => {}
+        Some(_) => return Ok(Some(Found::Odd("has a mark that is not a plain file"))),
     }
     let mut text = String::new();
-    match File::open(&file).and_then(|f| f.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
+    match directory.open_file(name).and_then(|file| file.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
         Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-            return Ok(Found::Odd("has an ownership mark that cannot be read"));
+            return Ok(Some(Found::Odd("has an ownership mark that cannot be read")));
         }
-        Err(e) => return Err(failed("read", &file, e)),
+        Err(e) => return Err(failed(e)),
     }
-    match serde_json::from_str::<Mark>(&text) {
-        Ok(mark) if mark.landfall == MARK_VERSION => Ok(Found::Marked(mark)),
-        Ok(_) => Ok(Found::Odd("has an ownership mark of another version of Landfall")),
-        Err(_) => Ok(Found::Odd("has an ownership mark that cannot be read")),
-    }
-}
-
-#[cfg(unix)]
-fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-#[cfg(not(unix))]
-fn same_file(one: &fs::Metadata, other: &fs::Metadata) -> bool {
-    one.created().ok() == other.created().ok()
+    Ok(Some(match serde_json::from_str::<Mark>(&text) {
+        Ok(mark) if mark.landfall == MARK_VERSION => Found::Marked(mark),
+        Ok(_) => Found::Odd("has an ownership mark of another version of Landfall"),
+        Err(_) => Found::Odd("has an ownership mark that cannot be read"),
+    }))
 }
 
 /// Makes a directory with its mark; it must not exist. `scratch` is a directory on the same filesystem.
-pub(super) fn create(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
-    let parent = parent(path)?;
+pub(super) fn create(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
+    let path = place.path();
+    let parent = place.parent();
+    let parent = parent.make().map_err(|e| files::failed("create the directory", &parent.path(), e))?;
     // A name of its own: two makers of one directory must not delete each other's mark.
-    let working = scratch.join(uuid::Uuid::new_v4().to_string());
-    for directory in [parent, &working] {
-        create_directories(directory).map_err(|e| failed("create the directory", directory, e))?;
-    }
-    let made = write_mark(&working, mark, scratch).and_then(|()| {
+    let working = uuid::Uuid::new_v4().to_string();
+    let working = OsStr::new(&working);
+    let scratch = scratch.make().map_err(|e| files::failed("create the directory", &scratch.path(), e))?;
+    let directory =
+        scratch.make(working).map_err(|e| files::failed("create the directory", scratch.path(), e))?;
+    let made = replace_mark(&directory, mark, &scratch).and_then(|()| {
         // Where somebody else was faster, planning again tells who.
-        fs::rename(&working, path).map_err(|e| failed("create", path, e))
+        scratch.rename_new(working, &parent, place.name()).map_err(|e| files::failed("create", &path, e))
     });
     if made.is_err() {
-        remove_tree(&working)?;
+        scratch.remove_tree(working, &Cancellation::never())?;
     }
     made?;
-    sync_directory(parent).map_err(|e| failed("sync", parent, e))
+    parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
 }
 
 /// Deletes what interrupted [`create`]s left in `scratch` long ago.
-pub(super) fn tidy(scratch: &Path) -> io::Result<()> {
-    let entries = match scratch.read_dir() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        if metadata.modified()?.elapsed().is_ok_and(|age| age > STALE) {
-            let remove = if metadata.is_dir() { fs::remove_dir_all } else { fs::remove_file };
-            remove(entry.path())?;
+pub(super) fn tidy(scratch: &Place, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("tidy", &scratch.path(), e);
+    let Some(scratch) = scratch.open_if_there().map_err(failed)? else { return Ok(()) };
+    scratch.each(|name| {
+        cancellation.check()?;
+        match scratch.look(name).map_err(failed)? {
+            Some(entry) if entry.age().is_some_and(|age| age > STALE) => {
+                scratch.remove_tree(name, cancellation)
+            }
+            _ => Ok(()),
         }
-    }
-    Ok(())
-}
-
-/// Replaces the mark of a directory. `scratch` is a directory on the same filesystem.
-pub(super) fn write_mark(path: &Path, mark: &Mark, scratch: &Path) -> Result<()> {
-    // A name of its own: of two writers, one must not put what the other has only begun into place.
-    let working = scratch.join(format!("{}.json", uuid::Uuid::new_v4()));
-    let write = || -> io::Result<()> {
-        create_directories(scratch)?;
-        let mut file = File::create_new(&working)?;
-        file.write_all(&serde_json::to_vec_pretty(mark)?)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&working, path.join(MARK_FILE))?;
-        sync_directory(path)
-    };
-    write().map_err(|e| {
-        // Gone already when it was renamed, and tidied up later when it cannot go now.
-        let _ = fs::remove_file(&working);
-        failed("write the ownership mark of", path, e)
     })
 }
 
-/// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Symlinks in it are
-/// deleted, not followed.
-pub(super) fn purge(path: &Path, owner: &Owner, what: &str) -> Result<()> {
-    let working = purged_name(path, owner)?;
-    remove_tree(&working)?;
-    if observe(path)?.owned_by(owner, what)?.is_some() {
-        fs::rename(path, &working).map_err(|e| failed("move away", path, e))?;
-        remove_tree(&working)?;
+/// Replaces the mark of a directory. `scratch` is a directory on the same filesystem.
+pub(super) fn write_mark(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
+    let failed = |e| files::failed("write the ownership mark of", &place.path(), e);
+    let directory = place.open().map_err(failed)?;
+    let scratch = scratch.make().map_err(failed)?;
+    replace_mark(&directory, mark, &scratch)
+}
+
+fn replace_mark(directory: &Directory, mark: &Mark, scratch: &Directory) -> Result<()> {
+    // A name of its own: of two writers, one must not put what the other has only begun into place.
+    let working = format!("{}.json", uuid::Uuid::new_v4());
+    let working = OsStr::new(&working);
+    let write = || -> io::Result<()> {
+        let mut file = scratch.create_new(working)?;
+        file.write_all(&serde_json::to_vec_pretty(mark)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        scratch.rename(working, directory, OsStr::new(MARK_FILE))?;
+        directory.sync()
+    };
+    write().map_err(|e| {
+        // Gone already when it was renamed, and tidied up later when it cannot go now.
+        let _ = scratch.remove_file(working);
+        files::failed("write the ownership mark of", directory.path(), e)
+    })
+}
+
+/// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Links in it are deleted,
+/// not followed. Cancelled half way it leaves what [`sweep`] deletes.
+pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("move away", &place.path(), e);
+    let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(()) };
+    let working = purged(place, owner);
+    parent.remove_tree(working.name(), cancellation)?;
+    if observe(place)?.owned_by(owner, what)?.is_some() {
+        parent.rename_new(place.name(), &parent, working.name()).map_err(failed)?;
+        // Somebody may have put another directory there between the look and the move.
+        let moved = observe(&working).and_then(|found| found.owned_by(owner, what));
+        if !matches!(moved, Ok(Some(_))) {
+            parent.rename_new(working.name(), &parent, place.name()).map_err(failed)?;
+            moved?;
+            return Err(Error::retryable(format!("{what} was replaced while it was to be deleted")));
+        }
+        parent.remove_tree(working.name(), cancellation)?;
     }
-    let parent = parent(path)?;
-    match sync_directory(parent) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("sync", parent, e)),
-        _ => Ok(()),
-    }
+    parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
 }
 
 /// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
-pub(super) fn sweep(path: &Path, owner: &Owner) -> Result<()> {
-    remove_tree(&purged_name(path, owner)?)
-}
-
-/// Whether an interrupted [`purge`] of `owner` left something.
-pub(super) fn has_leftovers(path: &Path, owner: &Owner) -> Result<bool> {
-    let working = purged_name(path, owner)?;
-    working.try_exists().map_err(|e| failed("look at", &working, e))
-}
-
-/// `.purged.NAME.HASH` next to `NAME`.
-pub(super) fn purged_name(path: &Path, owner: &Owner) -> Result<PathBuf> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let hash = naming::hash(&[&owner.component, &owner.environment]);
-    Ok(parent(path)?.join(format!(".purged.{name}.{hash}")))
-}
-
-fn parent(path: &Path) -> Result<&Path> {
-    path.parent().ok_or_else(|| Error::permanent(format!("`{}` has no parent directory", path.display())))
-}
-
-/// Deletes a working name. `remove_dir_all` deletes symlinks, it does not follow them.
-fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("delete", path, e)),
-        _ => Ok(()),
+pub(super) fn sweep(place: &Place, owner: &Owner, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    match place.parent().open_if_there().map_err(failed)? {
+        Some(parent) => parent.remove_tree(purged(place, owner).name(), cancellation),
+        None => Ok(()),
     }
 }
 
-/// Makes a directory and the missing ones above it, each name made durable.
+/// Whether an interrupted [`purge`] of `owner` left something.
+pub(super) fn has_leftovers(place: &Place, owner: &Owner) -> Result<bool> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    match place.parent().open_if_there().map_err(failed)? {
+        Some(parent) => Ok(parent.look(purged(place, owner).name()).map_err(failed)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// Whether a directory of this name in a place has anything in it.
+pub(super) fn has_any(place: &Place, name: &str) -> Result<bool> {
+    let inner = place.join(name);
+    let failed = |e| files::failed("look at", &inner.path(), e);
+    let Some(directory) = inner.open_if_there().map_err(failed)? else { return Ok(false) };
+    let mut any = false;
+    directory.each(|_| {
+        any = true;
+        Ok(())
+    })?;
+    Ok(any)
+}
+
+/// `.purged.NAME.HASH` next to `NAME`.
+pub(super) fn purged(place: &Place, owner: &Owner) -> Place {
+    let hash = naming::hash(&[&owner.component, &owner.environment]);
+    place.parent().join(&format!(".purged.{}.{hash}", place.name().to_string_lossy()))
+}
+
+/// Makes a directory and the missing ones above it, each name made durable. For what is above a warehouse.
 pub(super) fn create_directories(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+        Ok(()) => path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let Some(parent) = path.parent() else { return Err(e) };
@@ -295,53 +321,52 @@ pub(super) fn create_directories(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the names in a directory durable.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Most causes pass (a full disk, a mount away, a directory that just went): worth another try.
-fn failed(what: &str, path: &Path, error: io::Error) -> Error {
-    Error::retryable(format!("cannot {what} `{}`", path.display())).because(error)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn owner(name: &str) -> Owner {
         Owner { component: format!("urn:dmb:cmp:{name}"), environment: "production".to_owned() }
     }
 
+    fn purge(place: &Place, owner: &Owner, what: &str) -> Result<()> {
+        super::purge(place, owner, what, &Cancellation::never())
+    }
+
+    /// A place for a bucket, and one for what is in the making.
+    fn places(folder: &tempfile::TempDir) -> (Place, Place) {
+        let root = Place::root(folder.path());
+        (root.join("bucket"), root.join("scratch"))
+    }
+
     #[test]
     fn whose_it_is_decides() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a/b/bucket");
+        let (_, scratch) = places(&folder);
+        let path = Place::root(folder.path()).join("a").join("b").join("bucket");
         assert_eq!(observe(&path).unwrap(), Found::Absent);
-        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
         assert_eq!(observe(&path).unwrap(), Found::Marked(Mark::active(owner("a"))));
         let error = observe(&path).unwrap().owned_by(&owner("b"), "bucket `bucket`").unwrap_err();
         assert!(error.to_string().contains("urn:dmb:cmp:a") && error.to_string().contains("urn:dmb:cmp:b"));
         assert!(purge(&path, &owner("b"), "bucket `bucket`").is_err());
-        assert!(path.is_dir());
+        assert!(path.path().is_dir());
         // Creating over it leaves it as it was.
-        fs::write(path.join("data"), "x").unwrap();
-        assert!(
-            create(&path, &Mark::active(owner("a")), &folder.path().join("scratch"))
-                .unwrap_err()
-                .is_retryable()
-        );
-        assert!(path.join("data").exists());
-        assert_eq!(folder.path().join("scratch").read_dir().unwrap().count(), 0);
-        tidy(&folder.path().join("scratch")).unwrap();
-        tidy(&folder.path().join("never")).unwrap();
+        fs::write(path.path().join("data"), "x").unwrap();
+        assert!(create(&path, &Mark::active(owner("a")), &scratch).unwrap_err().is_retryable());
+        assert!(path.path().join("data").exists());
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 0);
+        tidy(&scratch, &Cancellation::never()).unwrap();
+        tidy(&scratch.join("never"), &Cancellation::never()).unwrap();
     }
 
     /// Processes that share a warehouse may meet on a mark, one of them late: whoever looks reads one of the two.
     #[test]
     fn writers_that_meet_leave_a_whole_mark() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, scratch) = (folder.path().join("bucket"), folder.path().join("scratch"));
+        let (path, scratch) = places(&folder);
         create(&path, &Mark::active(owner("a")), &scratch).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -353,7 +378,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(scratch.read_dir().unwrap().count(), 0);
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 0);
     }
 
     #[test]
@@ -362,41 +387,109 @@ mod tests {
         let outside = folder.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("precious"), "x").unwrap();
-        let path = folder.path().join("bucket");
-        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
-        std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        symlink(&outside, path.path().join("link")).unwrap();
         purge(&path, &owner("a"), "bucket").unwrap();
-        assert!(!path.exists() && outside.join("precious").exists());
+        assert!(!path.path().exists() && outside.join("precious").exists());
         // A symlink in place of the directory is not ours.
-        create(&outside.join("real"), &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
-        std::os::unix::fs::symlink(outside.join("real"), &path).unwrap();
-        assert!(purge(&path, &owner("a"), "bucket").is_err());
+        create(&Place::root(&outside).join("real"), &Mark::active(owner("a")), &scratch).unwrap();
+        symlink(outside.join("real"), path.path()).unwrap();
+        let refused = purge(&path, &owner("a"), "bucket `bucket`").unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "bucket `bucket` exists and is a symbolic link, which is not followed, so it is not taken for component \
+             `urn:dmb:cmp:a` in environment `production`: choose another name, or move it away"
+        );
         assert!(outside.join("real").exists());
-        purge(&folder.path().join("never"), &owner("a"), "bucket").unwrap();
+        purge(&Place::root(folder.path()).join("never"), &owner("a"), "bucket").unwrap();
+    }
+
+    /// A link in the place of a folder on the way, of a mark, and of the folder of what is in the making.
+    #[test]
+    fn links_on_the_way_are_conflicts_and_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("w"), folder.path().join("outside"));
+        fs::create_dir_all(outside.join("old")).unwrap();
+        fs::create_dir(&root).unwrap();
+        let long_ago = std::time::SystemTime::now() - STALE * 2;
+        File::open(outside.join("old")).unwrap().set_modified(long_ago).unwrap();
+        let root = Place::root(&root);
+        let mark = Mark::active(owner("a"));
+
+        symlink(&outside, root.join("tables").path()).unwrap();
+        let table = root.join("tables").join("table");
+        let refused = [
+            observe(&table).unwrap_err(),
+            create(&table, &mark, &root.join("scratch")).unwrap_err(),
+            write_mark(&table, &mark, &root.join("scratch")).unwrap_err(),
+            purge(&table, &owner("a"), "table").unwrap_err(),
+            sweep(&table, &owner("a"), &Cancellation::never()).unwrap_err(),
+            has_leftovers(&table, &owner("a")).unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(*error.kind(), crate::error::Kind::Conflict, "{error}");
+            assert!(
+                error.to_string().contains("/tables` is a symbolic link, and inside a warehouse none"),
+                "{error}"
+            );
+        }
+
+        symlink(&outside, root.join("scratch").path()).unwrap();
+        let bucket = root.join("bucket");
+        assert_eq!(
+            *tidy(&root.join("scratch"), &Cancellation::never()).unwrap_err().kind(),
+            crate::error::Kind::Conflict
+        );
+        create(&bucket, &mark, &root.join("scratch")).unwrap_err();
+        create(&bucket, &mark, &root.join("fresh")).unwrap();
+        fs::remove_file(bucket.path().join(MARK_FILE)).unwrap();
+        fs::write(outside.join("mark"), serde_json::to_vec(&mark).unwrap()).unwrap();
+        symlink(outside.join("mark"), bucket.path().join(MARK_FILE)).unwrap();
+        assert_eq!(observe(&bucket).unwrap(), Found::Odd("has a mark that is not a plain file"));
+        let names: Vec<_> = outside.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "nothing was deleted or made there: {names:?}");
+    }
+
+    #[test]
+    fn a_purge_that_is_cancelled_leaves_what_a_sweep_deletes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        fs::write(path.path().join("data"), "x").unwrap();
+        let cancel = tokio_util::sync::CancellationToken::new();
+        cancel.cancel();
+        let stopped = super::purge(&path, &owner("a"), "bucket", &Cancellation::of(&cancel)).unwrap_err();
+        assert_eq!(*stopped.kind(), crate::error::Kind::Cancelled);
+        assert!(!path.path().exists() && purged(&path, &owner("a")).path().join("data").exists());
+        sweep(&path, &owner("a"), &Cancellation::never()).unwrap();
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
     }
 
     #[test]
     fn unreadable_marks_are_nobodys() {
         let folder = tempfile::tempdir().unwrap();
+        let (place, _) = places(&folder);
+        fs::create_dir(place.path()).unwrap();
         for text in [
             "",
             "{}",
             "[]",
             "{\"landfall\":2,\"component\":\"a\",\"environment\":\"b\",\"state\":\"active\"}",
         ] {
-            fs::write(folder.path().join(MARK_FILE), text).unwrap();
-            assert!(matches!(observe(folder.path()).unwrap(), Found::Odd(_)), "{text}");
+            fs::write(place.path().join(MARK_FILE), text).unwrap();
+            assert!(matches!(observe(&place).unwrap(), Found::Odd(_)), "{text}");
         }
-        fs::write(folder.path().join(MARK_FILE), [0xff, 0xfe]).unwrap();
-        assert!(matches!(observe(folder.path()).unwrap(), Found::Odd(_)));
+        fs::write(place.path().join(MARK_FILE), [0xff, 0xfe]).unwrap();
+        assert!(matches!(observe(&place).unwrap(), Found::Odd(_)));
     }
 
     #[test]
     fn an_interrupted_purge_is_finished() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("bucket");
-        create(&path, &Mark::active(owner("a")), &folder.path().join("scratch")).unwrap();
-        fs::rename(&path, purged_name(&path, &owner("a")).unwrap()).unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        fs::rename(path.path(), purged(&path, &owner("a")).path()).unwrap();
         assert!(has_leftovers(&path, &owner("a")).unwrap());
         assert!(!has_leftovers(&path, &owner("b")).unwrap());
         purge(&path, &owner("a"), "bucket").unwrap();

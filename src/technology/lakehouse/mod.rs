@@ -13,7 +13,9 @@
 //!   properties in every table (`properties.rs`). What has no mark of ours is never adopted, altered or dropped.
 //! - Catalog commits are optimistic: a table that moved since it was looked at is an error to retry, not something
 //!   to write over. Two targets, or two processes, may share one warehouse and catalog.
-//! - Nothing blocks an async thread, and what is reported as done has been synced.
+//! - Nothing blocks an async thread, and what is reported as done has been synced. A run has ended when its threads
+//!   have: long work stops between entries, and a change of the catalog is carried to its end (`crate::blocking`).
+//! - No symbolic link inside the warehouse is followed (`files.rs`).
 //!
 //! What it is not: access control. Lists are recorded with the resource, and everybody who can read the directory
 //! reads the data. Every answer says so.
@@ -41,6 +43,7 @@ mod access;
 mod bucket;
 mod catalog;
 mod evolution;
+mod files;
 mod marked;
 mod naming;
 mod properties;
@@ -59,12 +62,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Owner, Plan, ReverseRequest,
-    Technology, Work,
+    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Owner, Plan,
+    ReverseRequest, Technology, Work,
 };
+use crate::blocking::{Cancellation, run as blocking};
 use crate::descriptor::{ComponentKind, Object, Problem};
 use crate::error::{Error, Result};
 use catalog::TableCatalog;
+use files::Place;
 
 /// The name of the catalog, which readers have to give: it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
@@ -96,10 +101,10 @@ pub struct Lakehouse {
 #[derive(Debug)]
 struct Opened {
     target: String,
-    buckets: PathBuf,
-    tables: PathBuf,
+    buckets: Place,
+    tables: Place,
     /// Where directories are made before they get their name.
-    scratch: PathBuf,
+    scratch: Place,
     /// Absolute path of the catalog file.
     catalog_path: String,
     catalog: TableCatalog,
@@ -153,30 +158,40 @@ impl Opened {
     async fn open(settings: LakehouseSettings) -> Result<Self> {
         let LakehouseSettings { target, warehouse, catalog } = settings;
         let place = format!("of target `{target}`");
-        let (warehouse, catalog) = blocking(move || make_places(&warehouse, &catalog, &place)).await?;
+        let (warehouse, catalog) =
+            blocking(move |cancellation| make_places(&warehouse, &catalog, &place, cancellation)).await?;
         let warehouse = PathBuf::from(warehouse);
         let opened = TableCatalog::open(&catalog, &warehouse).await.map_err(|e| {
-            Error::permanent(format!("cannot open the catalog `{catalog}` of target `{target}`")).because(e)
+            let what = format!("cannot open the catalog `{catalog}` of target `{target}`");
+            catalog::unopened(&what, e)
         })?;
+        let root = Place::root(&warehouse);
         Ok(Self {
             target,
-            buckets: warehouse.join("buckets"),
-            tables: warehouse.join("tables"),
-            scratch: warehouse.join(SCRATCH),
+            buckets: root.join("buckets"),
+            tables: root.join("tables"),
+            scratch: root.join(SCRATCH),
             catalog_path: catalog,
             catalog: opened,
         })
     }
 }
 
-/// Makes the warehouse and the directory of the catalog; their absolute paths without symlinks.
-fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String, String)> {
+/// Makes the warehouse and the directory of the catalog; their absolute paths without symlinks. What stands in the way
+/// of that may pass, or be put right, while a task waits for it.
+fn make_places(
+    warehouse: &Path,
+    catalog: &Path,
+    place: &str,
+    cancellation: &Cancellation,
+) -> Result<(String, String)> {
     let make = |directory: &Path| {
         marked::create_directories(directory)?;
         directory.canonicalize()
     };
     let failed = |what: &str, path: &Path, e: std::io::Error| {
-        Error::permanent(format!("cannot open the {what} `{}` {place}", path.display())).because(e)
+        let text = format!("cannot open the {what} `{}` {place}{}", path.display(), files::advice(&e));
+        Error::retryable(text).because(e)
     };
     let real = std::path::absolute(warehouse).and_then(|path| make(&path));
     let warehouse = plain(real.map_err(|e| failed("warehouse", warehouse, e))?, "warehouse", place)?;
@@ -187,8 +202,7 @@ fn make_places(warehouse: &Path, catalog: &Path, place: &str) -> Result<(String,
             catalog.display()
         )));
     };
-    marked::tidy(&Path::new(&warehouse).join(SCRATCH))
-        .map_err(|e| failed("warehouse", Path::new(&warehouse), e))?;
+    marked::tidy(&Place::root(Path::new(&warehouse)).join(SCRATCH), cancellation)?;
     let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
     Ok((warehouse, plain(parent.join(name), "catalog", place)?))
 }
@@ -213,7 +227,7 @@ impl Technology for Lakehouse {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Recorded,
             reverse: true,
             stop: true,
@@ -298,11 +312,4 @@ fn private_access(info: &mut Object, list: &AccessList) {
     if !list.fields.is_empty() {
         info.insert("accessControlFields".to_owned(), json!(list.fields));
     }
-}
-
-/// Runs file work on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::retryable("a file operation did not finish").because(e))?
 }

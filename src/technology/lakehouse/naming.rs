@@ -204,7 +204,24 @@ mod tests {
     /// Identities that a careless function merges.
     #[test]
     fn no_two_identities_share_a_name() {
-        let segments = ["a", "b", "a-b", "a_b", "A-b", "a.b", "a--b", "a__b", "-a", "a-", "é", "", "a b"];
+        let segments = [
+            "a",
+            "b",
+            "a-b",
+            "a_b",
+            "A-b",
+            "a.b",
+            "a--b",
+            "a__b",
+            "-a",
+            "a-",
+            "é",
+            "e\u{301}",
+            "",
+            "a b",
+            "a\u{202e}b",
+            "a\u{200b}b",
+        ];
         let mut products = vec!["x".to_owned(), "urn:other:dp:a".to_owned()];
         for one in segments {
             products.push(format!("urn:dmb:dp:{one}"));
@@ -234,6 +251,40 @@ mod tests {
                 assert_eq!(tables.insert(table(product, &component), component), None);
             }
         }
+    }
+
+    /// Asserts that no two keys have the same name.
+    fn distinct(names: impl Iterator<Item = (String, String)>) {
+        let mut known = HashMap::new();
+        for (name, of) in names {
+            let before = known.insert(name.clone(), of.clone());
+            assert_eq!(before, None, "`{name}` is also the name of `{of}`");
+        }
+    }
+
+    #[test]
+    fn names_of_ten_thousand_identifiers_are_distinct() {
+        let ids = crate::technology::testing::identifiers(10_000);
+        let texts = || ids.iter().map(|id| id.as_str());
+        distinct(texts().map(|id| (namespace(id, "production"), id.to_owned())));
+        distinct(texts().map(|id| (bucket(id, "production"), id.to_owned())));
+        for product in ["urn:dmb:dp:f:p:0", "f:p:0"] {
+            distinct(texts().map(|id| (table(product, id), id.to_owned())));
+        }
+        for id in texts() {
+            assert_eq!(bucket_problem(&bucket(id, "production")), None, "{id}");
+            let name = namespace(id, "production");
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'), "{name}");
+        }
+    }
+
+    #[test]
+    fn opaque_identifiers_have_names_of_their_own() {
+        let product = "urn:dmb:dp:f:p:0";
+        assert_eq!(table(product, "urn:dmb:cmp:f:p:0:raw"), "raw");
+        assert!(table(product, "raw").starts_with("raw___"));
+        assert!(table("f:p:0", "f:p:0:raw").starts_with("f__p__0__raw___"));
+        assert!(bucket("my component", "production").starts_with("my-component--production---"));
     }
 
     #[test]
@@ -267,6 +318,9 @@ mod tests {
             "a b c",
             "é-bucket",
             ".abc",
+            "a\u{202e}bc",
+            "a\u{200b}bc",
+            "\u{ff41}bc",
         ] {
             assert!(bucket_problem(bad).is_some(), "{bad}");
         }

@@ -12,12 +12,13 @@
 
 use std::collections::BTreeSet;
 
+use iceberg::spec::NestedFieldRef;
 use iceberg::{NamespaceIdent, TableIdent};
 use serde_json::{Value, json};
 
 use super::catalog::dotted;
-use super::{Opened, properties};
-use crate::descriptor::{Object, SpecificReader};
+use super::{Opened, properties, types};
+use crate::descriptor::{Object, SpecificReader, names};
 use crate::error::{Error, Result};
 use crate::technology::{Context, ReverseRequest};
 
@@ -43,6 +44,7 @@ impl Opened {
         let properties = metadata.properties();
         let schema = properties::describe_columns(metadata.current_schema(), properties)?;
         context.journal.info(format!("read {} columns of table `{name}`", schema.len()));
+        warn_of_names(metadata.current_schema().as_struct().fields(), context);
         let mut updates = Object::new();
         let mut update = |key: &str, value: Value| {
             updates.insert(format!("spec.mesh.{key}"), value);
@@ -121,6 +123,18 @@ impl Opened {
             }
             (None, _) => "its namespaces are empty".to_owned(),
         })
+    }
+}
+
+/// Columns whose names would be refused are imported all the same: what is there is what is told.
+fn warn_of_names(fields: &[NestedFieldRef], context: &Context) {
+    for field in fields {
+        if let Some(warning) = names::warning("column", &field.name) {
+            context.journal.warn(warning);
+        }
+        let inner: Vec<NestedFieldRef> =
+            types::inner_fields(&field.field_type).into_iter().cloned().collect();
+        warn_of_names(&inner, context);
     }
 }
 

@@ -456,6 +456,17 @@ pub(super) fn batch(rows: &Rows, schema: &Schema) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(arrow), columns).map_err(|e| unbuildable(e.to_string()))
 }
 
+/// The rows, if a batch can be made of them: what cannot is found before anything is changed.
+pub(super) fn writable(rows: Rows, schema: &Schema) -> Result<Rows, Vec<Problem>> {
+    match batch(&rows, schema) {
+        Ok(_) => Ok(rows),
+        Err(error) => Err(vec![
+            Problem::new("sampleData", error.report())
+                .remedy("correct the rows, or leave `loadSampleData` out"),
+        ]),
+    }
+}
+
 fn unbuildable(cause: String) -> Error {
     Error::permanent("the sample rows cannot be written as a batch").because(cause)
 }

@@ -5,13 +5,14 @@
 //! - does its file work on blocking threads,
 //! - syncs every file, and the directories that name it, before it reports success, so that what the catalog
 //!   points at survives a power cut,
-//! - refuses every path that is not really below the warehouse: table metadata is written by other programs too.
+//! - refuses every path that is not below the warehouse, and every link on the way (`files.rs`): table metadata is
+//!   written by other programs too.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ use iceberg::io::{
 };
 use iceberg::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
+
+use super::files::{self, Directory, Entry, Kind, Place};
 
 /// Files below one directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,66 +55,84 @@ pub(super) fn local_path(location: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    // Not found means that the table's own books are wrong; anything else may pass (a full disk, a mount away).
-    let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => ErrorKind::DataInvalid,
-        _ => ErrorKind::Unexpected,
-    };
-    Error::new(kind, format!("cannot {what} `{}`", path.display())).with_source(error)
+fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    // Not found means that the table's own books are wrong. Anything else is said in Landfall's own words, which
+    // `catalog::failed` finds again.
+    if error.kind() == io::ErrorKind::NotFound {
+        return Error::new(ErrorKind::DataInvalid, format!("cannot {what} `{}`", path.display()))
+            .with_source(error);
+    }
+    ours(files::failed(what, path, error))
 }
 
+fn ours(error: crate::error::Error) -> Error {
+    Error::new(ErrorKind::Unexpected, error.to_string()).with_source(error)
+}
+
+/// Runs file work on a thread that may block. Once the run is told to end, none begins.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Error::new(ErrorKind::Unexpected, "a file operation did not finish").with_source(e))?
+    crate::blocking::run(move |_| Ok(work())).await.map_err(ours)?
 }
 
 impl WarehouseStorage {
-    /// The path behind a location, if it is below the root even after symlinks.
-    fn resolve(&self, location: &str) -> Result<PathBuf> {
-        let path = local_path(location);
-        let outside = || {
+    /// The place behind a location, if it is below the root. Links on the way are refused when it is opened.
+    fn resolve(&self, location: &str) -> Result<Place> {
+        Place::below(&self.root, &local_path(location)).ok_or_else(|| {
             Error::new(
                 ErrorKind::DataInvalid,
                 format!("`{location}` is not below the warehouse `{}`", self.root.display()),
             )
-        };
-        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        if !path.is_absolute() || !plain || !path.starts_with(&self.root) || path == self.root {
-            return Err(outside());
+        })
+    }
+
+    /// What a location stands for, with the directory that it is in.
+    fn look(&self, location: &str) -> Result<(Place, Option<Entry>)> {
+        let place = self.resolve(location)?;
+        let path = place.path();
+        let parent = place.parent().open_if_there().map_err(|e| failed("look at", &path, e))?;
+        let entry = parent.map(|parent| parent.look(place.name())).transpose();
+        let entry = entry.map_err(|e| failed("look at", &path, e))?.flatten();
+        if entry.is_some_and(|entry| entry.kind == Kind::Link) {
+            let link = place.open().err().unwrap_or_else(|| io::Error::other("a link"));
+            return Err(failed("look at", &path, link));
         }
-        // The nearest ancestor that exists decides where a new file really goes.
-        for ancestor in path.ancestors() {
-            match ancestor.canonicalize() {
-                Ok(real) if real.starts_with(&self.root) => return Ok(path),
-                Ok(_) => return Err(outside()),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(failed("resolve", ancestor, e)),
-            }
-        }
-        Err(outside())
+        Ok((place, entry))
+    }
+
+    fn open(&self, location: &str) -> Result<(File, PathBuf)> {
+        let place = self.resolve(location)?;
+        let path = place.path();
+        let opened = place.parent().open().and_then(|parent| parent.open_file(place.name()));
+        Ok((opened.map_err(|e| failed("open", &path, e))?, path))
     }
 
     /// Makes a new file and the directories it needs.
-    fn create(&self, location: &str) -> Result<(File, PathBuf)> {
-        let path = self.resolve(location)?;
-        if let Some(parent) = path.parent() {
-            super::marked::create_directories(parent)
-                .map_err(|e| failed("create the directory", parent, e))?;
-        }
-        let file = File::create(&path).map_err(|e| failed("create", &path, e))?;
-        Ok((file, path))
+    fn create(&self, location: &str) -> Result<Written> {
+        let place = self.resolve(location)?;
+        let path = place.path();
+        let parent = place.parent().make().map_err(|e| failed("create the directory of", &path, e))?;
+        let file = parent.create_file(place.name()).map_err(|e| failed("create", &path, e))?;
+        Ok(Written { file, parent, path })
     }
 }
 
-/// Makes a written file durable: its bytes, then its name.
-fn sync(file: &File, path: &Path) -> Result<()> {
-    file.sync_all().map_err(|e| failed("sync", path, e))?;
-    if let Some(parent) = path.parent() {
-        super::marked::sync_directory(parent).map_err(|e| failed("sync", parent, e))?;
+/// A file in the making, and the directory that it is in.
+struct Written {
+    file: File,
+    parent: Directory,
+    path: PathBuf,
+}
+
+impl Written {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| failed("write", &self.path, e))
     }
-    Ok(())
+
+    /// Makes it durable: its bytes, then its name.
+    fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_all().and_then(|()| self.parent.sync());
+        synced.map_err(|e| failed("sync", &self.path, e))
+    }
 }
 
 #[async_trait]
@@ -119,19 +140,15 @@ fn sync(file: &File, path: &Path) -> Result<()> {
 impl Storage for WarehouseStorage {
     async fn exists(&self, path: &str) -> Result<bool> {
         let (storage, path) = (self.clone(), path.to_owned());
-        blocking(move || {
-            let path = storage.resolve(&path)?;
-            path.try_exists().map_err(|e| failed("look at", &path, e))
-        })
-        .await
+        blocking(move || Ok(storage.look(&path)?.1.is_some())).await
     }
 
     async fn metadata(&self, path: &str) -> Result<FileMetadata> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let path = storage.resolve(&path)?;
-            let metadata = std::fs::metadata(&path).map_err(|e| failed("look at", &path, e))?;
-            Ok(FileMetadata { size: metadata.len() })
+            let (place, entry) = storage.look(&path)?;
+            let missing = || failed("look at", &place.path(), io::ErrorKind::NotFound.into());
+            Ok(FileMetadata { size: entry.ok_or_else(missing)?.size })
         })
         .await
     }
@@ -139,8 +156,10 @@ impl Storage for WarehouseStorage {
     async fn read(&self, path: &str) -> Result<Bytes> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let path = storage.resolve(&path)?;
-            std::fs::read(&path).map(Bytes::from).map_err(|e| failed("read", &path, e))
+            let (mut file, path) = storage.open(&path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).map_err(|e| failed("read", &path, e))?;
+            Ok(Bytes::from(bytes))
         })
         .await
     }
@@ -148,8 +167,7 @@ impl Storage for WarehouseStorage {
     async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let path = storage.resolve(&path)?;
-            let file = File::open(&path).map_err(|e| failed("open", &path, e))?;
+            let (file, path) = storage.open(&path)?;
             Ok(Box::new(Reader { file: Arc::new(file), path }) as Box<dyn FileRead>)
         })
         .await
@@ -158,9 +176,9 @@ impl Storage for WarehouseStorage {
     async fn write(&self, path: &str, bytes: Bytes) -> Result<()> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let (mut file, path) = storage.create(&path)?;
-            file.write_all(&bytes).map_err(|e| failed("write", &path, e))?;
-            sync(&file, &path)
+            let mut written = storage.create(&path)?;
+            written.write(&bytes)?;
+            written.sync()
         })
         .await
     }
@@ -168,8 +186,8 @@ impl Storage for WarehouseStorage {
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let (file, path) = storage.create(&path)?;
-            Ok(Box::new(Writer { file: Some(file), path }) as Box<dyn FileWrite>)
+            let written = storage.create(&path)?;
+            Ok(Box::new(Writer { path: written.path.clone(), written: Some(written) }) as Box<dyn FileWrite>)
         })
         .await
     }
@@ -177,11 +195,11 @@ impl Storage for WarehouseStorage {
     async fn delete(&self, path: &str) -> Result<()> {
         let (storage, path) = (self.clone(), path.to_owned());
         blocking(move || {
-            let path = storage.resolve(&path)?;
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed("delete", &path, e)),
-                _ => Ok(()),
-            }
+            let place = storage.resolve(&path)?;
+            let parent = place.parent().open_if_there();
+            let removed =
+                parent.and_then(|parent| parent.map_or(Ok(()), |parent| parent.remove_file(place.name())));
+            removed.map_err(|e| failed("delete", &place.path(), e))
         })
         .await
     }
@@ -228,25 +246,25 @@ impl FileRead for Reader {
 }
 
 struct Writer {
-    file: Option<File>,
+    written: Option<Written>,
     path: PathBuf,
 }
 
 impl Writer {
-    fn take(&mut self) -> Result<File> {
+    fn take(&mut self) -> Result<Written> {
         let closed = || Error::new(ErrorKind::Unexpected, format!("`{}` is closed", self.path.display()));
-        self.file.take().ok_or_else(closed)
+        self.written.take().ok_or_else(closed)
     }
 }
 
 #[async_trait]
 impl FileWrite for Writer {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let (mut file, path) = (self.take()?, self.path.clone());
-        self.file = Some(
+        let mut written = self.take()?;
+        self.written = Some(
             blocking(move || {
-                file.write_all(&bytes).map_err(|e| failed("write", &path, e))?;
-                Ok(file)
+                written.write(&bytes)?;
+                Ok(written)
             })
             .await?,
         );
@@ -254,8 +272,8 @@ impl FileWrite for Writer {
     }
 
     async fn close(&mut self) -> Result<()> {
-        let (file, path) = (self.take()?, self.path.clone());
-        blocking(move || sync(&file, &path)).await
+        let written = self.take()?;
+        blocking(move || written.sync()).await
     }
 }
 
@@ -284,6 +302,22 @@ mod tests {
             assert!(storage.read(&outside).await.is_err(), "{outside}");
             assert!(storage.delete(&outside).await.is_err(), "{outside}");
         }
+        let link = format!("{root}/link");
+        std::os::unix::fs::symlink(folder.path().join("secret"), &link).unwrap();
+        assert!(storage.write(&link, Bytes::new()).await.is_err());
+        assert!(storage.read(&link).await.is_err());
+        assert!(storage.exists(&link).await.is_err());
+        let refused =
+            super::super::catalog::failed("read table `t`", storage.reader(&link).await.err().unwrap());
+        assert_eq!(*refused.kind(), crate::error::Kind::Conflict);
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "cannot read table `t`: cannot open `{link}`: `{link}` is a symbolic link, and inside a warehouse none is \
+                 followed; put the directory or the file itself there"
+            )
+        );
+        assert_eq!(std::fs::read_to_string(folder.path().join("secret")).unwrap(), "s");
         let inside = format!("file://{root}/a/b/c");
         storage.write(&inside, Bytes::from_static(b"abc")).await.unwrap();
         let reader = storage.reader(&inside).await.unwrap();

@@ -1,7 +1,7 @@
 //! Output ports: Iceberg tables.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use iceberg::spec::{DataFileFormat, NestedField, Schema, TableMetadata};
 use iceberg::table::Table;
@@ -16,6 +16,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::json;
 
 use super::catalog::failed;
+use super::files::Place;
 use super::marked::{self, Found, Mark, State};
 use super::properties::{self, ACCESS_FIELDS, ACCESS_REFS};
 use super::sample::Rows;
@@ -69,6 +70,7 @@ impl Port {
         let sample = work.component.sample_data.as_ref().filter(|_| load);
         let rows = match (&wanted, sample) {
             (Some(wanted), Some(sample)) => sample::read(sample, &wanted.schema, &wanted.columns)
+                .and_then(|rows| sample::writable(rows, &wanted.schema))
                 .map_err(|more| problems.extend(more))
                 .ok()
                 .filter(|rows| rows.len() > 0),
@@ -131,7 +133,7 @@ struct Observed {
 }
 
 impl Opened {
-    fn table_path(&self, port: &Port) -> PathBuf {
+    fn table_place(&self, port: &Port) -> Place {
         self.tables.join(&port.namespace).join(&port.name)
     }
 
@@ -145,15 +147,15 @@ impl Opened {
     }
 
     async fn directory(&self, port: &Port) -> Result<Found> {
-        let path = self.table_path(port);
-        blocking(move || marked::observe(&path)).await
+        let path = self.table_place(port);
+        blocking(move |_| marked::observe(&path)).await
     }
 
     async fn observe_table(&self, port: &Port) -> Result<Observed> {
         let table = self.own_table(port).await?;
-        let (path, owner) = (self.table_path(port), port.owner.clone());
+        let (path, owner) = (self.table_place(port), port.owner.clone());
         let (directory, leftovers) =
-            blocking(move || Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await?;
+            blocking(move |_| Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await?;
         Ok(Observed { table, directory, leftovers })
     }
 
@@ -177,7 +179,7 @@ impl Opened {
     /// Files are deleted by directory, so they have to be where Landfall put them.
     fn at_its_place(&self, table: &Table, port: &Port) -> Result<()> {
         let (found, expected) =
-            (super::storage::local_path(table.metadata().location()), self.table_path(port));
+            (super::storage::local_path(table.metadata().location()), self.table_place(port).path());
         if found == expected {
             return Ok(());
         }
@@ -238,13 +240,12 @@ impl Opened {
                 planning.converge(&metadata).map_err(|e| kept_differs(e, &port))?;
             }
             Some(_) => {
-                let data = self.table_path(&port).join("data");
-                if blocking(move || Ok(data.read_dir().is_ok_and(|mut files| files.next().is_some()))).await?
-                {
+                let place = self.table_place(&port);
+                if blocking(move |_| marked::has_any(&place, "data")).await? {
                     return Err(Error::conflict(format!(
                         "{} is not in the catalog, but data of it is in `{}`: another program dropped it. Register its newest metadata file again, or unprovision the component with its data",
                         port.what,
-                        self.table_path(&port).display()
+                        self.table_place(&port).path().display()
                     )));
                 }
                 planning.create();
@@ -332,14 +333,14 @@ impl Opened {
     }
 
     async fn set_mark(&self, port: &Port, mark: Mark) -> Result<()> {
-        let (path, scratch) = (self.table_path(port), self.scratch.clone());
+        let (path, scratch) = (self.table_place(port), self.scratch.clone());
         match self.directory(port).await? {
             Found::Marked(found) if found == mark => Ok(()),
             // The caller knows from the catalog that the table is this component's.
-            Found::Bare => blocking(move || marked::write_mark(&path, &mark, &scratch)).await,
+            Found::Bare => blocking(move |_| marked::write_mark(&path, &mark, &scratch)).await,
             found => match self.own_mark(found, port)? {
-                Some(_) => blocking(move || marked::write_mark(&path, &mark, &scratch)).await,
-                None => blocking(move || marked::create(&path, &mark, &scratch)).await,
+                Some(_) => blocking(move |_| marked::write_mark(&path, &mark, &scratch)).await,
+                None => blocking(move |_| marked::create(&path, &mark, &scratch)).await,
             },
         }
     }
@@ -350,9 +351,13 @@ impl Opened {
             _ => false,
         };
         let unregistered = purging && self.own_table(port).await?.is_none();
-        let (path, owner, what) = (self.table_path(port), port.owner.clone(), port.what.clone());
-        blocking(move || {
-            if unregistered { marked::purge(&path, &owner, &what) } else { marked::sweep(&path, &owner) }
+        let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
+        blocking(move |cancellation| {
+            if unregistered {
+                marked::purge(&path, &owner, &what, cancellation)
+            } else {
+                marked::sweep(&path, &owner, cancellation)
+            }
         })
         .await?;
         self.tidy_namespace(port).await
@@ -365,17 +370,17 @@ impl Opened {
         let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         // Not `set_mark`: without a table, an unmarked directory is somebody else's.
         let mark = self.mark(port);
-        let (path, scratch) = (self.table_path(port), self.scratch.clone());
+        let (path, scratch) = (self.table_place(port), self.scratch.clone());
         match self.own_mark(self.directory(port).await?, port)? {
             Some(found) if found == mark => {}
-            Some(_) => blocking(move || marked::write_mark(&path, &mark, &scratch)).await?,
-            None => blocking(move || marked::create(&path, &mark, &scratch)).await?,
+            Some(_) => blocking(move |_| marked::write_mark(&path, &mark, &scratch)).await?,
+            None => blocking(move |_| marked::create(&path, &mark, &scratch)).await?,
         }
         context.check_cancelled()?;
         let Wanted { schema, .. } = &contract.wanted;
         let creation = TableCreation::builder()
             .name(port.name.clone())
-            .location(super::location(&self.table_path(port)))
+            .location(super::location(&self.table_place(port).path()))
             .schema(schema.clone())
             .properties(properties::wanted(work, &contract.wanted, schema))
             .build();
@@ -459,11 +464,19 @@ impl Opened {
         let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         // By the table's own schema: its columns may be in another order, and its ids are what counts.
         let schema = table.metadata().current_schema();
-        let rows = match &work.component.sample_data {
-            Some(rows) => sample::read(rows, schema, &contract.wanted.columns).map_err(Error::invalid)?,
-            None => return Ok(()),
-        };
-        let batch = sample::batch(&rows, schema)?;
+        if work.component.sample_data.is_none() {
+            return Ok(());
+        }
+        let (component, own) = (Arc::clone(&work.component), Arc::clone(schema));
+        let batch = blocking(move |cancellation| {
+            let sample =
+                component.sample_data.as_ref().ok_or_else(|| Error::permanent("there are no sample rows"))?;
+            let rows = sample::read(sample, &own, &contract.wanted.columns).map_err(Error::invalid)?;
+            cancellation.check()?;
+            sample::batch(&rows, &own)
+        })
+        .await?;
+        let rows = batch.num_rows();
         let what = format!("write the sample rows of {}", port.what);
         let locations = DefaultLocationGenerator::new(table.metadata()).map_err(|e| failed(&what, e))?;
         let names = DefaultFileNameGenerator::new(
@@ -494,7 +507,7 @@ impl Opened {
                     .apply(tx)
             })
             .await?;
-        context.journal.info(format!("loaded {} sample rows into {}", rows.len(), port.what));
+        context.journal.info(format!("loaded {rows} sample rows into {}", port.what));
         Ok(())
     }
 
@@ -517,17 +530,19 @@ impl Opened {
             self.catalog.deregister(&table).await?;
         }
         self.own_mark(self.directory(port).await?, port)?;
-        let (path, owner, what) = (self.table_path(port), port.owner.clone(), port.what.clone());
-        blocking(move || marked::purge(&path, &owner, &what)).await?;
+        let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
+        blocking(move |cancellation| marked::purge(&path, &owner, &what, cancellation)).await?;
         self.tidy_namespace(port).await
     }
 
     /// The last table takes its namespace along.
     async fn tidy_namespace(&self, port: &Port) -> Result<()> {
-        let path = self.tables.join(&port.namespace);
-        // A directory that is not empty stays, which is what is wanted.
-        blocking(move || {
-            let _ = std::fs::remove_dir(path);
+        let place = self.tables.join(&port.namespace);
+        // A directory that is not empty stays, which is what is wanted, and so does what is no directory.
+        blocking(move |_| {
+            if let Ok(tables) = place.parent().open() {
+                let _ = tables.remove_directory(place.name());
+            }
             Ok(())
         })
         .await?;
@@ -606,6 +621,10 @@ impl<'a> Planning<'a> {
     fn converge(&mut self, metadata: &TableMetadata) -> Result<()> {
         let (schema, wanted): (&Schema, _) = (metadata.current_schema(), &self.contract.wanted);
         let evolution = evolution::evolve(schema, wanted, self.contract.may_drop).map_err(Error::invalid)?;
+        let in_use = evolution::in_use(metadata, &evolution.drop);
+        if !in_use.is_empty() {
+            return Err(Error::invalid(in_use));
+        }
         for path in evolution.add {
             let field_type =
                 wanted.schema.field_by_name(&path).map(|field| types::readable(&field.field_type));

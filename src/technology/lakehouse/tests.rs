@@ -443,7 +443,10 @@ fn specific_is_read_strictly() {
     };
     let column = "[{name: a, dataType: INT}]";
     assert_eq!(checked(column, "{format: iceberg, namespace: finance, table: t_1}"), [] as [&str; 0]);
-    assert_eq!(checked(column, "{formt: Iceberg}"), ["specific.formt: unknown key"]);
+    assert_eq!(
+        checked(column, "{formt: Iceberg}"),
+        ["specific.formt: unknown key `formt` in `specific`: `Iceberg`"]
+    );
     assert_eq!(checked(column, "{format: Delta}"), ["specific.format: unknown `format`: `Delta`"]);
     assert_eq!(
         checked(column, "{table: ../x, namespace: A, loadSampleData: 'yes', allowDropColumns: 1}"),
@@ -464,7 +467,7 @@ fn specific_is_read_strictly() {
     };
     assert_eq!(storage("bucket: abc"), [] as [&str; 0]);
     assert_eq!(storage("{}"), [] as [&str; 0]);
-    assert_eq!(storage("buckt: abc"), ["specific.buckt: unknown key"]);
+    assert_eq!(storage("buckt: abc"), ["specific.buckt: unknown key `buckt` in `specific`: `abc`"]);
     assert_eq!(
         storage("bucket: Abc"),
         ["specific.bucket: a bucket name has only lower-case letters, digits, hyphens and dots: `Abc`"]
@@ -718,10 +721,11 @@ async fn half_done_changes_converge() {
         .unwrap()
         .join("warehouse/tables/finance__cashflow__0__production/cashflow_output_port");
     let owner = work.owner();
+    let root = Place::root(&folder.path().canonicalize().unwrap().join("warehouse"));
+    let place = root.join("tables").join("finance__cashflow__0__production").join("cashflow_output_port");
     let set_state = |state: State| {
-        let Found::Marked(mark) = marked::observe(&location).unwrap() else { panic!() };
-        marked::write_mark(&location, &marked::Mark { state, ..mark }, &folder.path().join("scratch"))
-            .unwrap();
+        let Found::Marked(mark) = marked::observe(&place).unwrap() else { panic!() };
+        marked::write_mark(&place, &marked::Mark { state, ..mark }, &root.join("scratch")).unwrap();
     };
     use marked::{Found, State};
     // Create: the directory is there, the table is not.
@@ -729,7 +733,7 @@ async fn half_done_changes_converge() {
         catalog: Some(lake.opened().await.unwrap().catalog_path.clone()),
         ..marked::Mark::active(owner.clone())
     };
-    marked::create(&location, &mark, &lake.opened().await.unwrap().scratch).unwrap();
+    marked::create(&place, &mark, &lake.opened().await.unwrap().scratch).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
     // Release: the mark says so, the catalog does not yet.
     set_state(State::Released);
@@ -766,7 +770,7 @@ async fn half_done_changes_converge() {
     run(&lake, &work, Intent::Provision).await;
     // Deleting was interrupted: the rest goes, and so does the namespace.
     lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
-    std::fs::rename(&location, marked::purged_name(&location, &owner).unwrap()).unwrap();
+    std::fs::rename(&location, marked::purged(&place, &owner).path()).unwrap();
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.parent().unwrap().exists());
     assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
@@ -836,6 +840,233 @@ async fn what_other_programs_did_is_seen() {
     assert_eq!(*error.kind(), Kind::Permanent, "{error}");
 }
 
+#[test]
+fn column_names_that_look_like_others_are_refused() {
+    let work = port_with(
+        r#"[{name: "a\u202Eb", dataType: INT}, {name: s, dataType: STRUCT, children: [{name: "cafe\u0301", dataType: INT}]},
+            {name: " x", dataType: INT}]"#,
+        "{}",
+    );
+    let found: Vec<_> = table::check(&work, &Intent::Provision).iter().map(Problem::with_remedy).collect();
+    assert_eq!(
+        found,
+        [
+            "dataContract.schema[0].name: the name has the direction control U+202E: `a<U+202E>b`; leave it out, or write a \
+             letter, a digit or a sign that can be seen",
+            "dataContract.schema[1].children[0].name: the name is not in the normal form NFKC, so that another name can look \
+             the same: it has U+0065 U+0301 where U+00E9 is meant: `cafe\u{301}`; write U+00E9 instead of U+0065 U+0301",
+            "dataContract.schema[2].name: the name begins or ends with white space: ` x`; write `x`",
+        ]
+    );
+    // What was made of it before can be removed.
+    assert_eq!(table::check(&work, &Intent::Unprovision { remove_data: true }), []);
+}
+
+/// Kept data follows the contract that it is taken back with, or what stands against that is found before a change.
+#[tokio::test]
+async fn kept_data_follows_a_changed_contract_or_is_refused_by_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let with = |columns: &str, rows: &str| {
+        let text = port_text(columns, "{loadSampleData: true}")
+            .replace("dataContract:", &format!("sampleData: {rows}, dataContract:"));
+        work_of(&text, OTHER_PORT)
+    };
+    let (a, b, c) = ("{name: a, dataType: INT}", "{name: b, dataType: STRING}", "{name: c, dataType: DATE}");
+    let first = with(&format!("[{a}, {b}]"), "{columns: [a, b], rows: [[1, x]]}");
+    run(&lake, &first, Intent::Provision).await;
+    let keep = Intent::Unprovision { remove_data: false };
+    run(&lake, &first, keep).await;
+
+    // Another order, one dropped, one new.
+    let done =
+        run(&lake, &with(&format!("[{c}, {a}]"), "{columns: [a], rows: [[7]]}"), Intent::Provision).await;
+    assert_eq!(
+        done,
+        [
+            "Restore: take back the table and the data that were kept",
+            "Alter: add column `c` date",
+            "Alter: drop column `b`; its values stay in earlier snapshots",
+        ]
+    );
+    let info = lake.describe(&first, &Context::default()).await.unwrap();
+    assert_eq!((public(&info, "rowCount"), public(&info, "columnCount")), ("1".to_owned(), "2".to_owned()));
+    run(&lake, &first, keep).await;
+
+    // A required one: nothing is changed, not even taken back.
+    let required = with(
+        &format!("[{c}, {a}, {{name: d, dataType: INT, constraint: NOT_NULL}}]"),
+        "{columns: [a, d], rows: [[7, 1]]}",
+    );
+    let error = lake.plan(&required, &Intent::Provision, &Context::default()).await.unwrap_err();
+    let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+    assert_eq!(
+        problems.iter().map(Problem::with_remedy).collect::<Vec<_>>(),
+        [
+            "dataContract.schema[2].constraint: column `d` is new and required, but the rows already in the table have no value \
+             for it; add it without a constraint, or publish a new major version of the data product; the data of table \
+             `finance__other__1__development.port` was kept by an earlier unprovision, and unprovisioning with its data removes \
+             it"
+        ]
+    );
+    assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap().len(), 1);
+    run(&lake, &first, Intent::Unprovision { remove_data: true }).await;
+    assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
+    run(&lake, &required, Intent::Provision).await;
+}
+
+#[test]
+fn columns_that_partitions_are_made_of_are_not_dropped() {
+    use iceberg::spec::{
+        FormatVersion, NullOrder, SortDirection, SortField, SortOrder, TableMetadataBuilder, Transform,
+        UnboundPartitionSpec,
+    };
+    let columns =
+        "[{name: a, dataType: INT}, {name: s, dataType: STRUCT, children: [{name: x, dataType: INT}]},
+                    {name: c, dataType: INT}]";
+    let work = port_with(columns, "{}");
+    let schema = types::wanted(&work.component.data_contract.as_ref().unwrap().schema).unwrap().schema;
+    let id = |path: &str| schema.field_id_by_name(path).unwrap();
+    let spec = UnboundPartitionSpec::builder()
+        .add_partition_field(id("a"), "a_part", Transform::Identity)
+        .unwrap()
+        .build();
+    let sorted = SortField::builder()
+        .source_id(id("s.x"))
+        .direction(SortDirection::Ascending)
+        .null_order(NullOrder::First)
+        .transform(Transform::Identity)
+        .build();
+    let order = SortOrder::builder().with_order_id(1).with_sort_field(sorted).build(&schema).unwrap();
+    let location = "file:///w/t".to_owned();
+    let metadata =
+        TableMetadataBuilder::new(schema.clone(), spec, order, location, FormatVersion::V2, HashMap::new())
+            .unwrap()
+            .build()
+            .unwrap()
+            .metadata;
+    let said = |drop: &[&str]| {
+        let drop: Vec<String> = drop.iter().map(|path| (*path).to_owned()).collect();
+        evolution::in_use(&metadata, &drop).iter().map(Problem::with_remedy).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&["c"]), [] as [&str; 0]);
+    assert_eq!(
+        said(&["a", "s", "c"]),
+        [
+            "dataContract.schema: column `a` is in the partitions that another program gave the table, and cannot be dropped: \
+             `a`; keep the column, or take it out of the table's partitions first",
+            "dataContract.schema: column `s.x` is in the sort order that another program gave the table, and cannot be dropped: \
+             `s.x`; keep the column, or take it out of the table's sort order first",
+        ]
+    );
+}
+
+/// Whoever may write into the warehouse puts a link where a directory was.
+#[tokio::test]
+async fn links_in_a_warehouse_are_conflicts_for_every_intent() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let (port, bucket) = (port(), bucket());
+    run(&lake, &port, Intent::Provision).await;
+    run(&lake, &bucket, Intent::Provision).await;
+    let warehouse = folder.path().canonicalize().unwrap().join("warehouse");
+    let table = "tables/finance__cashflow__0__production/cashflow_output_port";
+    for (work, name) in [
+        (&port, "tables"),
+        (&port, "tables/finance__cashflow__0__production"),
+        (&port, table),
+        (&bucket, "buckets"),
+        (&bucket, "buckets/finance-cashflows"),
+    ] {
+        let (path, outside) = (warehouse.join(name), folder.path().join("outside"));
+        std::fs::rename(&path, &outside).unwrap();
+        symlink(&outside, &path).unwrap();
+        for intent in [
+            Intent::Provision,
+            Intent::Unprovision { remove_data: false },
+            Intent::Unprovision { remove_data: true },
+        ] {
+            let error = lake.plan(work, &intent, &Context::default()).await.unwrap_err();
+            assert_eq!(*error.kind(), Kind::Conflict, "{name} {intent:?}: {error}");
+            assert!(error.to_string().contains("symbolic link"), "{name} {intent:?}: {error}");
+        }
+        for step in [Step::Purge, Step::Release, Step::Clear] {
+            if let Err(error) = apply(&lake, work, step.clone()).await {
+                assert_eq!(*error.kind(), Kind::Conflict, "{name} {step:?}: {error}");
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&outside, &path).unwrap();
+        run(&lake, work, Intent::Provision).await;
+    }
+    let info = lake.describe(&port, &Context::default()).await.unwrap();
+    assert_eq!(public(&info, "rowCount"), "2");
+}
+
+#[tokio::test]
+async fn a_target_that_cannot_be_opened_may_be_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = |warehouse: &str, catalog: &str| {
+        Lakehouse::new(LakehouseSettings {
+            target: "LAKE".to_owned(),
+            warehouse: folder.path().join(warehouse),
+            catalog: folder.path().join(catalog),
+        })
+    };
+    let at = |name: &str| folder.path().canonicalize().unwrap().join(name).display().to_string();
+    std::fs::write(folder.path().join("file"), "no catalog, and no folder either").unwrap();
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    let opened = async |lake: Lakehouse| {
+        let error = lake.plan(&bucket(), &Intent::Provision, &Context::default()).await.unwrap_err();
+        (error.is_retryable(), error.to_string())
+    };
+    let no_folder = format!(
+        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is no directory; move away what is there",
+        folder.path().join("file/warehouse").display()
+    );
+    assert_eq!(opened(lake("file/warehouse", "catalog.db")).await, (true, no_folder));
+    let no_file = format!(
+        "cannot open the catalog `{}` of target `LAKE`: its file cannot be opened; let Landfall's user read and write it, \
+         and its folder",
+        at("folder")
+    );
+    assert_eq!(opened(lake("warehouse", "folder")).await, (true, no_file));
+    let damaged = format!(
+        "cannot open the catalog `{}` of target `LAKE`: its file is damaged, or no SQLite database; restore it",
+        at("file")
+    );
+    assert_eq!(opened(lake("warehouse", "file")).await, (false, damaged));
+}
+
+/// A deletion that is under way when the run is told to end stops, and the run ends after it.
+#[tokio::test]
+async fn a_purge_stops_between_entries_and_is_finished_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let work = bucket();
+    run(&lake, &work, Intent::Provision).await;
+    let path = folder.path().join("warehouse/buckets/finance-cashflows");
+    for file in 0..5000 {
+        std::fs::write(path.join(format!("{file}")), "").unwrap();
+    }
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let scope = crate::blocking::Scope::new(&cancel);
+    let purged = scope.enter(apply(&lake, &work, Step::Purge));
+    let stopped = async {
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+        cancel.cancel();
+    };
+    let (purged, ()) = tokio::join!(purged, stopped);
+    scope.end().await;
+    assert_eq!(*purged.unwrap_err().kind(), Kind::Cancelled);
+    let keep = Intent::Unprovision { remove_data: false };
+    assert_eq!(run(&lake, &work, keep).await, ["Drop: delete what an interrupted purge left"]);
+    assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 0);
+}
+
 /// Two processes on one warehouse, as far as one process can play them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_targets_share_a_warehouse() {
@@ -891,4 +1122,37 @@ async fn two_targets_share_a_warehouse() {
         assert_eq!(public(&info, "rowCount"), "2");
         assert_eq!(info.private["refs"].as_array().unwrap().len(), 3);
     }
+}
+
+/// A place that cannot be opened may be in order later: a disk that is full or not mounted, rights that were lost.
+#[tokio::test]
+async fn warehouse_that_cannot_be_opened_is_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_the_way = folder.path().join("in-the-way");
+    std::fs::write(&in_the_way, "a file").unwrap();
+    let settings = LakehouseSettings {
+        target: "LAKE".to_owned(),
+        warehouse: in_the_way.join("warehouse"),
+        catalog: folder.path().join("catalog.db"),
+    };
+    let lakehouse = Lakehouse::new(settings);
+    let storage = crate::technology::testing::work(crate::technology::testing::CASHFLOW, STORAGE);
+    let planned = async || lakehouse.plan(&storage, &Intent::Provision, &Context::default()).await;
+    let error = planned().await.unwrap_err();
+    let expected = format!(
+        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is no directory; move away what is there",
+        in_the_way.join("warehouse").display()
+    );
+    assert!(error.is_retryable() && error.to_string() == expected, "{}", error.report());
+    std::fs::remove_file(&in_the_way).unwrap();
+    planned().await.unwrap();
+}
+
+#[tokio::test]
+async fn both_shapes_of_a_contract_make_one_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let [older, odcs] = crate::technology::testing::SCHEMAS.map(crate::technology::testing::port_of);
+    assert_eq!(run(&lake, &older, Intent::Provision).await.len(), 1);
+    assert_eq!(run(&lake, &odcs, Intent::Provision).await, [""; 0], "the same table, written otherwise");
 }

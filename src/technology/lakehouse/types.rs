@@ -37,7 +37,7 @@ use iceberg::spec::{
 };
 use serde_json::{Value, json};
 
-use crate::descriptor::{Column, DataType, Object, Problem};
+use crate::descriptor::{Column, DataType, Object, Problem, names};
 use crate::error::{Error, Result};
 
 /// Digits of a number without a declared precision.
@@ -129,8 +129,6 @@ impl Reading {
                     "a column name with a dot cannot be told from a nested column in Iceberg",
                     "use an underscore instead of the dot",
                 ))
-            } else if name.chars().any(char::is_control) {
-                Some(("a column name has no control characters", "rename the column"))
             } else if !seen.insert(name.to_lowercase()) {
                 Some((
                     "the column name occurs twice; engines do not tell upper from lower case",
@@ -141,6 +139,10 @@ impl Reading {
             };
             if let Some((message, remedy)) = fault {
                 self.problem(Problem::new(format!("{path}.name"), message).value(name).remedy(remedy));
+                continue;
+            }
+            if let Some(problem) = names::problem(format!("{path}.name"), name) {
+                self.problem(problem);
                 continue;
             }
             let own = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::naming;
 use super::types;
-use crate::descriptor::{Column, DataType, Object, Problem, SpecificReader, Tag};
+use crate::descriptor::{Column, Object, Problem, SpecificReader, Tag, names};
 
 /// PostgreSQL's most columns of a table, and of a view's select list.
 const MAX_COLUMNS: usize = 1600;
@@ -78,6 +78,8 @@ pub(super) fn wanted(
                     .value(&column.name)
                     .remedy("choose another name, of at most 63 bytes"),
             );
+        } else {
+            problems.extend(names::problem(format!("{place}.name"), &column.name));
         }
         if RESERVED.contains(&column.name.as_str()) {
             problems.push(
@@ -150,6 +152,8 @@ pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<T
             .or_else(|| (!seen.insert(name.clone())).then_some("the table is there twice"));
         if let Some(fault) = fault.filter(|_| !name.is_empty()) {
             reader.problem("name", fault, "choose another name, of at most 63 bytes");
+        } else {
+            problems.extend(names::problem(format!("{place}.name"), &name));
         }
         problems.extend(reader.finish());
         let notes = columns.iter().filter_map(|column| types::note(column, &name)).collect();
@@ -168,7 +172,16 @@ pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> 
             let mut read = Vec::new();
             for (old, new) in pairs {
                 match new.as_str() {
-                    Some(new) => read.push((old.clone(), new.to_owned())),
+                    Some(new) => {
+                        if let Some(fault) = names::fault(new) {
+                            reader.problem(
+                                "renameColumns",
+                                format!("`{}`: {}", names::visible(new), fault.message),
+                                fault.remedy,
+                            );
+                        }
+                        read.push((old.clone(), new.to_owned()));
+                    }
                     None => {
                         reader.problem(
                             "renameColumns",
@@ -212,16 +225,19 @@ fn columns(list: Option<&Value>, place: &str, depth: usize, problems: &mut Vec<P
 fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem>) -> Option<Column> {
     let mut reader = SpecificReader::at(place, object);
     let name = reader.required_string("name").map(str::to_owned);
-    let mut data_type = |key: &'static str, required: bool| {
-        let text = if required { reader.required_string(key) } else { reader.string(key) }?;
-        let known = text.parse::<DataType>().ok();
-        if known.is_none() {
-            let remedy = "use a type of OpenMetadata: STRING, INT, DECIMAL, TIMESTAMP, ...";
-            reader.problem(key, "unknown type", remedy);
+    let mut own = reader.required_string("dataType").and_then(|text| match Column::typed(text) {
+        Ok(column) => Some(column),
+        Err((message, remedy)) => {
+            reader.problem("dataType", message, &remedy);
+            None
         }
-        known
-    };
-    let (own, array_data_type) = (data_type("dataType", true), data_type("arrayDataType", false));
+    });
+    if let Some(text) = reader.string("arrayDataType")
+        && let Some(column) = &mut own
+        && let Err((message, remedy)) = column.typed_elements(text)
+    {
+        reader.problem("arrayDataType", message, &remedy);
+    }
     let mut number = |key: &'static str| {
         reader.integer(key, 0..=i64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
     };
@@ -231,19 +247,20 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     let children = columns(reader.value("children"), &format!("{place}.children"), depth + 1, problems);
     let tags = tags(reader.value("tags"), place, problems);
     problems.extend(reader.finish());
+    let own = own?;
     let mut column = Column {
         name: name?,
-        data_length,
-        precision,
-        scale,
-        array_data_type,
-        children,
+        data_length: data_length.or(own.data_length),
+        precision: precision.or(own.precision),
+        scale: scale.or(own.scale),
+        children: if children.is_empty() { own.children } else { children },
         description,
         required: constraint == Some("NOT_NULL"),
         unique: constraint == Some("UNIQUE"),
         tags,
         path: place.to_owned(),
-        ..Column::of(own?)
+        array_data_type: own.array_data_type,
+        ..Column::of(own.data_type)
     };
     if constraint == Some("PRIMARY_KEY") {
         column.is_key(1);

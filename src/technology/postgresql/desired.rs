@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::columns::Table;
 use super::mark::{self, Mark};
-use super::observe::{Relation, Schema, Seen, has};
+use super::observe::{Member, Relation, Role, Schema, Seen, has};
 use super::people::{self, People};
 use super::sql::{dotted, ident, literal};
 use super::{evolution, loan, removal, view};
@@ -127,6 +127,8 @@ pub(super) struct Piece {
     pub(super) resource: String,
     pub(super) summary: String,
     pub(super) sql: Vec<String>,
+    /// The one of `sql` that may meet functions of owners: it is run with their rights and not with Landfall's.
+    pub(super) as_owner: Option<String>,
 }
 
 /// All that is left to do.
@@ -146,7 +148,9 @@ pub(super) enum Standing {
 
 impl Place {
     pub(super) fn mark(&self) -> Mark {
-        Mark::of(&self.owner)
+        let id = self.owner.component.parse::<Identifier>();
+        let told = id.is_ok_and(|id| id.belongs_to(&self.product));
+        Mark { product: (!told).then(|| self.product.to_string()), ..Mark::of(&self.owner) }
     }
 
     /// The mark of the schema: of output ports, it is their data product's.
@@ -235,7 +239,7 @@ impl Place {
         summary: impl Into<String>,
         sql: Vec<String>,
     ) -> Piece {
-        Piece { step, action, resource: self.what.clone(), summary: summary.into(), sql }
+        Piece { step, action, resource: self.what.clone(), summary: summary.into(), sql, as_owner: None }
     }
 
     /// The readers' role and the owners', which a statement may name.
@@ -254,22 +258,75 @@ pub(super) fn pieces(
     strict: bool,
 ) -> Result<Left> {
     let standing = place.standing(seen)?;
-    match (intent, contract) {
-        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict)),
-        (Intent::Provision, None) => Err(Error::permanent("nothing is known of what is to be provisioned")),
+    let left = match (intent, contract) {
+        (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict))?,
+        (Intent::Provision, None) => {
+            return Err(Error::permanent("nothing is known of what is to be provisioned"));
+        }
         (Intent::UpdateAccess, _) => {
             if standing != Standing::Active || seen.reader.is_none() {
                 return Err(place.not_provisioned());
             }
             let mut left = Left::default();
             people::access(place, seen, people, intent, &mut left);
-            Ok(left)
+            left
         }
-        (Intent::Unprovision { remove_data }, _) => Ok(if remove_data {
-            removal::purge(place, seen)
-        } else {
-            removal::release(place, seen, standing)
-        }),
+        (Intent::Unprovision { remove_data }, _) => unprovision(place, seen, standing, remove_data)?,
+    };
+    refuse_lost_rights(place, seen, &left)?;
+    Ok(left)
+}
+
+fn unprovision(place: &Place, seen: &Seen, standing: Standing, remove_data: bool) -> Result<Left> {
+    let broken = is_broken(seen);
+    // In what is left of a database there is nothing to look at, and nothing to keep.
+    let gone = broken.then(|| Seen { database: None, ..seen.clone() });
+    let mut left = match remove_data {
+        true => removal::purge(place, gone.as_ref().unwrap_or(seen))?,
+        false => removal::release(place, gone.as_ref().unwrap_or(seen), standing)?,
+    };
+    if broken {
+        let summary = format!("drop what is left of the database `{}`", place.database);
+        // First: the roles cannot go before it.
+        left.pieces
+            .insert(0, place.piece(Step::DropDatabase, Action::Drop, summary, vec![drop_database(place)]));
+        left.notes.push(format!(
+            "a removal of the database `{}` was cut off earlier: of its data nothing is left to keep",
+            place.database
+        ));
+    }
+    Ok(left)
+}
+
+/// What the role of the target may not do any more, before it is tried. An administrator can give it back, so it is
+/// tried again later.
+fn refuse_lost_rights(place: &Place, seen: &Seen, left: &Left) -> Result<()> {
+    if left.pieces.is_empty() {
+        return Ok(());
+    }
+    let me = ident(&seen.me);
+    let needs = |word: &str| left.pieces.iter().flat_map(|piece| &piece.sql).any(|sql| sql.starts_with(word));
+    let mut missing = Vec::new();
+    if needs("CREATE ROLE") && !seen.may_create_role {
+        missing.push(format!("ALTER ROLE {me} CREATEROLE"));
+    }
+    if needs("CREATE DATABASE") && !seen.may_create_database {
+        missing.push(format!("ALTER ROLE {me} CREATEDB"));
+    }
+    if needs("CREATE SCHEMA") && !place.own_database && !seen.may_create_schema {
+        missing.push(format!("GRANT CREATE ON DATABASE {} TO {me}", ident(&place.database)));
+    }
+    for (name, role) in [(&place.owner_role, &seen.owner), (&place.reader_role, &seen.reader)] {
+        if role.as_ref().is_some_and(|role| !role.administrable) {
+            missing.push(format!("GRANT {} TO {me} WITH ADMIN OPTION", ident(name)));
+        }
+    }
+    match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(Error::retryable(format!(
+            "the role of the target may not do what is to be done: have a superuser run `{}`",
+            missing.join("; ")
+        ))),
     }
 }
 
@@ -349,21 +406,31 @@ fn provision(
     if let Some(storage) = seen.schema.as_ref().filter(|_| place.relation.is_none()) {
         left.notes.extend(unlisted(place, contract, storage));
     }
-    if let Some(reader) = &seen.reader
-        && !reader.connects
-        && !seen.may_grant_connect
-    {
+    let there = |role: &Option<Role>| role.as_ref().is_some_and(|role| !role.connects);
+    let (shut_out, names) = without_connection(place, seen, there);
+    if !names.is_empty() && !seen.may_grant_connect {
         left.notes.push(format!(
-            "readers may not connect to the database, and Landfall may not let them: have its owner run `GRANT CONNECT \
-             ON DATABASE {} TO {}`",
+            "{shut_out} may not connect to the database, and Landfall may not let them: have its owner run `GRANT CONNECT \
+             ON DATABASE {} TO {names}`",
             ident(&place.database),
-            ident(&place.reader_role)
         ));
     }
     people::owners(place, seen, people, &mut left);
     people::strangers(place, contract.repair, seen, &mut left);
     people::access(place, seen, people, Intent::Provision, &mut left);
     Ok(left)
+}
+
+/// Of owners and readers those who may not connect: what they are, and their roles.
+fn without_connection(
+    place: &Place,
+    seen: &Seen,
+    may_not: impl Fn(&Option<Role>) -> bool,
+) -> (String, String) {
+    let roles = [("readers", &place.reader_role, &seen.reader), ("owners", &place.owner_role, &seen.owner)];
+    let shut_out = roles.into_iter().filter(|(_, _, role)| may_not(role));
+    let (who, names): (Vec<&str>, Vec<String>) = shut_out.map(|(who, name, _)| (who, ident(name))).unzip();
+    (who.join(" and "), names.join(", "))
 }
 
 /// Tables that were listed once.
@@ -385,7 +452,7 @@ fn unlisted(place: &Place, contract: &Contract, schema: &Schema) -> Vec<String> 
 }
 
 /// The comments of the roles.
-fn role_comment(place: &Place, who: &str, mark: &Mark) -> String {
+pub(super) fn role_comment(place: &Place, who: &str, mark: &Mark) -> String {
     mark.comment(&format!(
         "{who} of component {} in environment {}",
         place.owner.component, place.owner.environment
@@ -398,20 +465,34 @@ pub(super) fn reader_comment(place: &Place, fields: &crate::descriptor::Object) 
     format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
 }
 
+/// Whether the component has a database of its own and a drop of that was cut off.
+pub(super) fn is_broken(seen: &Seen) -> bool {
+    seen.database.as_ref().is_some_and(|database| database.broken)
+}
+
+fn drop_database(place: &Place) -> String {
+    format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))
+}
+
 /// What a database of the component's own still lacks. The statements run one by one, each for itself: before them, its
 /// owners' role is made.
 fn database(place: &Place, seen: &Seen) -> Vec<String> {
     let (name, owner) = (ident(&place.database), ident(&place.owner_role));
     let mut sql = Vec::new();
-    if seen.database.is_none() {
+    let broken = is_broken(seen);
+    let there = seen.database.as_ref().filter(|_| !broken);
+    if broken {
+        sql.push(drop_database(place));
+    }
+    if there.is_none() {
         sql.push(format!("CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"));
     }
-    if seen.database.as_ref().is_none_or(|database| database.public) {
+    if there.is_none_or(|database| database.public) {
         sql.push(format!("REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC"));
     }
     let text = format!("Storage area {} in environment {}", place.owner.component, place.owner.environment);
     let comment = place.mark().comment(&text);
-    if seen.database.as_ref().is_none_or(|database| database.comment.as_ref() != Some(&comment)) {
+    if there.is_none_or(|database| database.comment.as_ref() != Some(&comment)) {
         sql.push(format!("COMMENT ON DATABASE {name} IS {}", literal(&comment)));
     }
     sql
@@ -433,7 +514,13 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
             if role.login {
                 sql.push(format!("ALTER ROLE {owner} NOLOGIN"));
             }
-            if place.own_database && !role.members.iter().any(|member| member.name == seen.me) {
+            if is_released(role) {
+                let comment = role_comment(place, "Owners", &place.role_mark());
+                sql.push(format!("COMMENT ON ROLE {owner} IS {}", literal(&comment)));
+            }
+            // Since 16, whoever makes a role is a member of it without its rights.
+            let joined = |member: &Member| member.name == seen.me && member.grantor == seen.me;
+            if place.own_database && !role.members.iter().any(joined) {
                 sql.push(join);
             }
         }
@@ -441,7 +528,12 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// Roles and schema, as far as they are missing.
+/// Whether an unprovision left a role with nothing but what it owns.
+fn is_released(role: &Role) -> bool {
+    Mark::in_comment(role.comment.as_deref()).is_some_and(|mark| mark.released)
+}
+
+/// Roles and schema, as far as they are missing, and what the roles need before anything else is changed.
 fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> Vec<String> {
     let (owner, reader) = place.roles();
     let mut sql = owner_role(place, seen);
@@ -450,8 +542,14 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
             sql.push(format!("CREATE ROLE {reader} NOLOGIN"));
             sql.push(reader_comment(place, &people.fields()));
         }
-        Some(role) if role.login => sql.push(format!("ALTER ROLE {reader} NOLOGIN")),
-        Some(_) => {}
+        Some(role) => {
+            if role.login {
+                sql.push(format!("ALTER ROLE {reader} NOLOGIN"));
+            }
+            if is_released(role) {
+                sql.push(reader_comment(place, &people.fields()));
+            }
+        }
     }
     if seen.schema.is_none() {
         let schema = ident(&place.schema);
@@ -459,7 +557,68 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
         sql.push(format!("CREATE SCHEMA {schema}{whose}"));
         sql.push(format!("COMMENT ON SCHEMA {schema} IS {}", literal(&schema_comment(place, contract))));
     }
+    sql.extend(ownership(place, seen));
     sql
+}
+
+/// Landfall gets into a database of the component's own also while it is no member of the owners' role.
+pub(super) fn own_connection(place: &Place, seen: &Seen) -> Option<String> {
+    let database = seen.database.as_ref().filter(|_| place.own_database)?;
+    let missing = !database.connects || database.owner == seen.me;
+    missing.then(|| format!("GRANT CONNECT ON DATABASE {} TO CURRENT_USER", ident(&place.database)))
+}
+
+/// What has to be the roles' before anything of it is changed: objects, and the use of the schema.
+fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
+    let (owner, _) = place.roles();
+    let schema = ident(&place.schema);
+    let shared = place.relation.is_some();
+    let mut sql = Vec::new();
+    if place.own_database && seen.database.as_ref().is_some_and(|database| database.owner == seen.me) {
+        sql.push(format!("ALTER DATABASE {} OWNER TO {owner}", ident(&place.database)));
+    }
+    sql.extend(own_connection(place, seen));
+    if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
+        sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
+    }
+    // An owner of the schema has it anyway. One statement: each writes the list of all who use the schema again.
+    let nothing = Vec::new();
+    let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
+    let users = [(shared, &place.owner_role), (true, &place.reader_role)];
+    let missing = users.into_iter().filter(|(needed, role)| *needed && !has(grants, role, "USAGE"));
+    let missing: Vec<String> = missing.map(|(_, role)| ident(role)).collect();
+    if !missing.is_empty() {
+        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {}", missing.join(", ")));
+    }
+    let relations = seen.schema.iter().flat_map(|schema| &schema.relations);
+    let mut moved: Vec<String> = relations
+        .filter(|relation| relation.owner == seen.me)
+        .map(|relation| {
+            let name = dotted(&place.schema, &relation.name);
+            format!("ALTER {} {name} OWNER TO {owner}", relation.keyword())
+        })
+        .collect();
+    if !shared {
+        let extras = seen.schema.iter().flat_map(|schema| &schema.extras);
+        let mine = extras.filter(|extra| extra.owner == seen.me);
+        moved.extend(mine.map(|extra| format!("ALTER {} {} OWNER TO {owner}", extra.kind, extra.name)));
+    }
+    sql.extend(handed_over(place, moved));
+    sql
+}
+
+/// A relation cannot get the name of an index, a sequence or a type.
+pub(super) fn refuse_taken(place: &Place, name: &str, seen: &Seen) -> Result<()> {
+    match seen.taken(name) {
+        None => Ok(()),
+        Some(taken) => Err(Error::conflict(format!(
+            "`{}.{name}` cannot be made: there is {} {} of this name. Rename or remove it, or choose another name in \
+             `specific`",
+            place.schema,
+            if taken.kind == "index" { "an" } else { "a" },
+            taken.kind
+        ))),
+    }
 }
 
 /// What [`prepare`] does, for people.
@@ -474,7 +633,12 @@ fn preparation(place: &Place, seen: &Seen) -> String {
     if seen.schema.is_none() {
         parts.push(format!("create the schema `{}`", place.schema));
     }
+    let released = seen.owner.iter().chain(&seen.reader).any(is_released);
     match parts.is_empty() {
+        true if released => "take back the roles of owners and readers".to_owned(),
+        true if !ownership(place, seen).is_empty() => {
+            "give the roles of owners and readers what is theirs".to_owned()
+        }
         true => "make the roles of owners and readers what they were".to_owned(),
         false => parts.join(", and "),
     }
@@ -554,63 +718,32 @@ pub(super) fn column_comment(table: &str, column: &super::columns::Wanted) -> St
     format!("COMMENT ON COLUMN {table}.{} IS {text}", ident(&column.name))
 }
 
-/// What the roles have to be granted, and what has to be theirs.
+/// What the roles have to be granted.
 fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     let (owner, reader) = place.roles();
-    let schema = ident(&place.schema);
-    let shared = place.relation.is_some();
     let mut sql = Vec::new();
-    let nothing = Vec::new();
-    let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
-    if place.own_database && seen.database.as_ref().is_some_and(|database| database.owner == seen.me) {
-        sql.push(format!("ALTER DATABASE {} OWNER TO {owner}", ident(&place.database)));
-    }
-    if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
-        sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
-    }
-    // An owner of the schema has it anyway. One statement: each writes the list of all who use the schema again.
-    let users = [(shared, &place.owner_role), (true, &place.reader_role)];
-    let missing = users.into_iter().filter(|(needed, role)| *needed && !has(grants, role, "USAGE"));
-    let missing: Vec<String> = missing.map(|(_, role)| ident(role)).collect();
-    if !missing.is_empty() {
-        sql.push(format!("GRANT USAGE ON SCHEMA {schema} TO {}", missing.join(", ")));
-    }
-    if !shared && !seen.schema.as_ref().is_some_and(|schema| schema.by_default) {
+    if place.relation.is_none() && !seen.schema.as_ref().is_some_and(|schema| schema.by_default) {
         sql.push(format!(
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {reader}"
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {} GRANT SELECT ON TABLES TO {reader}",
+            ident(&place.schema)
         ));
     }
-    let relations = seen.schema.iter().flat_map(|schema| &schema.relations);
-    let mut moved = Vec::new();
-    for relation in
-        relations.filter(|relation| relation.owner == seen.me || relation.owner == place.owner_role)
-    {
-        let name = dotted(&place.schema, &relation.name);
-        if relation.owner == seen.me {
-            moved.push(format!("ALTER {} {name} OWNER TO {owner}", relation.keyword()));
-        }
+    let ours = |relation: &&Relation| relation.owner == seen.me || relation.owner == place.owner_role;
+    for relation in seen.schema.iter().flat_map(|schema| &schema.relations).filter(ours) {
         if !has(&relation.grants, &place.reader_role, "SELECT") {
-            sql.push(format!("GRANT SELECT ON {name} TO {reader}"));
+            sql.push(format!("GRANT SELECT ON {} TO {reader}", dotted(&place.schema, &relation.name)));
         }
     }
-    if !shared {
-        for extra in
-            seen.schema.iter().flat_map(|schema| &schema.extras).filter(|extra| extra.owner == seen.me)
-        {
-            moved.push(format!("ALTER {} {} OWNER TO {owner}", extra.kind, extra.name));
-        }
-    }
-    sql.extend(handed_over(place, moved));
     if let Shape::View(view) = &contract.shape {
         sql.extend(view::source_privileges(place, view, seen));
     }
     // Last: nothing waits any more once the lock is held.
-    if let Some(role) = &seen.reader
-        && !role.connects
-        && seen.may_grant_connect
-    {
+    // Of a role that is yet to be made, it is only known then.
+    let may_not = |role: &Option<Role>| role.as_ref().is_none_or(|role| !role.connects);
+    let (_, shut_out) = without_connection(place, seen, may_not);
+    if !shut_out.is_empty() && seen.may_grant_connect {
         sql.push(loan::database_lock());
-        sql.push(format!("GRANT CONNECT ON DATABASE {} TO {reader}", ident(&place.database)));
+        sql.push(format!("GRANT CONNECT ON DATABASE {} TO {shut_out}", ident(&place.database)));
     }
     sql
 }

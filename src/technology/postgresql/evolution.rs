@@ -5,19 +5,20 @@
 //! | new column | added, at the end; NOT_NULL only while the table is empty |
 //! | column left out | refused, with how many values would be lost; dropped with `allowDropColumns: true` |
 //! | another name, given as `renameColumns: {old: new}` | renamed, with its values |
-//! | a type that holds every value of the old one | changed; views of the data product on it are made anew |
+//! | a type that holds every value of the old one | changed; views of the data product on it are made anew, and what else uses the column stands against it |
 //! | another type | refused |
 //! | required | set, unless there are rows without a value: refused, with how many |
 //! | optional | the constraint goes |
-//! | another primary key | set where there was none; refused otherwise |
-//! | unique or not | the constraint comes or goes; rows that are not unique stand against it |
+//! | another primary key | set where there was none, unless rows share their values: refused, with how many; refused otherwise |
+//! | unique or not | the constraint comes or goes; refused, with how many, where rows share a value |
 //! | the order of columns | not compared |
 //!
 //! A refusal names the column, what would be lost and what to do.
 
 use super::columns::{Table, Wanted};
 use super::desired::{self, Left, Place, Step, column_comment, table_comment};
-use super::observe::{Probe, Relation, Seen, SeenColumn, counted};
+use super::observe::{Count, Probe, Relation, Seen, SeenColumn, SeenConstraint, counted};
+use super::session::Unknown;
 use super::sql::{dotted, ident, idents, literal};
 use super::types::widens;
 use crate::descriptor::Problem;
@@ -45,9 +46,62 @@ pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     for have in gone(table, relation) {
         probes.push(Probe::Values { table: name(), column: have.name.clone() });
     }
+    probes.extend(key_probe(table, relation));
+    probes.extend(table.columns.iter().filter_map(|column| unique_probe(table, relation, column)));
     probes.sort();
     probes.dedup();
     probes
+}
+
+/// Whether rows share what shall be their key, where one is set; with a new column in it, [`Probe::Rows`] is enough.
+fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
+    if keys(table).is_empty() || relation.constraints.iter().any(|constraint| constraint.kind == 'p') {
+        return None;
+    }
+    let columns: Option<Vec<String>> =
+        keys(table).into_iter().map(|name| Some(old(table, relation, name)?.name.clone())).collect();
+    Some(Probe::Duplicates { table: table.name.clone(), columns: columns? })
+}
+
+/// Whether rows share a value that shall be unique, where that is new.
+fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<Probe> {
+    if !column.unique || unique_constraint(table, relation, column).is_some() {
+        return None;
+    }
+    let have = old(table, relation, &column.name)?;
+    Some(Probe::Duplicates { table: table.name.clone(), columns: vec![have.name.clone()] })
+}
+
+/// Why rows cannot be told apart, and what helps; nothing when they can. `of` what they share.
+fn shared(count: Count, of: &str) -> Option<(String, &'static str)> {
+    match count {
+        Ok(0) => None,
+        Ok(rows) => Some((
+            format!("{} {of} that another row has, too", counted(rows, "row")),
+            "make the values differ first",
+        )),
+        Err(why) => {
+            Some((format!("whether rows share values is not known, because {}", why.why()), why.remedy()))
+        }
+    }
+}
+
+/// What makes a column unique, if anything does.
+fn unique_constraint<'a>(
+    table: &Table,
+    relation: &'a Relation,
+    column: &Wanted,
+) -> Option<&'a SeenConstraint> {
+    relation.constraints.iter().find(|constraint| {
+        constraint.kind == 'u'
+            && matches!(constraint.columns.as_slice(), [one] if renamed(table, relation, one) == column.name)
+    })
+}
+
+/// What a column is called afterwards.
+fn renamed(table: &Table, relation: &Relation, name: &str) -> String {
+    let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
+    to.map_or(name, |(_, to)| to).to_owned()
 }
 
 /// The column that is there for a wanted one, under its old name where it is to be renamed.
@@ -72,6 +126,7 @@ fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'
 pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
     let mut left = Left { pieces: Vec::new(), notes: table.notes.clone() };
     let Some(relation) = seen.relation(&table.name) else {
+        desired::refuse_taken(place, &table.name, seen)?;
         left.pieces.push(create(place, table));
         return Ok(left);
     };
@@ -153,6 +208,14 @@ impl Evolution<'_> {
         self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
     }
 
+    /// The change before this may meet functions of the owners: PostgreSQL runs those of checks when it sets NOT NULL, and
+    /// those of checks, indexes and foreign keys when it changes a type.
+    fn as_owner(&mut self) {
+        if let Some(piece) = self.left.pieces.last_mut() {
+            piece.as_owner = piece.sql.first().cloned();
+        }
+    }
+
     fn columns(&mut self) {
         let (place, table, relation) = (self.place, self.table, self.relation);
         let name = || table.name.clone();
@@ -193,7 +256,8 @@ impl Evolution<'_> {
                         format!("column `{}` from {} to {}", column.name, have.data_type, column.data_type),
                         format!("ALTER COLUMN {quoted} TYPE {}", column.data_type),
                     );
-                    self.rebuild_readers(&have.name);
+                    self.as_owner();
+                    self.rebuild_readers(column, &have.name);
                 } else {
                     self.problems.push(
                         Problem::new(
@@ -212,18 +276,25 @@ impl Evolution<'_> {
                 }
             }
             if column.required && !have.required {
-                let missing = self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() });
-                if missing > 0 {
+                let refusal = match self.seen.fact(&Probe::Nulls { table: name(), column: have.name.clone() })
+                {
+                    Ok(0) => None,
+                    Ok(missing) => Some((
+                        format!("{} without a value", counted(missing, "row")),
+                        "fill in the values first",
+                    )),
+                    Err(why) => Some((
+                        format!("how many rows have no value is not known, because {}", why.why()),
+                        why.remedy(),
+                    )),
+                };
+                if let Some((why, remedy)) = refusal {
                     self.problems.push(
                         Problem::new(
                             format!("{}.constraint", column.place),
-                            format!(
-                                "column `{}` cannot be required: {} without a value",
-                                column.name,
-                                counted(missing, "row")
-                            ),
+                            format!("column `{}` cannot be required: {why}", column.name),
                         )
-                        .remedy(format!("fill in the values first, leave the constraint out, {NEW_MAJOR}")),
+                        .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
                     );
                 } else if column.key.is_none() || !self.sets_key() {
                     self.alter(
@@ -231,6 +302,7 @@ impl Evolution<'_> {
                         format!("column `{}` is required", column.name),
                         format!("ALTER COLUMN {quoted} SET NOT NULL"),
                     );
+                    self.as_owner();
                 }
             } else if have.required && !column.required && !self.is_key(&have.name) {
                 self.alter(
@@ -244,14 +316,20 @@ impl Evolution<'_> {
 
     fn new_column(&mut self, column: &Wanted) {
         let table = self.table.name.clone();
-        if column.required && self.seen.fact(&Probe::Rows { table: table.clone() }) > 0 {
+        let rows = match column.required {
+            true => self.seen.fact(&Probe::Rows { table: table.clone() }),
+            false => Ok(0),
+        };
+        let refusal = match rows {
+            Ok(0) => None,
+            Ok(_) => Some(format!("but the rows already in `{table}` have no value for it")),
+            Err(why) => Some(format!("and whether `{table}` has rows is not known, because {}", why.why())),
+        };
+        if let Some(why) = refusal {
             self.problems.push(
                 Problem::new(
                     format!("{}.constraint", column.place),
-                    format!(
-                        "column `{}` is new and required, but the rows already in `{table}` have no value for it",
-                        column.name
-                    ),
+                    format!("column `{}` is new and required, {why}", column.name),
                 )
                 .remedy(format!("add it without a constraint, {NEW_MAJOR}")),
             );
@@ -275,11 +353,11 @@ impl Evolution<'_> {
     }
 
     /// The change before this takes the views of the data product on a column away and puts them back.
-    fn rebuild_readers(&mut self, column: &str) {
+    fn rebuild_readers(&mut self, column: &Wanted, have: &str) {
         let (Some(around), Some(piece)) =
-            (super::view::around(self.place, self.relation, column), self.left.pieces.last_mut())
+            (super::view::around(self.place, self.relation, have), self.left.pieces.last_mut())
         else {
-            self.readers_of(column);
+            self.refuse_users(format!("{}.dataType", column.place), have, "get another type", true);
             return;
         };
         let (before, after) = around;
@@ -288,24 +366,34 @@ impl Evolution<'_> {
             piece.sql.splice(0..0, before);
             piece.sql.extend(after);
         }
+        if self.relation.holders.iter().any(|holder| holder.typed && holder.column == have) {
+            self.refuse_users(format!("{}.dataType", column.place), have, "get another type", true);
+        }
     }
 
-    /// PostgreSQL refuses to change or drop a column that a view reads. Said before anything is tried.
-    fn readers_of(&mut self, column: &str) {
-        let readers: Vec<String> = self
-            .relation
-            .dependents
-            .iter()
-            .filter(|dependent| dependent.columns.iter().any(|name| name == column))
-            .map(|dependent| format!("`{}.{}`", dependent.schema, dependent.name))
-            .collect();
-        if !readers.is_empty() {
-            self.left.notes.push(format!(
-                "column `{column}` of `{}` is read by {}, and PostgreSQL refuses to change it meanwhile: those have to go \
-                 or change first",
-                self.table.name,
-                readers.join(", ")
-            ));
+    /// PostgreSQL refuses to change or drop a column that a view reads or something else uses. Said before anything is
+    /// tried.
+    fn refuse_users(&mut self, path: String, column: &str, change: &str, typed: bool) {
+        let reads = |columns: &[String]| columns.iter().any(|name| name == column);
+        let views = self.relation.dependents.iter().filter(|dependent| reads(&dependent.columns));
+        let mut users: Vec<String> =
+            views.map(|dependent| format!("view `{}.{}`", dependent.schema, dependent.name)).collect();
+        let holders = self.relation.holders.iter().filter(|holder| holder.column == column);
+        users.extend(holders.filter(|holder| holder.typed || !typed).map(|holder| holder.what.clone()));
+        if !users.is_empty() {
+            self.problems.push(
+                Problem::new(
+                    path,
+                    format!(
+                        "column `{column}` of `{}.{}` cannot {change}: it is used by {}",
+                        self.place.schema,
+                        self.table.name,
+                        users.join(", ")
+                    ),
+                )
+                .value(column)
+                .remedy(format!("drop or change that first, keep the column as it is, {NEW_MAJOR}")),
+            );
         }
     }
 
@@ -314,14 +402,23 @@ impl Evolution<'_> {
         for have in gone(table, relation) {
             let lost =
                 self.seen.fact(&Probe::Values { table: table.name.clone(), column: have.name.clone() });
-            let lost = counted(lost, "value");
+            let unknown = |why: Unknown| format!("not known, because {}", why.why());
             if table.may_drop && !self.is_key(&have.name) {
                 self.alter(
                     Step::DropColumn { table: table.name.clone(), column: have.name.clone() },
-                    format!("drop column `{}` with {lost}", have.name),
+                    match lost {
+                        Ok(lost) => format!("drop column `{}` with {}", have.name, counted(lost, "value")),
+                        Err(why) => {
+                            format!(
+                                "drop column `{}` with values whose number is {}",
+                                have.name,
+                                unknown(why)
+                            )
+                        }
+                    },
                     format!("DROP COLUMN {} RESTRICT", ident(&have.name)),
                 );
-                self.readers_of(&have.name);
+                self.refuse_users(table.place.clone(), &have.name, "be dropped", false);
             } else {
                 let (why, remedy) = if self.is_key(&have.name) {
                     ("it is part of the primary key", "keep the column")
@@ -330,6 +427,10 @@ impl Evolution<'_> {
                         "`allowDropColumns` is not true",
                         "keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`",
                     )
+                };
+                let lost = match lost {
+                    Ok(lost) => counted(lost, "value"),
+                    Err(why) => format!("its values (how many is {})", unknown(why)),
                 };
                 self.problems.push(
                     Problem::new(
@@ -363,21 +464,39 @@ impl Evolution<'_> {
 
     fn keys(&mut self) {
         let (table, relation) = (self.table, self.relation);
-        let renamed = |name: &str| {
-            let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
-            to.map_or(name, |(_, to)| to).to_owned()
-        };
         let wanted = keys(table);
-        let mut have: Vec<String> = self.key().unwrap_or_default().iter().map(|name| renamed(name)).collect();
+        let mut have: Vec<String> =
+            self.key().unwrap_or_default().iter().map(|name| renamed(table, relation, name)).collect();
         let mut sorted: Vec<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
         have.sort();
         sorted.sort();
-        if self.sets_key() {
+        let alike = key_probe(table, relation).and_then(|probe| shared(self.seen.fact(&probe), "of values"));
+        if let Some((why, remedy)) = alike {
+            let list = wanted.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            self.problems.push(
+                Problem::new(
+                    &table.place,
+                    format!(
+                        "{list} cannot be the primary key of `{}.{}`: {why}",
+                        self.place.schema, table.name,
+                    ),
+                )
+                .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
+            );
+        } else if self.sets_key() {
             self.alter(
                 Step::PrimaryKey { table: table.name.clone() },
                 format!("primary key ({})", wanted.join(", ")),
-                format!("ADD PRIMARY KEY ({})", idents(wanted)),
+                format!("ADD PRIMARY KEY ({})", idents(wanted.iter().copied())),
             );
+            // It would set NOT NULL by itself, and meet the functions of checks.
+            let required: Vec<String> =
+                wanted.iter().map(|name| format!("ALTER COLUMN {} SET NOT NULL", ident(name))).collect();
+            let name = dotted(&self.place.schema, &table.name);
+            if let Some(piece) = self.left.pieces.last_mut() {
+                piece.sql.insert(0, format!("ALTER TABLE {name} {}", required.join(", ")));
+            }
+            self.as_owner();
         } else if have != sorted {
             let list = |names: &[String]| match names {
                 [] => "none".to_owned(),
@@ -399,12 +518,28 @@ impl Evolution<'_> {
             );
         }
         for column in &table.columns {
-            let have = relation.constraints.iter().find(|constraint| {
-                constraint.kind == 'u'
-                    && matches!(constraint.columns.as_slice(), [one] if renamed(one) == column.name)
-            });
+            let have = unique_constraint(table, relation, column);
+            let probe = unique_probe(table, relation, column);
+            let alike = probe.and_then(|probe| shared(self.seen.fact(&probe), "of a value"));
             let step = Step::Unique { table: table.name.clone(), column: column.name.clone() };
+            if let Some((why, remedy)) = alike {
+                self.problems.push(
+                    Problem::new(
+                        format!("{}.constraint", column.place),
+                        format!("column `{}` cannot be unique: {why}", column.name),
+                    )
+                    .remedy(format!("{remedy}, leave the constraint out, {NEW_MAJOR}")),
+                );
+                continue;
+            }
             match (column.unique, have) {
+                (false, Some(constraint)) if constraint.referred => self.problems.push(
+                    Problem::new(
+                        format!("{}.constraint", column.place),
+                        format!("column `{}` must stay unique: a foreign key refers to it", column.name),
+                    )
+                    .remedy(format!("keep UNIQUE, have the foreign key dropped first, {NEW_MAJOR}")),
+                ),
                 (true, None) => self.alter(
                     step,
                     format!("column `{}` is unique", column.name),

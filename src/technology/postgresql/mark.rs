@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{Object, Tag};
+use crate::descriptor::{Identifier, Object, Tag};
 use crate::technology::Owner;
 
 const WORD: &str = "landfall ";
@@ -26,6 +26,9 @@ pub(super) struct Mark {
     /// Whose it is. The schema that output ports share has the data product for a component.
     #[serde(flatten)]
     pub(super) owner: Owner,
+    /// The data product of a component, where its id does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) product: Option<String>,
     /// Of a role, which every database of the cluster sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) database: Option<String>,
@@ -50,6 +53,7 @@ impl Mark {
     pub(super) fn of(owner: &Owner) -> Self {
         Self {
             owner: owner.clone(),
+            product: None,
             database: None,
             released: false,
             asked: None,
@@ -57,6 +61,13 @@ impl Mark {
             tags: Vec::new(),
             fields: Object::new(),
         }
+    }
+
+    /// Whether it is one of a data product: its own, or of one of its components.
+    pub(super) fn is_of(&self, product: &Identifier) -> bool {
+        let component = self.owner.component.parse::<Identifier>();
+        self.product.as_deref() == Some(product.as_str())
+            || component.is_ok_and(|id| id == *product || id.belongs_to(product))
     }
 
     /// The mark in a comment, if there is one.

@@ -8,6 +8,8 @@
 //!   change or nothing.
 //! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
 //!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`loan.rs`).
+//! - What the roles of a component own never becomes Landfall's, since functions and views run with the rights of their
+//!   owner (`removal.rs`); and what may meet functions of owners runs with the rights of a role of theirs (`guard.rs`).
 //! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
 //!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
 //! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).
@@ -19,7 +21,7 @@
 //! | step | in one transaction | a crash before its end leaves |
 //! |---|---|---|
 //! | create, drop database | not in one: the role that owns it first, the mark last | a database that its owner tells from others |
-//! | prepare | roles, membership in the owners' role, schema, marks | nothing of it |
+//! | prepare | roles, schema, marks, who owns what | nothing of it |
 //! | create table, view | the relation, its comments and mark, its owner | nothing of it |
 //! | each change of a column | one ALTER TABLE | the column as it was |
 //! | revoke, grant | all members that go, all that come | the list as it was |
@@ -28,22 +30,26 @@
 mod columns;
 mod desired;
 mod evolution;
+mod guard;
 mod loan;
 mod mark;
 mod naming;
 mod observe;
 mod people;
+mod possessions;
 mod removal;
 mod reverse;
+mod server;
 mod session;
 mod sql;
+mod sqlstate;
 #[cfg(test)]
 mod tests;
 mod types;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,17 +58,18 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::{
-    AccessMode, Capabilities, Change, Context, Info, Intent, Plan, ReverseRequest, Technology, Work,
+    AccessMode, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology, Work,
 };
 use crate::access::Directory;
 use crate::config::Secret;
-use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader};
+use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader, names};
 use crate::error::{Error, Kind, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
 use loan::Loan;
 use observe::{Database, Question, Seen};
 use people::People;
-use session::{Login, Pool, PoolSettings, Session};
+use server::{Login, Server};
+use session::{Pool, PoolSettings, Session};
 use sql::{dotted, ident};
 use view::View;
 
@@ -75,10 +82,14 @@ pub struct PostgresqlSettings {
     pub url: Secret,
     /// Sessions at the same time.
     pub connections: u32,
+    /// Longest wait for the server to open a session, and for any sign of life.
+    pub connect_timeout: Duration,
     /// Longest statement.
     pub statement_timeout: Duration,
     /// Longest wait for somebody else's lock.
     pub lock_timeout: Duration,
+    /// Longest look at rows, which may meet functions of their owners.
+    pub count_timeout: Duration,
     /// From refs to the names of roles.
     pub directory: Directory,
 }
@@ -92,6 +103,8 @@ pub fn check_url(url: &Secret) -> Result<(), String> {
 pub struct Postgresql {
     settings: PostgresqlSettings,
     login: Result<Login, String>,
+    /// Absent with a URL that cannot be read.
+    server: Option<Arc<Server>>,
     home: Option<Handle>,
     /// One for each database: that of the URL, and those of storage areas that have their own.
     pools: Mutex<BTreeMap<String, Pool>>,
@@ -143,17 +156,20 @@ struct Read {
     /// For provisioning only.
     contract: Option<Contract>,
     question: Question,
+    /// Whether it is to be taken away.
+    removal: bool,
+    count_timeout: Duration,
 }
 
 impl Postgresql {
     /// A target that is not opened yet. Its sessions live on the runtime that this is called on, if it is on one.
     pub fn new(settings: PostgresqlSettings) -> Self {
-        Self {
-            login: Login::parse(settings.url.expose()),
-            home: Handle::try_current().ok(),
-            pools: Mutex::default(),
-            settings,
-        }
+        let login = Login::parse(settings.url.expose());
+        let server = login.as_ref().ok().map(|login| {
+            let url = settings.url.clone();
+            Arc::new(Server::new(&settings.target, url, login.clone(), settings.connect_timeout))
+        });
+        Self { login, server, home: Handle::try_current().ok(), pools: Mutex::default(), settings }
     }
 
     fn login(&self) -> Result<&Login> {
@@ -169,12 +185,13 @@ impl Postgresql {
 
     async fn session_with(&self, database: &str, context: &Context) -> Result<Session> {
         let login = self.login()?;
+        let Some(server) = &self.server else { return Err(Error::permanent("the URL cannot be read")) };
         let pool = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             let make = || {
                 let settings = PoolSettings {
-                    target: self.settings.target.clone(),
-                    login: login.to(database),
+                    server: Arc::clone(server),
+                    database: database.to_owned(),
                     connections: self.settings.connections,
                     // A server has no room for idle sessions with every database.
                     rest: database == login.database,
@@ -196,7 +213,7 @@ impl Postgresql {
     }
 
     /// A session with the database that the component is in. Where that is one of its own, what is known of it; and
-    /// where it is not there yet, a session with that of the URL.
+    /// where it is not there yet, or not whole any more, a session with that of the URL.
     async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
         let session = self.session(context).await?;
         if !read.place.own_database {
@@ -204,6 +221,9 @@ impl Postgresql {
         }
         let found = session.within(context, observe::database(&session, &read.place.database)).await;
         let Some(database) = found? else { return Ok((session, None)) };
+        if database.broken {
+            return Ok((session, Some(database)));
+        }
         session.give_back(Ok(()))?;
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
@@ -214,9 +234,17 @@ impl Postgresql {
         let mut specific = SpecificReader::new(&work.component.specific);
         let storage = work.component.kind == ComponentKind::Storage;
         let place = place(work, database, storage, &mut specific);
+        let count_timeout = self.settings.count_timeout;
         if intent != Intent::Provision {
+            let removal = matches!(intent, Intent::Unprovision { .. });
             return match place {
-                Some(place) => Ok(Read { question: question(&place, None), contract: None, place }),
+                Some(place) => Ok(Read {
+                    question: question(&place, None),
+                    contract: None,
+                    place,
+                    removal,
+                    count_timeout,
+                }),
                 None => Err(specific.finish()),
             };
         }
@@ -227,11 +255,16 @@ impl Postgresql {
             port_contract(work, place.as_ref(), &mut specific, &mut problems)
         };
         let mut all = specific.finish();
+        all.extend(names::in_specific(&work.component.specific, &["schema", "name", "database"]));
         all.extend(problems);
         match (place, contract) {
-            (Some(place), Some(contract)) if all.is_empty() => {
-                Ok(Read { question: question(&place, Some(&contract)), contract: Some(contract), place })
-            }
+            (Some(place), Some(contract)) if all.is_empty() => Ok(Read {
+                question: question(&place, Some(&contract)),
+                contract: Some(contract),
+                place,
+                removal: false,
+                count_timeout,
+            }),
             _ => Err(all),
         }
     }
@@ -245,11 +278,15 @@ async fn observed(
     database: Option<Database>,
 ) -> Result<Seen> {
     let mut question = Question { principals: people.names(), ..read.question.clone() };
-    if read.place.own_database && database.is_none() {
+    if read.place.own_database && database.as_ref().is_none_or(|database| database.broken) {
         // This is another database, and what is in it is none of the component's.
         question.schema = String::new();
     }
     let mut seen = observe::observe(session, &question).await?;
+    if read.removal {
+        let own_database = read.place.own_database && database.is_some();
+        seen.possessions = possessions::possessions(session, &read.place, own_database).await?;
+    }
     seen.database = database;
     read.place.standing(&seen)?;
     Ok(seen)
@@ -260,15 +297,20 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut seen = observed(session, read, people, database).await?;
     session.execute("COMMIT").await?;
-    let probes = probes(read, &seen);
-    if !probes.is_empty() {
-        // As an owner: a policy could hide rows from anybody else.
-        begin_reading(session, &read.place.owner_role, read.place.own_database, &seen).await?;
-        for probe in probes {
-            let count = observe::ask(session, &read.place.schema, &probe).await?;
-            seen.facts.insert(probe, count);
-        }
-        end_reading(session).await?;
+    let asked: Vec<(observe::Probe, &observe::Relation)> = probes(read, &seen)
+        .into_iter()
+        .filter_map(|probe| seen.relation(probe.table()).map(|relation| (probe, relation)))
+        .collect();
+    if !asked.is_empty() {
+        let queries: Vec<_> =
+            asked.iter().map(|(probe, relation)| (*relation, probe.query(&read.place.schema))).collect();
+        // A row that a policy hides is a row all the same.
+        let answers = guard::answers(session, &read.place, &seen, &queries, true, read.count_timeout).await?;
+        let counted =
+            |answer: Option<String>| answer.and_then(|count| count.parse().ok()).unwrap_or_default();
+        let facts =
+            asked.iter().zip(answers).map(|((probe, _), answer)| (probe.clone(), answer.map(counted)));
+        seen.facts = facts.collect();
     }
     Ok(seen)
 }
@@ -286,23 +328,14 @@ fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
     tables.iter().filter(own).flat_map(|table| evolution::probes(table, seen)).collect()
 }
 
-/// A transaction that reads rows as a role does, and can write nothing. Whatever functions the rows' owners hung on them
-/// run in it as Landfall.
-async fn begin_reading(session: &Session, role: &str, member: bool, seen: &Seen) -> Result<()> {
-    let join = if member { String::new() } else { loan::join(role, seen) + "; " };
-    session.execute(&format!("BEGIN; {join}SET TRANSACTION READ ONLY")).await
-}
-
-/// Rolled back: the membership goes, and what the functions set.
-async fn end_reading(session: &Session) -> Result<()> {
-    session.execute("ROLLBACK").await?;
-    session.renew().await
-}
-
 fn question(place: &Place, contract: Option<&Contract>) -> Question {
+    let listed = match contract.map(|contract| &contract.shape) {
+        Some(Shape::Storage(tables)) => tables.iter().map(|table| table.name.clone()).collect(),
+        _ => Vec::new(),
+    };
     Question {
         schema: place.schema.clone(),
-        relations: place.relation.iter().cloned().collect(),
+        relations: place.relation.iter().cloned().chain(listed).collect(),
         whole: place.relation.is_none(),
         views: contract.is_some_and(|contract| !matches!(contract.shape, Shape::View(_))),
         owner_role: place.owner_role.clone(),
@@ -543,7 +576,7 @@ impl Technology for Postgresql {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: &[ComponentKind::Storage, ComponentKind::OutputPort],
+            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Enforced,
             reverse: true,
             stop: true,
@@ -562,7 +595,7 @@ impl Technology for Postgresql {
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
         context.check_cancelled()?;
         let read = self.read(work, *intent).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory).await?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         let seen = self.look(&read, &people, context).await?;
         let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
         let changes = left
@@ -585,7 +618,7 @@ impl Technology for Postgresql {
         })?;
         let intent = Intent::from(intent);
         let read = self.read(work, intent).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory).await?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
             return self.apply_to_database(&read, &people, intent, &step, context).await;
         }
@@ -666,6 +699,10 @@ async fn applied(
     loan.add(Loan::of(place, contract, &seen, step));
     session.execute(&loan.taken(place, &seen).join("; ")).await?;
     for statement in &piece.sql {
+        if piece.as_owner.as_ref() == Some(statement) {
+            guard::as_owner(session, place, statement).await?;
+            continue;
+        }
         let done = session.execute(statement).await;
         // The schema that output ports share was empty a moment ago: another one came meanwhile.
         let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
@@ -684,7 +721,11 @@ async fn applied(
     }
     session.execute(&loan.returned().join("; ")).await?;
     context.check_cancelled()?;
-    session.execute("COMMIT").await
+    session.execute("COMMIT").await?;
+    match piece.as_owner {
+        Some(_) => session.renew().await,
+        None => Ok(()),
+    }
 }
 
 /// A transaction under the component's lock.
@@ -715,7 +756,8 @@ impl Postgresql {
                 for statement in desired::owner_role(&read.place, &seen) {
                     session.execute(&statement).await?;
                 }
-            } else if left.pieces.iter().any(|piece| piece.step == Step::Purge) {
+            } else if !desired::is_broken(&seen) && left.pieces.iter().any(|piece| piece.step == Step::Purge)
+            {
                 return Err(Error::retryable(format!("{} is not empty yet", read.place.what)));
             }
             session.execute("COMMIT").await?;
@@ -822,27 +864,38 @@ impl Postgresql {
             asked.push(("rowCount", "Rows", format!("SELECT count(*)::text FROM {name}")));
         }
         if let Some(column) = newest.filter(|column| relation.column(column).is_some()) {
-            asked.push(("freshness", "Newest", format!("SELECT max({})::text FROM {name}", ident(column))));
+            asked.push((
+                "freshness",
+                "Newest",
+                format!("SELECT max(t.{})::text FROM {name} t", ident(column)),
+            ));
         }
-        for (key, label, sql) in asked {
-            let session = self.session(context).await?;
-            let asking = async {
-                // As a reader: changes of output ports that read from this one become members of its owners' role.
-                begin_reading(&session, &place.reader_role, false, seen).await?;
-                let value = session.text(&sql, &[]).await?;
-                end_reading(&session).await?;
-                Ok(value)
-            };
-            let done = session.within(context, asking).await;
-            match session.give_back(done) {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let session = self.session(context).await?;
+        let queries: Vec<_> = asked.iter().map(|(_, _, sql)| (relation, sql.clone())).collect();
+        let asking = guard::answers(&session, place, seen, &queries, false, self.settings.count_timeout);
+        let done = session.within(context, asking).await;
+        let answers = match session.give_back(done) {
+            Ok(answers) => answers,
+            Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                log::warn!("the rows of {} were not counted: {}", place.what, error.report());
+                asked.iter().map(|_| Err(session::Unknown::Failed)).collect()
+            }
+        };
+        for ((key, label, _), answer) in asked.iter().zip(answers) {
+            match answer {
                 Ok(value) => {
                     let value = value.unwrap_or_else(|| "none".to_owned());
-                    info.public
-                        .insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+                    info.public.insert(
+                        (*key).to_owned(),
+                        json!({ "type": "string", "label": label, "value": value }),
+                    );
                 }
-                Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
-                Err(error) => {
-                    context.journal.warn(format!("`{key}` of {} is not known: {error}", place.what))
+                Err(why) => {
+                    context.journal.warn(format!("`{key}` of {} is not known: {}", place.what, why.why()));
                 }
             }
         }

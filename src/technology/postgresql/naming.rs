@@ -5,7 +5,7 @@
 //! identities the same name:
 //!
 //! - a *clean* segment is made of `a-z`, `0-9` and single hyphens inside it (`cashflow-output-port`);
-//! - when every segment is clean, the URN has as many parts as usual and the name fits, hyphens become `_` and segments are joined by `__`, which no clean
+//! - when the identifier is a URN of which every segment is clean, and it has as many parts as usual and the name fits, hyphens become `_` and segments are joined by `__`, which no clean
 //!   segment contains;
 //! - otherwise what can be kept of it is, cut to fit, and `___` and 16 hex digits of SHA-256 over the untouched
 //!   identity follow. A clean name has no `___`, so the two forms cannot meet.
@@ -35,29 +35,29 @@ const HASH_MARK: &str = "___";
 
 /// The schema of a data product's output ports.
 pub(super) fn product_schema(product: &Identifier, environment: &str) -> String {
-    let segments: Vec<_> = product.parts().chain([environment]).collect();
-    let plain = is_plain(product, "dp") && product.parts().count() == PRODUCT_PARTS;
+    let segments: Vec<_> = parts(product).into_iter().chain([environment]).collect();
+    let plain = is_plain(product, "dp") && parts(product).len() == PRODUCT_PARTS;
     derived(&segments, &["product-schema", product.as_str(), environment], plain)
 }
 
 /// The database of a storage area that has one of its own.
 pub(super) fn storage_database(component: &Identifier, environment: &str) -> String {
-    let segments: Vec<_> = component.parts().chain([environment]).collect();
-    let plain = is_plain(component, "cmp") && component.parts().count() == PRODUCT_PARTS + 1;
+    let segments: Vec<_> = parts(component).into_iter().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && parts(component).len() == PRODUCT_PARTS + 1;
     derived(&segments, &["storage-database", component.as_str(), environment], plain)
 }
 
 /// The schema of a storage area.
 pub(super) fn storage_schema(component: &Identifier, environment: &str) -> String {
-    let segments: Vec<_> = component.parts().chain([environment]).collect();
-    let plain = is_plain(component, "cmp") && component.parts().count() == PRODUCT_PARTS + 1;
+    let segments: Vec<_> = parts(component).into_iter().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && parts(component).len() == PRODUCT_PARTS + 1;
     derived(&segments, &["storage-schema", component.as_str(), environment], plain)
 }
 
 /// The table or view of an output port, inside the schema of its data product.
 pub(super) fn relation(product: &Identifier, component: &Identifier) -> String {
     let own = component.within(product);
-    let segments: Vec<_> = own.unwrap_or(component.identity()).split(':').collect();
+    let segments: Vec<_> = own.map_or_else(|| parts(component), |own| own.split(':').collect());
     derived(&segments, &["relation", component.as_str()], own.is_some() && is_plain(component, "cmp"))
 }
 
@@ -113,9 +113,17 @@ pub(super) fn database_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the readable parts of an identifier are all that tells it from others.
+/// Whether the readable parts of an identifier are all that tells it from others: no opaque text has such parts.
 fn is_plain(identifier: &Identifier, entity: &str) -> bool {
-    identifier.as_str().starts_with("urn:dmb:") && identifier.entity() == entity
+    identifier.as_str().starts_with("urn:dmb:") && identifier.urn().is_some_and(|urn| urn.entity == entity)
+}
+
+/// What can be read of an identifier: of a URN what comes after its entity, else everything.
+fn parts(identifier: &Identifier) -> Vec<&str> {
+    match identifier.urn() {
+        Some(urn) => urn.parts().collect(),
+        None => identifier.as_str().split(':').collect(),
+    }
 }
 
 /// See the module documentation. `identity` is hashed and must tell everything apart that `segments` may not.
@@ -231,6 +239,74 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Asserts that no two keys have the same name.
+    fn distinct(names: impl Iterator<Item = (String, String)>) {
+        let mut known = HashMap::new();
+        for (name, of) in names {
+            let before = known.insert(name.clone(), of.clone());
+            assert_eq!(before, None, "`{name}` is also the name of `{of}`");
+        }
+    }
+
+    #[test]
+    fn names_of_ten_thousand_identifiers_are_distinct() {
+        let ids = crate::technology::testing::identifiers(10_000);
+        let named = |name: &dyn Fn(&Identifier) -> String| {
+            ids.iter().map(|id| (name(id), id.to_string())).collect::<Vec<_>>()
+        };
+        for product in ["urn:dmb:dp:f:p:0", "f:p:0"].map(id) {
+            distinct(named(&|id| relation(&product, id)).into_iter());
+        }
+        // Schemas of data products and of storage areas are in one database.
+        let mut schemas = named(&|id| product_schema(id, "production"));
+        schemas.extend(
+            named(&|id| storage_schema(id, "production"))
+                .into_iter()
+                .map(|(name, id)| (name, id + " storage")),
+        );
+        assert!(schemas.iter().all(|(name, _)| schema_problem(name).is_none()));
+        distinct(schemas.into_iter());
+        distinct(named(&|id| storage_database(id, "production")).into_iter());
+        for kind in ["owner", "reader"] {
+            distinct(named(&|id| role("db", id, "production", kind)).into_iter());
+        }
+        let locks: std::collections::HashSet<i64> =
+            ids.iter().map(|id| lock_key(id.as_str(), "production")).collect();
+        assert_eq!(locks.len(), ids.len());
+    }
+
+    /// What exists is found by these names.
+    #[test]
+    fn names_of_urns_are_as_they_were() {
+        for (name, expected) in [
+            (
+                product_schema(&id("urn:dmb:dp:finance:cash.flow:0"), "production"),
+                "finance__cash_flow__0__production___7f10725cdf71e313",
+            ),
+            (
+                storage_schema(&id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"), "production"),
+                "finance__cash_flow__0__cashflow_port__produc___dc2c5f23d0e44bf5",
+            ),
+            (
+                relation(
+                    &id("urn:dmb:dp:finance:cash.flow:0"),
+                    &id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"),
+                ),
+                "cashflow_port___39c3cb97711fb47f",
+            ),
+            (
+                relation(&id("urn:dmb:dp:finance:cash.flow:0"), &id("urn:other:cmp:finance:cashflow:0:port")),
+                "finance__cashflow__0__port___c3b2b6b8efe16f1e",
+            ),
+            (
+                role("db", &id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"), "production", "owner"),
+                "cashflow_port__owner___eb37d9017a61d3a2",
+            ),
+        ] {
+            assert_eq!(name, expected);
         }
     }
 

@@ -5,8 +5,7 @@
 //! is pure (see `desired.rs`).
 //!
 //! Rows are another matter than catalogs: a policy, a check or the query of a view may call functions of whoever owns
-//! it, and they run with the rights of whoever looks, which are more than the owner's. So rows are only looked at in
-//! transactions that are read-only, and a table is only rewritten when nothing of the kind hangs on it.
+//! it, and they run with the rights of whoever looks. So rows are only looked at with the rights of a reader (`guard.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,8 +14,9 @@ use serde::Deserialize;
 use tokio_postgres::types::ToSql;
 
 use super::mark::Mark;
-use super::session::Session;
-use super::sql::{dotted, ident};
+use super::possessions::Possessions;
+use super::session::{Session, Unknown};
+use super::sql::{dotted, ident, idents};
 use crate::error::{Error, Result};
 
 /// More than so many rows are not counted.
@@ -26,7 +26,7 @@ const MANY: i64 = 1000;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Question {
     pub(super) schema: String,
-    /// Relations to look at; empty with [`Self::whole`].
+    /// Relations to look at; with [`Self::whole`], those that shall be there.
     pub(super) relations: Vec<String>,
     /// Whether all that is in the schema is the component's affair.
     pub(super) whole: bool,
@@ -49,6 +49,10 @@ pub(super) struct Seen {
     pub(super) version: i32,
     /// Whether Landfall may let others connect.
     pub(super) may_grant_connect: bool,
+    /// Whether it may make roles, databases, and schemas in this database.
+    pub(super) may_create_role: bool,
+    pub(super) may_create_database: bool,
+    pub(super) may_create_schema: bool,
     pub(super) owner: Option<Role>,
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
@@ -62,9 +66,12 @@ pub(super) struct Seen {
     pub(super) principals: Vec<Known>,
     /// Other roles of ours that own something on which the component's roles have a right.
     pub(super) lenders: Vec<String>,
+    /// What the component's roles have, where it is to be taken away.
+    #[serde(skip)]
+    pub(super) possessions: Possessions,
     /// Answers about rows, by what was asked.
-    #[serde(default)]
-    pub(super) facts: BTreeMap<Probe, i64>,
+    #[serde(skip)]
+    pub(super) facts: BTreeMap<Probe, Count>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -73,6 +80,11 @@ pub(super) struct Database {
     pub(super) comment: Option<String>,
     /// Whether everybody may connect.
     pub(super) public: bool,
+    /// Whether a drop of it was begun and not ended. Nothing but another drop is possible then.
+    #[serde(default)]
+    pub(super) broken: bool,
+    /// Whether Landfall may, without being a member of the owners' role.
+    pub(super) connects: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -80,6 +92,8 @@ pub(super) struct Role {
     pub(super) comment: Option<String>,
     pub(super) login: bool,
     pub(super) connects: bool,
+    /// Whether Landfall may grant and drop it.
+    pub(super) administrable: bool,
     pub(super) members: Vec<Member>,
 }
 
@@ -112,6 +126,15 @@ pub(super) struct Schema {
     pub(super) extras: Vec<Extra>,
     /// Whether there is anything that was not asked for; never with [`Question::whole`].
     pub(super) others: bool,
+    /// Indexes, sequences and types with a name that was asked for: no relation can get it.
+    pub(super) taken: Vec<Taken>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Taken {
+    pub(super) name: String,
+    /// "index", "sequence", "type"
+    pub(super) kind: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -130,6 +153,18 @@ pub(super) struct Relation {
     /// Whether rewriting its rows would run nothing but PostgreSQL's own functions.
     pub(super) plain: bool,
     pub(super) dependents: Vec<Dependent>,
+    /// What else uses one of its columns; none without [`Question::views`].
+    pub(super) holders: Vec<Holder>,
+}
+
+/// A policy, trigger, function, publication or foreign key that uses a column, so that PostgreSQL does not drop it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Holder {
+    pub(super) column: String,
+    /// As PostgreSQL describes it: "policy p on table t".
+    pub(super) what: String,
+    /// Whether it stands against another type, too.
+    pub(super) typed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -147,6 +182,8 @@ pub(super) struct SeenConstraint {
     pub(super) name: String,
     pub(super) kind: char,
     pub(super) columns: Vec<String>,
+    /// Whether a foreign key refers to it.
+    pub(super) referred: bool,
 }
 
 /// A view that reads from a relation, or a table that refers to it.
@@ -202,6 +239,9 @@ pub(super) struct SourceRelation {
     pub(super) columns: Vec<SeenColumn>,
 }
 
+/// How many rows, or why that is not known.
+pub(super) type Count = Result<i64, Unknown>;
+
 /// A question about rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Probe {
@@ -211,6 +251,8 @@ pub(super) enum Probe {
     Nulls { table: String, column: String },
     /// How many have one.
     Values { table: String, column: String },
+    /// How many rows share their values of some columns with another row.
+    Duplicates { table: String, columns: Vec<String> },
 }
 
 impl SourceRelation {
@@ -261,8 +303,13 @@ impl Seen {
         self.schema.as_ref()?.relation(name)
     }
 
-    pub(super) fn fact(&self, probe: &Probe) -> i64 {
-        self.facts.get(probe).copied().unwrap_or_default()
+    /// What has a name that a relation shall get.
+    pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
+        self.schema.as_ref()?.taken.iter().find(|taken| taken.name == name)
+    }
+
+    pub(super) fn fact(&self, probe: &Probe) -> Count {
+        self.facts.get(probe).copied().unwrap_or(Ok(0))
     }
 }
 
@@ -286,7 +333,7 @@ fn marked(role: &str) -> String {
 
 /// Whether a role, by its OID, is one of ours that owns things in this database. Of one that owns another database,
 /// Landfall is a member for good.
-fn lends(role: &str) -> String {
+pub(super) fn lends(role: &str) -> String {
     format!(
         "{} AND strpos(shobj_description({role}, 'pg_authid'), \
            '\"database\":' || to_json(current_database()::text)::text) > 0",
@@ -320,6 +367,9 @@ fn list(query: &str) -> String {
     format!("(SELECT coalesce(json_agg(to_json(q) ORDER BY q::text), '[]') FROM ({query}) q)")
 }
 
+const MAY_CREATE_ROLE: &str =
+    "(SELECT i.rolcreaterole OR i.rolsuper FROM pg_roles i WHERE i.rolname = current_user)";
+
 fn role(name: &str) -> String {
     let members = list(
         "SELECT m.rolname AS name, coalesce(g.rolname, '') AS grantor, \
@@ -329,7 +379,9 @@ fn role(name: &str) -> String {
     );
     format!(
         "(SELECT json_build_object('comment', shobj_description(r.oid, 'pg_authid'), 'login', r.rolcanlogin, \
-           'connects', has_database_privilege(r.oid, current_database(), 'CONNECT'), 'members', {members}) \
+           'connects', has_database_privilege(r.oid, current_database(), 'CONNECT'), 'members', {members}, \
+           'administrable', pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION') \
+             OR (current_setting('server_version_num')::int < 160000 AND {MAY_CREATE_ROLE})) \
           FROM pg_roles r WHERE r.rolname = {name})"
     )
 }
@@ -345,12 +397,24 @@ fn relation(c: &str, views: bool) -> String {
     let constraints = list(&format!(
         "SELECT k.conname AS name, k.contype AS kind, (SELECT json_agg(t.attname ORDER BY n.ordinality) \
            FROM unnest(k.conkey) WITH ORDINALITY n(attnum, ordinality) \
-           JOIN pg_attribute t ON t.attrelid = k.conrelid AND t.attnum = n.attnum) AS columns \
+           JOIN pg_attribute t ON t.attrelid = k.conrelid AND t.attnum = n.attnum) AS columns, \
+           EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = k.conindid \
+             AND d.classid = 'pg_constraint'::regclass AND d.deptype = 'n') AS referred \
          FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('p', 'u')"
     ));
     let view = match views {
         true => format!("CASE WHEN v.relkind = 'v' THEN {} END", relation("v", false)),
         false => "NULL::json".to_owned(),
+    };
+    let holders = match views {
+        true => list(&format!(
+            "SELECT DISTINCT t.attname AS column, pg_describe_object(d.classid, d.objid, d.objsubid) AS what, \
+               d.classid <> 'pg_constraint'::regclass AS typed \
+             FROM pg_depend d JOIN pg_attribute t ON t.attrelid = d.refobjid AND t.attnum = d.refobjsubid \
+             WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = {c}.oid AND d.refobjsubid > 0 \
+               AND d.deptype = 'n' AND d.classid NOT IN ('pg_rewrite'::regclass, 'pg_attrdef'::regclass)"
+        )),
+        false => "'[]'::json".to_owned(),
     };
     let dependents = list(&format!(
         "SELECT vn.nspname AS schema, v.relname AS name, u.columns, {view} AS view \
@@ -369,7 +433,7 @@ fn relation(c: &str, views: bool) -> String {
     format!(
         "json_build_object('name', {c}.relname, 'kind', {c}.relkind, 'owner', pg_get_userbyid({c}.relowner), \
            'owner_marked', {}, 'comment', obj_description({c}.oid, 'pg_class'), 'grants', {grants}, 'constraints', {constraints}, \
-           'dependents', {dependents}, \
+           'dependents', {dependents}, 'holders', {holders}, \
            'plain', NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = {c}.oid) \
              AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = {c}.oid AND k.contype IN ('c', 'x')) \
              AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = {c}.oid AND (i.indexprs IS NOT NULL \
@@ -422,12 +486,23 @@ fn query(views: bool) -> String {
              SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = s.oid \
                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))",
     );
+    // An array type makes room for whoever wants its name.
+    let taken = list(
+        "SELECT k.relname AS name, CASE k.relkind WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' ELSE 'type' END AS kind \
+           FROM pg_class k WHERE k.relnamespace = n.oid AND k.relname = ANY ($2) AND k.relkind NOT IN ('r', 'p', 'v', 'm', 'f') \
+         UNION ALL SELECT y.typname, 'type' FROM pg_type y WHERE y.typnamespace = n.oid AND y.typname = ANY ($2) \
+           AND y.typrelid = 0 AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid)",
+    );
     let (owner, reader) = (role("$4"), role("$5"));
     format!(
         "SELECT json_build_object( \
            'me', current_user, 'version', current_setting('server_version_num')::int, \
            'may_grant_connect', \
               has_database_privilege(current_user, current_database(), 'CONNECT WITH GRANT OPTION'), \
+           'may_create_role', {MAY_CREATE_ROLE}, \
+           'may_create_database', \
+              (SELECT i.rolcreatedb OR i.rolsuper FROM pg_roles i WHERE i.rolname = current_user), \
+           'may_create_schema', has_database_privilege(current_user, current_database(), 'CREATE'), \
            'owner', {owner}, 'reader', {reader}, \
            'schema', (SELECT json_build_object('owner', pg_get_userbyid(n.nspowner), \
                'comment', obj_description(n.oid, 'pg_namespace'), \
@@ -439,7 +514,7 @@ fn query(views: bool) -> String {
                'relations', (SELECT coalesce(json_agg({relation} ORDER BY c.relname), '[]') FROM pg_class c \
                   WHERE {RELATIONS} AND c.oid = ANY (ARRAY({wanted}))), \
                'extras', CASE WHEN $3 THEN {extras} ELSE '[]' END, \
-               'others', CASE WHEN $3 THEN false ELSE {others} END) \
+               'others', CASE WHEN $3 THEN false ELSE {others} END, 'taken', {taken}) \
              FROM pg_namespace n WHERE n.nspname = $1), \
            'source', (SELECT json_build_object('comment', obj_description(n.oid, 'pg_namespace'), \
                'schema_grants', {schema_grants}, \
@@ -497,28 +572,42 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
 /// A database of the server, from whichever other.
 pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Database>> {
     const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
-        'comment', shobj_description(d.oid, 'pg_database'), \
+        'comment', shobj_description(d.oid, 'pg_database'), 'broken', d.datconnlimit = -2, \
         'public', d.datacl IS NULL OR EXISTS (SELECT FROM aclexplode(d.datacl) a \
-           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
+           WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'), \
+        'connects', EXISTS (SELECT FROM aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee \
+           WHERE r.rolname = current_user AND a.privilege_type = 'CONNECT'))::text FROM pg_database d WHERE d.datname::text = $1::text";
     let Some(text) = session.text(QUERY, &[&name]).await? else { return Ok(None) };
     serde_json::from_str(&text)
         .map(Some)
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 
-/// Counts rows, up to a thousand and one.
-pub(super) async fn ask(session: &Session, schema: &str, probe: &Probe) -> Result<i64> {
-    let (table, condition) = match probe {
-        Probe::Rows { table } => (table, "true".to_owned()),
-        Probe::Nulls { table, column } => (table, format!("{} IS NULL", ident(column))),
-        Probe::Values { table, column } => (table, format!("{} IS NOT NULL", ident(column))),
-    };
-    let sql = format!(
-        "SELECT count(*)::text FROM (SELECT FROM {} WHERE {condition} LIMIT {}) q",
-        dotted(schema, table),
-        MANY + 1
-    );
-    Ok(session.text(&sql, &[]).await?.and_then(|count| count.parse().ok()).unwrap_or_default())
+impl Probe {
+    pub(super) fn table(&self) -> &str {
+        match self {
+            Self::Rows { table }
+            | Self::Nulls { table, .. }
+            | Self::Values { table, .. }
+            | Self::Duplicates { table, .. } => table,
+        }
+    }
+
+    /// Counts rows, up to a thousand and one.
+    pub(super) fn query(&self, schema: &str) -> String {
+        let table = dotted(schema, self.table());
+        let condition = match self {
+            Self::Rows { .. } => "true".to_owned(),
+            Self::Nulls { column, .. } => format!("t.{} IS NULL", ident(column)),
+            Self::Values { column, .. } => format!("t.{} IS NOT NULL", ident(column)),
+            Self::Duplicates { columns, .. } => {
+                let columns = idents(columns.iter().map(String::as_str));
+                let shared = format!("SELECT {columns} FROM {table} GROUP BY {columns} HAVING count(*) > 1");
+                format!("({columns}) IN ({shared})")
+            }
+        };
+        format!("SELECT count(*)::text FROM (SELECT FROM {table} t WHERE {condition} LIMIT {}) q", MANY + 1)
+    }
 }
 
 /// "3 rows", "more than 1000 rows".

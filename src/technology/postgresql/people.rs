@@ -16,7 +16,7 @@ use super::mark::Mark;
 use super::naming;
 use super::observe::{Grant, Role, Seen};
 use super::sql::{dotted, ident};
-use crate::access::{Directory, Ref, Resolution, reconcile};
+use crate::access::{Directory, Lookups, Ref, Resolution, reconcile};
 use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Result};
 use crate::technology::{AccessList, Action, Intent, Work};
@@ -45,8 +45,8 @@ struct Roles {
 }
 
 impl People {
-    /// Every ref on its own. Fails when nobody can be asked: what is wanted is not known then.
-    pub(super) async fn look_up(work: &Work, directory: &Directory) -> Result<Self> {
+    /// Every ref on its own, once in a run. Fails when nobody can be asked: what is wanted is not known then.
+    pub(super) async fn look_up(work: &Work, directory: &Directory, run: &Lookups) -> Result<Self> {
         let product = &work.product;
         let owners: Vec<Ref> = [&product.owner, &product.dev_group]
             .into_iter()
@@ -56,7 +56,7 @@ impl People {
         let mut known = BTreeMap::new();
         for reference in owners.iter().chain(list.iter().flat_map(|list| &list.refs)) {
             if !known.contains_key(reference) {
-                known.insert(reference.clone(), directory.resolve(reference).await?);
+                known.insert(reference.clone(), run.resolve(directory, reference).await?);
             }
         }
         Ok(Self { list, known, owners })

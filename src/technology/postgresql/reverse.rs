@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::mark::{self, ColumnNote, Mark};
 use super::session::Session;
 use super::types;
-use crate::descriptor::{Object, SpecificReader};
+use crate::descriptor::{Object, SpecificReader, names};
 use crate::error::{Error, Result};
 use crate::technology::Context;
 
@@ -112,6 +112,10 @@ pub(super) async fn read_back(
     };
     session.execute("COMMIT").await?;
     context.journal.info(format!("read {} columns of `{}.{table}`", one.columns.len(), one.schema));
+    // What is there is what is told, also where it would be refused.
+    for warning in one.columns.iter().filter_map(|column| names::warning("column", &column.name)) {
+        context.journal.warn(warning);
+    }
     Ok(updates(&one, table, context))
 }
 

@@ -17,7 +17,7 @@ use super::naming::fingerprint;
 use super::observe::{Dependent, Grant, Relation, Seen, SourceRelation, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
-use crate::descriptor::{Identifier, Problem};
+use crate::descriptor::Problem;
 use crate::error::{Error, Kind, Result};
 use crate::technology::Action;
 
@@ -53,7 +53,10 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
     let name = dotted(&place.schema, &view.name);
     let asked = fingerprint(&query);
     let (sql, summary) = match seen.relation(&view.name) {
-        None => (create(place, &name, &query), format!("create view `{}`", view.name)),
+        None => {
+            desired::refuse_taken(place, &view.name, seen)?;
+            (create(place, &name, &query), format!("create view `{}`", view.name))
+        }
         Some(have) => {
             let mark = place.own(have)?;
             if have.kind != 'v' {
@@ -134,11 +137,8 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
     };
     // Output ports of one product share a schema that is the product's.
     let mark = Mark::in_comment(found.comment.as_deref());
-    let ours = mark.is_some_and(|mark| {
-        let owner = mark.owner.component.parse::<Identifier>();
-        mark.owner.environment == place.owner.environment
-            && owner.is_ok_and(|owner| owner == place.product || owner.belongs_to(&place.product))
-    });
+    let ours = mark
+        .is_some_and(|mark| mark.owner.environment == place.owner.environment && mark.is_of(&place.product));
     if !ours {
         return Err(refuse(
             format!("`{schema}.{name}` does not belong to data product `{}`", place.product),
@@ -211,9 +211,8 @@ pub(super) fn rebuilt<'a>(
     readers
         .map(|dependent| {
             let view = dependent.view.as_deref()?;
-            let owner = view.mark()?.owner;
-            let ours = owner.environment == place.owner.environment
-                && owner.component.parse::<Identifier>().is_ok_and(|id| id.belongs_to(&place.product));
+            let mark = view.mark()?;
+            let ours = mark.owner.environment == place.owner.environment && mark.is_of(&place.product);
             (ours && view.dependents.is_empty()).then_some((dependent, view))
         })
         .collect()
@@ -235,9 +234,11 @@ pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option
             let text = literal(column.comment.as_deref().unwrap_or_default());
             after.push(format!("COMMENT ON COLUMN {name}.{} IS {text}", ident(&column.name)));
         }
-        after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
-        after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
-        after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        if view.owner_marked {
+            after.push(format!("GRANT CREATE ON SCHEMA {schema} TO {role}"));
+            after.push(format!("ALTER VIEW {name} OWNER TO {role}"));
+            after.push(format!("REVOKE CREATE ON SCHEMA {schema} FROM {role}"));
+        }
         let others = view.grants.iter().filter(|grant| grant.grantee.as_deref() != Some(&view.owner));
         after.extend(others.map(|grant| regrant(grant, &name)));
     }

@@ -5,7 +5,7 @@
 //! instant at which each falls. `LANDFALL_CRASH_OPERATIONS` is its size.
 
 mod lake;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -36,13 +36,21 @@ lease = "1500ms"
 poll = "100ms"
 # Nothing is given up: how often a task is hit is up to the seed, not to the task.
 max_crashes = 100000
-max_attempts = 100000
 crash_pause = "20ms"
 backoff = "20ms"
 backoff_cap = "300ms"
 
 [targets.MOCK]
 driver = "mock"
+steps = 5
+step_delay = "8ms"
+trace = "file://{scratch}/trace.jsonl"
+
+# Its steps, trace included, are on threads that block.
+[targets.THREADS]
+driver = "mock"
+group = "threads"
+blocking = true
 steps = 5
 step_delay = "8ms"
 trace = "file://{scratch}/trace.jsonl"
@@ -55,6 +63,10 @@ catalog = "sqlite://{data_dir}/catalog.db"
 [[routes]]
 technology = "S3"
 group = "lakehouse"
+
+[[routes]]
+technology = "Threads"
+group = "threads"
 
 [[routes]]
 technology = "Spark"

@@ -32,7 +32,7 @@ impl Rng {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
@@ -117,7 +117,8 @@ impl Plan {
         for _ in 0..count {
             let twice = rng.chance(15);
             let (path, body) = if rng.chance(70) {
-                let name = format!("queue{submitter}{}", rng.below(QUEUES));
+                let queue = rng.below(QUEUES);
+                let name = format!("queue{submitter}{queue}");
                 let component = format!("urn:dmb:cmp:finance:{name}:0:cashflow-calculation");
                 let serials = self.serials.entry(component.clone()).or_default();
                 let serial = serials.last().map_or(1, |last| last + 1);
@@ -127,6 +128,11 @@ impl Plan {
                     "    specific: {}",
                     &format!("    specific: {{ serial: {serial} }}"),
                 );
+                // Every second queue is worked on by threads that block.
+                let text = match queue % 2 {
+                    0 => replace_once(&text, "technology: Spark", "technology: Threads"),
+                    _ => text,
+                };
                 ("/v1/provision", component_request(&text, &component))
             } else {
                 let index = rng.below(lakes.len());
@@ -214,6 +220,12 @@ fn a_plan_derives_from_its_seed_and_has_everything() {
     let different: BTreeSet<String> = submissions.iter().map(|s| format!("{}{}", s.path, s.body)).collect();
     assert_eq!(different.len(), 1000, "no two ask for the same");
     assert!(submissions.iter().any(|submission| submission.twice));
+    for technology in ["technology: Threads", "technology: Spark"] {
+        let of = |submission: &&&Submission| {
+            submission.body.to_string().contains(technology) && submission.body.to_string().contains("serial")
+        };
+        assert!(submissions.iter().filter(of).count() > 100, "{technology}");
+    }
     for path in ["/v1/provision", "/v1/unprovision", "/v1/updateacl"] {
         assert!(submissions.iter().any(|submission| submission.path == path), "{path}");
     }

@@ -131,13 +131,17 @@ pub fn configure<T: Boxes>(
             web::resource(runtime::mount(prefix, "/v1/boxes"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_find_boxes(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -145,7 +149,11 @@ pub fn configure<T: Boxes>(
             web::resource(runtime::mount(prefix, "/v1/rooms/{roomCode}/boxes/{boxId}"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_read_box(implementor.clone(), request, payload)
                         })
@@ -158,7 +166,7 @@ pub fn configure<T: Boxes>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET, PUT") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD, PUT") }),
                 ),
         );
 }

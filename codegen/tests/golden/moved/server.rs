@@ -178,7 +178,11 @@ pub fn configure<T: Tasks>(
             web::resource(runtime::mount(prefix, "/v2/jobs"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_list_tasks(implementor.clone(), request, payload)
                         })
@@ -191,7 +195,7 @@ pub fn configure<T: Tasks>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET, POST") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD, POST") }),
                 ),
         );
     config
@@ -213,13 +217,17 @@ pub fn configure<T: Tasks>(
             web::resource(runtime::mount(prefix, "/v2/jobs/{taskId}"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_ping(implementor.clone(), request, payload)
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET") }),
+                    web::to(|| async { runtime::method_not_allowed("GET, HEAD") }),
                 ),
         );
     config
@@ -227,7 +235,11 @@ pub fn configure<T: Tasks>(
             web::resource(runtime::mount(prefix, "/v2/jobs/{taskId}/{noteId}/text"))
                 .route({
                     let implementor = implementor.clone();
-                    web::get()
+                    web::route()
+                        .guard(
+                            actix_web::guard::Any(actix_web::guard::Get())
+                                .or(actix_web::guard::Head()),
+                        )
                         .to(move |request: HttpRequest, payload: web::Payload| {
                             serve_read_note(implementor.clone(), request, payload)
                         })
@@ -240,7 +252,9 @@ pub fn configure<T: Tasks>(
                         })
                 })
                 .default_service(
-                    web::to(|| async { runtime::method_not_allowed("GET, DELETE") }),
+                    web::to(|| async {
+                        runtime::method_not_allowed("GET, HEAD, DELETE")
+                    }),
                 ),
         );
 }

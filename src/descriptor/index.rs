@@ -1,0 +1,137 @@
+//! Every component of a document before any of them is read: who it is, where it is, what routes look at.
+//!
+//! Nothing here has a problem. A component may have any shape; what cannot be made out is not there.
+
+use std::collections::HashMap;
+
+use super::document::{Node, Position, Tree};
+use super::model::{Misspelt, Outline};
+use super::problems::is_typo;
+use super::read::Fields;
+
+/// Keys of a component that are looked at for what a missing field may be called instead.
+const MAX_KEYS: usize = 100;
+
+/// The components of a document, in the order written; a nested one comes after the one it is in.
+#[derive(Debug, Default)]
+pub(super) struct Index<'a> {
+    pub(super) places: Vec<Place<'a>>,
+    /// The first component of each id.
+    first: HashMap<&'a str, usize>,
+}
+
+/// One component.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) path: String,
+    pub(super) node: &'a Node,
+    /// The component that it is in.
+    pub(super) parent: Option<usize>,
+    /// Its id, where that is a text.
+    pub(super) id: Option<&'a str>,
+    /// Ids that it depends on, as far as they can be read.
+    depends_on: Vec<&'a str>,
+}
+
+impl<'a> Index<'a> {
+    /// The components in a list, which is at `path`.
+    pub(super) fn of(list: &'a [Node], path: &str) -> Self {
+        let mut index = Self::default();
+        index.add(list, path, None);
+        index
+    }
+
+    fn add(&mut self, list: &'a [Node], prefix: &str, parent: Option<usize>) {
+        for (position, node) in list.iter().enumerate() {
+            let path = format!("{prefix}[{position}]");
+            let number = self.places.len();
+            let id = text(node, "id");
+            if let Some(id) = id {
+                self.first.entry(id).or_insert(number);
+            }
+            let nested = match child(node, "components").map(|node| &node.tree) {
+                Some(Tree::List(items)) => Some((items, format!("{path}.components"))),
+                _ => None,
+            };
+            let depends_on = match child(node, "dependsOn").map(|node| &node.tree) {
+                Some(Tree::List(items)) => items.iter().filter_map(trimmed).collect(),
+                _ => Vec::new(),
+            };
+            self.places.push(Place { path, node, parent, id, depends_on });
+            if let Some((items, path)) = nested {
+                self.add(items, &path, Some(number));
+            }
+        }
+    }
+
+    /// The first component of that id.
+    pub(super) fn find(&self, id: &str) -> Option<usize> {
+        self.first.get(id).copied()
+    }
+
+    /// Every id, in the order written.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &'a str> {
+        self.places.iter().filter_map(|place| place.id)
+    }
+
+    /// For each component the numbers of those that it depends on.
+    pub(super) fn edges(&self) -> Vec<Vec<usize>> {
+        let known = |place: &Place<'_>| place.depends_on.iter().filter_map(|id| self.find(id)).collect();
+        self.places.iter().map(known).collect()
+    }
+}
+
+impl Place<'_> {
+    pub(super) fn at(&self) -> Position {
+        self.node.at
+    }
+
+    /// What can be told of it.
+    pub(super) fn outline(&self) -> Outline {
+        const FIELDS: [&str; 4] = ["technology", "platform", "infrastructureTemplateId", "useCaseTemplateId"];
+        let written = |name: &str| child(self.node, name)?.source_text().map(|text| text.trim().to_owned());
+        Outline {
+            id: self.id.map(str::to_owned),
+            name: written("name"),
+            path: self.path.clone(),
+            technology: written("technology"),
+            platform: written("platform"),
+            kind: written("kind"),
+            infrastructure_template_id: written("infrastructureTemplateId"),
+            use_case_template_id: written("useCaseTemplateId"),
+            misspelt: misspelt(self.node, &FIELDS),
+        }
+    }
+}
+
+/// Keys that look like one of `fields`, where that is not there.
+fn misspelt(node: &Node, fields: &[&'static str]) -> Vec<Misspelt> {
+    let Tree::Mapping(entries) = &node.tree else { return Vec::new() };
+    let missing = fields.iter().copied().filter(|field| child(node, field).is_none());
+    missing
+        .filter_map(|field| {
+            let close = |entry: &&super::document::Entry| {
+                entry.key != field && is_typo(&entry.key, field) && !fields.contains(&entry.key.as_str())
+            };
+            let entry = entries.iter().take(MAX_KEYS).find(close)?;
+            let value = entry.node.source_text()?.trim().to_owned();
+            Some(Misspelt { key: entry.key.clone(), field, value })
+        })
+        .collect()
+}
+
+fn child<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+    let fields = Fields::of(node, "", node.at)?;
+    fields.get(name).map(|entry| &entry.node)
+}
+
+fn text<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    trimmed(child(node, name)?)
+}
+
+fn trimmed(node: &Node) -> Option<&str> {
+    match &node.tree {
+        Tree::Text(text) => Some(text.trim()),
+        _ => None,
+    }
+}

@@ -1,0 +1,267 @@
+//! Names that people can tell apart.
+//!
+//! A name of a bucket, a table or a column is read by people who decide by it whose data they see. A technology that
+//! takes any text for a name would take two that look the same. What makes them so is refused for what is to be
+//! provisioned, in every technology and by this one function:
+//!
+//! - characters that are not visible, or change how the text around them is shown: controls, format characters (zero
+//!   width, bidirectional), fillers and variation selectors, spaces other than U+0020;
+//! - code points without a meaning of their own: private use, unassigned, non-characters;
+//! - white space at an end;
+//! - a text that is not in the normal form NFKC, since another text in that form looks the same.
+//!
+//! Letters of different scripts that look alike (Latin and Cyrillic `a`) are not told apart.
+//!
+//! Identities (component ids, environments) are not names: they are opaque, and what is derived from them is ASCII.
+//! What was provisioned under such a name before stays removable.
+
+use std::fmt::Write;
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+use super::{Column, Object, Problem};
+
+/// Code points that are shown of a text that is not in its normal form.
+const MAX_SHOWN: usize = 4;
+
+/// What stands against a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// "the name has the invisible character U+200B".
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What stands against a name, if anything. An empty one is not this function's business.
+pub fn fault(name: &str) -> Option<Fault> {
+    let edge = |c: Option<char>| c.is_some_and(char::is_whitespace);
+    if let Some((c, what)) = name.chars().find_map(|c| Some((c, odd(c)?))) {
+        return Some(Fault {
+            message: format!("the name has {what} U+{:04X}", u32::from(c)),
+            remedy: "leave it out, or write a letter, a digit or a sign that can be seen".to_owned(),
+        });
+    }
+    if edge(name.chars().next()) || edge(name.chars().next_back()) {
+        return Some(Fault {
+            message: "the name begins or ends with white space".to_owned(),
+            remedy: format!("write `{}`", name.trim()),
+        });
+    }
+    let normal: String = name.nfkc().collect();
+    (normal != name).then(|| {
+        let (written, meant) = difference(name, &normal);
+        Fault {
+            message: format!(
+                "the name is not in the normal form NFKC, so that another name can look the same: it has {written} where \
+                 {meant} is meant"
+            ),
+            remedy: format!("write {meant} instead of {written}"),
+        }
+    })
+}
+
+/// The same as a problem at `path`.
+pub fn problem(path: impl Into<String>, name: &str) -> Option<Problem> {
+    let Fault { message, remedy } = fault(name)?;
+    Some(Problem::new(path, message).value(name).remedy(remedy))
+}
+
+/// Of the texts that stand at these keys of `specific`.
+pub fn in_specific(specific: &Object, keys: &[&str]) -> Vec<Problem> {
+    let text = |key: &&str| problem(format!("specific.{key}"), specific.get(*key)?.as_str()?);
+    keys.iter().filter_map(text).collect()
+}
+
+/// Of columns and what is nested in them; `path` is where they are.
+pub fn in_columns(columns: &[Column], path: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, column) in columns.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        problems.extend(problem(format!("{path}.name"), &column.name));
+        problems.extend(in_columns(&column.children, &format!("{path}.children")));
+    }
+    problems
+}
+
+/// What to say of a name that an import found, if it would be refused.
+pub fn warning(what: &str, name: &str) -> Option<String> {
+    let Fault { message, remedy } = fault(name)?;
+    Some(format!(
+        "{what} `{}`: {message}; it is imported as it is, and refused when it is to be provisioned: {remedy}",
+        visible(name)
+    ))
+}
+
+/// The text with what cannot be seen, or changes how the rest is shown, as `<U+202E>`.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match odd(c) {
+            Some(_) => {
+                let _ = write!(shown, "<U+{:04X}>", u32::from(c));
+            }
+            None => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Whether a character changes how the text around it is shown, beyond its own place.
+pub fn is_deceptive(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// What a character is that no name may have.
+fn odd(c: char) -> Option<&'static str> {
+    if is_deceptive(c) && !matches!(c, '\u{2028}' | '\u{2029}') {
+        return Some("the direction control");
+    }
+    // Ignored when shown, or shown as nothing, though they count as letters, marks or signs.
+    if matches!(
+        c,
+        '\u{034f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0000}'..='\u{e0fff}'
+    ) {
+        return Some("the invisible character");
+    }
+    match c.general_category() {
+        GeneralCategory::Control => Some("the control character"),
+        GeneralCategory::Format => Some("the invisible character"),
+        GeneralCategory::LineSeparator | GeneralCategory::ParagraphSeparator => Some("the line separator"),
+        GeneralCategory::SpaceSeparator if c != ' ' => Some("the unusual space"),
+        GeneralCategory::PrivateUse | GeneralCategory::Surrogate => Some("the private-use character"),
+        GeneralCategory::Unassigned => Some("the code point without a character"),
+        _ => None,
+    }
+}
+
+/// Where two texts differ, as code points: "U+0065 U+0301", "U+00E9".
+fn difference(written: &str, meant: &str) -> (String, String) {
+    let (mut written, mut meant): (Vec<char>, Vec<char>) =
+        (written.chars().collect(), meant.chars().collect());
+    let same = written.iter().zip(&meant).take_while(|(one, other)| one == other).count();
+    written.drain(..same);
+    meant.drain(..same);
+    while let (Some(one), Some(other)) = (written.last(), meant.last())
+        && one == other
+        // Something is left to show of both.
+        && written.len() > 1
+        && meant.len() > 1
+    {
+        written.pop();
+        meant.pop();
+    }
+    (code_points(&written), code_points(&meant))
+}
+
+fn code_points(text: &[char]) -> String {
+    let shown: Vec<_> = text.iter().take(MAX_SHOWN).map(|c| format!("U+{:04X}", u32::from(*c))).collect();
+    let more = if text.len() > MAX_SHOWN { " ..." } else { "" };
+    if shown.is_empty() { "nothing".to_owned() } else { format!("{}{more}", shown.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(name: &str) -> String {
+        fault(name).map(|fault| fault.message).unwrap_or_default()
+    }
+
+    #[test]
+    fn names_in_any_script_are_names() {
+        for name in [
+            "cashflow",
+            "Cash Flow",
+            "a.b-c_d",
+            "caf\u{e9}",
+            "Größe",
+            "имя",
+            "名前",
+            "이름",
+            "نام",
+            "ชื่อ",
+            "नाम",
+            "\"quoted\"",
+            "a$b",
+            "1st",
+            "€",
+            "",
+        ] {
+            assert_eq!(fault(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_named_by_its_code_point() {
+        for (name, message) in [
+            ("a\u{202e}b", "the name has the direction control U+202E"),
+            ("a\u{2066}b", "the name has the direction control U+2066"),
+            ("\u{200f}", "the name has the direction control U+200F"),
+            ("a\u{200b}b", "the name has the invisible character U+200B"),
+            ("a\u{200d}b", "the name has the invisible character U+200D"),
+            ("\u{feff}a", "the name has the invisible character U+FEFF"),
+            ("a\u{ad}b", "the name has the invisible character U+00AD"),
+            ("a\u{3164}", "the name has the invisible character U+3164"),
+            ("a\u{fe0f}", "the name has the invisible character U+FE0F"),
+            ("a\u{e0041}", "the name has the invisible character U+E0041"),
+            ("a\u{2800}", "the name has the invisible character U+2800"),
+            ("a\tb", "the name has the control character U+0009"),
+            ("a\u{85}b", "the name has the control character U+0085"),
+            ("a\u{a0}b", "the name has the unusual space U+00A0"),
+            ("a\u{2028}b", "the name has the line separator U+2028"),
+            ("a\u{e000}b", "the name has the private-use character U+E000"),
+            ("a\u{10fffd}b", "the name has the private-use character U+10FFFD"),
+            ("a\u{fdd0}b", "the name has the code point without a character U+FDD0"),
+            ("a\u{ffff}b", "the name has the code point without a character U+FFFF"),
+            ("a\u{378}b", "the name has the code point without a character U+0378"),
+        ] {
+            assert_eq!(said(name), message);
+        }
+    }
+
+    #[test]
+    fn white_space_at_an_end_is_refused() {
+        for name in [" a", "a ", " "] {
+            assert_eq!(said(name), "the name begins or ends with white space");
+        }
+        assert_eq!(fault(" a ").unwrap().remedy, "write `a`");
+    }
+
+    #[test]
+    fn twins_of_a_name_in_normal_form_are_refused() {
+        for (name, difference) in [
+            ("cafe\u{301}s", "it has U+0065 U+0301 where U+00E9 is meant"),
+            ("\u{ff41}bc", "it has U+FF41 where U+0061 is meant"),
+            ("\u{fb01}n", "it has U+FB01 where U+0066 U+0069 is meant"),
+            ("m\u{b2}", "it has U+00B2 where U+0032 is meant"),
+            ("\u{212b}", "it has U+212B where U+00C5 is meant"),
+            ("a\u{323}\u{302}", "it has U+0061 U+0323 U+0302 where U+1EAD is meant"),
+        ] {
+            let message = "the name is not in the normal form NFKC, so that another name can look the same";
+            assert_eq!(said(name), format!("{message}: {difference}"));
+        }
+    }
+
+    #[test]
+    fn a_problem_shows_what_it_quotes() {
+        let problem = problem("specific.table", "cash\u{202e}flow").unwrap();
+        assert_eq!(
+            problem.with_remedy(),
+            "specific.table: the name has the direction control U+202E: `cash<U+202E>flow`; leave it out, or write a letter, \
+             a digit or a sign that can be seen"
+        );
+    }
+}

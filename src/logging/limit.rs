@@ -1,0 +1,82 @@
+//! How often lines of one kind are written.
+//!
+//! Whoever reaches the server can cause errors: broken TLS, broken HTTP, wrong passwords. Of each kind so many lines a
+//! minute are written, and then how many were left out.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Over which time lines are counted.
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
+
+/// See the module documentation.
+pub(super) struct Limiter {
+    /// Lines of one kind in one window.
+    most: u64,
+    kinds: BTreeMap<String, Window>,
+}
+
+struct Window {
+    since: Instant,
+    lines: u64,
+}
+
+/// Lines that were not written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub(super) kind: String,
+    pub(super) lines: u64,
+}
+
+impl Limiter {
+    pub(super) fn new(most: u32) -> Self {
+        Self { most: most.into(), kinds: BTreeMap::new() }
+    }
+
+    /// Whether one more line of this kind is written.
+    pub(super) fn admits(&mut self, kind: &str, now: Instant) -> bool {
+        if !self.kinds.contains_key(kind) {
+            self.kinds.insert(kind.to_owned(), Window { since: now, lines: 0 });
+        }
+        let Some(window) = self.kinds.get_mut(kind) else { return true };
+        window.lines = window.lines.saturating_add(1);
+        window.lines <= self.most
+    }
+
+    /// Closes the windows that are over.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<LeftOut> {
+        let mut left_out = Vec::new();
+        self.kinds.retain(|kind, window| {
+            if now.saturating_duration_since(window.since) < WINDOW {
+                return true;
+            }
+            let lines = window.lines.saturating_sub(self.most);
+            if lines > 0 {
+                left_out.push(LeftOut { kind: kind.clone(), lines });
+            }
+            false
+        });
+        left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_past_the_limit_are_counted_and_told() {
+        let (mut limiter, start) = (Limiter::new(2), Instant::now());
+        let admitted: Vec<_> = (0..5).map(|_| limiter.admits("tls", start)).collect();
+        assert_eq!(admitted, [true, true, false, false, false]);
+        assert!(limiter.admits("login", start), "each kind has a limit of its own");
+        let late = start + WINDOW - Duration::from_millis(1);
+        assert!(!limiter.admits("tls", late));
+        assert_eq!(limiter.sweep(late), []);
+        let over = start + WINDOW;
+        assert_eq!(limiter.sweep(over), [LeftOut { kind: "tls".to_owned(), lines: 4 }]);
+        assert!(limiter.admits("tls", over));
+        assert_eq!(limiter.sweep(over + WINDOW), [], "nothing was left out");
+        assert!(limiter.kinds.is_empty());
+    }
+}

@@ -1,0 +1,17 @@
+-- Rows of format 1, as they were first written. Never changed: stores in the field are full of them.
+INSERT INTO task (id, operation, lane, components, targets, fingerprint, state, payload, max_attempts, run_at, submitted_at) VALUES
+('00000000-0000-4000-8000-000000000001', 'validate', 'validation', '[]', '[]', 'f', 'queued', '{"operation":"validate","document":{"kind":"data-product","text":"id: x\n"}}', 5, 1, 1700000000000000),
+('00000000-0000-4000-8000-000000000002', 'provision', 'change', '[{"component":"urn:dmb:cmp:d:p:0:a","environment":"dev"}]', '["LAKE"]', 'f', 'queued', '{"operation":"provision","document":{"kind":"component","text":"id: x\n"},"placements":[{"key":{"component":"urn:dmb:cmp:d:p:0:a","environment":"dev"},"target":"LAKE"}]}', 5, 1, 1700000000000000),
+('00000000-0000-4000-8000-000000000003', 'unprovision', 'change', '[{"component":"urn:dmb:cmp:d:p:0:b","environment":"dev"}]', '["LAKE"]', 'f', 'queued', '{"operation":"unprovision","document":{"kind":"data-product-with-results","text":"id: x\n"},"placements":[{"key":{"component":"urn:dmb:cmp:d:p:0:b","environment":"dev"},"target":"LAKE"}],"remove_data":true}', 5, 1, 1700000000000000),
+('00000000-0000-4000-8000-000000000004', 'update-access', 'change', '[{"component":"urn:dmb:cmp:d:p:0:c","environment":"dev"}]', '["LAKE"]', 'f', 'queued', '{"operation":"update-access","document":{"kind":"component","text":"id: x\n"},"placements":[{"key":{"component":"urn:dmb:cmp:d:p:0:c","environment":"dev"},"target":"LAKE"}],"access":{"refs":["group:readers","user:jane.doe_example.com"],"fields":{"purpose":"billing"}}}', 5, 1, 1700000000000000),
+('00000000-0000-4000-8000-000000000005', 'reverse', 'import', '[]', '["LAKE"]', 'f', 'queued', '{"operation":"reverse","request":{"use_case_template_id":"urn:dmb:utm:t:0.0.0","environment":"dev","params":{"table":"t"},"catalog_info":{"spec":{}}},"target":"LAKE"}', 5, 1, 1700000000000000);
+INSERT INTO task (id, operation, lane, components, targets, fingerprint, state, attempt, max_attempts, run_at, submitted_at, started_at, finished_at, outcome, reason) VALUES
+('00000000-0000-4000-8000-000000000006', 'provision', 'change', '[{"component":"urn:dmb:cmp:d:p:0:d","environment":"dev"}]', '["LAKE"]', 'f', 'failed', 2, 5, 1, 1700000000000000, 1700000001000000, 1700000002000000, '{"result":"done","info":{"public":{"table":{"type":"string","label":"Table","value":"t"}},"private":{}},"updates":{"spec":{"mesh":{}}},"problems":[{"path":"components[0].id","line":3,"column":7,"value":"x","message":"is no id","remedy":"write one"},{"path":"","line":null,"column":null,"value":null,"message":"it is too large","remedy":null}]}', 'it broke');
+INSERT INTO task_log (task_seq, line, at, level, phase, message)
+SELECT seq, 0, 1700000001000000, 'debug', NULL, 'one' FROM task WHERE state = 'failed' UNION ALL
+SELECT seq, 1, 1700000001000001, 'info', 'urn:dmb:cmp:d:p:0:d', 'two' FROM task WHERE state = 'failed' UNION ALL
+SELECT seq, 2, 1700000001000002, 'warning', NULL, 'three' FROM task WHERE state = 'failed' UNION ALL
+SELECT seq, 3, 1700000001000003, 'error', NULL, 'four' FROM task WHERE state = 'failed';
+INSERT INTO deployment (component, environment, target, status, access, specific, updated_at) VALUES
+('urn:dmb:cmp:d:p:0:a', 'dev', 'LAKE', 'provisioned', '{"refs":["user:jane.doe_example.com"],"fields":{"purpose":"billing"}}', '{"bucket":"b","columns":[1,2.5,null]}', 1700000000000000),
+('urn:dmb:cmp:d:p:0:b', 'dev', 'LAKE', 'unprovisioned', NULL, '{}', 1700000000000000);

@@ -1,0 +1,229 @@
+//! A disk that is full, a file system that is read-only, files that are gone: what was accepted is done once that is
+//! over, nothing is accepted that cannot be kept, and the health says so.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{
+    Group, all_completed, ask, health_becomes, lake_request, look_at_log, mock_request, recovers, submit,
+};
+use crate::harness::{Cluster, Landfall};
+
+/// Work that is under way when the disk is full.
+const CONFIG: &str = r#"
+[operations]
+backoff_cap = "2s"
+
+[targets.MOCK]
+driver = "mock"
+steps = 20
+step_delay = "100ms"
+
+[targets.LAKE]
+driver = "lakehouse"
+warehouse = "file://{data_dir}/warehouse"
+catalog = "sqlite://{data_dir}/catalog.db"
+
+[[routes]]
+technology = "S3"
+group = "lakehouse"
+
+[[routes]]
+group = "mock"
+"#;
+
+/// A small file system in memory, gone with the drop.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// `None` where this process may not mount.
+    fn at(folder: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let options = format!("size={size},mode=0755");
+        let mounted =
+            run("mount", &["-t", "tmpfs", "-o", &options, "landfall-attack", &folder.to_string_lossy()]);
+        mounted.then(|| Self(folder.to_owned()))
+    }
+
+    fn remount(&self, options: &str) -> bool {
+        run("mount", &["-o", &format!("remount,{options}"), &self.0.to_string_lossy()])
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", &self.0.to_string_lossy()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+/// Takes what is left of a disk.
+fn fill(folder: &Path) -> PathBuf {
+    let path = folder.join("filler");
+    let mut file = File::create(&path).expect("a file");
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    path
+}
+
+const NO_MOUNT: &str = "no file system can be mounted here (it takes root)";
+
+pub(super) async fn attack_full(group: &mut Group) {
+    let builder = Cluster::of(1).config(CONFIG);
+    let data = builder.scratch().join("data");
+    let Some(mounted) = Mounted::at(&data, "24m") else {
+        group.skipped(NO_MOUNT);
+        return;
+    };
+    let warehouse = Mounted::at(&data.join("warehouse"), "8m").expect("the first one could be mounted");
+    let cluster = builder.start();
+    let api = cluster.api(0);
+    let patience = Duration::from_secs(60);
+    let (tasks, lasts) = (group.scale.of(6, 40), Duration::from_secs(group.scale.of(3, 20)));
+
+    for (what, folder) in [("the store's disk", &mounted.0), ("the warehouse", &warehouse.0)] {
+        let is_store = folder == &mounted.0;
+        let prefix = if is_store { "full" } else { "lake" };
+        let mut tokens = Vec::new();
+        for number in 0..tasks {
+            for request in
+                [mock_request(&format!("{prefix}m{number}")), lake_request(&format!("{prefix}l{number}"))]
+            {
+                match submit(api, "/v1/provision", &request, patience).await {
+                    Ok(token) => tokens.push(token),
+                    Err(error) => group.fault(error),
+                }
+            }
+            if number == tasks / 2 && !is_store {
+                break;
+            }
+        }
+        let filler = fill(folder);
+        if is_store {
+            refused_while(group, api, what, lasts).await;
+        } else {
+            for number in 0..tasks {
+                let request = lake_request(&format!("{prefix}n{number}"));
+                match submit(api, "/v1/provision", &request, patience).await {
+                    Ok(token) => tokens.push(token),
+                    Err(error) => group.fault(format!("{what} is full: {error}")),
+                }
+            }
+            tokio::time::sleep(lasts).await;
+        }
+        std::fs::remove_file(filler).expect("the filler goes");
+        group.tried(tokens.len(), &format!("operations across a full disk ({what})"));
+        all_completed(group, api, &tokens, Duration::from_secs(120)).await;
+        recovers(group, api, &format!("{prefix}-again"), patience).await;
+        if let Err(error) = health_becomes(api, 200, patience).await {
+            group.fault(error);
+        }
+    }
+
+    // Read-only, as a file system is after errors of its disk.
+    let before = submit(api, "/v1/provision", &lake_request("readonly0"), patience).await;
+    if let Ok(token) = &before {
+        all_completed(group, api, std::slice::from_ref(token), patience).await;
+    }
+    if warehouse.remount("ro") {
+        let token = submit(api, "/v1/provision", &lake_request("readonly1"), patience).await;
+        tokio::time::sleep(lasts).await;
+        group.expect(warehouse.remount("rw"), || "the warehouse cannot be made writable again".to_owned());
+        match token {
+            Ok(token) => all_completed(group, api, &[token], Duration::from_secs(120)).await,
+            Err(error) => group.fault(format!("the warehouse is read-only: {error}")),
+        }
+        group.tried(1, "operation across a read-only warehouse");
+    } else {
+        group.skipped("a read-only warehouse: it cannot be remounted");
+    }
+    look_at_log(group, &cluster.server(0).log());
+    drop(cluster);
+    drop(warehouse);
+    drop(mounted);
+}
+
+/// While the store cannot be written: the contract's 500, no token, and a health that says so.
+async fn refused_while(group: &mut Group, api: &crate::harness::Api, what: &str, lasts: Duration) {
+    let end = std::time::Instant::now() + lasts;
+    let mut number = 0;
+    let mut refused = 0;
+    while std::time::Instant::now() < end || refused == 0 {
+        // What fits into what is left of a page may still be accepted, and is then done; soon nothing fits.
+        match ask(api, "POST", "/v1/provision", &mock_request(&format!("meanwhile{number}"))).await {
+            Ok(answer) if answer.status == 500 => {
+                refused += 1;
+                let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+                group
+                    .expect(text.contains("store"), || format!("{what} is full, and the answer is {text:?}"));
+            }
+            Ok(answer) if answer.status == 202 => {}
+            other => group.fault(format!("{what} is full, and the answer is {other:?}")),
+        }
+        number += 1;
+        if number > 300 {
+            group.fault(format!("{what} is full, and {number} requests were accepted"));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    group.tried(refused, "requests refused meanwhile");
+    match health_becomes(api, 503, Duration::from_secs(15)).await {
+        Ok(answer) => {
+            let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
+            group.expect(!reason.is_empty(), || {
+                format!("{what} is full, and the health gives no reason: {answer:?}")
+            });
+            group.measured(format!("the health says `{reason}`"));
+        }
+        Err(error) => group.fault(format!("{what} is full: {error}")),
+    }
+}
+
+/// Files of the store that go away under the server, by hand or by a cleaner of temporary folders.
+pub(super) async fn attack_files(group: &mut Group) {
+    let files = ["landfall.db", "landfall.db-wal", "landfall.db.lock"];
+    for file in files {
+        let server = Landfall::start();
+        let api = server.api();
+        let patience = Duration::from_secs(30);
+        recovers(group, api, "before", patience).await;
+        let (path, elsewhere) = (server.data_dir().join(file), server.scratch().join("elsewhere"));
+        std::fs::rename(&path, &elsewhere).expect("the file is there");
+        for number in 0..3 {
+            let request = mock_request(&format!("gone{number}"));
+            match ask(api, "POST", "/v1/provision", &request).await {
+                Ok(answer) if answer.status == 500 => {
+                    let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+                    group.expect(text.contains("store"), || {
+                        format!("`{file}` is gone, and the answer is {text:?}")
+                    });
+                }
+                other => group.fault(format!("`{file}` is gone, and a request was answered {other:?}")),
+            }
+        }
+        if let Err(error) = health_becomes(api, 503, Duration::from_secs(15)).await {
+            group.fault(format!("`{file}` is gone: {error}"));
+        }
+        // Another file of that name is not it.
+        if file == "landfall.db" {
+            std::fs::copy(&elsewhere, &path).expect("a copy");
+            let answer = ask(api, "POST", "/v1/provision", &mock_request("copy")).await;
+            let refused = answer.as_ref().is_ok_and(|answer| answer.status == 500);
+            group.expect(refused, || {
+                format!("`{file}` is another file, and a request was answered {answer:?}")
+            });
+        }
+        std::fs::rename(&elsewhere, &path).expect("the file goes back");
+        recovers(group, api, &format!("back-{}", file.replace('.', "-")), patience).await;
+        group.tried(4, &format!("requests without `{file}`"));
+        look_at_log(group, &server.log());
+    }
+}

@@ -1,0 +1,242 @@
+//! HTTP/1.1 byte by byte, for what no client sends.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// One answer, whole.
+#[derive(Debug, Clone)]
+pub(super) struct RawAnswer {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl RawAnswer {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// How a connection was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The server keeps it.
+    Open,
+    /// The server closed or reset it.
+    Closed,
+    /// What was expected did not come in time.
+    Silent,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub(super) struct Exchange {
+    pub(super) answers: Vec<RawAnswer>,
+    pub(super) end: End,
+    pub(super) took: Duration,
+}
+
+/// A connection, and what was read of it and not yet understood.
+pub(super) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr) -> std::io::Result<Self> {
+        Ok(Self { stream: TcpStream::connect(address).await?, buffer: Vec::new() })
+    }
+
+    /// With room for little that is not read.
+    pub(super) async fn open_narrow(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        Ok(Self { stream: socket.connect(address).await?, buffer: Vec::new() })
+    }
+
+    /// From another address of this machine.
+    pub(super) async fn open_from(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((source, 0)))?;
+        Ok(Self { stream: socket.connect(address).await?, buffer: Vec::new() })
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Sends, whether or not it is read to the end.
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// The next answer; `None` once the server has closed. `head`: it has no body, whatever it declares.
+    pub(super) async fn answer(&mut self, head: bool) -> Option<RawAnswer> {
+        loop {
+            if let Some((answer, used)) = parse(&self.buffer, head, false) {
+                self.buffer.drain(..used);
+                // Not the answer yet.
+                if answer.status >= 200 {
+                    return Some(answer);
+                }
+                continue;
+            }
+            let mut chunk = [0; 16 * 1024];
+            match self.stream.read(&mut chunk).await {
+                Ok(read @ 1..) => self.buffer.extend_from_slice(&chunk[..read]),
+                _ => {
+                    let last = parse(&self.buffer, head, true);
+                    self.buffer.clear();
+                    return last.map(|(answer, _)| answer).filter(|answer| answer.status >= 200);
+                }
+            }
+        }
+    }
+}
+
+/// Sends bytes on a connection of their own, and reads so many answers.
+pub(super) async fn exchange(
+    address: SocketAddr,
+    bytes: &[u8],
+    answers: usize,
+    head: bool,
+    patience: Duration,
+) -> Exchange {
+    let begun = Instant::now();
+    let mut got = Vec::new();
+    let Ok(mut connection) = Connection::open(address).await else {
+        return Exchange { answers: got, end: End::Closed, took: begun.elapsed() };
+    };
+    // What is written after the server has hung up is lost, and what it said before is not.
+    let end = {
+        let (mut read, mut write) = connection.stream.split();
+        let mut buffer = Vec::new();
+        let reading = async {
+            while got.len() < answers {
+                if let Some((answer, used)) = parse(&buffer, head, false) {
+                    buffer.drain(..used);
+                    got.extend((answer.status >= 200).then_some(answer));
+                    continue;
+                }
+                let mut chunk = [0; 16 * 1024];
+                match read.read(&mut chunk).await {
+                    Ok(n @ 1..) => buffer.extend_from_slice(&chunk[..n]),
+                    _ => {
+                        let last = parse(&buffer, head, true).map(|(answer, _)| answer);
+                        got.extend(last.filter(|answer| answer.status >= 200));
+                        return End::Closed;
+                    }
+                }
+            }
+            End::Open
+        };
+        let writing = async {
+            let _ = write.write_all(bytes).await;
+            std::future::pending::<()>().await;
+        };
+        let whole = async {
+            tokio::select! {
+                end = reading => end,
+                () = writing => End::Silent,
+            }
+        };
+        tokio::time::timeout(patience, whole).await.unwrap_or(End::Silent)
+    };
+    Exchange { answers: got, end, took: begun.elapsed() }
+}
+
+/// The first answer in these bytes, and how many of them it takes. `closed`: no more will come.
+fn parse(bytes: &[u8], head: bool, closed: bool) -> Option<(RawAnswer, usize)> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&bytes[..end]);
+    let mut lines = text.split("\r\n");
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let mut answer = RawAnswer { status, headers, body: Vec::new() };
+    if head || status < 200 || matches!(status, 204 | 304) {
+        return Some((answer, end));
+    }
+    let rest = &bytes[end..];
+    if answer.header("transfer-encoding").is_some() {
+        let (body, used) = dechunk(rest)?;
+        answer.body = body;
+        return Some((answer, end + used));
+    }
+    match answer.header("content-length").map(str::parse::<usize>) {
+        Some(Ok(length)) if rest.len() >= length => {
+            answer.body = rest[..length].to_vec();
+            Some((answer, end + length))
+        }
+        Some(_) => None,
+        None if closed => {
+            answer.body = rest.to_vec();
+            Some((answer, bytes.len()))
+        }
+        None => None,
+    }
+}
+
+fn dechunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line = bytes[at..].windows(2).position(|two| two == b"\r\n")?;
+        let size = std::str::from_utf8(&bytes[at..at + line]).ok()?;
+        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+        at += line + 2;
+        if bytes.len() < at + size + 2 {
+            return None;
+        }
+        body.extend_from_slice(&bytes[at..at + size]);
+        at += size + 2;
+        if size == 0 {
+            return Some((body, at));
+        }
+    }
+}
+
+/// A request with a Host and, where there is a body, its length.
+pub(super) fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\n");
+    let has = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+    if !has("host") {
+        text.push_str(&format!("Host: {address}\r\n"));
+    }
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !body.is_empty() && !has("content-length") && !has("transfer-encoding") {
+        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    text.push_str("\r\n");
+    [text.as_bytes(), body].concat()
+}
+
+#[test]
+fn answers_are_read_one_after_the_other() {
+    let two =
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 400 Bad\r\n\
+                transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nrest";
+    let (first, used) = parse(two, false, false).unwrap();
+    assert_eq!(first.status, 100);
+    let (second, more) = parse(&two[used..], false, false).unwrap();
+    assert_eq!((second.status, second.text()), (200, "{}".to_owned()));
+    let (third, last) = parse(&two[used + more..], false, false).unwrap();
+    assert_eq!((third.status, third.text()), (400, "abc".to_owned()));
+    assert_eq!(&two[used + more + last..], b"rest");
+}
