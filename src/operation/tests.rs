@@ -391,8 +391,9 @@ async fn the_time_for_retries_is_used_up(place: Place) {
     drop(engine);
     drive.await.unwrap();
     assert_eq!(task.state, State::Failed);
-    // As many waits of 0.3 s as fit into a second, and the last try at its end; a slow machine has time for fewer.
-    assert!((2..=5).contains(&task.attempt), "{task:?}");
+    // As many waits of 0.3 s as fit into a second, and the last try at its end, or two where the first of them comes a
+    // moment early; a slow machine has time for fewer.
+    assert!((2..=6).contains(&task.attempt), "{task:?}");
     let reason = task.reason.unwrap();
     let end = ", past the 1 s of operations.retry_for";
     assert!(reason.starts_with("the bucket is busy; given up after ") && reason.ends_with(end), "{reason}");
