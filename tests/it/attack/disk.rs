@@ -107,7 +107,7 @@ pub(super) async fn attack_full(group: &mut Group) {
         }
         let filler = fill(folder);
         if is_store {
-            refused_while(group, api, what, lasts).await;
+            tokens.extend(refused_while(group, api, what, lasts).await);
         } else {
             for number in 0..tasks {
                 let request = lake_request(&format!("{prefix}n{number}"));
@@ -150,11 +150,18 @@ pub(super) async fn attack_full(group: &mut Group) {
     drop(mounted);
 }
 
-/// While the store cannot be written: the contract's 500, no token, and a health that says so.
-async fn refused_while(group: &mut Group, api: &crate::harness::Api, what: &str, lasts: Duration) {
+/// While the store cannot be written: the contract's 500, no token, and a health that says so. Answers the tokens of what
+/// was accepted all the same.
+async fn refused_while(
+    group: &mut Group,
+    api: &crate::harness::Api,
+    what: &str,
+    lasts: Duration,
+) -> Vec<String> {
     let end = std::time::Instant::now() + lasts;
     let mut number = 0;
     let mut refused = 0;
+    let mut accepted = Vec::new();
     while std::time::Instant::now() < end || refused == 0 {
         // What fits into what is left of a page may still be accepted, and is then done; soon nothing fits.
         match ask(api, "POST", "/v1/provision", &mock_request(&format!("meanwhile{number}"))).await {
@@ -164,12 +171,12 @@ async fn refused_while(group: &mut Group, api: &crate::harness::Api, what: &str,
                 group
                     .expect(text.contains("store"), || format!("{what} is full, and the answer is {text:?}"));
             }
-            Ok(answer) if answer.status == 202 => {}
+            Ok(answer) if answer.status == 202 => accepted.push(answer.token()),
             other => group.fault(format!("{what} is full, and the answer is {other:?}")),
         }
         number += 1;
-        if number > 300 {
-            group.fault(format!("{what} is full, and {number} requests were accepted"));
+        if accepted.len() > 100 {
+            group.fault(format!("{what} is full, and {} requests were accepted", accepted.len()));
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -185,6 +192,7 @@ async fn refused_while(group: &mut Group, api: &crate::harness::Api, what: &str,
         }
         Err(error) => group.fault(format!("{what} is full: {error}")),
     }
+    accepted
 }
 
 /// Files of the store that go away under the server, by hand or by a cleaner of temporary folders.
