@@ -5,8 +5,7 @@
 //! happens: hints make it quick, polling makes it right. A sweeper takes tasks from lost workers and collects old
 //! ones. Everything ends when the engine is dropped; what was running is then as if the process had been killed.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -112,7 +111,7 @@ impl Settings {
 /// What became of running work when the engine was drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Runs that did not end within the grace and went back to the queue.
+    /// Tasks whose run did not end within the grace and that went back to the queue.
     pub handed_back: usize,
 }
 
@@ -142,7 +141,7 @@ impl Engine {
             no_more_claims: CancellationToken::new(),
             hand_back: CancellationToken::new(),
             hand_back_since: OnceLock::new(),
-            handed_back: AtomicUsize::new(0),
+            handed_back: Mutex::default(),
             probe: Probe::new(),
             watch: Watch::default(),
         });
@@ -252,7 +251,8 @@ impl Engine {
             self.crew.hand_back.cancel();
             self.dispatchers.wait().await;
         }
-        Drained { handed_back: self.crew.handed_back.load(Ordering::Acquire) }
+        let handed_back = self.crew.handed_back.lock().unwrap_or_else(PoisonError::into_inner).len();
+        Drained { handed_back }
     }
 }
 
@@ -281,7 +281,8 @@ pub(super) struct Crew {
     /// Cancelled when running work must go back to the queue.
     pub(super) hand_back: CancellationToken,
     hand_back_since: OnceLock<Instant>,
-    handed_back: AtomicUsize,
+    /// Tasks, not runs: a claim that was under way when the drain began may take one of them up once more.
+    handed_back: Mutex<HashSet<Token>>,
     probe: Probe,
     watch: Watch,
 }
@@ -308,8 +309,8 @@ impl Crew {
         sleep_until(since + self.settings.cancel_grace).await;
     }
 
-    pub(super) fn note_handed_back(&self) {
-        self.handed_back.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn note_handed_back(&self, token: Token) {
+        self.handed_back.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
     }
 
     fn await_end(&self, token: Token) -> Waiter<'_> {

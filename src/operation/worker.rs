@@ -385,7 +385,7 @@ async fn settle(crew: &Crew, lease: &Lease, settlement: Settlement) {
         match crew.store.settle(lease, settlement.clone()).await {
             Ok(Some(state)) => {
                 if settlement.ending == Ending::Release && state == State::Queued {
-                    crew.note_handed_back();
+                    crew.note_handed_back(lease.token);
                 }
                 log::info!(token:% = lease.token, state:% = state; "run ended");
                 return;
