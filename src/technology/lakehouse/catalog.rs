@@ -2,7 +2,11 @@
 //!
 //! - A commit applies to the table as it was read, or fails with an error to retry. The library would refresh a
 //!   stale table and apply the updates again, which for properties writes over what somebody else wrote.
-//! - A commit that reports success happened. The library does not look whether SQLite really committed.
+//! - A commit that reports success happened. The library does not look whether SQLite really committed; a look by another
+//!   connection does.
+//! - A change has connections of its own. Where SQLite rolls a transaction back by itself, as on a full disk, or does not
+//!   commit it, the library and its pool lose count: the connection stays in a transaction for ever, which hides what is
+//!   written by it and locks out all others. Such a connection ends with its change.
 //! - A commit that has begun is carried to its end, also when the run that asked for it is cut off, and the run ends
 //!   after it: SQLite has a thread of its own, which carries out a statement whose future was dropped.
 //! - Commits of this process take turns, which closes the gap between looking at a table and writing it that the
@@ -40,9 +44,31 @@ const NAMESPACE_MARK: &str = "landfall.created";
 /// An SQLite catalog of the tables in one warehouse.
 #[derive(Debug, Clone)]
 pub(super) struct TableCatalog {
+    /// For reading alone.
     pub(super) sql: Arc<SqlCatalog>,
+    source: Arc<Source>,
     files: FileIO,
     commits: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a catalog is opened from.
+#[derive(Debug)]
+struct Source {
+    uri: String,
+    warehouse: String,
+    files: Arc<WarehouseStorageFactory>,
+}
+
+impl Source {
+    async fn open(&self) -> iceberg::Result<SqlCatalog> {
+        SqlCatalogBuilder::default()
+            .uri(&self.uri)
+            .warehouse_location(&self.warehouse)
+            .sql_bind_style(SqlBindStyle::QMark)
+            .with_storage_factory(self.files.clone())
+            .load(CATALOG_NAME, HashMap::new())
+            .await
+    }
 }
 
 impl TableCatalog {
@@ -62,14 +88,10 @@ impl TableCatalog {
             .await?;
         let factory = Arc::new(WarehouseStorageFactory { root: warehouse.to_owned() });
         let files = FileIOBuilder::new(factory.clone()).build();
-        let sql = SqlCatalogBuilder::default()
-            .uri(format!("sqlite://{file}"))
-            .warehouse_location(super::location(warehouse))
-            .sql_bind_style(SqlBindStyle::QMark)
-            .with_storage_factory(factory)
-            .load(CATALOG_NAME, HashMap::new())
-            .await?;
-        Ok(Self { sql: Arc::new(sql), files, commits: Arc::default() })
+        let source =
+            Source { uri: format!("sqlite://{file}"), warehouse: super::location(warehouse), files: factory };
+        let sql = Arc::new(source.open().await?);
+        Ok(Self { sql, source: Arc::new(source), files, commits: Arc::default() })
     }
 
     /// The table, if it is registered.
@@ -100,17 +122,17 @@ impl TableCatalog {
     /// Makes a table, and its namespace when it is missing.
     pub(super) async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<()> {
         let ident = ident.clone();
-        self.in_turn(async move |catalog| {
-            catalog.create_namespace(ident.namespace()).await?;
-            let table = catalog.sql.create_table(ident.namespace(), creation).await;
+        self.in_turn(async move |catalog, sql| {
+            create_namespace(&sql, ident.namespace()).await?;
+            let table = sql.create_table(ident.namespace(), creation).await;
             let table = table.map_err(|e| failed(&format!("create table `{}`", dotted(&ident)), e))?;
             catalog.committed(&table).await
         })
         .await
     }
 
-    /// Does what changes the catalog when it is its turn, and to its end.
-    async fn in_turn<T, F>(&self, work: impl FnOnce(Self) -> F + Send + 'static) -> Result<T>
+    /// Does what changes the catalog when it is its turn, and to its end, by connections of its own.
+    async fn in_turn<T, F>(&self, work: impl FnOnce(Self, SqlCatalog) -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -121,7 +143,8 @@ impl TableCatalog {
             let _commit = commits.lock().await;
             // It may have waited for long.
             blocking::check()?;
-            work(catalog).await
+            let sql = catalog.source.open().await.map_err(|e| failed("open the catalog", e))?;
+            work(catalog, sql).await
         })
         .await
     }
@@ -129,23 +152,13 @@ impl TableCatalog {
     /// Registers a table by its newest metadata file.
     pub(super) async fn register(&self, ident: &TableIdent, location: String) -> Result<()> {
         let ident = ident.clone();
-        self.in_turn(async move |catalog| {
-            catalog.create_namespace(ident.namespace()).await?;
-            let table = catalog.sql.register_table(&ident, location).await;
+        self.in_turn(async move |catalog, sql| {
+            create_namespace(&sql, ident.namespace()).await?;
+            let table = sql.register_table(&ident, location).await;
             let table = table.map_err(|e| failed(&format!("register table `{}`", dotted(&ident)), e))?;
             catalog.committed(&table).await
         })
         .await
-    }
-
-    async fn create_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
-        let mark = HashMap::from([(NAMESPACE_MARK.to_owned(), "true".to_owned())]);
-        match self.sql.create_namespace(namespace, mark).await {
-            Err(e) if e.kind() != ErrorKind::NamespaceAlreadyExists => {
-                Err(failed(&format!("create the namespace `{}`", namespace.join(".")), e))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Commits a transaction on the table as it was read, or not at all.
@@ -157,8 +170,8 @@ impl TableCatalog {
         let what = format!("change table `{}`", dotted(table.identifier()));
         let transaction = build(Transaction::new(table)).map_err(|e| failed(&what, e))?;
         let location = table.metadata_location().map(str::to_owned);
-        self.in_turn(async move |catalog| {
-            let unmoved = Unmoved { catalog: &catalog.sql, location: location.as_deref() };
+        self.in_turn(async move |catalog, sql| {
+            let unmoved = Unmoved { catalog: &sql, location: location.as_deref() };
             let committed = transaction.commit(&unmoved).await.map_err(|e| failed(&what, e))?;
             catalog.committed(&committed).await
         })
@@ -190,7 +203,7 @@ impl TableCatalog {
     pub(super) async fn deregister(&self, table: &Table) -> Result<()> {
         let (ident, location) = (table.identifier().clone(), table.metadata_location().map(str::to_owned));
         let what = format!("take table `{}` out of the catalog", dotted(&ident));
-        self.in_turn(async move |catalog| {
+        self.in_turn(async move |catalog, sql| {
             match catalog.load(&ident).await? {
                 Some(now) if now.metadata_location() == location.as_deref() => {}
                 Some(_) => {
@@ -199,7 +212,7 @@ impl TableCatalog {
                 None => return Ok(()),
             }
             blocking::check()?;
-            catalog.sql.drop_table(&ident).await.map_err(|e| failed(&what, e))?;
+            sql.drop_table(&ident).await.map_err(|e| failed(&what, e))?;
             if catalog.load(&ident).await?.is_some() {
                 return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
             }
@@ -212,7 +225,7 @@ impl TableCatalog {
     pub(super) async fn drop_empty_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         let namespace = namespace.clone();
         let what = format!("drop the empty namespace `{}`", namespace.join("."));
-        self.in_turn(async move |catalog| {
+        self.in_turn(async move |catalog, sql| {
             let properties = match catalog.sql.get_namespace(&namespace).await {
                 Ok(found) => found.properties().clone(),
                 Err(e) if e.kind() == ErrorKind::NamespaceNotFound => return Ok(()),
@@ -222,8 +235,12 @@ impl TableCatalog {
                 return Ok(());
             }
             let tables = catalog.sql.list_tables(&namespace).await.map_err(|e| failed(&what, e))?;
-            if tables.is_empty() {
-                catalog.sql.drop_namespace(&namespace).await.map_err(|e| failed(&what, e))?;
+            if !tables.is_empty() {
+                return Ok(());
+            }
+            sql.drop_namespace(&namespace).await.map_err(|e| failed(&what, e))?;
+            if catalog.sql.namespace_exists(&namespace).await.map_err(|e| failed(&what, e))? {
+                return Err(Error::retryable(format!("cannot {what}: the catalog kept it")));
             }
             Ok(())
         })
@@ -242,6 +259,16 @@ impl TableCatalog {
             Err(e) if e.kind() == ErrorKind::NamespaceNotFound => Ok(Vec::new()),
             Err(e) => Err(failed(&format!("list the tables of the namespace `{}`", namespace.join(".")), e)),
         }
+    }
+}
+
+async fn create_namespace(sql: &SqlCatalog, namespace: &NamespaceIdent) -> Result<()> {
+    let mark = HashMap::from([(NAMESPACE_MARK.to_owned(), "true".to_owned())]);
+    match sql.create_namespace(namespace, mark).await {
+        Err(e) if e.kind() != ErrorKind::NamespaceAlreadyExists => {
+            Err(failed(&format!("create the namespace `{}`", namespace.join(".")), e))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -351,6 +351,7 @@ impl Opened {
             _ => false,
         };
         let unregistered = purging && self.own_table(port).await?.is_none();
+        self.catalog.drop_empty_namespace(&port.namespace_ident()).await?;
         let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
         blocking(move |cancellation| {
             if unregistered {
@@ -360,7 +361,7 @@ impl Opened {
             }
         })
         .await?;
-        self.tidy_namespace(port).await
+        self.tidy_directory(port).await
     }
 
     async fn create(&self, work: &Work, port: &Port, context: &Context) -> Result<()> {
@@ -531,22 +532,23 @@ impl Opened {
         }
         self.own_mark(self.directory(port).await?, port)?;
         let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
+        // The last table takes its namespace along, while there is something left that has this tried again.
+        self.catalog.drop_empty_namespace(&port.namespace_ident()).await?;
         blocking(move |cancellation| marked::purge(&path, &owner, &what, cancellation)).await?;
-        self.tidy_namespace(port).await
+        self.tidy_directory(port).await
     }
 
-    /// The last table takes its namespace along.
-    async fn tidy_namespace(&self, port: &Port) -> Result<()> {
+    /// The last table takes the directory of its namespace along. One that is not empty stays, which is what is wanted,
+    /// and so does what is no directory.
+    async fn tidy_directory(&self, port: &Port) -> Result<()> {
         let place = self.tables.join(&port.namespace);
-        // A directory that is not empty stays, which is what is wanted, and so does what is no directory.
         blocking(move |_| {
             if let Ok(tables) = place.parent().open() {
                 let _ = tables.remove_directory(place.name());
             }
             Ok(())
         })
-        .await?;
-        self.catalog.drop_empty_namespace(&port.namespace_ident()).await
+        .await
     }
 
     pub(super) async fn describe_table(&self, work: &Work) -> Result<Info> {

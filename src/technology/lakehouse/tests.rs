@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use iceberg::Catalog;
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 use crate::access::Ref;
@@ -773,6 +775,60 @@ async fn half_done_changes_converge() {
     std::fs::rename(&location, marked::purged(&place, &owner).path()).unwrap();
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.parent().unwrap().exists());
+    assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
+}
+
+/// On a full disk SQLite rolls a whole transaction back, or does not commit it, and the library looks at neither. The
+/// triggers do the same without a disk.
+#[tokio::test]
+async fn failed_catalog_transactions_leave_nothing_behind() {
+    const ROLLED_BACK: &str = "SELECT RAISE(ROLLBACK, 'the disk is full')";
+    const NOT_COMMITTED: &str = "INSERT INTO child VALUES (1)";
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let (work, context) = (port(), Context::default());
+    lake.opened().await.unwrap();
+    let outside = async |sql: &str| {
+        let file = folder.path().join("catalog.db");
+        let mut connection = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM iceberg_tables")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        count
+    };
+    outside(
+        "CREATE TABLE parent (id PRIMARY KEY); \
+         CREATE TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED)",
+    )
+    .await;
+    for table in ["iceberg_namespace_properties", "iceberg_tables"] {
+        for how in [ROLLED_BACK, NOT_COMMITTED, ROLLED_BACK, NOT_COMMITTED] {
+            outside(&format!("CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN {how}; END")).await;
+            let plan = lake.plan(&work, &Intent::Provision, &context).await.unwrap();
+            let error = lake.apply(&work, &plan.changes[0], &context).await.unwrap_err();
+            assert!(error.is_retryable(), "{how} {table}: {error}");
+            assert_eq!(outside("DROP TRIGGER full").await, 0, "{how} {table}");
+        }
+    }
+    run(&lake, &work, Intent::Provision).await;
+    assert_eq!(outside("SELECT 1").await, 1, "another program sees the table");
+    // A drop that did not happen is not one that did.
+    let keep =
+        "CREATE TRIGGER full BEFORE DELETE ON iceberg_namespace_properties BEGIN SELECT RAISE(IGNORE); END";
+    outside(keep).await;
+    let purge = Intent::Unprovision { remove_data: true };
+    let mut last = None;
+    for change in &lake.plan(&work, &purge, &context).await.unwrap().changes {
+        last = lake.apply(&work, change, &context).await.err();
+    }
+    let error = last.expect("the namespace is still there");
+    assert!(error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("the catalog kept it"), "{error}");
+    outside("DROP TRIGGER full").await;
+    run(&lake, &work, purge).await;
     assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
 }
 
