@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{
-    Group, all_completed, ask, health_becomes, lake_request, look_at_log, mock_request, recovers, submit,
+    Group, all_completed, ask, health_becomes, lake_request, look_at_log, mock_request, padded_mock_request,
+    recovers, submit,
 };
 use crate::harness::{Cluster, Landfall};
 
@@ -150,23 +151,29 @@ pub(super) async fn attack_full(group: &mut Group) {
     drop(mounted);
 }
 
-/// While the store cannot be written: the contract's 500, no token, and a health that says so. Answers the tokens of what
-/// was accepted all the same.
+/// While the store cannot be written: the contract's 500, no token, and a health that says so. Returns the tokens of what
+/// was accepted before that.
+///
+/// SQLite writes into the room that its log already has: some MiB are accepted on a full disk, and are durable. Large
+/// requests use that room up, and smaller ones what they leave, so that in the end the smallest one is refused.
 async fn refused_while(
     group: &mut Group,
     api: &crate::harness::Api,
     what: &str,
     lasts: Duration,
 ) -> Vec<String> {
+    const LARGEST: usize = 256 << 10;
+    const ACCEPTED: usize = 100;
     let end = std::time::Instant::now() + lasts;
-    let mut number = 0;
-    let mut refused = 0;
+    let (mut number, mut refused) = (0, 0);
+    let mut padding = LARGEST;
     let mut accepted = Vec::new();
-    while std::time::Instant::now() < end || refused == 0 {
-        // What fits into what is left of a page may still be accepted, and is then done; soon nothing fits.
-        match ask(api, "POST", "/v1/provision", &mock_request(&format!("meanwhile{number}"))).await {
+    while std::time::Instant::now() < end || refused == 0 || padding > 0 {
+        let request = padded_mock_request(&format!("meanwhile{number}"), padding);
+        match ask(api, "POST", "/v1/provision", &request).await {
             Ok(answer) if answer.status == 500 => {
                 refused += 1;
+                padding /= 2;
                 let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
                 group
                     .expect(text.contains("store"), || format!("{what} is full, and the answer is {text:?}"));
@@ -175,14 +182,14 @@ async fn refused_while(
             other => group.fault(format!("{what} is full, and the answer is {other:?}")),
         }
         number += 1;
-        if accepted.len() > 100 {
+        if accepted.len() > ACCEPTED {
             group.fault(format!("{what} is full, and {} requests were accepted", accepted.len()));
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     group.tried(refused, "requests refused meanwhile");
-    match health_becomes(api, 503, Duration::from_secs(15)).await {
+    match health_becomes(api, 503, Duration::from_secs(30)).await {
         Ok(answer) => {
             let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
             group.expect(!reason.is_empty(), || {

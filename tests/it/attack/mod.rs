@@ -197,8 +197,14 @@ groups! {
 
 /// A component of the mock in a data product of its own.
 fn mock_request(name: &str) -> Value {
+    padded_mock_request(name, 0)
+}
+
+/// The same with a comment of so many bytes.
+fn padded_mock_request(name: &str, padding: usize) -> Value {
     let component = WORKLOAD.replace("cashflow:0", &format!("{name}:0"));
-    component_request(&with_canary(&cashflow_named(&cashflow(), name)), &component)
+    let text = format!("{}\n# {}", cashflow_named(&cashflow(), name), "x".repeat(padding));
+    component_request(&with_canary(&text), &component)
 }
 
 /// The output port of the lakehouse in a data product of its own.
