@@ -92,14 +92,26 @@ impl RequestContext {
         best.1
     }
 
+    /// The form of a text that is declared as both: the more welcome one; of two that are equally welcome text/plain, but
+    /// where application/json alone is named.
+    pub fn text_or_json(&self) -> TextOrJson {
+        let (text, json) = (self.accept_quality("text/plain"), self.accept_quality("application/json"));
+        let only_json_is_named = self.accept_names("application/json") && !self.accept_names("text/plain");
+        if json > text || (json >= text && only_json_is_named) { TextOrJson::Json } else { TextOrJson::Text }
+    }
+
     /// The media ranges of the Accept headers with their qualities.
     fn accept_ranges(&self) -> impl Iterator<Item = (&str, f32)> {
         let headers = self.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
         headers.flat_map(|value| value.split(',')).filter_map(|part| {
             let mut pieces = part.split(';').map(str::trim);
             let range = pieces.next().filter(|range| !range.is_empty())?;
-            let quality = pieces.find_map(|piece| piece.strip_prefix("q=")?.parse().ok());
-            Some((range, quality.unwrap_or(1.0)))
+            let quality = pieces.find_map(|piece| {
+                let (name, value) = piece.split_once('=')?;
+                name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim_start().parse::<f32>().ok())?
+            });
+            // What is no quality says nothing.
+            Some((range, quality.filter(|it| (0.0..=1.0).contains(it)).unwrap_or(1.0)))
         })
     }
 }

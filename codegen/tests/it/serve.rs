@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
-use crate::golden::runtime::{Limits, Rejection, RejectionKind, RequestContext};
+use crate::golden::runtime::{Limits, Rejection, RejectionKind, RequestContext, TextOrJson};
 use crate::golden::tasks::client::{Client, Error};
 use crate::golden::tasks::{responses::*, server, types};
 use crate::here::Implementor;
