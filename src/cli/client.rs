@@ -193,11 +193,11 @@ async fn dry_run(
 ) -> Result<operator_types::Plan, Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request = operator_types::PlanRequest {
-        operation,
+        operation: Some(operation),
         descriptor_kind: kind_of(text),
         descriptor: text.to_owned(),
-        remove_data: false,
-        refs: Vec::new(),
+        remove_data: None,
+        refs: None,
     };
     match client.plan(&request).await {
         Ok(plan) => Ok(plan.into_inner()),
