@@ -132,7 +132,7 @@ enum Command {
         /// Configuration file (TOML) with the targets and routes to check against
         #[arg(long, env = "LANDFALL_CONFIG")]
         config: Option<PathBuf>,
-        /// Print JSON
+        /// Print one JSON document, also when the command fails
         #[arg(long)]
         json: bool,
     },
@@ -146,7 +146,7 @@ struct Server {
     /// Address of the server, with its base path if it has one
     #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8093")]
     url: String,
-    /// Print JSON
+    /// Print one JSON document, also when the command fails
     #[arg(long)]
     json: bool,
     #[command(flatten)]
