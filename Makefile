@@ -24,7 +24,7 @@ help: ## List the targets and what each does
 run: ## Start the server on 127.0.0.1:8093, with its state in ./data
 	cargo run -- serve
 
-demo: $(PYTHON_TOOLS) ## Build, then watch the example go from validation to a readable table and back to nothing
+demo: $(PYTHON_TOOLS) ## Build, then watch the example go from validation to a readable table, access and back to nothing
 	scripts/demo.sh
 
 test: tools ## Run every test: unit, documentation, integration, the outside readers and conformance
@@ -80,10 +80,11 @@ $(PYTHON_TOOLS):
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "The tests need Python 3.11 or newer with venv (Debian: apt install python3-venv); PYTHON= names another." >&2; \
 		exit 1; }
+	@echo "Getting the readers and testers that are not Rust (pyiceberg, DuckDB, schemathesis) into $(TOOLS), once"
 	rm -rf $(TOOLS)/venv
 	$(PYTHON) -m venv $(TOOLS)/venv
 	$(TOOLS)/venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(TOOLS)/venv/bin/uv pip install --quiet --python $(TOOLS)/venv/bin/python \
+	$(TOOLS)/venv/bin/uv pip install --python $(TOOLS)/venv/bin/python \
 		--require-hashes --requirement tests/tools/requirements.txt
 	touch $@
 

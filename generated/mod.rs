@@ -6,6 +6,7 @@
 #![allow(clippy::all, clippy::allow_attributes, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, missing_docs, unreachable_pub, dead_code, unused_imports)]
 
+pub mod json;
 pub mod runtime;
 pub mod transport;
 pub mod tech_adapter;

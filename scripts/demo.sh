@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # The main job, embedded: a data product from validation to readable resources, access given and taken, and back to
-# nothing. Every step is checked; the first that fails ends the demo with a non-zero exit and the server's log.
+# nothing; then, where PostgreSQL is installed, access that is enforced. Every step is checked; the first that fails ends the
+# demo with a non-zero exit and the server's log. All of it listens on free ports of 127.0.0.1, and ends with the demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# What is set for another server is not for this one.
+for name in "${!LANDFALL_@}"; do [ "$name" = LANDFALL_TOOLS ] || unset "$name"; done
 
 python="${LANDFALL_TOOLS:-$PWD/target/tools}/venv/bin/python"
 target="${CARGO_TARGET_DIR:-$PWD/target}"
@@ -14,10 +17,13 @@ namespace="finance__cashflow__0__production"
 table="cashflow_output_port"
 port_id="urn:dmb:cmp:finance:cashflow:0:cashflow-output-port"
 server=""
+postgresql=""
 
 finish() {
   local code=$?
-  [ -z "$server" ] || kill "$server" 2>/dev/null || true
+  [ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" || true; }
+  # The end of its stdin ends it.
+  [ -z "$postgresql" ] || { exec 9>&-; wait "$postgresql" || true; }
   if [ "$code" -ne 0 ]; then
     echo
     echo "The demo failed. The server said:"
@@ -45,24 +51,39 @@ show() { "$python" -c 'import json, sys; read = json.load(sys.stdin)
 for reader, seen in read.items():
     print(reader + ":")
     for column in seen["columns"]: print("  column", column["name"], column["type"], column["doc"] or "")
-    for row in seen["rows"]: print("  row   ", *row.values(), sep="  ")'; }
+    for row in seen["rows"]: print("  row   ", *(row[column["name"]] for column in seen["columns"]), sep="  ")'; }
 rows() { table | show; }
 access() { table --readers pyiceberg | "$python" -c 'import json, sys
 print(json.load(sys.stdin)["pyiceberg"]["properties"]["landfall.access.refs"])'; }
 
-step "Build and start Landfall on a free port; its whole state is a temporary folder"
-cargo build --quiet
-"$target/debug/landfall" serve --listen 127.0.0.1:0 --data-dir "$data" >"$work/server.out" 2>"$work/server.err" &
-server=$!
-for _ in $(seq 100); do
-  url="$(sed -n 's/^listening on //p' "$work/server.out")"
-  [ -z "$url" ] || break
-  kill -0 "$server" 2>/dev/null || exit 1
-  sleep 0.1
-done
-[ -n "$url" ] || exit 1
-export LANDFALL_URL="$url"
-echo "listening on $url"
+# Starts a server with its state in a folder, and waits until it listens.
+start() {
+  local folder=$1 url=""
+  shift
+  "$target/debug/landfall" serve --listen 127.0.0.1:0 --data-dir "$folder" "$@" \
+    >"$work/server.out" 2>"$work/server.err" 9>&- &
+  server=$!
+  for _ in $(seq 100); do
+    url="$(sed -n 's/^listening on //p' "$work/server.out")"
+    [ -z "$url" ] || break
+    kill -0 "$server" 2>/dev/null || return 1
+    sleep 0.1
+  done
+  [ -n "$url" ] || return 1
+  export LANDFALL_URL="$url"
+  echo "listening on $url"
+}
+stop() {
+  kill -TERM "$server"
+  wait "$server"
+  server=""
+}
+
+step "Build Landfall: the first time some 500 crates, which takes minutes, then seconds"
+cargo build
+
+step "Start it on a free port; its whole state is a temporary folder"
+start "$data"
 
 step "The data product of the Tech Adapter page: an output port, a workload and a storage area"
 # One line is added to the page's own descriptor: load its two sample rows.
@@ -109,7 +130,67 @@ echo "pyiceberg: $(tail -n 1 "$work/gone")"
 if find "$data/warehouse" -type f | grep .; then echo "files were left behind" >&2; exit 1; fi
 
 step "Stop: SIGTERM drains"
-kill -TERM "$server"
-wait "$server"
-server=""
-printf '\nDone: from a descriptor to readable resources and back to nothing.\n'
+stop
+
+step "Access that is enforced: the same in a PostgreSQL to throw away"
+mkfifo "$work/hold"
+scripts/throwaway-postgresql.sh <"$work/hold" >"$work/postgresql" 2>"$work/server.err" &
+postgresql=$!
+exec 9>"$work/hold"
+until [ -s "$work/postgresql" ] || ! kill -0 "$postgresql" 2>/dev/null; do sleep 0.1; done
+code=0
+kill -0 "$postgresql" 2>/dev/null || wait "$postgresql" || code=$?
+if [ "$code" -ne 0 ]; then
+  postgresql=""
+  [ "$code" -eq 3 ] || exit 1
+  echo "Left out, $(cat "$work/postgresql")."
+  printf '\nDone: from a descriptor to readable resources and back to nothing.\n'
+  exit
+fi
+read -r PGPORT superuser psql <"$work/postgresql"
+export PGHOST=127.0.0.1 PGPORT PGDATABASE=analytics
+# Runs a statement as a role, with the password of the database's superuser, which is that of all roles here.
+query() { PGUSER=$1 PGPASSWORD="$superuser" "$psql" --no-psqlrc --quiet --command "$2"; }
+as() { echo "\$ psql --username $1 --command '$2'"; query "$1" "$2" 2>&1; }
+refused() { if as "$@"; then echo "it was let in" >&2; return 1; fi; }
+
+orders="examples/postgresql/orders.yaml"
+port_id="urn:dmb:cmp:sales:orders:1:recent-orders"
+look="SELECT order_id, customer, amount FROM sales__orders__1__production.recent_orders"
+for role in '"alice@mydomain.com"' '"bob@mydomain.com"' '"john.smith@example.com"' orders_team 'landfall CREATEROLE CREATEDB'; do
+  PGDATABASE=postgres query postgres "CREATE ROLE ${role%% *} LOGIN PASSWORD '$superuser'"
+  [ "$role" = "${role%% *}" ] || PGDATABASE=postgres query postgres "ALTER ROLE $role"
+done
+PGDATABASE=postgres query postgres "CREATE DATABASE analytics OWNER landfall"
+PGDATABASE=postgres query postgres "REVOKE CONNECT, TEMPORARY ON DATABASE analytics FROM PUBLIC"
+cat >"$work/landfall.toml" <<'END'
+[targets.PG]
+driver = "postgresql"
+url = { env = "PG_URL" }
+[[routes]]
+technology = "PostgreSQL"
+group = "postgresql"
+END
+PG_URL="postgres://landfall:$superuser@$PGHOST:$PGPORT/$PGDATABASE" start "$work/enforced" --config "$work/landfall.toml"
+
+expect "COMPLETED" run deploy "$orders"
+query postgres "INSERT INTO sales__orders__1__storage__production.orders (id, customer, amount) VALUES (1, 'ACME', 12.5)"
+
+step "Alice is on no list: PostgreSQL does not let her in"
+expect "permission denied" refused alice@mydomain.com "$look"
+
+step "Alice is on the list: she reads as herself, what is behind the view stays closed, and bob is kept out"
+expect "COMPLETED" run acl "$orders" --component "$port_id" --ref user:alice_mydomain.com
+expect "ACME" as alice@mydomain.com "$look"
+expect "permission denied" refused alice@mydomain.com "SELECT * FROM sales__orders__1__storage__production.orders"
+expect "permission denied" refused bob@mydomain.com "$look"
+
+step "The list is now bob alone: alice is out, bob reads"
+expect "revoke" run acl "$orders" --component "$port_id" --ref user:bob_mydomain.com
+expect "permission denied" refused alice@mydomain.com "$look"
+expect "ACME" as bob@mydomain.com "$look"
+
+step "Undeploy, data included, and stop"
+expect "COMPLETED" run undeploy "$orders" --remove-data
+stop
+printf '\nDone: from a descriptor to readable resources, access recorded and enforced, and back to nothing.\n'

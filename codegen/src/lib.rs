@@ -107,6 +107,7 @@ pub fn common(modules: &[&str]) -> Vec<File> {
          #![allow(clippy::all, clippy::allow_attributes, clippy::unwrap_used, clippy::expect_used, clippy::panic)]\n\
          #![allow(clippy::indexing_slicing, missing_docs, unreachable_pub, dead_code, unused_imports)]\n\
          \n\
+         pub mod json;\n\
          pub mod runtime;\n\
          pub mod transport;\n\
          {names}",
@@ -118,6 +119,7 @@ pub fn common(modules: &[&str]) -> Vec<File> {
     };
     vec![
         File { path: "mod.rs".into(), content: root },
+        support("json.rs", include_str!("../support/json.rs")),
         support("runtime.rs", include_str!("../support/runtime.rs")),
         support("transport.rs", include_str!("../support/transport.rs")),
     ]

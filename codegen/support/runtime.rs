@@ -18,6 +18,8 @@ use regex::Regex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::json::{self, shorten};
+
 // ---- operations and contexts --------------------------------------------------------------------------------------
 
 /// An operation of a contract.
@@ -90,14 +92,26 @@ impl RequestContext {
         best.1
     }
 
+    /// The form of a text that is declared as both: the more welcome one; of two that are equally welcome text/plain, but
+    /// where application/json alone is named.
+    pub fn text_or_json(&self) -> TextOrJson {
+        let (text, json) = (self.accept_quality("text/plain"), self.accept_quality("application/json"));
+        let only_json_is_named = self.accept_names("application/json") && !self.accept_names("text/plain");
+        if json > text || (json >= text && only_json_is_named) { TextOrJson::Json } else { TextOrJson::Text }
+    }
+
     /// The media ranges of the Accept headers with their qualities.
     fn accept_ranges(&self) -> impl Iterator<Item = (&str, f32)> {
         let headers = self.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
         headers.flat_map(|value| value.split(',')).filter_map(|part| {
             let mut pieces = part.split(';').map(str::trim);
             let range = pieces.next().filter(|range| !range.is_empty())?;
-            let quality = pieces.find_map(|piece| piece.strip_prefix("q=")?.parse().ok());
-            Some((range, quality.unwrap_or(1.0)))
+            let quality = pieces.find_map(|piece| {
+                let (name, value) = piece.split_once('=')?;
+                name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim_start().parse::<f32>().ok())?
+            });
+            // What is no quality says nothing.
+            Some((range, quality.filter(|it| (0.0..=1.0).contains(it)).unwrap_or(1.0)))
         })
     }
 }
@@ -158,15 +172,23 @@ pub struct Rejection {
     pub field: Option<String>,
     /// What is wrong, in words.
     pub message: String,
+    /// The value there, shortened to a line, where there is one that fits in a line.
+    pub value: Option<String>,
+    /// What to send, where that is known without knowing the contract.
+    pub remedy: Option<String>,
 }
 
 impl Rejection {
     fn new(kind: RejectionKind, message: impl Into<String>) -> Self {
-        Self { kind, field: None, message: message.into() }
+        Self { kind, field: None, message: message.into(), value: None, remedy: None }
     }
 
-    fn of_parameter(name: &str, message: impl Into<String>) -> Self {
-        Self { field: Some(name.to_owned()), ..Self::new(RejectionKind::Parameter, message) }
+    fn of_parameter(name: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            field: Some(name.to_owned()),
+            remedy: Some(remedy.into()),
+            ..Self::new(RejectionKind::Parameter, message)
+        }
     }
 }
 
@@ -230,11 +252,13 @@ pub fn path_parameter(request: &HttpRequest, name: &str) -> Result<String, Rejec
     let raw = request.match_info().get(name).unwrap_or_default();
     match percent_decode(raw) {
         Some(value) if !value.contains(char::REPLACEMENT_CHARACTER) => Ok(value),
-        _ => Err(Rejection::of_parameter(name, NO_TEXT)),
+        _ => Err(no_text(name)),
     }
 }
 
-const NO_TEXT: &str = "is not percent-encoded UTF-8 text";
+fn no_text(name: &str) -> Rejection {
+    Rejection::of_parameter(name, "is not percent-encoded UTF-8 text", "send UTF-8, percent-encoded")
+}
 
 /// What a parameter must match. The generator has seen that it compiles.
 pub struct Pattern {
@@ -255,7 +279,7 @@ impl Pattern {
             return Ok(value);
         }
         let message = format!("`{}` does not match `{}`", shorten(&value), self.text);
-        Err(Rejection::of_parameter(name, message))
+        Err(Rejection::of_parameter(name, message, "send a value that matches"))
     }
 }
 
@@ -269,14 +293,15 @@ pub fn query_parameter(request: &HttpRequest, name: &str) -> Result<Option<Strin
         .map(|(_, value)| value);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Rejection::of_parameter(name, "is given more than once"));
+        return Err(Rejection::of_parameter(name, "is given more than once", "give it once"));
     }
-    decode(value).map(Some).ok_or_else(|| Rejection::of_parameter(name, NO_TEXT))
+    decode(value).map(Some).ok_or_else(|| no_text(name))
 }
 
 /// A query parameter that must be there.
 pub fn required_query_parameter(request: &HttpRequest, name: &str) -> Result<String, Rejection> {
-    query_parameter(request, name)?.ok_or_else(|| Rejection::of_parameter(name, "is missing"))
+    query_parameter(request, name)?
+        .ok_or_else(|| Rejection::of_parameter(name, "is missing", format!("add `{name}=`")))
 }
 
 fn percent_decode(raw: &str) -> Option<String> {
@@ -412,53 +437,13 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Rejection::new(RejectionKind::Syntax, "the request has no body"));
     }
-    from_json(body).map_err(|problem| Rejection {
+    json::read(body).map_err(|problem| Rejection {
         kind: if problem.is_schema { RejectionKind::Schema } else { RejectionKind::Syntax },
         field: problem.field,
         message: problem.message,
+        value: problem.value,
+        remedy: problem.remedy,
     })
-}
-
-/// What is wrong with a JSON text.
-struct JsonProblem {
-    is_schema: bool,
-    field: Option<String>,
-    message: String,
-}
-
-fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let error = error.into_inner();
-        let message = error.to_string();
-        let is_schema = error.is_data();
-        // serde reports a missing field at the object that lacks it; the caller looks for the field.
-        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        let field = match (path.as_str(), missing) {
-            (".", missing) => missing.map(str::to_owned),
-            (path, None) => Some(path.to_owned()),
-            (path, Some(missing)) => Some(format!("{path}.{missing}")),
-        };
-        JsonProblem { is_schema, field: field.filter(|_| is_schema), message: shorten(&message) }
-    })?;
-    let syntax =
-        |error: serde_json::Error| JsonProblem { is_schema: false, field: None, message: error.to_string() };
-    deserializer.end().map_err(syntax)?;
-    Ok(value)
-}
-
-/// A message may quote a whole descriptor; what is wrong is told by its two ends.
-fn shorten(message: &str) -> String {
-    const HEAD: usize = 160;
-    const TAIL: usize = 120;
-    let length = message.chars().count();
-    if length <= HEAD + TAIL + 5 {
-        return message.to_owned();
-    }
-    let head = message.chars().take(HEAD).collect::<String>();
-    let tail = message.chars().skip(length - TAIL).collect::<String>();
-    format!("{head} ... {tail}")
 }
 
 // ---- writing answers ----------------------------------------------------------------------------------------------
@@ -575,7 +560,7 @@ pub fn decode_json<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8])
     if !content_type.is_some_and(is_json) {
         return Err(wrong_content_type("application/json", content_type));
     }
-    from_json(body).map_err(|problem| DecodeProblem::Body { field: problem.field, message: problem.message })
+    json::read(body).map_err(|problem| DecodeProblem::Body { field: problem.field, message: problem.message })
 }
 
 /// Read a text answer.

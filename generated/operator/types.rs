@@ -309,13 +309,13 @@ pub struct PlanRequest {
     pub descriptor_kind: DescriptorKind,
     ///The operation to plan
     #[serde(default = "defaults::plan_request_operation")]
-    pub operation: PlanRequestOperation,
+    pub operation: ::std::option::Option<PlanRequestOperation>,
     ///The full list of identities, read only when `operation` is UPDATEACL
-    #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
-    pub refs: ::std::vec::Vec<::std::string::String>,
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub refs: ::std::option::Option<::std::vec::Vec<::std::string::String>>,
     ///As in an unprovision request
-    #[serde(rename = "removeData", default)]
-    pub remove_data: bool,
+    #[serde(rename = "removeData", default = "defaults::plan_request_remove_data")]
+    pub remove_data: ::std::option::Option<bool>,
 }
 ///The operation to plan
 #[derive(
@@ -374,11 +374,6 @@ impl ::std::convert::TryFrom<::std::string::String> for PlanRequestOperation {
         value: ::std::string::String,
     ) -> ::std::result::Result<Self, self::error::ConversionError> {
         value.parse()
-    }
-}
-impl ::std::default::Default for PlanRequestOperation {
-    fn default() -> Self {
-        PlanRequestOperation::Provision
     }
 }
 ///`PlannedChange`
@@ -477,8 +472,13 @@ pub struct TargetHealth {
 }
 /// Generation of default values for serde.
 pub mod defaults {
-    pub(super) fn plan_request_operation() -> super::PlanRequestOperation {
-        super::PlanRequestOperation::Provision
+    pub(super) fn plan_request_operation() -> ::std::option::Option<
+        super::PlanRequestOperation,
+    > {
+        ::std::option::Option::Some(super::PlanRequestOperation::Provision)
+    }
+    pub(super) fn plan_request_remove_data() -> ::std::option::Option<bool> {
+        ::std::option::Option::Some(false)
     }
 }
 /// Error types.

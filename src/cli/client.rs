@@ -23,32 +23,35 @@ use super::{Command, Failure, Remote};
 const POLL_CAP: Duration = Duration::from_secs(1);
 
 /// Runs every command that talks to a server.
-pub(super) async fn run(command: Command) -> Result<(), Failure> {
+pub(super) async fn run(output: &mut Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Deploy { file, component, remote } => {
-            each(&remote, &read(&file)?, component.as_deref(), Operation::Provision).await
+            each(output, &remote, &read(&file)?, component.as_deref(), Operation::Provision).await
         }
         Command::Undeploy { file, component, remove_data, remote } => {
-            each(&remote, &read(&file)?, component.as_deref(), Operation::Unprovision { remove_data }).await
+            let operation = Operation::Unprovision { remove_data };
+            each(output, &remote, &read(&file)?, component.as_deref(), operation).await
         }
-        Command::Plan { file, remote } => plan(&remote, &read(&file)?).await,
-        Command::Acl { file, component, refs, remote } => acl(&remote, &read(&file)?, &component, refs).await,
+        Command::Plan { file, remote } => plan(output, &remote, &read(&file)?).await,
+        Command::Acl { file, component, refs, remote } => {
+            acl(output, &remote, &read(&file)?, &component, refs).await
+        }
         Command::Import { template, environment, params, remote } => {
-            import(&remote, template, environment, params).await
+            import(output, &remote, template, environment, params).await
         }
-        Command::Status { token, remote } => status(&remote, &token).await,
-        Command::Stop { token, remote } => stop(&remote, &token).await,
-        Command::Topology { command } => super::topology::run(command).await,
+        Command::Status { token, remote } => status(output, &remote, &token).await,
+        Command::Stop { token, remote } => stop(output, &remote, &token).await,
+        Command::Topology { command } => super::topology::run(output, command).await,
         Command::Serve { .. } | Command::Validate { .. } | Command::HashPassword => Ok(()),
     }
 }
 
 /// Without a server: the same parsing, routing and checking that `/v1/validate` does.
 pub(super) fn validate(
+    output: &mut Output,
     file: &Path,
     component: Option<&str>,
     config: Option<PathBuf>,
-    json: bool,
 ) -> Result<(), Failure> {
     let config = Config::load(config.as_deref(), &Overrides::default()).map_err(Failure::Usage)?;
     let text = read(file)?;
@@ -57,7 +60,6 @@ pub(super) fn validate(
         Some(id) => Document { kind: DescriptorKind::Component, text: of_component(&text, id, limits)? },
         None => Document { kind: descriptor::kind_of(&text, limits), text },
     };
-    let output = Output::new(json, 0);
     let topology = Topology::of_configuration(Arc::new(server::installation(&config)));
     match check_document(&document, &topology, limits) {
         Ok(resolved) => {
@@ -71,14 +73,14 @@ pub(super) fn validate(
             let skipped: Vec<_> =
                 resolved.skipped.iter().map(|it| json!({ "id": it.id, "reason": it.reason })).collect();
             for other in &resolved.skipped {
-                say_skipped(&output, &other.id, &other.reason);
+                say_skipped(output, &other.id, &other.reason);
             }
-            output.result(&json!({ "valid": true, "components": ids, "skipped": skipped }));
+            output.result(json!({ "valid": true, "components": ids, "skipped": skipped }));
             Ok(())
         }
         Err(problems) => {
             let lines: Vec<String> = problems.iter().map(Problem::with_remedy).collect();
-            output.result(&json!({ "valid": false, "problems": lines }));
+            output.result(json!({ "valid": false, "problems": lines }));
             Err(Failure::of_problems(&problems))
         }
     }
@@ -115,7 +117,13 @@ enum Operation {
 }
 
 /// Provisions or unprovisions component after component, in the order that the server plans.
-async fn each(remote: &Remote, text: &str, only: Option<&str>, operation: Operation) -> Result<(), Failure> {
+async fn each(
+    output: &mut Output,
+    remote: &Remote,
+    text: &str,
+    only: Option<&str>,
+    operation: Operation,
+) -> Result<(), Failure> {
     let client = client(remote)?;
     let (ids, skipped) = match only {
         Some(id) => (vec![id.to_owned()], Vec::new()),
@@ -128,11 +136,12 @@ async fn each(remote: &Remote, text: &str, only: Option<&str>, operation: Operat
             (plan.components.into_iter().map(|component| component.id).collect(), plan.skipped)
         }
     };
-    let output = Output::new(remote.json, ids.len());
+    output.expect(ids.len());
     for other in &skipped {
-        say_skipped(&output, &other.id, &other.reason);
+        say_skipped(output, &other.id, &other.reason);
     }
     let mut results = Vec::new();
+    output.result(json!({ "components": results, "skipped": skipped }));
     for id in &ids {
         output.working_on(id);
         output.say(id);
@@ -142,16 +151,13 @@ async fn each(remote: &Remote, text: &str, only: Option<&str>, operation: Operat
                 (client.unprovision(&request(text, id, remove_data)?).await, remove_data)
             }
         };
-        let done = follow(&client, &output, answer).await?;
+        let done = follow(&client, output, answer).await?;
         results
             .push(json!({ "id": id, "removeData": remove_data, "token": done.token, "status": done.status }));
-        if done.status.status != types::ProvisioningStatusStatus::Completed {
-            output.result(&json!({ "components": results, "skipped": skipped }));
-            return Err(Failure::Operation);
-        }
+        output.result(json!({ "components": results, "skipped": skipped }));
+        ended_well(id, &done.status)?;
         output.step();
     }
-    output.result(&json!({ "components": results, "skipped": skipped }));
     Ok(())
 }
 
@@ -164,10 +170,9 @@ fn request(text: &str, component: &str, remove_data: bool) -> Result<types::Prov
     })
 }
 
-async fn plan(remote: &Remote, text: &str) -> Result<(), Failure> {
+async fn plan(output: &mut Output, remote: &Remote, text: &str) -> Result<(), Failure> {
     let plan = dry_run(remote, text, operator_types::PlanRequestOperation::Provision).await?;
     let operator_types::Plan { components, skipped } = plan;
-    let output = Output::new(remote.json, 0);
     for component in &components {
         output.say(&format!("{} on {} ({})", component.id, component.target, component.technology));
         match &component.pending {
@@ -180,9 +185,9 @@ async fn plan(remote: &Remote, text: &str) -> Result<(), Failure> {
         }
     }
     for other in &skipped {
-        say_skipped(&output, &other.id, &other.reason);
+        say_skipped(output, &other.id, &other.reason);
     }
-    output.result(&json!({ "components": components, "skipped": skipped }));
+    output.result(json!({ "components": components, "skipped": skipped }));
     Ok(())
 }
 
@@ -193,11 +198,11 @@ async fn dry_run(
 ) -> Result<operator_types::Plan, Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request = operator_types::PlanRequest {
-        operation,
+        operation: Some(operation),
         descriptor_kind: kind_of(text),
         descriptor: text.to_owned(),
-        remove_data: false,
-        refs: Vec::new(),
+        remove_data: None,
+        refs: None,
     };
     match client.plan(&request).await {
         Ok(plan) => Ok(plan.into_inner()),
@@ -216,16 +221,21 @@ pub(super) fn operator_failure(
                 invalid(error.errors, error.more_info.map(|more| more.solutions).unwrap_or_default())
             }
             operator_types::RequestValidationErrorOrSystemError::SystemError(error) => {
-                Failure::Server(error.error)
+                Failure::server(error.error)
             }
         },
         other => undeclared(url, &other),
     }
 }
 
-async fn acl(remote: &Remote, text: &str, component: &str, refs: Vec<String>) -> Result<(), Failure> {
+async fn acl(
+    output: &mut Output,
+    remote: &Remote,
+    text: &str,
+    component: &str,
+    refs: Vec<String>,
+) -> Result<(), Failure> {
     let client = client(remote)?;
-    let output = Output::new(remote.json, 0);
     let request = types::UpdateAclRequest {
         refs,
         provision_info: types::ProvisionInfo {
@@ -234,19 +244,19 @@ async fn acl(remote: &Remote, text: &str, component: &str, refs: Vec<String>) ->
         },
         access_control_fields: None,
     };
-    let done = follow(&client, &output, client.updateacl(&request).await).await?;
-    output.result(&json!({ "id": component, "token": done.token, "status": done.status }));
-    ended_well(done.status.status)
+    let done = follow(&client, output, client.updateacl(&request).await).await?;
+    output.result(json!({ "id": component, "token": done.token, "status": done.status }));
+    ended_well(component, &done.status)
 }
 
 async fn import(
+    output: &mut Output,
     remote: &Remote,
     template: String,
     environment: String,
     params: Vec<(String, Value)>,
 ) -> Result<(), Failure> {
     let client = client(remote)?;
-    let output = Output::new(remote.json, 0);
     let request = types::ReverseProvisioningRequest {
         use_case_template_id: template,
         environment,
@@ -262,7 +272,7 @@ async fn import(
                 let status = client
                     .get_reverse_provisioning_status(&token)
                     .await
-                    .map_err(|error| failure(&remote.url, error))?;
+                    .map_err(|error| failure(&remote.url, error).of_task(&token))?;
                 if status.status != types::ReverseProvisioningStatusStatus::Running {
                     break status.into_inner();
                 }
@@ -270,67 +280,75 @@ async fn import(
             }
         }
     };
-    say_logs(&output, &status.logs);
+    say_logs(output, &status.logs);
     for (field, value) in &status.updates {
         output.say(&format!("{field}: {value}"));
     }
-    output.result(&json!(status));
+    output.result(json!(status));
     match status.status {
         types::ReverseProvisioningStatusStatus::Completed => Ok(()),
-        _ => Err(Failure::Operation),
+        _ => Err(import_failed(&status)),
     }
 }
 
+/// The contract has no other place for the reason than the log.
+fn import_failed(status: &types::ReverseProvisioningStatus) -> Failure {
+    let errors = status.logs.iter().filter(|log| log.level == types::LogLevel::Error);
+    let said: Vec<_> = errors.map(|log| log.message.as_str()).collect();
+    Failure::Operation(format!("{}: {}", status.status, said.join("; ")))
+}
+
 /// A token does not say what it stands for: each kind of task is asked in turn.
-async fn status(remote: &Remote, token: &str) -> Result<(), Failure> {
+async fn status(output: &mut Output, remote: &Remote, token: &str) -> Result<(), Failure> {
     let client = client(remote)?;
-    let output = Output::new(remote.json, 0);
     let unknown = match client.get_status(token).await {
         Ok(status) => {
             let status = status.into_inner();
-            say_logs(&output, &status.logs);
+            say_logs(output, &status.logs);
             output.say(&format!("{}: {}", status.status, status.result));
-            output.result(&json!(status));
-            return ended_well_or_runs(status.status);
+            output.result(json!(status));
+            return match status.status {
+                types::ProvisioningStatusStatus::Running => Ok(()),
+                _ => ended_well(token, &status),
+            };
         }
         Err(error) => failure(&remote.url, error),
     };
     if let Ok(status) = client.get_reverse_provisioning_status(token).await {
         let status = status.into_inner();
-        say_logs(&output, &status.logs);
+        say_logs(output, &status.logs);
         output.say(&status.status.to_string());
-        output.result(&json!(status));
-        return if status.status == types::ReverseProvisioningStatusStatus::Failed {
-            Err(Failure::Operation)
-        } else {
-            Ok(())
+        output.result(json!(status));
+        return match status.status {
+            types::ReverseProvisioningStatusStatus::Failed => Err(import_failed(&status)),
+            _ => Ok(()),
         };
     }
     if let Ok(status) = client.get_validation_status(token).await {
         let status = status.into_inner();
         output.say(&status.status.to_string());
-        output.result(&json!(status));
-        return if status.status == types::ValidationStatusStatus::Failed {
-            Err(Failure::Operation)
-        } else {
-            Ok(())
+        output.result(json!(status));
+        return match status.status {
+            types::ValidationStatusStatus::Failed => {
+                Err(Failure::Operation(format!("{token}: {}", status.status)))
+            }
+            _ => Ok(()),
         };
     }
     Err(unknown)
 }
 
-async fn stop(remote: &Remote, token: &str) -> Result<(), Failure> {
+async fn stop(output: &mut Output, remote: &Remote, token: &str) -> Result<(), Failure> {
     let client = client(remote)?;
-    let output = Output::new(remote.json, 0);
     let answer = client.stop(token).await.map_err(|error| failure(&remote.url, error))?.into_inner();
     match answer {
         types::ProvisioningStatusOrToken::ProvisioningStatus(status) => {
             output.say(&format!("{}: {}", status.status, status.result));
-            output.result(&json!(status));
+            output.result(json!(status));
         }
         types::ProvisioningStatusOrToken::Token(token) => {
             output.say(&format!("{}: stopping", *token));
-            output.result(&json!({ "token": *token }));
+            output.result(json!({ "token": *token }));
         }
     }
     Ok(())
@@ -361,8 +379,8 @@ async fn follow(
             let mut shown = 0;
             let mut wait = Pace::new();
             loop {
-                let status =
-                    client.get_status(&token).await.map_err(|error| failure(&url, error))?.into_inner();
+                let status = client.get_status(&token).await;
+                let status = status.map_err(|error| failure(&url, error).of_task(&token))?.into_inner();
                 say_logs(output, status.logs.get(shown..).unwrap_or_default());
                 shown = shown.max(status.logs.len());
                 if status.status != types::ProvisioningStatusStatus::Running {
@@ -396,22 +414,25 @@ impl Pace {
     }
 }
 
-fn ended_well(status: types::ProvisioningStatusStatus) -> Result<(), Failure> {
-    if status == types::ProvisioningStatusStatus::Completed { Ok(()) } else { Err(Failure::Operation) }
-}
-
-fn ended_well_or_runs(status: types::ProvisioningStatusStatus) -> Result<(), Failure> {
-    if status == types::ProvisioningStatusStatus::Running { Ok(()) } else { ended_well(status) }
+fn ended_well(what: &str, status: &types::ProvisioningStatus) -> Result<(), Failure> {
+    match status.status {
+        types::ProvisioningStatusStatus::Completed => Ok(()),
+        other => Err(Failure::Operation(format!("{what}: {other}: {}", status.result))),
+    }
 }
 
 fn client(remote: &Remote) -> Result<Client, Failure> {
+    origin(&remote.url)?;
     Ok(Client::new_with_client(remote.url.trim_end_matches('/'), remote.http()?))
 }
 
 /// The operator API is mounted at the root, whatever the base path of the contract.
 pub(super) fn origin(url: &str) -> Result<String, Failure> {
-    let parsed =
-        url::Url::parse(url).map_err(|error| Failure::Usage(vec![format!("--url `{url}`: {error}")]))?;
+    let wrong = |why: &str| Failure::Usage(vec![format!("--url `{url}`: {why}; write http://HOST:PORT")]);
+    let parsed = url::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+    if !["http", "https"].contains(&parsed.scheme()) {
+        return Err(wrong("it is neither http nor https"));
+    }
     Ok(parsed.origin().ascii_serialization())
 }
 
@@ -421,7 +442,7 @@ fn failure(url: &str, error: Error<types::RequestValidationErrorOrSystemError>) 
             types::RequestValidationErrorOrSystemError::RequestValidationError(error) => {
                 invalid(error.errors, error.more_info.map(|more| more.solutions).unwrap_or_default())
             }
-            types::RequestValidationErrorOrSystemError::SystemError(error) => Failure::Server(error.error),
+            types::RequestValidationErrorOrSystemError::SystemError(error) => Failure::server(error.error),
         },
         other => undeclared(url, &other),
     }
@@ -450,5 +471,5 @@ where
         text.push_str(&format!(": {inner}"));
         cause = inner.source();
     }
-    Failure::Server(text)
+    Failure::server(text)
 }

@@ -18,6 +18,7 @@ use crate::config::{Config, Overrides};
 use crate::descriptor::Problem;
 use crate::{logging, server};
 
+use output::Output;
 use remote::{BearerToken, Encryption};
 
 /// A Witboost Tech Adapter: speaks the contract, provisions real technologies, loses no operation.
@@ -131,7 +132,7 @@ enum Command {
         /// Configuration file (TOML) with the targets and routes to check against
         #[arg(long, env = "LANDFALL_CONFIG")]
         config: Option<PathBuf>,
-        /// Print JSON
+        /// Print one JSON document, also when the command fails
         #[arg(long)]
         json: bool,
     },
@@ -145,7 +146,7 @@ struct Server {
     /// Address of the server, with its base path if it has one
     #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8093")]
     url: String,
-    /// Print JSON
+    /// Print one JSON document, also when the command fails
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -186,14 +187,14 @@ fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
 /// How a command ended when it did not end well.
 #[derive(Debug)]
 enum Failure {
-    /// The operation ended FAILED or TERMINATED; told already.
-    Operation,
+    /// The operation ended FAILED or TERMINATED; people were told already.
+    Operation(String),
     /// Wrong usage or configuration.
     Usage(Vec<String>),
     /// The request is not valid.
     Invalid(Vec<String>),
     /// The server cannot be reached or failed.
-    Server(String),
+    Server(Vec<String>),
 }
 
 impl Failure {
@@ -201,13 +202,32 @@ impl Failure {
         Self::Invalid(problems.iter().map(Problem::with_remedy).collect())
     }
 
-    fn report(self) -> ExitCode {
+    fn server(line: String) -> Self {
+        Self::Server(vec![line])
+    }
+
+    /// The same, of a task that was accepted.
+    fn of_task(self, token: &str) -> Self {
+        match self {
+            Self::Server(mut lines) => {
+                lines.push(format!("the task was accepted; see `landfall status {token}`"));
+                Self::Server(lines)
+            }
+            other => other,
+        }
+    }
+
+    fn report(self, output: &mut Output) -> ExitCode {
         let (code, lines) = match self {
-            Self::Operation => (1, Vec::new()),
+            Self::Operation(line) => {
+                output.fail(&[line]);
+                return ExitCode::from(1);
+            }
             Self::Usage(lines) => (2, lines),
             Self::Invalid(lines) => (3, lines),
-            Self::Server(line) => (4, vec![line]),
+            Self::Server(lines) => (4, lines),
         };
+        output.fail(&lines);
         for line in lines {
             output::error(&line);
         }
@@ -215,17 +235,42 @@ impl Failure {
     }
 }
 
+impl Command {
+    /// Whether the result is printed as JSON.
+    fn is_json(&self) -> bool {
+        match self {
+            Self::Serve { .. } | Self::HashPassword => false,
+            Self::Validate { json, .. } => *json,
+            Self::Topology { command } => command.is_json(),
+            Self::Deploy { remote, .. }
+            | Self::Plan { remote, .. }
+            | Self::Undeploy { remote, .. }
+            | Self::Acl { remote, .. }
+            | Self::Import { remote, .. }
+            | Self::Status { remote, .. }
+            | Self::Stop { remote, .. } => remote.json,
+        }
+    }
+}
+
 /// Runs a command to its exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
+    let mut output = Output::new(arguments.command.is_json());
     let done = match arguments.command {
         Command::Serve { config, listen, data_dir } => serve(config, Overrides { listen, data_dir }),
-        Command::Validate { file, component, config, json } => {
-            client::validate(&file, component.as_deref(), config, json)
+        Command::Validate { file, component, config, .. } => {
+            client::validate(&mut output, &file, component.as_deref(), config)
         }
         Command::HashPassword => password::hash(),
-        command => run_remote(command),
+        command => run_remote(&mut output, command),
     };
-    done.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+    match done {
+        Ok(()) => {
+            output.end();
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.report(&mut output),
+    }
 }
 
 fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
@@ -234,17 +279,17 @@ fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
-    let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::Server(error.report()));
+        .map_err(|error| Failure::server(format!("the runtime cannot be started: {error}")))?;
+    let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::server(error.report()));
     // Not waiting for threads that hang: what had to end has been waited for, and the rest ends with the process.
     runtime.shutdown_background();
     served
 }
 
-fn run_remote(command: Command) -> Result<(), Failure> {
+fn run_remote(output: &mut Output, command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Server(format!("the runtime cannot be started: {error}")))?;
-    runtime.block_on(client::run(command))
+        .map_err(|error| Failure::server(format!("the runtime cannot be started: {error}")))?;
+    runtime.block_on(client::run(output, command))
 }

@@ -1,26 +1,33 @@
-//! What the command line prints: plain lines, a progress bar where there is a terminal, or JSON.
+//! What the command line prints: plain lines, a progress bar where there is a terminal, or one JSON document.
 
 use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value};
 
-/// Prints results to stdout and progress beside them.
+/// Prints results to stdout and progress beside them. As JSON, stdout gets one document, when the command has ended.
 pub(super) struct Output {
     json: bool,
     bar: Option<ProgressBar>,
+    /// What there is to tell so far, for programs.
+    result: Option<Value>,
 }
 
 impl Output {
-    /// A bar of `steps` when stderr is a terminal; nothing but the result when `json`.
-    pub(super) fn new(json: bool, steps: usize) -> Self {
-        let bar = (!json && steps > 1 && std::io::stderr().is_terminal()).then(|| {
+    /// Lines for people, or one document.
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, bar: None, result: None }
+    }
+
+    /// A bar of `steps` when stderr is a terminal.
+    pub(super) fn expect(&mut self, steps: usize) {
+        self.bar = (!self.json && steps > 1 && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
                 bar.set_style(style);
             }
             bar
         });
-        Self { json, bar }
     }
 
     /// A line for people.
@@ -46,11 +53,29 @@ impl Output {
         }
     }
 
-    /// The result for programs.
-    pub(super) fn result(&self, value: &serde_json::Value) {
-        if self.json {
-            print(&format!("{value:#}"));
+    /// The result for programs, which replaces the one before.
+    pub(super) fn result(&mut self, value: Value) {
+        self.result = Some(value);
+    }
+
+    /// The command has ended well.
+    pub(super) fn end(&mut self) {
+        if let Some(result) = self.result.take().filter(|_| self.json) {
+            print(&format!("{result:#}"));
         }
+    }
+
+    /// The command has not ended well: the result as far as there is one, with `errors`.
+    pub(super) fn fail(&mut self, errors: &[String]) {
+        if !self.json {
+            return;
+        }
+        let mut document = match self.result.take() {
+            Some(Value::Object(result)) => result,
+            _ => Map::new(),
+        };
+        document.insert("errors".to_owned(), errors.into());
+        print(&format!("{:#}", Value::Object(document)));
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn hash() -> Result<(), Failure> {
     if secret.expose().is_empty() {
         return Err(usage("an empty password protects nothing; give one on the first line of stdin"));
     }
-    let hash = Hash::make(secret.expose()).map_err(|error| Failure::Server(error.report()))?;
+    let hash = Hash::make(secret.expose()).map_err(|error| Failure::server(error.report()))?;
     output::print(&hash);
     Ok(())
 }

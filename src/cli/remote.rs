@@ -112,12 +112,12 @@ pub(super) fn http(
         // Longer than a dry run waits and takes by default: its error says more than this one.
         .timeout(Duration::from_secs(90))
         .build()
-        .map_err(|error| Failure::Server(format!("the HTTP client cannot be made: {error}")))
+        .map_err(|error| Failure::server(format!("the HTTP client cannot be made: {error}")))
 }
 
 /// What to tell of a 401: which of the two ways to say who calls the command has.
 pub(super) fn unauthorized(url: &str) -> Failure {
-    Failure::Server(format!(
+    Failure::server(format!(
         "{url}: the server does not know who calls (401); set {TOKEN} to a token that it knows, or name a file with \
          --token-file"
     ))

@@ -56,6 +56,15 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    pub(super) fn is_json(&self) -> bool {
+        match self {
+            Self::List { remote, .. } | Self::Set { remote, .. } => remote.server.json,
+            Self::Explain { remote, .. } => remote.json,
+        }
+    }
+}
+
 /// A server, for the users of its topology.
 #[derive(Debug, Args)]
 pub(super) struct Administered {
@@ -115,15 +124,14 @@ fn ids(text: &str) -> Result<Ids, String> {
 }
 
 /// Runs a command.
-pub(super) async fn run(command: Command) -> Result<(), Failure> {
+pub(super) async fn run(output: &mut Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { code, name, group, sub_group, remote } => {
             let found = find(&remote, &remote.client()?, code, name, group, sub_group).await?;
-            let output = Output::new(remote.server.json, 0);
             for instance in &found {
                 output.say(&summary(instance));
             }
-            output.result(&json!(found));
+            output.result(json!(found));
             Ok(())
         }
         Command::Set { code, create, change, remote } => {
@@ -133,12 +141,11 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
                 ]));
             }
             let instance = set(&remote, code, create, change).await?;
-            let output = Output::new(remote.server.json, 0);
             output.say(&summary(&instance));
-            output.result(&json!(instance));
+            output.result(json!(instance));
             Ok(())
         }
-        Command::Explain { file, remote } => explain(&remote, read(&file)?).await,
+        Command::Explain { file, remote } => explain(output, &remote, read(&file)?).await,
     }
 }
 
@@ -261,7 +268,7 @@ fn summary(instance: &types::Instance) -> String {
 }
 
 /// Shows every component, and fails when one of them has no place.
-async fn explain(remote: &Remote, text: String) -> Result<(), Failure> {
+async fn explain(output: &mut Output, remote: &Remote, text: String) -> Result<(), Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request =
         operator_types::ExplainRequest { descriptor_kind: super::client::kind_of(&text), descriptor: text };
@@ -269,7 +276,6 @@ async fn explain(remote: &Remote, text: String) -> Result<(), Failure> {
         Ok(explanation) => explanation.into_inner(),
         Err(error) => return Err(super::client::operator_failure(&remote.url, error)),
     };
-    let output = Output::new(remote.json, 0);
     let mut problems = Vec::new();
     for place in &explanation.components {
         let id = place.environment_id.map_or_else(|| "no id".to_owned(), |id| id.to_string());
@@ -293,14 +299,14 @@ async fn explain(remote: &Remote, text: String) -> Result<(), Failure> {
         }
         problems.extend(place.problems.iter().map(|problem| format!("{}: {problem}", place.id)));
     }
-    output.result(&json!(explanation));
+    output.result(json!(explanation));
     if problems.is_empty() { Ok(()) } else { Err(invalid(problems, Vec::new())) }
 }
 
 fn failure(url: &str, error: Error<types::InstanceError>) -> Failure {
     match error {
         Error::ErrorResponse(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
-            Failure::Server(format!(
+            Failure::server(format!(
                 "{url}: {}; name a user with --user, and set LANDFALL_PASSWORD or name a file with --password-file",
                 answer.into_inner().message
             ))
@@ -308,7 +314,7 @@ fn failure(url: &str, error: Error<types::InstanceError>) -> Failure {
         Error::ErrorResponse(answer) if answer.status().is_client_error() => {
             Failure::Invalid(vec![answer.into_inner().message])
         }
-        Error::ErrorResponse(answer) => Failure::Server(answer.into_inner().message),
+        Error::ErrorResponse(answer) => Failure::server(answer.into_inner().message),
         other => undeclared(url, &other),
     }
 }

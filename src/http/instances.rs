@@ -74,7 +74,7 @@ impl Flexdeploy for Instances {
     }
 
     fn reject_with_instance_error(&self, _: &RequestContext, rejection: Rejection) -> types::InstanceError {
-        types::InstanceError { message: rejection.to_string() }
+        Refusal::of_rejection(&rejection).into()
     }
 
     fn fail_with_instance_error(&self, context: &RequestContext, failure: Failure) -> types::InstanceError {

@@ -53,13 +53,16 @@ impl Contract for Operator {
     }
 
     async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
-        let (intent, refs) = match body.operation {
+        let operation = body.operation.unwrap_or(types::PlanRequestOperation::Provision);
+        let (intent, refs) = match operation {
             types::PlanRequestOperation::Provision => (Intent::Provision, Ok(BTreeSet::new())),
             types::PlanRequestOperation::Unprovision => {
-                (Intent::Unprovision { remove_data: body.remove_data }, Ok(BTreeSet::new()))
+                let remove_data = body.remove_data.unwrap_or(false);
+                (Intent::Unprovision { remove_data }, Ok(BTreeSet::new()))
             }
             types::PlanRequestOperation::Updateacl => {
-                (Intent::UpdateAccess, Ref::parse_list("refs", &body.refs, Ref::parse))
+                let refs = body.refs.unwrap_or_default();
+                (Intent::UpdateAccess, Ref::parse_list("refs", &refs, Ref::parse))
             }
         };
         let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };

@@ -8,7 +8,7 @@ use log::{error, info, warn};
 
 use crate::descriptor::Problem;
 use crate::error::{Error, Kind, Result};
-use crate::generated::runtime::{Answer, Failure, Rejection, RequestContext};
+use crate::generated::runtime::{Answer, Failure, Rejection, RejectionKind, RequestContext};
 
 use super::pressure;
 
@@ -67,11 +67,11 @@ impl Refusal {
 
     /// A request that does not fit its schema.
     pub(super) fn of_rejection(rejection: &Rejection) -> Self {
-        let remedy = "send what the operation's schema in the API contract asks for";
+        let remedy = rejection.remedy.clone().unwrap_or_else(|| remedy_of(rejection.kind).to_owned());
         Self {
-            problems: vec![Said { text: rejection.to_string(), remedy: Some(remedy.to_owned()) }],
+            problems: vec![Said { text: rejection.to_string(), remedy: Some(remedy) }],
             user_message: format!("The request does not fit the contract: {rejection}"),
-            input: None,
+            input: rejection.value.clone(),
             input_error_field: rejection.field.clone(),
         }
     }
@@ -84,6 +84,22 @@ impl Refusal {
                 "poll with the token that the 202 answer gave; start the operation again if it has expired",
             );
         Self::of_problems(&[problem])
+    }
+}
+
+/// What to do about a request that does not reach its handler, where nothing better is known.
+fn remedy_of(kind: RejectionKind) -> &'static str {
+    match kind {
+        RejectionKind::TooLarge => "send a smaller body, or raise `server.max_body_bytes`",
+        RejectionKind::TooSlow => {
+            "send the body faster, raise `server.body_timeout` or lower `server.min_body_rate`"
+        }
+        RejectionKind::Interrupted => "send the request again",
+        RejectionKind::ContentType => "send JSON, not compressed, with `Content-Type: application/json`",
+        RejectionKind::Syntax => "send one JSON object in UTF-8; a descriptor is a string in it",
+        RejectionKind::Schema | RejectionKind::Parameter => {
+            "send what the operation's schema in the API contract asks for"
+        }
     }
 }
 

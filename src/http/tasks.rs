@@ -56,12 +56,7 @@ impl Shared {
         let form = match self.token_format {
             TokenFormat::Text => TextOrJson::Text,
             TokenFormat::Json => TextOrJson::Json,
-            TokenFormat::Auto
-                if context.accept_names("application/json") && !context.accept_names("text/plain") =>
-            {
-                TextOrJson::Json
-            }
-            TokenFormat::Auto => TextOrJson::Text,
+            TokenFormat::Auto => context.text_or_json(),
         };
         (token.into(), form)
     }

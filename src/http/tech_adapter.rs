@@ -129,7 +129,9 @@ impl TechAdapter for Adapter {
         }
         match self.shared.service.stop(&token).await {
             Ok(Some(task)) if task.state.is_terminal() => StopResponse::Ok(Status::of(task).into()),
-            Ok(Some(_)) => StopResponse::answer(self.shared.token::<Self>(context, token)),
+            Ok(Some(task)) => {
+                StopResponse::answer(self.shared.token::<Self>(context, task.token.to_string()))
+            }
             Ok(None) => StopResponse::BadRequest(unknown(&token, PROVISIONING).into()),
             Err(error) if *error.kind() == Kind::Unsupported => {
                 let instead = "wait for the end of the operation: its status tells";

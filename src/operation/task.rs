@@ -40,11 +40,12 @@ pub struct NotAToken;
 impl FromStr for Token {
     type Err = NotAToken;
 
-    /// Reads exactly what [`fmt::Display`] writes; other spellings of a UUID were never handed out.
+    /// Reads what [`fmt::Display`] writes, in upper case too, and within the quotes of a JSON string: some callers send back the
+    /// body of the 202 as it came. Other spellings of a UUID were never handed out.
     fn from_str(text: &str) -> Result<Self, NotAToken> {
-        let uuid = Uuid::try_parse(text).map_err(|_| NotAToken)?;
-        let token = Self(uuid);
-        if token.to_string() == text { Ok(token) } else { Err(NotAToken) }
+        let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+        let token = Self(Uuid::try_parse(bare).map_err(|_| NotAToken)?);
+        if token.to_string().eq_ignore_ascii_case(bare) { Ok(token) } else { Err(NotAToken) }
     }
 }
 
@@ -339,16 +340,31 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back_only_as_it_was_written() {
+    fn a_token_is_read_in_the_spellings_of_its_answer() {
         let token = Token::random();
-        assert_eq!(token.to_string().parse(), Ok(token));
+        let (text, bare) = (token.to_string(), token.0.simple().to_string());
+        let upper = text.to_uppercase();
+        for same in [text.clone(), upper.clone(), format!("\"{text}\""), format!("\"{upper}\"")] {
+            assert_eq!(same.parse(), Ok(token), "{same}");
+        }
         assert_ne!(token, Token::random());
-        for text in
-            ["", "x", &token.to_string().to_uppercase(), &format!(" {token}"), &format!("{{{token}}}")]
-        {
-            if text != token.to_string() {
-                assert_eq!(text.parse::<Token>(), Err(NotAToken), "{text:?}");
-            }
+        for other in [
+            String::new(),
+            "x".to_owned(),
+            "\"".to_owned(),
+            "\"\"".to_owned(),
+            format!("\"{text}"),
+            format!("{text}\""),
+            format!("\"\"{text}\"\""),
+            format!("'{text}'"),
+            format!(" {text}"),
+            format!("\"{text} \""),
+            format!("{{{text}}}"),
+            format!("\"{bare}\""),
+            format!("urn:uuid:{text}"),
+            bare,
+        ] {
+            assert_eq!(other.parse::<Token>(), Err(NotAToken), "{other:?}");
         }
     }
 

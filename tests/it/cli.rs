@@ -5,6 +5,7 @@
 
 use serde_json::json;
 
+use crate::auth::{cheap, with_users};
 use crate::contract::SLOW;
 use crate::harness::{
     Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, landfall,
@@ -266,4 +267,262 @@ fn help_explains_every_command_and_the_exit_codes() {
     ] {
         assert!(help.contains(word), "`{word}` is not in {help}");
     }
+}
+
+// ---- --json --------------------------------------------------------------------------------------------------------
+
+/// The one document of a command that failed: nothing else is on stdout, and `errors` says why.
+#[track_caller]
+fn failed(finished: Finished, code: i32) -> serde_json::Value {
+    let finished = finished.with_code(code);
+    let document = finished.json();
+    assert_eq!(finished.out, format!("{document:#}\n"));
+    let errors = document["errors"].as_array().unwrap_or_else(|| panic!("no errors: {finished:?}"));
+    assert!(!errors.is_empty(), "{finished:?}");
+    if code != 1 {
+        let lines: String =
+            errors.iter().map(|error| format!("error: {}\n", error.as_str().unwrap())).collect();
+        assert_eq!(finished.err, lines, "people are told the same");
+    }
+    document
+}
+
+/// Every command that talks to a server, with arguments that it takes.
+fn remote_commands(file: &str) -> Vec<Vec<&str>> {
+    let token = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
+    vec![
+        vec!["plan", file],
+        vec!["deploy", file],
+        vec!["deploy", file, "--component", STORAGE],
+        vec!["undeploy", file],
+        vec!["undeploy", file, "--component", STORAGE, "--remove-data"],
+        vec!["acl", file, "--component", STORAGE],
+        vec!["import", "--template", "urn:dmb:utm:output-port-template:1.0.0", "--environment", "production"],
+        vec!["status", token],
+        vec!["stop", token],
+        vec!["topology", "list"],
+        vec!["topology", "set", "LOCAL_LAKE", "--active", "false"],
+        vec!["topology", "explain", file],
+    ]
+}
+
+#[test]
+fn json_without_a_server_is_one_document() {
+    for arguments in remote_commands(EXAMPLE) {
+        let all = |more: &[&'static str]| {
+            landfall(arguments.iter().copied().chain(["--json"]).chain(more.iter().copied()))
+        };
+        let lost = failed(all(&["--url", "http://127.0.0.1:1"]), 4);
+        assert!(
+            lost["errors"][0].as_str().unwrap().starts_with("http://127.0.0.1:1: "),
+            "{arguments:?}: {lost:#}"
+        );
+        for (url, why) in [
+            ("nowhere", "relative URL without a base"),
+            ("http://", "empty host"),
+            ("localhost:8093", "it is neither http nor https"),
+        ] {
+            let usage = failed(all(&["--url", url]), 2);
+            let expected = json!({ "errors": [format!("--url `{url}`: {why}; write http://HOST:PORT")] });
+            assert_eq!(usage["errors"], expected["errors"], "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn json_of_wrong_files_is_one_document() {
+    let missing = "no/such/file.yaml";
+    let mut commands: Vec<_> =
+        remote_commands(missing).into_iter().filter(|it| it.contains(&missing)).collect();
+    commands.push(vec!["validate", missing]);
+    for arguments in commands {
+        let report = failed(landfall(arguments.iter().copied().chain(["--json"])), 2);
+        let expected = json!({ "errors": ["no/such/file.yaml: No such file or directory (os error 2)"] });
+        assert_eq!(report, expected, "{arguments:?}");
+    }
+    let binary = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(binary.path(), b"\xff").unwrap();
+    let path = binary.path().to_str().unwrap();
+    let report = failed(landfall(["validate", path, "--json"]), 2);
+    assert_eq!(report, json!({ "errors": [format!("{path}: is not UTF-8 text")] }));
+
+    let config = failed(landfall(["validate", EXAMPLE, "--json", "--config", "no/such.toml"]), 2);
+    assert!(config["errors"][0].as_str().unwrap().contains("no/such.toml"), "{config:#}");
+    for arguments in remote_commands(EXAMPLE) {
+        let (flag, user): (_, &[&str]) = match arguments[..2] {
+            ["topology", "list" | "set"] => ("--password-file", &["--user", "ops"]),
+            _ => ("--token-file", &[]),
+        };
+        let more = ["--json", flag, "no/secret"].into_iter().chain(user.iter().copied());
+        let report = failed(landfall(arguments.iter().copied().chain(more)), 2);
+        let expected = json!({ "errors": ["no/secret: No such file or directory (os error 2)"] });
+        assert_eq!(report, expected, "{arguments:?}");
+    }
+    assert_eq!(
+        failed(landfall(["topology", "set", "X", "--json"]), 2),
+        json!({ "errors": ["nothing to set; see `landfall topology set --help`"] })
+    );
+}
+
+/// Arguments that cannot be read are told before it is known what they ask for.
+#[test]
+fn wrong_arguments_print_no_document() {
+    for arguments in
+        [vec!["deploy", "--json"], vec!["status", "--json"], vec!["plan", EXAMPLE, "--json", "--jsn"]]
+    {
+        let refused = landfall(arguments).with_code(2);
+        assert_eq!(refused.out, "", "{refused:?}");
+        assert!(refused.err.starts_with("error: "), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn json_of_what_the_server_refuses_is_one_document() {
+    let server = Landfall::start();
+    let wrong = replace_once(&cashflow(), "bucket: finance-cashflows", "bucket: Finance_Cashflows");
+    let path = file(&server, &wrong);
+    let json = |arguments: &[&str]| on(&server, &[arguments, &["--json"]].concat());
+
+    let local = failed(json_locally(&["validate", &path]), 3);
+    let problem = local["problems"][0].as_str().unwrap();
+    assert!(problem.starts_with("components[2].specific.bucket"), "{local:#}");
+    assert_eq!(local, json!({ "valid": false, "problems": [problem], "errors": [problem] }));
+    let local = failed(json_locally(&["validate", EXAMPLE, "--component", "nobody"]), 3);
+    assert_eq!(local["problems"], local["errors"], "{local:#}");
+
+    for arguments in remote_commands(&path).into_iter().filter(|it| it.contains(&path.as_str())) {
+        // What is wrong in the first one of them: it is not there, and may be unprovisioned whatever its bucket.
+        if ["acl", "undeploy", "topology"].contains(&arguments[0]) {
+            continue;
+        }
+        let refused = failed(json(&arguments), 3);
+        let errors: Vec<String> = serde_json::from_value(refused["errors"].clone()).unwrap();
+        assert!(errors[0].contains("specific.bucket") && errors[1].starts_with("remedy: "), "{refused:#}");
+    }
+    let nobody = "componentIdToProvision: the data product has no such component: `nobody`";
+    for arguments in
+        [["deploy", EXAMPLE, "--component", "nobody"], ["undeploy", EXAMPLE, "--component", "nobody"]]
+    {
+        let refused = failed(json(&arguments), 3);
+        assert!(refused["errors"][0].as_str().unwrap().starts_with(nobody), "{refused:#}");
+        assert_eq!(
+            (&refused["components"], &refused["skipped"]),
+            (&json!([]), &json!([])),
+            "nothing was done"
+        );
+    }
+    let refused = failed(json(&["acl", EXAMPLE, "--component", "nobody"]), 3);
+    let said = refused["errors"][0].as_str().unwrap();
+    assert!(said.starts_with(&format!("provisionInfo.request.{nobody}")), "{refused:#}");
+    let refused = failed(json(&["acl", EXAMPLE, "--component", STORAGE, "--ref", "robot:r2d2"]), 3);
+    assert!(refused["errors"][0].as_str().unwrap().starts_with("refs[0]: "), "{refused:#}");
+
+    let token = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
+    for command in ["status", "stop"] {
+        let unknown = failed(json(&[command, token]), 3);
+        let expected = json!({ "errors": [
+            format!("token: no provisioning task has this token, or it has expired: `{token}`"),
+            "remedy: poll with the token that the 202 answer gave; start the operation again if it has expired",
+        ] });
+        assert_eq!(unknown, expected, "{command}");
+    }
+    let unknown = failed(json(&["topology", "set", "nobody", "--active", "true"]), 3);
+    let said = unknown["errors"][0].as_str().unwrap();
+    assert!(said.starts_with("no instance has the code `nobody`; use one of: "), "{unknown:#}");
+    let unplaced =
+        file(&server, &replace_once(&cashflow(), "environment: production", "environment: nowhere"));
+    let explained = failed(json(&["topology", "explain", &unplaced]), 3);
+    assert_eq!(explained["components"].as_array().unwrap().len(), 3, "the whole explanation: {explained:#}");
+}
+
+fn json_locally(arguments: &[&str]) -> Finished {
+    landfall(arguments.iter().copied().chain(["--json"]))
+}
+
+#[tokio::test]
+async fn json_without_credentials_is_one_document() {
+    let tokens = "[[auth.tokens]]\nname = \"one\"\nhash = { env = \"TOKEN_HASH\" }\n";
+    let server = with_users(tokens).env("TOKEN_HASH", &cheap("right")).start();
+    let url = server.api().url();
+    for arguments in remote_commands(EXAMPLE) {
+        let refused = failed(on(&server, &[&arguments, &["--json"][..]].concat()), 4);
+        let expected = match arguments[..2] {
+            ["topology", "list" | "set"] => format!(
+                "{url}: a user is needed: send `Authorization: Basic` with a name and a password; name a user with --user, \
+                 and set LANDFALL_PASSWORD or name a file with --password-file"
+            ),
+            _ => format!(
+                "{url}: the server does not know who calls (401); set LANDFALL_TOKEN to a token that it knows, or name a \
+                 file with --token-file"
+            ),
+        };
+        assert_eq!(refused["errors"], json!([expected]), "{arguments:?}");
+    }
+}
+
+/// A mock that cannot write its trace fails.
+const BROKEN_WORKLOAD: &str = r#"
+[operations]
+retry_for = "1ms"
+[targets.LAKE]
+driver = "lakehouse"
+warehouse = "file://{data_dir}/warehouse"
+catalog = "sqlite://{data_dir}/catalog.db"
+[targets.MOCK]
+driver = "mock"
+steps = 1
+trace = "file://{data_dir}/no/such/folder/trace"
+[[routes]]
+technology = "S3"
+group = "lakehouse"
+[[routes]]
+technology = "Spark"
+group = "mock"
+"#;
+
+/// The last of three components fails: what was done is in the document, and so is the token of what failed.
+#[tokio::test]
+async fn json_of_a_failed_operation_has_what_was_done() {
+    let server = Landfall::with().config(BROKEN_WORKLOAD).start();
+    let json = |arguments: &[&str]| on(&server, &[arguments, &["--json"]].concat());
+    let acl = failed(json(&["acl", EXAMPLE, "--component", OUTPUT_PORT, "--ref", "user:a_b.c"]), 1);
+    assert_eq!(acl["status"]["status"], "FAILED", "{acl:#}");
+    let reason = acl["status"]["result"].as_str().unwrap();
+    assert_eq!(acl["errors"], json!([format!("{OUTPUT_PORT}: FAILED: {reason}")]));
+
+    let deployed = failed(json(&["deploy", EXAMPLE]), 1);
+    let components = deployed["components"].as_array().unwrap();
+    let ids: Vec<_> = components.iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [OUTPUT_PORT, STORAGE, WORKLOAD]);
+    for done in &components[..2] {
+        assert_eq!(done["status"]["status"], "COMPLETED", "{deployed:#}");
+    }
+    let last = &components[2];
+    let reason = last["status"]["result"].as_str().unwrap();
+    assert_eq!(deployed["errors"], json!([format!("{WORKLOAD}: FAILED: {reason}")]));
+    assert_eq!(deployed["skipped"], json!([]));
+    let token = last["token"].as_str().unwrap();
+    let status = failed(json(&["status", token]), 1);
+    assert_eq!(status["errors"], json!([format!("{token}: FAILED: {reason}")]));
+    assert_eq!(status["status"], "FAILED");
+
+    let mut import = vec!["import", "--template", "urn:dmb:utm:output-port-template:1.0.0"];
+    import.extend(["--environment", "production", "--param", "namespace=nobody", "--param", "table=nothing"]);
+    let imported = failed(json(&import), 1);
+    assert_eq!((&imported["status"], &imported["updates"]), (&json!("FAILED"), &json!({})));
+    assert!(imported["errors"][0].as_str().unwrap().starts_with("FAILED: "), "{imported:#}");
+}
+
+/// A task that is asked for with its token as the answer had it, quotes and all.
+#[tokio::test]
+async fn a_token_may_come_as_the_answer_had_it() {
+    let server = Landfall::start();
+    let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
+    server.api().wait(&token).await;
+    for spelling in [format!("\"{token}\""), token.to_uppercase()] {
+        let status = on(&server, &["status", &spelling, "--json"]).with_code(0).json();
+        assert_eq!(status["status"], "COMPLETED", "{spelling}");
+        on(&server, &["stop", &spelling]).with_code(0);
+    }
+    on(&server, &["status", &format!("\"{token}")]).with_code(3);
 }

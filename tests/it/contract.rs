@@ -349,9 +349,9 @@ async fn answer_at_once(api: &Api) {
     }
 }
 
-/// The page prints the token bare; a caller that asks for JSON and nothing else gets a JSON string.
+/// The page prints the token bare; a caller to whom JSON is more welcome, or who names nothing else, gets a JSON string.
 #[tokio::test]
-async fn a_token_is_plain_text_unless_the_caller_asks_for_json_alone() {
+async fn a_token_has_the_form_that_is_more_welcome() {
     let server = Landfall::start();
     let api = server.api();
     let request = product_request(&cashflow());
@@ -363,6 +363,13 @@ async fn a_token_is_plain_text_unless_the_caller_asks_for_json_alone() {
         (Some("application/json, text/plain, */*"), "text/plain"),
         (Some("application/json"), "application/json"),
         (Some("application/json;q=0.9"), "application/json"),
+        (Some("text/plain;q=0.5, application/json"), "application/json"),
+        (Some("text/plain, application/json;q=0.5"), "text/plain"),
+        (Some("text/plain;q=0, */*"), "application/json"),
+        (Some("application/json;q=0.5, */*"), "text/plain"),
+        (Some("application/*"), "application/json"),
+        (Some("text/*"), "text/plain"),
+        (Some("image/png"), "text/plain"),
     ];
     for (accept, expected) in cases {
         let answer = api
@@ -466,6 +473,74 @@ async fn an_unknown_token_is_a_400_whatever_it_looks_like() {
             let error = answer.with_status(400).json();
             assert!(!error["errors"].as_array().unwrap().is_empty(), "{error:#}");
         }
+    }
+}
+
+/// A caller may send back a token as it came, as a JSON string, and in upper case.
+#[tokio::test]
+async fn a_token_may_be_quoted_and_in_upper_case() {
+    let server = Landfall::with().config(SLOW).start();
+    let api = server.api();
+    let paths = [
+        "/v1/provision/{}/status",
+        &format!("{PREFIX}/v1/provision/{{}}/status"),
+        &format!("{AIRBYTE}/provision/{{}}/status"),
+    ];
+    let spellings = |token: &str| {
+        let upper = token.to_uppercase();
+        [token.to_owned(), format!("%22{token}%22"), format!("\"{token}\""), format!("%22{upper}%22"), upper]
+    };
+    let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
+    for spelling in spellings(&token) {
+        for path in paths {
+            let status = api.get(&path.replace("{}", &spelling)).await.with_status(200).json();
+            assert_eq!(status["status"], "RUNNING", "{path} {spelling}");
+        }
+    }
+    let [.., quoted, upper] = spellings(&token);
+    let stopping = api.post(&format!("/v1/provision/{quoted}/stop"), &json!({})).await;
+    assert_eq!(stopping.with_status(202).token(), token, "as it was handed out");
+    assert_eq!(api.wait(&token).await["status"], "TERMINATED");
+    let stopped = api.post(&format!("/v1/provision/{upper}/stop"), &json!({})).await;
+    assert_eq!(stopped.with_status(200).json()["status"], "TERMINATED");
+
+    let bare = token.replace('-', "");
+    for other in [
+        format!("%22{token}"),
+        format!("{token}%22"),
+        format!("%22%22{token}%22%22"),
+        format!("'{token}'"),
+        format!("%5C%22{token}%5C%22"),
+        format!("%20{token}"),
+        format!("%22{token}%20%22"),
+        format!("%7B{token}%7D"),
+        format!("urn:uuid:{token}"),
+        format!("%22{bare}%22"),
+        bare,
+        "%22%22".to_owned(),
+        "%22".to_owned(),
+        format!("%2522{token}%2522"),
+    ] {
+        for path in paths {
+            let error = api.get(&path.replace("{}", &other)).await.with_status(400).json();
+            assert!(
+                error["errors"][0].as_str().unwrap().contains("no provisioning task has this token"),
+                "{other}"
+            );
+        }
+        api.post(&format!("/v1/provision/{other}/stop"), &json!({})).await.with_status(400);
+    }
+
+    let server = Landfall::start();
+    let api = server.api();
+    let validation = api.post("/v2/validate", &product_request(&cashflow())).await.token();
+    let import = api.post("/v1/reverse-provisioning", &import_request()).await.token();
+    for (path, token) in [("/v2/validate", validation), ("/v1/reverse-provisioning", import)] {
+        api.wait_at(path, &token).await;
+        for spelling in spellings(&token) {
+            api.get(&format!("{path}/{spelling}/status")).await.with_status(200);
+        }
+        api.get(&format!("{path}/%22{token}/status")).await.with_status(400);
     }
 }
 

@@ -12,6 +12,7 @@ mod airbyte;
 mod architecture;
 mod attack;
 mod auth;
+mod bodies;
 mod campaign;
 mod contract;
 mod crash;

@@ -319,7 +319,7 @@ async fn what_is_wrong_with_a_request_is_said() {
         )
     );
     for (body, expected) in [
-        (json!({"instanceCode": "A"}), "`instanceName`: missing field `instanceName`"),
+        (json!({"instanceCode": "A"}), "`instanceName`: is missing; add `instanceName`"),
         (
             json!({"instanceCode": " ", "instanceName": ""}),
             "instanceCode: is blank; give the instance one; instanceName: is blank; give the instance one",
@@ -330,7 +330,8 @@ async fn what_is_wrong_with_a_request_is_said() {
         ),
         (
             json!({"instanceCode": "A", "instanceName": "a", "environments": ["production"]}),
-            "`environments[0]`: invalid type: string \"production\", expected i64",
+            "`environments[0]`: expected a whole number of 64 bits, found the string `production`; send `environments[0]` \
+             as a whole number of 64 bits",
         ),
     ] {
         let told = message(api.post(INSTANCES, &body).await.with_status(400));

@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use super::golden::runtime::{Failure, Limits, Rejection, RequestContext, TextOrJson};
+use super::golden::runtime::{Failure, Limits, Rejection, RequestContext};
 use self::contract::responses::*;
 use self::contract::{server, types};
 
@@ -48,8 +48,7 @@ impl server::Tasks for Implementor {
         context: &RequestContext,
         body: types::CreateTaskRequest,
     ) -> CreateTaskResponse {
-        let form = if context.accept_names("application/json") { TextOrJson::Json } else { TextOrJson::Text };
-        CreateTaskResponse::Accepted(format!("token-{}", body.name).into(), form)
+        CreateTaskResponse::Accepted(format!("token-{}", body.name).into(), context.text_or_json())
     }
 
     async fn read_note(&self, _context: &RequestContext, task_id: String, note_id: String) -> ReadNoteResponse {

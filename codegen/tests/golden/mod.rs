@@ -11,6 +11,8 @@
     reason = "as generated/mod.rs"
 )]
 
+#[path = "../../support/json.rs"]
+pub mod json;
 #[path = "../../support/runtime.rs"]
 pub mod runtime;
 #[path = "../../support/transport.rs"]

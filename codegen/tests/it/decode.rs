@@ -50,7 +50,8 @@ fn a_body_of_another_status_does_not_pass() {
     let error = CreateTaskResponse::decode(201, JSON, deep).unwrap_err().to_string();
     assert!(
         error.starts_with(
-            "the answer 201 to `createTask` is not of the contract: its body does not fit: `state`: unknown variant `LOST`"
+            "the answer 201 to `createTask` is not of the contract: its body does not fit: `state`: \
+             expected `OPEN` or `DONE`, found the string `LOST`"
         ),
         "{error}"
     );

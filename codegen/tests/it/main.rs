@@ -8,6 +8,7 @@ mod golden;
 mod boxes;
 mod compile_fail;
 mod decode;
+mod json;
 mod serve;
 mod unsupported;
 mod write;

@@ -35,7 +35,11 @@ fn an_edit_by_hand_is_undone_and_told() {
     fs::write(folder.path().join("runtime.rs"), "// mine").unwrap();
     let changes = write_if_changed(folder.path(), &files).unwrap();
     assert_eq!(changes.written, [Path::new("runtime.rs")]);
-    assert_eq!(names(folder.path()), ["mod.rs", "runtime.rs", "transport.rs"], "no temporary file is left");
+    assert_eq!(
+        names(folder.path()),
+        ["json.rs", "mod.rs", "runtime.rs", "transport.rs"],
+        "no temporary file is left"
+    );
 }
 
 #[test]

@@ -242,7 +242,11 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
         reader.integer(key, 0..=i64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
     };
     let (data_length, precision, scale) = (number("dataLength"), number("precision"), number("scale"));
-    let constraint = reader.one_of("constraint", &["NULL", "NOT_NULL", "UNIQUE", "PRIMARY_KEY"]);
+    // As in a data contract, an empty one is none.
+    let constraint = match reader.value("constraint").and_then(Value::as_str) {
+        Some(text) if text.trim().is_empty() => None,
+        _ => reader.one_of("constraint", &["NULL", "NOT_NULL", "UNIQUE", "PRIMARY_KEY"]),
+    };
     let description = reader.string("description").unwrap_or_default().to_owned();
     let children = columns(reader.value("children"), &format!("{place}.children"), depth + 1, problems);
     let tags = tags(reader.value("tags"), place, problems);
