@@ -12,6 +12,8 @@
 //!
 //! What is written is read again and compared with the columns: what the shape cannot say is told, and not guessed.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::document::Node;
@@ -210,11 +212,14 @@ fn odcs_schema(
 
 /// Columns as properties, each merged into the one of its name.
 fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) -> Vec<Value> {
-    let existing: Vec<&Object> =
-        existing.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object).collect();
-    let of = |column: &Column| {
-        existing.iter().find(|property| property.get("name").and_then(Value::as_str) == Some(&column.name))
-    };
+    let mut by_name: HashMap<&str, &Object> = HashMap::new();
+    let list = existing.and_then(Value::as_array).into_iter().flatten();
+    for property in list.filter_map(Value::as_object) {
+        if let Some(name) = property.get("name").and_then(Value::as_str) {
+            by_name.entry(name).or_insert(property);
+        }
+    }
+    let of = |column: &Column| by_name.get(column.name.as_str()).copied();
     let known: Vec<Option<Column>> = columns.iter().map(|column| read_property(of(column)?)).collect();
     let places = key_places(columns, &known);
     columns
@@ -222,7 +227,7 @@ fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) ->
         .zip(&known)
         .zip(places)
         .map(|((column, known), place)| {
-            let mut property = property(column, of(column).copied(), known.as_ref(), dialect);
+            let mut property = property(column, of(column), known.as_ref(), dialect);
             if let Some(place) = place {
                 property.insert("primaryKeyPosition".to_owned(), json!(place));
             }
@@ -504,10 +509,11 @@ fn read_odcs(properties: &[Value]) -> Vec<Column> {
 /// What `read`, which was written of `columns`, does not say of them. `path` is where they are.
 fn lost(columns: &[Column], read: &[Column], path: &[&str]) -> Vec<String> {
     let mut lost = Vec::new();
+    let by_name: HashMap<&str, &Column> = read.iter().map(|read| (read.name.as_str(), read)).collect();
     for column in columns {
         let path: Vec<&str> = path.iter().copied().chain([column.name.as_str()]).collect();
         let what = super::names::visible(&path.join("."));
-        let Some(read) = read.iter().find(|read| read.name == column.name) else {
+        let Some(read) = by_name.get(column.name.as_str()) else {
             lost.push(format!("column `{what}`: it cannot be written"));
             continue;
         };
@@ -528,7 +534,14 @@ fn lost(columns: &[Column], read: &[Column], path: &[&str]) -> Vec<String> {
         if !parts.is_empty() {
             lost.push(format!("column `{what}`: {}", parts.join(", ")));
         }
-        lost.extend(self::lost(&column.children, &read.children, &path));
+        match (column.children.as_slice(), read.children.as_slice()) {
+            // The element of an ARRAY of ARRAY, however it is called.
+            ([of], [found]) if column.array_data_type == Some(DataType::Array) => {
+                let found = Column { name: of.name.clone(), ..found.clone() };
+                lost.extend(self::lost(&column.children, &[found], &path));
+            }
+            (of, found) => lost.extend(self::lost(of, found, &path)),
+        }
     }
     let order = |columns: &[Column]| {
         let mut keys: Vec<(u32, String)> =
