@@ -220,7 +220,7 @@ fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) ->
         }
     }
     let of = |column: &Column| by_name.get(column.name.as_str()).copied();
-    let known: Vec<Option<Column>> = columns.iter().map(|column| read_property(of(column)?)).collect();
+    let known: Vec<Option<Known>> = columns.iter().map(|column| Known::of(of(column)?)).collect();
     let places = key_places(columns, &known);
     columns
         .iter()
@@ -238,7 +238,7 @@ fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) ->
 
 /// The places in the primary key that have to be written: none where what is there gives the same order, or where the
 /// target has none.
-fn key_places(columns: &[Column], known: &[Option<Column>]) -> Vec<Option<u32>> {
+fn key_places(columns: &[Column], known: &[Option<Known>]) -> Vec<Option<u32>> {
     let keys: Vec<(usize, u32)> =
         columns.iter().enumerate().filter_map(|(index, column)| Some((index, column.primary_key?))).collect();
     let first = keys.first().map(|(_, place)| *place);
@@ -252,7 +252,7 @@ fn key_places(columns: &[Column], known: &[Option<Column>]) -> Vec<Option<u32>> 
         .iter()
         .map(|(index, _)| {
             let known = known.get(*index).and_then(Option::as_ref);
-            (*index, known.and_then(|known| known.primary_key).unwrap_or(1))
+            (*index, known.and_then(|known| known.column.primary_key).unwrap_or(1))
         })
         .collect();
     let is_known = sorted(&keys) == sorted(&as_known);
@@ -265,14 +265,18 @@ fn key_places(columns: &[Column], known: &[Option<Column>]) -> Vec<Option<u32>> 
 }
 
 /// A column as a property, or as the `items` of an array where it has no name.
-fn property(column: &Column, existing: Option<&Object>, known: Option<&Column>, dialect: Dialect) -> Object {
+fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, dialect: Dialect) -> Object {
     let mut property = existing.cloned().unwrap_or_default();
     if !column.name.is_empty() {
         property.insert("name".to_owned(), json!(column.name));
     }
-    match known.filter(|known| says_type(&property, known, column)) {
-        Some(_) => nested(&mut property, column, dialect),
-        None => new_type(&mut property, column, dialect),
+    let says_type = |known: &&Known| known.typed && says_type(&property, &known.column, column);
+    let is_said = known.filter(says_type).is_some();
+    let known = known.map(|known| &known.column);
+    if is_said {
+        nested(&mut property, column, dialect);
+    } else {
+        new_type(&mut property, column, dialect);
     }
     let known_key = known.is_some_and(|known| known.primary_key.is_some());
     let is_key = column.primary_key.is_some();
@@ -369,7 +373,7 @@ fn nested(property: &mut Object, column: &Column, dialect: Dialect) {
         }
         DataType::Array => {
             let Some(Value::Object(items)) = property.get("items") else { return };
-            let known = read_property(items);
+            let known = Known::of(items);
             let Some(element) = element(column) else { return };
             let items = self::property(&element, Some(items), known.as_ref(), dialect);
             property.insert("items".to_owned(), Value::Object(items));
@@ -492,6 +496,27 @@ fn physical_type(column: &Column) -> String {
     }
 }
 
+/// What a property says already.
+struct Known {
+    column: Column,
+    /// Whether it has a type that can be read.
+    typed: bool,
+}
+
+impl Known {
+    fn of(property: &Object) -> Option<Self> {
+        if let Some(column) = read_property(property) {
+            return Some(Self { column, typed: true });
+        }
+        let mut plain = property.clone();
+        for key in TYPE_KEYS {
+            plain.shift_remove(key);
+        }
+        plain.insert("logicalType".to_owned(), json!("string"));
+        Some(Self { column: read_property(&plain)?, typed: false })
+    }
+}
+
 fn read_property(property: &Object) -> Option<Column> {
     let node = Node::of_json(&Value::Object(property.clone()));
     let mut problems = Problems::new(Strictness::Short);
@@ -580,6 +605,8 @@ fn spelled(column: &Column) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Columns of a contract of ODCS, with what tells the shapes apart taken away.
@@ -769,6 +796,91 @@ mod tests {
             (&written[0]["name"], &written[0]["properties"][0]["primaryKeyPosition"]),
             (&json!("t"), &json!(2))
         );
+    }
+
+    /// Any JSON of the words of a contract of ODCS.
+    fn anything() -> impl Strategy<Value = Value> {
+        const WORDS: [&str; 16] = [
+            "true",
+            "false",
+            "string",
+            "integer",
+            "number",
+            "array",
+            "object",
+            "date",
+            "decimal(12,2)",
+            "varchar(9)",
+            "struct<a string>",
+            "array<int>",
+            "map<string, int>",
+            "nothing",
+            "",
+            "v3.1.0",
+        ];
+        const KEYS: [&str; 18] = [
+            "name",
+            "logicalType",
+            "physicalType",
+            "logicalTypeOptions",
+            "maxLength",
+            "format",
+            "timezone",
+            "items",
+            "properties",
+            "required",
+            "unique",
+            "primaryKey",
+            "primaryKeyPosition",
+            "description",
+            "tags",
+            "tagFQN",
+            "quality",
+            "schema",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-2i64..40).prop_map(Value::from),
+            proptest::sample::select(&WORDS[..]).prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::vec((proptest::sample::select(&KEYS[..]), inner), 0..5).prop_map(
+                    |pairs| {
+                        Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+                    }
+                ),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        /// Whatever a contract says of the columns, it says the right thing afterwards, and stays so.
+        #[test]
+        fn columns_get_into_any_contract(parts in proptest::collection::vec(anything(), 24), schema in anything()) {
+            let columns = every_column();
+            let mut columns: Vec<Column> = columns.into_iter().rev().take(parts.len()).collect();
+            columns.reverse();
+            let properties: Vec<Value> = columns
+                .iter()
+                .zip(&parts)
+                .map(|(column, part)| {
+                    let mut property = part.as_object().cloned().unwrap_or_default();
+                    property.insert("name".to_owned(), json!(column.name));
+                    Value::Object(property)
+                })
+                .collect();
+            for schema in [json!([{ "name": "t", "properties": properties }]), schema] {
+                let contract = json!({ "kind": "DataContract", "schema": schema });
+                let written = write_contract(&columns, "t", Some(&contract));
+                prop_assert_eq!(&written.lost, &Vec::<String>::new());
+                let again = json!({ "kind": "DataContract", "schema": written.schema });
+                prop_assert_eq!(&write_contract(&columns, "t", Some(&again)).schema, &again["schema"]);
+            }
+        }
     }
 
     #[test]

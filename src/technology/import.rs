@@ -423,6 +423,8 @@ impl Imported {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn import(params: Value) -> Import {
@@ -538,6 +540,63 @@ mod tests {
             "{ignored}"
         );
         assert!(ignored.ends_with("`key15`, 14 more"), "{ignored}");
+    }
+
+    /// Any JSON of the words of a descriptor.
+    fn anything() -> impl Strategy<Value = Value> {
+        const KEYS: [&str; 12] = [
+            "dataProduct",
+            "componentIdToProvision",
+            "components",
+            "id",
+            "kind",
+            "specific",
+            "table",
+            "target",
+            "dataContract",
+            "useCaseTemplateId",
+            "spec",
+            "mesh",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z{}: ]{0,6}".prop_map(Value::from),
+            Just(json!("urn:t")),
+        ];
+        leaf.prop_recursive(5, 60, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((proptest::sample::select(&KEYS[..]), inner), 0..4).prop_map(
+                    |pairs| {
+                        Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+                    }
+                ),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        /// Whatever the control plane adds, the user's own parameters are what counts.
+        #[test]
+        fn no_addition_of_the_platform_is_in_the_way(
+            descriptor in anything(), environment in anything(), entry in anything(), other in anything(),
+        ) {
+            let params = json!({ "table": "own", "target": "T", "descriptor": descriptor, "envConfig": environment, "x": other });
+            let mut import = import(params);
+            import.request.catalog_info = entry.as_object().cloned().unwrap_or_default();
+            prop_assert_eq!(import.target(), Some(("params.target".to_owned(), json!("T"))));
+            let mut read = import.params();
+            let table = read.text("table");
+            prop_assert_eq!(table.map(|table| (table.value, table.source)), Some(("own".to_owned(), Source::Params)));
+            let checked = read.finish();
+            prop_assert_eq!(&checked.problems, &[]);
+            prop_assert!(checked.ignored.unwrap_or_default().contains("`x`"));
+            let updates = Imported { table: "own".to_owned(), ..Imported::default() }.updates(&import);
+            prop_assert!(updates.fields.contains_key("spec.mesh.dataContract.schema"));
+        }
     }
 
     #[test]
