@@ -316,9 +316,13 @@ fn flag(property: &mut Object, key: &str, wanted: bool, known: bool) {
     match (wanted, known) {
         (true, false) => property.insert(key.to_owned(), json!(true)),
         (false, true) => property.shift_remove(key),
-        (false, false) if property.get(key) == Some(&Value::Bool(true)) => property.shift_remove(key),
+        (false, false) if property.get(key).is_some_and(is_true) => property.shift_remove(key),
         _ => None,
     };
+}
+
+fn is_true(value: &Value) -> bool {
+    value.as_bool().or_else(|| Some(value.as_str()?.trim().eq_ignore_ascii_case("true"))) == Some(true)
 }
 
 fn text(property: &mut Object, key: &str, text: &str) {
