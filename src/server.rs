@@ -11,14 +11,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::{Directory, Ldap, LdapSettings, Principals, Table, Template};
 use crate::auth::{Callers, Credentials};
-use crate::config::{Config, Driver, Identity, RunLimits, StoreUrl};
+use crate::config::{Config, Driver, Identity, Import, RunLimits, StoreUrl};
 use crate::error::{Error, Result};
 use crate::http;
 use crate::operation::postgres::{PostgresSettings, PostgresStore};
 use crate::operation::sqlite::SqliteStore;
 use crate::operation::{
-    Domain, DryRunSettings, Engine, Limits as StoreLimits, Operation, ParseSettings, Service, Settings,
-    Store, TechnologyRunner,
+    Domain, DryRunSettings, Engine, ImportSettings, Limits as StoreLimits, Operation, ParseSettings, Service,
+    Settings, Store, TechnologyRunner,
 };
 use crate::technology::Technology;
 use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
@@ -37,7 +37,8 @@ pub async fn serve(config: Config) -> Result<()> {
         concurrency: config.operations.parse_concurrency,
         wait: config.operations.parse_wait,
     };
-    let domain = Arc::new(Domain::new(installation(&config), config.descriptor, parses));
+    let domain = Domain::new(installation(&config), config.descriptor, parses);
+    let domain = Arc::new(domain.with_imports(imports(&config)));
     let store = store(&config).await?;
     let seeded = store.seed_instances(domain.installation.seeds()).await?;
     if seeded > 0 {
@@ -316,6 +317,11 @@ fn settings(config: &Config) -> Settings {
         cancel_grace: operations.cancel_grace,
         health_timeout: operations.health_timeout,
     }
+}
+
+fn imports(config: &Config) -> ImportSettings {
+    let Import { environment_key, prefixes } = config.import.clone();
+    ImportSettings { environment_key, prefixes }
 }
 
 fn dry_runs(config: &Config) -> DryRunSettings {

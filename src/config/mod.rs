@@ -6,6 +6,7 @@
 
 mod auth;
 mod identity;
+mod import;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::topology::{TopologyLimits, same_code};
 
 pub use auth::{Auth, Source};
 pub use identity::Identity;
+pub use import::Import;
 pub use secret::Secret;
 
 const DEFAULTS: &str = include_str!("defaults.toml");
@@ -54,6 +56,8 @@ pub struct Config {
     pub store: Store,
     /// `[operations]`
     pub operations: Operations,
+    /// `[import]`
+    pub import: Import,
     /// `[log]`
     pub log: Log,
     /// `[topology]`
@@ -560,6 +564,7 @@ impl<'a> Reader<'a> {
         let descriptor = self.limits();
         let store = self.store();
         let operations = self.operations();
+        let import = self.import();
         let log = self.log();
         let topology = self.topology();
         let environments = self.environments();
@@ -573,6 +578,7 @@ impl<'a> Reader<'a> {
             descriptor: descriptor?,
             store: store?,
             operations: operations?,
+            import: import?,
             log: log?,
             topology: topology?,
             environments,

@@ -465,3 +465,87 @@ fn limits_of_callers_are_read_and_checked() {
     }
     assert_eq!(problems.len(), 12, "{problems:#?}");
 }
+
+#[test]
+fn updates_of_imports_may_go_elsewhere() {
+    let mesh = || ("spec.mesh".to_owned(), vec!["spec.mesh".to_owned()]);
+    let import = |text: &str| load(text, &[]).map(|config| config.import);
+    let default = Import { environment_key: "environmentSpecificConfig".to_owned(), prefixes: vec![mesh()] };
+    assert_eq!(import("").unwrap(), default);
+    let list = import("[import]\nprefixes = [\"spec.mesh\", \"parameters\"]\n").unwrap();
+    let both = vec!["spec.mesh".to_owned(), "parameters".to_owned()];
+    assert_eq!(list.prefixes, [("spec.mesh".to_owned(), both.clone())]);
+    let variables = [("LANDFALL__IMPORT__PREFIXES", "[\"spec.mesh\", \"parameters\"]")];
+    assert_eq!(load("", &variables).unwrap().import.prefixes, list.prefixes);
+    // With quotes or without.
+    let table = "[import]\nenvironment_key = \"custom\"\n[import.prefixes]\n\"spec.mesh.dataContract\" = \"parameters.contract\"\n\
+                 spec.mesh.specific.table = [\"environmentParameters.table\"]\nspec.mesh.tags = []\n";
+    let read = import(table).unwrap();
+    assert_eq!(read.environment_key, "custom");
+    let mut prefixes = read.prefixes;
+    prefixes.sort();
+    let one = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|to| (*to).to_owned()).collect());
+    assert_eq!(
+        prefixes,
+        [
+            mesh(),
+            one("spec.mesh.dataContract", &["parameters.contract"]),
+            one("spec.mesh.specific.table", &["environmentParameters.table"]),
+            one("spec.mesh.tags", &[]),
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_where_updates_go_are_told_at_the_start() {
+    const ROOTS: &str = "spec.mesh, parameters, environmentParameters, witboost.parameters";
+    let refused = |text: &str| load(text, &[]).unwrap_err();
+    assert_eq!(
+        refused("[import]\nenvironment_key = \" \"\nprefixes = [\"parameter\", \"spec.mesh.\", \"metadata\"]\nprefix = 1\n"),
+        [
+            "import.environment_key: ` ` is empty; write the environmentSpecificConfigKey of the control plane".to_owned(),
+            format!(
+                "import.prefixes: `parameter` is no place for updates; use {ROOTS}, or a path below one; did you mean \
+                 `parameters`?"
+            ),
+            format!(
+                "import.prefixes: `spec.mesh.` is no place for updates; use {ROOTS}, or a path below one; did you mean \
+                 `spec.mesh`?"
+            ),
+            format!("import.prefixes: `metadata` is no place for updates; use {ROOTS}, or a path below one"),
+            "import.prefix: is not a configuration key; did you mean `import.prefixes`?".to_owned(),
+        ]
+    );
+    assert_eq!(
+        refused("[import]\nenvironment_key = \"descriptor\"\nprefixes = 7\n"),
+        [
+            "import.environment_key: `descriptor` means something else in the parameters of an import; write the \
+             environmentSpecificConfigKey of the control plane"
+                .to_owned(),
+            format!("import.prefixes: must be text or a list of texts, each beginning with one of: {ROOTS}"),
+        ]
+    );
+    assert_eq!(
+        refused("import.prefixes = []\n"),
+        [format!("import.prefixes: leaves no update; name one of: {ROOTS}")]
+    );
+    let fields = "spec.mesh.description, spec.mesh.tags, spec.mesh.dataContract.schema, \
+                  spec.mesh.dataContract.termsAndConditions, spec.mesh.dataContract.endpoint, spec.mesh.dataContract.SLA, \
+                  spec.mesh.dataContract.slaProperties, spec.mesh.dataSharingAgreement, spec.mesh.specific";
+    assert_eq!(
+        refused(
+            "[import.prefixes]\n\"spec.mesh.tag\" = \"parameters.a\"\n\"spec.mesh.description\" = \"parameters.b\"\n\
+             \"spec.mesh.tags\" = [\"parameters.c\", \"parameters.b\"]\nother = [1]\n"
+        ),
+        [
+            format!("import.prefixes.other: must be text or a list of texts, each beginning with one of: {ROOTS}"),
+            format!(
+                "import.prefixes.spec.mesh.tag: no update of an import begins with `spec.mesh.tag`; use spec.mesh, or one \
+                 of: {fields}; did you mean `spec.mesh.tags`?"
+            ),
+            "import.prefixes.spec.mesh.tags: `parameters.b` is what `spec.mesh.description` becomes, too; give each a place \
+             of its own"
+                .to_owned(),
+        ]
+    );
+}

@@ -38,7 +38,7 @@ pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> 
     })
 }
 
-fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) -> Vec<Column> {
+pub(super) fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) -> Vec<Column> {
     let mut read = Vec::new();
     let mut names = Names::default();
     for (path, node) in parent.list(name, problems) {

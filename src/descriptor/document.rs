@@ -61,6 +61,18 @@ pub(super) struct Entry {
     flaw: Option<Flaw>,
 }
 
+impl Entry {
+    fn of_json((key, value): (&String, &Value)) -> Self {
+        Self {
+            key: key.clone(),
+            at: Position::default(),
+            node: Node::of_json(value),
+            source: Range::default(),
+            flaw: None,
+        }
+    }
+}
+
 /// What is wrong with a key as such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
@@ -132,6 +144,19 @@ impl Document {
 }
 
 impl Node {
+    /// What JSON says, without positions.
+    pub(super) fn of_json(value: &Value) -> Self {
+        let tree = match value {
+            Value::Null => Tree::Null,
+            Value::Bool(value) => Tree::Bool(*value),
+            Value::Number(number) => Tree::Number(number.clone(), number.to_string().into()),
+            Value::String(text) => Tree::Text(text.clone()),
+            Value::Array(items) => Tree::List(items.iter().map(Self::of_json).collect()),
+            Value::Object(object) => Tree::Mapping(object.iter().map(Entry::of_json).collect()),
+        };
+        Self { tree, at: Position::default(), source: Range::default(), tagged: false }
+    }
+
     /// Every part is preceded by what it is and how long: no two trees are hashed alike.
     fn hash(&self, hash: &mut Sha256) {
         let mut part = |kind: u8, bytes: &[u8]| {

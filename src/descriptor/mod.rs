@@ -33,9 +33,11 @@ mod odcs;
 mod problem;
 mod problems;
 mod read;
+mod render;
 mod rules;
 mod shape;
 mod specific;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod type_names;
@@ -50,8 +52,10 @@ pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
 pub use problems::is_typo;
+pub use render::{Written as WrittenContract, write_contract, write_sla, write_tags};
 pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;
+pub use subject::Subject;
 
 use document::Document;
 use problems::Problems;

@@ -158,7 +158,7 @@ fn columns(parent: &Fields<'_>, depth: usize, problems: &mut Problems) -> Vec<Co
 }
 
 /// A property, or the `items` of an array, which have no name.
-fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problems) -> Option<Column> {
+pub(super) fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problems) -> Option<Column> {
     if depth > MAX_DEPTH {
         problems.ask(|| {
             Problem::new(fields.path, format!("properties nest deeper than {MAX_DEPTH} levels"))
@@ -212,13 +212,15 @@ fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut 
     };
     let element = property(&of, depth + 1, problems)?;
     column.array_data_type = Some(element.data_type);
-    column.data_length = element.data_length;
-    column.precision = element.precision;
-    column.scale = element.scale;
-    column.children = match element.data_type {
-        DataType::Array => vec![Column { name: "element".to_owned(), ..element }],
-        _ => element.children,
-    };
+    if element.data_type == DataType::Array {
+        // What the inner array is made of, one child says.
+        column.children = vec![Column { name: "element".to_owned(), ..element }];
+    } else {
+        column.data_length = element.data_length;
+        column.precision = element.precision;
+        column.scale = element.scale;
+        column.children = element.children;
+    }
     Some(())
 }
 
@@ -478,6 +480,8 @@ mod tests {
                {name: sku, dataType: VARCHAR, dataLength: 20}, {name: quantity, dataType: BIGINT}]},\
              {name: grid, dataType: ARRAY, arrayDataType: ARRAY, children: [\
                {name: element, dataType: ARRAY, arrayDataType: DOUBLE}]},\
+             {name: prices, dataType: ARRAY, arrayDataType: ARRAY, children: [\
+               {name: element, dataType: ARRAY, arrayDataType: DECIMAL, precision: 9, scale: 1}]},\
              {name: code, dataType: TEXT, constraint: UNIQUE},\
              {name: rest, dataType: JSON},\
              {name: express, dataType: BOOLEAN}]}",
@@ -494,6 +498,7 @@ mod tests {
                {name: quantity, logicalType: integer}]}},\
              {name: grid, logicalType: array, items: {logicalType: array, items: {logicalType: number, \
                logicalTypeOptions: {format: f64}}}},\
+             {name: prices, logicalType: array, items: {logicalType: array, items: {physicalType: 'decimal(9,1)'}}},\
              {name: code, physicalType: varchar, unique: true},\
              {name: rest, logicalType: object, customProperties: [{property: x, value: y}]},\
              {name: express, logicalType: boolean, physicalType: SOME_OTHER_PLATFORM}]}]}",

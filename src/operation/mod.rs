@@ -27,6 +27,7 @@
 mod dry_run;
 mod engine;
 mod health;
+mod import;
 mod ledger;
 mod migration;
 pub mod postgres;
@@ -44,6 +45,7 @@ mod worker;
 pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
 pub use health::{Health, Stuck};
+pub use import::ImportSettings;
 pub use runner::{Report, TechnologyRunner};
 pub use service::{ComponentPlace, ComponentPlan, Domain, ParseSettings, Planned, Request, Service};
 pub use state::{Event, IllegalTransition, State, transition};

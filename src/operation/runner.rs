@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::descriptor::{Component, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
+use crate::technology::import::Checked;
 use crate::technology::{
     AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Plan, ReverseRequest, Work,
 };
@@ -73,7 +74,7 @@ impl TechnologyRunner {
                 self.components(&document, intent, &placements, Some(&access), context, deployments, report)
                     .await
             }
-            Request::Reverse { request, target } => self.reverse(&request, &target, context, report).await,
+            Request::Reverse { request, target } => self.reverse(request, &target, context, report).await,
         }
     }
 
@@ -97,7 +98,7 @@ impl TechnologyRunner {
 
     async fn reverse(
         &self,
-        request: &ReverseRequest,
+        request: ReverseRequest,
         code: &str,
         context: &Context,
         report: &mut Report,
@@ -108,8 +109,25 @@ impl TechnologyRunner {
             .target(code)
             .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
         context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
-        let updates = target.technology.reverse(request, context).await;
-        let updates = self.domain.recorder.record(&target.code, updates)?;
+        let import = unless_cancelled(context, self.domain.import(request)).await?;
+        let mut params = import.params();
+        target.technology.check_import(&mut params);
+        let Checked { problems, defaults, ignored } = params.finish();
+        for line in defaults.iter().chain(&ignored) {
+            context.journal.info(line);
+        }
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems));
+        }
+        let imported = target.technology.reverse(&import, context).await;
+        let imported = self.domain.recorder.record(&target.code, imported)?;
+        let updates = context.blocking(move |_| Ok(imported.updates(&import))).await?;
+        for lost in &updates.lost {
+            context
+                .journal
+                .warn(format!("not in the updates, since the data contract cannot say it: {lost}"));
+        }
+        let updates = self.domain.imports.place(updates.fields);
         report.result = format!("{} catalog fields read", updates.len());
         context.journal.info(&report.result);
         report.updates = Some(updates);
@@ -194,14 +212,13 @@ impl Runner for TechnologyRunner {
         match done {
             Ok(()) => Ok(value(&report)),
             Err(error) => {
-                // The engine writes the error itself; what it cannot tell is every problem, and what to do.
+                // The engine writes the error itself, and what to do about a single problem; what it cannot tell is every
+                // one of several.
                 if let Kind::Invalid(problems) = error.kind() {
-                    for problem in problems {
-                        if problems.len() > 1 {
-                            context.journal.error(problem.to_string());
-                        }
+                    for problem in problems.iter().filter(|_| problems.len() > 1) {
+                        context.journal.error(problem.to_string());
                         if let Some(remedy) = &problem.remedy {
-                            context.journal.info(format!("to mend it: {remedy}"));
+                            context.journal.info(format!("to fix it: {remedy}"));
                         }
                     }
                     report.problems.clone_from(problems);
@@ -643,7 +660,7 @@ mod tests {
     use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
     use crate::technology::mock::Mock;
     use crate::technology::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
-    use crate::technology::{Action, Capabilities, Technology, Work};
+    use crate::technology::{Action, Capabilities, Import, ImportParams, Imported, Technology, Work};
     use crate::topology::{Installation, Target};
 
     fn target(code: &str, technology: Arc<dyn Technology>) -> Target {
@@ -860,8 +877,10 @@ mod tests {
             Ok(Info::default())
         }
 
-        async fn reverse(&self, _: &ReverseRequest, _: &Context) -> Result<Object> {
-            Ok(Object::new())
+        fn check_import(&self, _: &mut ImportParams<'_>) {}
+
+        async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
+            Ok(Imported::default())
         }
     }
 
@@ -1119,8 +1138,10 @@ mod tests {
             Ok(Info::default())
         }
 
-        async fn reverse(&self, _: &ReverseRequest, _: &Context) -> Result<Object> {
-            Ok(Object::new())
+        fn check_import(&self, _: &mut ImportParams<'_>) {}
+
+        async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
+            Ok(Imported::default())
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::access::Ref;
 use crate::descriptor::{self, Component, Limits, Object, Outline, Problem, Strictness};
 use crate::error::{Error, Kind, Result};
-use crate::technology::{AccessList, AccessMode, Change, Context, Intent, ReverseRequest};
+use crate::technology::{AccessList, AccessMode, Change, Context, Import, Intent, ReverseRequest};
 use crate::topology::{Edit, Explanation, Filter, Installation, Instance, Target, Topology};
 
 use super::dry_run::{At, DryRunSettings, DryRuns};
@@ -24,8 +24,8 @@ use super::runner;
 use super::target_health::{TargetHealth, TargetRecorder};
 use super::work::{self, Assigned, Document, Placement, Places, Resolved, Skipped};
 use super::{
-    Counts, Deployment, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
-    Task, Token,
+    Counts, Deployment, Drained, Engine, Health, ImportSettings, NewTask, Operation, State, StopScope, Store,
+    Submitted, Task, Token,
 };
 
 /// What a task is to do; its payload in the store.
@@ -262,6 +262,8 @@ pub struct Domain {
     /// wait for the other.
     validating: Arc<Semaphore>,
     parses: ParseSettings,
+    /// How imports are read and answered.
+    pub(super) imports: ImportSettings,
     /// What was last heard of each target.
     pub(super) recorder: TargetRecorder,
 }
@@ -300,8 +302,31 @@ impl Domain {
             parsing: permits(),
             validating: permits(),
             parses,
+            imports: ImportSettings::default(),
             recorder: TargetRecorder::default(),
         }
+    }
+
+    /// The same, with other imports.
+    #[must_use]
+    pub fn with_imports(mut self, imports: ImportSettings) -> Self {
+        self.imports = imports;
+        self
+    }
+
+    /// An import as it was asked for. A descriptor that is sent as text is read as any other.
+    pub(super) async fn import(&self, request: ReverseRequest) -> Result<Import> {
+        let text = request.params.get("descriptor").and_then(Value::as_str).map_or(0, str::len);
+        let (key, limits) = (self.imports.environment_key.clone(), self.limits);
+        if text <= SMALL {
+            return Ok(Import::new(request, &key, &limits));
+        }
+        let permit = self.permit(Purpose::Operation).await?;
+        blocking(move || {
+            let _permit = permit;
+            Import::new(request, &key, &limits)
+        })
+        .await
     }
 
     /// The topology as it is now.
@@ -451,10 +476,26 @@ impl Service {
     /// Reads an existing resource into catalog updates.
     pub async fn reverse(&self, mut request: ReverseRequest) -> Result<Submitted> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
+        // In one spelling: names are derived from it.
+        request.environment = topology.environment(&request.environment).to_owned();
+        let import = self.domain.import(request).await?;
+        let ReverseRequest { use_case_template_id, environment, .. } = import.request();
+        let routing = import.subject().outline.as_ref().map(|outline| {
+            let mut routing = outline.routing();
+            routing.use_case_template_id.get_or_insert(use_case_template_id);
+            routing
+        });
         let target = topology
-            .choose_import(&request.use_case_template_id, &request.environment, &request.params)
+            .choose_import(use_case_template_id, environment, import.target(), routing.as_ref())
             .map_err(|problem| Error::invalid(vec![problem]))?;
-        // It named the target; the technology does not know it.
+        let mut params = import.params();
+        target.technology.check_import(&mut params);
+        let problems = params.finish().problems;
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems));
+        }
+        let mut request = import.into_request();
+        // It named the target, which is kept beside the request.
         request.params.shift_remove("target");
         self.submit(Request::Reverse { request, target: target.code.clone() }, None).await
     }

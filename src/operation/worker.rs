@@ -629,7 +629,16 @@ fn decide(
             };
             (Ending::Retry { after, outcome, reason: error.to_string() }, closing)
         }
-        _ => fail(outcome, error.to_string()),
+        _ => {
+            let (ending, closing) = fail(outcome, error.to_string());
+            match error.kind() {
+                // What to do about it comes after it.
+                Kind::Invalid(problems) if problems.len() == 1 => {
+                    (ending, problems.first().and_then(|one| line(Level::Error, one.with_remedy())))
+                }
+                _ => (ending, closing),
+            }
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::{
-    AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology,
-    Work,
+    AccessMode, Action, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds,
+    Plan, Technology, Work,
 };
 use crate::blocking::{self, Cancellation};
 use crate::descriptor::{Object, Problem, names};
@@ -172,7 +172,9 @@ impl Technology for Mock {
         Ok(Info { public, private: Object::new() })
     }
 
-    async fn reverse(&self, _request: &ReverseRequest, _context: &Context) -> Result<Object> {
+    fn check_import(&self, _params: &mut ImportParams<'_>) {}
+
+    async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
         Err(Error::unsupported("a mock has nothing to import: route the template to another technology"))
     }
 }

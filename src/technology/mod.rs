@@ -13,6 +13,7 @@
 
 #[doc(hidden)]
 pub mod conformance;
+pub mod import;
 pub mod lakehouse;
 pub mod mock;
 pub mod postgresql;
@@ -33,6 +34,7 @@ use crate::access::{Lookups, Ref};
 use crate::blocking::{self, Cancellation};
 use crate::descriptor::{Component, ComponentKind, DataProduct, Object, Problem, is_typo, names};
 use crate::error::{Error, Result};
+pub use import::{Import, ImportParams, Imported, ReverseRequest};
 
 /// One technology, bound to one configured target.
 #[async_trait]
@@ -56,8 +58,12 @@ pub trait Technology: Send + Sync + 'static {
     /// What the platform shows of the component. Reads only.
     async fn describe(&self, work: &Work, context: &Context) -> Result<Info>;
 
-    /// Reads an existing resource into catalog updates. Never changes the target.
-    async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object>;
+    /// Everything wrong with the parameters of an import, which it reads and asks for there. Pure and cheap: no I/O, called
+    /// before an import is accepted.
+    fn check_import(&self, params: &mut ImportParams<'_>);
+
+    /// Reads an existing table. Never changes the target.
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported>;
 }
 
 /// What a technology can do.
@@ -236,19 +242,6 @@ pub struct Info {
     pub public: Object,
     /// Kept in the deployed descriptor, not shown.
     pub private: Object,
-}
-
-/// Reverse provisioning asked of a technology.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReverseRequest {
-    /// Template of the component to import into.
-    pub use_case_template_id: String,
-    /// Witboost environment name.
-    pub environment: String,
-    /// `params` as sent.
-    pub params: Object,
-    /// `catalogInfo` as sent.
-    pub catalog_info: Object,
 }
 
 /// What a technology gets besides the work: where to log, and whether to stop.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::Work;
-use crate::descriptor::{DescriptorKind, Limits, Strictness, parse};
+use super::import::{Import, ReverseRequest};
+use crate::descriptor::{DescriptorKind, Limits, Object, Strictness, parse};
 
 #[path = "../../tests/support/identifiers.rs"]
 mod identifiers;
@@ -48,10 +51,45 @@ pub(crate) const SCHEMAS: [&str; 2] = [
 
 /// An output port with such a `schema`.
 pub(crate) fn port_of(schema: &str) -> Work {
-    let text = format!(
+    work(&port_text(schema), "urn:dmb:cmp:sales:shapes:1:port")
+}
+
+/// A data product with an output port with such a `schema`.
+pub(crate) fn port_text(schema: &str) -> String {
+    format!(
         "{{id: 'urn:dmb:dp:sales:shapes:1', name: Shapes, version: 1.0.0, environment: production, domain: sales,
           components: [{{id: 'urn:dmb:cmp:sales:shapes:1:port', name: Port, version: 1.0.0, kind: outputport,
           dataContract: {{schema: {schema}}}, specific: {{}}}}]}}"
-    );
-    work(&text, "urn:dmb:cmp:sales:shapes:1:port")
+    )
+}
+
+/// An import with these parameters, into an entity whose catalog entry has this in `spec.mesh`.
+pub(crate) fn import(environment: &str, params: &Value, mesh: &Value) -> Import {
+    let request = ReverseRequest {
+        use_case_template_id: "urn:dmb:utm:x:1".to_owned(),
+        environment: environment.to_owned(),
+        params: params.as_object().unwrap().clone(),
+        catalog_info: json!({ "spec": { "mesh": mesh } }).as_object().unwrap().clone(),
+    };
+    Import::new(request, "environmentSpecificConfig", &Limits::default())
+}
+
+/// The only component of a data product, as its catalog entry has it in `spec.mesh`.
+pub(crate) fn mesh(product: &str) -> Value {
+    let product: Value = serde_yaml::from_str(product).unwrap();
+    product["components"][0].clone()
+}
+
+/// The data product with updates put into its only component, as a control plane does: the fields that their keys name are
+/// replaced.
+pub(crate) fn updated(product: &str, updates: &Object) -> String {
+    let mut product: Value = serde_yaml::from_str(product).unwrap();
+    for (key, value) in updates {
+        let mut place = &mut product["components"][0];
+        for part in key.strip_prefix("spec.mesh.").unwrap().split('.') {
+            place = &mut place[part];
+        }
+        *place = value.clone();
+    }
+    product.to_string()
 }

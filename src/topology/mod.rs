@@ -13,8 +13,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::config::Route;
-use crate::descriptor::{Component, ComponentKind, Object, Problem, Routing, is_typo};
+use crate::descriptor::{Component, ComponentKind, Problem, Routing, is_typo};
 use crate::technology::{Intent, Technology};
 
 pub use instance::{
@@ -415,69 +417,97 @@ impl Topology {
         )))
     }
 
-    /// Where an import reads from: `params.target` when given, else the one target that can import and that a route
-    /// for the template leads to.
+    /// Where an import reads from: the target that is named, with where it is named; else the one target that can import
+    /// and that a route for the template leads to. Of several, the one that the component's own route leads to.
     pub fn choose_import(
         &self,
         template: &str,
         environment: &str,
-        params: &Object,
+        named: Option<(String, Value)>,
+        component: Option<&Routing<'_>>,
     ) -> Result<Arc<Target>, Problem> {
         let id = self.check_environment(environment)?;
-        let mut able = Vec::new();
-        let mut passed = String::new();
+        let mut able: Vec<Importer<'_>> = Vec::new();
+        let mut passed = Vec::new();
         for instance in self.instances.iter() {
             let mut candidate = self.candidate(instance, Some(id), Purpose::Import);
-            if candidate.target.as_ref().is_some_and(|target| !target.technology.capabilities().reverse) {
-                candidate.against.push("cannot import".to_owned());
+            if let Some(target) = &candidate.target
+                && !target.technology.capabilities().reverse
+            {
+                candidate.against.push(format!("cannot import ({})", target.technology.name()));
             }
             match candidate.fitting() {
-                Some(target) => {
-                    able.push((instance.attributes.group.as_deref(), candidate.name(), Arc::clone(target)));
-                }
-                None => passed.push_str(&format!("; {}", candidate.summary())),
+                Some(target) => able.push(Importer {
+                    group: instance.attributes.group.as_deref(),
+                    name: candidate.name(),
+                    target: Arc::clone(target),
+                }),
+                None => passed.push(candidate.summary()),
             }
         }
-        let names = |of: &[&(Option<&str>, String, Arc<Target>)]| {
-            list(of.iter().map(|(_, name, _)| name.clone()), "(none can)")
-        };
-        let all = || format!("{}{passed}", names(&able.iter().collect::<Vec<_>>()));
-        if let Some(code) = params.get("target") {
-            let named = code
-                .as_str()
-                .and_then(|code| able.iter().find(|(_, _, target)| same_code(&target.code, code)));
-            return named.map(|(_, _, target)| Arc::clone(target)).ok_or_else(|| {
-                Problem::new(
-                    "params.target",
-                    format!("no target of that name can import from environment `{environment}`"),
-                )
-                .value(code.as_str().map_or_else(|| code.to_string(), str::to_owned))
-                .remedy(format!("name one of: {}", all()))
-            });
+        let choice = |of: &[&Importer<'_>]| list(of.iter().map(|importer| importer.name.clone()), "");
+        let others = || passed.iter().fold(String::new(), |text, one| format!("{text}; {one}"));
+        if let Some((path, code)) = named {
+            let is_named = |importer: &&Importer<'_>| {
+                code.as_str().is_some_and(|code| same_code(&importer.target.code, code.trim()))
+            };
+            return able.iter().find(is_named).map(|importer| Arc::clone(&importer.target)).ok_or_else(
+                || {
+                    let message = format!("no target of that name imports from environment `{environment}`");
+                    let problem = Problem::new(path, message)
+                        .value(code.as_str().map_or_else(|| code.to_string(), str::to_owned));
+                    match able.iter().collect::<Vec<_>>().as_slice() {
+                        [] => problem.remedy(format!("{NO_IMPORTER}{}", others())),
+                        able => problem.remedy(format!("name one of: {}{}", choice(able), others())),
+                    }
+                },
+            );
         }
-        let routed: Vec<_> = able
+        let in_group = |importer: &Importer<'_>, route: &Route| {
+            importer.group.is_some_and(|group| same_code(group, &route.group))
+        };
+        let mut routed: Vec<&Importer<'_>> = able
             .iter()
-            .filter(|(group, ..)| {
-                self.installation.routes.iter().any(|route| {
-                    group.is_some_and(|group| same_code(group, &route.group))
-                        && route.matches_template(template)
-                })
+            .filter(|importer| {
+                let mut routes = self.installation.routes.iter();
+                routes.any(|route| route.matches_template(template) && in_group(importer, route))
             })
             .collect();
+        if let Some(route) = component.filter(|_| routed.len() != 1).and_then(|routing| self.route(routing)) {
+            let own: Vec<_> = able.iter().filter(|importer| in_group(importer, route)).collect();
+            if !own.is_empty() {
+                routed = own;
+            }
+        }
+        let problem = |message: &str| Problem::new("useCaseTemplateId", message).value(template);
         match routed.as_slice() {
-            [(_, _, one)] => Ok(Arc::clone(one)),
-            [] => Err(Problem::new(
-                "useCaseTemplateId",
-                format!("nothing in environment `{environment}` can import for this template"),
-            )
-            .value(template)
-            .remedy(format!("name a target in `params.target`: {}", all()))),
-            several => Err(Problem::new("useCaseTemplateId", "several targets can import for this template")
-                .value(template)
-                .remedy(format!("name one of them in `params.target`: {}", names(several)))),
+            [one] => Ok(Arc::clone(&one.target)),
+            [] => {
+                let problem = problem("no configured target imports this template");
+                Err(match able.iter().collect::<Vec<_>>().as_slice() {
+                    [] => problem.remedy(format!("{NO_IMPORTER}{}", others())),
+                    able => problem.remedy(format!(
+                        "route the template to the group of one that imports, or name it in `params.target`: {}{}",
+                        choice(able),
+                        others()
+                    )),
+                })
+            }
+            several => Err(problem("several configured targets import this template")
+                .remedy(format!("name one of them in `params.target`: {}", choice(several)))),
         }
     }
 }
+
+/// A target that an import may read from.
+struct Importer<'a> {
+    group: Option<&'a str>,
+    /// Its instance, for remedies.
+    name: String,
+    target: Arc<Target>,
+}
+
+const NO_IMPORTER: &str = "configure a target that imports from this environment (lakehouse or postgresql)";
 
 fn list(names: impl Iterator<Item = String>, none: &str) -> String {
     let all = names.collect::<Vec<_>>();

@@ -5,7 +5,8 @@ use super::*;
 use crate::descriptor::{ComponentKind, DescriptorKind, Limits, Misspelt, Routing, Strictness, parse};
 use crate::error::Result;
 use crate::technology::{
-    AccessMode, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Work,
+    AccessMode, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds, Plan,
+    Work,
 };
 
 /// Does nothing, and says whether it could import.
@@ -33,8 +34,10 @@ impl Technology for Fake {
     async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
         Ok(Info::default())
     }
-    async fn reverse(&self, _: &ReverseRequest, _: &Context) -> Result<Object> {
-        Ok(Object::new())
+    fn check_import(&self, _: &mut ImportParams<'_>) {}
+
+    async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
+        Ok(Imported::default())
     }
 }
 
@@ -296,34 +299,83 @@ fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
     let lake = || target("LAKE", "lake", &[], true);
     let mock = || target("MOCK", "mock", &[], false);
     let routes = || vec![route("S3", "lake"), route("Spark", "mock")];
-    let choose = |topology: &Topology, params: serde_json::Value| {
+    let choose = |topology: &Topology, named: serde_json::Value| {
+        let named = Some(("params.target".to_owned(), named)).filter(|(_, code)| !code.is_null());
         topology
-            .choose_import("urn:dmb:utm:x:1", "qa", params.as_object().unwrap())
+            .choose_import("urn:dmb:utm:x:1", "qa", named, None)
             .map(|target| target.code.clone())
-            .map_err(|problem| format!("{problem}; {}", problem.remedy.clone().unwrap_or_default()))
+            .map_err(|problem| problem.with_remedy())
     };
     let one = seeded(vec![lake(), mock()], routes());
-    assert_eq!(choose(&one, json!({})), Ok("LAKE".into()));
-    assert_eq!(choose(&one, json!({"target": "lake"})), Ok("LAKE".into()));
+    assert_eq!(choose(&one, json!(null)), Ok("LAKE".into()));
+    assert_eq!(choose(&one, json!(" lake ")), Ok("LAKE".into()));
     assert_eq!(
-        choose(&one, json!({"target": "MOCK"})),
-        Err("params.target: no target of that name can import from environment `qa`: `MOCK`; name one of: LAKE; MOCK \
-             cannot import"
+        choose(&one, json!("MOCK")),
+        Err("params.target: no target of that name imports from environment `qa`: `MOCK`; name one of: LAKE; MOCK \
+             cannot import (fake)"
+            .into())
+    );
+    assert_eq!(
+        choose(&one, json!({"code": "LAKE"})),
+        Err("params.target: no target of that name imports from environment `qa`: `{\"code\":\"LAKE\"}`; name one of: \
+             LAKE; MOCK cannot import (fake)"
             .into())
     );
     let two = seeded(vec![lake(), target("LAKE2", "lake", &[], true)], routes());
     assert_eq!(
-        choose(&two, json!({})),
-        Err("useCaseTemplateId: several targets can import for this template: `urn:dmb:utm:x:1`; name one of them in \
+        choose(&two, json!(null)),
+        Err("useCaseTemplateId: several configured targets import this template: `urn:dmb:utm:x:1`; name one of them in \
              `params.target`: LAKE, LAKE2"
             .into())
     );
-    assert_eq!(choose(&two, json!({"target": "LAKE2"})), Ok("LAKE2".into()));
+    assert_eq!(choose(&two, json!("LAKE2")), Ok("LAKE2".into()));
     let none = seeded(vec![mock()], routes());
     assert_eq!(
-        choose(&none, json!({})),
-        Err("useCaseTemplateId: nothing in environment `qa` can import for this template: `urn:dmb:utm:x:1`; name a \
-             target in `params.target`: (none can); MOCK cannot import"
+        choose(&none, json!(null)),
+        Err("useCaseTemplateId: no configured target imports this template: `urn:dmb:utm:x:1`; configure a target that \
+             imports from this environment (lakehouse or postgresql); MOCK cannot import (fake)"
             .into())
     );
+    assert_eq!(
+        choose(&none, json!("LAKE")),
+        Err("params.target: no target of that name imports from environment `qa`: `LAKE`; configure a target that imports \
+             from this environment (lakehouse or postgresql); MOCK cannot import (fake)"
+            .into())
+    );
+    let elsewhere = seeded(vec![lake(), mock()], vec![route("Spark", "mock")]);
+    assert_eq!(
+        choose(&elsewhere, json!(null)),
+        Err("useCaseTemplateId: no configured target imports this template: `urn:dmb:utm:x:1`; route the template to the \
+             group of one that imports, or name it in `params.target`: LAKE; MOCK cannot import (fake)"
+            .into())
+    );
+}
+
+/// What the descriptor of an import says of its component decides between targets, and finds one that no route of the
+/// template leads to.
+#[test]
+fn an_import_goes_where_the_route_of_its_component_leads() {
+    let by_template = Route {
+        use_case_template_id: Some("urn:dmb:utm:other".to_owned()),
+        ..route("PostgreSQL", "warehouse")
+    };
+    let targets = vec![
+        target("LAKE", "lake", &[], true),
+        target("POND", "pond", &[], true),
+        target("WAREHOUSE", "warehouse", &[], true),
+    ];
+    let topology = seeded(targets, vec![route("S3", "lake"), route("HDFS", "pond"), by_template]);
+    let choose = |technology: &str, template: &str| {
+        let routing = Routing {
+            technology: Some(technology),
+            use_case_template_id: Some("urn:dmb:utm:other:1"),
+            ..Routing::default()
+        };
+        topology.choose_import(template, "qa", None, Some(&routing)).map(|target| target.code.clone())
+    };
+    assert_eq!(choose("S3", "urn:dmb:utm:x:1"), Ok("LAKE".to_owned()));
+    assert_eq!(choose("HDFS", "urn:dmb:utm:x:1"), Ok("POND".to_owned()));
+    assert_eq!(choose("PostgreSQL", "urn:dmb:utm:x:1"), Ok("WAREHOUSE".to_owned()));
+    let several = choose("Oracle", "urn:dmb:utm:x:1").unwrap_err();
+    assert_eq!(several.message, "several configured targets import this template");
 }

@@ -290,6 +290,38 @@ async fn an_import_may_name_its_target() {
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
 }
 
+/// The log of a task that fails for what was asked says first what is wrong, and then what to do.
+#[tokio::test]
+async fn an_error_comes_before_its_remedy_in_the_log() {
+    let server = Landfall::start();
+    let api = server.api();
+    api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
+    let one = replace_once(&cashflow(), "dataType: number", "dataType: DATE");
+    let two = replace_once(
+        &one,
+        "name: direction\n          dataType: string",
+        "name: direction\n          dataType: DATE",
+    );
+    for (text, problems) in [(one, 1), (two, 2)] {
+        let status = api.run("/v1/provision", &component_request(&text, OUTPUT_PORT)).await;
+        assert_eq!(status["status"], "FAILED", "{status:#}");
+        let log = messages(&status);
+        let all = |part: &str| {
+            log.iter().enumerate().filter(|(_, line)| line.contains(part)).map(|(at, _)| at).collect()
+        };
+        let (errors, remedies): (Vec<usize>, Vec<usize>) =
+            (all("cannot change from"), all("keep a type that is"));
+        assert_eq!(remedies.len(), problems, "{log:#?}");
+        for (error, remedy) in errors.iter().zip(&remedies) {
+            let in_order = error < remedy
+                || (error == remedy && log[*error].find("cannot change") < log[*error].find("keep a type"));
+            assert!(in_order, "{log:#?}");
+        }
+        let last = status["logs"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{log:#?}");
+    }
+}
+
 #[tokio::test]
 async fn a_changed_contract_evolves_the_table_and_a_breaking_one_is_refused() {
     let server = Landfall::start();

@@ -23,6 +23,7 @@ mod conformance;
 mod harness;
 mod health;
 mod hostile;
+mod imports;
 #[expect(dead_code, reason = "encryption is for the tests of the library")]
 #[path = "../support/ldap.rs"]
 mod ldap;

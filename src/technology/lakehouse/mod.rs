@@ -62,8 +62,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    AccessList, AccessMode, Action, Capabilities, Change, Context, Info, Intent, Kinds, Owner, Plan,
-    ReverseRequest, Technology, Work,
+    AccessList, AccessMode, Action, Capabilities, Change, Context, Import, ImportParams, Imported, Info,
+    Intent, Kinds, Owner, Plan, Technology, Work,
 };
 use crate::blocking::{Cancellation, run as blocking};
 use crate::descriptor::{ComponentKind, Object, Problem};
@@ -272,9 +272,13 @@ impl Technology for Lakehouse {
         }
     }
 
-    async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
+    fn check_import(&self, params: &mut ImportParams<'_>) {
+        reverse::check(params);
+    }
+
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
         context.check_cancelled()?;
-        self.opened().await?.read_back(request, context).await
+        self.opened().await?.read_back(import, context).await
     }
 }
 

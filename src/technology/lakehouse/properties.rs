@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::types::{self, ICEBERG_TYPE, Wanted};
 use crate::access::Ref;
-use crate::descriptor::{Object, Tag};
+use crate::descriptor::{Column, Object, Tag};
 use crate::error::{Error, Result};
 use crate::technology::{AccessList, Owner, Work};
 
@@ -201,46 +201,41 @@ pub(super) fn refs_text(refs: &BTreeSet<String>) -> String {
     json!(refs).to_string()
 }
 
-/// `dataContract.schema` of a table, from its schema and the properties above.
-pub(super) fn describe_columns(schema: &Schema, properties: &HashMap<String, String>) -> Result<Vec<Value>> {
+/// The columns of a table, from its schema and the properties above.
+pub(super) fn describe_columns(schema: &Schema, properties: &HashMap<String, String>) -> Result<Vec<Column>> {
     let keys: BTreeSet<i32> = schema.identifier_field_ids().collect();
-    let decorate = |path: &str, field: &NestedField, column: &mut Object| {
+    let decorate = |path: &str, field: &NestedField, column: &mut Column| {
         let json = |kind: &str| -> Option<Value> {
             serde_json::from_str(properties.get(&format!("landfall.{kind}.{path}"))?).ok()
         };
         if let Some(Value::Object(mut declared)) = json("type")
             && declared.shift_remove(ICEBERG_TYPE) == Some(json!(types::readable(&field.field_type)))
         {
-            column.retain(|key, _| key == "name");
-            column.extend(declared);
+            types::declared_type(column, &declared);
         }
-        let description = properties
-            .get(&format!("landfall.description.{path}"))
-            .map(String::as_str)
-            .or(field.doc.as_deref())
-            .unwrap_or_default();
-        if !description.is_empty() {
-            column.insert("description".to_owned(), json!(description));
-        }
-        let unique = properties.get(&format!("landfall.constraint.{path}")).map(String::as_str);
+        let description = properties.get(&format!("landfall.description.{path}")).or(field.doc.as_ref());
+        column.description = description.cloned().unwrap_or_default();
         let is_map_key = path.ends_with(".key") && field.required && field.name == "key";
+        column.required = field.required && !is_map_key;
+        column.unique =
+            properties.get(&format!("landfall.constraint.{path}")).is_some_and(|text| text == "UNIQUE");
         if keys.contains(&field.id) {
-            column.insert("constraint".to_owned(), json!("PRIMARY_KEY"));
-        } else if field.required && !is_map_key {
-            column.insert("constraint".to_owned(), json!("NOT_NULL"));
-        } else if unique == Some("UNIQUE") {
-            column.insert("constraint".to_owned(), json!("UNIQUE"));
+            // Identifier fields have no order.
+            column.is_key(1);
         }
-        if let Some(tags @ Value::Array(_)) = json("tags") {
-            column.insert("tags".to_owned(), tags);
-        }
+        column.tags = json("tags").map(|tags| self::tags(&tags)).unwrap_or_default();
     };
-    schema
-        .as_struct()
-        .fields()
-        .iter()
-        .map(|field| types::describe(field, &field.name, &decorate).map(Value::Object))
-        .collect()
+    schema.as_struct().fields().iter().map(|field| types::describe(field, &field.name, &decorate)).collect()
+}
+
+/// Tags as [`Properties::put_tags`] wrote them.
+pub(super) fn tags(list: &Value) -> Vec<Tag> {
+    let tag = |tag: &Value| {
+        let text = |key: &str| tag.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let fqn = text("tagFQN");
+        (!fqn.is_empty()).then(|| Tag { fqn, source: text("source"), label_type: text("labelType") })
+    };
+    list.as_array().into_iter().flatten().filter_map(tag).collect()
 }
 
 /// Entries of a group of properties such as `landfall.sla.`, in order of their keys.

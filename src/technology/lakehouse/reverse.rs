@@ -1,40 +1,85 @@
 //! Reverse provisioning: a table of the catalog, ours or not, as updates of a descriptor. Reads only.
 //!
-//! `params` has `table` and, unless one table alone has that name, `namespace`. The answer's keys:
+//! The parameters are `table` and `namespace`. Without a table, and with a descriptor, the table of the component is meant;
+//! without a namespace, one table alone has to have that name.
 //!
-//! | key | from |
+//! | what | from |
 //! |---|---|
-//! | `spec.mesh.description` | `comment` |
-//! | `spec.mesh.dataContract.schema` | columns, with descriptions, constraints, tags and declared types |
-//! | `spec.mesh.dataContract.termsAndConditions`, `.endpoint`, `.SLA`, `spec.mesh.dataSharingAgreement` | properties, where set |
-//! | `spec.mesh.tags` | `landfall.tags` |
-//! | `spec.mesh.specific.format`, `.namespace`, `.table` | the table itself |
+//! | description | `comment` |
+//! | columns | the schema, with descriptions, constraints, tags and declared types |
+//! | terms and conditions, endpoint, SLA, data sharing agreement | properties, where set |
+//! | tags | `landfall.tags` |
+//! | `specific.format`, `.namespace`, `.table` | the table itself |
 
 use std::collections::BTreeSet;
 
 use iceberg::spec::NestedFieldRef;
 use iceberg::{NamespaceIdent, TableIdent};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::catalog::dotted;
-use super::{Opened, properties, types};
-use crate::descriptor::{Object, SpecificReader, names};
+use super::{Opened, naming, properties, types};
+use crate::descriptor::{Object, names};
 use crate::error::{Error, Result};
-use crate::technology::{Context, ReverseRequest};
+use crate::technology::Context;
+use crate::technology::import::{Import, ImportParams, Imported, Source};
 
 /// Names listed in an error at most.
 const MAX_LISTED: usize = 10;
 
+/// Which table is meant.
+struct Asked {
+    namespace: Option<String>,
+    table: String,
+}
+
+impl Asked {
+    /// What is wrong goes to `params`.
+    fn read(params: &mut ImportParams<'_>) -> Option<Self> {
+        let namespace = params.text("namespace");
+        let table = params.text("table");
+        let import = params.import();
+        let (subject, environment) = (import.subject(), &import.request().environment);
+        let derived = subject.product.as_deref().zip(subject.component.as_deref());
+        let (table, source) = match (table, derived) {
+            (Some(table), _) => (table.value, table.source),
+            (None, Some((product, component))) => {
+                let table = naming::table(product, component);
+                params.is_default("table", &table, Source::Descriptor, "the ids in the descriptor");
+                (table, Source::Descriptor)
+            }
+            (None, None) => {
+                params.missing("table");
+                return None;
+            }
+        };
+        // The table of the component is in the namespace of its data product; a user's may be anywhere.
+        let namespace = match (namespace, derived) {
+            (Some(namespace), _) => Some(namespace.value),
+            (None, Some((product, _))) if source == Source::Descriptor => {
+                let namespace = naming::namespace(product, environment);
+                params.is_default("namespace", &namespace, Source::Descriptor, "the ids in the descriptor");
+                Some(namespace)
+            }
+            (None, _) => None,
+        };
+        Some(Self { namespace, table })
+    }
+}
+
+pub(super) fn check(params: &mut ImportParams<'_>) {
+    Asked::read(params);
+}
+
 impl Opened {
-    pub(super) async fn read_back(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
-        let mut params = SpecificReader::at("params", &request.params);
-        let namespace = params.string("namespace").map(str::to_owned);
-        let table = params.required_string("table").map(str::to_owned);
-        let problems = params.finish();
-        let Some(table) = table.filter(|_| problems.is_empty()) else {
+    pub(super) async fn read_back(&self, import: &Import, context: &Context) -> Result<Imported> {
+        let mut params = import.params();
+        let asked = Asked::read(&mut params);
+        let problems = params.finish().problems;
+        let Some(asked) = asked.filter(|_| problems.is_empty()) else {
             return Err(Error::invalid(problems));
         };
-        let ident = self.find_table(namespace.as_deref(), &table).await?;
+        let ident = self.find_table(asked.namespace.as_deref(), &asked.table).await?;
         context.check_cancelled()?;
         let name = dotted(&ident);
         let Some(table) = self.catalog.load(&ident).await? else {
@@ -42,42 +87,26 @@ impl Opened {
         };
         let metadata = table.metadata();
         let properties = metadata.properties();
-        let schema = properties::describe_columns(metadata.current_schema(), properties)?;
-        context.journal.info(format!("read {} columns of table `{name}`", schema.len()));
+        let columns = properties::describe_columns(metadata.current_schema(), properties)?;
+        context.journal.info(format!("read {} columns of table `{name}`", columns.len()));
         warn_of_names(metadata.current_schema().as_struct().fields(), context);
-        let mut updates = Object::new();
-        let mut update = |key: &str, value: Value| {
-            updates.insert(format!("spec.mesh.{key}"), value);
-        };
-        let text = |key: &str| properties.get(key).map(|text| json!(text));
-        if let Some(description) = text("comment") {
-            update("description", description);
-        }
-        if let Some(tags) = properties.get("landfall.tags").and_then(|tags| serde_json::from_str(tags).ok()) {
-            update("tags", tags);
-        }
-        update("dataContract.schema", Value::Array(schema));
-        for (key, value) in [
-            ("dataContract.termsAndConditions", text("landfall.terms-and-conditions")),
-            ("dataContract.endpoint", text("landfall.endpoint")),
-        ] {
-            if let Some(value) = value {
-                update(key, value);
-            }
-        }
-        for (key, prefix) in [
-            ("dataContract.SLA", "landfall.sla."),
-            ("dataSharingAgreement", "landfall.data-sharing-agreement."),
-        ] {
-            let group = properties::group(properties, prefix);
-            if !group.is_empty() {
-                update(key, Value::Object(group));
-            }
-        }
-        update("specific.format", json!("Iceberg"));
-        update("specific.namespace", json!(ident.namespace().join(".")));
-        update("specific.table", json!(ident.name()));
-        Ok(updates)
+        let text = |key: &str| properties.get(key).cloned();
+        let tags = text("landfall.tags").and_then(|tags| serde_json::from_str(&tags).ok());
+        Ok(Imported {
+            table: ident.name().to_owned(),
+            columns,
+            description: text("comment"),
+            tags: tags.map(|tags| properties::tags(&tags)).unwrap_or_default(),
+            terms_and_conditions: text("landfall.terms-and-conditions"),
+            endpoint: text("landfall.endpoint"),
+            sla: properties::group(properties, "landfall.sla."),
+            data_sharing_agreement: properties::group(properties, "landfall.data-sharing-agreement."),
+            specific: Object::from_iter([
+                ("format".to_owned(), json!("Iceberg")),
+                ("namespace".to_owned(), json!(ident.namespace().join("."))),
+                ("table".to_owned(), json!(ident.name())),
+            ]),
+        })
     }
 
     async fn find_table(&self, namespace: Option<&str>, table: &str) -> Result<TableIdent> {

@@ -9,10 +9,12 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 use crate::access::Ref;
+use crate::descriptor::write_contract;
 use crate::error::Kind;
+use crate::technology::AccessList;
 use crate::technology::conformance::{self, Case, Subject};
-use crate::technology::testing::{CASHFLOW, PORT, STORAGE, work as work_of};
-use crate::technology::{AccessList, ReverseRequest};
+use crate::technology::import::Updates;
+use crate::technology::testing::{self, CASHFLOW, PORT, STORAGE, work as work_of};
 
 fn port() -> Work {
     work_of(&CASHFLOW.replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true"), PORT)
@@ -238,11 +240,12 @@ impl Subject for Embedded {
                 let table = self.lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
                 let properties: BTreeMap<_, _> = table.metadata().properties().clone().into_iter().collect();
                 let schema = table.metadata().current_schema();
+                let columns = properties::describe_columns(schema, table.metadata().properties()).unwrap();
                 seen.insert(
                     format!("table {}", catalog::dotted(&ident)),
                     json!({
                         "properties": properties,
-                        "schema": properties::describe_columns(schema, table.metadata().properties()).unwrap(),
+                        "schema": write_contract(&columns, "port", None).schema,
                         "rows": rows(&table).await,
                     }),
                 );
@@ -339,13 +342,8 @@ fn every_type() -> Work {
 }
 
 async fn import(lake: &Lakehouse, params: Value) -> Result<Object> {
-    let request = ReverseRequest {
-        use_case_template_id: "urn:dmb:utm:x:1".to_owned(),
-        environment: "development".to_owned(),
-        params: params.as_object().unwrap().clone(),
-        catalog_info: Object::new(),
-    };
-    lake.reverse(&request, &Context::default()).await
+    let import = testing::import("development", &params, &json!({}));
+    Ok(lake.reverse(&import, &Context::default()).await?.updates(&import).fields)
 }
 
 #[tokio::test]
@@ -387,7 +385,9 @@ async fn every_type_comes_back() {
 
     // Without Landfall's properties the types are Iceberg's own, and make an equal table again.
     let bare = properties::describe_columns(table.metadata().current_schema(), &HashMap::new()).unwrap();
-    let bare = port_with(&json!(bare).to_string(), "{}");
+    let bare = write_contract(&bare, "port", None);
+    assert_eq!(bare.lost, Vec::<String>::new());
+    let bare = port_with(&bare.schema.to_string(), "{}");
     assert_eq!(
         types::wanted(&bare.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
         types::wanted(&work.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
@@ -400,8 +400,11 @@ async fn imports_say_what_is_missing() {
     let lake = open(folder.path());
     let error = import(&lake, json!({ "tabel": "x" })).await.unwrap_err();
     let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
-    let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
-    assert_eq!(paths, ["params.table", "params.tabel"]);
+    let told: Vec<_> = problems.iter().map(Problem::with_remedy).collect();
+    assert_eq!(
+        told,
+        ["params.table: `table` is missing; add `table` to `params`; did you mean it by `tabel`?"]
+    );
     let error = import(&lake, json!({ "table": "x" })).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no table `x` in the catalog of target `LOCAL_LAKE`: it is empty");
     run(&lake, &port(), Intent::Provision).await;
@@ -432,6 +435,97 @@ async fn imports_say_what_is_missing() {
         ]
     );
     assert_eq!(updates["spec.mesh.dataContract.schema"][2]["dataType"], "NUMBER");
+}
+
+/// What an import gives, put into the descriptor that the table was made from, asks for no change, in either shape; and where
+/// nothing changed, it is what the author wrote.
+#[tokio::test]
+async fn an_import_that_is_provisioned_changes_nothing() {
+    for schema in testing::SCHEMAS {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = open(folder.path());
+        let text = testing::port_text(schema);
+        let id = "urn:dmb:cmp:sales:shapes:1:port";
+        run(&lake, &work_of(&text, id), Intent::Provision).await;
+        let mesh = testing::mesh(&text);
+        let descriptor: Value = serde_yaml::from_str(&text).unwrap();
+        let wrapped = json!({ "dataProduct": descriptor, "componentIdToProvision": id });
+        let mut seen = Vec::new();
+        for params in [
+            json!({ "table": "port" }),
+            json!({ "descriptor": wrapped }),
+            json!({ "environmentSpecificConfig": { "specific": { "table": "port" } }, "bucket": "unused" }),
+        ] {
+            let import = testing::import("production", &params, &mesh);
+            let imported = lake.reverse(&import, &Context::default()).await.unwrap();
+            let Updates { fields, lost } = imported.updates(&import);
+            assert_eq!(lost, Vec::<String>::new());
+            let again = work_of(&testing::updated(&text, &fields), id);
+            assert_eq!(lake.check(&again, &Intent::Provision), []);
+            let plan = lake.plan(&again, &Intent::Provision, &Context::default()).await.unwrap();
+            assert_eq!(plan.changes, [], "{fields:#?}");
+            seen.push(fields);
+        }
+        assert!(seen.iter().all(|fields| *fields == seen[0]), "{seen:#?}");
+        let is_odcs = schema.contains("properties");
+        let given = &seen[0]["spec.mesh.dataContract.schema"];
+        assert_eq!(given[0].get("properties").is_some(), is_odcs, "{given:#}");
+        if is_odcs {
+            assert_eq!(*given, mesh["dataContract"]["schema"], "nothing changed");
+        }
+        // The other shape of the same table is as good.
+        let other =
+            json!({ "dataContract": { "kind": "DataContract", "apiVersion": "v3.0.2", "schema": [] } });
+        let other = if is_odcs { json!({}) } else { other };
+        let import = testing::import("production", &json!({ "table": "port" }), &other);
+        let updates = lake.reverse(&import, &Context::default()).await.unwrap().updates(&import);
+        assert_eq!(updates.lost, Vec::<String>::new());
+        let again = work_of(&testing::updated(&text, &updates.fields), id);
+        let plan = lake.plan(&again, &Intent::Provision, &Context::default()).await.unwrap();
+        assert_eq!(plan.changes, [], "{:#?}", updates.fields);
+    }
+}
+
+#[test]
+fn parameters_of_an_import_are_checked_without_a_look_at_the_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(&folder.path().join("not made"));
+    let component = json!({ "dataProduct": { "id": "urn:dmb:dp:finance:cashflow:0", "components": [
+        { "id": PORT, "specific": { "namespace": "elsewhere" } }] }, "componentIdToProvision": PORT });
+    for (params, problems, defaults) in [
+        (
+            json!({ "table": 7 }),
+            vec!["params.table: `table` is a number: `7`; use a text; put it in quotes"],
+            vec![],
+        ),
+        (
+            json!({ "table": "t", "namespace": ["n"] }),
+            vec!["params.namespace: `namespace` is a list; use a text; put it in quotes"],
+            vec![],
+        ),
+        (
+            json!({ "descriptor": { "id": "urn:dmb:dp:finance:cashflow:0" } }),
+            vec!["params.table: `table` is missing; add `table` to `params`"],
+            vec![],
+        ),
+        (
+            json!({ "descriptor": component }),
+            vec![],
+            vec![
+                "`namespace` is `elsewhere`, from `specific` of the descriptor",
+                "`table` is `cashflow_output_port`, from the ids in the descriptor",
+            ],
+        ),
+    ] {
+        let import = testing::import("production", &params, &json!({}));
+        let mut read = import.params();
+        lake.check_import(&mut read);
+        let checked = read.finish();
+        let told: Vec<_> = checked.problems.iter().map(Problem::with_remedy).collect();
+        assert_eq!(told, problems, "{params}");
+        assert_eq!(checked.defaults, defaults, "{params}");
+    }
+    assert!(!folder.path().join("not made").exists());
 }
 
 fn problems(checked: Vec<Problem>) -> Vec<String> {

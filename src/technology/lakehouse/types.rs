@@ -171,10 +171,9 @@ impl Reading {
 
     fn declare(&mut self, iceberg_path: &str, path: &str, column: &Column, field_type: &Type) {
         let declared = type_keys(column);
-        let mut observed = Object::new();
+        let mut observed = Column::of(DataType::String);
         let returns = describe_type(field_type, "", &mut observed, &|_, _, _| {}).is_ok()
-            && observed.len() == declared.len()
-            && declared.iter().all(|(key, value)| observed.get(key) == Some(value));
+            && type_keys(&observed) == declared;
         let data_type = (!returns).then(|| {
             let mut declared = declared;
             declared.insert(ICEBERG_TYPE.to_owned(), json!(readable(field_type)));
@@ -389,36 +388,42 @@ fn type_keys(column: &Column) -> Object {
     keys
 }
 
-/// A column as a data contract writes it: `name`, `dataType` and what belongs to the type, then what `decorate`
-/// adds for the field at an Iceberg path, then `children`.
+/// Takes over what [`type_keys`] wrote, if it can be read.
+pub(super) fn declared_type(column: &mut Column, keys: &Object) {
+    let data_type = |key: &str| keys.get(key).and_then(Value::as_str)?.parse::<DataType>().ok();
+    let number =
+        |key: &str| keys.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    let Some(own) = data_type("dataType") else { return };
+    column.data_type = own;
+    column.data_length = number("dataLength");
+    column.precision = number("precision");
+    column.scale = number("scale");
+    column.array_data_type = data_type("arrayDataType");
+}
+
+/// A field as a column: its name, its type, and what `decorate` adds for the field at an Iceberg path.
 pub(super) fn describe(
     field: &NestedField,
     path: &str,
-    decorate: &dyn Fn(&str, &NestedField, &mut Object),
-) -> Result<Object> {
-    let mut column = Object::new();
-    column.insert("name".to_owned(), json!(field.name));
-    let children = describe_type(&field.field_type, path, &mut column, decorate)?;
+    decorate: &dyn Fn(&str, &NestedField, &mut Column),
+) -> Result<Column> {
+    let mut column = Column { name: field.name.clone(), ..Column::of(DataType::String) };
+    describe_type(&field.field_type, path, &mut column, decorate)?;
     decorate(path, field, &mut column);
-    if !children.is_empty() {
-        column.insert("children".to_owned(), Value::Array(children));
-    }
     Ok(column)
 }
 
-/// Adds the keys of a type to `column` and returns its children.
+/// Gives a type, and its children, to `column`.
 fn describe_type(
     field_type: &Type,
     path: &str,
-    column: &mut Object,
-    decorate: &dyn Fn(&str, &NestedField, &mut Object),
-) -> Result<Vec<Value>> {
-    let mut put = |key: &str, value: Value| column.insert(key.to_owned(), value);
-    let child =
-        |field: &NestedField| describe(field, &format!("{path}.{}", field.name), decorate).map(Value::Object);
+    column: &mut Column,
+    decorate: &dyn Fn(&str, &NestedField, &mut Column),
+) -> Result<()> {
+    let child = |field: &NestedField| describe(field, &format!("{path}.{}", field.name), decorate);
     match field_type {
         Type::Primitive(primitive) => {
-            let data_type = match primitive {
+            column.data_type = match primitive {
                 PrimitiveType::Boolean => DataType::Boolean,
                 PrimitiveType::Int => DataType::Int,
                 PrimitiveType::Long => DataType::BigInt,
@@ -439,42 +444,41 @@ fn describe_type(
                     )));
                 }
             };
-            put("dataType", json!(data_type.name()));
             match primitive {
                 PrimitiveType::Decimal { precision, scale } => {
-                    put("precision", json!(precision));
-                    put("scale", json!(scale));
+                    column.precision = Some(*precision);
+                    column.scale = Some(*scale);
                 }
-                PrimitiveType::Fixed(length) => {
-                    put("dataLength", json!(length));
-                }
+                PrimitiveType::Fixed(length) => column.data_length = u32::try_from(*length).ok(),
                 _ => {}
             }
-            Ok(Vec::new())
         }
         Type::Struct(structure) => {
-            put("dataType", json!(DataType::Struct.name()));
-            structure.fields().iter().map(|field| child(field)).collect()
+            column.data_type = DataType::Struct;
+            column.children = structure.fields().iter().map(|field| child(field)).collect::<Result<_>>()?;
         }
         Type::Map(map) => {
-            put("dataType", json!(DataType::Map.name()));
-            Ok(vec![child(&map.key_field)?, child(&map.value_field)?])
+            column.data_type = DataType::Map;
+            column.children = vec![child(&map.key_field)?, child(&map.value_field)?];
         }
         Type::List(list) => {
-            put("dataType", json!(DataType::Array.name()));
-            let mut element = Object::new();
-            let path = format!("{path}.{}", list.element_field.name);
-            let children = describe_type(&list.element_field.field_type, &path, &mut element, decorate)?;
-            let inner = element.shift_remove("dataType").unwrap_or_default();
-            let nested = matches!(*list.element_field.field_type, Type::List(_));
-            put("arrayDataType", inner);
-            if nested {
-                return Ok(vec![child(&list.element_field)?]);
+            let field = &list.element_field;
+            column.data_type = DataType::Array;
+            if matches!(*field.field_type, Type::List(_)) {
+                column.array_data_type = Some(DataType::Array);
+                column.children = vec![child(field)?];
+            } else {
+                let mut element = Column::of(DataType::String);
+                describe_type(&field.field_type, &format!("{path}.{}", field.name), &mut element, decorate)?;
+                column.array_data_type = Some(element.data_type);
+                column.data_length = element.data_length;
+                column.precision = element.precision;
+                column.scale = element.scale;
+                column.children = element.children;
             }
-            column.extend(element);
-            Ok(children)
         }
     }
+    Ok(())
 }
 
 /// A type as people write it: `decimal(38, 9)`, `list<string>`.

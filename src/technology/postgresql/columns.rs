@@ -200,6 +200,20 @@ pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> 
     }
 }
 
+/// A column of the type that a comment says it was declared with, if that can be read.
+pub(super) fn declared(name: &str, mut keys: Object) -> Option<Column> {
+    // Whatever the name: what is there is what is told.
+    keys.insert("name".to_owned(), Value::from("column"));
+    let column = column(&keys, "", 0, &mut Vec::new())?;
+    Some(Column { name: name.to_owned(), ..column })
+}
+
+/// Tags of a comment.
+pub(super) fn tags_of(list: Vec<Value>) -> Vec<Tag> {
+    let read = tags(Some(&Value::Array(list)), "", &mut Vec::new());
+    read.into_iter().filter(|tag| !tag.fqn.is_empty()).collect()
+}
+
 fn columns(list: Option<&Value>, place: &str, depth: usize, problems: &mut Vec<Problem>) -> Vec<Column> {
     let list = match list {
         None => return Vec::new(),

@@ -58,7 +58,8 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::{
-    AccessMode, Capabilities, Change, Context, Info, Intent, Kinds, Plan, ReverseRequest, Technology, Work,
+    AccessMode, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds, Plan,
+    Technology, Work,
 };
 use crate::access::Directory;
 use crate::config::Secret;
@@ -641,12 +642,21 @@ impl Technology for Postgresql {
         Ok(info)
     }
 
-    async fn reverse(&self, request: &ReverseRequest, context: &Context) -> Result<Object> {
+    fn check_import(&self, params: &mut ImportParams<'_>) {
+        let database = self.login.as_ref().ok().map(|login| login.database.as_str());
+        reverse::Asked::read(params, database);
+    }
+
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
         context.check_cancelled()?;
-        let (schema, table) = reverse::params(&request.params)?;
+        let mut params = import.params();
+        let asked = reverse::Asked::read(&mut params, Some(&self.login()?.database));
+        let problems = params.finish().problems;
+        let Some(asked) = asked.filter(|_| problems.is_empty()) else {
+            return Err(Error::invalid(problems));
+        };
         let session = self.session(context).await?;
-        let done =
-            session.within(context, reverse::read_back(&session, schema.as_deref(), &table, context)).await;
+        let done = session.within(context, reverse::read_back(&session, &asked, context)).await;
         session.give_back(done)
     }
 }

@@ -1,27 +1,27 @@
 //! Reverse provisioning: any table or view, ours or not, as updates of a descriptor. Reads only.
 //!
-//! `params` has `table` and, unless one table alone has that name, `schema`. The answer's keys, in their order:
+//! The parameters are `table` and `schema`. Without a table, and with a descriptor, the table of the component is meant;
+//! without a schema, one table alone has to have that name. `database` may be there, and has to be that of the target.
 //!
-//! | key | from |
+//! | what | from |
 //! |---|---|
-//! | `spec.mesh.dataContract.schema` | columns with types, descriptions, constraints, tags and declared types |
-//! | `spec.mesh.description` | the comment, where there is one |
-//! | `spec.mesh.specific.kind`, `.name`, `.schema` | the table itself |
-//! | `spec.mesh.tags` | the mark, where it has any |
+//! | description | the comment, where there is one |
+//! | columns | names, types, descriptions, constraints, tags and declared types |
+//! | tags | the mark, where it has any |
+//! | `specific.kind`, `.name`, `.schema` | the table itself |
 //!
 //! Default values and the queries of views are not read: they may hold what is nobody else's business.
-
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::mark::{self, ColumnNote, Mark};
 use super::session::Session;
-use super::types;
-use crate::descriptor::{Object, SpecificReader, names};
+use super::{columns, naming, types};
+use crate::descriptor::{Column, DataType, Identifier, Object, Problem, names};
 use crate::error::{Error, Result};
 use crate::technology::Context;
+use crate::technology::import::{ImportParams, Imported, Parameter, Source};
 
 /// Names listed in an error at most.
 const MAX_LISTED: usize = 10;
@@ -43,21 +43,80 @@ struct FoundColumn {
     /// `typtype` of the type, or of an array's elements.
     kind: char,
     required: bool,
-    key: bool,
+    /// Place in the primary key.
+    key: Option<u32>,
     unique: bool,
     comment: Option<String>,
 }
 
-/// Schema, where it is given, and table.
-pub(super) fn params(params: &Object) -> Result<(Option<String>, String)> {
-    let mut params = SpecificReader::at("params", params);
-    let schema = params.string("schema").map(str::to_owned);
-    let table = params.required_string("table").map(str::to_owned);
-    let problems = params.finish();
-    match table {
-        Some(table) if problems.is_empty() => Ok((schema, table)),
-        _ => Err(Error::invalid(problems)),
+/// Which table is meant.
+pub(super) struct Asked {
+    schema: Option<String>,
+    table: String,
+}
+
+impl Asked {
+    /// What is wrong goes to `params`. `database` is that of the target, where it is known.
+    pub(super) fn read(params: &mut ImportParams<'_>, database: Option<&str>) -> Option<Self> {
+        let schema = params.text("schema").filter(|name| is_name(name, params));
+        let table = params.text_or("table", "name");
+        let named = table.is_some();
+        let table = table.filter(|name| is_name(name, params));
+        // That of a descriptor is of a storage area, which is no table.
+        let other = params.given("database");
+        if let (Some(other), Some(database)) = (other, database)
+            && other.value != database
+        {
+            params.problem(
+                Problem::new(other.path, format!("imports read the database of the target, `{database}`"))
+                    .value(&other.value)
+                    .remedy("leave it out, or name the target of that database in `params.target`"),
+            );
+        }
+        let import = params.import();
+        let id = |id: &Option<String>| id.as_ref()?.parse::<Identifier>().ok();
+        let derived = id(&import.subject().product).zip(id(&import.subject().component));
+        let (table, source) = match (table, &derived) {
+            (Some(table), _) => (table.value, table.source),
+            (None, Some((product, component))) if !named => {
+                let table = naming::relation(product, component);
+                params.is_default("table", &table, Source::Descriptor, "the ids in the descriptor");
+                (table, Source::Descriptor)
+            }
+            (None, _) => {
+                if !named {
+                    params.missing("table");
+                }
+                return None;
+            }
+        };
+        // The table of the component is in the schema of its data product; a user's may be anywhere.
+        let schema = match (schema, derived) {
+            (Some(schema), _) => Some(schema.value),
+            (None, Some((product, _))) if source == Source::Descriptor => {
+                let schema = naming::product_schema(&product, &import.request().environment);
+                params.is_default("schema", &schema, Source::Descriptor, "the ids in the descriptor");
+                Some(schema)
+            }
+            (None, _) => None,
+        };
+        Some(Self { schema, table })
     }
+}
+
+/// Whether PostgreSQL could have something of that name; a problem where it could not.
+fn is_name(name: &Parameter, params: &mut ImportParams<'_>) -> bool {
+    let fault = match name.value.as_str() {
+        long if long.len() > naming::MAX_NAME => "PostgreSQL has no names of more than 63 bytes",
+        nul if nul.contains('\0') => "PostgreSQL has no names with a NUL",
+        _ => return true,
+    };
+    params.problem(
+        Problem::new(name.path.as_str(), fault)
+            .value(&name.value)
+            .remedy("write the name as it is in PostgreSQL"),
+    );
+    false
 }
 
 /// Tables and views of that name, as a JSON list.
@@ -68,8 +127,8 @@ const QUERY: &str = "\
           'type', CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) \
                        ELSE format_type(a.atttypid, a.atttypmod) END, \
           'kind', coalesce(e.typtype, b.typtype, t.typtype), 'required', a.attnotnull OR t.typnotnull, \
-          'key', EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p' \
-             AND a.attnum = ANY (k.conkey)), \
+          'key', (SELECT array_position(k.conkey, a.attnum) FROM pg_constraint k \
+             WHERE k.conrelid = c.oid AND k.contype = 'p'), \
           'unique', EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'u' \
              AND k.conkey = ARRAY[a.attnum]), \
           'comment', col_description(c.oid, a.attnum)) ORDER BY a.attnum), '[]') \
@@ -82,13 +141,9 @@ const QUERY: &str = "\
       AND ($2::text IS NULL OR n.nspname::text = $2::text) \
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
-/// The updates.
-pub(super) async fn read_back(
-    session: &Session,
-    schema: Option<&str>,
-    table: &str,
-    context: &Context,
-) -> Result<Object> {
+/// What is there.
+pub(super) async fn read_back(session: &Session, asked: &Asked, context: &Context) -> Result<Imported> {
+    let (schema, table) = (asked.schema.as_deref(), asked.table.as_str());
     session.execute("BEGIN READ ONLY").await?;
     let text = session.text(QUERY, &[&table, &schema]).await?.unwrap_or_default();
     let mut found: Vec<Found> = serde_json::from_str(&text)
@@ -116,7 +171,7 @@ pub(super) async fn read_back(
     for warning in one.columns.iter().filter_map(|column| names::warning("column", &column.name)) {
         context.journal.warn(warning);
     }
-    Ok(updates(&one, table, context))
+    Ok(imported(one, table, context))
 }
 
 /// "it has ...", to choose from.
@@ -132,58 +187,47 @@ async fn near(session: &Session, schema: Option<&str>) -> Result<String> {
     })
 }
 
-fn updates(found: &Found, table: &str, context: &Context) -> Object {
+fn imported(found: Found, table: &str, context: &Context) -> Imported {
     let (description, mark) = found.comment.as_deref().map_or(("", None), mark::split::<Mark>);
-    let columns: Vec<Value> = found.columns.iter().map(|column| column_of(column, context)).collect();
-    let mut updates = BTreeMap::new();
-    updates.insert("dataContract.schema", json!(columns));
-    if !description.is_empty() {
-        updates.insert("description", json!(description));
-    }
-    if let Some(mark) = mark.filter(|mark| !mark.tags.is_empty()) {
-        updates.insert("tags", json!(mark.tags));
-    }
     let kind = if matches!(found.kind, 'v' | 'm') { "view" } else { "table" };
-    updates.insert("specific.kind", json!(kind));
-    updates.insert("specific.name", json!(table));
-    updates.insert("specific.schema", json!(found.schema));
-    updates.into_iter().map(|(key, value)| (format!("spec.mesh.{key}"), value)).collect()
+    Imported {
+        table: table.to_owned(),
+        columns: found.columns.iter().map(|column| column_of(column, context)).collect(),
+        description: Some(description.to_owned()),
+        tags: columns::tags_of(mark.map(|mark| mark.tags).unwrap_or_default()),
+        specific: Object::from_iter([
+            ("kind".to_owned(), json!(kind)),
+            ("name".to_owned(), json!(table)),
+            ("schema".to_owned(), json!(found.schema)),
+        ]),
+        ..Imported::default()
+    }
 }
 
-fn column_of(found: &FoundColumn, context: &Context) -> Value {
-    let mut column = Object::new();
-    column.insert("name".to_owned(), json!(found.name));
+fn column_of(found: &FoundColumn, context: &Context) -> Column {
     let (description, note) = found.comment.as_deref().map_or(("", None), mark::split::<ColumnNote>);
     let note = note.unwrap_or_default();
-    match note.declared.filter(|_| note.made.as_ref() == Some(&found.data_type)) {
-        Some(declared) => column.extend(declared),
-        None => {
-            let (declared, faithful) = types::describe(&found.data_type, found.kind);
-            if !faithful {
-                context.journal.warn(format!(
-                    "column `{}` is {}, which a data contract cannot say: it is given as {}",
-                    found.name,
-                    found.data_type,
-                    declared.get("dataType").and_then(Value::as_str).unwrap_or_default()
-                ));
-            }
-            column.extend(declared);
+    let declared = note.declared.filter(|_| note.made.as_ref() == Some(&found.data_type));
+    let of_note = declared.and_then(|declared| columns::declared(&found.name, declared));
+    let mut column = of_note.unwrap_or_else(|| {
+        let (declared, faithful) = types::describe(&found.data_type, found.kind);
+        if !faithful {
+            context.journal.warn(format!(
+                "column `{}` is {}, which a data contract cannot say: it is given as {}",
+                found.name,
+                found.data_type,
+                declared.get("dataType").and_then(Value::as_str).unwrap_or_default()
+            ));
         }
+        columns::declared(&found.name, declared).unwrap_or_else(|| Column::of(DataType::String))
+    });
+    column.name.clone_from(&found.name);
+    column.description = description.to_owned();
+    column.required = found.required;
+    column.unique = found.unique;
+    if let Some(place) = found.key {
+        column.is_key(place);
     }
-    if !description.is_empty() {
-        column.insert("description".to_owned(), json!(description));
-    }
-    let constraint = match found {
-        FoundColumn { key: true, .. } => Some("PRIMARY_KEY"),
-        FoundColumn { required: true, .. } => Some("NOT_NULL"),
-        FoundColumn { unique: true, .. } => Some("UNIQUE"),
-        _ => None,
-    };
-    if let Some(constraint) = constraint {
-        column.insert("constraint".to_owned(), json!(constraint));
-    }
-    if !note.tags.is_empty() {
-        column.insert("tags".to_owned(), json!(note.tags));
-    }
-    Value::Object(column)
+    column.tags = columns::tags_of(note.tags);
+    column
 }

@@ -12,7 +12,8 @@ use crate::error::Kind;
 use crate::postgres_server::{Durability, PostgresServer, query};
 use crate::technology::AccessList;
 use crate::technology::conformance::{self, Case, Subject};
-use crate::technology::testing::work as work_of;
+use crate::technology::import::Updates;
+use crate::technology::testing::{self, work as work_of};
 
 const ORDERS: &str = include_str!("../../../examples/postgresql/orders.yaml");
 const INVALID: &str = include_str!("../../../examples/postgresql/invalid.yaml");
@@ -760,13 +761,161 @@ const EVERY_TYPE: &str = "[
   {name: map, dataType: MAP, children: [{name: key, dataType: INT}, {name: value, dataType: DOUBLE}]}]";
 
 async fn import(target: &Target, params: Value) -> Result<Object> {
-    let request = ReverseRequest {
-        use_case_template_id: "urn:dmb:utm:x:1.0.0".to_owned(),
-        environment: "development".to_owned(),
-        params: params.as_object().unwrap().clone(),
-        catalog_info: Object::new(),
+    let import = testing::import("development", &params, &json!({}));
+    Ok(target.technology.reverse(&import, &Context::default()).await?.updates(&import).fields)
+}
+
+/// What an import gives, put into the descriptor that the table or view was made from, asks for no change, in either shape.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_is_provisioned_changes_nothing() {
+    let id = "urn:dmb:cmp:sales:shapes:1:port";
+    for schema in testing::SCHEMAS {
+        let target = Target::fresh();
+        let text = testing::port_text(schema);
+        target.provision(&work_of(&text, id)).await;
+        let before = target.everything();
+        let mesh = testing::mesh(&text);
+        let product: Value = serde_yaml::from_str(&text).unwrap();
+        let wrapped = json!({ "dataProduct": product, "componentIdToProvision": id });
+        let mut seen = Vec::new();
+        for params in [
+            json!({ "table": "port", "database": target.database }),
+            json!({ "descriptor": wrapped }),
+            json!({ "environmentSpecificConfig": { "specific": { "name": "port" } }, "bucket": "unused" }),
+        ] {
+            let import = testing::import("production", &params, &mesh);
+            let imported = target.technology.reverse(&import, &Context::default()).await.unwrap();
+            let Updates { fields, lost } = imported.updates(&import);
+            assert_eq!(lost, Vec::<String>::new());
+            let again = work_of(&testing::updated(&text, &fields), id);
+            assert_eq!(target.technology.check(&again, &Intent::Provision), []);
+            assert_eq!(target.plan(&again, Intent::Provision).await.unwrap().changes, [], "{fields:#?}");
+            seen.push(fields);
+        }
+        assert!(seen.iter().all(|fields| *fields == seen[0]), "{seen:#?}");
+        let is_odcs = schema.contains("properties");
+        let given = &seen[0]["spec.mesh.dataContract.schema"];
+        assert_eq!(given[0].get("properties").is_some(), is_odcs, "{given:#}");
+        if is_odcs {
+            assert_eq!(*given, mesh["dataContract"]["schema"], "nothing changed");
+        }
+        // The other shape of the same table is as good.
+        let other = json!({ "dataContract": { "kind": "DataContract", "apiVersion": "v3.1.0" } });
+        let other = if is_odcs { json!({}) } else { other };
+        let import = testing::import("production", &json!({ "table": "port" }), &other);
+        let updates = target.technology.reverse(&import, &Context::default()).await.unwrap().updates(&import);
+        assert_eq!(updates.lost, Vec::<String>::new());
+        let again = work_of(&testing::updated(&text, &updates.fields), id);
+        assert_eq!(
+            target.plan(&again, Intent::Provision).await.unwrap().changes,
+            [],
+            "{:#?}",
+            updates.fields
+        );
+        assert_eq!(target.everything(), before, "nothing was written");
+    }
+}
+
+/// Of a contract of ODCS, a column may be required and unique, and the primary key has an order of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_gives_the_order_of_a_key_and_says_what_it_cannot_give() {
+    let target = Target::fresh();
+    let id = "urn:dmb:cmp:sales:shapes:1:port";
+    let text = testing::port_text(
+        "[{name: t, properties: [
+           {name: a, logicalType: integer, primaryKey: true, primaryKeyPosition: 2},
+           {name: b, logicalType: integer, primaryKey: true, primaryKeyPosition: 1},
+           {name: c, logicalType: string, required: true, unique: true}]}]",
+    );
+    target.provision(&work_of(&text, id)).await;
+    let read = async |mesh: &Value| {
+        let import = testing::import("production", &json!({ "table": "port" }), mesh);
+        target.technology.reverse(&import, &Context::default()).await.unwrap().updates(&import)
     };
-    target.technology.reverse(&request, &Context::default()).await
+    let updates = read(&testing::mesh(&text)).await;
+    assert_eq!(
+        updates.fields["spec.mesh.dataContract.schema"],
+        testing::mesh(&text)["dataContract"]["schema"]
+    );
+    let empty = read(&json!({ "dataContract": { "kind": "DataContract" } })).await;
+    assert_eq!(empty.lost, Vec::<String>::new());
+    let properties = &empty.fields["spec.mesh.dataContract.schema"][0]["properties"];
+    assert_eq!(
+        (&properties[0]["primaryKeyPosition"], &properties[1]["primaryKeyPosition"]),
+        (&json!(2), &json!(1))
+    );
+    let again = work_of(&testing::updated(&text, &empty.fields), id);
+    assert_eq!(target.plan(&again, Intent::Provision).await.unwrap().changes, []);
+    assert_eq!(
+        read(&json!({})).await.lost,
+        ["column `c`: that no two rows have the same value", "the order of the primary key: b, a"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_imported_and_provisioned_changes_nothing() {
+    let target = Target::fresh();
+    for component in [STORAGE, VIEW] {
+        target.provision(&work(component)).await;
+    }
+    let view = work(VIEW);
+    let updates = import(&target, json!({ "schema": PORT_SCHEMA, "table": "recent_orders" })).await.unwrap();
+    assert_eq!(updates["spec.mesh.specific.kind"], "view");
+    let mut product: Value = serde_yaml::from_str(ORDERS).unwrap();
+    product["components"].as_array_mut().unwrap().retain(|component| component["id"] == VIEW);
+    product["components"][0]["dependsOn"] = json!([]);
+    let again = work_of(&testing::updated(&product.to_string(), &updates), VIEW);
+    assert_eq!(again.component.specific["source"], view.component.specific["source"]);
+    assert_eq!(target.technology.check(&again, &Intent::Provision), []);
+    assert_eq!(target.plan(&again, Intent::Provision).await.unwrap().changes, []);
+}
+
+#[test]
+fn parameters_of_an_import_are_checked_without_a_look_at_the_server() {
+    let nowhere = Postgresql::new(settings("postgres://u:p@127.0.0.1:1/analytics"));
+    let long = "n".repeat(64);
+    let component = json!({ "dataProduct": { "id": "urn:dmb:dp:sales:orders:1", "components": [
+        { "id": TABLE, "specific": { "schema": "elsewhere", "database": "own" } }] }, "componentIdToProvision": TABLE });
+    for (params, problems, defaults) in [
+        (json!({ "table": false }), vec!["params.table: `table` is a boolean: `false`; use a text; put it in quotes".to_owned()], vec![]),
+        (
+            json!({ "table": long, "schema": "a\u{0}b" }),
+            vec![
+                "params.schema: PostgreSQL has no names with a NUL: `a b`; write the name as it is in PostgreSQL".to_owned(),
+                format!(
+                    "params.table: PostgreSQL has no names of more than 63 bytes: `{long}`; write the name as it is in \
+                     PostgreSQL"
+                ),
+            ],
+            vec![],
+        ),
+        (
+            json!({ "table": "t", "environmentSpecificConfig": { "database": "sales" } }),
+            vec![
+                "params.environmentSpecificConfig.database: imports read the database of the target, `analytics`: `sales`; \
+                 leave it out, or name the target of that database in `params.target`"
+                    .to_owned(),
+            ],
+            vec!["`database` is `sales`, from `params.environmentSpecificConfig.database`"],
+        ),
+        (json!({ "name": "t" }), vec!["params.table: `table` is missing; add `table` to `params`".to_owned()], vec![]),
+        (
+            json!({ "descriptor": component }),
+            vec![],
+            vec![
+                "`schema` is `elsewhere`, from `specific` of the descriptor",
+                "`table` is `daily_totals`, from the ids in the descriptor",
+            ],
+        ),
+    ] {
+        let import = testing::import("production", &params, &json!({}));
+        let mut read = import.params();
+        nowhere.check_import(&mut read);
+        let checked = read.finish();
+        let told: Vec<_> = checked.problems.iter().map(Problem::with_remedy).collect();
+        assert_eq!(told, problems, "{params}");
+        assert_eq!(checked.defaults, defaults, "{params}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -846,7 +995,7 @@ async fn tables_of_others_can_be_imported() {
         ),
         (json!({ "table": "t" }), "there is no table or view `t`: there are `Their's.T`, `public.T`"),
         (json!({ "table": "t", "schema": "x" }), "there is no table or view `x.t`: there is none at all"),
-        (json!({ "tabel": "T" }), "2 problems, the first: params.table: `table` is missing"),
+        (json!({ "tabel": "T" }), "params.table: `table` is missing"),
     ] {
         assert_eq!(import(&target, params).await.unwrap_err().to_string(), expected);
     }

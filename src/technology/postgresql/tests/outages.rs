@@ -35,14 +35,8 @@ fn impatient(url: &str) -> Postgresql {
     })
 }
 
-fn import_of(table: &str) -> ReverseRequest {
-    let params = json!({ "table": table, "schema": PORT_SCHEMA }).as_object().unwrap().clone();
-    ReverseRequest {
-        use_case_template_id: String::new(),
-        environment: "production".to_owned(),
-        params,
-        catalog_info: Object::new(),
-    }
+fn import_of(table: &str) -> Import {
+    testing::import("production", &json!({ "table": table, "schema": PORT_SCHEMA }), &json!({}))
 }
 
 /// Everything that a technology does with a server; each by its name.
