@@ -464,6 +464,27 @@ async fn environments_land_on_their_targets_and_one_that_is_switched_off_takes_n
     assert_eq!((buckets(&server, "dev").len(), buckets(&server, "prod").len()), (1, 0));
 }
 
+/// Whoever edits the configuration reads in the log why nothing has come of it, and what to run instead.
+#[tokio::test]
+async fn configuration_that_the_topology_overrides_is_told_at_start() {
+    let mut server = Landfall::with().config(TWO_LAKES).start();
+    assert!(!server.log().contains("topology set"), "{}", server.log());
+    let dev = instance_of(server.api(), "LAKE_DEV").await["instanceId"].clone();
+    patch(server.api(), &dev, &json!({"groupCode": "other", "environments": [10003]})).await.with_status(200);
+    server.restart();
+    let told = format!(
+        "instance {dev} of the topology, which is kept in the store, decides: targets.LAKE_DEV.group is `lakehouse`, and \
+         its groupCode `other`; targets.LAKE_DEV.environments is 10001, and it serves 10001,10003; to have what is \
+         configured, run `landfall topology set LAKE_DEV --group lakehouse --environments 10001`"
+    );
+    let log = server.log();
+    assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
+    assert!(log.contains(&told), "{log}");
+    on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
+    server.restart();
+    assert_eq!(server.log().matches("topology set").count(), 1, "nothing new is told: {}", server.log());
+}
+
 /// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked
 /// for; what was never there does not stand in the way.
 #[tokio::test]
