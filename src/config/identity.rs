@@ -1,11 +1,13 @@
 //! `[identity.NAME]`: where refs are looked up, for targets that name it in `identity = [...]`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
-use crate::access::{GroupMeaning, LdapSettings, TableSettings, Template, TemplateSettings};
+use crate::access::{GroupMeaning, LdapSettings, Table, TableSettings, Template, TemplateSettings};
+use crate::tls::{self, Trust};
 
 use super::Reader;
 
@@ -35,9 +37,11 @@ impl Reader<'_> {
             let kinds = [("template", Kind::Template), ("table", Kind::Table), ("ldap", Kind::Ldap)];
             let identity = match self.choice(&key("kind"), &kinds) {
                 Some(Kind::Template) => self.template(&key).map(Identity::Template),
-                Some(Kind::Table) => {
-                    self.required(&key("file")).map(|file| Identity::Table(TableSettings { file }))
-                }
+                Some(Kind::Table) => self.required(&key("file")).map(|file| {
+                    let settings = TableSettings { file };
+                    self.look(&key("file"), || Table::check(&settings).err());
+                    Identity::Table(settings)
+                }),
                 Some(Kind::Ldap) => self.ldap(&key).map(|settings| Identity::Ldap(Box::new(settings))),
                 None => None,
             };
@@ -102,7 +106,10 @@ impl Reader<'_> {
 
     fn ldap(&mut self, key: &dyn Fn(&str) -> String) -> Option<LdapSettings> {
         let url: Option<String> = self.required(&key("url"));
-        let ca_file = self.optional(&key("ca_file"));
+        let ca_file: Option<PathBuf> = self.optional(&key("ca_file"));
+        if let Some(path) = &ca_file {
+            self.look(&key("ca_file"), || tls::client(Trust::File(path), None).err());
+        }
         let starttls = self.optional(&key("starttls")).unwrap_or_default();
         let bind_dn: Option<String> = self.optional(&key("bind_dn"));
         let bind = match bind_dn {

@@ -99,6 +99,11 @@ pub fn check_url(url: &Secret) -> Result<(), String> {
     Login::parse(url.expose()).map(drop)
 }
 
+/// What is wrong with the files that the URL of a target names, if anything. Blocks.
+pub fn check_files(url: &Secret) -> Result<(), String> {
+    Login::parse(url.expose())?.check_files()
+}
+
 /// One database of a PostgreSQL server. Nothing is opened before it is first used.
 pub struct Postgresql {
     settings: PostgresqlSettings,
