@@ -41,6 +41,7 @@ pub async fn serve(config: Config) -> Result<()> {
     // Before the store: what cannot be served makes none.
     let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
     let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
+    http::can_listen(&config.server)?;
     let store = store(&config).await?;
     let seeded = store.seed_instances(domain.installation.seeds()).await?;
     if seeded > 0 {

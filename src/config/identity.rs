@@ -43,7 +43,10 @@ impl Reader<'_> {
                     Identity::Table(settings)
                 }),
                 Some(Kind::Ldap) => self.ldap(&key).map(|settings| Identity::Ldap(Box::new(settings))),
-                None => None,
+                None => {
+                    self.pass_over(&format!("identity.{name}"));
+                    None
+                }
             };
             if let Some(identity) = identity {
                 identities.insert(name, identity);
@@ -67,6 +70,8 @@ impl Reader<'_> {
         for name in &names {
             match identities.get(name) {
                 Some(identity) => found.push(identity.clone()),
+                // What is wrong with it is told there.
+                None if self.figment.contains(&format!("identity.{name}")) => {}
                 None => {
                     let known = identities.keys().cloned().collect::<Vec<_>>().join(", ");
                     self.problem(key, format_args!("there is no [identity.{name}]; there are: {known}"));
@@ -112,12 +117,9 @@ impl Reader<'_> {
         }
         let starttls = self.optional(&key("starttls")).unwrap_or_default();
         let bind_dn: Option<String> = self.optional(&key("bind_dn"));
-        let bind = match bind_dn {
-            Some(dn) => Some((dn, self.secret(&key("bind_password"))?)),
-            None => None,
-        };
+        let password = bind_dn.as_ref().map(|_| self.secret(&key("bind_password")));
         if let Some(url) = &url {
-            self.check_ldap_url(&key("url"), url, starttls, bind.is_some());
+            self.check_ldap_url(&key("url"), url, starttls, bind_dn.is_some());
         }
         let user_base: Option<String> = self.required(&key("user_base"));
         let user_filter = self.filter(&key("user_filter"), "(mail={name})");
@@ -145,6 +147,10 @@ impl Reader<'_> {
         let max_depth = self.optional(&key("max_depth")).unwrap_or(5);
         let max_members = self.optional(&key("max_members")).unwrap_or(1_000);
         let timeout = self.optional_duration(&key("timeout"), Duration::from_millis(1));
+        let bind = match (bind_dn, password) {
+            (Some(dn), Some(password)) => Some((dn, password?)),
+            _ => None,
+        };
         Some(LdapSettings {
             url: url?,
             ca_file,

@@ -10,6 +10,7 @@ mod places;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -1005,10 +1006,13 @@ impl<'a> Reader<'a> {
             }
         }
         let concurrency = match self.figment.contains(&key("concurrency")) {
-            true => Some(self.at_least_one(&key("concurrency"))?),
+            true => self.at_least_one(&key("concurrency")),
             false => None,
         };
-        let name = name?;
+        let Some(name) = name else {
+            self.pass_over(&format!("targets.{code}"));
+            return None;
+        };
         let driver = match name.as_str() {
             "lakehouse" => self.lakehouse(&key)?,
             "mock" => {
@@ -1035,6 +1039,7 @@ impl<'a> Reader<'a> {
                     &key("driver"),
                     format_args!("`{other}` is not a driver; use one of: lakehouse, mock, postgresql"),
                 );
+                self.pass_over(&format!("targets.{code}"));
                 return None;
             }
         };
@@ -1193,6 +1198,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Which keys a table may have is not known, where its kind is not: none of them is misspelt.
+    fn pass_over(&mut self, key: &str) {
+        if let Ok(table) = self.figment.find_value(key) {
+            let mut written = Vec::new();
+            leaves(key, &table, &mut written);
+            self.read.extend(written);
+        }
+    }
+
     /// What nothing read is misspelt.
     fn unknown_keys(&mut self) {
         let Ok(root) = self.figment.extract::<Dict>() else { return };
@@ -1235,6 +1249,8 @@ fn cannot_listen(listen: &str) -> Option<String> {
     for address in addresses {
         match TcpListener::bind(address) {
             Ok(_) => return None,
+            // Whoever has it may be about to stop.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return None,
             Err(error) => problem = told(&error),
         }
     }

@@ -214,6 +214,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         lease = "1ms"
         [targets.A]
         driver = "oracle"
+        url = "of what nobody knows"
         [targets.B]
         driver = "mock"
         environments = ["moon"]
@@ -424,12 +425,13 @@ fn identities_are_read_and_named_by_targets() {
         kind = "ldap"
         url = "ldap://directory"
         bind_dn = "cn=x"
-        bind_password = { env = "LDAP_PASSWORD" }
+        bind_password = { env = "NOT_SET" }
         user_base = "dc=x"
         user_filter = "mail={name}"
         group = "roles"
         [identity.c]
         kind = "file"
+        path = "of what nobody knows"
         [identity.d]
         kind = "ldap"
         url = "http://directory"
@@ -438,12 +440,13 @@ fn identities_are_read_and_named_by_targets() {
         [targets.PG]
         driver = "postgresql"
         url = { env = "PG" }
-        identity = ["a", "nobody"]
+        identity = ["a", "b", "nobody"]
     "#;
     let problems = load(wrong, &variables).unwrap_err();
     let expected = [
         "identity.a.user: `{mail}` is not known; use {name}, {user}, {domain}",
         "identity.a.group: `everybody` names the same principal for everybody; use {name} or {user}",
+        "identity.b.bind_password.env: the variable `NOT_SET` is not set, or empty",
         "identity.b.url: `ldap://directory` would carry the password in the clear; write `ldaps://`, or set starttls",
         "identity.b.user_filter: `mail={name}` is not a filter; write it in parentheses: `(mail={name})`",
         "identity.b.group: `roles` is not known; use one of: members, attribute",

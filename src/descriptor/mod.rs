@@ -49,7 +49,7 @@ pub use data_type::{DataType, UnknownDataType};
 pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
-pub use problems::is_typo;
+pub use problems::{Suggestions, is_typo};
 pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;
 

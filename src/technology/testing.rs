@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Work;
+use super::{Neighbours, Work};
 use crate::descriptor::{DescriptorKind, Limits, Strictness, parse};
 
 #[path = "../../tests/support/identifiers.rs"]
@@ -25,7 +25,15 @@ pub(crate) fn work(text: &str, component: &str) -> Work {
         product,
         component: Arc::new(component),
         access: None,
+        neighbours: Neighbours::default(),
     }
+}
+
+/// The same as part of its document, of which all goes to one target.
+pub(crate) fn work_beside_others(text: &str, component: &str) -> Work {
+    let work = work(text, component);
+    let numbers = (0..work.product.components.len()).collect();
+    Work { neighbours: Neighbours::new(numbers, true), ..work }
 }
 
 /// The `schema` of one contract, in both shapes: OpenMetadata's and that of ODCS.

@@ -239,11 +239,10 @@ async fn a_wrong_configuration_makes_no_store() {
     let (taken, data) = (folder.path().join("taken"), folder.path().join("data"));
     std::fs::write(&taken, "no folder, no certificate, no table: [").unwrap();
     let taken = taken.display().to_string();
-    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let wrong = format!(
         r#"
 [server]
-listen = "{}"
+listen = "127.0.0.1:http"
 
 [identity.people]
 kind = "table"
@@ -269,6 +268,7 @@ catalog = "sqlite://{}"
 [targets.PG]
 driver = "postgresql"
 url = {{ file = "/no/such/secret" }}
+identity = ["people", "corporate"]
 
 [targets.PG_TLS]
 driver = "postgresql"
@@ -278,11 +278,10 @@ url = {{ env = "PG_URL" }}
 driver = "mock"
 trace = "file://{taken}/trace.jsonl"
 "#,
-        in_use.local_addr().unwrap(),
         folder.path().display(),
     );
     let mistakes = [
-        "server.listen: cannot listen on `127.0.0.1:",
+        "server.listen: cannot listen on `127.0.0.1:http`: ",
         "identity.people.file: the table of identities cannot be used: ",
         "identity.corporate.bind_password.env: the variable `NOT_SET` is not set, or empty",
         "identity.corporate.ca_file: `",
@@ -350,6 +349,7 @@ fn a_port_in_use_is_told_with_the_port() {
     let data = folder.path().to_str().unwrap();
     let refused = landfall(["serve", "--listen", &address, "--data-dir", data]).with_code(4);
     assert!(refused.err.contains(&address), "{refused:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no store was made");
 }
 
 #[test]

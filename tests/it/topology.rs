@@ -471,6 +471,7 @@ async fn configuration_that_the_topology_overrides_is_told_at_start() {
     assert!(!server.log().contains("topology set"), "{}", server.log());
     let dev = instance_of(server.api(), "LAKE_DEV").await["instanceId"].clone();
     patch(server.api(), &dev, &json!({"groupCode": "other", "environments": [10003]})).await.with_status(200);
+    server.terminate();
     server.restart();
     let told = format!(
         "instance {dev} of the topology, which is kept in the store, decides: targets.LAKE_DEV.group is `lakehouse`, and \
@@ -481,6 +482,7 @@ async fn configuration_that_the_topology_overrides_is_told_at_start() {
     assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
     assert!(log.contains(&told), "{log}");
     on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
+    server.terminate();
     server.restart();
     assert_eq!(server.log().matches("topology set").count(), 1, "nothing new is told: {}", server.log());
 }

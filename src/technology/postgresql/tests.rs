@@ -1,6 +1,7 @@
 mod databases;
 mod outages;
 mod refusals;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -1129,8 +1130,8 @@ async fn a_view_reads_its_own_data_product_only() {
             &target,
             wrong,
             format!(
-                "dataContract.schema[0].name: `{STORAGE_SCHEMA}.orders` has no column `no`: `order_id`; use one of `id`, \
-                 `customer`, `amount`, `ordered_at`, `items`, or say in `specific.columns` which it is\n\
+                "specific.columns.order_id: `{STORAGE_SCHEMA}.orders` has no column `no`: `no`; use one of `id`, \
+                 `customer`, `amount`, `ordered_at`, `items`\n\
                  dataContract.schema[3].dataType: column `ordered_at` of `{STORAGE_SCHEMA}.orders` is timestamp with time \
                  zone, and not every value of it is one of date: `date`; use a type that is timestamp with time zone in \
                  PostgreSQL, or a wider one"
