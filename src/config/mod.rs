@@ -1089,10 +1089,13 @@ impl<'a> Reader<'a> {
                 );
             }
         }
+        let before = self.problems.len();
         if let Some(warehouse) = &warehouse {
             self.look(&warehouse_key, || places::folder(warehouse));
         }
-        if let Some(catalog) = &catalog {
+        // One that is beside a wrong warehouse would say the same again.
+        let is_told = self.problems.len() > before && !self.figment.contains(&catalog_key);
+        if let Some(catalog) = catalog.as_deref().filter(|_| !is_told) {
             self.look(&catalog_key, || places::file(catalog));
         }
         Some(Driver::Lakehouse { warehouse: warehouse?, catalog: catalog? })

@@ -286,7 +286,6 @@ trace = "file://{taken}/trace.jsonl"
         "identity.corporate.bind_password.env: the variable `NOT_SET` is not set, or empty",
         "identity.corporate.ca_file: `",
         "targets.LAKE.warehouse: `",
-        "targets.LAKE.catalog: `",
         "targets.ODD.warehouse: `",
         "targets.ODD.catalog: `",
         "targets.PG.url.file: `/no/such/secret` cannot be read: ",

@@ -1,6 +1,7 @@
 //! Where components land: the FlexDeploy Instance API as its page prints it, and what it steers.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -397,13 +398,11 @@ const TWO_LAKES: &str = r#"
 driver = "lakehouse"
 environments = ["development"]
 warehouse = "file://{data_dir}/dev/warehouse"
-catalog = "sqlite://{data_dir}/dev/catalog.db"
 
 [targets.LAKE_PROD]
 driver = "lakehouse"
 environments = ["production"]
 warehouse = "file://{data_dir}/prod/warehouse"
-catalog = "sqlite://{data_dir}/prod/catalog.db"
 
 [targets.MOCK]
 driver = "mock"
@@ -478,13 +477,19 @@ async fn configuration_that_the_topology_overrides_is_told_at_start() {
          its groupCode `other`; targets.LAKE_DEV.environments is 10001, and it serves 10001,10003; to have what is \
          configured, run `landfall topology set LAKE_DEV --group lakehouse --environments 10001`"
     );
+    let end = Instant::now() + Duration::from_secs(30);
+    while !server.log().contains(&told) && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let log = server.log();
-    assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
     assert!(log.contains(&told), "{log}");
+    assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
     on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
     server.terminate();
     server.restart();
-    assert_eq!(server.log().matches("topology set").count(), 1, "nothing new is told: {}", server.log());
+    instance_of(server.api(), "LAKE_DEV").await;
+    let log = server.log();
+    assert_eq!(log.matches("topology set").count(), 1, "nothing new is told: {log}");
 }
 
 /// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked
