@@ -120,8 +120,11 @@ impl Directory {
 /// it see the same people. Errors are not kept. Cloning shares it.
 #[derive(Clone, Default)]
 pub struct Lookups {
-    known: Arc<Mutex<BTreeMap<Qualified, Vec<(Directory, Answer)>>>>,
+    known: Arc<Mutex<BTreeMap<Qualified, Vec<Given>>>>,
 }
+
+/// The directory that gave it, and the answer.
+type Given = (Directory, Answer);
 
 impl Lookups {
     /// What the directory says of a ref in this run; asks it the first time. Fails when a backend does not answer.
