@@ -784,6 +784,7 @@ impl<'a> Reader<'a> {
                 );
                 return None;
             }
+            self.look(key, || store_files(url.expose()));
             return Some(StoreUrl::Postgres(url));
         }
         let scheme = text.split_once("://").map_or("no scheme", |(scheme, _)| scheme).to_owned();
@@ -1237,6 +1238,16 @@ fn catalog_beside(warehouse: &Path) -> Option<PathBuf> {
     let mut name = warehouse.file_name()?.to_owned();
     name.push(".catalog.db");
     Some(warehouse.with_file_name(name))
+}
+
+/// What is wrong with the files that the URL of a store names, if anything.
+fn store_files(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    url.query_pairs().find_map(|(name, path)| {
+        let is_file = ["sslrootcert", "sslcert", "sslkey"].contains(&name.as_ref());
+        let error = std::fs::read(&*path).err().filter(|_| is_file)?;
+        Some(format!("{name}: `{path}` cannot be read: {error}"))
+    })
 }
 
 /// Why nothing can listen there, if none of its addresses can be had. Whoever listens for this look stops at once.

@@ -320,6 +320,7 @@ trace = "file://{taken}/trace.jsonl"
         ),
         (format!("{keys}lisen = 1\n"), url.as_str()),
         (keys.to_owned(), "postgres://u@host:port/d"),
+        (keys.to_owned(), "postgres://u@host/d?sslmode=verify-full&sslrootcert=/no/such/file"),
         (keys.to_owned(), &format!("sqlite://{taken}/landfall.db")),
         (keys.to_owned(), "sqlite://landfall.db?mode=memory"),
     ] {
