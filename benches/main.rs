@@ -7,6 +7,7 @@
 mod client;
 mod fixed;
 mod landfall;
+mod opaque;
 mod place;
 mod ports;
 #[path = "../tests/support/postgres.rs"]
@@ -51,6 +52,7 @@ struct Scale {
     sleep_rounds: usize,
     ports: u64,
     port_rounds: usize,
+    validations: usize,
 }
 
 impl Scale {
@@ -64,6 +66,7 @@ impl Scale {
         sleep_rounds: 3,
         ports: 1000,
         port_rounds: 40,
+        validations: 20,
     };
     const QUICK: Self = Self {
         rounds: 1,
@@ -75,6 +78,7 @@ impl Scale {
         sleep_rounds: 1,
         ports: 100,
         port_rounds: 10,
+        validations: 3,
     };
 }
 
@@ -119,7 +123,7 @@ async fn run() -> Result<()> {
     println!("server: the release profile without optimisation across crates (profile.bench)");
     println!("ratio: the median of the rounds; each round measures both sides, one right after the other");
     let mut report = Report::default();
-    let parts = ["sqlite", "postgres", "replicas", "ports"];
+    let parts = ["sqlite", "postgres", "replicas", "ports", "opaque"];
     for (part, kind) in [("sqlite", Kind::Sqlite), ("postgres", Kind::Postgres)] {
         if chosen(&only, part, &parts) {
             store(kind, &postgres, &scale, &only, &mut report).await?;
@@ -130,6 +134,9 @@ async fn run() -> Result<()> {
     }
     if chosen(&only, "ports", &parts) {
         ports::measure(scale.ports, scale.port_rounds, &mut report).await?;
+    }
+    if chosen(&only, "opaque", &parts) {
+        opaque::measure(scale.validations, &mut report).await?;
     }
     report.verdicts();
     println!("\nmeasured in {} s", begun.elapsed().as_secs());

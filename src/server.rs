@@ -39,20 +39,26 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     let domain = Domain::new(installation(&config), config.descriptor, parses);
     let domain = Arc::new(domain.with_imports(imports(&config)));
+    // Before the store: what cannot be served makes none.
+    let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
+    let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
+    http::can_listen(&config.server)?;
     let store = store(&config).await?;
     let seeded = store.seed_instances(domain.installation.seeds()).await?;
     if seeded > 0 {
         info!(instances = seeded; "the topology got an instance for each target that is new");
     }
-    for group in domain.topology(store.as_ref()).await?.empty_groups() {
+    let topology = domain.topology(store.as_ref()).await?;
+    for group in topology.empty_groups() {
         warn!("a route leads to group `{group}`, which no instance of the topology has");
+    }
+    for overridden in topology.overridden() {
+        warn!("{overridden}");
     }
     let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
     let service = Arc::new(Service::new(domain, engine, Arc::clone(&store), dry_runs(&config)));
 
-    let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
-    let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
     let http::Bound { addresses, server } =
         http::bind(&config.server, Arc::clone(&service), Arc::clone(&callers), tls)?;
     let handle = server.handle();

@@ -3,6 +3,9 @@
 //! `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and missing is
 //! granted, what is there and no longer wanted is revoked, revocations first. That is pure; a [`Directory`] is where
 //! refs are looked up.
+//!
+//! A name without `user:` or `group:` may be either. A directory looks it up as both ([`Lookups`]); where nothing can be
+//! looked up, it is kept as it is ([`recorded`]).
 
 mod principals;
 
@@ -14,41 +17,55 @@ use serde::{Deserialize, Serialize};
 use crate::descriptor::Problem;
 
 pub use principals::{
-    Directory, GroupMeaning, Ldap, LdapSettings, Lookups, Principals, Resolution, Table, TableSettings,
-    Template, TemplateSettings,
+    Candidate, Directory, GroupMeaning, Known, Ldap, LdapSettings, Lookups, Principals, Resolution, Table,
+    TableSettings, Template, TemplateSettings,
 };
 
 /// An identity as Witboost writes it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Ref {
-    /// `user:john.smith_example.com`, kept without the prefix and the optional `default/`.
+    /// One that says whether it is a user or a group.
+    Qualified(Qualified),
+    /// A name without a prefix.
+    Bare(String),
+}
+
+/// A ref that says whether it is a user or a group. Names are kept without the prefix and the optional `default/`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Qualified {
+    /// `user:john.smith_example.com`
     User(String),
-    /// `group:dev`, or a bare name.
+    /// `group:dev`
     Group(String),
 }
 
 impl Ref {
-    /// Reads `user:NAME`, `group:NAME`, `user:default/NAME`, `group:default/NAME` or a bare group name.
+    /// Reads `user:NAME`, `group:NAME`, `user:default/NAME`, `group:default/NAME` or a bare name.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        Self::read(text, "group", "write `user:NAME_DOMAIN`, `group:NAME` or a bare group name")
+        let remedy = "write `user:NAME_DOMAIN`, `group:NAME`, or a bare name that is a user's or a group's";
+        Self::read(text, Self::Bare, remedy)
     }
 
     /// The same where only users are listed: a bare name is a user's.
     pub fn parse_user(text: &str) -> Result<Self, Problem> {
         let remedy = "write `NAME_DOMAIN` or `user:NAME_DOMAIN`, and list groups as groups";
-        match Self::read(text, "user", remedy)? {
-            user @ Self::User(_) => Ok(user),
-            Self::Group(_) => Err(Problem::new("", "a group is no user").value(text).remedy(remedy)),
+        match Self::read(text, |name| Self::Qualified(Qualified::User(name)), remedy)? {
+            Self::Qualified(Qualified::Group(_)) => {
+                Err(Problem::new("", "a group is no user").value(text).remedy(remedy))
+            }
+            user => Ok(user),
         }
     }
 
     /// The same where only groups are listed.
     pub fn parse_group(text: &str) -> Result<Self, Problem> {
         let remedy = "write `NAME` or `group:NAME`, and list users as users";
-        match Self::read(text, "group", remedy)? {
-            group @ Self::Group(_) => Ok(group),
-            Self::User(_) => Err(Problem::new("", "a user is no group").value(text).remedy(remedy)),
+        match Self::read(text, |name| Self::Qualified(Qualified::Group(name)), remedy)? {
+            Self::Qualified(Qualified::User(_)) => {
+                Err(Problem::new("", "a user is no group").value(text).remedy(remedy))
+            }
+            group => Ok(group),
         }
     }
 
@@ -71,10 +88,12 @@ impl Ref {
         if problems.is_empty() { Ok(refs) } else { Err(problems) }
     }
 
-    /// `bare` is the prefix of a name without one.
-    fn read(text: &str, bare: &str, remedy: &str) -> Result<Self, Problem> {
+    fn read(text: &str, bare: fn(String) -> Self, remedy: &str) -> Result<Self, Problem> {
         let trimmed = text.trim();
-        let (prefix, name) = trimmed.split_once(':').unwrap_or((bare, trimmed));
+        let (prefix, name) = match trimmed.split_once(':') {
+            Some((prefix, name)) => (Some(prefix.to_ascii_lowercase()), name),
+            None => (None, trimmed),
+        };
         let name = name.strip_prefix("default/").unwrap_or(name);
         let problem = |message: &str| Problem::new("", message).value(text).remedy(remedy);
         if name.is_empty()
@@ -82,10 +101,31 @@ impl Ref {
         {
             return Err(problem("the identity has no usable name"));
         }
-        match prefix.to_ascii_lowercase().as_str() {
-            "user" => Ok(Self::User(name.to_owned())),
-            "group" => Ok(Self::Group(name.to_owned())),
-            _ => Err(problem("the identity has an unknown prefix")),
+        let name = name.to_owned();
+        match prefix.as_deref() {
+            None => Ok(bare(name)),
+            Some("user") => Ok(Self::Qualified(Qualified::User(name))),
+            Some("group") => Ok(Self::Qualified(Qualified::Group(name))),
+            Some(_) => Err(problem("the identity has an unknown prefix")),
+        }
+    }
+}
+
+impl Qualified {
+    /// Reads a ref where a bare name is a group's.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let remedy = "write `user:NAME_DOMAIN`, `group:NAME` or a bare group name";
+        match Ref::read(text, |name| Ref::Qualified(Self::Group(name)), remedy)? {
+            Ref::Qualified(reference) => Ok(reference),
+            Ref::Bare(name) => Ok(Self::Group(name)),
+        }
+    }
+
+    /// "user" or "group".
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Group(_) => "group",
         }
     }
 
@@ -120,10 +160,30 @@ impl From<Ref> for String {
 impl fmt::Display for Ref {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Qualified(reference) => reference.fmt(f),
+            Self::Bare(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Qualified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::User(name) => write!(f, "user:{name}"),
             Self::Group(name) => write!(f, "group:{name}"),
         }
     }
+}
+
+/// A wanted list as it is recorded where nothing can be looked up: a bare name as it is, unless the list has it with a
+/// prefix, too.
+pub fn recorded(refs: &[Ref]) -> BTreeSet<Ref> {
+    let has = |reference: Qualified| refs.contains(&Ref::Qualified(reference));
+    let is_repeated = |reference: &&Ref| match reference {
+        Ref::Qualified(_) => false,
+        Ref::Bare(name) => has(Qualified::User(name.clone())) || has(Qualified::Group(name.clone())),
+    };
+    refs.iter().filter(|reference| !is_repeated(reference)).cloned().collect()
 }
 
 /// The difference between who has access and who should.
@@ -155,16 +215,44 @@ mod tests {
             ("group:dev", "group:dev", "dev"),
             ("group:default/dev", "group:dev", "dev"),
             ("group:developers_mydomain.com", "group:developers_mydomain.com", "developers_mydomain.com"),
-            ("teamalpha", "group:teamalpha", "teamalpha"),
             (" group:dev\n", "group:dev", "dev"),
             ("user:_x", "user:_x", "_x"),
             ("user:x_", "user:x_", "x_"),
         ] {
-            let reference = Ref::parse(text).unwrap();
+            let Ok(Ref::Qualified(reference)) = Ref::parse(text) else { panic!("{text}") };
             assert_eq!(reference.to_string(), expected, "{text}");
             assert_eq!(reference.principal_name(), principal, "{text}");
-            assert_eq!(Ref::parse(expected), Ok(reference), "what is written reads back: {text}");
+            assert_eq!(Qualified::parse(expected), Ok(reference), "what is written reads back: {text}");
         }
+    }
+
+    #[test]
+    fn bare_names_are_neither_users_nor_groups() {
+        for (text, expected) in
+            [("teamalpha", "teamalpha"), (" alice_corp.com\n", "alice_corp.com"), ("default/dev", "dev")]
+        {
+            let reference = Ref::parse(text).unwrap();
+            assert_eq!(reference, Ref::Bare(expected.to_owned()), "{text}");
+            let written = serde_json::to_string(&reference).unwrap();
+            assert_eq!(written, format!("\"{expected}\""));
+            assert_eq!(
+                serde_json::from_str::<Ref>(&written).unwrap(),
+                reference,
+                "what is written reads back"
+            );
+        }
+        assert_eq!(Qualified::parse("dev"), Ok(Qualified::Group("dev".to_owned())));
+    }
+
+    #[test]
+    fn bare_name_beside_its_prefix_is_recorded_once() {
+        let list = |texts: &[&str]| {
+            let refs: Vec<_> = texts.iter().map(|text| Ref::parse(text).unwrap()).collect();
+            recorded(&refs).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&["dev", "alice_corp.com"]), ["alice_corp.com", "dev"]);
+        assert_eq!(list(&["dev", "group:dev", "user:ann", "ann", "eve"]), ["user:ann", "group:dev", "eve"]);
+        assert_eq!(list(&["dev", "user:dev", "group:dev"]), ["user:dev", "group:dev"]);
     }
 
     #[test]

@@ -274,7 +274,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
-    let config = Config::load(file.as_deref(), &overrides).map_err(Failure::Usage)?;
+    let config = Config::load_to_serve(file.as_deref(), &overrides).map_err(Failure::Usage)?;
     logging::start(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

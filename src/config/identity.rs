@@ -1,11 +1,13 @@
 //! `[identity.NAME]`: where refs are looked up, for targets that name it in `identity = [...]`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
-use crate::access::{GroupMeaning, LdapSettings, TableSettings, Template, TemplateSettings};
+use crate::access::{GroupMeaning, LdapSettings, Table, TableSettings, Template, TemplateSettings};
+use crate::tls::{self, Trust};
 
 use super::Reader;
 
@@ -35,11 +37,16 @@ impl Reader<'_> {
             let kinds = [("template", Kind::Template), ("table", Kind::Table), ("ldap", Kind::Ldap)];
             let identity = match self.choice(&key("kind"), &kinds) {
                 Some(Kind::Template) => self.template(&key).map(Identity::Template),
-                Some(Kind::Table) => {
-                    self.required(&key("file")).map(|file| Identity::Table(TableSettings { file }))
-                }
+                Some(Kind::Table) => self.required(&key("file")).map(|file| {
+                    let settings = TableSettings { file };
+                    self.look(&key("file"), || Table::check(&settings).err());
+                    Identity::Table(settings)
+                }),
                 Some(Kind::Ldap) => self.ldap(&key).map(|settings| Identity::Ldap(Box::new(settings))),
-                None => None,
+                None => {
+                    self.pass_over(&format!("identity.{name}"));
+                    None
+                }
             };
             if let Some(identity) = identity {
                 identities.insert(name, identity);
@@ -63,6 +70,8 @@ impl Reader<'_> {
         for name in &names {
             match identities.get(name) {
                 Some(identity) => found.push(identity.clone()),
+                // What is wrong with it is told there.
+                None if self.figment.contains(&format!("identity.{name}")) => {}
                 None => {
                     let known = identities.keys().cloned().collect::<Vec<_>>().join(", ");
                     self.problem(key, format_args!("there is no [identity.{name}]; there are: {known}"));
@@ -102,15 +111,15 @@ impl Reader<'_> {
 
     fn ldap(&mut self, key: &dyn Fn(&str) -> String) -> Option<LdapSettings> {
         let url: Option<String> = self.required(&key("url"));
-        let ca_file = self.optional(&key("ca_file"));
+        let ca_file: Option<PathBuf> = self.optional(&key("ca_file"));
+        if let Some(path) = &ca_file {
+            self.look(&key("ca_file"), || tls::client(Trust::File(path), None).err());
+        }
         let starttls = self.optional(&key("starttls")).unwrap_or_default();
         let bind_dn: Option<String> = self.optional(&key("bind_dn"));
-        let bind = match bind_dn {
-            Some(dn) => Some((dn, self.secret(&key("bind_password"))?)),
-            None => None,
-        };
+        let password = bind_dn.as_ref().map(|_| self.secret(&key("bind_password")));
         if let Some(url) = &url {
-            self.check_ldap_url(&key("url"), url, starttls, bind.is_some());
+            self.check_ldap_url(&key("url"), url, starttls, bind_dn.is_some());
         }
         let user_base: Option<String> = self.required(&key("user_base"));
         let user_filter = self.filter(&key("user_filter"), "(mail={name})");
@@ -138,6 +147,10 @@ impl Reader<'_> {
         let max_depth = self.optional(&key("max_depth")).unwrap_or(5);
         let max_members = self.optional(&key("max_members")).unwrap_or(1_000);
         let timeout = self.optional_duration(&key("timeout"), Duration::from_millis(1));
+        let bind = match (bind_dn, password) {
+            (Some(dn), Some(password)) => Some((dn, password?)),
+            _ => None,
+        };
         Some(LdapSettings {
             url: url?,
             ca_file,

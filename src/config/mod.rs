@@ -7,9 +7,12 @@
 mod auth;
 mod identity;
 mod import;
+mod places;
 mod secret;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::descriptor::{ComponentKind, Limits};
 use crate::technology::postgresql;
@@ -326,17 +330,20 @@ pub struct Overrides {
 impl Config {
     /// Reads everything; on failure every mistake, a line each.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<String>> {
-        Self::assemble(
-            file,
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-            overrides,
-        )
+        Self::assemble(file, variables(), overrides, Purpose::Look)
+    }
+
+    /// The same for a server that is about to start: what the configuration names on this machine (folders, files, the
+    /// address) is looked at, too. Nothing is made.
+    pub fn load_to_serve(file: Option<&Path>, overrides: &Overrides) -> Result<Self, Vec<String>> {
+        Self::assemble(file, variables(), overrides, Purpose::Serve)
     }
 
     fn assemble(
         file: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
         overrides: &Overrides,
+        purpose: Purpose,
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut own = Figment::new();
@@ -371,12 +378,25 @@ impl Config {
         if let Some(data_dir) = &overrides.data_dir {
             figment = figment.merge(Serialized::default("data_dir", data_dir));
         }
-        let config = Reader::new(&figment, &environment, &mut problems).config();
+        let config = Reader::new(&figment, &environment, purpose, &mut problems).config();
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
         }
     }
+}
+
+/// What a configuration is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Whatever it names may be on another machine.
+    Look,
+    /// To serve on this machine.
+    Serve,
+}
+
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
 /// What a reader of TOML says, without the line that it shows, which may hold a secret.
@@ -438,6 +458,7 @@ fn insert(dict: &mut Dict, keys: &[String], value: Value) {
 struct Reader<'a> {
     figment: &'a Figment,
     environment: &'a BTreeMap<String, String>,
+    purpose: Purpose,
     problems: &'a mut Vec<String>,
     read: BTreeSet<String>,
     data_dir: String,
@@ -447,9 +468,10 @@ impl<'a> Reader<'a> {
     fn new(
         figment: &'a Figment,
         environment: &'a BTreeMap<String, String>,
+        purpose: Purpose,
         problems: &'a mut Vec<String>,
     ) -> Self {
-        Self { figment, environment, problems, read: BTreeSet::new(), data_dir: String::new() }
+        Self { figment, environment, purpose, problems, read: BTreeSet::new(), data_dir: String::new() }
     }
 
     fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
@@ -461,6 +483,15 @@ impl<'a> Reader<'a> {
             .map(|path| format!(" (in {})", path.display()))
             .unwrap_or_default();
         self.problems.push(format!("{key}: {message}{origin}"));
+    }
+
+    /// Notes what is wrong with a thing of this machine, where the configuration is to be served on it.
+    fn look(&mut self, key: &str, look: impl FnOnce() -> Option<String>) {
+        if self.purpose == Purpose::Serve
+            && let Some(problem) = look()
+        {
+            self.problem(key, problem);
+        }
     }
 
     fn optional<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
@@ -589,7 +620,10 @@ impl<'a> Reader<'a> {
 
     fn server(&mut self) -> Option<Server> {
         const INSTANT: Duration = Duration::from_millis(1);
-        let listen = self.required("server.listen");
+        let listen: Option<String> = self.required("server.listen");
+        if let Some(listen) = &listen {
+            self.look("server.listen", || cannot_listen(listen));
+        }
         let base_paths = self.base_paths();
         let formats = [("auto", TokenFormat::Auto), ("text", TokenFormat::Text), ("json", TokenFormat::Json)];
         let token_format = self.choice("server.token_format", &formats);
@@ -720,7 +754,17 @@ impl<'a> Reader<'a> {
         }
         let text: String = self.required(KEY)?;
         if let Some(path) = text.strip_prefix("sqlite://").filter(|path| !path.is_empty()) {
-            return Some(StoreUrl::Sqlite(PathBuf::from(path.replace("{data_dir}", &self.data_dir))));
+            let path = path.replace("{data_dir}", &self.data_dir);
+            if path.contains('?') || path.contains(":memory:") {
+                self.problem(
+                    KEY,
+                    format_args!("`{path}` is no file; write `sqlite://PATH`, without options"),
+                );
+                return None;
+            }
+            let path = PathBuf::from(path);
+            self.look(KEY, || places::file(&path));
+            return Some(StoreUrl::Sqlite(path));
         }
         let in_file = self.figment.find_metadata(KEY).and_then(|metadata| metadata.source.as_ref());
         if in_file.is_some_and(|source| source.file_path().is_some()) && has_password(&text) {
@@ -738,6 +782,15 @@ impl<'a> Reader<'a> {
     fn postgres(&mut self, key: &str, url: Secret) -> Option<StoreUrl> {
         let text = url.expose();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            if text.parse::<PgConnectOptions>().is_err() {
+                self.problem(
+                    key,
+                    "cannot be read; write `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with special characters of the \
+                     password percent-encoded",
+                );
+                return None;
+            }
+            self.look(key, || store_files(url.expose()));
             return Some(StoreUrl::Postgres(url));
         }
         let scheme = text.split_once("://").map_or("no scheme", |(scheme, _)| scheme).to_owned();
@@ -944,7 +997,11 @@ impl<'a> Reader<'a> {
     ) -> Option<Target> {
         let key = |name: &str| format!("targets.{code}.{name}");
         let name: Option<String> = self.required(&key("driver"));
+        self.check_code(&format!("targets.{code}"), &code);
         let group: Option<String> = self.optional(&key("group"));
+        if let Some(group) = &group {
+            self.check_code(&key("group"), group);
+        }
         let served: Vec<String> = self.optional(&key("environments")).unwrap_or_default();
         for environment in &served {
             if !environments.keys().any(|known| known.eq_ignore_ascii_case(environment)) {
@@ -956,16 +1013,15 @@ impl<'a> Reader<'a> {
             }
         }
         let concurrency = match self.figment.contains(&key("concurrency")) {
-            true => Some(self.at_least_one(&key("concurrency"))?),
+            true => self.at_least_one(&key("concurrency")),
             false => None,
         };
-        let name = name?;
+        let Some(name) = name else {
+            self.pass_over(&format!("targets.{code}"));
+            return None;
+        };
         let driver = match name.as_str() {
-            "lakehouse" => {
-                let warehouse = self.path(&key("warehouse"), "file");
-                let catalog = self.path(&key("catalog"), "sqlite");
-                Driver::Lakehouse { warehouse: warehouse?, catalog: catalog? }
-            }
+            "lakehouse" => self.lakehouse(&key)?,
             "mock" => {
                 let steps = self.optional(&key("steps")).unwrap_or_default();
                 let step_delay =
@@ -975,7 +1031,11 @@ impl<'a> Reader<'a> {
                 let blocking = self.optional(&key("blocking")).unwrap_or_default();
                 let stoppable = self.optional(&key("stoppable")).unwrap_or(true);
                 let trace = match self.figment.contains(&key("trace")) {
-                    true => Some(self.path(&key("trace"), "file")?),
+                    true => {
+                        let trace = self.path(&key("trace"), "file")?;
+                        self.look(&key("trace"), || places::file(&trace));
+                        Some(trace)
+                    }
                     false => None,
                 };
                 Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace }
@@ -986,10 +1046,66 @@ impl<'a> Reader<'a> {
                     &key("driver"),
                     format_args!("`{other}` is not a driver; use one of: lakehouse, mock, postgresql"),
                 );
+                self.pass_over(&format!("targets.{code}"));
                 return None;
             }
         };
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, driver })
+    }
+
+    /// What the topology keeps of a target has the bounds of what its API takes.
+    fn check_code(&mut self, key: &str, code: &str) {
+        if code.trim().is_empty() || code.chars().any(char::is_control) || code.chars().count() > MAX_CODE {
+            self.problem(
+                key,
+                format_args!(
+                    "a name in the topology has 1 to {MAX_CODE} characters, and no control characters; choose another"
+                ),
+            );
+        }
+    }
+
+    fn lakehouse(&mut self, key: &dyn Fn(&str) -> String) -> Option<Driver> {
+        let (warehouse_key, catalog_key) = (key("warehouse"), key("catalog"));
+        let warehouse = self.path(&warehouse_key, "file");
+        let catalog = match self.figment.contains(&catalog_key) {
+            true => self.path(&catalog_key, "sqlite"),
+            false => {
+                self.read.insert(catalog_key.clone());
+                warehouse.as_deref().and_then(|warehouse| {
+                    let beside = catalog_beside(warehouse);
+                    if beside.is_none() {
+                        let what = "is missing, and the warehouse has no name for a file beside it; write `sqlite://FILE`";
+                        self.problem(&catalog_key, what);
+                    }
+                    beside
+                })
+            }
+        };
+        for (key, path) in [(&warehouse_key, &warehouse), (&catalog_key, &catalog)] {
+            let text = path.as_deref().map(Path::to_string_lossy).unwrap_or_default();
+            // A catalog that is derived would say the same again.
+            let is_written = self.figment.contains(key);
+            if is_written && text.contains(|c: char| matches!(c, '%' | '?' | '#') || c.is_control()) {
+                self.problem(
+                    key,
+                    format_args!(
+                        "`{text}` has one of `%?#` or a control character, which readers of Iceberg take for something \
+                         else; choose another path"
+                    ),
+                );
+            }
+        }
+        let before = self.problems.len();
+        if let Some(warehouse) = &warehouse {
+            self.look(&warehouse_key, || places::folder(warehouse));
+        }
+        // One that is beside a wrong warehouse would say the same again.
+        let is_told = self.problems.len() > before && !self.figment.contains(&catalog_key);
+        if let Some(catalog) = catalog.as_deref().filter(|_| !is_told) {
+            self.look(&catalog_key, || places::file(catalog));
+        }
+        Some(Driver::Lakehouse { warehouse: warehouse?, catalog: catalog? })
     }
 
     fn postgresql(
@@ -999,8 +1115,11 @@ impl<'a> Reader<'a> {
     ) -> Option<Driver> {
         const INSTANT: Duration = Duration::from_millis(1);
         let url = self.secret(&key("url"));
-        if let Some(Err(problem)) = url.as_ref().map(postgresql::check_url) {
-            self.problem(&key("url"), problem);
+        if let Some(url) = &url {
+            match postgresql::check_url(url) {
+                Err(problem) => self.problem(&key("url"), problem),
+                Ok(()) => self.look(&key("url"), || postgresql::check_files(url).err()),
+            }
         }
         let connections = match self.figment.contains(&key("connections")) {
             true => self.at_least_one(&key("connections")),
@@ -1089,6 +1208,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Which keys a table may have is not known, where its kind is not: none of them is misspelt.
+    fn pass_over(&mut self, key: &str) {
+        if let Ok(table) = self.figment.find_value(key) {
+            let mut written = Vec::new();
+            leaves(key, &table, &mut written);
+            self.read.extend(written);
+        }
+    }
+
     /// What nothing read is misspelt.
     fn unknown_keys(&mut self) {
         let Ok(root) = self.figment.extract::<Dict>() else { return };
@@ -1106,6 +1234,47 @@ impl<'a> Reader<'a> {
             self.problem(&key, format_args!("is not a configuration key{nearest}"));
         }
     }
+}
+
+/// Characters of a code or a group, as the topology keeps them.
+const MAX_CODE: usize = 255;
+
+/// The catalog of a warehouse that names none: a file beside it, so that two warehouses never share one by accident.
+fn catalog_beside(warehouse: &Path) -> Option<PathBuf> {
+    let mut name = warehouse.file_name()?.to_owned();
+    name.push(".catalog.db");
+    Some(warehouse.with_file_name(name))
+}
+
+/// What is wrong with the files that the URL of a store names, if anything.
+fn store_files(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    url.query_pairs().find_map(|(name, path)| {
+        let is_file = ["sslrootcert", "sslcert", "sslkey"].contains(&name.as_ref());
+        let error = std::fs::read(&*path).err().filter(|_| is_file)?;
+        Some(format!("{name}: `{path}` cannot be read: {error}"))
+    })
+}
+
+/// Why nothing can listen there, if none of its addresses can be had. Whoever listens for this look stops at once.
+fn cannot_listen(listen: &str) -> Option<String> {
+    let told = |error: &std::io::Error| {
+        Some(format!("cannot listen on `{listen}`: {error}; name a free HOST:PORT, here or by --listen"))
+    };
+    let addresses = match listen.to_socket_addrs() {
+        Ok(addresses) => addresses,
+        Err(error) => return told(&error),
+    };
+    let mut problem = Some(format!("`{listen}` names no address to listen on; name a free HOST:PORT"));
+    for address in addresses {
+        match TcpListener::bind(address) {
+            Ok(_) => return None,
+            // Whoever has it may be about to stop.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return None,
+            Err(error) => problem = told(&error),
+        }
+    }
+    problem
 }
 
 /// The known key that was probably meant.

@@ -12,14 +12,14 @@ pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
 pub(super) fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let file = file(text);
     let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::assemble(Some(file.path()), variables, &Overrides::default()).map_err(|problems| {
+    Config::assemble(Some(file.path()), variables, &Overrides::default(), Purpose::Look).map_err(|problems| {
         problems.iter().map(|p| p.replace(&format!(" (in {})", file.path().display()), "")).collect()
     })
 }
 
 #[test]
 fn nothing_configured_is_the_embedded_default() {
-    let config = Config::assemble(None, std::iter::empty(), &Overrides::default()).unwrap();
+    let config = Config::assemble(None, std::iter::empty(), &Overrides::default(), Purpose::Look).unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:8093");
     assert_eq!(config.server.base_paths, ["", "/datamesh.specificprovisioner"]);
     assert_eq!(config.store.url, StoreUrl::Sqlite("data/landfall.db".into()));
@@ -37,13 +37,54 @@ fn nothing_configured_is_the_embedded_default() {
 #[test]
 fn data_dir_moves_everything_embedded() {
     let overrides = Overrides { data_dir: Some("/srv/x".into()), listen: Some("127.0.0.1:0".into()) };
-    let config = Config::assemble(None, std::iter::empty(), &overrides).unwrap();
+    let config = Config::assemble(None, std::iter::empty(), &overrides, Purpose::Look).unwrap();
     assert_eq!(config.store.url, StoreUrl::Sqlite("/srv/x/landfall.db".into()));
     assert_eq!(
         config.targets[0].driver,
         Driver::Lakehouse { warehouse: "/srv/x/warehouse".into(), catalog: "/srv/x/catalog.db".into() }
     );
     assert_eq!(config.server.listen, "127.0.0.1:0");
+}
+
+#[test]
+fn catalog_of_a_lakehouse_is_beside_its_warehouse_by_default() {
+    let catalog = |warehouse: &str| {
+        let text = format!("[targets.L]\ndriver = \"lakehouse\"\nwarehouse = \"file://{warehouse}\"\n");
+        load(&text, &[]).map(|config| match &config.targets[0].driver {
+            Driver::Lakehouse { catalog, .. } => catalog.display().to_string(),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(catalog("/srv/lake/dev"), Ok("/srv/lake/dev.catalog.db".to_owned()));
+    assert_eq!(catalog("/srv/lake/dev/"), Ok("/srv/lake/dev.catalog.db".to_owned()));
+    assert_eq!(catalog("{data_dir}/dev"), Ok("data/dev.catalog.db".to_owned()));
+    assert_eq!(
+        catalog("/").unwrap_err(),
+        [
+            "targets.L.catalog: is missing, and the warehouse has no name for a file beside it; write `sqlite://FILE`"
+        ]
+    );
+    assert_eq!(
+        catalog("/srv/50%").unwrap_err(),
+        [
+            "targets.L.warehouse: `/srv/50%` has one of `%?#` or a control character, which readers of Iceberg take for \
+          something else; choose another path"
+        ]
+    );
+}
+
+#[test]
+fn names_in_the_topology_are_bounded() {
+    let text = format!(
+        "[targets.{}]\ndriver = \"mock\"\n[targets.M]\ndriver = \"mock\"\ngroup = \" \"\n",
+        "x".repeat(256)
+    );
+    let problems = load(&text, &[]).unwrap_err();
+    let told = "a name in the topology has 1 to 255 characters, and no control characters; choose another";
+    assert_eq!(
+        problems,
+        [format!("targets.M.group: {told}"), format!("targets.{}: {told}", "x".repeat(256))]
+    );
 }
 
 #[test]
@@ -173,6 +214,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         lease = "1ms"
         [targets.A]
         driver = "oracle"
+        url = "of what nobody knows"
         [targets.B]
         driver = "mock"
         environments = ["moon"]
@@ -271,9 +313,13 @@ fn a_file_that_is_no_toml_or_not_there_is_said_so() {
     // The line that is wrong may hold a secret.
     let problems = load("[log]\nlevel = \"hunter2\n", &[]).unwrap_err();
     assert_eq!(problems, ["TOML parse error at line 2, column 17: invalid basic string"]);
-    let problems =
-        Config::assemble(Some("/no/such.toml".as_ref()), std::iter::empty(), &Overrides::default())
-            .unwrap_err();
+    let problems = Config::assemble(
+        Some("/no/such.toml".as_ref()),
+        std::iter::empty(),
+        &Overrides::default(),
+        Purpose::Look,
+    )
+    .unwrap_err();
     assert_eq!(problems, ["the configuration file `/no/such.toml` does not exist or is not a file"]);
 }
 
@@ -379,12 +425,13 @@ fn identities_are_read_and_named_by_targets() {
         kind = "ldap"
         url = "ldap://directory"
         bind_dn = "cn=x"
-        bind_password = { env = "LDAP_PASSWORD" }
+        bind_password = { env = "NOT_SET" }
         user_base = "dc=x"
         user_filter = "mail={name}"
         group = "roles"
         [identity.c]
         kind = "file"
+        path = "of what nobody knows"
         [identity.d]
         kind = "ldap"
         url = "http://directory"
@@ -393,12 +440,13 @@ fn identities_are_read_and_named_by_targets() {
         [targets.PG]
         driver = "postgresql"
         url = { env = "PG" }
-        identity = ["a", "nobody"]
+        identity = ["a", "b", "nobody"]
     "#;
     let problems = load(wrong, &variables).unwrap_err();
     let expected = [
         "identity.a.user: `{mail}` is not known; use {name}, {user}, {domain}",
         "identity.a.group: `everybody` names the same principal for everybody; use {name} or {user}",
+        "identity.b.bind_password.env: the variable `NOT_SET` is not set, or empty",
         "identity.b.url: `ldap://directory` would carry the password in the clear; write `ldaps://`, or set starttls",
         "identity.b.user_filter: `mail={name}` is not a filter; write it in parentheses: `(mail={name})`",
         "identity.b.group: `roles` is not known; use one of: members, attribute",

@@ -9,7 +9,8 @@
 //! Most of a document is often not ours: the control plane sends whole data products, and the components of one are
 //! provisioned by many adapters. The caller says of each [`Outline`] whether it is ours. What is ours is read strictly;
 //! of anything else only its outline and its place in the order of `dependsOn` is known, whatever its shape, and it has no
-//! problems. Of a component's descriptor, that component is ours, and what is ours of the components in it.
+//! problems. Of a component's descriptor, that component is ours, and what is ours of the components in it; what it names in
+//! `dependsOn` is read beside it, for technologies that compare the two, and has no problems either.
 //!
 //! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, `null` means
 //! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated in what is
@@ -51,7 +52,7 @@ pub use data_type::{DataType, UnknownDataType};
 pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
-pub use problems::is_typo;
+pub use problems::{Suggestions, is_typo};
 pub use render::{Written as WrittenContract, write_contract, write_sla, write_tags};
 pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;

@@ -41,7 +41,8 @@ pub struct DataProduct {
     pub tags: Vec<Tag>,
     /// The template's own part.
     pub specific: Object,
-    /// The components that were read, in the order written; a nested one after the one it is in.
+    /// The components that were read, in the order written; a nested one after the one it is in. Of a component's
+    /// descriptor, what it depends on comes after it, as far as that is ours and in order.
     pub components: Vec<Component>,
 }
 

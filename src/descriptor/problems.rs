@@ -96,7 +96,7 @@ impl Problem {
 /// Finds the closest of many texts, within a budget of comparisons: edit distance is quadratic, and both sides of
 /// it come from outside.
 #[derive(Debug)]
-pub(super) struct Suggestions {
+pub struct Suggestions {
     budget: usize,
 }
 
@@ -108,7 +108,7 @@ impl Default for Suggestions {
 
 impl Suggestions {
     /// The candidate that the text is a slip of the hand away from, see [`is_typo`].
-    pub(super) fn closest<'a>(
+    pub fn closest<'a>(
         &mut self,
         wanted: &str,
         candidates: impl IntoIterator<Item = &'a str>,

@@ -4,7 +4,7 @@
 //! with them is a problem, and nothing that is wrong with any other.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::document::{Entry, Node, Position, Tree, object, short};
 use super::index::{Index, Place};
@@ -170,6 +170,8 @@ fn product<'a>(
     selection.report_repetition(&index, problems);
     let mut reader = Reader { index: &index, product: id.as_ref(), version: product.version.as_deref() };
     let mut numbers = Vec::new();
+    // What the components that are read depend on.
+    let mut named = BTreeSet::new();
     let mut edges = vec![Vec::new(); index.places.len()];
     for (number, place) in index.places.iter().enumerate() {
         let Some(whose) = selection.whose(number) else { continue };
@@ -184,10 +186,15 @@ fn product<'a>(
             if whose == Whose::Ours
                 && let Some(edges) = edges.get_mut(number)
             {
+                named.extend(dependencies.iter().map(|dependency| dependency.on));
                 let known = |it: &graph::Dependency| selection.whose(it.on) == Some(Whose::Ours);
                 *edges = dependencies.into_iter().filter(known).collect();
             }
         }
+    }
+    if matches!(wanted, Wanted::One(_)) && problems.strictness() == Strictness::Full {
+        let named = named.into_iter().filter(|number| selection.whose(*number).is_none());
+        product.components.extend(reader.beside(named, ours));
     }
     id?;
     if problems.is_strict() {
@@ -377,6 +384,34 @@ impl Reader<'_> {
             component.version = self.version.map(str::to_owned);
         }
         id.map(|_| (component, dependencies))
+    }
+
+    /// Of the components with these numbers those that are ours and as they must be. What one of them says is compared with
+    /// what the requested component says of it; what is wrong with it is another request's.
+    fn beside(
+        &mut self,
+        numbers: impl Iterator<Item = usize>,
+        ours: &dyn Fn(&Outline) -> bool,
+    ) -> Vec<Component> {
+        let index = self.index;
+        let mut places = numbers.filter_map(|number| index.places.get(number)).peekable();
+        if places.peek().is_none() {
+            return Vec::new();
+        }
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        for id in index.ids() {
+            *known.entry(id).or_default() += 1;
+        }
+        let is_only = |place: &&Place<'_>| place.id.is_some_and(|id| known.get(id) == Some(&1));
+        places
+            .filter(is_only)
+            .filter(|place| ours(&place.outline()))
+            .filter_map(|place| {
+                let mut unsaid = Problems::new(Strictness::Full);
+                let (component, _) = self.component(place, &mut unsaid)?;
+                unsaid.is_empty().then_some(component)
+            })
+            .collect()
     }
 
     /// A URN says of which data product it is. Opaque identifiers do not.

@@ -49,6 +49,11 @@ pub(crate) struct Shared {
     limits: Limits,
 }
 
+/// Whether the address can be had now, before anything is made for those who will call.
+pub(crate) fn can_listen(config: &Server) -> Result<()> {
+    Listeners::bind(&config.listen).map(drop)
+}
+
 /// Binds and mounts every contract; with `tls`, nothing is served without. Must be called inside a Tokio runtime.
 pub(crate) fn bind(
     config: &Server,

@@ -376,7 +376,11 @@ impl Domain {
         };
         let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
         let descriptor = descriptor.map_err(Error::invalid)?;
-        let ids = descriptor.targets().iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
+        // Of what is made, what is beside it counts, too.
+        let all = intent == Intent::Provision;
+        let components =
+            if all { descriptor.product.all_components().collect() } else { descriptor.targets() };
+        let ids = components.iter().map(|component| component.id.to_string()).collect::<Vec<_>>();
         let deployments: Vec<Deployment> = store.deployments(&ids).await?;
         let access = access.cloned();
         let resolve = move || {

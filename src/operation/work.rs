@@ -3,7 +3,8 @@
 //! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
 //! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
 
-use std::collections::HashSet;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::descriptor::{
     self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope, Strictness,
 };
-use crate::technology::{AccessList, Intent, Work};
+use crate::technology::{AccessList, Intent, Neighbours, Work};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 
 use super::service::ComponentPlace;
@@ -109,10 +110,14 @@ pub(super) fn parse(
     descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
         if let Some(readable) = rejected.readable {
-            let resolver = Resolver::new(&readable, intent, topology, places, &[], None);
+            let is_sound = |component: &Component| !problems.iter().any(|problem| is_of(problem, component));
+            let components = readable.product.all_components();
+            let broken = components.filter(|it| !is_sound(it)).map(|it| it.path.clone()).collect();
+            let mut resolver = Resolver::new(&readable, intent, topology, places, &[], None);
+            resolver.broken = Some(broken);
             let mut more = Vec::new();
             for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
-                let sound = !problems.iter().any(|problem| is_of(problem, component));
+                let sound = is_sound(component);
                 // What is placed is looked at in any case; a technology only gets what could be read.
                 let found = if sound {
                     resolver.assign(component).err().unwrap_or_default()
@@ -252,6 +257,9 @@ struct Resolver<'a> {
     places: Places<'a>,
     deployments: &'a [Deployment],
     access: Option<&'a AccessList>,
+    /// Of a document that could not be read as a whole, the paths of components that are not as written.
+    broken: Option<HashSet<String>>,
+    neighbours: OnceCell<HashMap<String, Neighbours>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -264,7 +272,31 @@ impl<'a> Resolver<'a> {
         access: Option<&'a AccessList>,
     ) -> Self {
         let product = Arc::new(descriptor.product.clone());
-        Self { descriptor, product, intent, topology, places, deployments, access }
+        let neighbours = OnceCell::new();
+        Self { descriptor, product, intent, topology, places, deployments, access, broken: None, neighbours }
+    }
+
+    /// The components that go to a target; of a task, those that it was accepted for. Only what is to be made is compared
+    /// with what is made beside it.
+    fn neighbours(&self, code: &str) -> Neighbours {
+        if *self.intent != Intent::Provision {
+            return Neighbours::default();
+        }
+        let all = self.neighbours.get_or_init(|| {
+            let mut numbers: HashMap<String, Vec<usize>> = HashMap::new();
+            for (number, component) in self.descriptor.product.components.iter().enumerate() {
+                let is_broken = self.broken.as_ref().is_some_and(|broken| broken.contains(&component.path));
+                if is_broken || (matches!(self.places, Places::Fixed(_)) && !self.concerns(component)) {
+                    continue;
+                }
+                if let Ok(Some((_, target))) = self.target(component) {
+                    numbers.entry(target.code.clone()).or_default().push(number);
+                }
+            }
+            let complete = self.broken.is_none() && self.descriptor.scope == Scope::DataProduct;
+            numbers.into_iter().map(|(code, numbers)| (code, Neighbours::new(numbers, complete))).collect()
+        });
+        all.get(code).cloned().unwrap_or_default()
     }
 
     fn environment_path(&self) -> &'static str {
@@ -325,6 +357,7 @@ impl<'a> Resolver<'a> {
             component: Arc::new(as_provisioned(component, self.intent, remembered)),
             environment: key.environment,
             access: self.access.cloned().or_else(remembered_access),
+            neighbours: self.neighbours(&target.code),
         };
         let problems = target.technology.check(&work, self.intent);
         let before = remembered

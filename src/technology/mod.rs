@@ -20,8 +20,10 @@ pub mod postgresql;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -135,6 +137,52 @@ pub struct Work {
     /// The last access list that was asked for this component, if ever one was: survives unprovision, so that
     /// provisioning again restores it.
     pub access: Option<AccessList>,
+    /// Components of the same document, for what one of them says of another.
+    pub neighbours: Neighbours,
+}
+
+/// The components of a document that are to be provisioned on one target. Cloning shares them.
+#[derive(Clone, Default)]
+pub struct Neighbours(Arc<Beside>);
+
+#[derive(Default)]
+struct Beside {
+    /// Their numbers in the data product.
+    numbers: Vec<usize>,
+    complete: bool,
+    index: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Neighbours {
+    /// Those with these numbers in their data product. `complete`: no other component of the document goes there.
+    pub fn new(numbers: Vec<usize>, complete: bool) -> Self {
+        Self(Arc::new(Beside { numbers, complete, index: OnceLock::new() }))
+    }
+
+    /// The components, those that are asked for among them.
+    pub fn components<'a>(&self, product: &'a DataProduct) -> impl Iterator<Item = &'a Component> {
+        self.0.numbers.iter().filter_map(|number| product.components.get(*number))
+    }
+
+    /// Whether these are all: what none of them has, the document does not have for this target.
+    pub fn are_complete(&self) -> bool {
+        self.0.complete
+    }
+
+    /// What a technology makes of them, once for all components of the document; `None` when there are none.
+    pub fn index<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        if self.0.numbers.is_empty() {
+            return None;
+        }
+        let index = self.0.index.get_or_init(|| Arc::new(make()));
+        Arc::clone(index).downcast::<T>().ok()
+    }
+}
+
+impl std::fmt::Debug for Neighbours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Neighbours").field("numbers", &self.0.numbers).finish_non_exhaustive()
+    }
 }
 
 impl Work {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Work;
 use super::import::{Import, ReverseRequest};
+use super::{Neighbours, Work};
 use crate::descriptor::{DescriptorKind, Limits, Object, Strictness, parse};
 
 #[path = "../../tests/support/identifiers.rs"]
@@ -28,7 +28,15 @@ pub(crate) fn work(text: &str, component: &str) -> Work {
         product,
         component: Arc::new(component),
         access: None,
+        neighbours: Neighbours::default(),
     }
+}
+
+/// The same as part of its document, of which all goes to one target.
+pub(crate) fn work_beside_others(text: &str, component: &str) -> Work {
+    let work = work(text, component);
+    let numbers = (0..work.product.components.len()).collect();
+    Work { neighbours: Neighbours::new(numbers, true), ..work }
 }
 
 /// The `schema` of one contract, in both shapes: OpenMetadata's and that of ODCS.

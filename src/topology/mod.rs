@@ -10,7 +10,7 @@
 mod instance;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -276,6 +276,75 @@ impl Topology {
             !self.instances.iter().any(of)
         };
         self.installation.routes.iter().map(|route| route.group.as_str()).filter(is_empty).collect()
+    }
+
+    /// Where the instances say something else than the configuration of their targets, a line each: which key, what
+    /// holds, and how to change it.
+    pub fn overridden(&self) -> Vec<String> {
+        let of_targets = self.installation.targets.iter().filter_map(|target| self.overridden_target(target));
+        let unknown = self.instances.iter().filter(|instance| {
+            let Attributes { code, is_active, is_deployment_target, .. } = &instance.attributes;
+            *is_active && *is_deployment_target && self.installation.target(code).is_none()
+        });
+        let of_instances = unknown.map(|Instance { id, attributes }| {
+            let code = shortened(&attributes.code);
+            format!(
+                "instance {id} of the topology has the code `{code}`, and the configuration has no [targets.{code}]: nothing is \
+                 placed there; configure the target, or run `landfall topology set {} --active false`",
+                word(&code)
+            )
+        });
+        of_targets.chain(of_instances).collect()
+    }
+
+    fn overridden_target(&self, target: &Target) -> Option<String> {
+        let Target { code, group, environments, .. } = target;
+        let ids: BTreeSet<i64> = match environments.as_slice() {
+            [] => self.installation.environments.values().copied().collect(),
+            some => some.iter().filter_map(|name| self.installation.environment_id(name)).collect(),
+        };
+        let listed = |ids: &BTreeSet<i64>| match list(ids.iter().map(i64::to_string), "").replace(", ", ",") {
+            none if none.is_empty() => "none".to_owned(),
+            some => some,
+        };
+        let mut found = self.instances.iter().filter(|instance| same_code(&instance.attributes.code, code));
+        let Some(Instance { id, attributes }) = found.next() else {
+            return Some(format!(
+                "targets.{code} has no instance in the topology any more, which decides: nothing new is placed there; run \
+                 `landfall topology set {} --create --active true --deployment-target true --group {} --environments {}`, or \
+                 remove the target",
+                word(code),
+                word(group),
+                listed(&ids)
+            ));
+        };
+        let mut differences = Vec::new();
+        let mut options = Vec::new();
+        let there = attributes.group.as_deref().unwrap_or_default();
+        if !same_code(there, group) {
+            differences
+                .push(format!("targets.{code}.group is `{group}`, and its groupCode `{}`", shortened(there)));
+            options.push(format!("--group {}", word(group)));
+        }
+        let served: BTreeSet<i64> = attributes.environments.iter().copied().collect();
+        if served != ids {
+            let whence = if environments.is_empty() { " (all of [environments])" } else { "" };
+            differences.push(format!(
+                "targets.{code}.environments is {}{whence}, and it serves {}",
+                listed(&ids),
+                listed(&served)
+            ));
+            options.push(format!("--environments {}", listed(&ids)));
+        }
+        (!differences.is_empty()).then(|| {
+            format!(
+                "instance {id} of the topology, which is kept in the store, decides: {}; to have what is configured, run \
+                 `landfall topology set {} {}`",
+                differences.join("; "),
+                word(code),
+                options.join(" ")
+            )
+        })
     }
 
     fn route(&self, routing: &Routing<'_>) -> Option<&Route> {
@@ -593,6 +662,15 @@ fn shortened(value: &str) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
         None => text,
+    }
+}
+
+/// A text as one word of a command line.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':');
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 

@@ -379,3 +379,47 @@ fn an_import_goes_where_the_route_of_its_component_leads() {
     let several = choose("Oracle", "urn:dmb:utm:x:1").unwrap_err();
     assert_eq!(several.message, "several configured targets import this template");
 }
+
+#[test]
+fn overridden_configuration_is_told_with_what_holds() {
+    let targets =
+        || vec![target("LAKE", "lake", &["production", "qa"], false), target("MOCK", "a group", &[], false)];
+    let topology = seeded(targets(), Vec::new());
+    assert_eq!(topology.overridden(), [""; 0], "what was just made says the same");
+    let same = changed(&topology, |lake| {
+        lake.code = "lake".into();
+        lake.group = Some("LAKE".into());
+        lake.environments.reverse();
+        lake.is_active = false;
+    });
+    assert_eq!(same.overridden(), [""; 0], "in other spellings, and switched off");
+    let mut instances = topology.instances.to_vec();
+    for (id, instance) in (11001..).zip(&mut instances) {
+        instance.id = id;
+    }
+    instances[0].attributes.group = Some("b\nc".into());
+    instances[0].attributes.environments = vec![1];
+    instances[1].attributes.code = "GREEN".into();
+    let topology = Topology::new(Arc::clone(&topology.installation), instances.into());
+    assert_eq!(
+        topology.overridden(),
+        [
+            "instance 11001 of the topology, which is kept in the store, decides: targets.LAKE.group is `lake`, and its \
+             groupCode `b c`; targets.LAKE.environments is 2,3, and it serves 1; to have what is configured, run \
+             `landfall topology set LAKE --group lake --environments 2,3`",
+            "targets.MOCK has no instance in the topology any more, which decides: nothing new is placed there; run \
+             `landfall topology set MOCK --create --active true --deployment-target true --group 'a group' --environments \
+             1,2,3`, or remove the target",
+            "instance 11002 of the topology has the code `GREEN`, and the configuration has no [targets.GREEN]: nothing is \
+             placed there; configure the target, or run `landfall topology set GREEN --active false`",
+        ]
+    );
+    let none = changed(&seeded(targets(), Vec::new()), |lake| lake.environments = Vec::new());
+    assert_eq!(
+        none.overridden(),
+        [
+            "instance 0 of the topology, which is kept in the store, decides: targets.LAKE.environments is 2,3, and it serves \
+          none; to have what is configured, run `landfall topology set LAKE --environments 2,3`"
+        ]
+    );
+}

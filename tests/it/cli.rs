@@ -11,6 +11,7 @@ use crate::harness::{
     Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, landfall,
     product_request, replace_once,
 };
+use crate::postgres::PostgresServer;
 
 const EXAMPLE: &str = "examples/cashflow.yaml";
 
@@ -232,6 +233,108 @@ fn a_wrong_configuration_is_exit_code_2_and_tells_every_mistake() {
     landfall(["serve", "--config", "no/such/file.toml"]).with_code(2);
 }
 
+/// Of any key, in any file: nothing is left of a start that fails, and one answer has every mistake.
+#[tokio::test]
+async fn a_wrong_configuration_makes_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (taken, data) = (folder.path().join("taken"), folder.path().join("data"));
+    std::fs::write(&taken, "no folder, no certificate, no table: [").unwrap();
+    let taken = taken.display().to_string();
+    let wrong = format!(
+        r#"
+[server]
+listen = "127.0.0.1:http"
+
+[identity.people]
+kind = "table"
+file = "{taken}"
+
+[identity.corporate]
+kind = "ldap"
+url = "ldaps://directory.example.com"
+user_base = "dc=example,dc=com"
+bind_dn = "cn=x"
+bind_password = {{ env = "NOT_SET" }}
+ca_file = "{taken}"
+
+[targets.LAKE]
+driver = "lakehouse"
+warehouse = "file://{taken}/warehouse"
+
+[targets.ODD]
+driver = "lakehouse"
+warehouse = "file://{{data_dir}}/50%"
+catalog = "sqlite://{}"
+
+[targets.PG]
+driver = "postgresql"
+url = {{ file = "/no/such/secret" }}
+identity = ["people", "corporate"]
+
+[targets.PG_TLS]
+driver = "postgresql"
+url = {{ env = "PG_URL" }}
+
+[targets.GREEN]
+driver = "mock"
+trace = "file://{taken}/trace.jsonl"
+"#,
+        folder.path().display(),
+    );
+    let mistakes = [
+        "server.listen: cannot listen on `127.0.0.1:http`: ",
+        "identity.people.file: the table of identities cannot be used: ",
+        "identity.corporate.bind_password.env: the variable `NOT_SET` is not set, or empty",
+        "identity.corporate.ca_file: `",
+        "targets.LAKE.warehouse: `",
+        "targets.ODD.warehouse: `",
+        "targets.ODD.catalog: `",
+        "targets.PG.url.file: `/no/such/secret` cannot be read: ",
+        "targets.PG_TLS.url: sslrootcert: `",
+        "targets.GREEN.trace: `",
+    ];
+    let pg_url = format!("postgres://u@db.example.com/d?sslmode=verify-full&sslrootcert={taken}");
+    let path = folder.path().join("landfall.toml");
+    let start = |text: &str, store: &str| {
+        std::fs::write(&path, text).unwrap();
+        let environment = [("PG_URL", pg_url.as_str()), ("LANDFALL__STORE__URL", store)];
+        let arguments = ["serve", "--config", path.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+        crate::harness::landfall_with(&environment, "", arguments).with_code(2)
+    };
+    let postgres = PostgresServer::shared().unwrap();
+    let url = postgres.new_database().unwrap();
+    let database = url.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+    for store in ["sqlite://{data_dir}/landfall.db", url.as_str()] {
+        let refused = start(&wrong, store);
+        for told in mistakes {
+            assert!(refused.err.contains(told), "`{told}` is not in {}", refused.err);
+        }
+        assert_eq!(refused.err.lines().count(), mistakes.len(), "{}", refused.err);
+        assert!(!data.exists(), "a folder was made");
+    }
+    // One at a time is enough.
+    let keys = "[server]\nlisten = \"127.0.0.1:0\"\n";
+    for (text, store) in [
+        (
+            format!("{keys}[targets.L]\ndriver = \"lakehouse\"\nwarehouse = \"file://{taken}/w\"\n"),
+            url.as_str(),
+        ),
+        (format!("{keys}lisen = 1\n"), url.as_str()),
+        (keys.to_owned(), "postgres://u@host:port/d"),
+        (keys.to_owned(), "postgres://u@host/d?sslmode=verify-full&sslrootcert=/no/such/file"),
+        (keys.to_owned(), &format!("sqlite://{taken}/landfall.db")),
+        (keys.to_owned(), "sqlite://landfall.db?mode=memory"),
+    ] {
+        let refused = start(&text, store);
+        assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
+        assert!(!data.exists(), "a folder was made");
+    }
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'landfall'";
+    assert_eq!(postgres.psql_in(&database, schemas).unwrap(), [[Some("0".to_owned())]]);
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "nothing but what the test made: {names:?}");
+}
+
 #[test]
 fn a_server_that_is_not_there_is_exit_code_4() {
     // Port 1 of this machine serves nobody.
@@ -247,6 +350,7 @@ fn a_port_in_use_is_told_with_the_port() {
     let data = folder.path().to_str().unwrap();
     let refused = landfall(["serve", "--listen", &address, "--data-dir", data]).with_code(4);
     assert!(refused.err.contains(&address), "{refused:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no store was made");
 }
 
 #[test]

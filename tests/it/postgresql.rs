@@ -150,6 +150,32 @@ async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_b
     assert!(stage.read_as("alice", info).is_err());
     assert_eq!(stage.read_as("carol", info).unwrap(), acme);
 
+    // Without a prefix, the directory says what they are; both spellings of one are one.
+    let status = give(&["alice_example.com", "analysts", "group:analysts"]).await;
+    assert_eq!(status["status"], "COMPLETED", "{status:#}");
+    let told = crate::harness::messages(&status).join("\n");
+    for reading in [
+        "`alice_example.com` is taken for the user `alice@example.com`",
+        "`analysts` is taken for the group `analysts`",
+    ] {
+        assert!(told.contains(reading), "{reading}: {told}");
+    }
+    assert_eq!(stage.read_as("alice", info).unwrap(), acme);
+    assert_eq!(stage.read_as("carol", info).unwrap(), acme);
+    let status = give(&["alice_example.com", "analysts", "group:analysts"]).await;
+    assert!(status["result"].as_str().unwrap().contains("nothing to change"), "{status:#}");
+    // Somebody whom nobody knows: alice goes all the same.
+    let status = give(&["analysts", "eve_example.com"]).await;
+    assert_eq!(status["status"], "FAILED", "{status:#}");
+    let result = status["result"].as_str().unwrap();
+    assert!(
+        result.contains(
+            "the directory has no `user:eve_example.com`; the directory has no `group:eve_example.com`"
+        ),
+        "{result}"
+    );
+    assert!(stage.read_as("alice", info).is_err());
+
     give(&[]).await;
     assert!(stage.read_as("carol", info).is_err());
     let mut removal = crate::harness::product_request(&product());

@@ -1,6 +1,7 @@
 //! Where components land: the FlexDeploy Instance API as its page prints it, and what it steers.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -398,13 +399,11 @@ const TWO_LAKES: &str = r#"
 driver = "lakehouse"
 environments = ["development"]
 warehouse = "file://{data_dir}/dev/warehouse"
-catalog = "sqlite://{data_dir}/dev/catalog.db"
 
 [targets.LAKE_PROD]
 driver = "lakehouse"
 environments = ["production"]
 warehouse = "file://{data_dir}/prod/warehouse"
-catalog = "sqlite://{data_dir}/prod/catalog.db"
 
 [targets.MOCK]
 driver = "mock"
@@ -463,6 +462,35 @@ async fn environments_land_on_their_targets_and_one_that_is_switched_off_takes_n
     removal["removeData"] = json!(true);
     api.complete("/v1/unprovision", &removal).await;
     assert_eq!((buckets(&server, "dev").len(), buckets(&server, "prod").len()), (1, 0));
+}
+
+/// Whoever edits the configuration reads in the log why nothing has come of it, and what to run instead.
+#[tokio::test]
+async fn configuration_that_the_topology_overrides_is_told_at_start() {
+    let mut server = Landfall::with().config(TWO_LAKES).start();
+    assert!(!server.log().contains("topology set"), "{}", server.log());
+    let dev = instance_of(server.api(), "LAKE_DEV").await["instanceId"].clone();
+    patch(server.api(), &dev, &json!({"groupCode": "other", "environments": [10003]})).await.with_status(200);
+    server.terminate();
+    server.restart();
+    let told = format!(
+        "instance {dev} of the topology, which is kept in the store, decides: targets.LAKE_DEV.group is `lakehouse`, and \
+         its groupCode `other`; targets.LAKE_DEV.environments is 10001, and it serves 10001,10003; to have what is \
+         configured, run `landfall topology set LAKE_DEV --group lakehouse --environments 10001`"
+    );
+    let end = Instant::now() + Duration::from_secs(30);
+    while !server.log().contains(&told) && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = server.log();
+    assert!(log.contains(&told), "{log}");
+    assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
+    on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
+    server.terminate();
+    server.restart();
+    instance_of(server.api(), "LAKE_DEV").await;
+    let log = server.log();
+    assert_eq!(log.matches("topology set").count(), 1, "nothing new is told: {log}");
 }
 
 /// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked

@@ -17,7 +17,7 @@ use ldap3::{
 use rustls::ClientConfig;
 
 use super::{Principals, Resolution};
-use crate::access::Ref;
+use crate::access::Qualified;
 use crate::config::Secret;
 use crate::error::{Error, Result};
 use crate::tls::{self, Trust};
@@ -84,12 +84,8 @@ impl Ldap {
     }
 
     /// Keeps the connection for the next one; of several at once, one.
-    fn rest(&self, ldap: Connection, found: Found) -> Resolution {
+    fn rest(&self, ldap: Connection) {
         *self.rested.lock().unwrap_or_else(PoisonError::into_inner) = Some(ldap);
-        match found {
-            Ok(known) => known,
-            Err(reason) => Resolution::Unknown(reason),
-        }
     }
 
     /// A new connection; once more where the files have changed that the first attempt was made with.
@@ -168,40 +164,36 @@ impl Ldap {
         Ok(made)
     }
 
-    async fn look_up(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+    async fn look_up(&self, ldap: &mut Connection, reference: &Qualified) -> Result<Resolution, LdapError> {
         match reference {
-            Ref::User(_) => self.user(ldap, reference).await,
-            Ref::Group(_) => self.group(ldap, reference).await,
+            Qualified::User(_) => self.user(ldap, reference).await,
+            Qualified::Group(_) => self.group(ldap, reference).await,
         }
     }
 
-    async fn user(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+    async fn user(&self, ldap: &mut Connection, reference: &Qualified) -> Result<Resolution, LdapError> {
         let LdapSettings { user_base, user_filter, user_attribute, .. } = &self.settings;
         let filter = filled(user_filter, reference);
         let entries = self.search(ldap, user_base, Scope::Subtree, &filter, &[user_attribute]).await?;
         Ok(match entries.as_slice() {
-            [] => Err(format!("the directory has no `{reference}`")),
-            [one] => principal(one, user_attribute)
-                .map(Resolution::Principal)
-                .ok_or_else(|| format!("`{reference}` has no `{user_attribute}` in the directory")),
-            _ => Err(format!("the directory has several `{reference}`")),
+            [] => Resolution::Unknown(format!("the directory has no `{reference}`")),
+            [one] => named(one, user_attribute, reference),
+            _ => Resolution::Unusable(format!("the directory has several `{reference}`")),
         })
     }
 
-    async fn group(&self, ldap: &mut Connection, reference: &Ref) -> Result<Found, LdapError> {
+    async fn group(&self, ldap: &mut Connection, reference: &Qualified) -> Result<Resolution, LdapError> {
         let LdapSettings { group_base, group_filter, group, .. } = &self.settings;
         let (GroupMeaning::Attribute(attribute) | GroupMeaning::Members(attribute)) = group;
         let filter = filled(group_filter, reference);
         let entries = self.search(ldap, group_base, Scope::Subtree, &filter, &[attribute]).await?;
         let entry = match entries.as_slice() {
-            [] => return Ok(Err(format!("the directory has no `{reference}`"))),
+            [] => return Ok(Resolution::Unknown(format!("the directory has no `{reference}`"))),
             [one] => one,
-            _ => return Ok(Err(format!("the directory has several `{reference}`"))),
+            _ => return Ok(Resolution::Unusable(format!("the directory has several `{reference}`"))),
         };
         match group {
-            GroupMeaning::Attribute(attribute) => Ok(principal(entry, attribute)
-                .map(Resolution::Principal)
-                .ok_or_else(|| format!("`{reference}` has no `{attribute}` in the directory"))),
+            GroupMeaning::Attribute(attribute) => Ok(named(entry, attribute, reference)),
             GroupMeaning::Members(attribute) => self.members(ldap, entry, attribute, reference).await,
         }
     }
@@ -212,8 +204,8 @@ impl Ldap {
         ldap: &mut Connection,
         group: &SearchEntry,
         attribute: &str,
-        reference: &Ref,
-    ) -> Result<Found, LdapError> {
+        reference: &Qualified,
+    ) -> Result<Resolution, LdapError> {
         let LdapSettings { user_attribute, max_depth, max_members, .. } = &self.settings;
         let mut names = BTreeSet::new();
         let mut seen = BTreeSet::from([group.dn.to_lowercase()]);
@@ -221,7 +213,8 @@ impl Ldap {
         let mut depth = 0;
         while !level.is_empty() {
             if depth > *max_depth {
-                return Ok(Err(format!("`{reference}` has groups more than {max_depth} deep")));
+                let why = format!("`{reference}` has groups more than {max_depth} deep");
+                return Ok(Resolution::Unusable(why));
             }
             let mut next = Vec::new();
             for dn in level {
@@ -229,7 +222,8 @@ impl Ldap {
                     continue;
                 }
                 if seen.len() > *max_members as usize {
-                    return Ok(Err(format!("`{reference}` has more than {max_members} members")));
+                    let why = format!("`{reference}` has more than {max_members} members");
+                    return Ok(Resolution::Unusable(why));
                 }
                 let wanted = [attribute, user_attribute.as_str()];
                 let entries = match self.search(ldap, &dn, Scope::Base, "(objectClass=*)", &wanted).await {
@@ -249,7 +243,7 @@ impl Ldap {
             level = next;
             depth += 1;
         }
-        Ok(Ok(Resolution::Members(names)))
+        Ok(Resolution::Members(names))
     }
 
     async fn search<S: AsRef<str> + Send + Sync>(
@@ -270,31 +264,30 @@ impl Ldap {
 /// `noSuchObject` of RFC 4511.
 const NO_SUCH_OBJECT: u32 = 32;
 
-/// The principals, or why there are none.
-type Found = Result<Resolution, String>;
-
 #[async_trait]
 impl Principals for Ldap {
-    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+    async fn resolve(&self, reference: &Qualified) -> Result<Resolution> {
         // The cause is the administrator's: it may name hosts and DNs.
         let away =
             |error: LdapError| Error::retryable("the directory of users does not answer").because(error);
         if let Some(mut ldap) = self.take()
             && let Ok(found) = self.look_up(&mut ldap, reference).await
         {
-            return Ok(self.rest(ldap, found));
+            self.rest(ldap);
+            return Ok(found);
         }
         let mut ldap = self.connect().await.map_err(away)?;
         let found = self.look_up(&mut ldap, reference).await.map_err(away)?;
-        Ok(self.rest(ldap, found))
+        self.rest(ldap);
+        Ok(found)
     }
 }
 
-fn filled(filter: &str, reference: &Ref) -> String {
+fn filled(filter: &str, reference: &Qualified) -> String {
     let name = reference.principal_name();
     let (user, domain) = match reference {
-        Ref::User(_) => name.rsplit_once('@').unwrap_or((name.as_str(), "")),
-        Ref::Group(_) => (name.as_str(), ""),
+        Qualified::User(_) => name.rsplit_once('@').unwrap_or((name.as_str(), "")),
+        Qualified::Group(_) => (name.as_str(), ""),
     };
     let escaped = [("name", name.as_str()), ("user", user), ("domain", domain)]
         .map(|(field, value)| (field, ldap_escape(value).into_owned()));
@@ -304,6 +297,14 @@ fn filled(filter: &str, reference: &Ref) -> String {
 fn values(entry: &SearchEntry, attribute: &str) -> Vec<String> {
     let found = entry.attrs.iter().find(|(name, _)| name.eq_ignore_ascii_case(attribute));
     found.map(|(_, values)| values.clone()).unwrap_or_default()
+}
+
+/// The one that an attribute of an entry names.
+fn named(entry: &SearchEntry, attribute: &str, reference: &Qualified) -> Resolution {
+    principal(entry, attribute).map_or_else(
+        || Resolution::Unusable(format!("`{reference}` has no `{attribute}` in the directory")),
+        Resolution::Principal,
+    )
 }
 
 fn principal(entry: &SearchEntry, attribute: &str) -> Option<String> {
@@ -396,10 +397,10 @@ member: cn=dev,ou=groups,dc=example,dc=org
     }
 
     async fn resolved(ldap: &Ldap, reference: &str) -> Result<Vec<String>, String> {
-        match ldap.resolve(&Ref::parse(reference).unwrap()).await {
+        match ldap.resolve(&Qualified::parse(reference).unwrap()).await {
             Ok(Resolution::Principal(name)) => Ok(vec![name]),
             Ok(Resolution::Members(names)) => Ok(names.into_iter().collect()),
-            Ok(Resolution::Unknown(reason)) => Err(reason),
+            Ok(Resolution::Unknown(reason) | Resolution::Unusable(reason)) => Err(reason),
             Err(error) => Err(format!("{:?}: {error}", error.kind())),
         }
     }
@@ -479,7 +480,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         let ldap = Ldap::new(settings(server.url()));
         assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
         server.stop();
-        let error = ldap.resolve(&Ref::parse("user:alice_example.com").unwrap()).await.unwrap_err();
+        let error = ldap.resolve(&Qualified::parse("user:alice_example.com").unwrap()).await.unwrap_err();
         assert_eq!(*error.kind(), Kind::Retryable);
         assert!(!error.to_string().contains("127.0.0.1"), "{error}");
     }
@@ -529,7 +530,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let url = "ldaps://127.0.0.1:1".to_owned();
         let ldap = Ldap::new(LdapSettings { ca_file: Some(pipe.clone()), ..settings(url) });
-        let alice = Ref::parse("user:alice_example.com").unwrap();
+        let alice = Qualified::parse("user:alice_example.com").unwrap();
         // Whoever reads is let go in the end.
         let writing = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_secs(5));

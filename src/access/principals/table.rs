@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use super::{Principals, Resolution};
-use crate::access::Ref;
+use crate::access::Qualified;
 use crate::error::{Error, Result};
 
 /// A file of more bytes is refused.
@@ -17,7 +17,7 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 /// How long a look at the file holds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the table is.
+/// Where the table is. A bare name in it is a group's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSettings {
     /// `.csv`: `ref,principal`, a line each, the same ref on several lines for several members; a first line that says
@@ -31,7 +31,7 @@ pub struct Table {
     kept: Mutex<Option<Kept>>,
 }
 
-type Entries = Arc<BTreeMap<Ref, Resolution>>;
+type Entries = Arc<BTreeMap<Qualified, Resolution>>;
 
 /// What the file said, and what told it from another one.
 struct Kept {
@@ -46,6 +46,11 @@ impl Table {
     /// The file is read when it is first needed.
     pub fn new(settings: TableSettings) -> Self {
         Self { settings, kept: Mutex::default() }
+    }
+
+    /// What is wrong with the file as it is now, if anything. Blocks.
+    pub fn check(settings: &TableSettings) -> Result<(), String> {
+        load(&settings.file, None).map(drop).map_err(|error| error.report())
     }
 
     /// A file that is wrong is a passing condition: whoever edits it is about to mend it.
@@ -70,7 +75,7 @@ impl Table {
 
 #[async_trait]
 impl Principals for Table {
-    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+    async fn resolve(&self, reference: &Qualified) -> Result<Resolution> {
         Ok(match self.entries().await?.get(reference) {
             Some(known) => known.clone(),
             None => Resolution::Unknown(format!("`{reference}` is not in the table of identities")),
@@ -108,7 +113,7 @@ enum Names {
     Several(BTreeSet<String>),
 }
 
-fn from_yaml(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
+fn from_yaml(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -129,7 +134,7 @@ fn from_yaml(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
 }
 
 /// No quoting: neither refs nor principals have commas or line ends.
-fn from_csv(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
+fn from_csv(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     let mut entries = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -147,12 +152,12 @@ fn from_csv(text: &str) -> Result<BTreeMap<Ref, Resolution>, String> {
 }
 
 /// Several names of one ref are the members of a group.
-fn add(entries: &mut BTreeMap<Ref, Resolution>, key: &str, known: Resolution) -> Result<(), String> {
-    let reference = Ref::parse(key).map_err(|problem| problem.with_remedy())?;
+fn add(entries: &mut BTreeMap<Qualified, Resolution>, key: &str, known: Resolution) -> Result<(), String> {
+    let reference = Qualified::parse(key).map_err(|problem| problem.with_remedy())?;
     let names = |known: &Resolution| match known {
         Resolution::Principal(name) => BTreeSet::from([name.clone()]),
         Resolution::Members(names) => names.clone(),
-        Resolution::Unknown(_) => BTreeSet::new(),
+        Resolution::Unknown(_) | Resolution::Unusable(_) => BTreeSet::new(),
     };
     if names(&known).iter().any(|name| name.trim().is_empty()) {
         return Err(format!("`{key}` has a blank principal"));
@@ -161,7 +166,7 @@ fn add(entries: &mut BTreeMap<Ref, Resolution>, key: &str, known: Resolution) ->
         None => known,
         Some(before) => Resolution::Members(&names(before) | &names(&known)),
     };
-    if matches!((&reference, &known), (Ref::User(_), Resolution::Members(_))) {
+    if matches!((&reference, &known), (Qualified::User(_), Resolution::Members(_))) {
         return Err(format!("`{key}` has several principals: only groups have"));
     }
     entries.insert(reference, known);
@@ -173,10 +178,10 @@ mod tests {
     use super::*;
 
     async fn resolved(table: &Table, reference: &str) -> Result<Vec<String>, String> {
-        match table.resolve(&Ref::parse(reference).unwrap()).await {
+        match table.resolve(&Qualified::parse(reference).unwrap()).await {
             Ok(Resolution::Principal(name)) => Ok(vec![name]),
             Ok(Resolution::Members(names)) => Ok(names.into_iter().collect()),
-            Ok(Resolution::Unknown(reason)) => Err(reason),
+            Ok(Resolution::Unknown(reason) | Resolution::Unusable(reason)) => Err(reason),
             Err(error) => Err(format!("error: {error}")),
         }
     }

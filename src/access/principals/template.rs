@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Principals, Resolution};
-use crate::access::Ref;
+use crate::access::Qualified;
 use crate::error::Result;
 
 /// How names are made. `{name}` is the whole name (`john.smith@example.com`, a group's name), `{user}` what stands before
@@ -57,12 +57,12 @@ impl Template {
 
 #[async_trait]
 impl Principals for Template {
-    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+    async fn resolve(&self, reference: &Qualified) -> Result<Resolution> {
         let name = reference.principal_name();
         let (template, user, domain) = match (reference, name.rsplit_once('@')) {
-            (Ref::User(_), Some((user, domain))) => (&self.settings.user, user, Some(domain)),
-            (Ref::User(_), None) => (&self.settings.user, name.as_str(), None),
-            (Ref::Group(_), _) => (&self.settings.group, name.as_str(), None),
+            (Qualified::User(_), Some((user, domain))) => (&self.settings.user, user, Some(domain)),
+            (Qualified::User(_), None) => (&self.settings.user, name.as_str(), None),
+            (Qualified::Group(_), _) => (&self.settings.group, name.as_str(), None),
         };
         Ok(match (domain, template.contains("{domain}")) {
             (None, true) => {
@@ -73,6 +73,10 @@ impl Principals for Template {
                 &[("name", name.as_str()), ("user", user), ("domain", domain.unwrap_or_default())],
             )),
         })
+    }
+
+    fn looks_up(&self) -> bool {
+        false
     }
 }
 
@@ -97,7 +101,7 @@ mod tests {
 
     async fn resolved(user: &str, group: &str, reference: &str) -> Result<String, String> {
         let template = Template::new(TemplateSettings { user: user.into(), group: group.into() });
-        match template.resolve(&Ref::parse(reference).unwrap()).await.unwrap() {
+        match template.resolve(&Qualified::parse(reference).unwrap()).await.unwrap() {
             Resolution::Principal(name) => Ok(name),
             other => Err(match other {
                 Resolution::Unknown(reason) => reason,

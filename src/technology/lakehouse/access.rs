@@ -6,15 +6,29 @@
 use std::collections::BTreeSet;
 
 use super::{Step, change};
-use crate::access::{Ref, reconcile};
+use crate::access::{self, Ref, reconcile};
 use crate::technology::{AccessList, Action, Change};
 
 /// Said in every plan.
 pub(super) const NOTE: &str = "access is recorded, not enforced";
 
+/// What is said of names without a prefix, which are recorded as they are.
+pub(super) fn undecided(wanted: Option<&AccessList>) -> Option<String> {
+    const SHOWN: usize = 20;
+    let refs = access::recorded(&wanted?.refs);
+    let bare: Vec<_> = refs.iter().filter(|reference| matches!(reference, Ref::Bare(_))).collect();
+    let mut names: Vec<String> = bare.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    if bare.len() > SHOWN {
+        names.push(format!("{} more", bare.len() - SHOWN));
+    }
+    let told = "recorded as written: no directory says whether this is a user or a group";
+    (!bare.is_empty()).then(|| format!("{} {told}", names.join(", ")))
+}
+
 /// What turns the recorded list into the wanted one.
 pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change> {
-    let difference = reconcile(&names(&recorded.refs), &names(&wanted.refs));
+    let wanted_refs: Vec<Ref> = access::recorded(&wanted.refs).into_iter().collect();
+    let difference = reconcile(&names(&recorded.refs), &names(&wanted_refs));
     let mut changes = Vec::new();
     for reference in difference.revoke {
         let summary = format!("revoke `{reference}` (recorded)");

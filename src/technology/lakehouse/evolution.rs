@@ -10,6 +10,7 @@
 //! - a new required column is refused: the rows that are there have no value for it;
 //! - a renamed column looks like one dropped and one added. That is what happens, and a note says that values do
 //!   not move;
+//! - a column that is left out is dropped only with `allowDropColumns`, as in every technology;
 //! - the order of columns is not compared, new ones go last;
 //! - a changed comment goes into a table property (see `properties`).
 //!
@@ -152,9 +153,17 @@ impl Comparison<'_> {
                 self.evolution.drop.push(path);
             } else {
                 self.problems.push(
-                    Problem::new(parent_place, format!("column `{path}` of the table is missing, and `specific.allowDropColumns` is false"))
-                        .value(name)
-                        .remedy("keep the column, or allow dropping it"),
+                    Problem::new(
+                        parent_place,
+                        format!(
+                            "column `{path}` of the table is missing: dropping it would take its values from readers, and \
+                             `allowDropColumns` is not true"
+                        ),
+                    )
+                    .value(name)
+                    .remedy(
+                        "keep the column, write `allowDropColumns: true`, or publish a new major version of the data product",
+                    ),
                 );
             }
         }

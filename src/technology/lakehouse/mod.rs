@@ -244,11 +244,15 @@ impl Technology for Lakehouse {
 
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
         context.check_cancelled()?;
-        match work.component.kind {
+        let mut plan = match work.component.kind {
             ComponentKind::Storage => self.opened().await?.plan_bucket(work, intent).await,
             ComponentKind::OutputPort => self.opened().await?.plan_table(work, intent).await,
             _ => Err(Error::invalid(vec![wrong_kind()])),
+        }?;
+        if !matches!(intent, Intent::Unprovision { .. }) {
+            plan.notes.extend(access::undecided(work.access.as_ref()));
         }
+        Ok(plan)
     }
 
     async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {

@@ -63,7 +63,7 @@ impl Port {
         let port = Self::named(work, &mut specific);
         specific.one_of("format", &["Iceberg"]);
         let load = specific.boolean("loadSampleData").unwrap_or(false);
-        let may_drop = specific.boolean("allowDropColumns").unwrap_or(true);
+        let may_drop = specific.boolean("allowDropColumns").unwrap_or(false);
         let mut problems = specific.finish();
         let columns = work.component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
         let wanted = types::wanted(columns).map_err(|more| problems.extend(more)).ok();

@@ -195,7 +195,7 @@ impl Subject for Embedded {
 
     fn cases(&self) -> Vec<Case> {
         let text = CASHFLOW
-            .replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true")
+            .replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true\n      allowDropColumns: true")
             .replace("monetary value", "amount")
             .replace("intervalOfChange: 2 day", "intervalOfChange: 1 day")
             .replace("        - name: direction\n          dataType: string\n          tags: []\n", "")
@@ -683,7 +683,7 @@ async fn tables_follow_their_contract() {
     let done = evolve(
         &format!("[{a}, {{name: b, dataType: STRING, constraint: NOT_NULL}}]"),
         &format!("[{{name: c, dataType: STRING, description: new}}, {a}]"),
-        "{}",
+        "{allowDropColumns: true}",
     )
     .await;
     assert_eq!(
@@ -714,7 +714,7 @@ async fn tables_follow_their_contract() {
         ]
     );
     assert_eq!(
-        evolve(&nested(more), &nested(""), "{}").await.unwrap(),
+        evolve(&nested(more), &nested(""), "{allowDropColumns: true}").await.unwrap(),
         [
             "Alter: drop column `s.n`; its values stay in earlier snapshots",
             "Alter: drop column `l.element.n`; its values stay in earlier snapshots",
@@ -776,7 +776,7 @@ async fn breaking_changes_are_refused() {
         refused(
             "[{name: a, dataType: INT, constraint: PRIMARY_KEY}, {name: b, dataType: INT, constraint: NOT_NULL}]",
             "[{name: b, dataType: INT, constraint: NOT_NULL}]",
-            "{}"
+            "{allowDropColumns: true}"
         )
         .await,
         ["dataContract.schema: column `a` is a primary key of the table and cannot be dropped"]
@@ -790,15 +790,92 @@ async fn breaking_changes_are_refused() {
         .await,
         ["dataContract.schema: the primary key cannot change from none to `a`"]
     );
-    assert_eq!(
-        refused(
-            "[{name: a, dataType: INT}, {name: b, dataType: INT}]",
-            "[{name: a, dataType: INT}]",
-            "{allowDropColumns: false}"
+}
+
+/// As in every technology, and in both shapes of a data contract.
+#[tokio::test]
+async fn dropping_a_column_needs_leave() {
+    let (a, b) = ("{name: a, dataType: INT}", "{name: b, dataType: INT}");
+    let (x, y) = ("{name: x, logicalType: integer}", "{name: y, logicalType: integer}");
+    let nested = |more: &str| format!("[{{name: s, dataType: STRUCT, children: [{a}{more}]}}]");
+    let odcs = |more: &str| {
+        let properties = format!("{x}, {{name: s, logicalType: object, properties: [{y}{more}]}}");
+        format!("[{{name: t, logicalType: object, properties: [{properties}]}}]")
+    };
+    let odcs_top = |more: &str| format!("[{{name: t, logicalType: object, properties: [{x}{more}]}}]");
+    let message = |column: &str| {
+        format!(
+            "column `{column}` of the table is missing: dropping it would take its values from readers, and \
+             `allowDropColumns` is not true"
         )
-        .await,
-        ["dataContract.schema: column `b` of the table is missing, and `specific.allowDropColumns` is false"]
-    );
+    };
+    for (before, after, path, column) in [
+        (format!("[{a}, {b}]"), format!("[{a}]"), "dataContract.schema", "b"),
+        (nested(&format!(", {b}")), nested(""), "dataContract.schema[0].children", "s.b"),
+        (odcs_top(&format!(", {y}")), odcs_top(""), "dataContract.schema[0].properties", "y"),
+        (
+            odcs(", {name: z, logicalType: date}"),
+            odcs(""),
+            "dataContract.schema[0].properties[1].properties",
+            "s.z",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = open(folder.path());
+        run(&lake, &port_with(&before, "{}"), Intent::Provision).await;
+        for specific in ["{}", "{allowDropColumns: false}"] {
+            let work = port_with(&after, specific);
+            let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
+            let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+            let problem = work.component.located(problem.clone());
+            assert_eq!(problem.path, format!("components[0].{path}"));
+            assert_eq!(problem.message, message(column));
+            assert_eq!(problem.value.as_deref(), column.rsplit('.').next());
+            assert_eq!(
+                problem.remedy.as_deref(),
+                Some(
+                    "keep the column, write `allowDropColumns: true`, or publish a new major version of the data product"
+                )
+            );
+        }
+        let done = run(&lake, &port_with(&after, "{allowDropColumns: true}"), Intent::Provision).await;
+        assert_eq!(done[0], format!("Alter: drop column `{column}`; its values stay in earlier snapshots"));
+    }
+}
+
+#[tokio::test]
+async fn bare_names_are_recorded_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    for work in [port(), bucket()] {
+        let listed = with_access(work.clone(), &["alice_corp.com", "dev", "group:dev"]);
+        let done = run(&lake, &listed, Intent::Provision).await;
+        let grants: Vec<_> = done.iter().filter(|change| change.starts_with("Grant")).collect();
+        assert_eq!(
+            grants,
+            ["Grant: grant `alice_corp.com` (recorded)", "Grant: grant `group:dev` (recorded)"]
+        );
+        let plan = lake.plan(&listed, &Intent::UpdateAccess, &Context::default()).await.unwrap();
+        assert_eq!(plan.changes, [], "a repeat changes nothing");
+        let told =
+            "`alice_corp.com` recorded as written: no directory says whether this is a user or a group";
+        assert!(plan.notes.contains(&told.to_owned()), "{:?}", plan.notes);
+        let info = lake.describe(&listed, &Context::default()).await.unwrap();
+        let refs = info.private["refs"].as_array().unwrap();
+        assert!(
+            refs.len() == 2 && refs.contains(&json!("alice_corp.com")) && refs.contains(&json!("group:dev"))
+        );
+        let fewer = with_access(work, &["dev"]);
+        assert_eq!(
+            run(&lake, &fewer, Intent::UpdateAccess).await,
+            [
+                "Revoke: revoke `alice_corp.com` (recorded)",
+                "Revoke: revoke `group:dev` (recorded)",
+                "Grant: grant `dev` (recorded)"
+            ]
+        );
+    }
 }
 
 async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {
@@ -956,7 +1033,9 @@ async fn what_other_programs_did_is_seen() {
     // Kept data is measured against the contract it comes back to.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     let as_int = work_of(&CASHFLOW.replace(DIRECTION, &DIRECTION.replace("string", "int")), PORT);
-    let renamed = work_of(&CASHFLOW.replace("direction", "way"), PORT);
+    let renamed = CASHFLOW.replace("direction", "way");
+    let renamed =
+        work_of(&renamed.replace("format: Iceberg", "format: Iceberg\n      allowDropColumns: true"), PORT);
     let error = lake.plan(&as_int, &Intent::Provision, &Context::default()).await.unwrap_err();
     let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
     assert_eq!(problems[0].path, "dataContract.schema[1].dataType");
@@ -1018,7 +1097,7 @@ async fn kept_data_follows_a_changed_contract_or_is_refused_by_plan() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let with = |columns: &str, rows: &str| {
-        let text = port_text(columns, "{loadSampleData: true}")
+        let text = port_text(columns, "{loadSampleData: true, allowDropColumns: true}")
             .replace("dataContract:", &format!("sampleData: {rows}, dataContract:"));
         work_of(&text, OTHER_PORT)
     };

@@ -41,6 +41,7 @@ mod removal;
 mod reverse;
 mod server;
 mod session;
+mod sources;
 mod sql;
 mod sqlstate;
 #[cfg(test)]
@@ -63,7 +64,9 @@ use super::{
 };
 use crate::access::Directory;
 use crate::config::Secret;
-use crate::descriptor::{Column, ComponentKind, Object, Problem, SpecificReader, names};
+use crate::descriptor::{
+    Column, Component, ComponentKind, Identifier, Object, Problem, SpecificReader, names,
+};
 use crate::error::{Error, Kind, Result};
 use desired::{Contract, Place, Shape, Standing, Step};
 use loan::Loan;
@@ -98,6 +101,11 @@ pub struct PostgresqlSettings {
 /// What is wrong with the URL of a target, if anything. Never quotes it.
 pub fn check_url(url: &Secret) -> Result<(), String> {
     Login::parse(url.expose()).map(drop)
+}
+
+/// What is wrong with the files that the URL of a target names, if anything. Blocks.
+pub fn check_files(url: &Secret) -> Result<(), String> {
+    Login::parse(url.expose())?.check_files()
 }
 
 /// One database of a PostgreSQL server. Nothing is opened before it is first used.
@@ -229,12 +237,13 @@ impl Postgresql {
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
 
-    /// Reads a component: all problems in one answer. What takes something away needs the names only.
-    fn read(&self, work: &Work, intent: Intent) -> Result<Read, Vec<Problem>> {
+    /// Reads a component: all problems in one answer. What takes something away needs the names only. What a view reads is
+    /// `checked` against its document once, before it is accepted.
+    fn read(&self, work: &Work, intent: Intent, checked: bool) -> Result<Read, Vec<Problem>> {
         let database = self.login.as_ref().map_or("", |login| &login.database);
         let mut specific = SpecificReader::new(&work.component.specific);
         let storage = work.component.kind == ComponentKind::Storage;
-        let place = place(work, database, storage, &mut specific);
+        let place = place(work, database, &mut specific);
         let count_timeout = self.settings.count_timeout;
         if intent != Intent::Provision {
             let removal = matches!(intent, Intent::Unprovision { .. });
@@ -251,10 +260,14 @@ impl Postgresql {
         }
         let mut problems = Vec::new();
         let contract = if storage {
-            storage_contract(work, &mut specific, &mut problems)
+            storage_contract(work, &mut specific, &mut problems).map(|contract| (contract, true))
         } else {
             port_contract(work, place.as_ref(), &mut specific, &mut problems)
         };
+        if checked && let Some((Contract { shape: Shape::View(view), .. }, listed)) = &contract {
+            problems.extend(sources::check(work, database, view, *listed));
+        }
+        let contract = contract.map(|(contract, _)| contract);
         let mut all = specific.finish();
         all.extend(names::in_specific(&work.component.specific, &["schema", "name", "database"]));
         all.extend(problems);
@@ -349,29 +362,50 @@ fn question(place: &Place, contract: Option<&Contract>) -> Question {
     }
 }
 
-/// Where the component is, by the names in `specific` or those derived from its identity.
-fn place(work: &Work, database: &str, storage: bool, specific: &mut SpecificReader<'_>) -> Option<Place> {
-    let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
-    // Asked for in any case: what is wrong with one of them does not make the others unknown.
-    let _ = storage.then(|| (specific.value("schema"), specific.value("database")));
-    let mut own_database = None;
-    let (schema, relation) = if storage {
-        if level(specific)? == "database" {
-            let default = naming::storage_database(component, environment);
-            own_database = Some(named(specific, "database", naming::database_problem, default)?);
-        } else if specific.value("database").is_some() {
-            let remedy = "remove it, or write `level: database`";
-            specific.problem("database", "a schema is in the database of the target", remedy);
-        }
-        let default = naming::storage_schema(component, environment);
-        (named(specific, "schema", naming::schema_problem, default), Some(None))
-    } else {
+/// The names of what a component has.
+struct Names {
+    /// Of a storage area that has a database of its own.
+    database: Option<String>,
+    schema: String,
+    /// Of an output port.
+    relation: Option<String>,
+}
+
+/// The names in `specific`, or those derived from the identity of a storage area or an output port.
+fn names_of(
+    product: &Identifier,
+    component: &Component,
+    environment: &str,
+    specific: &mut SpecificReader<'_>,
+) -> Option<Names> {
+    let id = &component.id;
+    if component.kind != ComponentKind::Storage {
         let default = naming::product_schema(product, environment);
         let schema = named(specific, "schema", naming::schema_problem, default);
-        let default = naming::relation(product, component);
-        (schema, named(specific, "name", naming::problem, default).map(Some))
-    };
-    let (schema, relation) = (schema?, relation?);
+        let default = naming::relation(product, id);
+        let relation = named(specific, "name", naming::problem, default);
+        return Some(Names { database: None, schema: schema?, relation: Some(relation?) });
+    }
+    // Asked for in any case: what is wrong with one of them does not make the others unknown.
+    let _ = (specific.value("schema"), specific.value("database"));
+    let mut database = None;
+    if level(specific)? == "database" {
+        let default = naming::storage_database(id, environment);
+        database = Some(named(specific, "database", naming::database_problem, default)?);
+    } else if specific.value("database").is_some() {
+        let remedy = "remove it, or write `level: database`";
+        specific.problem("database", "a schema is in the database of the target", remedy);
+    }
+    let default = naming::storage_schema(id, environment);
+    let schema = named(specific, "schema", naming::schema_problem, default)?;
+    Some(Names { database, schema, relation: None })
+}
+
+/// Where the component is.
+fn place(work: &Work, database: &str, specific: &mut SpecificReader<'_>) -> Option<Place> {
+    let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
+    let Names { database: own_database, schema, relation } =
+        names_of(product, &work.component, environment, specific)?;
     let own = own_database.is_some();
     if own_database.as_deref() == Some(database) {
         specific.problem("database", "this is the database of the target", "choose another name");
@@ -442,12 +476,13 @@ fn storage_contract(
     })
 }
 
+/// With whether the storage area that a view reads from lists the table.
 fn port_contract(
     work: &Work,
     place: Option<&Place>,
     specific: &mut SpecificReader<'_>,
     problems: &mut Vec<Problem>,
-) -> Option<Contract> {
+) -> Option<(Contract, bool)> {
     const SCHEMA: &str = "dataContract.schema";
     let component = &work.component;
     let name = place.and_then(|place| place.relation.clone()).unwrap_or_default();
@@ -456,7 +491,7 @@ fn port_contract(
     let notes: Vec<String> = declared.iter().filter_map(|column| types::note(column, &name)).collect();
     let repair = specific.boolean("repair").unwrap_or(false);
     statistics(specific, declared);
-    let source = source(specific);
+    let (source, listed) = source(specific).unzip();
     let kind = specific.one_of("kind", &["table", "view"]);
     let from = sources(specific, declared);
     let may_drop = specific.boolean("allowDropColumns");
@@ -503,13 +538,14 @@ fn port_contract(
             notes: Vec::new(),
         })
     };
-    Some(Contract {
+    let contract = Contract {
         shape,
         description: component.description.clone(),
         tags: desired::tags(&component.tags),
         repair,
         notes,
-    })
+    };
+    Some((contract, listed.unwrap_or(true)))
 }
 
 /// `rowCount` and `freshness`: what the info shall say of the rows.
@@ -527,9 +563,10 @@ fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bo
     (count, column)
 }
 
-/// `source: {schema, name}`.
-fn source(specific: &mut SpecificReader<'_>) -> Option<(String, String)> {
+/// `source: {schema, name}`, and its `listed`.
+fn source(specific: &mut SpecificReader<'_>) -> Option<((String, String), bool)> {
     let mut nested = specific.object("source")?;
+    let listed = nested.boolean("listed").unwrap_or(true);
     let mut name = |key: &'static str| {
         let name = nested.required_string(key)?;
         match naming::problem(name) {
@@ -542,7 +579,7 @@ fn source(specific: &mut SpecificReader<'_>) -> Option<(String, String)> {
     };
     let (schema, name) = (name("schema"), name("name"));
     specific.absorb(nested);
-    Some((schema?, name?))
+    Some(((schema?, name?), listed))
 }
 
 /// `columns: {column of the port: column of the source}`.
@@ -587,7 +624,7 @@ impl Technology for Postgresql {
     fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
         match work.component.kind {
             ComponentKind::Storage | ComponentKind::OutputPort => {
-                self.read(work, *intent).err().unwrap_or_default()
+                self.read(work, *intent, true).err().unwrap_or_default()
             }
             _ => vec![wrong_kind()],
         }
@@ -595,7 +632,7 @@ impl Technology for Postgresql {
 
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
         context.check_cancelled()?;
-        let read = self.read(work, *intent).map_err(Error::invalid)?;
+        let read = self.read(work, *intent, false).map_err(Error::invalid)?;
         let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         let seen = self.look(&read, &people, context).await?;
         let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
@@ -618,7 +655,7 @@ impl Technology for Postgresql {
             Error::permanent(format!("`{}` is not a change of PostgreSQL", change.summary)).because(e)
         })?;
         let intent = Intent::from(intent);
-        let read = self.read(work, intent).map_err(Error::invalid)?;
+        let read = self.read(work, intent, false).map_err(Error::invalid)?;
         let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
         if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
             return self.apply_to_database(&read, &people, intent, &step, context).await;
@@ -631,7 +668,7 @@ impl Technology for Postgresql {
 
     async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
-        let read = self.read(work, Intent::UpdateAccess).map_err(Error::invalid)?;
+        let read = self.read(work, Intent::UpdateAccess, false).map_err(Error::invalid)?;
         let people = People::default();
         let seen = self.look(&read, &people, context).await?;
         if read.place.standing(&seen)? != Standing::Active {

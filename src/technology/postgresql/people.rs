@@ -8,6 +8,8 @@
 //! - Owners are in a role of their own, which no access list reaches.
 //! - Revocations come first and in a transaction of their own. When somebody cannot be found, those still happen, and
 //!   then nothing is granted and everybody who cannot be found is named.
+//! - A bare name is whoever the directory says; where it knows forms of names alone, it is whichever has a role here. What
+//!   it was taken for is said.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +18,7 @@ use super::mark::Mark;
 use super::naming;
 use super::observe::{Grant, Role, Seen};
 use super::sql::{dotted, ident};
-use crate::access::{Directory, Lookups, Ref, Resolution, reconcile};
+use crate::access::{Candidate, Directory, Known, Lookups, Qualified, Ref, reconcile};
 use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Result};
 use crate::technology::{AccessList, Action, Intent, Work};
@@ -30,7 +32,7 @@ pub(super) struct People {
     /// The access list that was asked for, if ever one was.
     list: Option<AccessList>,
     /// What is known of each ref.
-    known: BTreeMap<Ref, Resolution>,
+    known: BTreeMap<Ref, Known>,
     /// Owners of the data product.
     owners: Vec<Ref>,
 }
@@ -42,16 +44,18 @@ struct Roles {
     there: BTreeSet<String>,
     /// Members of a group that have none here, and why.
     missing: Vec<String>,
+    /// What a bare name was taken for.
+    taken_for: Option<String>,
 }
 
 impl People {
     /// Every ref on its own, once in a run. Fails when nobody can be asked: what is wanted is not known then.
     pub(super) async fn look_up(work: &Work, directory: &Directory, run: &Lookups) -> Result<Self> {
         let product = &work.product;
-        let owners: Vec<Ref> = [&product.owner, &product.dev_group]
-            .into_iter()
-            .filter_map(|text| Ref::parse(text.as_deref()?).ok())
-            .collect();
+        let owner = product.owner.as_deref().and_then(|text| Ref::parse(text).ok());
+        // It is a group, whether it says so or not.
+        let dev_group = product.dev_group.as_deref().and_then(|text| Qualified::parse(text).ok());
+        let owners: Vec<Ref> = owner.into_iter().chain(dev_group.map(Ref::Qualified)).collect();
         let list = work.access.clone();
         let mut known = BTreeMap::new();
         for reference in owners.iter().chain(list.iter().flat_map(|list| &list.refs)) {
@@ -66,12 +70,8 @@ impl People {
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = BTreeSet::new();
         for known in self.known.values() {
-            match known {
-                Resolution::Principal(name) => {
-                    names.insert(name.clone());
-                }
-                Resolution::Members(members) => names.extend(members.iter().cloned()),
-                Resolution::Unknown(_) => {}
+            if let Known::Candidates(candidates) = known {
+                names.extend(candidates.iter().flat_map(|candidate| candidate.principals.iter().cloned()));
             }
         }
         names.into_iter().filter(|name| naming::problem(name).is_none()).collect()
@@ -82,30 +82,60 @@ impl People {
         self.list.as_ref().map(|list| list.fields.clone()).unwrap_or_default()
     }
 
-    /// The roles of a ref. One that is a single role must be there; of a group that stands for its members those count
-    /// that have one.
+    /// The roles of a ref.
     fn roles(&self, reference: &Ref, place: &Place, seen: &Seen) -> Result<Roles, String> {
-        match self.known.get(reference) {
-            Some(Resolution::Principal(name)) => {
-                role(name, place, seen)?;
-                Ok(Roles { there: BTreeSet::from([name.clone()]), missing: Vec::new() })
+        let candidates = match self.known.get(reference) {
+            Some(Known::Candidates(candidates)) => candidates.as_slice(),
+            Some(Known::Unknown(reason)) => return Err(reason.clone()),
+            None => return Err("it was not looked up".to_owned()),
+        };
+        let mut there: Vec<(&Candidate, Roles)> = Vec::new();
+        let mut reasons = Vec::new();
+        for candidate in candidates {
+            match roles(candidate, place, seen) {
+                Ok(roles) => there.push((candidate, roles)),
+                Err(why) if candidates.len() == 1 => reasons.push(why),
+                Err(why) => reasons.push(format!("as a {}: {why}", candidate.reference.kind())),
             }
-            Some(Resolution::Members(names)) => {
-                let mut roles = Roles::default();
-                for name in names {
-                    match role(name, place, seen) {
-                        Ok(()) => {
-                            roles.there.insert(name.clone());
-                        }
-                        Err(why) => roles.missing.push(why),
-                    }
-                }
-                Ok(roles)
+        }
+        if let [(_, first), others @ ..] = there.as_slice()
+            && others.iter().any(|(_, roles)| roles.there != first.there)
+        {
+            let spellings = there.iter().map(|(candidate, _)| format!("`{}`", candidate.reference));
+            let spellings = spellings.collect::<Vec<_>>().join(" or ");
+            return Err(format!(
+                "there is a role for it as a user and another as a group: write {spellings}"
+            ));
+        }
+        let undecided = there.len() > 1;
+        let Some((candidate, mut roles)) = there.into_iter().next() else { return Err(reasons.join("; ")) };
+        if let Ref::Bare(name) = reference {
+            roles.taken_for = Some(if undecided {
+                // A user and a group of one name are one role here.
+                format!("`{name}` is taken for the role {}", named(&roles.there))
+            } else {
+                let (kind, principal) = (candidate.reference.kind(), candidate.reference.principal_name());
+                format!("`{name}` is taken for the {kind} `{principal}`")
+            });
+        }
+        Ok(roles)
+    }
+}
+
+/// The roles of a candidate. One that is a single role must be there; of a group that stands for its members those count
+/// that have one.
+fn roles(candidate: &Candidate, place: &Place, seen: &Seen) -> Result<Roles, String> {
+    let mut roles = Roles::default();
+    for name in &candidate.principals {
+        match role(name, place, seen) {
+            Ok(()) => {
+                roles.there.insert(name.clone());
             }
-            Some(Resolution::Unknown(reason)) => Err(reason.clone()),
-            None => Err("it was not looked up".to_owned()),
+            Err(why) if candidate.members => roles.missing.push(why),
+            Err(why) => return Err(why),
         }
     }
+    Ok(roles)
 }
 
 /// Whether a role is there and may be anybody's.
@@ -148,10 +178,14 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
     let others = foreign(seen.reader.as_ref(), &seen.me);
     let mut wanted = BTreeSet::new();
     let mut lost = Vec::new();
+    let mut taken = Vec::new();
     for reference in &list.refs {
         match people.roles(reference, place, seen) {
             Ok(roles) => {
+                let is_new = roles.there.iter().any(|name| !have.contains(name));
                 wanted.extend(roles.there);
+                left.notes.extend(roles.taken_for.clone());
+                taken.extend(roles.taken_for.filter(|_| is_new));
                 left.notes.extend(without_role(reference, &roles.missing));
             }
             Err(why) => lost.push((reference, why)),
@@ -183,7 +217,9 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
         steps.grant.iter().filter(|name| !others.contains_key(*name)).cloned().collect();
     if !grant.is_empty() {
         let sql = grant.iter().map(|name| let_in(&reader, name, seen.version)).collect();
-        let summary = format!("grant read access to {}", named(&grant));
+        let readings = joined(taken.into_iter());
+        let readings = if readings.is_empty() { readings } else { format!(": {readings}") };
+        let summary = format!("grant read access to {}{readings}", named(&grant));
         left.pieces.push(place.piece(Step::Grant, Action::Grant, summary, sql));
     }
 }
@@ -202,10 +238,16 @@ pub(super) fn refusal(place: &Place, seen: &Seen, people: &People) -> Error {
         .iter()
         .filter_map(|reference| {
             let why = people.roles(reference, place, seen).err()?;
+            let remedy = match reference {
+                Ref::Qualified(_) => "have the role made, or leave the ref out".to_owned(),
+                Ref::Bare(name) => format!(
+                    "write `user:{name}` or `group:{name}`, have the user or the group made, or leave the ref out"
+                ),
+            };
             Some(
                 Problem::new("refs", format!("nobody was granted anything: {why}"))
                     .value(reference)
-                    .remedy("have the role made, or leave the ref out; what was to be revoked is revoked"),
+                    .remedy(format!("{remedy}; what was to be revoked is revoked")),
             )
         })
         .collect();
@@ -229,6 +271,7 @@ pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Lef
         match people.roles(reference, place, seen) {
             Ok(roles) => {
                 wanted.extend(roles.there);
+                left.notes.extend(roles.taken_for.map(|reading| format!("the owner {reading}")));
                 left.notes.extend(without_role(reference, &roles.missing));
             }
             Err(why) => left.notes.push(format!("the owner `{reference}` gets no role: {why}")),

@@ -26,6 +26,7 @@ use url::Url;
 use super::sqlstate;
 use crate::config::Secret;
 use crate::error::{Error, Result};
+use crate::tls::{self, Trust};
 
 /// How long the server may take to end a cancelled statement, and to see a session off.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,6 +114,16 @@ impl Login {
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let place = format!("{host}:{port}/{database}");
         Ok(Self { config, tls, place, database })
+    }
+
+    /// What is wrong with the certificates that it trusts. Blocks.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        match self.tls.as_ref().and_then(|tls| tls.root.as_deref()) {
+            Some(path) => {
+                tls::client(Trust::File(path), None).map(drop).map_err(|what| format!("sslrootcert: {what}"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The same login to another database of the server.

@@ -1,6 +1,7 @@
 mod databases;
 mod outages;
 mod refusals;
+mod sources;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -528,6 +529,89 @@ async fn who_cannot_be_found_blocks_no_revocation_and_every_grant() {
     assert_eq!(readers(&target), ["bob"]);
     let plan = target.plan(&again, Intent::Provision).await.unwrap();
     assert!(plan.notes.iter().any(|note| note.contains("`user:nobody_example.com` cannot be found")));
+}
+
+/// With the default identity names have forms only, and PostgreSQL says whose role there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bare_names_are_whoever_has_a_role() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    target.provision(&port).await;
+    let bare = with_access(&port, &["alice_example.com", "developers", DEVELOPERS, ALICE]);
+    assert_eq!(
+        target.run(&bare, Intent::UpdateAccess).await,
+        [
+            "grant: grant read access to `alice@example.com`, `developers`: `alice_example.com` is taken for the user \
+             `alice@example.com`, `developers` is taken for the role `developers`"
+        ]
+    );
+    assert_eq!(readers(&target), ["alice", "carol"], "by logging in");
+    let again = target.plan(&bare, Intent::UpdateAccess).await.unwrap();
+    assert_eq!(again.changes, [], "a repeat changes nothing");
+    assert_eq!(
+        again.notes,
+        [
+            "`alice_example.com` is taken for the user `alice@example.com`",
+            "`developers` is taken for the role `developers`"
+        ]
+    );
+    assert_eq!(target.run(&with_access(&port, &[ALICE, DEVELOPERS]), Intent::UpdateAccess).await, [""; 0]);
+
+    // A role of either spelling: nobody is let in, and who is not listed goes first.
+    target.as_superuser("CREATE ROLE \"twin@example.com\"; CREATE ROLE \"twin_example.com\"");
+    let asked = with_access(&port, &["twin_example.com", "nobody_example.com", BOB]);
+    let plan = target.plan(&asked, Intent::UpdateAccess).await.unwrap();
+    let context = Context::default();
+    target.technology.apply(&asked, &plan.changes[0], &context).await.unwrap();
+    assert_eq!(readers(&target), [""; 0], "revoked, whatever cannot be found");
+    let error = target.technology.apply(&asked, &plan.changes[1], &context).await.unwrap_err();
+    let Kind::Invalid(problems) = error.kind() else { panic!("{error}") };
+    let told: Vec<_> = problems.iter().map(Problem::with_remedy).collect();
+    let revoked = "what was to be revoked is revoked";
+    assert_eq!(
+        told,
+        [
+            format!(
+                "refs: nobody was granted anything: as a user: there is no role `nobody@example.com` in PostgreSQL; as a \
+                 group: there is no role `nobody_example.com` in PostgreSQL: `nobody_example.com`; write \
+                 `user:nobody_example.com` or `group:nobody_example.com`, have the user or the group made, or leave the \
+                 ref out; {revoked}"
+            ),
+            format!(
+                "refs: nobody was granted anything: there is a role for it as a user and another as a group: write \
+                 `user:twin_example.com` or `group:twin_example.com`: `twin_example.com`; write \
+                 `user:twin_example.com` or `group:twin_example.com`, have the user or the group made, or leave the \
+                 ref out; {revoked}"
+            ),
+        ]
+    );
+    assert_eq!(readers(&target), [""; 0]);
+    target.as_superuser("DROP ROLE \"twin@example.com\"; DROP ROLE \"twin_example.com\"");
+
+    // A bare owner is looked up the same way.
+    let owned = changed(TABLE, &[("user:john.smith_example.com", "bob_example.com")]);
+    target.provision(&with_access(&owned, &[])).await;
+    let plan = target.plan(&with_access(&owned, &[]), Intent::Provision).await.unwrap();
+    let note = "the owner `bob_example.com` is taken for the user `bob@example.com`";
+    assert!(plan.notes.contains(&note.to_owned()), "{:?}", plan.notes);
+    assert_eq!(readers(&target), ["bob"], "as an owner");
+}
+
+/// A directory that is away says nothing: nobody is revoked, and the run is tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bare_names_wait_for_a_directory_that_is_away() {
+    let target = Target::fresh();
+    let port = work(TABLE);
+    target.provision(&with_access(&port, &[ALICE])).await;
+    let mut settings = target.technology.settings.clone();
+    let file = std::path::PathBuf::from("/nowhere/people.yaml");
+    let table = crate::access::Table::new(crate::access::TableSettings { file });
+    settings.directory = Directory::new(vec![Arc::new(table)]);
+    let technology = Postgresql::new(settings);
+    let asked = with_access(&port, &["bob_example.com"]);
+    let error = technology.plan(&asked, &Intent::UpdateAccess, &Context::default()).await.unwrap_err();
+    assert!(error.is_retryable(), "{}", error.report());
+    assert_eq!(readers(&target), ["alice"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1195,8 +1279,8 @@ async fn a_view_reads_its_own_data_product_only() {
             &target,
             wrong,
             format!(
-                "dataContract.schema[0].name: `{STORAGE_SCHEMA}.orders` has no column `no`: `order_id`; use one of `id`, \
-                 `customer`, `amount`, `ordered_at`, `items`, or say in `specific.columns` which it is\n\
+                "specific.columns.order_id: `{STORAGE_SCHEMA}.orders` has no column `no`: `no`; use one of `id`, \
+                 `customer`, `amount`, `ordered_at`, `items`\n\
                  dataContract.schema[3].dataType: column `ordered_at` of `{STORAGE_SCHEMA}.orders` is timestamp with time \
                  zone, and not every value of it is one of date: `date`; use a type that is timestamp with time zone in \
                  PostgreSQL, or a wider one"

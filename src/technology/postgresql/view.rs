@@ -10,6 +10,8 @@
 //! A view remembers two fingerprints in its mark: of the query that was asked for, and of what PostgreSQL made of it.
 //! When either differs, somebody changed the contract or the view.
 
+use std::collections::BTreeMap;
+
 use super::columns::Wanted;
 use super::desired::{self, Contract, Left, Place, Step, column_comment};
 use super::mark::Mark;
@@ -17,7 +19,7 @@ use super::naming::fingerprint;
 use super::observe::{Dependent, Grant, Relation, Seen, SourceRelation, has};
 use super::sql::{dotted, ident, literal};
 use super::types::widens;
-use crate::descriptor::Problem;
+use crate::descriptor::{Problem, Suggestions};
 use crate::error::{Error, Kind, Result};
 use crate::technology::Action;
 
@@ -145,35 +147,61 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
             "read from a storage area or an output port of the same data product",
         ));
     }
+    let columns: Vec<_> =
+        source.columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect();
+    let problems = unreadable(view, &columns);
+    if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
+}
+
+/// The columns that a view cannot read from a source with these columns, each with its type.
+pub(super) fn unreadable(view: &View, columns: &[(String, String)]) -> Vec<Problem> {
+    let (schema, name) = &view.source;
+    let types: BTreeMap<&str, &str> =
+        columns.iter().map(|(name, data_type)| (name.as_str(), data_type.as_str())).collect();
+    let mut suggestions = Suggestions::default();
     let mut problems = Vec::new();
     for (from, column) in &view.columns {
-        match source.column(from) {
-            None => problems.push(
-                Problem::new(
-                    format!("{}.name", column.place),
-                    format!("`{schema}.{name}` has no column `{from}`"),
-                )
-                .value(&column.name)
-                .remedy(format!(
-                    "use one of {}, or say in `specific.columns` which it is",
-                    source.columns.iter().map(|c| format!("`{}`", c.name)).collect::<Vec<_>>().join(", ")
-                )),
-            ),
-            Some(have) if !widens(&have.data_type, &column.data_type) => problems.push(
+        match types.get(from.as_str()) {
+            None => {
+                let close = suggestions.closest(from, types.keys().copied());
+                let close = close.map(|close| format!("did you mean `{close}`? ")).unwrap_or_default();
+                let one_of = one_of(columns.iter().map(|(name, _)| name.as_str()));
+                let (place, more) = match *from == column.name {
+                    true => (format!("{}.name", column.place), ", or say in `specific.columns` which it is"),
+                    false => (format!("specific.columns.{}", column.name), ""),
+                };
+                problems.push(
+                    Problem::new(place, format!("`{schema}.{name}` has no column `{from}`"))
+                        .value(from)
+                        .remedy(format!("{close}use {one_of}{more}")),
+                );
+            }
+            Some(have) if !widens(have, &column.data_type) => problems.push(
                 Problem::new(
                     format!("{}.dataType", column.place),
                     format!(
-                        "column `{from}` of `{schema}.{name}` is {}, and not every value of it is one of {}",
-                        have.data_type, column.data_type
+                        "column `{from}` of `{schema}.{name}` is {have}, and not every value of it is one of {}",
+                        column.data_type
                     ),
                 )
                 .value(&column.data_type)
-                .remedy(format!("use a type that is {} in PostgreSQL, or a wider one", have.data_type)),
+                .remedy(format!("use a type that is {have} in PostgreSQL, or a wider one")),
             ),
             Some(_) => {}
         }
     }
-    if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
+    problems
+}
+
+/// "one of `a`, `b`", of many a few.
+pub(super) fn one_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 20;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match more {
+        0 => format!("one of {shown}"),
+        _ => format!("one of {shown} and {more} more"),
+    }
 }
 
 fn query(view: &View, source: &SourceRelation) -> String {

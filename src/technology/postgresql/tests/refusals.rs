@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::access::{Principals, Resolution};
+use crate::access::{Principals, Qualified, Resolution};
 
 const COLUMNS: &str =
     "{name: id, dataType: INT}, {name: a, dataType: INT}, {name: b, dataType: VARCHAR, dataLength: 9}";
@@ -230,7 +230,7 @@ struct Counting(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Principals for Counting {
-    async fn resolve(&self, reference: &Ref) -> Result<Resolution> {
+    async fn resolve(&self, reference: &Qualified) -> Result<Resolution> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok(Resolution::Principal(reference.principal_name()))
     }
