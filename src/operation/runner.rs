@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::descriptor::{Component, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::{
-    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Plan, ReverseRequest, Work,
+    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Kinds, Plan, ReverseRequest, Work,
 };
 use crate::topology::same_code;
 
@@ -276,6 +276,7 @@ async fn component(
         status: DeploymentStatus::Provisioned,
         access: work.access.clone(),
         specific: work.component.specific.clone(),
+        kind: Some(work.component.kind.clone()),
         updated_at: Utc::now(),
     };
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
@@ -524,24 +525,65 @@ pub(super) async fn plan(
     let planned = target.technology.plan(work, intent, context).await;
     let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
-    match planned {
+    let mut plan = match planned {
         Err(error)
             if *error.kind() == Kind::Conflict
                 && matches!(intent, Intent::Unprovision { .. })
                 && !provisioned =>
         {
-            Ok(Plan {
+            Plan {
                 changes: Vec::new(),
                 notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
-            })
+            }
         }
-        planned => {
-            let mut plan = planned?;
-            let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
-            plan.notes.extend(kept);
-            Ok(plan)
+        planned => planned?,
+    };
+    if let Some(problem) = made_as_another_kind(one, &plan, intent, context, remembered).await {
+        return Err(Error::invalid(vec![problem]));
+    }
+    let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
+    plan.notes.extend(kept);
+    Ok(plan)
+}
+
+/// What is left of a component that was made as another kind than its descriptor says, where nobody remembers as which: it
+/// would stay behind without a word.
+async fn made_as_another_kind(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<Problem> {
+    let Assigned { work, target, .. } = one;
+    let Kinds::Only(kinds) = target.technology.capabilities().kinds else { return None };
+    let made = remembered.and_then(|deployment| deployment.kind.as_ref());
+    let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+    let removal = match intent {
+        Intent::Unprovision { .. } if plan.changes.is_empty() => *intent,
+        Intent::Provision if is_there && made.is_none() => Intent::Unprovision { remove_data: false },
+        _ => return None,
+    };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
+    let others = kinds.iter().filter(|kind| **kind != work.component.kind);
+    for kind in others.filter(|kind| made.is_none_or(|made| made == *kind)) {
+        let mut component = Component::clone(&work.component);
+        component.kind.clone_from(kind);
+        if let Some(deployment) = remembered {
+            component.specific.clone_from(&deployment.specific);
+        }
+        let there = Work { component: Arc::new(component), ..work.clone() };
+        let Ok(left) = target.technology.plan(&there, &removal, &silent).await else { continue };
+        if let Some(change) = left.changes.first() {
+            let (is, was) = (work.component.kind.name(), kind.name());
+            return Some(
+                Problem::new("kind", format!("this component exists as `{was}` ({})", change.resource))
+                    .value(is)
+                    .remedy(format!("write `kind: {was}` to unprovision it")),
+            );
         }
     }
+    None
 }
 
 /// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
@@ -555,7 +597,10 @@ async fn kept_elsewhere(
 ) -> Option<String> {
     let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
     let moved = !same_code(&deployment.target, &one.target.code);
-    if *intent != Intent::Provision || !(moved || deployment.specific != one.work.component.specific) {
+    let kind = deployment.kind.as_ref().unwrap_or(&one.work.component.kind);
+    let renamed =
+        deployment.specific != one.work.component.specific || *kind != one.work.component.kind;
+    if *intent != Intent::Provision || !(moved || renamed) {
         return None;
     }
     let code = &deployment.target;
@@ -570,6 +615,7 @@ async fn kept_elsewhere(
     };
     let mut component = Component::clone(&one.work.component);
     component.specific.clone_from(&deployment.specific);
+    component.kind.clone_from(kind);
     let there = Work { component: Arc::new(component), ..one.work.clone() };
     let silent = Context { journal: Journal::default(), ..context.clone() };
     let resources = |plan: &Plan| {

@@ -3,15 +3,17 @@
 //! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
 //! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{
-    self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope, Strictness,
+    self, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope,
+    Strictness,
 };
-use crate::technology::{AccessList, Intent, Work};
+use crate::technology::{AccessList, Intent, Kinds, Work};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 
 use super::service::ComponentPlace;
@@ -39,6 +41,10 @@ pub struct Placement {
     pub key: ComponentKey,
     /// Code of the target.
     pub target: String,
+    /// Where the component is in its document, in which another may have the same id. Empty in a task of a version that did
+    /// not keep it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
 }
 
 /// One component on its target.
@@ -98,13 +104,20 @@ pub(super) fn parse(
         Intent::Provision => Strictness::Full,
         Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
     };
-    let placed: HashSet<&str> = match places {
-        Places::Topology => HashSet::new(),
-        Places::Fixed(placements) => placements.iter().map(|it| it.key.component.as_str()).collect(),
+    let placed: HashMap<&str, &str> = match places {
+        Places::Topology => HashMap::new(),
+        Places::Fixed(placements) => {
+            placements.iter().map(|it| (it.key.component.as_str(), it.path.as_str())).collect()
+        }
     };
     let ours = |outline: &Outline| match places {
         Places::Topology => topology.is_routed(&outline.routing()),
-        Places::Fixed(_) => outline.id.as_deref().is_some_and(|id| placed.contains(id)),
+        // A neighbour may have the same id.
+        Places::Fixed(_) => match outline.id.as_deref().and_then(|id| placed.get(id)) {
+            Some(&"") => strictness == Strictness::Full || topology.is_routed(&outline.routing()),
+            Some(path) => *path == outline.path,
+            None => false,
+        },
     };
     descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
@@ -282,6 +295,11 @@ impl<'a> Resolver<'a> {
             environment(self.descriptor, component, self.topology, self.places, self.deployments)?;
         let key = key(component, &environment);
         let remembered = self.remembered(&key);
+        let component = as_provisioned(component, self.intent, remembered);
+        let component = component.as_ref();
+        if let Some(unread) = component.unread.iter().find(|it| remembered.is_none() && it.decides_the_place()) {
+            return Err(unread.problem.clone());
+        }
         let placed =
             place(&key, component, self.intent, self.topology, self.places, remembered).map_err(within)?;
         let target = match placed {
@@ -290,11 +308,17 @@ impl<'a> Resolver<'a> {
             None => self.topology.choose(component, &environment, self.intent.into()).map_err(within)?,
         };
         let capabilities = target.technology.capabilities();
-        let kind = capabilities.kinds.problem(&component.kind, &target.code, target.technology.name());
-        match kind {
-            Some(problem) => Err(problem.under(&component.path)),
-            None => Ok(Some((key, target))),
+        let kinds = capabilities.kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            let unread = component.unread.iter().find(|it| it.field == "kind");
+            return Err(unread.map_or(problem.under(&component.path), |unread| unread.problem.clone()));
         }
+        if *self.intent == Intent::Provision
+            && let Some(problem) = remembered.and_then(|it| kind_changed(component, it, kinds))
+        {
+            return Err(problem.under(&component.path));
+        }
+        Ok(Some((key, target)))
     }
 
     /// Whether a route leads to it, or it is known from earlier; of a task, whether it was accepted for it.
@@ -320,9 +344,15 @@ impl<'a> Resolver<'a> {
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
+        let provisioned = as_provisioned(component, self.intent, remembered);
+        let unread = provisioned.unread.iter().filter(|it| it.field == "specific");
+        let unread: Vec<Problem> = unread.map(|it| it.problem.clone()).collect();
+        if !unread.is_empty() {
+            return Err(unread);
+        }
         let work = Work {
             product: Arc::clone(&self.product),
-            component: Arc::new(as_provisioned(component, self.intent, remembered)),
+            component: Arc::new(provisioned.into_owned()),
             environment: key.environment,
             access: self.access.cloned().or_else(remembered_access),
         };
@@ -338,16 +368,48 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The component with the `specific` that it was provisioned with, where that and not the document decides: its
-/// resources are to be found, and a short form or an edit since then does not name them.
-fn as_provisioned(component: &Component, intent: &Intent, remembered: Option<&Deployment>) -> Component {
-    let mut component = component.clone();
-    if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered)
-        && (deployment.status == DeploymentStatus::Provisioned || component.specific.is_empty())
-    {
-        component.specific.clone_from(&deployment.specific);
+/// The component with the kind and the `specific` that it was provisioned with, where those and not the document decide:
+/// its resources are to be found, and a short form or an edit since then does not name them. What is left in
+/// [`Component::unread`] is of what the document decides.
+fn as_provisioned<'c>(
+    component: &'c Component,
+    intent: &Intent,
+    remembered: Option<&Deployment>,
+) -> Cow<'c, Component> {
+    let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered) else {
+        return Cow::Borrowed(component);
+    };
+    let is_there = deployment.status == DeploymentStatus::Provisioned;
+    let says_nothing = |field: &str, absent: bool| {
+        is_there || absent || component.unread.iter().any(|unread| unread.field == field)
+    };
+    let mut provisioned = component.clone();
+    if says_nothing("specific", component.specific.is_empty()) {
+        provisioned.specific.clone_from(&deployment.specific);
+        provisioned.unread.retain(|unread| unread.field != "specific");
     }
-    component
+    if let Some(kind) = &deployment.kind
+        && says_nothing("kind", component.kind == ComponentKind::Unspecified)
+    {
+        provisioned.kind.clone_from(kind);
+        provisioned.unread.retain(|unread| unread.field != "kind");
+    }
+    Cow::Owned(provisioned)
+}
+
+/// A component that exists as one kind cannot become another, where the kind decides what it is made of: what there is of
+/// it would be left behind.
+fn kind_changed(component: &Component, remembered: &Deployment, kinds: Kinds) -> Option<Problem> {
+    let kind = remembered.kind.as_ref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
+    if *kind == component.kind || kinds == Kinds::Any {
+        return None;
+    }
+    let message = format!("this component is provisioned as `{}`, and now is another kind", kind.name());
+    Some(
+        Problem::new("kind", message)
+            .value(component.kind.name())
+            .remedy(format!("unprovision it first, or write `kind: {}` again", kind.name())),
+    )
 }
 
 /// Where the data product is in its document.
@@ -504,7 +566,11 @@ pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
     resolved
         .assigned
         .iter()
-        .map(|one| Placement { key: one.key(), target: one.target.code.clone() })
+        .map(|one| Placement {
+            key: one.key(),
+            target: one.target.code.clone(),
+            path: one.work.component.path.clone(),
+        })
         .collect()
 }
 
