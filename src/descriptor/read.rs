@@ -195,7 +195,10 @@ fn product<'a>(
             }
         }
     }
-    id?;
+    // Without an identifier of its own it is read to find what else is wrong, and for nothing else.
+    if id.is_none() && !problems.is_strict() {
+        return None;
+    }
     if problems.is_strict() {
         let name = |number: usize| index.places.get(number).and_then(|place| place.id).unwrap_or_default();
         graph::report_circles(&edges, name, problems);
@@ -487,6 +490,10 @@ fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
                 .value(text)
                 .remedy("use at most 255 characters on one line, such as `outputport`")
         });
+        return ComponentKind::Unspecified;
+    }
+    // A NUL is reported wherever it is, and no store takes it.
+    if text.contains('\0') {
         return ComponentKind::Unspecified;
     }
     ComponentKind::of(text)

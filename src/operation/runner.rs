@@ -579,7 +579,7 @@ async fn made_as_another_kind(
             return Some(
                 Problem::new("kind", format!("this component exists as `{was}` ({})", change.resource))
                     .value(is)
-                    .remedy(format!("write `kind: {was}` to unprovision it")),
+                    .remedy(format!("write `kind: {was}`, or unprovision it as that first")),
             );
         }
     }

@@ -121,20 +121,15 @@ pub(super) fn parse(
     };
     descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
-        if let Some(readable) = rejected.readable {
+        // In short, where a component goes is not known without what is remembered of it.
+        if let (Some(readable), Strictness::Full) = (rejected.readable, strictness) {
             let resolver = Resolver::new(&readable, intent, topology, places, &[], None);
             let mut more = Vec::new();
             for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
-                let sound = !problems.iter().any(|problem| is_of(problem, component));
-                // What is placed is looked at in any case; a technology only gets what could be read.
-                let found = if sound {
-                    resolver.assign(component).err().unwrap_or_default()
-                } else {
-                    resolver.target(component).err().into_iter().collect()
-                };
-                for problem in found {
+                let known = Known::of(component, &problems);
+                for problem in resolver.assign(component).err().unwrap_or_default() {
                     // What is wrong with the environment is found with every component.
-                    if !more.contains(&problem) && !problems.iter().any(|known| known.path == problem.path) {
+                    if !more.contains(&problem) && !known.may_cause(&problem) {
                         more.push(problem);
                     }
                 }
@@ -144,6 +139,42 @@ pub(super) fn parse(
         }
         problems
     })
+}
+
+/// What is known to be wrong with a component before its technology looks at it.
+struct Known<'a> {
+    component: &'a Component,
+    problems: Vec<&'a Problem>,
+    /// A column has no name: which one is meant by a name that no column has is not known.
+    nameless: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(component: &'a Component, problems: &'a [Problem]) -> Self {
+        let columns = component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
+        // What is wrong with the document as a whole is no cause of anything.
+        let problems = problems.iter().filter(|known| !known.path.is_empty()).collect();
+        Self { component, problems, nameless: columns.iter().any(|column| column.name.is_empty()) }
+    }
+
+    /// Whether a problem that is found in what was read may be there only because of one that is known: at the same place,
+    /// around it or within it, or in the same column, unless that is about names.
+    fn may_cause(&self, found: &Problem) -> bool {
+        let about_name = |path: &str| path.ends_with(".name") || path.ends_with(".description");
+        let columns = self.component.data_contract.iter().flat_map(|contract| &contract.schema);
+        let mut column = columns.filter(|column| is_within(&found.path, &column.path));
+        let column = column.next().filter(|_| !about_name(&found.path));
+        self.problems.iter().any(|known| {
+            let same_column =
+                column.is_some_and(|it| is_within(&known.path, &it.path) && !about_name(&known.path));
+            same_column || is_within(&found.path, &known.path) || is_within(&known.path, &found.path)
+        }) || (self.nameless && found.message.contains("column"))
+    }
+}
+
+/// Whether a path is `place`, or leads into it.
+fn is_within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The components of a data product that are left to other adapters.
@@ -174,13 +205,6 @@ fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     }
 }
 
-/// Whether a problem is one of this component, and not of one in it.
-fn is_of(problem: &Problem, component: &Component) -> bool {
-    problem.path.strip_prefix(&component.path).is_some_and(|rest| {
-        rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
-    })
-}
-
 /// Where components may go.
 #[derive(Clone, Copy)]
 pub(super) enum Places<'a> {
@@ -202,15 +226,14 @@ pub(super) fn resolve(
     let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
     let mut assigned = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
-    let mut unknown_environment = false;
     for component in descriptor.targets() {
         match resolver.assign(component) {
             Ok(one) => assigned.extend(one),
             Err(found) => {
                 for problem in found {
-                    // It is the same one for every component.
+                    // What is wrong with the environment is the same for every component of a group.
                     let of_environment = problem.path == resolver.environment_path();
-                    if !of_environment || !std::mem::replace(&mut unknown_environment, true) {
+                    if !of_environment || !problems.contains(&problem) {
                         problems.push(problem);
                     }
                 }
@@ -337,10 +360,36 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
+    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any.
+    fn whatever_the_environment(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+        let mut problems = vec![problem];
+        let of_environment = problems.iter().all(|problem| problem.path == self.environment_path());
+        let target = self.topology.any_target(component);
+        let Some(target) = target.filter(|_| of_environment && *self.intent == Intent::Provision) else {
+            return problems;
+        };
+        let kinds = target.technology.capabilities().kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            problems.push(problem.under(&component.path));
+            return problems;
+        }
+        let work = Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(component.clone()),
+            environment: self.product.environment.clone().unwrap_or_default(),
+            access: None,
+        };
+        let found = target.technology.check(&work, self.intent);
+        problems.extend(found.into_iter().map(|problem| component.located(problem)));
+        problems
+    }
+
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
-        let Some((key, target)) = self.target(component).map_err(|problem| vec![problem])? else {
-            return Ok(None);
+        let (key, target) = match self.target(component) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(None),
+            Err(problem) => return Err(self.whatever_the_environment(component, problem)),
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
