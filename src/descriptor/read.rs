@@ -101,6 +101,10 @@ pub(super) fn descriptor(
     let read = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if read.index.find(wanted.as_str()).is_none() {
+        // Which components it has is not known: that has its own problem.
+        if !read.is_listed {
+            return None;
+        }
         let close = closest(&read.index, wanted.as_str(), &read.product.id, problems);
         problems.add(|| {
             let problem = fields
@@ -120,6 +124,8 @@ struct ReadProduct<'a> {
     order: Vec<usize>,
     others: Vec<Outline>,
     index: Index<'a>,
+    /// Whether its components could be read as the one list that they are.
+    is_listed: bool,
 }
 
 fn product<'a>(
@@ -212,7 +218,9 @@ fn product<'a>(
             all.iter().filter_map(|number| read.get(number).copied()).collect()
         }
     };
-    Some(ReadProduct { product, order, others, index })
+    let mut lists = fields.entries.iter().filter(|entry| entry.key == "components");
+    let is_listed = lists.next().is_some_and(|it| matches!(it.node.tree, Tree::List(_))) && lists.next().is_none();
+    Some(ReadProduct { product, order, others, index, is_listed })
 }
 
 /// Whose a component that is read is.
@@ -477,11 +485,10 @@ impl Reader<'_> {
 /// The kind, which may be any text. Whether it has to be there is said by the target.
 fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
     let Some(entry) = fields.get("kind") else { return ComponentKind::Unspecified };
-    let Some(text) = entry.node.source_text() else {
+    let Some(text) = entry.node.text() else {
         problems.ask(|| fields.wrong_kind(entry, "a text"));
         return ComponentKind::Unspecified;
     };
-    let text = text.as_ref();
     if text.chars().count() > 255 || rules::one_line(text).is_err() {
         problems.ask(|| {
             fields
@@ -509,7 +516,7 @@ fn unread(fields: &Fields<'_>) -> Vec<Unread> {
             let wanted = match (field, &entry.node.tree) {
                 ("specific", Tree::Mapping(_)) => None,
                 ("specific", _) => Some("a mapping"),
-                (_, Tree::Mapping(_) | Tree::List(_)) => Some("a text"),
+                (_, Tree::Mapping(_) | Tree::List(_)) | ("kind", Tree::Bool(_)) => Some("a text"),
                 _ => None,
             };
             if let Some(wanted) = wanted {

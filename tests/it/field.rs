@@ -414,7 +414,7 @@ async fn unprovision_removes_what_was_provisioned() {
                 assert!(left.tables.is_empty(), "{}: {:?}", told(), left.tables);
                 if contract.is_airbyte() {
                     // It cannot ask for the data to go.
-                    server.api().complete("/v1/unprovision", &body).await;
+                    server.api().complete("/v1/unprovision", &good).await;
                 }
                 let files = server.resources().await.files;
                 let data: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("tables")).collect();
