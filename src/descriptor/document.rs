@@ -373,7 +373,8 @@ fn with_own_tags(text: &str) -> (Cow<'_, str>, Added) {
     if !text.contains("!!") || first.starts_with('%') {
         return (text.into(), Added::default());
     }
-    let begins = first.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+    let begins =
+        first.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
     let begin = if begins { "" } else { "---\n" };
     let directive = format!("%TAG !! {OWN_TAGS}\n{begin}");
     let lines = saturate(directive.lines().count());
@@ -510,7 +511,8 @@ fn unsupported_tag(path: &str) -> Problem {
 }
 
 fn wrong_tag(path: &str) -> Problem {
-    Problem::new(path, "the value is not what its YAML tag says").remedy("remove the tag, or correct the value")
+    Problem::new(path, "the value is not what its YAML tag says")
+        .remedy("remove the tag, or correct the value")
 }
 
 /// The parser's message on one short line, without the position that the problem carries itself.
@@ -596,7 +598,9 @@ impl Tag {
             (Self::Null, _) => Ok(Some(Tree::Null)),
             (Self::Text, Tree::Text(_)) => Ok(None),
             (Self::Text, _) => Ok(Some(Tree::Text(written.to_owned()))),
-            (Self::Binary, Tree::Text(text)) => decoded(text).map(|text| Some(Tree::Text(text))).ok_or(Self::Wrong),
+            (Self::Binary, Tree::Text(text)) => {
+                decoded(text).map(|text| Some(Tree::Text(text))).ok_or(Self::Wrong)
+            }
             (Self::Bool, Tree::Bool(_)) => Ok(None),
             (Self::Bool, Tree::Text(text)) => match text.trim() {
                 "true" | "True" | "TRUE" => Ok(Some(Tree::Bool(true))),
@@ -702,11 +706,7 @@ fn nul(path: &str, at: Position) -> Problem {
     Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
-fn report_duplicates<'a>(
-    entries: impl Iterator<Item = &'a Entry>,
-    path: &str,
-    problems: &mut Problems,
-) {
+fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, problems: &mut Problems) {
     let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
     for entry in entries.filter(|entry| entry.flaw.is_none()) {
         if let Some(first) = seen.insert(&entry.key, entry.at.line) {

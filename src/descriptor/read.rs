@@ -219,7 +219,8 @@ fn product<'a>(
         }
     };
     let mut lists = fields.entries.iter().filter(|entry| entry.key == "components");
-    let is_listed = lists.next().is_some_and(|it| matches!(it.node.tree, Tree::List(_))) && lists.next().is_none();
+    let is_listed =
+        lists.next().is_some_and(|it| matches!(it.node.tree, Tree::List(_))) && lists.next().is_none();
     Some(ReadProduct { product, order, others, index, is_listed })
 }
 

@@ -773,8 +773,14 @@ mod properties {
             any::<bool>().prop_map(|yes| yes.to_string()),
             "\\PC{0,12}".prop_map(|text| serde_json::Value::from(text).to_string()),
             Just("~".to_owned()),
-            prop::sample::select(vec!["!!int abc", "!!bool yes", "!!timestamp 2020-01-01", "!!str 5", "!!seq a"])
-                .prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "!!int abc",
+                "!!bool yes",
+                "!!timestamp 2020-01-01",
+                "!!str 5",
+                "!!seq a"
+            ])
+            .prop_map(str::to_owned),
         ];
         let key = prop_oneof![
             prop::sample::select(vec![
@@ -1004,28 +1010,66 @@ fn digest_is_of_the_content_and_not_of_its_layout() {
 
 #[test]
 fn every_problem_has_a_remedy() {
-    let odd = ["text", "[a]", "{a: b}", "1", "true", "!x y", "!!int a", "!!binary '?'", "''", "[]", "[[], {}, 1, '']"];
+    let odd = [
+        "text",
+        "[a]",
+        "{a: b}",
+        "1",
+        "true",
+        "!x y",
+        "!!int a",
+        "!!binary '?'",
+        "''",
+        "[]",
+        "[[], {}, 1, '']",
+    ];
     let fields = [
-        "kind", "name", "version", "technology", "tags", "dependsOn", "specific", "components", "dataContract",
-        "sampleData", "dataSharingAgreement",
+        "kind",
+        "name",
+        "version",
+        "technology",
+        "tags",
+        "dependsOn",
+        "specific",
+        "components",
+        "dataContract",
+        "sampleData",
+        "dataSharingAgreement",
     ];
     let within = ["schema", "SLA", "endpoint", "apiVersion", "slaProperties"];
     let of_column = [
-        "name", "dataType", "dataLength", "precision", "arrayDataType", "children", "constraint", "tags",
-        "logicalType", "physicalType", "required", "primaryKey", "items", "properties",
+        "name",
+        "dataType",
+        "dataLength",
+        "precision",
+        "arrayDataType",
+        "children",
+        "constraint",
+        "tags",
+        "logicalType",
+        "physicalType",
+        "required",
+        "primaryKey",
+        "items",
+        "properties",
     ];
     let mut texts: Vec<String> = Vec::new();
     for value in odd {
         texts.extend(fields.map(|field| format!("{field}: {value}")));
         texts.extend(within.map(|field| format!("dataContract: {{{field}: {value}}}")));
         texts.extend(of_column.map(|field| format!("dataContract: {{schema: [{{{field}: {value}}}]}}")));
-        let odcs = |field| format!("dataContract: {{kind: DataContract, schema: [{{properties: [{{{field}: {value}}}]}}]}}");
+        let odcs = |field| {
+            format!("dataContract: {{kind: DataContract, schema: [{{properties: [{{{field}: {value}}}]}}]}}")
+        };
         texts.extend(of_column.map(odcs));
         texts.extend(["columns", "rows"].map(|field| format!("sampleData: {{{field}: {value}}}")));
     }
     let mut texts: Vec<Vec<u8>> = texts
         .into_iter()
-        .map(|text| format!("{PRODUCT}components:\n- {{id: 'urn:dmb:cmp:finance:cashflow:0:x', {text}}}\n").into_bytes())
+        .map(|text| {
+            format!("{PRODUCT}components:\n- {{id: 'urn:dmb:cmp:finance:cashflow:0:x', {text}}}\n")
+                .into_bytes()
+        })
         .collect();
     texts.extend(corpus("hostile").into_iter().map(|(_, bytes)| bytes));
     for text in texts {
@@ -1042,9 +1086,10 @@ fn every_problem_has_a_remedy() {
 #[test]
 fn tags_of_yaml_change_no_place() {
     for before in ["", "---\n", "# comment\n", "# comment\n---\n", "\u{feff}", "\n\n--- # begin\n"] {
-        let text = format!("{before}{PRODUCT}components: [{{{}, description: !!int abc, name: !!str 12}}]\n", {
-            "id: 'urn:dmb:cmp:finance:cashflow:0:x', kind: storage"
-        });
+        let text =
+            format!("{before}{PRODUCT}components: [{{{}, description: !!int abc, name: !!str 12}}]\n", {
+                "id: 'urn:dmb:cmp:finance:cashflow:0:x', kind: storage"
+            });
         let lines = u32::try_from(before.lines().count()).unwrap() - u32::from(before == "\u{feff}");
         let problems = full(DescriptorKind::DataProduct, &text).unwrap_err();
         let [problem] = problems.as_slice() else { panic!("{before:?}: {problems:?}") };
@@ -1062,7 +1107,8 @@ fn tags_of_yaml_change_no_place() {
 fn tagged_values_are_what_their_tags_say() {
     let specific = |value: &str| {
         let text = product_of(&[format!("{}, specific: {{v: {value}}}", member("x", "storage"))]);
-        full(DescriptorKind::DataProduct, &text).map(|read| read.product.components[0].specific["v"].to_string())
+        full(DescriptorKind::DataProduct, &text)
+            .map(|read| read.product.components[0].specific["v"].to_string())
     };
     for (written, read) in [
         ("!!str 5", "\"5\""),
@@ -1086,8 +1132,19 @@ fn tagged_values_are_what_their_tags_say() {
     ] {
         assert_eq!(specific(written).as_deref(), Ok(read), "{written}");
     }
-    for wrong in ["!!int abc", "!!int 1.5", "!!int []", "!!bool yes", "!!float x", "!!binary '?'", "!!binary /w==",
-                  "!!seq a", "!!map [a]", "!!str [a]", "!!null {}"] {
+    for wrong in [
+        "!!int abc",
+        "!!int 1.5",
+        "!!int []",
+        "!!bool yes",
+        "!!float x",
+        "!!binary '?'",
+        "!!binary /w==",
+        "!!seq a",
+        "!!map [a]",
+        "!!str [a]",
+        "!!null {}",
+    ] {
         let problems = specific(wrong).unwrap_err();
         assert_eq!(problems.len(), 1, "{wrong}: {problems:?}");
         assert_eq!(problems[0].message, "the value is not what its YAML tag says", "{wrong}");
@@ -1102,7 +1159,8 @@ fn a_short_form_keeps_what_is_wrong_with_what_decides() {
     );
     let read = parse(DescriptorKind::DataProduct, &text, Strictness::Short, &Limits::default()).unwrap();
     let unread = &read.product.components[0].unread;
-    let told: Vec<_> = unread.iter().map(|it| (it.field, it.problem.path.as_str(), it.problem.message.as_str())).collect();
+    let told: Vec<_> =
+        unread.iter().map(|it| (it.field, it.problem.path.as_str(), it.problem.message.as_str())).collect();
     assert_eq!(
         told,
         [
@@ -1113,7 +1171,8 @@ fn a_short_form_keeps_what_is_wrong_with_what_decides() {
     );
     for key in ["id: y\n", "environment: y\n", "components: []\n"] {
         let twice = format!("{key}{text}");
-        let problems = parse(DescriptorKind::DataProduct, &twice, Strictness::Short, &Limits::default()).unwrap_err();
+        let problems =
+            parse(DescriptorKind::DataProduct, &twice, Strictness::Short, &Limits::default()).unwrap_err();
         assert_eq!(problems.len(), 1, "{key}: {problems:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
 use std::collections::{BTreeSet, HashSet};
+use std::iter;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -546,8 +547,8 @@ pub(super) async fn plan(
     Ok(plan)
 }
 
-/// What is left of a component that was made as another kind than its descriptor says, where nobody remembers as which: it
-/// would stay behind without a word.
+/// What there is of a component that was made as another kind than its descriptor says, where nobody remembers as which, or
+/// where it kept its data as another: it would stay behind without a word.
 async fn made_as_another_kind(
     one: &Assigned,
     plan: &Plan,
@@ -556,29 +557,41 @@ async fn made_as_another_kind(
     remembered: Option<&Deployment>,
 ) -> Option<Problem> {
     let Assigned { work, target, .. } = one;
+    let own = &work.component.kind;
     let Kinds::Only(kinds) = target.technology.capabilities().kinds else { return None };
-    let made = remembered.and_then(|deployment| deployment.kind.as_ref());
     let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
-    let removal = match intent {
-        Intent::Unprovision { .. } if plan.changes.is_empty() => *intent,
-        Intent::Provision if is_there && made.is_none() => Intent::Unprovision { remove_data: false },
+    let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
+    let made = remembered.and_then(|deployment| deployment.kind.as_ref());
+    let (candidates, asked) = match (remembered, made) {
+        (Some(_), Some(made)) if removes_nothing && made != own => (vec![made], *intent),
+        // An earlier version did not say.
+        (Some(_), None) if is_there && *intent != Intent::UpdateAccess => {
+            let others = kinds.iter().filter(|kind| *kind != own);
+            (iter::once(own).chain(others).collect(), Intent::UpdateAccess)
+        }
+        (None, _) if removes_nothing => {
+            (kinds.iter().filter(|kind| *kind != own).collect(), Intent::UpdateAccess)
+        }
         _ => return None,
     };
     let silent = Context { journal: Journal::default(), ..context.clone() };
-    let others = kinds.iter().filter(|kind| **kind != work.component.kind);
-    for kind in others.filter(|kind| made.is_none_or(|made| made == *kind)) {
+    for kind in candidates {
         let mut component = Component::clone(&work.component);
         component.kind.clone_from(kind);
         if let Some(deployment) = remembered {
             component.specific.clone_from(&deployment.specific);
         }
-        let there = Work { component: Arc::new(component), ..work.clone() };
-        let Ok(left) = target.technology.plan(&there, &removal, &silent).await else { continue };
-        if let Some(change) = left.changes.first() {
-            let (is, was) = (work.component.kind.name(), kind.name());
+        // The access of what is not there cannot be planned, not even when none is asked for.
+        let there = Work { component: Arc::new(component), access: None, ..work.clone() };
+        let Ok(found) = target.technology.plan(&there, &asked, &silent).await else { continue };
+        if kind == own {
+            return None;
+        }
+        if asked == Intent::UpdateAccess || !found.changes.is_empty() {
+            let was = kind.name();
             return Some(
-                Problem::new("kind", format!("this component exists as `{was}` ({})", change.resource))
-                    .value(is)
+                Problem::new("kind", format!("this component exists as `{was}`"))
+                    .value(own.name())
                     .remedy(format!("write `kind: {was}`, or unprovision it as that first")),
             );
         }
@@ -598,8 +611,7 @@ async fn kept_elsewhere(
     let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
     let moved = !same_code(&deployment.target, &one.target.code);
     let kind = deployment.kind.as_ref().unwrap_or(&one.work.component.kind);
-    let renamed =
-        deployment.specific != one.work.component.specific || *kind != one.work.component.kind;
+    let renamed = deployment.specific != one.work.component.specific || *kind != one.work.component.kind;
     if *intent != Intent::Provision || !(moved || renamed) {
         return None;
     }

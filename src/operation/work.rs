@@ -320,7 +320,9 @@ impl<'a> Resolver<'a> {
         let remembered = self.remembered(&key);
         let component = as_provisioned(component, self.intent, remembered);
         let component = component.as_ref();
-        if let Some(unread) = component.unread.iter().find(|it| remembered.is_none() && it.decides_the_place()) {
+        if let Some(unread) =
+            component.unread.iter().find(|it| remembered.is_none() && it.decides_the_place())
+        {
             return Err(unread.problem.clone());
         }
         let placed =

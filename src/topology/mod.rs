@@ -320,10 +320,7 @@ impl Topology {
         let against = [
             (operation.is_some() && !attributes.is_active, "is not active".to_owned()),
             (operation.is_some() && !attributes.is_deployment_target, "is no deployment target".to_owned()),
-            (
-                !environment.is_some_and(|id| attributes.environments.contains(&id)),
-                NOT_SERVED.to_owned(),
-            ),
+            (!environment.is_some_and(|id| attributes.environments.contains(&id)), NOT_SERVED.to_owned()),
             (
                 operation.is_some_and(lacks),
                 format!("does not have `{}` among its pluginOperations", operation.unwrap_or_default()),
@@ -370,8 +367,13 @@ impl Topology {
                 elsewhere.contains(&attributes.code.as_str()) && attributes.environments.contains(id)
             })
         };
-        let known: Vec<&String> =
-            self.installation.environments.iter().filter(|(_, id)| served(id)).map(|(name, _)| name).collect();
+        let known: Vec<&String> = self
+            .installation
+            .environments
+            .iter()
+            .filter(|(_, id)| served(id))
+            .map(|(name, _)| name)
+            .collect();
         if known.is_empty() {
             return None;
         }

@@ -356,7 +356,9 @@ fn a_slip_in_a_template_with_a_version_names_its_route() {
         ..Route::default()
     };
     let topology = seeded(vec![target("A", "lake", &[], false)], vec![route("S3", "lake"), template]);
-    for written in ["urn:dmb:itm:storage-adaptor:1", "urn:dmb:itm:storage-adaptor", "urn:dmb:itm:storage_adapter:12"] {
+    for written in
+        ["urn:dmb:itm:storage-adaptor:1", "urn:dmb:itm:storage-adaptor", "urn:dmb:itm:storage_adapter:12"]
+    {
         let routing = Routing { infrastructure_template_id: Some(written), ..Routing::default() };
         assert_eq!(
             topology.unrouted(&routing),

@@ -448,13 +448,34 @@ async fn a_provisioned_component_keeps_its_kind() {
         let done = api.run(operation, &storage).await;
         assert_eq!(done["status"], "FAILED", "{done:#}");
         let said = done["result"].as_str().unwrap();
-        assert!(said.contains("kind: this component exists as `outputport` (table "), "{said}");
+        assert_eq!(
+            without_place(said),
+            "dataProduct.components[0].kind: this component exists as `outputport`: `storage`"
+        );
     }
     assert_eq!(server.resources().await.tables.len(), 1);
     api.complete("/v1/unprovision", &good).await;
     assert!(server.resources().await.tables.is_empty());
+    // What it kept as one kind is not left behind as another.
+    api.provision_and_wait(&good).await;
+    let keeping = |mut request: Value| {
+        request["removeData"] = json!(false);
+        request
+    };
+    api.complete("/v1/unprovision", &keeping(good.clone())).await;
+    let done = api.run("/v1/unprovision", &storage).await;
+    assert_eq!(done["status"], "FAILED", "{done:#}");
+    api.complete("/v1/unprovision", &keeping(storage.clone())).await;
+    api.complete("/v1/unprovision", &good).await;
+    assert!(server.resources().await.files.iter().all(|(path, _)| !path.starts_with("tables")));
     let again = api.complete("/v1/unprovision", &storage).await;
     assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
+    // It was lost from the store.
+    api.provision_and_wait(&good).await;
+    query_write(&server.data_dir().join("landfall.db"), "DELETE FROM deployment").await;
+    let done = api.run("/v1/unprovision", &storage).await;
+    assert_eq!(done["status"], "FAILED", "{done:#}");
+    api.complete("/v1/unprovision", &good).await;
     api.provision_and_wait(&storage).await;
     assert_eq!(server.resources().await.buckets().len(), 1);
     api.complete("/v1/unprovision", &good).await;
