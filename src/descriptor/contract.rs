@@ -169,11 +169,12 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     };
     let children = fields.get("children");
     match described {
-        Some(of @ (DataType::Struct | DataType::Union)) if column.children.is_empty() => match children {
-            None => problems.ask(|| missing("children", format!("{of} needs `children`, its fields"))),
+        Some(of @ (DataType::Struct | DataType::Union)) if column.children.is_empty() => {
             // Children that could not be read have their own problems.
-            Some(_) => {}
-        },
+            if children.is_none() {
+                problems.ask(|| missing("children", format!("{of} needs `children`, its fields")));
+            }
+        }
         Some(DataType::Map) => {
             let mut names: Vec<_> =
                 column.children.iter().map(|child| child.name.to_ascii_lowercase()).collect();
