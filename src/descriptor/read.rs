@@ -102,7 +102,7 @@ pub(super) fn descriptor(
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if read.index.find(wanted.as_str()).is_none() {
         // Which components it has is not known: that has its own problem.
-        if !read.is_listed {
+        if !read.is_listed && !problems.is_empty() {
             return None;
         }
         let close = closest(&read.index, wanted.as_str(), &read.product.id, problems);

@@ -337,6 +337,21 @@ fn short_forms_still_need_identifiers() {
     assert_eq!(read("{id: 'urn:dmb:dp:a:b:0', components: {}}"), ["components"]);
 }
 
+#[test]
+fn a_product_without_its_components_is_refused_in_any_form() {
+    for components in
+        ["", ", components: []", ", components: ''", ", components: {}", ", components: [], components: []"]
+    {
+        let text =
+            format!("{{dataProduct: {{id: 'urn:dmb:dp:a:b:0'{components}}}, componentIdToProvision: x}}");
+        for strictness in [Strictness::Full, Strictness::Short] {
+            let problems =
+                parse(DescriptorKind::Component, &text, strictness, &Limits::default()).unwrap_err();
+            assert!(!problems.is_empty(), "{components} {strictness:?}");
+        }
+    }
+}
+
 /// Reads as an adapter that serves S3.
 fn serving_s3(kind: DescriptorKind, text: &str, strictness: Strictness) -> Result<Descriptor, Vec<Problem>> {
     let s3 = |outline: &Outline| outline.technology.as_deref() == Some("S3");
