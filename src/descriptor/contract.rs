@@ -48,13 +48,21 @@ pub(super) fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) 
                     .at(node.at)
                     .remedy("write `name` and `dataType`")
             });
+            read.extend(problems.is_strict().then(|| Column::unread(&path, "")));
             continue;
         };
-        let Some(column) = column(&fields, problems) else { continue };
+        let column = column(&fields, problems).or_else(|| unread(&fields, problems));
+        let Some(column) = column else { continue };
         names.once(&column.name, &fields, "name", problems);
         read.push(column);
     }
     read
+}
+
+/// A column that could not be read is there all the same: what names it is right, and those after it keep their place.
+pub(super) fn unread(fields: &Fields<'_>, problems: &Problems) -> Option<Column> {
+    let name = fields.get("name").and_then(|entry| entry.node.source_text()).unwrap_or_default();
+    problems.is_strict().then(|| Column::unread(fields.path, &name))
 }
 
 /// The names of the columns of one list.
@@ -64,6 +72,9 @@ pub(super) struct Names(HashMap<String, String>);
 impl Names {
     /// Engines fold case, so two names that differ in case alone are one column to some of them.
     pub(super) fn once(&mut self, name: &str, fields: &Fields<'_>, key: &str, problems: &mut Problems) {
+        if name.is_empty() {
+            return;
+        }
         if let Some(first) = self.0.insert(name.to_lowercase(), name.to_owned()) {
             problems.ask(|| {
                 fields
@@ -158,17 +169,12 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     };
     let children = fields.get("children");
     match described {
-        Some(of @ (DataType::Struct | DataType::Union)) if column.children.is_empty() => match children {
-            None => problems.ask(|| missing("children", format!("{of} needs `children`, its fields"))),
-            Some(entry) if is_empty_list(&entry.node) => problems.ask(|| {
-                fields
-                    .problem("children", "`children` is empty")
-                    .at(entry.at)
-                    .remedy(format!("{of} needs `children`, its fields"))
-            }),
+        Some(of @ (DataType::Struct | DataType::Union)) if column.children.is_empty() => {
             // Children that could not be read have their own problems.
-            Some(_) => {}
-        },
+            if children.is_none() {
+                problems.ask(|| missing("children", format!("{of} needs `children`, its fields")));
+            }
+        }
         Some(DataType::Map) => {
             let mut names: Vec<_> =
                 column.children.iter().map(|child| child.name.to_ascii_lowercase()).collect();
@@ -212,10 +218,6 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
                 .remedy(format!("use at most the precision, {precision}"))
         });
     }
-}
-
-fn is_empty_list(node: &Node) -> bool {
-    matches!(&node.tree, Tree::List(items) if items.is_empty())
 }
 
 fn data_type(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<Named> {
@@ -312,13 +314,15 @@ pub(super) fn sample_data(
     let known: HashMap<String, &str> =
         schema.iter().map(|column| (column.name.to_lowercase(), column.name.as_str())).collect();
     // Where a column could not be read, a sample column may be that one.
-    let complete = schema_length(component) == schema.len();
+    let complete = schema_length(component) == schema.len() && schema.iter().all(|it| !it.name.is_empty());
     let mut sample = SampleData::default();
     let mut seen = HashSet::new();
     for (path, node) in fields.list("columns", problems) {
         let Some(name) = node.source_text() else {
             problems.ask(|| {
-                Problem::new(path, format!("the name of a column is a text, not {}", node.kind())).at(node.at)
+                Problem::new(path, format!("the name of a column is a text, not {}", node.kind()))
+                    .at(node.at)
+                    .remedy("write the name of a column of the schema")
             });
             continue;
         };

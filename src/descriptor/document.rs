@@ -15,6 +15,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 use serde_yaml::{Spanned, Tagged};
@@ -35,8 +37,25 @@ pub(super) struct Node {
     pub(super) tree: Tree,
     pub(super) at: Position,
     source: Range,
-    /// It has a tag that means nothing here.
-    tagged: bool,
+    /// Once read, one that cannot be taken for what it says.
+    tag: Option<Tag>,
+}
+
+/// What a tag says of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    Null,
+    Bool,
+    Whole,
+    Float,
+    Text,
+    Binary,
+    List,
+    Mapping,
+    /// One that means nothing here.
+    Other,
+    /// The value is not what its tag says.
+    Wrong,
 }
 
 /// What a node holds.
@@ -103,12 +122,13 @@ impl Document {
     /// [`Node::report_flaws`].
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Problem> {
         let text = readable(bytes, limits)?;
-        let mut root: Node = serde_yaml::from_str_with_options(text, options(limits))
-            .map_err(|error| unreadable(&error, text, limits))?;
+        let (parsed, added) = with_own_tags(text);
+        let mut root: Node = serde_yaml::from_str_with_options(&parsed, options(limits))
+            .map_err(|error| unreadable(&error, text, added, limits))?;
         if root.tree == Tree::Null {
             return Err(empty());
         }
-        complete(&mut root, text);
+        complete(&mut root, &parsed, added);
         Ok(Self { root })
     }
 
@@ -154,7 +174,7 @@ impl Node {
             Value::Array(items) => Tree::List(items.iter().map(Self::of_json).collect()),
             Value::Object(object) => Tree::Mapping(object.iter().map(Entry::of_json).collect()),
         };
-        Self { tree, at: Position::default(), source: Range::default(), tagged: false }
+        Self { tree, at: Position::default(), source: Range::default(), tag: None }
     }
 
     /// Every part is preceded by what it is and how long: no two trees are hashed alike.
@@ -218,9 +238,43 @@ impl Node {
     }
 
     /// Everything in here that YAML lets through and that may be meant in several ways. Of the mapping itself, the value
-    /// of the key `except` is left out.
-    pub(super) fn report_flaws(&self, path: &str, except: &str, problems: &mut Problems) {
-        flaws(self, &mut path.to_owned(), except, problems);
+    /// of the key `except` is left out; where there are `keys`, only those of the mapping are looked at.
+    pub(super) fn report_flaws(
+        &self,
+        path: &str,
+        keys: Option<&[&str]>,
+        except: &str,
+        problems: &mut Problems,
+    ) {
+        let path = &mut path.to_owned();
+        match (&self.tree, keys) {
+            (Tree::Mapping(entries), Some(keys)) => {
+                let of_keys = |entry: &&Entry| keys.contains(&entry.key.as_str());
+                flaws_of_entries(entries.iter().filter(of_keys), path, except, problems);
+            }
+            (_, Some(_)) => {}
+            (_, None) => flaws(self, path, except, problems),
+        }
+    }
+
+    /// Whether it says nothing: null, a text without letters, or a list without elements. Templates write what nobody
+    /// filled in like that.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.tree {
+            Tree::Null => true,
+            Tree::Text(text) => text.trim().is_empty(),
+            Tree::List(items) => items.is_empty(),
+            Tree::Bool(_) | Tree::Number(..) | Tree::Mapping(_) => false,
+        }
+    }
+
+    /// A text, or a number as it was written.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.tree {
+            Tree::Number(_, text) => Some(text.trim()),
+            Tree::Text(text) => Some(text.trim()),
+            Tree::Null | Tree::Bool(_) | Tree::List(_) | Tree::Mapping(_) => None,
+        }
     }
 
     /// Bytes of the text that a scalar was read from.
@@ -325,6 +379,34 @@ fn saturate(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
+/// What was put before a text.
+#[derive(Debug, Clone, Copy, Default)]
+struct Added {
+    lines: u32,
+    bytes: u32,
+}
+
+/// The namespace of `!!int` and its like, here: the parser would give up a whole document in which a value is not what its
+/// tag says, also where nobody reads the value.
+const OWN_TAGS: &str = "tag:landfall:";
+
+/// The text with the tags of YAML in a namespace of our own, where it has any.
+fn with_own_tags(text: &str) -> (Cow<'_, str>, Added) {
+    let content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let first = text.lines().find(content).unwrap_or_default();
+    // Directives of its own say what its tags are.
+    if !text.contains("!!") || first.starts_with('%') {
+        return (text.into(), Added::default());
+    }
+    let begins =
+        first.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+    let begin = if begins { "" } else { "---\n" };
+    let directive = format!("%TAG !! {OWN_TAGS}\n{begin}");
+    let lines = saturate(directive.lines().count());
+    let added = Added { lines, bytes: saturate(directive.len()) };
+    (format!("{directive}{text}").into(), added)
+}
+
 /// How YAML is read. Every choice here is the one without surprises: `no` is a text, `010` is a text. Tags, merge keys
 /// and keys that are there twice are let through, to be reported by [`Node::report_flaws`] where they matter.
 fn options(limits: &Limits) -> serde_yaml::Options {
@@ -357,7 +439,7 @@ fn options(limits: &Limits) -> serde_yaml::Options {
 }
 
 /// A parser error in the words of a problem.
-fn unreadable(error: &serde_yaml::Error, text: &str, limits: &Limits) -> Problem {
+fn unreadable(error: &serde_yaml::Error, text: &str, added: Added, limits: &Limits) -> Problem {
     use serde_yaml::Error;
     use serde_yaml::budget::BudgetBreach;
 
@@ -405,6 +487,7 @@ fn unreadable(error: &serde_yaml::Error, text: &str, limits: &Limits) -> Problem
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. } => expansion(),
         Error::UnsupportedTag { .. } => unsupported_tag(""),
+        Error::TaggedScalarCannotDeserializeIntoString { .. } => wrong_tag(""),
         Error::RecursiveReferencesRequireWeakTypes { .. } => {
             Problem::new("", "an alias refers to the value it is part of").remedy("write the value out")
         }
@@ -432,7 +515,8 @@ fn unreadable(error: &serde_yaml::Error, text: &str, limits: &Limits) -> Problem
     };
     let Some(location) = error.location() else { return problem };
     let known = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    let at = Position { line: known(location.line()), column: known(location.column()) };
+    let line = known(location.line()).saturating_sub(added.lines);
+    let at = Position { line, column: known(location.column()) };
     problem.at(if tabs { tab_after(text, at.line).unwrap_or(at) } else { at })
 }
 
@@ -451,6 +535,11 @@ fn unsupported_tag(path: &str) -> Problem {
     Problem::new(path, "this YAML tag is not supported").remedy("remove the `!tag`")
 }
 
+fn wrong_tag(path: &str) -> Problem {
+    Problem::new(path, "the value is not what its YAML tag says")
+        .remedy("remove the tag, or correct the value")
+}
+
 /// The parser's message on one short line, without the position that the problem carries itself.
 fn sentence(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
@@ -459,31 +548,121 @@ fn sentence(error: &serde_yaml::Error) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// Second pass over a fresh tree: gives numbers their text back, and tells the merge key from the text `<<`.
-fn complete(node: &mut Node, text: &str) {
+/// Second pass over a fresh tree: gives numbers their text back, takes tagged values for what their tags say, tells the merge
+/// key from the text `<<`, and takes what was put before the text out of all positions.
+fn complete(node: &mut Node, text: &str, added: Added) {
+    if let Some(tag) = node.tag {
+        let written = text.get(node.source.bytes()).unwrap_or_default();
+        node.tag = match tag.applied(&node.tree, written.trim()) {
+            Ok(tree) => {
+                node.tree = tree.unwrap_or_else(|| std::mem::replace(&mut node.tree, Tree::Null));
+                None
+            }
+            Err(flaw) => Some(flaw),
+        };
+    }
     match &mut node.tree {
         Tree::Number(number, source) => {
             let written = text.get(node.source.bytes());
             *source = written.map_or_else(|| number.to_string().into(), Into::into);
         }
-        Tree::List(items) => items.iter_mut().for_each(|item| complete(item, text)),
+        Tree::List(items) => items.iter_mut().for_each(|item| complete(item, text, added)),
         Tree::Mapping(entries) => {
             for entry in entries {
                 if entry.key == "<<" && entry.flaw.is_none() {
                     let written = text.get(entry.source.bytes()).unwrap_or_default();
                     entry.flaw = (!written.starts_with(['"', '\''])).then_some(Flaw::Merge);
                 }
-                complete(&mut entry.node, text);
+                entry.at = entry.at.without(added);
+                complete(&mut entry.node, text, added);
             }
         }
         Tree::Text(_) | Tree::Null | Tree::Bool(_) => {}
     }
+    node.at = node.at.without(added);
+    node.source.start = node.source.start.saturating_sub(added.bytes);
+}
+
+impl Position {
+    /// In the text without what was put before it.
+    fn without(self, added: Added) -> Self {
+        Self { line: self.line.saturating_sub(added.lines), ..self }
+    }
+}
+
+impl Tag {
+    fn of(tag: &str) -> Option<Self> {
+        if tag == "!" {
+            return None;
+        }
+        let name = [OWN_TAGS, "tag:yaml.org,2002:", "!!"].iter().find_map(|space| tag.strip_prefix(space));
+        Some(match name {
+            Some("null") => Self::Null,
+            Some("bool") => Self::Bool,
+            Some("int") => Self::Whole,
+            Some("float") => Self::Float,
+            // JSON has no times.
+            Some("str" | "timestamp") => Self::Text,
+            Some("binary") => Self::Binary,
+            Some("seq") => Self::List,
+            Some("map") => Self::Mapping,
+            _ => Self::Other,
+        })
+    }
+
+    /// The value that the tag makes of one, nothing where it is that already, or what is wrong. `written` is a scalar in the
+    /// document.
+    fn applied(self, tree: &Tree, written: &str) -> Result<Option<Tree>, Self> {
+        let number = |number: Option<Number>| {
+            number.map(|number| Some(Tree::Number(number, Box::default()))).ok_or(Self::Wrong)
+        };
+        match (self, tree) {
+            (Self::Other | Self::Wrong, _) => Err(self),
+            (Self::List, Tree::List(_)) | (Self::Mapping, Tree::Mapping(_)) => Ok(None),
+            (_, Tree::List(_) | Tree::Mapping(_)) | (Self::List | Self::Mapping, _) => Err(Self::Wrong),
+            (Self::Null, _) => Ok(Some(Tree::Null)),
+            (Self::Text, Tree::Text(_)) => Ok(None),
+            (Self::Text, _) => Ok(Some(Tree::Text(written.to_owned()))),
+            (Self::Binary, Tree::Text(text)) => {
+                decoded(text).map(|text| Some(Tree::Text(text))).ok_or(Self::Wrong)
+            }
+            (Self::Bool, Tree::Bool(_)) => Ok(None),
+            (Self::Bool, Tree::Text(text)) => match text.trim() {
+                "true" | "True" | "TRUE" => Ok(Some(Tree::Bool(true))),
+                "false" | "False" | "FALSE" => Ok(Some(Tree::Bool(false))),
+                _ => Err(Self::Wrong),
+            },
+            (Self::Whole, Tree::Number(number, _)) if !number.is_f64() => Ok(None),
+            (Self::Whole, Tree::Text(text)) => {
+                let text = text.trim();
+                let signed = || text.parse::<i64>().ok().map(Number::from);
+                number(text.parse::<u64>().ok().map(Number::from).or_else(signed))
+            }
+            (Self::Float, Tree::Number(found, _)) => number(found.as_f64().and_then(Number::from_f64)),
+            (Self::Float, Tree::Text(text)) => {
+                let text = text.trim();
+                if matches!(text, ".inf" | "-.inf" | ".nan") {
+                    return Ok(None);
+                }
+                number(text.parse().ok().and_then(Number::from_f64))
+            }
+            (Self::Bool | Self::Whole | Self::Float | Self::Binary, _) => Err(Self::Wrong),
+        }
+    }
+}
+
+/// The text in Base64, if it is one.
+fn decoded(text: &str) -> Option<String> {
+    let text: String = text.split_whitespace().collect();
+    String::from_utf8(STANDARD.decode(text).ok()?).ok()
 }
 
 /// See [`Node::report_flaws`].
 fn flaws(node: &Node, path: &mut String, except: &str, problems: &mut Problems) {
-    if node.tagged {
-        problems.add(|| unsupported_tag(path).at(node.at));
+    match node.tag {
+        Some(Tag::Wrong) => problems.add(|| wrong_tag(path).at(node.at)),
+        Some(_) => problems.add(|| unsupported_tag(path).at(node.at)),
+        None => {}
     }
     match &node.tree {
         Tree::Text(value) => {
@@ -502,26 +681,35 @@ fn flaws(node: &Node, path: &mut String, except: &str, problems: &mut Problems) 
             }
         }
         Tree::Mapping(entries) => {
-            report_duplicates(entries, path, problems);
-            let end = path.len();
-            for entry in entries {
-                if let Some(flaw) = entry.flaw {
-                    problems.add(|| flaw.problem(path).at(entry.at));
-                }
-                if end > 0 {
-                    path.push('.');
-                }
-                path.push_str(&short(&entry.key));
-                if entry.key.contains('\0') {
-                    problems.add(|| nul(path, entry.at));
-                }
-                if except.is_empty() || entry.key != except {
-                    flaws(&entry.node, path, "", problems);
-                }
-                path.truncate(end);
-            }
+            flaws_of_entries(entries.iter(), path, except, problems);
         }
         Tree::Null | Tree::Bool(_) | Tree::Number(..) => {}
+    }
+}
+
+fn flaws_of_entries<'a>(
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+    path: &mut String,
+    except: &str,
+    problems: &mut Problems,
+) {
+    report_duplicates(entries.clone(), path, problems);
+    let end = path.len();
+    for entry in entries {
+        if let Some(flaw) = entry.flaw {
+            problems.add(|| flaw.problem(path).at(entry.at));
+        }
+        if end > 0 {
+            path.push('.');
+        }
+        path.push_str(&short(&entry.key));
+        if entry.key.contains('\0') {
+            problems.add(|| nul(path, entry.at));
+        }
+        if except.is_empty() || entry.key != except {
+            flaws(&entry.node, path, "", problems);
+        }
+        path.truncate(end);
     }
 }
 
@@ -543,9 +731,9 @@ fn nul(path: &str, at: Position) -> Problem {
     Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
-fn report_duplicates(entries: &[Entry], path: &str, problems: &mut Problems) {
-    let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.len());
-    for entry in entries.iter().filter(|entry| entry.flaw.is_none()) {
+fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, problems: &mut Problems) {
+    let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
+    for entry in entries.filter(|entry| entry.flaw.is_none()) {
         if let Some(first) = seen.insert(&entry.key, entry.at.line) {
             seen.insert(&entry.key, first);
             problems.add(|| {
@@ -569,8 +757,8 @@ impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Spanned { value: Tagged(Raw(tree), tag), referenced, defined } =
             Spanned::<Tagged<Raw>>::deserialize(deserializer)?;
-        let tagged = tag.is_some_and(|tag| !means_something(&tag));
-        Ok(Self { tree, at: position(&referenced), source: range(&defined), tagged })
+        let tag = tag.and_then(|tag| Tag::of(&tag));
+        Ok(Self { tree, at: position(&referenced), source: range(&defined), tag })
     }
 }
 
@@ -586,13 +774,6 @@ fn range(location: &serde_yaml::Location) -> Range {
         (Some(start), Some(length)) => Range { start: small(start), length: small(length) },
         _ => Range::default(),
     }
-}
-
-/// Whether a tag says no more than what kind of value YAML has there.
-fn means_something(tag: &str) -> bool {
-    const KINDS: [&str; 9] = ["null", "bool", "int", "float", "str", "seq", "map", "timestamp", "binary"];
-    let name = tag.strip_prefix("tag:yaml.org,2002:").or_else(|| tag.strip_prefix("!!"));
-    tag == "!" || name.is_some_and(|name| KINDS.contains(&name))
 }
 
 /// A value without its position.
@@ -665,7 +846,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
             let Spanned { value: Tagged(Key(text), tag), referenced, defined } = key;
             let flaw = match &text {
                 None => Some(Flaw::NotAText),
-                Some(_) => tag.is_some_and(|tag| !means_something(&tag)).then_some(Flaw::Tagged),
+                Some(_) => (tag.and_then(|tag| Tag::of(&tag)) == Some(Tag::Other)).then_some(Flaw::Tagged),
             };
             entries.push(Entry {
                 key: text.unwrap_or_else(|| "?".to_owned()),

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::document::{Node, Position, Tree};
-use super::model::{Misspelt, Outline};
+use super::model::{Misspelt, Outline, ROUTING};
 use super::problems::is_typo;
 use super::read::Fields;
 
@@ -27,7 +27,7 @@ pub(super) struct Place<'a> {
     pub(super) node: &'a Node,
     /// The component that it is in.
     pub(super) parent: Option<usize>,
-    /// Its id, where that is a text.
+    /// Its id, where that is a text, or a number.
     pub(super) id: Option<&'a str>,
     /// Ids that it depends on, as far as they can be read.
     depends_on: Vec<&'a str>,
@@ -54,7 +54,7 @@ impl<'a> Index<'a> {
                 _ => None,
             };
             let depends_on = match child(node, "dependsOn").map(|node| &node.tree) {
-                Some(Tree::List(items)) => items.iter().filter_map(trimmed).collect(),
+                Some(Tree::List(items)) => items.iter().filter_map(Node::text).collect(),
                 _ => Vec::new(),
             };
             self.places.push(Place { path, node, parent, id, depends_on });
@@ -88,7 +88,6 @@ impl Place<'_> {
 
     /// What can be told of it.
     pub(super) fn outline(&self) -> Outline {
-        const FIELDS: [&str; 4] = ["technology", "platform", "infrastructureTemplateId", "useCaseTemplateId"];
         let written = |name: &str| child(self.node, name)?.source_text().map(|text| text.trim().to_owned());
         Outline {
             id: self.id.map(str::to_owned),
@@ -99,7 +98,7 @@ impl Place<'_> {
             kind: written("kind"),
             infrastructure_template_id: written("infrastructureTemplateId"),
             use_case_template_id: written("useCaseTemplateId"),
-            misspelt: misspelt(self.node, &FIELDS),
+            misspelt: misspelt(self.node, &ROUTING),
         }
     }
 }
@@ -126,12 +125,5 @@ fn child<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
 }
 
 fn text<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
-    trimmed(child(node, name)?)
-}
-
-fn trimmed(node: &Node) -> Option<&str> {
-    match &node.tree {
-        Tree::Text(text) => Some(text.trim()),
-        _ => None,
-    }
+    child(node, name)?.text()
 }

@@ -12,7 +12,7 @@
 //! problems. Of a component's descriptor, that component is ours, and what is ours of the components in it; what it names in
 //! `dependsOn` is read beside it, for technologies that compare the two, and has no problems either.
 //!
-//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, `null` means
+//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, what is empty is
 //! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated in what is
 //! ours is anything ambiguous: a key that is there twice, a merge key, a tag, a version that YAML has already turned into
 //! a float. A template's own `specific` is checked by the technology that reads it, with [`SpecificReader`].
@@ -79,7 +79,7 @@ pub enum Strictness {
     /// To validate and provision: everything has to be there and make sense.
     Full,
     /// To update access and unprovision: enough to know which component is meant. Identifiers have to parse; what else
-    /// is absent or wrong is left out of the model without a word. Components that are not ours are read, too, as far
+    /// is absent or wrong is left out of the model without a word, but for what is [unread](Component::unread). Components that are not ours are read, too, as far
     /// as that goes: they may have been ours.
     Short,
 }

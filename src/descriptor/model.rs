@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use validator::Validate;
 
 use super::type_names::{self, Named};
-use super::{DataType, Identifier, rules};
+use super::{DataType, Identifier, Problem, rules};
 
 /// A JSON or YAML mapping, in the order it was written.
 pub type Object = Map<String, Value>;
@@ -208,9 +208,32 @@ pub struct Component {
     pub misspelt: Vec<Misspelt>,
     /// Provisioning `info` of an earlier operation, when the control plane sent it.
     pub info: Option<Value>,
+    /// In a short form: what is wrong with the fields that decide where the component is. They count where nothing is
+    /// remembered of it.
+    pub unread: Vec<Unread>,
     /// Dot path of this component in its document, prefix of every problem found in it.
     pub path: String,
 }
+
+/// A field of a component that could not be read, or can be read in several ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// `specific`
+    pub field: &'static str,
+    /// What is wrong with it, with its path from the root.
+    pub problem: Problem,
+}
+
+impl Unread {
+    /// Whether routes look at the field.
+    pub fn decides_the_place(&self) -> bool {
+        ROUTING.contains(&self.field)
+    }
+}
+
+/// The fields that routes look at, besides the kind.
+pub(super) const ROUTING: [&str; 4] =
+    ["technology", "platform", "infrastructureTemplateId", "useCaseTemplateId"];
 
 impl Component {
     /// What routes look at.
@@ -386,6 +409,11 @@ impl Column {
 
     fn fields(&self, named: &Named) -> Vec<Self> {
         named.fields.iter().map(|(name, field)| self.child(name, field)).collect()
+    }
+
+    /// One that could not be read, by its name and path. Its problem is known, and nothing comes of it.
+    pub(super) fn unread(path: &str, name: &str) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned(), ..Self::of(DataType::String) }
     }
 
     fn child(&self, name: &str, named: &Named) -> Self {

@@ -70,7 +70,8 @@ pub fn problem(path: impl Into<String>, name: &str) -> Option<Problem> {
 
 /// Of the texts that stand at these keys of `specific`.
 pub fn in_specific(specific: &Object, keys: &[&str]) -> Vec<Problem> {
-    let text = |key: &&str| problem(format!("specific.{key}"), specific.get(*key)?.as_str()?);
+    let written = |key: &str| specific.get(key)?.as_str().filter(|text| !text.trim().is_empty());
+    let text = |key: &&str| problem(format!("specific.{key}"), written(key)?);
     keys.iter().filter_map(text).collect()
 }
 

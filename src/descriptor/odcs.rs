@@ -34,7 +34,7 @@ use super::document::{Entry, Node, Tree};
 use super::problems::Problems;
 use super::read::Fields;
 use super::type_names::{self, Named, UnknownType};
-use super::{Column, Component, ContractShape, DataContract, DataType, Problem, Written, rules};
+use super::{Column, Component, ContractShape, DataContract, DataType, Problem, Written, contract, rules};
 
 /// Levels of `properties` and `items`.
 const MAX_DEPTH: usize = 16;
@@ -57,7 +57,7 @@ pub(super) fn is_odcs(contract: &Fields<'_>) -> bool {
     let first = first.and_then(|node| Fields::of(node, "", node.at));
     first.is_some_and(|first| {
         first.get("dataType").is_none()
-            && ["properties", "logicalType", "physicalType"].iter().any(|key| first.get(key).is_some())
+            && ["properties", "logicalType", "physicalType"].iter().any(|key| first.written(key).is_some())
     })
 }
 
@@ -109,7 +109,7 @@ pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> Dat
         });
         return contract;
     };
-    if object_fields.get("properties").is_none() {
+    if object_fields.written("properties").is_none() {
         problems.ask(|| {
             object_fields.missing("properties").remedy("list the columns of the table in `properties`")
         });
@@ -144,12 +144,16 @@ fn columns(parent: &Fields<'_>, depth: usize, problems: &mut Problems) -> Vec<Co
                     .at(node.at)
                     .remedy("write `name` and `logicalType`")
             });
+            read.extend(problems.is_strict().then(|| Column::unread(&path, "")));
             continue;
         };
         let name = fields.required_text("name", problems);
-        let Some(column) = property(&fields, depth, problems) else { continue };
-        let Some(name) = name else { continue };
-        let column = Column { name, ..column };
+        let column = property(&fields, depth, problems).or_else(|| contract::unread(&fields, problems));
+        let Some(column) = column else { continue };
+        if name.is_none() && !problems.is_strict() {
+            continue;
+        }
+        let column = Column { name: name.unwrap_or_default(), ..column };
         rules::check(&column, &fields, problems);
         names.once(&column.name, &fields, "name", problems);
         read.push(column);

@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::document::{Entry, Node, Position, Tree, object, short};
 use super::index::{Index, Place};
+use super::model::ROUTING;
 use super::problems::{Problems, is_typo};
 use super::{
     Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Outline,
-    Problem, Scope, Strictness, Tag, contract, graph, rules,
+    Problem, Scope, Strictness, Tag, Unread, contract, graph, rules,
 };
 
 /// What was read of a document.
@@ -79,7 +80,10 @@ pub(super) fn descriptor(
         });
         return None;
     }
-    root.report_flaws("", "dataProduct", problems);
+    // In a short form, only what is read of it.
+    let short: &[&str] = &["dataProduct", "componentIdToProvision"];
+    let keys = (!problems.is_strict()).then_some(short);
+    root.report_flaws("", keys, "dataProduct", problems);
     let wanted = fields.identifier("componentIdToProvision", COMPONENT, problems);
     let read = match fields.get("dataProduct") {
         None => {
@@ -97,6 +101,10 @@ pub(super) fn descriptor(
     let read = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if read.index.find(wanted.as_str()).is_none() {
+        // Which components it has is not known: that has its own problem.
+        if !read.is_listed && !problems.is_empty() {
+            return None;
+        }
         let close = closest(&read.index, wanted.as_str(), &read.product.id, problems);
         problems.add(|| {
             let problem = fields
@@ -116,6 +124,8 @@ struct ReadProduct<'a> {
     order: Vec<usize>,
     others: Vec<Outline>,
     index: Index<'a>,
+    /// Whether its components could be read as the one list that they are.
+    is_listed: bool,
 }
 
 fn product<'a>(
@@ -124,7 +134,9 @@ fn product<'a>(
     ours: &dyn Fn(&Outline) -> bool,
     problems: &mut Problems,
 ) -> Option<ReadProduct<'a>> {
-    fields.node.report_flaws(fields.path, "components", problems);
+    let short: &[&str] = &["id", "environment", "components"];
+    let keys = (!problems.is_strict()).then_some(short);
+    fields.node.report_flaws(fields.path, keys, "components", problems);
     let id = fields.identifier("id", PRODUCT, problems);
     if let (Some(id), Some(entry)) = (&id, fields.get("id"))
         && id.urn().is_some()
@@ -196,7 +208,10 @@ fn product<'a>(
         let named = named.into_iter().filter(|number| selection.whose(*number).is_none());
         product.components.extend(reader.beside(named, ours));
     }
-    id?;
+    // Without an identifier of its own it is read to find what else is wrong, and for nothing else.
+    if id.is_none() && !problems.is_strict() {
+        return None;
+    }
     if problems.is_strict() {
         let name = |number: usize| index.places.get(number).and_then(|place| place.id).unwrap_or_default();
         graph::report_circles(&edges, name, problems);
@@ -210,7 +225,10 @@ fn product<'a>(
             all.iter().filter_map(|number| read.get(number).copied()).collect()
         }
     };
-    Some(ReadProduct { product, order, others, index })
+    let mut lists = fields.entries.iter().filter(|entry| entry.key == "components");
+    let is_listed =
+        lists.next().is_some_and(|it| matches!(it.node.tree, Tree::List(_))) && lists.next().is_none();
+    Some(ReadProduct { product, order, others, index, is_listed })
 }
 
 /// Whose a component that is read is.
@@ -344,11 +362,14 @@ impl Reader<'_> {
                 let what = place.node.kind();
                 Problem::new(place.path.as_str(), format!("a component is a mapping, not {what}"))
                     .at(place.at())
+                    .remedy("write `id`, `name` and `kind` of the component, each on a line of its own")
             });
             return None;
         };
         let fields = &fields;
-        place.node.report_flaws(&place.path, "components", problems);
+        let short: &[&str] = &["id"];
+        let keys = (!problems.is_strict()).then_some(short);
+        place.node.report_flaws(&place.path, keys, "components", problems);
         let id = fields.identifier("id", COMPONENT, problems);
         if let (Some(id), Some(product)) = (&id, self.product) {
             self.check_membership(id, product, fields, problems);
@@ -377,13 +398,15 @@ impl Reader<'_> {
             specific: fields.object("specific", problems),
             misspelt: place.outline().misspelt,
             info: fields.get("info").map(|entry| entry.node.to_json()),
+            unread: if problems.is_strict() { Vec::new() } else { unread(fields) },
             path: fields.path.to_owned(),
         };
         rules::check(&component, fields, problems);
         if fields.get("version").is_none() {
             component.version = self.version.map(str::to_owned);
         }
-        id.map(|_| (component, dependencies))
+        // Without its id it is read all the same where that is to find what else is wrong.
+        (id.is_some() || problems.is_strict()).then_some((component, dependencies))
     }
 
     /// Of the components with these numbers those that are ours and as they must be. What one of them says is compared with
@@ -452,16 +475,18 @@ impl Reader<'_> {
     fn dependencies(&self, fields: &Fields<'_>, problems: &mut Problems) -> Vec<graph::Dependency> {
         let mut depends_on = Vec::new();
         for (path, node) in fields.list("dependsOn", problems) {
-            let Tree::Text(text) = &node.tree else {
-                if node.tree != Tree::Null {
-                    problems.ask(|| {
-                        Problem::new(path, format!("an identifier is a text, not {}", node.kind()))
-                            .at(node.at)
-                    });
-                }
+            if node.is_empty() {
+                continue;
+            }
+            let Some(text) = node.text() else {
+                problems.ask(|| {
+                    Problem::new(path, format!("an identifier is a text, not {}", node.kind()))
+                        .at(node.at)
+                        .remedy("write the `id` of a component")
+                });
                 continue;
             };
-            let id = match text.trim().parse::<Identifier>() {
+            let id = match text.parse::<Identifier>() {
                 Ok(id) => id,
                 Err(why) => {
                     problems.ask(|| invalid_identifier(path, text, why, COMPONENT).at(node.at));
@@ -496,7 +521,7 @@ impl Reader<'_> {
 /// The kind, which may be any text. Whether it has to be there is said by the target.
 fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
     let Some(entry) = fields.get("kind") else { return ComponentKind::Unspecified };
-    let Tree::Text(text) = &entry.node.tree else {
+    let Some(text) = entry.node.text() else {
         problems.ask(|| fields.wrong_kind(entry, "a text"));
         return ComponentKind::Unspecified;
     };
@@ -508,8 +533,35 @@ fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
                 .value(text)
                 .remedy("use at most 255 characters on one line, such as `outputport`")
         });
+        return ComponentKind::Unspecified;
+    }
+    // A NUL is reported wherever it is, and no store takes it.
+    if text.contains('\0') {
+        return ComponentKind::Unspecified;
     }
     ComponentKind::of(text)
+}
+
+/// What is wrong with the fields that decide where a component is and what it is made of.
+fn unread(fields: &Fields<'_>) -> Vec<Unread> {
+    let mut unread = Vec::new();
+    for field in ["kind", "specific"].into_iter().chain(ROUTING) {
+        let mut found = Problems::new(Strictness::Short);
+        fields.node.report_flaws(fields.path, Some(&[field]), "", &mut found);
+        if let Some(entry) = fields.get(field) {
+            let wanted = match (field, &entry.node.tree) {
+                ("specific", Tree::Mapping(_)) => None,
+                ("specific", _) => Some("a mapping"),
+                (_, Tree::Mapping(_) | Tree::List(_)) | ("kind", Tree::Bool(_)) => Some("a text"),
+                _ => None,
+            };
+            if let Some(wanted) = wanted {
+                found.add(|| fields.wrong_kind(entry, wanted));
+            }
+        }
+        unread.extend(found.into_list().into_iter().map(|problem| Unread { field, problem }));
+    }
+    unread
 }
 
 /// The component that was probably meant.
@@ -573,8 +625,9 @@ impl<'a> Fields<'a> {
 
     /// What the root of a document is, where that can be told.
     pub(super) fn shape(&self) -> Option<DescriptorKind> {
-        let wrapped = self.get("dataProduct").is_some() || self.get("componentIdToProvision").is_some();
-        let itself = self.get("components").is_some() || self.get("id").is_some();
+        let has = |name: &str| self.written(name).is_some();
+        let wrapped = has("dataProduct") || has("componentIdToProvision");
+        let itself = has("components") || has("id");
         match (wrapped, itself) {
             (true, false) => Some(DescriptorKind::Component),
             (false, true) => Some(DescriptorKind::DataProduct),
@@ -584,7 +637,7 @@ impl<'a> Fields<'a> {
 
     /// The components of a data product. Without a list of them it cannot be used for anything.
     fn components(&self, problems: &mut Problems) -> Index<'a> {
-        match self.get("components").map(|entry| (entry, &entry.node.tree)) {
+        match self.written("components").map(|entry| (entry, &entry.node.tree)) {
             Some((_, Tree::List(items))) => {
                 let separator = if self.path.is_empty() { "" } else { "." };
                 Index::of(items, &format!("{}{separator}components", self.path))
@@ -600,8 +653,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that is there and not null.
+    /// A field that is there and says something: what is empty is as if it were not there, see [`Node::is_empty`].
     pub(super) fn get(&self, name: &str) -> Option<&'a Entry> {
+        self.written(name).filter(|entry| !entry.node.is_empty())
+    }
+
+    /// A field that is there and not null: where what is empty means something, or has to be said.
+    pub(super) fn written(&self, name: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == name).filter(|entry| entry.node.tree != Tree::Null)
     }
 
@@ -609,8 +667,14 @@ impl<'a> Fields<'a> {
         Problem::new(name, message).under(self.path)
     }
 
-    /// A field that is not there, unless by another name.
+    /// A field that is not there, unless by another name, or that is empty.
     pub(super) fn missing(&self, name: &'static str) -> Problem {
+        if let Some(entry) = self.written(name) {
+            return self
+                .problem(name, format!("`{name}` is empty"))
+                .at(entry.node.at)
+                .remedy(format!("fill in `{name}`"));
+        }
         let problem = self.problem(name, format!("`{name}` is missing"));
         let same = |key: &str| key.eq_ignore_ascii_case(name);
         // Two letters are close to everything.
@@ -633,7 +697,8 @@ impl<'a> Fields<'a> {
     pub(super) fn wrong_kind(&self, entry: &Entry, wanted: &str) -> Problem {
         let problem = self
             .problem(&entry.key, format!("`{}` is {} and should be {wanted}", entry.key, entry.node.kind()))
-            .at(entry.node.at);
+            .at(entry.node.at)
+            .remedy(format!("write `{}` as {wanted}", entry.key));
         match entry.node.source_text() {
             Some(text) => problem.value(text),
             None => problem,
@@ -688,27 +753,22 @@ impl<'a> Fields<'a> {
             None => Object::new(),
             Some((_, Tree::Mapping(entries))) => object(entries),
             Some((entry, _)) => {
-                let problem = || self.wrong_kind(entry, "a mapping");
-                if name == "specific" {
-                    problems.add(problem)
-                } else {
-                    problems.ask(problem)
-                }
+                problems.ask(|| self.wrong_kind(entry, "a mapping"));
                 Object::new()
             }
         }
     }
 
     fn identifier(&self, name: &'static str, shape: &str, problems: &mut Problems) -> Option<Identifier> {
-        let Some(entry) = self.get(name) else {
+        let Some(entry) = self.written(name) else {
             problems.add(|| self.missing(name));
             return None;
         };
-        let Tree::Text(text) = &entry.node.tree else {
+        let Some(text) = entry.node.text() else {
             problems.add(|| self.wrong_kind(entry, "a text"));
             return None;
         };
-        match text.trim().parse() {
+        match text.parse() {
             Ok(id) => Some(id),
             Err(why) => {
                 problems
@@ -754,20 +814,29 @@ impl<'a> Fields<'a> {
     pub(super) fn tags(&self, problems: &mut Problems) -> Vec<Tag> {
         let mut tags = Vec::new();
         for (path, node) in self.list("tags", problems) {
-            if let Some(fqn) = node.source_text() {
+            if let Some(fqn) = node.source_text().filter(|_| !node.is_empty()) {
                 tags.push(Tag { fqn: fqn.into_owned(), source: String::new(), label_type: String::new() });
             } else if let Some(fields) = Fields::of(node, &path, node.at) {
-                if let Some(fqn) = fields.required_text("tagFQN", problems) {
+                // Templates leave a label empty, and OpenMetadata has a `name` beside it.
+                let named = if fields.get("tagFQN").is_some() { "tagFQN" } else { "name" };
+                let fqn = match fields.text(named, problems) {
+                    None if fields.entries.iter().all(|entry| entry.key != "tagFQN") => {
+                        fields.required_text("tagFQN", problems)
+                    }
+                    fqn => fqn,
+                };
+                if let Some(fqn) = fqn {
                     tags.push(Tag {
                         fqn,
                         source: fields.text("source", problems).unwrap_or_default(),
                         label_type: fields.text("labelType", problems).unwrap_or_default(),
                     });
                 }
-            } else if node.tree != Tree::Null {
+            } else if !node.is_empty() {
                 problems.ask(|| {
                     Problem::new(path.as_str(), format!("a tag is a mapping or a text, not {}", node.kind()))
                         .at(node.at)
+                        .remedy("write the label as a text, or as `tagFQN` of a mapping")
                 });
             }
         }

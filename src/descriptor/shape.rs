@@ -34,7 +34,11 @@ pub fn of_component(text: &str, component: &str, limits: &Limits) -> Result<Stri
         });
     };
     let range = entry.node.source_range();
-    match (matches!(entry.node.tree, Tree::Text(_)), body.get(..range.start), body.get(range.end..)) {
+    match (
+        matches!(entry.node.tree, Tree::Text(_) | Tree::Number(..)),
+        body.get(..range.start),
+        body.get(range.end..),
+    ) {
         (true, Some(before), Some(after)) if !range.is_empty() => Ok(format!("{before}{id}{after}")),
         _ => Err(Problem::new("componentIdToProvision", "it is not a text that can be replaced")
             .at(entry.node.at)

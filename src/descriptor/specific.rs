@@ -14,7 +14,7 @@ const MAX_UNKNOWN: usize = 20;
 
 /// Reads the keys a technology knows and reports the ones it does not.
 ///
-/// Every getter answers `None` for what is absent (or null), and for what is of the wrong type after noting the
+/// Every getter answers `None` for what is absent (or empty), and for what is of the wrong type after noting the
 /// problem; [`Self::finish`] reports those and every key that was never asked for. Paths are relative to the
 /// component: `specific.bucket`.
 ///
@@ -50,10 +50,10 @@ impl<'a> SpecificReader<'a> {
         Self { object, prefix: prefix.into(), asked: BTreeSet::new(), problems: Vec::new() }
     }
 
-    /// Any value, unchecked. Absent and null are the same.
+    /// Any value, unchecked. Absent and empty are the same: null, a text without letters, a list without elements.
     pub fn value(&mut self, key: &'static str) -> Option<&'a Value> {
         self.asked.insert(key);
-        self.object.get(key).filter(|value| !value.is_null())
+        self.object.get(key).filter(|value| !is_empty(value))
     }
 
     /// A text. A number is not taken for one: it would have lost its leading zeros.
@@ -64,15 +64,15 @@ impl<'a> SpecificReader<'a> {
     /// A text that has to be there and not empty.
     pub fn required_string(&mut self, key: &'static str) -> Option<&'a str> {
         if self.value(key).is_none() {
-            self.problem(key, format!("`{key}` is missing"), format!("add `{key}`"));
+            match self.object.get(key) {
+                None | Some(Value::Null) => {
+                    self.problem(key, format!("`{key}` is missing"), format!("add `{key}`"));
+                }
+                Some(_) => self.problem(key, format!("`{key}` is empty"), format!("fill in `{key}`")),
+            }
             return None;
         }
-        let text = self.string(key)?;
-        if text.trim().is_empty() {
-            self.problem(key, format!("`{key}` is empty"), format!("fill in `{key}`"));
-            return None;
-        }
-        Some(text)
+        self.string(key)
     }
 
     /// `true` or `false`. `yes` and `no` are texts.
@@ -198,6 +198,15 @@ impl<'a> SpecificReader<'a> {
 
 fn listed(keys: &BTreeSet<&'static str>) -> String {
     keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

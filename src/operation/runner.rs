@@ -4,6 +4,7 @@
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
 use std::collections::{BTreeSet, HashSet};
+use std::iter;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use crate::descriptor::{Component, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::import::Checked;
 use crate::technology::{
-    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Plan, ReverseRequest, Work,
+    AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Kinds, Plan, ReverseRequest, Work,
 };
 use crate::topology::same_code;
 
@@ -293,6 +294,7 @@ async fn component(
         status: DeploymentStatus::Provisioned,
         access: work.access.clone(),
         specific: work.component.specific.clone(),
+        kind: Some(work.component.kind.clone()),
         updated_at: Utc::now(),
     };
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
@@ -541,24 +543,77 @@ pub(super) async fn plan(
     let planned = target.technology.plan(work, intent, context).await;
     let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
-    match planned {
+    let mut plan = match planned {
         Err(error)
             if *error.kind() == Kind::Conflict
                 && matches!(intent, Intent::Unprovision { .. })
                 && !provisioned =>
         {
-            Ok(Plan {
+            Plan {
                 changes: Vec::new(),
                 notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
-            })
+            }
         }
-        planned => {
-            let mut plan = planned?;
-            let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
-            plan.notes.extend(kept);
-            Ok(plan)
+        planned => planned?,
+    };
+    if let Some(problem) = made_as_another_kind(one, &plan, intent, context, remembered).await {
+        return Err(Error::invalid(vec![problem]));
+    }
+    let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
+    plan.notes.extend(kept);
+    Ok(plan)
+}
+
+/// What there is of a component that was made as another kind than its descriptor says, where nobody remembers as which, or
+/// where it kept its data as another: it would stay behind without a word.
+async fn made_as_another_kind(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<Problem> {
+    let Assigned { work, target, .. } = one;
+    let own = &work.component.kind;
+    let Kinds::Only(kinds) = target.technology.capabilities().kinds else { return None };
+    let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+    let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
+    let made = remembered.and_then(|deployment| deployment.kind.as_ref());
+    let (candidates, asked) = match (remembered, made) {
+        (Some(_), Some(made)) if removes_nothing && made != own => (vec![made], *intent),
+        // An earlier version did not say.
+        (Some(_), None) if is_there && *intent != Intent::UpdateAccess => {
+            let others = kinds.iter().filter(|kind| *kind != own);
+            (iter::once(own).chain(others).collect(), Intent::UpdateAccess)
+        }
+        (None, _) if removes_nothing => {
+            (kinds.iter().filter(|kind| *kind != own).collect(), Intent::UpdateAccess)
+        }
+        _ => return None,
+    };
+    let silent = Context { journal: Journal::default(), ..context.clone() };
+    for kind in candidates {
+        let mut component = Component::clone(&work.component);
+        component.kind.clone_from(kind);
+        if let Some(deployment) = remembered {
+            component.specific.clone_from(&deployment.specific);
+        }
+        // The access of what is not there cannot be planned, not even when none is asked for.
+        let there = Work { component: Arc::new(component), access: None, ..work.clone() };
+        let Ok(found) = target.technology.plan(&there, &asked, &silent).await else { continue };
+        if kind == own {
+            return None;
+        }
+        if asked == Intent::UpdateAccess || !found.changes.is_empty() {
+            let was = kind.name();
+            return Some(
+                Problem::new("kind", format!("this component exists as `{was}`"))
+                    .value(own.name())
+                    .remedy(format!("write `kind: {was}`, or unprovision it as that first")),
+            );
         }
     }
+    None
 }
 
 /// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
@@ -572,7 +627,9 @@ async fn kept_elsewhere(
 ) -> Option<String> {
     let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
     let moved = !same_code(&deployment.target, &one.target.code);
-    if *intent != Intent::Provision || !(moved || deployment.specific != one.work.component.specific) {
+    let kind = deployment.kind.as_ref().unwrap_or(&one.work.component.kind);
+    let renamed = deployment.specific != one.work.component.specific || *kind != one.work.component.kind;
+    if *intent != Intent::Provision || !(moved || renamed) {
         return None;
     }
     let code = &deployment.target;
@@ -587,6 +644,7 @@ async fn kept_elsewhere(
     };
     let mut component = Component::clone(&one.work.component);
     component.specific.clone_from(&deployment.specific);
+    component.kind.clone_from(kind);
     let there = Work { component: Arc::new(component), ..one.work.clone() };
     let silent = Context { journal: Journal::default(), ..context.clone() };
     let resources = |plan: &Plan| {

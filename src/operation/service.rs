@@ -131,7 +131,7 @@ impl Request {
         }
         let mut placements: Vec<&Placement> = self.placements().iter().collect();
         placements.sort_by_key(|placement| &placement.key);
-        for Placement { key, target } in placements {
+        for Placement { key, target, .. } in placements {
             for text in [&key.component, &key.environment, target] {
                 parts.text(text);
             }
@@ -795,6 +795,7 @@ mod tests {
         let place = |component: &str, target: &str| Placement {
             key: crate::operation::ComponentKey::new(component, "dev"),
             target: target.to_owned(),
+            path: String::new(),
         };
         let provision = |text: &str, places: &[Placement], digest| {
             Request::Provision { document: document(text), placements: places.to_vec() }.fingerprint(digest)

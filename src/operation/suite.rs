@@ -842,6 +842,7 @@ fn deployment(component: &str, target: &str) -> Deployment {
         status: DeploymentStatus::Provisioned,
         access: None,
         specific: crate::descriptor::Object::new(),
+        kind: None,
         updated_at: chrono::Utc::now(),
     }
 }
@@ -866,6 +867,7 @@ pub(super) async fn deployments_are_written_under_the_lease_of_their_component(o
         status: DeploymentStatus::Unprovisioned,
         access: Some(AccessList { refs, fields: fields.clone() }),
         specific: fields,
+        kind: Some(crate::descriptor::ComponentKind::Other("dashboard".to_owned())),
         ..deployment("a", "pg")
     };
     assert!(store.put_deployment(ab, &changed).await.unwrap());

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::state::State;
-use crate::descriptor::Object;
+use crate::descriptor::{ComponentKind, Object};
 use crate::technology::{AccessList, LogLine};
 
 /// Names a task to whoever submitted it: 128 random bits (UUID version 4), so it cannot be guessed.
@@ -297,6 +297,9 @@ pub struct Deployment {
     /// The component's `specific` as last provisioned, opaque here: it names the resources that a later request, which
     /// may describe the component in short or otherwise, has to find.
     pub specific: Object,
+    /// The component's kind as last provisioned, which decides with `specific` what its resources are; `None` where an
+    /// earlier version provisioned it and did not say.
+    pub kind: Option<ComponentKind>,
     /// When this was written; the store's clock decides.
     pub updated_at: DateTime<Utc>,
 }

@@ -3,6 +3,7 @@
 //! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
 //! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{
-    self, Component, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope, Strictness,
+    self, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope,
+    Strictness,
 };
-use crate::technology::{AccessList, Intent, Neighbours, Work};
+use crate::technology::{AccessList, Intent, Kinds, Neighbours, Work};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 
 use super::service::ComponentPlace;
@@ -40,6 +42,10 @@ pub struct Placement {
     pub key: ComponentKey,
     /// Code of the target.
     pub target: String,
+    /// Where the component is in its document, in which another may have the same id. Empty in a task of a version that did
+    /// not keep it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
 }
 
 /// One component on its target.
@@ -99,34 +105,36 @@ pub(super) fn parse(
         Intent::Provision => Strictness::Full,
         Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
     };
-    let placed: HashSet<&str> = match places {
-        Places::Topology => HashSet::new(),
-        Places::Fixed(placements) => placements.iter().map(|it| it.key.component.as_str()).collect(),
+    let placed: HashMap<&str, &str> = match places {
+        Places::Topology => HashMap::new(),
+        Places::Fixed(placements) => {
+            placements.iter().map(|it| (it.key.component.as_str(), it.path.as_str())).collect()
+        }
     };
     let ours = |outline: &Outline| match places {
         Places::Topology => topology.is_routed(&outline.routing()),
-        Places::Fixed(_) => outline.id.as_deref().is_some_and(|id| placed.contains(id)),
+        // A neighbour may have the same id.
+        Places::Fixed(_) => match outline.id.as_deref().and_then(|id| placed.get(id)) {
+            Some(&"") => strictness == Strictness::Full || topology.is_routed(&outline.routing()),
+            Some(path) => *path == outline.path,
+            None => false,
+        },
     };
     descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
-        if let Some(readable) = rejected.readable {
-            let is_sound = |component: &Component| !problems.iter().any(|problem| is_of(problem, component));
-            let components = readable.product.all_components();
-            let broken = components.filter(|it| !is_sound(it)).map(|it| it.path.clone()).collect();
+        // In short, where a component goes is not known without what is remembered of it.
+        if let (Some(readable), Strictness::Full) = (rejected.readable, strictness) {
+            let is_broken = |component: &Component| problems.iter().any(|it| is_of(it, component));
+            let broken = readable.product.all_components().filter(|it| is_broken(it));
+            let broken = broken.map(|it| it.path.clone()).collect();
             let mut resolver = Resolver::new(&readable, intent, topology, places, &[], None);
             resolver.broken = Some(broken);
             let mut more = Vec::new();
             for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
-                let sound = is_sound(component);
-                // What is placed is looked at in any case; a technology only gets what could be read.
-                let found = if sound {
-                    resolver.assign(component).err().unwrap_or_default()
-                } else {
-                    resolver.target(component).err().into_iter().collect()
-                };
-                for problem in found {
+                let known = Known::of(component, &problems);
+                for problem in resolver.assign(component).err().unwrap_or_default() {
                     // What is wrong with the environment is found with every component.
-                    if !more.contains(&problem) && !problems.iter().any(|known| known.path == problem.path) {
+                    if !more.contains(&problem) && !known.may_cause(&problem) {
                         more.push(problem);
                     }
                 }
@@ -136,6 +144,48 @@ pub(super) fn parse(
         }
         problems
     })
+}
+
+/// What is known to be wrong with a component before its technology looks at it.
+struct Known<'a> {
+    component: &'a Component,
+    problems: Vec<&'a Problem>,
+    /// A column has no name: which one is meant by a name that no column has is not known.
+    nameless: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(component: &'a Component, problems: &'a [Problem]) -> Self {
+        let columns = component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
+        // What is wrong with the document as a whole is no cause of anything.
+        let problems = problems.iter().filter(|known| !known.path.is_empty()).collect();
+        Self { component, problems, nameless: columns.iter().any(|column| column.name.is_empty()) }
+    }
+
+    /// Whether a problem that is found in what was read may be there only because of one that is known: at the same place,
+    /// around it or within it, or in the same column, unless that is about names.
+    fn may_cause(&self, found: &Problem) -> bool {
+        let about_name = |path: &str| path.ends_with(".name") || path.ends_with(".description");
+        let columns = self.component.data_contract.iter().flat_map(|contract| &contract.schema);
+        let mut column = columns.filter(|column| is_within(&found.path, &column.path));
+        let column = column.next().filter(|_| !about_name(&found.path));
+        self.problems.iter().any(|known| {
+            let same_column =
+                column.is_some_and(|it| is_within(&known.path, &it.path) && !about_name(&known.path));
+            same_column || is_within(&found.path, &known.path) || is_within(&known.path, &found.path)
+        }) || (self.nameless && found.message.contains("column"))
+    }
+}
+
+/// Whether a path is `place`, or leads into it.
+fn is_within(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Whether a problem is one of this component, and not of one in it.
+fn is_of(problem: &Problem, component: &Component) -> bool {
+    problem.path.strip_prefix(&component.path).is_some_and(|rest| !rest.starts_with(".components["))
+        && is_within(&problem.path, &component.path)
 }
 
 /// The components of a data product that are left to other adapters.
@@ -166,13 +216,6 @@ fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     }
 }
 
-/// Whether a problem is one of this component, and not of one in it.
-fn is_of(problem: &Problem, component: &Component) -> bool {
-    problem.path.strip_prefix(&component.path).is_some_and(|rest| {
-        rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
-    })
-}
-
 /// Where components may go.
 #[derive(Clone, Copy)]
 pub(super) enum Places<'a> {
@@ -194,15 +237,14 @@ pub(super) fn resolve(
     let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
     let mut assigned = Vec::new();
     let mut problems: Vec<Problem> = Vec::new();
-    let mut unknown_environment = false;
     for component in descriptor.targets() {
         match resolver.assign(component) {
             Ok(one) => assigned.extend(one),
             Err(found) => {
                 for problem in found {
-                    // It is the same one for every component.
+                    // What is wrong with the environment is the same for every component of a group.
                     let of_environment = problem.path == resolver.environment_path();
-                    if !of_environment || !std::mem::replace(&mut unknown_environment, true) {
+                    if !of_environment || !problems.contains(&problem) {
                         problems.push(problem);
                     }
                 }
@@ -314,6 +356,13 @@ impl<'a> Resolver<'a> {
             environment(self.descriptor, component, self.topology, self.places, self.deployments)?;
         let key = key(component, &environment);
         let remembered = self.remembered(&key);
+        let component = as_provisioned(component, self.intent, remembered);
+        let component = component.as_ref();
+        if let Some(unread) =
+            component.unread.iter().find(|it| remembered.is_none() && it.decides_the_place())
+        {
+            return Err(unread.problem.clone());
+        }
         let placed =
             place(&key, component, self.intent, self.topology, self.places, remembered).map_err(within)?;
         let target = match placed {
@@ -322,11 +371,17 @@ impl<'a> Resolver<'a> {
             None => self.topology.choose(component, &environment, self.intent.into()).map_err(within)?,
         };
         let capabilities = target.technology.capabilities();
-        let kind = capabilities.kinds.problem(&component.kind, &target.code, target.technology.name());
-        match kind {
-            Some(problem) => Err(problem.under(&component.path)),
-            None => Ok(Some((key, target))),
+        let kinds = capabilities.kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            let unread = component.unread.iter().find(|it| it.field == "kind");
+            return Err(unread.map_or(problem.under(&component.path), |unread| unread.problem.clone()));
         }
+        if *self.intent == Intent::Provision
+            && let Some(problem) = remembered.and_then(|it| kind_changed(component, it, kinds))
+        {
+            return Err(problem.under(&component.path));
+        }
+        Ok(Some((key, target)))
     }
 
     /// Whether a route leads to it, or it is known from earlier; of a task, whether it was accepted for it.
@@ -345,16 +400,49 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
+    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any.
+    fn whatever_the_environment(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+        let mut problems = vec![problem];
+        let of_environment = problems.iter().all(|problem| problem.path == self.environment_path());
+        let target = self.topology.any_target(component);
+        let Some(target) = target.filter(|_| of_environment && *self.intent == Intent::Provision) else {
+            return problems;
+        };
+        let kinds = target.technology.capabilities().kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            problems.push(problem.under(&component.path));
+            return problems;
+        }
+        let work = Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(component.clone()),
+            environment: self.product.environment.clone().unwrap_or_default(),
+            access: None,
+            neighbours: Neighbours::default(),
+        };
+        let found = target.technology.check(&work, self.intent);
+        problems.extend(found.into_iter().map(|problem| component.located(problem)));
+        problems
+    }
+
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
-        let Some((key, target)) = self.target(component).map_err(|problem| vec![problem])? else {
-            return Ok(None);
+        let (key, target) = match self.target(component) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(None),
+            Err(problem) => return Err(self.whatever_the_environment(component, problem)),
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
+        let provisioned = as_provisioned(component, self.intent, remembered);
+        let unread = provisioned.unread.iter().filter(|it| it.field == "specific");
+        let unread: Vec<Problem> = unread.map(|it| it.problem.clone()).collect();
+        if !unread.is_empty() {
+            return Err(unread);
+        }
         let work = Work {
             product: Arc::clone(&self.product),
-            component: Arc::new(as_provisioned(component, self.intent, remembered)),
+            component: Arc::new(provisioned.into_owned()),
             environment: key.environment,
             access: self.access.cloned().or_else(remembered_access),
             neighbours: self.neighbours(&target.code),
@@ -371,16 +459,48 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The component with the `specific` that it was provisioned with, where that and not the document decides: its
-/// resources are to be found, and a short form or an edit since then does not name them.
-fn as_provisioned(component: &Component, intent: &Intent, remembered: Option<&Deployment>) -> Component {
-    let mut component = component.clone();
-    if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered)
-        && (deployment.status == DeploymentStatus::Provisioned || component.specific.is_empty())
-    {
-        component.specific.clone_from(&deployment.specific);
+/// The component with the kind and the `specific` that it was provisioned with, where those and not the document decide:
+/// its resources are to be found, and a short form or an edit since then does not name them. What is left in
+/// [`Component::unread`] is of what the document decides.
+fn as_provisioned<'c>(
+    component: &'c Component,
+    intent: &Intent,
+    remembered: Option<&Deployment>,
+) -> Cow<'c, Component> {
+    let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered) else {
+        return Cow::Borrowed(component);
+    };
+    let is_there = deployment.status == DeploymentStatus::Provisioned;
+    let says_nothing = |field: &str, absent: bool| {
+        is_there || absent || component.unread.iter().any(|unread| unread.field == field)
+    };
+    let mut provisioned = component.clone();
+    if says_nothing("specific", component.specific.is_empty()) {
+        provisioned.specific.clone_from(&deployment.specific);
+        provisioned.unread.retain(|unread| unread.field != "specific");
     }
-    component
+    if let Some(kind) = &deployment.kind
+        && says_nothing("kind", component.kind == ComponentKind::Unspecified)
+    {
+        provisioned.kind.clone_from(kind);
+        provisioned.unread.retain(|unread| unread.field != "kind");
+    }
+    Cow::Owned(provisioned)
+}
+
+/// A component that exists as one kind cannot become another, where the kind decides what it is made of: what there is of
+/// it would be left behind.
+fn kind_changed(component: &Component, remembered: &Deployment, kinds: Kinds) -> Option<Problem> {
+    let kind = remembered.kind.as_ref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
+    if *kind == component.kind || kinds == Kinds::Any {
+        return None;
+    }
+    let message = format!("this component is provisioned as `{}`, and now is another kind", kind.name());
+    Some(
+        Problem::new("kind", message)
+            .value(component.kind.name())
+            .remedy(format!("unprovision it first, or write `kind: {}` again", kind.name())),
+    )
 }
 
 /// Where the data product is in its document.
@@ -537,7 +657,11 @@ pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
     resolved
         .assigned
         .iter()
-        .map(|one| Placement { key: one.key(), target: one.target.code.clone() })
+        .map(|one| Placement {
+            key: one.key(),
+            target: one.target.code.clone(),
+            path: one.work.component.path.clone(),
+        })
         .collect()
 }
 

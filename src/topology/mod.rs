@@ -165,6 +165,9 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
 }
 
+/// What speaks against an instance in another environment.
+const NOT_SERVED: &str = "does not serve the environment";
+
 /// The id of an instance that is not made yet.
 const NOT_MADE: i64 = 0;
 
@@ -239,8 +242,7 @@ impl Topology {
         renamed.or_else(|| {
             self.installation.routes.iter().find_map(|route| {
                 let slips = route.unmet(routing);
-                let close = |unmet: &Unmet<'_>| unmet.found.is_some_and(|found| is_typo(found, unmet.wanted));
-                if slips.is_empty() || !slips.iter().all(close) {
+                if slips.is_empty() || !slips.iter().all(Unmet::is_close) {
                     return None;
                 }
                 let meant = slips.iter().map(|slip| format!("{} `{}`", slip.field, slip.wanted));
@@ -256,9 +258,11 @@ impl Topology {
     /// The route of which most is met.
     fn nearest(&self, routing: &Routing<'_>) -> Option<String> {
         let unmet = self.installation.routes.iter().map(|route| (route, route.unmet(routing)));
-        // Of routes that lack as much, the one that asks for more is met in more.
-        let (route, unmet) =
-            unmet.min_by_key(|(route, unmet)| (unmet.len(), Reverse(route.conditions().len())))?;
+        // Of routes that lack as much, the one that a slip keeps from more, then the one that asks for more.
+        let (route, unmet) = unmet.min_by_key(|(route, unmet)| {
+            let close = unmet.iter().filter(|unmet| unmet.is_close()).count();
+            (unmet.len(), Reverse(close), Reverse(route.conditions().len()))
+        })?;
         if unmet.is_empty() {
             return None;
         }
@@ -347,6 +351,15 @@ impl Topology {
         })
     }
 
+    /// A target that the component may land on in some environment, where all that it may land on are of one technology.
+    pub fn any_target(&self, component: &Component) -> Option<Arc<Target>> {
+        let explanation = self.explain(component, "", Purpose::Find);
+        let mut targets = explanation.candidates.into_iter().filter_map(|candidate| candidate.target);
+        let first = targets.next()?;
+        let name = first.technology.name();
+        targets.all(|target| target.technology.name() == name).then_some(first)
+    }
+
     fn route(&self, routing: &Routing<'_>) -> Option<&Route> {
         self.installation.routes.iter().find(|route| route.unmet(routing).is_empty())
     }
@@ -378,10 +391,7 @@ impl Topology {
         let against = [
             (operation.is_some() && !attributes.is_active, "is not active".to_owned()),
             (operation.is_some() && !attributes.is_deployment_target, "is no deployment target".to_owned()),
-            (
-                !environment.is_some_and(|id| attributes.environments.contains(&id)),
-                "does not serve the environment".to_owned(),
-            ),
+            (!environment.is_some_and(|id| attributes.environments.contains(&id)), NOT_SERVED.to_owned()),
             (
                 operation.is_some_and(lacks),
                 format!("does not have `{}` among its pluginOperations", operation.unwrap_or_default()),
@@ -404,7 +414,46 @@ impl Topology {
         purpose: Purpose,
     ) -> Result<Arc<Target>, Unplaced> {
         self.check_environment(environment).map_err(Unplaced::Environment)?;
-        self.choose_instance(component, environment, purpose).map_err(Unplaced::Component)
+        let explanation = self.explain(component, environment, purpose);
+        if let Some(problem) = self.not_served(&explanation, environment) {
+            return Err(Unplaced::Environment(problem));
+        }
+        self.choose_instance(component, environment, explanation).map_err(Unplaced::Component)
+    }
+
+    /// What is wrong with an environment that no target of the group serves, where another would do.
+    fn not_served(&self, explanation: &Explanation, environment: &str) -> Option<Problem> {
+        let (_, group) = explanation.route.as_ref()?;
+        let candidates = &explanation.candidates;
+        if !candidates.iter().all(|candidate| candidate.against.iter().any(|reason| reason == NOT_SERVED)) {
+            return None;
+        }
+        let elsewhere: Vec<&str> = candidates
+            .iter()
+            .filter(|candidate| candidate.against == [NOT_SERVED])
+            .map(|candidate| candidate.code.as_str())
+            .collect();
+        let served = |id: &i64| {
+            self.instances.iter().map(|instance| &instance.attributes).any(|attributes| {
+                elsewhere.contains(&attributes.code.as_str()) && attributes.environments.contains(id)
+            })
+        };
+        let known: Vec<&String> = self
+            .installation
+            .environments
+            .iter()
+            .filter(|(_, id)| served(id))
+            .map(|(name, _)| name)
+            .collect();
+        if known.is_empty() {
+            return None;
+        }
+        let names = list(known.into_iter().cloned(), "");
+        let message = format!("no target of group `{group}` serves the environment");
+        Some(Problem::new("environment", message).value(environment).remedy(format!(
+            "use one of: {names}; or have the topology changed: {}",
+            candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
+        )))
     }
 
     /// Problems have paths relative to the component.
@@ -412,12 +461,11 @@ impl Topology {
         &self,
         component: &Component,
         environment: &str,
-        purpose: Purpose,
+        explanation: Explanation,
     ) -> Result<Arc<Target>, Problem> {
         let problem = |message: String| {
             Problem::new("technology", message).value(component.technology.as_deref().unwrap_or("(none)"))
         };
-        let explanation = self.explain(component, environment, purpose);
         let Some((_, group)) = explanation.route else {
             let slip =
                 self.slip(&component.routing()).map(|slip| format!("{slip}; else ")).unwrap_or_default();
@@ -608,6 +656,15 @@ struct Unmet<'a> {
     field: &'static str,
     wanted: &'a str,
     found: Option<&'a str>,
+}
+
+impl Unmet<'_> {
+    /// Whether what was found may be a slip of the hand; of a template, with or without its version.
+    fn is_close(&self) -> bool {
+        let Some(found) = self.found.map(str::trim) else { return false };
+        let family = found.rsplit_once(':').filter(|_| self.field.ends_with("TemplateId"));
+        is_typo(found, self.wanted) || family.is_some_and(|(family, _)| is_typo(family, self.wanted))
+    }
 }
 
 impl Route {

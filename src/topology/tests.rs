@@ -97,9 +97,8 @@ fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_ins
     assert_eq!(chosen(&topology, "production"), Ok("PROD".into()));
     assert_eq!(
         chosen(&topology, "qa"),
-        Err("technology: no instance of group `LAKE` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
-             have the topology changed: DEV does not serve the environment; PROD does not \
-             serve the environment"
+        Err("environment: no target of group `LAKE` serves the environment: `qa`; use one of: development, production; \
+             or have the topology changed: DEV does not serve the environment; PROD does not serve the environment"
             .into())
     );
     assert_eq!(
@@ -135,10 +134,9 @@ fn each_attribute_that_speaks_against_an_instance_is_named() {
     let topology = seeded(vec![target("A", "lake", &[], false)], vec![route("S3", "lake")]);
     let allowing = |operation: &str| PluginOperation { plugin_id: 1, operation: operation.to_owned() };
     type Change = Box<dyn Fn(&mut Attributes)>;
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 5] = [
         (Box::new(|a| a.is_active = false), "is not active"),
         (Box::new(|a| a.is_deployment_target = false), "is no deployment target"),
-        (Box::new(|a| a.environments = vec![1, 3]), "does not serve the environment"),
         (Box::new(|a| a.environments.clear()), "does not serve the environment"),
         (
             Box::new(move |a| a.plugin_operations = vec![allowing("unprovision")]),
@@ -422,4 +420,49 @@ fn overridden_configuration_is_told_with_what_holds() {
           none; to have what is configured, run `landfall topology set LAKE --environments 2,3`"
         ]
     );
+}
+
+#[test]
+fn an_environment_without_targets_is_its_own_problem() {
+    let topology = seeded(
+        vec![target("A", "lake", &["development"], false), target("B", "lake", &["production"], false)],
+        vec![route("S3", "lake")],
+    );
+    let other = changed(&topology, |attributes| attributes.is_active = false);
+    assert_eq!(
+        chosen(&other, "qa"),
+        Err("environment: no target of group `lake` serves the environment: `qa`; use one of: production; or have the \
+             topology changed: A is not active and does not serve the environment; B does not serve the environment"
+            .into())
+    );
+    // It is served, and what keeps the component away is something else.
+    assert_eq!(
+        chosen(&other, "development"),
+        Err("technology: no instance of group `lake` takes this in environment `development` (1): `S3`; deploy elsewhere, \
+             or have the topology changed: A is not active; B does not serve the environment"
+            .into())
+    );
+}
+
+#[test]
+fn a_slip_in_a_template_with_a_version_names_its_route() {
+    let template = Route {
+        infrastructure_template_id: Some("urn:dmb:itm:storage-adapter".to_owned()),
+        group: "lake".to_owned(),
+        ..Route::default()
+    };
+    let topology = seeded(vec![target("A", "lake", &[], false)], vec![route("S3", "lake"), template]);
+    for written in
+        ["urn:dmb:itm:storage-adaptor:1", "urn:dmb:itm:storage-adaptor", "urn:dmb:itm:storage_adapter:12"]
+    {
+        let routing = Routing { infrastructure_template_id: Some(written), ..Routing::default() };
+        assert_eq!(
+            topology.unrouted(&routing),
+            format!(
+                "no route leads here from technology `(none)`, infrastructureTemplateId `{written}`; did you mean \
+                 infrastructureTemplateId `urn:dmb:itm:storage-adapter`? then the route is: infrastructureTemplateId \
+                 urn:dmb:itm:storage-adapter -> lake"
+            )
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{AIRBYTE, Api, Landfall, PREFIX, messages, repository, walk};
+use crate::harness::{AIRBYTE, Api, Landfall, PREFIX, messages, query_write, repository, walk};
 
 /// What the documents are judged by: two technologies that run anywhere, and one that is only asked what it checks.
 const CONFIG: &str = r#"
@@ -340,4 +340,150 @@ async fn a_null_remove_data_means_false() {
         api.complete("/v1/unprovision", &body).await;
     }
     assert!(!server.resources().await.buckets().is_empty(), "the data is kept");
+}
+
+const PORT: &str = "urn:dmb:cmp:sales:orders:0:orders";
+
+/// The descriptor of an output port of the lakehouse, or of its data product, between what comes before it and with what
+/// its own lines are replaced by.
+fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Value {
+    let own = format!(
+        "    - id: {PORT}\n      name: Orders\n      kind: outputport\n      technology: S3\n      specific: {{table: \
+         orders}}\n      dataContract: {{schema: [{{name: a, dataType: STRING}}]}}\n"
+    );
+    assert!(own.contains(replaced.0));
+    let own = own.replace(replaced.0, replaced.1);
+    let product = format!(
+        "  id: urn:dmb:dp:sales:orders:0\n  name: Orders\n  version: 0.2.0\n  environment: development\n{product}  \
+         components:\n{before}{own}"
+    );
+    let text = match kind {
+        "COMPONENT_DESCRIPTOR" => format!("dataProduct:\n{product}componentIdToProvision: {PORT}\n"),
+        _ => product.lines().map(|line| format!("{}\n", &line[2..])).collect(),
+    };
+    json!({ "descriptorKind": kind, "descriptor": text, "removeData": true })
+}
+
+/// What is sent to take away what was provisioned says it otherwise, or has company.
+#[tokio::test]
+async fn unprovision_removes_what_was_provisioned() {
+    let server =
+        Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
+    let kept = ("", "");
+    let cases = [
+        ("", format!("    - {{id: {PORT}, kind: storage, technology: Snowflake, name: dup}}\n"), kept),
+        ("", format!("    - {{id: {PORT}, technology: Snowflake}}\n"), kept),
+        ("", format!("    - {{id: {PORT}, kind: [a], specific: text, technology: S4}}\n"), kept),
+        ("", format!("    - {{id: n, components: [{{id: {PORT}, kind: storage}}]}}\n"), kept),
+        ("", String::new(), ("kind: outputport", "kind: storage")),
+        ("", String::new(), ("kind: outputport", "kind: dataset")),
+        ("", String::new(), ("kind: outputport", "kind: [a]")),
+        ("", String::new(), ("kind: outputport", "kind: null")),
+        ("", String::new(), ("technology: S3", "technology: Kafka")),
+        ("", String::new(), ("specific: {table: orders}", "specific: \"\"")),
+        ("", String::new(), ("specific: {table: orders}", "specific: []")),
+        ("", String::new(), ("specific: {table: orders}", "specific: text")),
+        ("", String::new(), ("specific: {table: orders}", "specific: {table: a, table: b}")),
+        ("  specific: []\n", String::new(), kept),
+        ("  specific: text\n  ownerGroup: a\n  ownerGroup: a\n", String::new(), kept),
+    ];
+    let good = port("COMPONENT_DESCRIPTOR", "", "", kept);
+    for (product, before, replaced) in &cases {
+        for kind in ["COMPONENT_DESCRIPTOR", "DATAPRODUCT_DESCRIPTOR"] {
+            let told = || format!("{kind}: {product}{before}{replaced:?}");
+            let body = port(kind, product, before, *replaced);
+            let component = port("COMPONENT_DESCRIPTOR", product, before, *replaced);
+            for contract in &CONTRACTS {
+                let api = server.api().under(contract.prefix);
+                let made = server.api().provision_and_wait(&good).await;
+                assert!(!server.resources().await.tables.is_empty(), "{made:#}");
+                let request = &component["descriptor"];
+                let access = if contract.is_airbyte() {
+                    json!({ "acl": { "users": ["alice_x.com"], "groups": [] }, "provisionInfo": { "request": request } })
+                } else {
+                    json!({ "refs": ["user:alice_x.com"], "provisionInfo": { "request": request, "result": "" } })
+                };
+                for (operation, body) in [("updateacl", &access), ("unprovision", &body)] {
+                    let answer = api.post(&contract.path(operation), body).await;
+                    assert_eq!(answer.status, 202, "{operation} {}: {}", told(), answer.text);
+                    ended(&api, contract, operation, &answer.token())
+                        .await
+                        .unwrap_or_else(|error| panic!("{}: {error}", told()));
+                }
+                let left = server.resources().await;
+                assert!(left.tables.is_empty(), "{}: {:?}", told(), left.tables);
+                if contract.is_airbyte() {
+                    // It cannot ask for the data to go.
+                    server.api().complete("/v1/unprovision", &good).await;
+                }
+                let files = server.resources().await.files;
+                let data: Vec<_> = files.iter().filter(|(path, _)| path.starts_with("tables")).collect();
+                assert!(data.is_empty(), "{}: {data:?}", told());
+            }
+        }
+    }
+}
+
+/// A component is of one kind as long as it exists.
+#[tokio::test]
+async fn a_provisioned_component_keeps_its_kind() {
+    let server =
+        Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
+    let api = server.api();
+    let kind = "COMPONENT_DESCRIPTOR";
+    let good = port(kind, "", "", ("", ""));
+    let storage = port(kind, "", "", ("kind: outputport", "kind: storage"));
+    let storage = port_without_table(storage);
+    api.provision_and_wait(&good).await;
+    let expected = "dataProduct.components[0].kind: this component is provisioned as `outputport`, and now is another \
+                    kind: `storage`";
+    let validated = api.validate(&storage).await;
+    assert_eq!(without_place(validated["error"]["errors"][0].as_str().unwrap()), expected, "{validated:#}");
+    let remedy = "unprovision it first, or write `kind: outputport` again";
+    assert_eq!(validated["error"]["moreInfo"]["solutions"], json!([remedy]));
+    api.post("/v1/provision", &storage).await.with_status(400);
+    // An earlier version did not keep the kind.
+    query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET kind = NULL").await;
+    for operation in ["/v1/provision", "/v1/unprovision"] {
+        let done = api.run(operation, &storage).await;
+        assert_eq!(done["status"], "FAILED", "{done:#}");
+        let said = done["result"].as_str().unwrap();
+        assert_eq!(
+            without_place(said),
+            "dataProduct.components[0].kind: this component exists as `outputport`: `storage`"
+        );
+    }
+    assert_eq!(server.resources().await.tables.len(), 1);
+    api.complete("/v1/unprovision", &good).await;
+    assert!(server.resources().await.tables.is_empty());
+    // What it kept as one kind is not left behind as another.
+    api.provision_and_wait(&good).await;
+    let keeping = |mut request: Value| {
+        request["removeData"] = json!(false);
+        request
+    };
+    api.complete("/v1/unprovision", &keeping(good.clone())).await;
+    let done = api.run("/v1/unprovision", &storage).await;
+    assert_eq!(done["status"], "FAILED", "{done:#}");
+    api.complete("/v1/unprovision", &keeping(storage.clone())).await;
+    api.complete("/v1/unprovision", &good).await;
+    assert!(server.resources().await.files.iter().all(|(path, _)| !path.starts_with("tables")));
+    let again = api.complete("/v1/unprovision", &storage).await;
+    assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
+    // It was lost from the store.
+    api.provision_and_wait(&good).await;
+    query_write(&server.data_dir().join("landfall.db"), "DELETE FROM deployment").await;
+    let done = api.run("/v1/unprovision", &storage).await;
+    assert_eq!(done["status"], "FAILED", "{done:#}");
+    api.complete("/v1/unprovision", &good).await;
+    api.provision_and_wait(&storage).await;
+    assert_eq!(server.resources().await.buckets().len(), 1);
+    api.complete("/v1/unprovision", &good).await;
+    assert!(server.resources().await.buckets().is_empty());
+}
+
+fn port_without_table(mut request: Value) -> Value {
+    let text = request["descriptor"].as_str().unwrap().replace("specific: {table: orders}", "specific: {}");
+    request["descriptor"] = json!(text);
+    request
 }

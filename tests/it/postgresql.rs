@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Finished, Landfall, acl_request, component_request, landfall, replace_once};
+use crate::harness::{
+    Finished, Landfall, acl_request, component_request, landfall, query_write, replace_once,
+};
 use crate::ldap::{LdapServer, PASSWORD as LDAP_PASSWORD, READER};
 use crate::postgres::{PostgresServer, query};
 
@@ -213,6 +215,37 @@ async fn a_plan_shows_what_has_drifted() {
     stage.on(&["deploy", EXAMPLE, "--component", STORAGE]).with_code(0);
     let plan = stage.on(&["plan", EXAMPLE, "--json"]).with_code(0).json();
     assert_eq!(changes(&plan), 0, "{plan:#}");
+}
+
+/// What was provisioned as one kind is not left behind as another.
+#[tokio::test]
+async fn unprovision_finds_a_storage_area_that_is_called_an_output_port() {
+    let stage = Stage::new();
+    let api = stage.landfall.api();
+    let store = stage.landfall.data_dir().join("landfall.db");
+    let schemas = || {
+        let sql = "SELECT nspname FROM pg_namespace WHERE nspname = 'sales__orders__1__storage__production'";
+        stage.superuser(sql).len()
+    };
+    let mut good = component_request(&product(), STORAGE);
+    good["removeData"] = json!(true);
+    let mut port = component_request(&product().replacen("kind: storage", "kind: outputport", 1), STORAGE);
+    port["removeData"] = json!(true);
+    for forget in ["UPDATE deployment SET kind = NULL", "DELETE FROM deployment"] {
+        api.provision_and_wait(&good).await;
+        query_write(&store, forget).await;
+        let done = api.run("/v1/unprovision", &port).await;
+        // The roles of a component lead to all that they own, whatever it is called.
+        let gone = done["status"] == "COMPLETED";
+        assert_eq!(schemas(), usize::from(!gone), "{done:#}");
+        api.complete("/v1/unprovision", &good).await;
+        assert_eq!(schemas(), 0);
+    }
+    api.provision_and_wait(&good).await;
+    api.complete("/v1/unprovision", &port).await;
+    assert_eq!(schemas(), 0);
+    let again = api.complete("/v1/unprovision", &port).await;
+    assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
 }
 
 /// A secret of a target is in no answer and no log, also when the database refuses it.

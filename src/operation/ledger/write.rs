@@ -15,6 +15,7 @@ use super::commit::Write;
 use super::formats::{FORMAT, known};
 use super::sql::{Dialect, Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
+use crate::descriptor::ComponentKind;
 use crate::operation::state::{Event, IllegalTransition, State, transition};
 use crate::operation::store::{
     ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope,
@@ -204,12 +205,12 @@ pub(in crate::operation) const APPEND: Statement<'_> = Statement::each(
 const COUNT_LINES: Statement<'_> =
     Statement::both("UPDATE task SET log_lines = log_lines + $2 WHERE seq = $1");
 const PUT_DEPLOYMENT: Statement<'_> = Statement::both(
-    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format) \
-     SELECT component, environment, $4, $5, $6, $7, $8, $9 FROM running_component \
+    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format, kind) \
+     SELECT component, environment, $4, $5, $6, $7, $8, $9, $10 FROM running_component \
      WHERE task_seq = $1 AND component = $2 AND environment = $3 \
      ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
      status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
-     specific = excluded.specific, format = excluded.format",
+     specific = excluded.specific, format = excluded.format, kind = excluded.kind",
 );
 /// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
 pub(in crate::operation) const PURGE_BATCH: Statement<'_> = Statement::each(
@@ -715,7 +716,7 @@ impl Write for PutDeployment {
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<bool> {
         let Some(held) = held(&self.lease, transaction).await? else { return Ok(false) };
-        let Deployment { key, target, status, access, specific, .. } = &self.deployment;
+        let Deployment { key, target, status, access, specific, kind, .. } = &self.deployment;
         let access = access.as_ref().map(to_json).transpose()?;
         let today = transaction.time_of_day();
         let written = transaction
@@ -731,6 +732,7 @@ impl Write for PutDeployment {
                     today,
                     &to_json(specific)?,
                     FORMAT,
+                    kind.as_ref().map(ComponentKind::name),
                 ],
             )
             .await?;
