@@ -36,8 +36,8 @@ pub(super) async fn run(output: &mut Output, command: Command) -> Result<(), Fai
         Command::Acl { file, component, refs, remote } => {
             acl(output, &remote, &read(&file)?, &component, refs).await
         }
-        Command::Import { template, environment, params, remote } => {
-            import(output, &remote, template, environment, params).await
+        Command::Import { template, environment, params, catalog_info, remote } => {
+            import(output, &remote, template, environment, params, catalog_info.as_deref()).await
         }
         Command::Status { token, remote } => status(output, &remote, &token).await,
         Command::Stop { token, remote } => stop(output, &remote, &token).await,
@@ -91,6 +91,13 @@ pub(super) fn read(file: &Path) -> Result<String, Failure> {
         std::fs::read(file).map_err(|error| Failure::Usage(vec![format!("{}: {error}", file.display())]))?;
     String::from_utf8(bytes)
         .map_err(|_| Failure::Usage(vec![format!("{}: is not UTF-8 text", file.display())]))
+}
+
+/// A mapping in YAML or JSON.
+fn read_mapping(file: &Path) -> Result<serde_json::Map<String, Value>, Failure> {
+    serde_yaml::from_str(&read(file)?).map_err(|error| {
+        Failure::Usage(vec![format!("{}: is not a mapping in YAML: {error}", file.display())])
+    })
 }
 
 /// The COMPONENT_DESCRIPTOR of one component, of a file of either shape.
@@ -255,13 +262,15 @@ async fn import(
     template: String,
     environment: String,
     params: Vec<(String, Value)>,
+    catalog_info: Option<&Path>,
 ) -> Result<(), Failure> {
+    let catalog_info = catalog_info.map(read_mapping).transpose()?;
     let client = client(remote)?;
     let request = types::ReverseProvisioningRequest {
         use_case_template_id: template,
         environment,
         params: Some(params.into_iter().collect()),
-        catalog_info: None,
+        catalog_info,
     };
     let answer = client.reverse_provision(&request).await.map_err(|error| failure(&remote.url, error))?;
     let status = match answer.into_inner() {

@@ -83,7 +83,7 @@ enum Command {
         /// The component
         #[arg(long)]
         component: String,
-        /// user:NAME_DOMAIN or group:NAME; repeat for several, none revokes all
+        /// user:NAME_DOMAIN, group:NAME, or a name that is looked up as both; repeat for several, none revokes all
         #[arg(long = "ref")]
         refs: Vec<String>,
         #[command(flatten)]
@@ -100,6 +100,9 @@ enum Command {
         /// Parameter of the import, NAME=VALUE; repeat for several
         #[arg(long = "param", value_parser = parameter)]
         params: Vec<(String, serde_json::Value)>,
+        /// File with the catalog entry of the entity to import into (its catalog-info.yaml)
+        #[arg(long, value_name = "FILE")]
+        catalog_info: Option<PathBuf>,
         #[command(flatten)]
         remote: Remote,
     },

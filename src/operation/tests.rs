@@ -1027,13 +1027,16 @@ struct Breakable {
     broken: std::sync::Mutex<std::collections::HashSet<Point>>,
     gates: std::sync::Mutex<std::collections::HashMap<Point, Gate>>,
     passed: mpsc::UnboundedSender<Point>,
+    /// Read for as long as a claim is under way.
+    claiming: tokio::sync::RwLock<()>,
 }
 
 impl Breakable {
     async fn new(place: &Place) -> (Arc<Self>, mpsc::UnboundedReceiver<Point>) {
         let inner = place.open(Limits::default()).await;
         let (passed, passes) = mpsc::unbounded_channel();
-        let store = Self { inner, broken: Default::default(), gates: Default::default(), passed };
+        let (broken, gates, claiming) = Default::default();
+        let store = Self { inner, broken, gates, passed, claiming };
         (Arc::new(store), passes)
     }
 
@@ -1079,6 +1082,7 @@ impl Store for Breakable {
         self.inner.state(token).await
     }
     async fn claim(&self, request: &ClaimRequest) -> crate::error::Result<Claims> {
+        let _under_way = self.claiming.read().await;
         self.pass(Point::Claim).await?;
         let claims = self.inner.claim(request).await?;
         if !claims.tasks.is_empty() {
@@ -1192,6 +1196,8 @@ async fn a_lane_that_is_not_worked_on_is_reported(place: Place) {
     let health = stage.engine.health().await;
     assert_eq!((health.store, health.stuck), (Ok(Counts::default()), vec![]));
     store.break_at(Point::Claim);
+    // One that is under way may still take the task.
+    drop(store.claiming.write().await);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let end = std::time::Instant::now() + PATIENCE;
     let stuck = loop {

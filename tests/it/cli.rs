@@ -69,6 +69,16 @@ async fn a_data_product_goes_all_the_way_and_back() {
     let imported = on(&server, &import).with_code(0);
     assert!(imported.out.contains("spec.mesh.dataContract.schema"), "{imported:?}");
     assert!(imported.out.contains("counterpartyId"), "{imported:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let entry = folder.path().join("catalog-info.yaml");
+    let contract = "apiVersion: v3.1.0, kind: DataContract, schema: [{name: t, properties: []}]";
+    std::fs::write(&entry, format!("spec: {{mesh: {{dataContract: {{{contract}}}}}}}")).unwrap();
+    import.extend(["--catalog-info", entry.to_str().unwrap()]);
+    let imported = on(&server, &import).with_code(0);
+    assert!(imported.out.contains("logicalType"), "in the shape of the entry: {imported:?}");
+    std::fs::write(&entry, "- spec").unwrap();
+    let refused = on(&server, &import).with_code(2);
+    assert!(refused.err.contains("catalog-info.yaml: is not a mapping in YAML: "), "{refused:?}");
 
     on(&server, &["undeploy", EXAMPLE, "--remove-data"]).with_code(0);
     let left = server.resources().await;
