@@ -119,6 +119,8 @@ fn needs_no_token(method: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use actix_http::Request;
+    use actix_web::dev::{Service, ServiceResponse};
     use actix_web::middleware::from_fn;
     use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
     use actix_web::{App, web};
@@ -182,15 +184,21 @@ mod tests {
         })
     }
 
-    #[actix_web::test]
-    async fn who_cannot_be_checked_in_time_is_told_when_to_come_back() {
-        let door = crowded();
+    /// What lets in whom the door lets in, and answers 200.
+    async fn app(
+        door: Arc<Door>,
+    ) -> impl Service<Request, Response = ServiceResponse, Error = actix_web::Error> {
         let app = App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 admit(Arc::clone(&door), request, next)
             }))
             .default_service(web::to(HttpResponse::Ok));
-        let app = init_service(app).await;
+        init_service(app).await
+    }
+
+    #[actix_web::test]
+    async fn who_cannot_be_checked_in_time_is_told_when_to_come_back() {
+        let app = app(crowded()).await;
         let ask = |header: Option<&str>| {
             let request = TestRequest::post().uri("/v1/provision").set_payload("{}");
             match header {
@@ -211,13 +219,7 @@ mod tests {
 
     #[actix_web::test]
     async fn a_page_of_others_is_refused_before_a_token_is_looked_at() {
-        let door = crowded();
-        let app = App::new()
-            .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
-                admit(Arc::clone(&door), request, next)
-            }))
-            .default_service(web::to(HttpResponse::Ok));
-        let app = init_service(app).await;
+        let app = app(crowded()).await;
         for path in ["/v1/provision", "/landfall/v1/live", "/flexdeploy/x"] {
             let request = TestRequest::get().uri(path).insert_header(("origin", "http://evil.example"));
             let refused = call_service(&app, request.to_request()).await;

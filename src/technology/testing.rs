@@ -1,5 +1,6 @@
 //! Components for the unit tests of technologies.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -100,4 +101,13 @@ pub(crate) fn updated(product: &str, updates: &Object) -> String {
         *place = value.clone();
     }
     product.to_string()
+}
+
+/// Asserts that no two of these (name, what it is the name of) have the same name.
+pub(crate) fn assert_distinct(names: impl Iterator<Item = (String, String)>) {
+    let mut known = HashMap::new();
+    for (name, of) in names {
+        let before = known.insert(name.clone(), of.clone());
+        assert_eq!(before, None, "`{name}` is also the name of `{of}`");
+    }
 }

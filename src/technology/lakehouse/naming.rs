@@ -186,6 +186,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::technology::testing::{assert_distinct, identifiers};
 
     #[test]
     fn clean_identities_read_well() {
@@ -253,23 +254,14 @@ mod tests {
         }
     }
 
-    /// Asserts that no two keys have the same name.
-    fn distinct(names: impl Iterator<Item = (String, String)>) {
-        let mut known = HashMap::new();
-        for (name, of) in names {
-            let before = known.insert(name.clone(), of.clone());
-            assert_eq!(before, None, "`{name}` is also the name of `{of}`");
-        }
-    }
-
     #[test]
     fn names_of_ten_thousand_identifiers_are_distinct() {
-        let ids = crate::technology::testing::identifiers(10_000);
+        let ids = identifiers(10_000);
         let texts = || ids.iter().map(|id| id.as_str());
-        distinct(texts().map(|id| (namespace(id, "production"), id.to_owned())));
-        distinct(texts().map(|id| (bucket(id, "production"), id.to_owned())));
+        assert_distinct(texts().map(|id| (namespace(id, "production"), id.to_owned())));
+        assert_distinct(texts().map(|id| (bucket(id, "production"), id.to_owned())));
         for product in ["urn:dmb:dp:f:p:0", "f:p:0"] {
-            distinct(texts().map(|id| (table(product, id), id.to_owned())));
+            assert_distinct(texts().map(|id| (table(product, id), id.to_owned())));
         }
         for id in texts() {
             assert_eq!(bucket_problem(&bucket(id, "production")), None, "{id}");

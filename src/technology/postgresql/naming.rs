@@ -185,6 +185,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::technology::testing::{assert_distinct, identifiers};
 
     fn id(text: &str) -> Identifier {
         text.parse().unwrap()
@@ -242,23 +243,14 @@ mod tests {
         }
     }
 
-    /// Asserts that no two keys have the same name.
-    fn distinct(names: impl Iterator<Item = (String, String)>) {
-        let mut known = HashMap::new();
-        for (name, of) in names {
-            let before = known.insert(name.clone(), of.clone());
-            assert_eq!(before, None, "`{name}` is also the name of `{of}`");
-        }
-    }
-
     #[test]
     fn names_of_ten_thousand_identifiers_are_distinct() {
-        let ids = crate::technology::testing::identifiers(10_000);
+        let ids = identifiers(10_000);
         let named = |name: &dyn Fn(&Identifier) -> String| {
             ids.iter().map(|id| (name(id), id.to_string())).collect::<Vec<_>>()
         };
         for product in ["urn:dmb:dp:f:p:0", "f:p:0"].map(id) {
-            distinct(named(&|id| relation(&product, id)).into_iter());
+            assert_distinct(named(&|id| relation(&product, id)).into_iter());
         }
         // Schemas of data products and of storage areas are in one database.
         let mut schemas = named(&|id| product_schema(id, "production"));
@@ -268,10 +260,10 @@ mod tests {
                 .map(|(name, id)| (name, id + " storage")),
         );
         assert!(schemas.iter().all(|(name, _)| schema_problem(name).is_none()));
-        distinct(schemas.into_iter());
-        distinct(named(&|id| storage_database(id, "production")).into_iter());
+        assert_distinct(schemas.into_iter());
+        assert_distinct(named(&|id| storage_database(id, "production")).into_iter());
         for kind in ["owner", "reader"] {
-            distinct(named(&|id| role("db", id, "production", kind)).into_iter());
+            assert_distinct(named(&|id| role("db", id, "production", kind)).into_iter());
         }
         let locks: std::collections::HashSet<i64> =
             ids.iter().map(|id| lock_key(id.as_str(), "production")).collect();
