@@ -14,13 +14,33 @@ fn parse(
     strictness: Strictness,
     limits: &Limits,
 ) -> Result<Descriptor, Vec<Problem>> {
-    super::parse(kind, text, strictness, limits, &|_| true).map_err(|Rejected { problems, readable }| {
-        if let Some(readable) = readable {
-            assert!(readable.product.all_components().all(|component| !component.path.is_empty()));
-            assert_eq!(readable.locate(problems.clone()).len(), problems.len());
+    with_faults(super::parse(kind, text, strictness, limits, &|_| true))
+}
+
+/// With what is wrong with the parts that only some technologies use, as if each of them were one of those.
+fn with_faults(read: Result<Descriptor, Rejected>) -> Result<Descriptor, Vec<Problem>> {
+    let faults = |descriptor: &Descriptor| {
+        let of = |component: &Component| {
+            let Faults { contract, sample } = component.faults.clone();
+            component.told(contract.into_iter().chain(sample).collect())
+        };
+        descriptor.product.all_components().flat_map(of).collect::<Vec<_>>()
+    };
+    match read {
+        Ok(descriptor) => match faults(&descriptor) {
+            found if found.is_empty() => Ok(descriptor),
+            found => Err(descriptor.locate(found)),
+        },
+        Err(Rejected { mut problems, readable }) => {
+            if let Some(readable) = readable {
+                assert!(readable.product.all_components().all(|component| !component.path.is_empty()));
+                assert_eq!(readable.locate(problems.clone()).len(), problems.len());
+                problems.extend(faults(&readable));
+                problems = readable.locate(problems);
+            }
+            Err(problems)
         }
-        problems
-    })
+    }
 }
 
 fn full(kind: DescriptorKind, text: &str) -> Result<Descriptor, Vec<Problem>> {
@@ -346,7 +366,7 @@ fn short_forms_still_need_identifiers() {
 /// Reads as an adapter that serves S3.
 fn serving_s3(kind: DescriptorKind, text: &str, strictness: Strictness) -> Result<Descriptor, Vec<Problem>> {
     let s3 = |outline: &Outline| outline.technology.as_deref() == Some("S3");
-    super::parse(kind, text, strictness, &Limits::default(), &s3).map_err(|rejected| rejected.problems)
+    with_faults(super::parse(kind, text, strictness, &Limits::default(), &s3))
 }
 
 /// Components that mean something to somebody else, and shapes that mean nothing to anybody.

@@ -117,7 +117,7 @@ pub(super) fn parse(
                 let found = if sound {
                     resolver.assign(component).err().unwrap_or_default()
                 } else {
-                    resolver.target(component).err().into_iter().collect()
+                    resolver.unreadable(component)
                 };
                 for problem in found {
                     // What is wrong with the environment is found with every component.
@@ -313,6 +313,29 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
+    fn work(&self, component: &Component, key: &ComponentKey, access: Option<AccessList>) -> Work {
+        let component = as_provisioned(component, self.intent, self.remembered(key));
+        Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(component),
+            environment: key.environment.clone(),
+            access,
+        }
+    }
+
+    /// Of a component that could not be read as a whole: why it has no target, or what of its parts its target would need
+    /// and could not be read.
+    fn unreadable(&self, component: &Component) -> Vec<Problem> {
+        match self.target(component) {
+            Err(problem) => vec![problem],
+            Ok(None) => Vec::new(),
+            Ok(Some((key, target))) => {
+                let problems = target.technology.check(&self.work(component, &key, None), self.intent);
+                component.told(problems).into_iter().filter(Problem::is_of_reading).collect()
+            }
+        }
+    }
+
     /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
         let Some((key, target)) = self.target(component).map_err(|problem| vec![problem])? else {
@@ -320,12 +343,8 @@ impl<'a> Resolver<'a> {
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
-        let work = Work {
-            product: Arc::clone(&self.product),
-            component: Arc::new(as_provisioned(component, self.intent, remembered)),
-            environment: key.environment,
-            access: self.access.cloned().or_else(remembered_access),
-        };
+        let access = self.access.cloned().or_else(remembered_access);
+        let work = self.work(component, &key, access);
         let problems = target.technology.check(&work, self.intent);
         let before = remembered
             .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
@@ -333,7 +352,7 @@ impl<'a> Resolver<'a> {
         if problems.is_empty() {
             Ok(Some(Assigned { work, target, before }))
         } else {
-            Err(problems.into_iter().map(|problem| component.located(problem)).collect())
+            Err(component.told(problems))
         }
     }
 }
