@@ -870,7 +870,7 @@ mod tests {
                  {name: z, physicalType: money}, {name: X, logicalType: date}, {name: v, logicalType: array}]}]}",
                 vec![
                     format!(
-                        "{at}.schema[0].properties[0].logicalType: ODCS has no such logical type: `strin`; use one of string, integer, number, boolean, date, timestamp, time, object, \
+                        "{at}.schema[0].properties[0].logicalType: ODCS has no such logical type: `strin`; did you mean `string`? use one of string, integer, number, boolean, date, timestamp, time, object, \
                          array, or say the type in `physicalType`"
                     ),
                     format!(
@@ -893,12 +893,142 @@ mod tests {
         }
     }
 
+    /// Types as the lakehouse and PostgreSQL are told them.
+    fn types(property: &str) -> String {
+        fn told(column: &Column) -> String {
+            let measures = [column.data_length, column.precision, column.scale];
+            let measures: Vec<_> = measures.iter().flatten().map(u32::to_string).collect();
+            let element = column.array_data_type.map(|element| format!(" of {element}")).unwrap_or_default();
+            let children: Vec<_> =
+                column.children.iter().map(|child| format!("{} {}", child.name, told(child))).collect();
+            let required = if column.required { " required" } else { "" };
+            format!("{}{element}{measures:?}{children:?}{required}", column.data_type).replace(['"', '\\'], "")
+        }
+        let contract = format!("{{kind: DataContract, schema: [{{name: t, properties: [{{name: a, {property}}}]}}]}}");
+        match read(&contract) {
+            Ok(descriptor) => {
+                let contract = descriptor.product.components[0].data_contract.clone().unwrap();
+                told(&contract.schema[0]).replace("[]", "")
+            }
+            Err(problems) => {
+                let at = "components[0].dataContract.schema[0].properties[0].";
+                problems.iter().map(|it| it.trim_start_matches(at)).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
+    #[test]
+    fn both_types_of_a_property_count_where_one_leaves_it_open() {
+        for (property, meant) in [
+            ("logicalType: string, physicalType: 'varchar[3]'", "VARCHAR[3]"),
+            ("logicalType: array, physicalType: 'varchar[3]'", "ARRAY of TEXT"),
+            ("logicalType: string, physicalType: 'text[20]'", "VARCHAR[20]"),
+            ("logicalType: string, physicalType: bpchar", "TEXT"),
+            ("logicalType: string, physicalType: bpchar, logicalTypeOptions: {maxLength: 3}", "CHAR[3]"),
+            ("logicalType: string, physicalType: char", "CHAR[1]"),
+            ("logicalType: timestamp, physicalType: timestamp, logicalTypeOptions: {timezone: true}", "TIMESTAMPZ"),
+            ("logicalType: timestamp, physicalType: datetime, logicalTypeOptions: {timezone: 'True'}", "TIMESTAMPZ"),
+            ("logicalType: timestamp, physicalType: timestamp, logicalTypeOptions: {timezone: false}", "TIMESTAMP"),
+            ("logicalType: date, physicalType: timestamp, logicalTypeOptions: {format: 'yyyy-MM-ddTHH:mm:ssZ'}", "TIMESTAMPZ"),
+            ("logicalType: timestamp, physicalType: DATE", "TIMESTAMP"),
+            ("logicalType: date, physicalType: DATE", "DATE"),
+            ("logicalType: integer, physicalType: NUMBER", "NUMBER[38, 0]"),
+            ("logicalType: integer, physicalType: 'NUMBER(9)'", "NUMBER[9, 0]"),
+            ("logicalType: number, physicalType: NUMBER", "NUMBER"),
+            ("logicalType: number, logicalTypeOptions: {precision: 12, scale: 2}", "DECIMAL[12, 2]"),
+            ("logicalType: integer, logicalTypeOptions: {format: u64}", "DECIMAL[20, 0]"),
+            ("logicalType: integer, logicalTypeOptions: {format: i128}", "DECIMAL[38, 0]"),
+            ("logicalType: integer, logicalTypeOptions: {format: u32}", "BIGINT"),
+            ("logicalType: number, physicalType: BINARY_DOUBLE", "DOUBLE"),
+            ("logicalType: integer, physicalType: uint32", "BIGINT"),
+            ("logicalType: string, physicalType: xml", "STRING"),
+            ("logicalType: integer, physicalType: int not null", "INT required"),
+            ("logicalType: integer, physicalType: int not null, required: false", "INT required"),
+            ("physicalType: 'STRUCT<x: INT NOT NULL, y: STRING>'", "STRUCT[x INT required, y STRING]"),
+            ("logicalType: array, physicalType: list", "JSON"),
+            ("logicalType: array, items: {logicalType: array}", "ARRAY of JSON"),
+            ("logicalType: object, physicalType: map", "JSON"),
+            (
+                "logicalType: object, physicalType: map, properties: [{name: key, logicalType: string}, {name: value, \
+                 logicalType: date}]",
+                "MAP[key STRING, value DATE]",
+            ),
+            (
+                "logicalType: array, physicalType: RECORD, items: {logicalType: object, properties: [{name: x, logicalType: date}]}",
+                "ARRAY of STRUCT[x DATE]",
+            ),
+            ("logicalType: string, physicalType: '', logicalTypeOptions: ''", "STRING"),
+        ] {
+            assert_eq!(types(property), meant, "{property}");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_primary_key_have_places() {
+        let place = |property: &str| {
+            let contract =
+                format!("{{kind: DataContract, schema: [{{name: t, properties: [{{name: a, logicalType: date, {property}}}]}}]}}");
+            read(&contract).map(|it| it.product.components[0].data_contract.as_ref().unwrap().schema[0].primary_key)
+        };
+        assert_eq!(place("primaryKey: true, primaryKeyPosition: '2'"), Ok(Some(2)));
+        assert_eq!(place("primaryKey: true, primaryKeyPosition: -1"), Ok(Some(1)));
+        assert_eq!(place("primaryKey: false, primaryKeyPosition: 1"), Ok(None));
+        assert!(place("primaryKeyPosition: 1").is_err());
+        assert!(place("primaryKey: true, primaryKeyPosition: first").is_err());
+    }
+
+    #[test]
+    fn promises_of_several_elements_are_all_kept() {
+        let contract = component(
+            "{kind: DataContract, slaProperties: [{property: latency, value: 4, unit: d, element: t.a}, \
+             {property: latency, value: 5, unit: d, element: t.b}, {property: latency, value: 6}], schema: \
+             [{name: t, properties: [{name: a, logicalType: date}]}]}",
+        );
+        let sla = contract.data_contract.unwrap().sla;
+        let sla: Vec<_> = sla.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap())).collect();
+        assert_eq!(sla, ["latency=4 d", "latency.t.b=5 d", "latency.2=6"]);
+    }
+
+    #[test]
+    fn a_physical_name_is_noted_and_not_used() {
+        let contract = |properties: &str| {
+            let text = format!("{{kind: DataContract, schema: [{{name: t, properties: [{properties}]}}]}}");
+            component(&text).data_contract.unwrap()
+        };
+        let noted = contract(
+            "{name: a, physicalName: txn_a, logicalType: object, properties: [{name: b, physicalName: txn_b, logicalType: date}]}, \
+             {name: c, physicalName: c, logicalType: date}, {name: d, physicalName: '', logicalType: date}",
+        );
+        assert_eq!(noted.schema[0].name, "a");
+        assert_eq!(
+            noted.notes,
+            ["columns have the `name` of the contract, and not its `physicalName`: `a` (`txn_a`), `b` (`txn_b`)"]
+        );
+        assert!(contract("{name: c, physicalName: c, logicalType: date}").notes.is_empty());
+    }
+
+    #[test]
+    fn thousands_of_unknown_types_cost_as_much_as_a_hundred() {
+        let properties: Vec<_> = (0..20_000).map(|number| format!("{{name: c{number}, physicalType: typ{number}}}")).collect();
+        let started = std::time::Instant::now();
+        let problems = read(&format!(
+            "{{kind: DataContract, schema: [{{name: t, properties: [{}]}}]}}",
+            properties.join(", ")
+        ))
+        .unwrap_err();
+        assert_eq!(problems.len(), 101);
+        assert_eq!(problems[100], "components[0]: 19900 more problems are not listed; correct these first");
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    }
+
     #[test]
     fn problems_of_a_technology_are_told_in_the_shape_of_the_contract() {
         let component = component(
             "{kind: DataContract, schema: [{name: t, properties: [\
              {name: a, logicalType: object, properties: [{name: x, logicalType: string}]},\
-             {name: b, physicalType: 'char(3)', primaryKey: true}]}]}",
+             {name: b, physicalType: 'char(3)', primaryKey: true},\
+             {name: c, logicalType: array, items: {logicalType: string}},\
+             {name: d, physicalType: 'struct<x: int> not null'}]}]}",
         );
         for (path, told) in [
             ("dataContract.schema[0].children[0].dataType", "properties[0].properties[0].logicalType"),
@@ -909,6 +1039,11 @@ mod tests {
             ("dataContract.schema[0].children", "properties[0].properties"),
             ("dataContract.schema[0].constraint", "properties[0].required"),
             ("dataContract.schema[1].dataLength", "properties[1].physicalType"),
+            ("dataContract.schema[2].arrayDataType", "properties[2].items.logicalType"),
+            ("dataContract.schema[2].dataLength", "properties[2].items.logicalTypeOptions.maxLength"),
+            ("dataContract.schema[3].children[0].dataType", "properties[3].physicalType"),
+            ("dataContract.schema[3].children[0].name", "properties[3].physicalType"),
+            ("dataContract.schema[3].constraint", "properties[3].physicalType"),
             ("dataContract.schema[1].constraint", "properties[1].primaryKey"),
             ("dataContract.schema[1].name", "properties[1].name"),
             ("dataContract.schema[1]", "properties[1]"),

@@ -1024,3 +1024,72 @@ fn digest_is_of_the_content_and_not_of_its_layout() {
         assert_ne!(digest(other), base, "{other}");
     }
 }
+
+#[test]
+fn paths_of_a_technology_lead_to_what_was_written() {
+    let text = product_of(&[format!(
+        "{}, dataContract: {{schema: [{{name: a, dataType: 'varchar(20) not null'}}, {{name: b, dataType: VARCHAR, dataLength: 9}}, \
+         {{name: c, dataType: 'ARRAY<STRUCT<x: INT>>'}}, {{name: d, dataType: ARRAY, arrayDataType: 'varchar(3)'}}, \
+         {{name: e, dataType: ARRAY, arrayDataType: STRUCT, children: [{{name: x, dataType: 'decimal(3,1)'}}]}}]}}",
+        member("a", "outputport")
+    )]);
+    let descriptor = full(DescriptorKind::DataProduct, &text).unwrap();
+    let component = &descriptor.product.components[0];
+    for (path, told) in [
+        ("[0].dataLength", "[0].dataType"),
+        ("[0].constraint", "[0].dataType"),
+        ("[0].name", "[0].name"),
+        ("[1].dataLength", "[1].dataLength"),
+        ("[2].arrayDataType", "[2].dataType"),
+        ("[2].children[0].dataType", "[2].dataType"),
+        ("[2].children[0].name", "[2].dataType"),
+        ("[3].arrayDataType", "[3].arrayDataType"),
+        ("[3].dataLength", "[3].arrayDataType"),
+        ("[4].children[0].scale", "[4].children[0].dataType"),
+        ("", ""),
+    ] {
+        let located = component.located(Problem::new(format!("dataContract.schema{path}"), "m"));
+        assert_eq!(located.path, format!("components[0].dataContract.schema{told}"), "{path}");
+    }
+}
+
+#[test]
+fn a_length_beside_the_name_of_a_type_belongs_to_it() {
+    for (column, meant) in [
+        ("dataType: bpchar", (DataType::Text, None, None)),
+        ("dataType: bpchar, dataLength: 3", (DataType::Char, None, Some(3))),
+        ("dataType: 'bpchar(3)'", (DataType::Char, None, Some(3))),
+        ("dataType: 'bpchar[]'", (DataType::Array, Some(DataType::Text), None)),
+        ("dataType: ARRAY, arrayDataType: bpchar, dataLength: 3", (DataType::Array, Some(DataType::Char), Some(3))),
+    ] {
+        let text = product_of(&[format!(
+            "{}, dataContract: {{schema: [{{name: a, {column}}}]}}",
+            member("a", "outputport")
+        )]);
+        let descriptor = full(DescriptorKind::DataProduct, &text).unwrap();
+        let column_read = &descriptor.product.components[0].data_contract.as_ref().unwrap().schema[0];
+        let read = (column_read.data_type, column_read.array_data_type, column_read.data_length);
+        assert_eq!(read, meant, "{column}");
+    }
+}
+
+#[test]
+fn a_type_and_its_constraint_agree() {
+    let read = |column: &str| {
+        let text = product_of(&[format!(
+            "{}, dataContract: {{schema: [{{name: a, {column}}}]}}",
+            member("a", "outputport")
+        )]);
+        let read = full(DescriptorKind::DataProduct, &text).map_err(|problems| problems[0].to_string());
+        let column = read?.product.components[0].data_contract.as_ref().unwrap().schema[0].clone();
+        Ok::<_, String>((column.required, column.unique))
+    };
+    assert_eq!(read("dataType: int not null"), Ok((true, false)));
+    assert_eq!(read("dataType: int not null, constraint: UNIQUE"), Ok((true, true)));
+    assert_eq!(read("dataType: int null"), Ok((false, false)));
+    assert_eq!(
+        read("dataType: int not null, constraint: 'NULL'").unwrap_err(),
+        "components[0].dataContract.schema[0].constraint: `constraint` contradicts `dataType`, which says NOT NULL: `NULL` \
+         (line 6, column 180)"
+    );
+}
