@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::document::{Entry, Node, Tree};
+use super::keys::{self, Known, Says};
 use super::problems::Problems;
 use super::read::{Fields, did_you_mean};
-use super::keys::{self, Known, Says};
 use super::type_names::{self, Named};
 use super::{Column, ContractShape, DataContract, DataType, Problem, SampleData, odcs, rules};
 

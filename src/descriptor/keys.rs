@@ -48,7 +48,9 @@ pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems
                 let message = format!("{} has no `{key}`, so it would say nothing", known.name);
                 problems.ask(|| told(fields, entry, message).remedy(format!("write {instead}")));
             }
-        } else if let Some(close) = known.used.iter().find(|used| fields.get(used).is_none() && is_slip(key, used)) {
+        } else if let Some(close) =
+            known.used.iter().find(|used| fields.get(used).is_none() && is_slip(key, used))
+        {
             problems.ask(|| {
                 told(fields, entry, "this key means nothing here".to_owned())
                     .remedy(format!("did you mean `{close}`?"))
@@ -73,8 +75,12 @@ fn told(fields: &Fields<'_>, entry: &Entry, message: String) -> Problem {
     }
 }
 
+/// Also `is_primary_key` and `primary-key` for `primaryKey`.
 fn is_slip(key: &str, wanted: &str) -> bool {
-    key.eq_ignore_ascii_case(wanted) || is_typo(key, wanted)
+    let plain: String = key.chars().take(60).filter(char::is_ascii_alphanumeric).collect();
+    let plain = plain.to_ascii_lowercase();
+    let plain = plain.strip_prefix("is").unwrap_or(&plain);
+    plain.eq_ignore_ascii_case(wanted) || is_typo(key, wanted)
 }
 
 /// Whether it is what a template leaves behind where nothing was filled in.

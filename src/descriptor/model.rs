@@ -454,8 +454,7 @@ impl Column {
     }
 
     fn child(&self, name: &str, named: &Named, key: &'static str) -> Self {
-        let mut child =
-            Self { name: name.to_owned(), path: self.path.clone(), ..Self::of(named.data_type) };
+        let mut child = Self { name: name.to_owned(), path: self.path.clone(), ..Self::of(named.data_type) };
         child.has_type(named, key, None);
         child.keys = Keys { elsewhere: Vec::new(), all: Some(key) };
         child

@@ -1060,7 +1060,10 @@ fn a_length_beside_the_name_of_a_type_belongs_to_it() {
         ("dataType: bpchar, dataLength: 3", (DataType::Char, None, Some(3))),
         ("dataType: 'bpchar(3)'", (DataType::Char, None, Some(3))),
         ("dataType: 'bpchar[]'", (DataType::Array, Some(DataType::Text), None)),
-        ("dataType: ARRAY, arrayDataType: bpchar, dataLength: 3", (DataType::Array, Some(DataType::Char), Some(3))),
+        (
+            "dataType: ARRAY, arrayDataType: bpchar, dataLength: 3",
+            (DataType::Array, Some(DataType::Char), Some(3)),
+        ),
     ] {
         let text = product_of(&[format!(
             "{}, dataContract: {{schema: [{{name: a, {column}}}]}}",
@@ -1090,6 +1093,6 @@ fn a_type_and_its_constraint_agree() {
     assert_eq!(
         read("dataType: int not null, constraint: 'NULL'").unwrap_err(),
         "components[0].dataContract.schema[0].constraint: `constraint` contradicts `dataType`, which says NOT NULL: `NULL` \
-         (line 6, column 180)"
+         (line 6, column 157)"
     );
 }

@@ -381,8 +381,8 @@ struct Reader<'a> {
 
 /// Words that an interval is made of.
 const INTERVAL: [&str; 13] = [
-    "year", "years", "quarter", "month", "months", "week", "day", "days", "hour", "hours", "minute", "second",
-    "to",
+    "year", "years", "quarter", "month", "months", "week", "day", "days", "hour", "hours", "minute",
+    "second", "to",
 ];
 
 impl<'a> Reader<'a> {
@@ -774,7 +774,9 @@ impl<'a> Reader<'a> {
                     _ if matches!(first, "max" | "-1") => {
                         named.data_type = if text { DataType::Text } else { DataType::Bytes };
                     }
-                    _ => return Err(wrong("this is not a length", "write a length of 1 or more in brackets")),
+                    _ => {
+                        return Err(wrong("this is not a length", "write a length of 1 or more in brackets"));
+                    }
                 }
             }
             DataType::Decimal | DataType::Numeric | DataType::Number => {
@@ -959,7 +961,10 @@ mod tests {
             ("STRUCT<x: INT NOT NULL, y: ARRAY<INT> NOT NULL>", "STRUCT<x:INT!,y:ARRAY<INT>!>"),
             ("STRUCT<id: INT COMMENT 'the key', name: STRING>", "STRUCT<id:INT'the key',name:STRING>"),
             ("STRUCT<id: INT NOT NULL COMMENT 'it''s \\'the\\' key'>", "STRUCT<id:INT!'it's 'the' key'>"),
-            ("STRUCT<a INT64 OPTIONS(description='x, (y)'), comment STRING>", "STRUCT<a:BIGINT,comment:STRING>"),
+            (
+                "STRUCT<a INT64 OPTIONS(description='x, (y)'), comment STRING>",
+                "STRUCT<a:BIGINT,comment:STRING>",
+            ),
             ("varchar(20) character set utf8mb4 collate utf8_bin", "VARCHAR(20)"),
             ("string collate UTF8_LCASE", "STRING"),
             ("struct<id:int,iv:interval day>", "STRUCT<id:INT,iv:INTERVAL>"),
@@ -1020,15 +1025,30 @@ mod tests {
             ("UBIGINT", "this type has no equal here; use DECIMAL with precision 20 and scale 0"),
             ("UTINYINT", "this type has no equal here; use SMALLINT"),
             ("int(10) unsigned", "this type has no equal here; use BIGINT"),
-            ("STRUCT<a: FOO>", "a part of it has an unknown data type, `foo`; use one of OpenMetadata's, such as STRING, INT, \
-              DECIMAL or TIMESTAMP, or a name of the documented table"),
-            ("array<money>", "a part of it has a type that has no equal here, `money`; use DECIMAL with precision 19 and \
-              scale 4"),
-            ("timestamp[x]", "unknown data type; write the name of one type, such as STRING, DECIMAL(12,2) or ARRAY<STRING>"),
-            ("decimal64(4)", "this is not a precision and a scale; write a precision of 1 to 38 and a scale of at most the \
-              precision, such as DECIMAL(12,2)"),
-            ("NUMBER(*)", "this is not a precision and a scale; write a precision of 1 to 38 and a scale of at most the \
-              precision, such as DECIMAL(12,2)"),
+            (
+                "STRUCT<a: FOO>",
+                "a part of it has an unknown data type, `foo`; use one of OpenMetadata's, such as STRING, INT, \
+              DECIMAL or TIMESTAMP, or a name of the documented table",
+            ),
+            (
+                "array<money>",
+                "a part of it has a type that has no equal here, `money`; use DECIMAL with precision 19 and \
+              scale 4",
+            ),
+            (
+                "timestamp[x]",
+                "unknown data type; write the name of one type, such as STRING, DECIMAL(12,2) or ARRAY<STRING>",
+            ),
+            (
+                "decimal64(4)",
+                "this is not a precision and a scale; write a precision of 1 to 38 and a scale of at most the \
+              precision, such as DECIMAL(12,2)",
+            ),
+            (
+                "NUMBER(*)",
+                "this is not a precision and a scale; write a precision of 1 to 38 and a scale of at most the \
+              precision, such as DECIMAL(12,2)",
+            ),
             ("varchar(20) for bit data", general),
             ("money", "this type has no equal here; use DECIMAL with precision 19 and scale 4"),
             ("timetz", "this type has no equal here; use TIME, without the zone, or STRING"),
