@@ -6,10 +6,24 @@
 use std::collections::{HashMap, HashSet};
 
 use super::document::{Entry, Node, Tree};
+use super::keys::{self, Known, Says};
 use super::problems::Problems;
 use super::read::{Fields, did_you_mean};
-use super::type_names::{self, Named, UnknownType};
+use super::type_names::{self, Named};
 use super::{Column, ContractShape, DataContract, DataType, Problem, SampleData, odcs, rules};
+
+/// Keys of a column.
+const KEYS: Known = Known {
+    used: &["arrayDataType", "dataLength", "precision", "scale", "children", "constraint"],
+    other: &["name", "dataType", "description", "tags"],
+    foreign: &[
+        ("required", Says::Yes, "`constraint: NOT_NULL`"),
+        ("nullable", Says::No, "`constraint: NOT_NULL`"),
+        ("primaryKey", Says::Yes, "`constraint: PRIMARY_KEY`"),
+        ("unique", Says::Yes, "`constraint: UNIQUE`"),
+    ],
+    name: "a column",
+};
 
 /// `dataContract` of a component, with the `dataSharingAgreement` from inside or beside it.
 pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> Option<DataContract> {
@@ -31,6 +45,7 @@ pub(super) fn data_contract(component: &Fields<'_>, problems: &mut Problems) -> 
         schema: columns(&fields, "schema", problems),
         shape: ContractShape::OpenMetadata,
         columns_path: "dataContract.schema".to_owned(),
+        notes: Vec::new(),
         terms_and_conditions: fields.text("termsAndConditions", problems),
         endpoint: fields.text("endpoint", problems),
         sla: fields.object("SLA", problems),
@@ -100,29 +115,36 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
         path: fields.path.to_owned(),
         ..Column::of(DataType::String)
     };
+    let measures = ["dataLength", "precision", "scale"].map(|key| (key, whole_number(fields, key, problems)));
+    let own_length = measures.iter().find(|(key, _)| *key == "dataLength").and_then(|(_, length)| *length);
     if let Some(named) = &named {
-        column.has_type(named);
+        column.has_type(named, "dataType", own_length);
     }
     if let Some(element) = data_type(fields, "arrayDataType", problems) {
-        column.has_elements(&element);
+        column.has_elements(&element, "arrayDataType", own_length);
     }
-    for (key, part) in [
-        ("dataLength", &mut column.data_length),
-        ("precision", &mut column.precision),
-        ("scale", &mut column.scale),
-    ] {
-        let own = whole_number(fields, key, problems);
+    for (key, own) in measures {
+        let part = match key {
+            "dataLength" => &mut column.data_length,
+            "precision" => &mut column.precision,
+            _ => &mut column.scale,
+        };
         if let (Some(own), Some(said)) = (own, *part)
             && own != said
         {
-            problems.ask(|| contradicts(fields, key, own, said));
+            problems.ask(|| contradicts(fields, key, own, column.keys.of(key), said));
         }
-        *part = own.or(*part);
+        if own.is_some() {
+            *part = own;
+            column.keys.put(key, key);
+        }
     }
     let children = columns(fields, "children", problems);
     if !children.is_empty() {
         column.children = children;
+        column.keys.put("children", "children");
     }
+    keys::report(fields, &KEYS, problems);
     constraint(fields, &mut column, problems);
     if name.is_some() {
         rules::check(&column, fields, problems);
@@ -133,9 +155,9 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
     (name.is_some() && named.is_some()).then_some(column)
 }
 
-fn contradicts(fields: &Fields<'_>, key: &str, own: u32, said: u32) -> Problem {
+fn contradicts(fields: &Fields<'_>, key: &str, own: u32, type_key: &str, said: u32) -> Problem {
     fields
-        .problem(key, format!("`{key}` contradicts `dataType`, which says {said}"))
+        .problem(key, format!("`{key}` contradicts `{type_key}`, which says {said}"))
         .at(fields.get(key).map_or(fields.at, |entry| entry.node.at))
         .value(own)
         .remedy("remove one of them")
@@ -228,8 +250,14 @@ fn data_type(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option
     };
     match type_names::parse(text) {
         Ok(named) => Some(named),
-        Err(UnknownType { message, remedy }) => {
-            problems.ask(|| fields.problem(name, message).at(entry.node.at).value(text).remedy(remedy));
+        Err(unknown) => {
+            problems.ask(|| {
+                fields
+                    .problem(name, unknown.message())
+                    .at(entry.node.at)
+                    .value(text)
+                    .remedy(unknown.remedy(ContractShape::OpenMetadata))
+            });
             None
         }
     }
@@ -246,8 +274,23 @@ fn constraint(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems)
     match KNOWN.iter().find(|name| name.eq_ignore_ascii_case(text)) {
         Some(&"PRIMARY_KEY") => column.is_key(1),
         Some(&"NOT_NULL") => column.required = true,
-        Some(&"UNIQUE") => column.unique = true,
-        Some(_) => {}
+        Some(&"UNIQUE") => {
+            column.unique = true;
+            // There is one constraint: the other one is in the type.
+            return;
+        }
+        Some(_) => {
+            if column.required {
+                problems.ask(|| {
+                    fields
+                        .problem("constraint", "`constraint` contradicts `dataType`, which says NOT NULL")
+                        .at(entry.node.at)
+                        .value(text)
+                        .remedy("remove one of them")
+                });
+            }
+            return;
+        }
         None if text.is_empty() => {}
         None => {
             let close = problems.closest(text, KNOWN);
@@ -259,6 +302,9 @@ fn constraint(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems)
                     .remedy(did_you_mean(close, "use PRIMARY_KEY, NOT_NULL, UNIQUE or NULL"))
             });
         }
+    }
+    if !text.is_empty() {
+        column.keys.put("constraint", "constraint");
     }
 }
 

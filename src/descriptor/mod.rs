@@ -25,9 +25,11 @@
 mod contract;
 mod data_type;
 mod document;
+mod faults;
 mod graph;
 mod identifier;
 mod index;
+mod keys;
 mod model;
 pub mod names;
 mod odcs;
@@ -49,6 +51,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use data_type::{DataType, UnknownDataType};
+pub use faults::Causes;
 pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
@@ -214,12 +217,14 @@ impl Descriptor {
     }
 
     /// Completes problems that were found in the model, by a technology for instance: line, column and value of
-    /// what their paths name, and document order. Paths are from the root: see [`Component::path`].
+    /// what their paths name, and document order. No more than an answer lists are kept, and the others are counted. Paths are from the root: see [`Component::path`].
     #[must_use]
     pub fn locate(&self, problems: Vec<Problem>) -> Vec<Problem> {
-        let mut located: Vec<_> = problems.into_iter().map(|problem| self.document.locate(problem)).collect();
-        located.sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
-        located
+        let located = |problem: Problem| match problem.counted() {
+            Some(_) => problem,
+            None => self.document.locate(problem),
+        };
+        problems::in_order(problems.into_iter().map(located).collect(), 0)
     }
 }
 

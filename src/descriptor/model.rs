@@ -4,6 +4,8 @@
 //! identifiers parse, whose dependencies resolve and whose data contracts make sense. It holds the components that were
 //! read, and nothing of the others. Fields of the standard that Landfall does not use are not kept. The attributes are the rules for single fields.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 use validator::Validate;
 
@@ -211,6 +213,8 @@ pub struct Component {
     /// In a short form: what is wrong with the fields that decide where the component is. They count where nothing is
     /// remembered of it.
     pub unread: Vec<Unread>,
+    /// What is wrong with parts that not every technology uses.
+    pub faults: Faults,
     /// Dot path of this component in its document, prefix of every problem found in it.
     pub path: String,
 }
@@ -235,6 +239,17 @@ impl Unread {
 pub(super) const ROUTING: [&str; 4] =
     ["technology", "platform", "infrastructureTemplateId", "useCaseTemplateId"];
 
+/// Problems of parts that not every technology uses: to a bucket or a dashboard, a data contract is nothing but a text.
+/// Whoever makes something of such a part refuses the component with them. They have their place in the document, and
+/// paths relative to the component.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Faults {
+    /// Of `dataContract`: what it says could not be read, or only in part.
+    pub contract: Vec<Problem>,
+    /// Of `sampleData`.
+    pub sample: Vec<Problem>,
+}
+
 impl Component {
     /// What routes look at.
     pub fn routing(&self) -> Routing<'_> {
@@ -258,6 +273,8 @@ pub struct DataContract {
     pub shape: ContractShape,
     /// Where the columns are written, relative to the component: `dataContract.schema`.
     pub columns_path: String,
+    /// What the author may miss in what is made of it.
+    pub notes: Vec<String>,
     /// Free text.
     pub terms_and_conditions: Option<String>,
     /// Address promised to consumers.
@@ -278,18 +295,38 @@ pub enum ContractShape {
     Odcs,
 }
 
-/// Where the type of a column was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Written {
-    /// In `dataType` and its neighbours.
-    #[default]
-    DataType,
-    /// In ODCS, in `physicalType`.
-    PhysicalType,
-    /// In ODCS, in `logicalType`.
-    LogicalType,
-    /// In the text of the type of the column that this one is part of.
-    InParent,
+/// Where what belongs to a column is written, relative to the column, by the keys of OpenMetadata's shape.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    elsewhere: Vec<(&'static str, Cow<'static, str>)>,
+    /// Where all of it is, of a column that the type of another one describes.
+    all: Option<&'static str>,
+}
+
+impl Keys {
+    /// The place of what OpenMetadata's shape writes under `key`.
+    pub fn of<'a>(&'a self, key: &'a str) -> &'a str {
+        let elsewhere = || self.elsewhere.iter().find(|(known, _)| *known == key);
+        self.all.or_else(|| elsewhere().map(|(_, place)| place.as_ref())).unwrap_or(key)
+    }
+
+    /// It is written under its own key.
+    pub fn is_own(&mut self, key: &'static str) {
+        self.put(key, key);
+    }
+
+    pub(super) fn put(&mut self, key: &'static str, place: impl Into<Cow<'static, str>>) {
+        self.elsewhere.retain(|(known, _)| *known != key);
+        let place = place.into();
+        if place != key {
+            self.elsewhere.push((key, place));
+        }
+    }
+
+    /// Whether the whole column is part of what is said elsewhere.
+    pub(super) fn all(&self) -> Option<&'static str> {
+        self.all
+    }
 }
 
 /// One column, in OpenMetadata's vocabulary.
@@ -323,10 +360,12 @@ pub struct Column {
     pub primary_key: Option<u32>,
     /// Labels.
     pub tags: Vec<Tag>,
-    /// Dot path of this column in its document.
+    /// `physicalName` of ODCS, where it differs from the name.
+    pub physical_name: Option<String>,
+    /// Dot path of this column in its document; of one that is described by the type of another, that of the other.
     pub path: String,
-    /// Where its type was written.
-    pub written: Written,
+    /// Where the document says what belongs to it.
+    pub keys: Keys,
 }
 
 impl Column {
@@ -345,23 +384,29 @@ impl Column {
             unique: false,
             primary_key: None,
             tags: Vec::new(),
+            physical_name: None,
             path: String::new(),
-            written: Written::default(),
+            keys: Keys::default(),
         }
     }
 
-    /// A column of the type that a text names, such as `varchar(20)` or `int64`; or what is wrong with the text, and what to
-    /// do about it.
-    pub fn typed(text: &str) -> Result<Self, (&'static str, String)> {
+    /// A column of the type that a text names, such as `varchar(20)` or `int64`, and of a length that is said beside it; or
+    /// what is wrong with the text, and what to do about it.
+    pub fn typed(text: &str, length: Option<u32>) -> Result<Self, (String, String)> {
         let mut column = Self::of(DataType::String);
-        column.has_type(&named(text)?);
+        column.has_type(&named(text)?, "dataType", length);
         Ok(column)
     }
 
     /// Takes the elements of an ARRAY from the text of their type.
-    pub fn typed_elements(&mut self, text: &str) -> Result<(), (&'static str, String)> {
-        self.has_elements(&named(text)?);
+    pub fn typed_elements(&mut self, text: &str, length: Option<u32>) -> Result<(), (String, String)> {
+        self.has_elements(&named(text)?, "arrayDataType", length);
         Ok(())
+    }
+
+    /// One that could not be read, by its name and path. Its problem is known, and nothing comes of it.
+    pub(super) fn unread(path: &str, name: &str) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned(), ..Self::of(DataType::String) }
     }
 
     /// Makes it part of the primary key.
@@ -380,56 +425,77 @@ impl Column {
         }
     }
 
-    /// Takes over what the text of a type says.
-    pub(super) fn has_type(&mut self, named: &Named) {
-        self.data_type = named.data_type;
-        self.has_measures(named);
+    /// Takes over what the text of a type says, which is written under `key`. A length may be said beside it.
+    pub(super) fn has_type(&mut self, named: &Named, key: &'static str, length: Option<u32>) {
+        self.data_type = named.type_with(length);
+        self.has_measures(named, key);
+        if named.required {
+            self.required = true;
+            self.keys.put("constraint", key);
+        }
+        if let Some(description) = named.description.as_ref().filter(|_| self.description.is_empty()) {
+            self.description.clone_from(description);
+        }
         match &named.element {
-            Some(element) => self.has_elements(element),
-            None => self.children = self.fields(named),
+            Some(element) => self.has_elements(element, key, length),
+            None => self.has_fields(named, key),
         }
     }
 
     /// Takes over what the text of a type says of the elements of an ARRAY.
-    pub(super) fn has_elements(&mut self, element: &Named) {
-        self.array_data_type = Some(element.data_type);
-        self.has_measures(element);
-        self.children = match element.data_type {
+    pub(super) fn has_elements(&mut self, element: &Named, key: &'static str, length: Option<u32>) {
+        self.array_data_type = Some(element.type_with(length));
+        self.keys.put("arrayDataType", key);
+        self.has_measures(element, key);
+        match element.data_type {
             // What the inner array is made of, one child says.
-            DataType::Array if element.element.is_some() => vec![self.child("element", element)],
-            _ => self.fields(element),
-        };
+            DataType::Array if element.element.is_some() => {
+                self.children = vec![self.child("element", element, key)];
+                self.keys.put("children", key);
+            }
+            _ => self.has_fields(element, key),
+        }
     }
 
-    fn has_measures(&mut self, named: &Named) {
-        self.data_length = named.length;
-        self.precision = named.precision;
-        self.scale = named.scale;
+    fn has_measures(&mut self, named: &Named, key: &'static str) {
+        for (measure, own, said) in [
+            ("dataLength", &mut self.data_length, named.length),
+            ("precision", &mut self.precision, named.precision),
+            ("scale", &mut self.scale, named.scale),
+        ] {
+            *own = said;
+            if said.is_some() {
+                self.keys.put(measure, key);
+            }
+        }
     }
 
-    fn fields(&self, named: &Named) -> Vec<Self> {
-        named.fields.iter().map(|(name, field)| self.child(name, field)).collect()
+    fn has_fields(&mut self, named: &Named, key: &'static str) {
+        self.children = named.fields.iter().map(|(name, field)| self.child(name, field, key)).collect();
+        if !self.children.is_empty() {
+            self.keys.put("children", key);
+        }
     }
 
-    /// One that could not be read, by its name and path. Its problem is known, and nothing comes of it.
-    pub(super) fn unread(path: &str, name: &str) -> Self {
-        Self { name: name.to_owned(), path: path.to_owned(), ..Self::of(DataType::String) }
-    }
-
-    fn child(&self, name: &str, named: &Named) -> Self {
-        let mut child = Self {
-            name: name.to_owned(),
-            path: self.path.clone(),
-            written: Written::InParent,
-            ..Self::of(named.data_type)
-        };
-        child.has_type(named);
+    fn child(&self, name: &str, named: &Named, key: &'static str) -> Self {
+        let mut child = Self { name: name.to_owned(), path: self.path.clone(), ..Self::of(named.data_type) };
+        child.has_type(named, key, None);
+        child.keys = Keys { elsewhere: Vec::new(), all: Some(key) };
         child
     }
 }
 
-fn named(text: &str) -> Result<Named, (&'static str, String)> {
-    type_names::parse(text).map_err(|unknown| (unknown.message, unknown.remedy))
+impl Named {
+    /// The type, with a length of its own or one that is said beside it. PostgreSQL's `bpchar` has no limit without one.
+    fn type_with(&self, length: Option<u32>) -> DataType {
+        if self.unlimited && self.length.or(length).is_none() { DataType::Text } else { self.data_type }
+    }
+}
+
+fn named(text: &str) -> Result<Named, (String, String)> {
+    type_names::parse(text).map_err(|unknown| {
+        (unknown.message().into_owned(), unknown.remedy(super::ContractShape::OpenMetadata))
+    })
 }
 
 /// A label: `tagFQN`, `source`, `labelType`.

@@ -11,36 +11,87 @@
 //! ```
 //!
 //! `physicalType` decides, where it is there and known: it says more than the seven logical types. A name of no
-//! documented type leaves the decision to `logicalType`, since it may be one of another platform.
+//! documented type leaves the decision to `logicalType`, since it may be one of another platform; a name that is known,
+//! with arguments that make no sense or without an equal here, does not, unless the logical type holds all its values.
 //!
 //! | `logicalType` | without a `physicalType` |
 //! |---|---|
 //! | string | STRING; VARCHAR with `logicalTypeOptions.maxLength`; UUID or BYTES by `format` |
-//! | integer | BIGINT; by `format` (`i8` to `i64`) a smaller one |
+//! | integer | BIGINT; by `format` a smaller one (`i8` to `i32`) or a DECIMAL (`u64`, `i128`, `u128`) |
 //! | number | DECIMAL; FLOAT and DOUBLE by `format` (`f32`, `f64`) |
 //! | boolean | BOOLEAN |
 //! | date | DATE; TIMESTAMP or TIMESTAMPZ when `format` has a time and a zone |
 //! | timestamp, time | TIMESTAMP, TIME; TIMESTAMPZ with `timezone: true` |
 //! | object | STRUCT of `properties`, JSON without them |
-//! | array | ARRAY of `items` |
+//! | array | ARRAY of `items`, JSON without them |
+//!
+//! What `logicalType` says beside a `physicalType` counts where that leaves it open: a zone, that a NUMBER is whole, the
+//! time that Oracle has in a DATE, whether `varchar[3]` is an array.
 //!
 //! The rest of the standard (servers, team, quality, custom properties, ...) is passed over. Technologies speak of
-//! columns as OpenMetadata's shape writes them; [`Component::located`] says it in the shape of the author.
+//! columns as OpenMetadata's shape writes them; [`super::Component::located`] says it in the shape of the author.
+
+use std::borrow::Cow;
 
 use serde_json::Value;
 
 use super::contract::Names;
-use super::document::{Entry, Node, Tree};
+use super::document::{Entry, Node, Tree, short};
+use super::keys::{self, Known, Says};
 use super::problems::Problems;
 use super::read::Fields;
-use super::type_names::{self, Named, UnknownType};
-use super::{Column, Component, ContractShape, DataContract, DataType, Problem, Written, contract, rules};
+use super::type_names::{self, Brackets, LOGICAL_TYPES, Named};
+use super::{Column, ContractShape, DataContract, DataType, Problem, contract, rules};
 
 /// Levels of `properties` and `items`.
 const MAX_DEPTH: usize = 16;
 
-const LOGICAL_TYPES: [&str; 9] =
-    ["string", "integer", "number", "boolean", "date", "timestamp", "time", "object", "array"];
+/// Columns that a note names.
+const MAX_NAMED: usize = 5;
+
+/// Keys of a property. Those that say its type are looked at where it is read.
+const KEYS: Known = Known {
+    used: &[
+        "logicalTypeOptions",
+        "required",
+        "unique",
+        "primaryKey",
+        "primaryKeyPosition",
+        "items",
+        "properties",
+    ],
+    other: &["name", "logicalType", "physicalType", "dataType", "description", "tags", "physicalName"],
+    foreign: &[
+        ("constraint", Says::Constraint, "`primaryKey: true`, `required: true` or `unique: true`"),
+        ("nullable", Says::No, "`required: true`"),
+        ("arrayDataType", Says::Something, "`items`"),
+        ("children", Says::Something, "`properties`"),
+    ],
+    name: "a property of ODCS",
+};
+
+/// Keys of `logicalTypeOptions`; those after the first few only look like them.
+const OPTIONS: Known = Known {
+    used: &["format", "maxLength", "timezone", "precision", "scale"],
+    other: &[
+        "minLength",
+        "defaultTimezone",
+        "pattern",
+        "maximum",
+        "minimum",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "multipleOf",
+        "maxItems",
+        "minItems",
+        "uniqueItems",
+        "maxProperties",
+        "minProperties",
+        "required",
+    ],
+    foreign: &[],
+    name: "ODCS",
+};
 
 /// Whether a data contract is one of ODCS.
 pub(super) fn is_odcs(contract: &Fields<'_>) -> bool {
@@ -82,10 +133,36 @@ pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> Dat
         let text = |key: &str| promise.get(key).and_then(|entry| entry.node.source_text());
         if let (Some(property), Some(value)) = (text("property"), text("value")) {
             let value = text("unit").map_or_else(|| value.to_string(), |unit| format!("{value} {unit}"));
-            contract.sla.insert(property.into_owned(), Value::String(value));
+            // A promise may be made of several elements.
+            let own = |key: &String| !contract.sla.contains_key(key);
+            let of_element = text("element").map(|element| format!("{property}.{element}"));
+            let numbered = (2..).map(|number| format!("{property}.{number}"));
+            let mut keys = std::iter::once(property.to_string()).chain(of_element).chain(numbered);
+            if let Some(key) = keys.find(own) {
+                contract.sla.insert(key, Value::String(value));
+            }
         }
     }
     let objects: Vec<(String, &Node)> = fields.list("schema", problems).collect();
+    if let Some(column) = objects.iter().find_map(|(path, node)| column_among_objects(path, node)) {
+        problems.ask(|| {
+            let remedy = "put the columns under `properties` of one schema object";
+            let remedy = if column.get("dataType").is_some() {
+                format!(
+                    "{remedy}, with `physicalType` for `dataType`; or remove `kind` and `apiVersion`, which make it a contract \
+                     of ODCS"
+                )
+            } else {
+                remedy.to_owned()
+            };
+            fields
+                .problem("schema", "there are columns where ODCS has schema objects")
+                .at(column.at)
+                .value(column.get("name").and_then(|entry| entry.node.source_text()).unwrap_or_default())
+                .remedy(remedy)
+        });
+        return contract;
+    }
     let [(path, object)] = objects.as_slice() else {
         if objects.len() > 1 {
             problems.ask(|| {
@@ -111,12 +188,50 @@ pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> Dat
     };
     if object_fields.written("properties").is_none() {
         problems.ask(|| {
-            object_fields.missing("properties").remedy("list the columns of the table in `properties`")
+            let missing = object_fields.missing("properties");
+            match keys::slip(&object_fields, &["properties"]) {
+                Some(_) => missing,
+                None => missing.remedy("list the columns of the table in `properties`"),
+            }
         });
     }
     contract.schema = columns(&object_fields, 0, problems);
     contract.columns_path = "dataContract.schema[0].properties".to_owned();
+    contract.notes.extend(physical_names(&contract.schema));
     contract
+}
+
+/// A column that was written where a schema object is expected.
+fn column_among_objects<'a>(path: &'a str, node: &'a Node) -> Option<Fields<'a>> {
+    let fields = Fields::of(node, path, node.at)?;
+    let logical = fields.get("logicalType").and_then(|entry| entry.node.source_text());
+    let is_column = fields.get("properties").is_none()
+        && (fields.get("dataType").is_some()
+            || logical.is_some_and(|text| !text.trim().eq_ignore_ascii_case("object")));
+    is_column.then_some(fields)
+}
+
+/// What is said of columns that have another name in the system that the contract describes. They keep the name under which
+/// they were always made: another one would take the column away, with its values.
+fn physical_names(columns: &[Column]) -> Option<String> {
+    fn collect(columns: &[Column], found: &mut Vec<String>) {
+        for column in columns {
+            if let Some(physical) = &column.physical_name {
+                found.push(format!("`{}` (`{}`)", short(&column.name), short(physical)));
+            }
+            collect(&column.children, found);
+        }
+    }
+    let mut found = Vec::new();
+    collect(columns, &mut found);
+    let more = found.len().saturating_sub(MAX_NAMED);
+    found.truncate(MAX_NAMED);
+    if more > 0 {
+        found.push(format!("and {more} more"));
+    }
+    (!found.is_empty()).then(|| {
+        format!("columns have the `name` of the contract, and not its `physicalName`: {}", found.join(", "))
+    })
 }
 
 fn version(fields: &Fields<'_>, problems: &mut Problems) {
@@ -171,50 +286,136 @@ pub(super) fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problem
         });
         return None;
     }
-    let (named, written) = data_type(fields, problems)?;
+    keys::report(fields, &KEYS, problems);
+    if let Some(entry) = fields.get("logicalTypeOptions") {
+        let path = format!("{}.logicalTypeOptions", fields.path);
+        match Fields::of(&entry.node, &path, entry.at) {
+            Some(options) => keys::report(&options, &OPTIONS, problems),
+            None if is_blank(entry) => {}
+            None => {
+                problems.ask(|| fields.wrong_kind(entry, "a mapping").remedy("write `name: value` in it"))
+            }
+        }
+    }
+    let Typed { named, key, length_in_type } = data_type(fields, problems)?;
+    let text = |key: &str| fields.get(key).and_then(|entry| entry.node.source_text());
     let mut column = Column {
         description: fields.text("description", problems).unwrap_or_default(),
         tags: fields.tags(problems),
         required: flag(fields, "required", problems),
         unique: flag(fields, "unique", problems),
+        physical_name: text("physicalName").map(|name| name.trim().to_owned()).filter(|physical| {
+            !physical.is_empty() && text("name").is_some_and(|name| name.trim() != physical)
+        }),
         path: fields.path.to_owned(),
-        written,
         ..Column::of(DataType::String)
     };
-    column.has_type(&named);
+    let constraint = match (column.required, column.unique) {
+        (false, true) => "unique",
+        _ => "required",
+    };
+    column.keys.put("constraint", constraint);
+    column.keys.put("dataType", key);
+    column.keys.put("arrayDataType", "items");
+    column.keys.put("children", "properties");
+    for measure in ["precision", "scale"] {
+        column.keys.put(measure, key);
+    }
+    let required = column.required;
+    column.has_type(&named, key, None);
+    if required {
+        column.keys.put("constraint", "required");
+    }
+    if !length_in_type {
+        column.keys.put("dataLength", "logicalTypeOptions.maxLength");
+    }
     match column.data_type {
-        DataType::Struct if column.children.is_empty() => {
-            column.children = columns(fields, depth + 1, problems);
-            if column.children.is_empty() {
-                // An object of which nothing is said holds anything.
-                column.data_type = DataType::Json;
-            }
+        DataType::Struct | DataType::Map if column.children.is_empty() => {
+            parts(fields, &mut column, depth, problems)
         }
         DataType::Array if column.array_data_type.is_none() => items(fields, &mut column, depth, problems)?,
         _ => {}
     }
-    if flag(fields, "primaryKey", problems) {
-        let place = fields.get("primaryKeyPosition").and_then(|entry| match &entry.node.tree {
-            Tree::Number(number, _) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
-            _ => None,
-        });
-        column.is_key(place.unwrap_or(1));
-    }
+    primary_key(fields, &mut column, problems);
     Some(column)
 }
 
-/// `items`: what an array is made of.
+/// `properties` of an object: its fields, or the key and the value of a map. One of which nothing is said holds anything.
+fn parts(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut Problems) {
+    column.children = columns(fields, depth + 1, problems);
+    if column.children.is_empty() {
+        column.data_type = DataType::Json;
+    } else if column.data_type == DataType::Map {
+        let mut names: Vec<_> = column.children.iter().map(|child| child.name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        if names != ["key", "value"] {
+            problems.ask(|| {
+                let at = fields.get("properties").map_or(fields.at, |entry| entry.at);
+                let count = column.children.len();
+                fields
+                    .problem("properties", "a MAP has two properties, `key` and `value`")
+                    .at(at)
+                    .value(format!("{count} {}", if count == 1 { "property" } else { "properties" }))
+                    .remedy("describe both, and nothing else; without `properties` it is JSON")
+            });
+        }
+    }
+}
+
+fn primary_key(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems) {
+    const POSITION: &str = "primaryKeyPosition";
+    let position = fields.get(POSITION).and_then(|entry| {
+        let text = entry.node.source_text().unwrap_or_default();
+        match text.trim().parse::<i64>() {
+            // The standard writes -1 where there is none.
+            Ok(place) => u32::try_from(place).ok().filter(|place| *place > 0),
+            Err(_) if text.trim().is_empty() && entry.node.source_text().is_some() => None,
+            Err(_) => {
+                problems.ask(|| {
+                    fields.wrong_kind(entry, "a whole number").remedy("write the place in the key, from 1")
+                });
+                None
+            }
+        }
+    });
+    if flag(fields, "primaryKey", problems) {
+        column.is_key(position.unwrap_or(1));
+        column.keys.put("constraint", "primaryKey");
+    } else if position.is_some() && fields.get("primaryKey").is_none() {
+        problems.ask(|| {
+            fields.missing("primaryKey").remedy("add `primaryKey: true`, or remove `primaryKeyPosition`")
+        });
+    }
+}
+
+/// `items`: what an array is made of. One of which nothing is said holds anything.
 fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut Problems) -> Option<()> {
-    let Some(entry) = fields.get("items") else {
-        problems.ask(|| fields.missing("items").remedy("describe the elements of the array in `items`"));
-        return None;
+    let is_empty = |entry: &&Entry| match &entry.node.tree {
+        Tree::Mapping(entries) => entries.is_empty(),
+        Tree::Text(text) => text.trim().is_empty(),
+        _ => false,
+    };
+    let Some(entry) = fields.get("items").filter(|entry| !is_empty(entry)) else {
+        column.data_type = DataType::Json;
+        return Some(());
     };
     let path = format!("{}.items", fields.path);
     let Some(of) = Fields::of(&entry.node, &path, entry.at) else {
-        problems.ask(|| fields.wrong_kind(entry, "a mapping"));
+        problems.ask(|| {
+            fields.wrong_kind(entry, "a mapping").remedy("write the `logicalType` of the elements in it")
+        });
         return None;
     };
     let element = property(&of, depth + 1, problems)?;
+    for (key, of_element) in [
+        ("arrayDataType", "dataType"),
+        ("dataLength", "dataLength"),
+        ("precision", "precision"),
+        ("scale", "scale"),
+        ("children", "children"),
+    ] {
+        column.keys.put(key, format!("items.{}", element.keys.of(of_element)));
+    }
     column.array_data_type = Some(element.data_type);
     if element.data_type == DataType::Array {
         // What the inner array is made of, one child says.
@@ -228,119 +429,308 @@ fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut 
     Some(())
 }
 
-/// The type, and where it was written.
-fn data_type(fields: &Fields<'_>, problems: &mut Problems) -> Option<(Named, Written)> {
-    let physical = fields.get("physicalType").and_then(|entry| Some((entry, entry.node.source_text()?)));
-    let wrong = match &physical {
-        None => None,
-        Some((entry, text)) => match type_names::parse(text) {
-            Ok(mut named) => {
-                without_length(&mut named, fields);
-                return Some((named, Written::PhysicalType));
-            }
-            Err(wrong) => Some((*entry, text, wrong)),
-        },
-    };
-    if let Some(named) = logical(fields, problems) {
-        return Some((named?, Written::LogicalType));
-    }
-    problems.ask(|| match wrong {
-        Some((entry, text, UnknownType { message, remedy })) => {
-            fields.problem("physicalType", message).at(entry.node.at).value(text).remedy(remedy)
-        }
-        None => {
-            fields.missing("logicalType").remedy(format!("add `logicalType`: {}", LOGICAL_TYPES.join(", ")))
-        }
-    });
-    None
+/// The type of a property.
+struct Typed {
+    named: Named,
+    /// Where it was written.
+    key: &'static str,
+    /// Whether its length was written there, too.
+    length_in_type: bool,
 }
 
-/// The type by `logicalType`: none where there is no such key, `Some(None)` where it is wrong.
-fn logical(fields: &Fields<'_>, problems: &mut Problems) -> Option<Option<Named>> {
-    let entry = fields.get("logicalType")?;
-    let text = entry.node.source_text()?;
-    let options = fields.get("logicalTypeOptions");
-    let options = options.and_then(|entry| Fields::of(&entry.node, "", entry.at));
-    let option = |key: &str| options.as_ref()?.get(key)?.node.source_text();
-    let format = option("format").unwrap_or_default().to_lowercase();
-    let zone = option("timezone").is_some_and(|text| text == "true");
-    let data_type = match text.trim().to_ascii_lowercase().as_str() {
-        "string" => match format.as_str() {
-            "uuid" => DataType::Uuid,
-            "binary" | "byte" => DataType::Bytes,
-            _ => {
-                let length = option("maxLength").and_then(|text| text.parse::<u32>().ok());
-                let mut named = Named::of(DataType::String);
-                if let Some(length) = length.filter(|length| *length > 0) {
-                    named.data_type = DataType::VarChar;
-                    named.length = Some(length);
-                }
-                return Some(Some(named));
+fn data_type(fields: &Fields<'_>, problems: &mut Problems) -> Option<Typed> {
+    let physical = fields.get("physicalType").filter(|entry| !is_blank(entry));
+    let logical_entry = fields.get("logicalType").filter(|entry| !is_blank(entry));
+    let logical_text = logical_entry.and_then(|entry| entry.node.source_text());
+    let logical_text = logical_text.map(|text| text.trim().to_ascii_lowercase());
+    let logical_type = LOGICAL_TYPES.into_iter().find(|known| logical_text.as_deref() == Some(*known));
+    if let Some(entry) = physical {
+        let Some(text) = entry.node.source_text() else {
+            problems.ask(|| fields.wrong_kind(entry, "a text").remedy("write the name of one type"));
+            return None;
+        };
+        let brackets = match logical_type {
+            Some("array") => Brackets::Size,
+            Some(_) => Brackets::Argument,
+            None => Brackets::Either,
+        };
+        match type_names::parse_with(&text, brackets) {
+            Ok(named) => {
+                let length_in_type = named.length.is_some();
+                let named = with_logical(named, logical_type, fields, entry, problems)?;
+                return Some(Typed { named, key: "physicalType", length_in_type });
             }
-        },
-        "integer" => match format.as_str() {
-            "i8" | "int8" => DataType::TinyInt,
-            "i16" | "int16" | "u8" => DataType::SmallInt,
-            "i32" | "int32" | "u16" => DataType::Int,
-            _ => DataType::BigInt,
-        },
-        "number" => match format.as_str() {
-            "f32" | "float" | "float32" => DataType::Float,
-            "f64" | "double" | "float64" => DataType::Double,
-            _ => DataType::Decimal,
-        },
-        "boolean" => DataType::Boolean,
-        // Version 3.0 has no type for a time of day: the format tells.
-        "date" if zone || format.contains(['z', 'x']) => DataType::TimestampZ,
-        "date" if format.contains('h') => DataType::Timestamp,
-        "date" => DataType::Date,
-        "timestamp" if zone => DataType::TimestampZ,
-        "timestamp" => DataType::Timestamp,
-        "time" => DataType::Time,
-        "object" => DataType::Struct,
-        "array" => DataType::Array,
+            Err(unknown) if logical_type.is_some_and(|logical| unknown.leaves_it_to(logical)) => {}
+            // What is wrong with the logical type is told below.
+            Err(_) if logical_entry.is_some() && logical_type.is_none() => {}
+            Err(unknown) => {
+                problems.ask(|| {
+                    fields
+                        .problem("physicalType", unknown.message())
+                        .at(entry.node.at)
+                        .value(&text)
+                        .remedy(unknown.remedy(ContractShape::Odcs))
+                });
+                return None;
+            }
+        }
+    }
+    let Some(entry) = logical_entry else {
+        problems.ask(|| without_type(fields));
+        return None;
+    };
+    // A slip would lose what it says of the type.
+    if physical.is_none() {
+        let named_so = fields.get("dataType").filter(|entry| !is_blank(entry));
+        let slip = named_so.or_else(|| keys::slip(fields, &["physicalType"]).map(|(entry, _)| entry));
+        if let Some(slip) = slip {
+            problems.ask(|| {
+                let problem = fields
+                    .problem(&short(&slip.key), format!("a property of ODCS has no `{}`", short(&slip.key)))
+                    .at(slip.at)
+                    .remedy("rename it to `physicalType`");
+                match slip.node.source_text() {
+                    Some(text) => problem.value(text),
+                    None => problem,
+                }
+            });
+        }
+    }
+    let Some(text) = logical_text else {
+        problems.ask(|| {
+            fields.wrong_kind(entry, "a text").remedy(format!(
+                "use one of {}; a property may be null unless it is `required`",
+                LOGICAL_TYPES.join(", ")
+            ))
+        });
+        return None;
+    };
+    let Some(logical_type) = logical_type else {
+        let close = problems.closest(&text, LOGICAL_TYPES);
+        problems.ask(|| {
+            let all = format!("use one of {}, or say the type in `physicalType`", LOGICAL_TYPES.join(", "));
+            fields
+                .problem("logicalType", "ODCS has no such logical type")
+                .at(entry.node.at)
+                .value(entry.node.source_text().unwrap_or_default())
+                .remedy(match close {
+                    Some(close) => format!("did you mean `{close}`? {all}"),
+                    None => all,
+                })
+        });
+        return None;
+    };
+    let named = logical(logical_type, fields, problems)?;
+    Some(Typed { named, key: "logicalType", length_in_type: false })
+}
+
+/// There is neither type, unless by another name.
+fn without_type(fields: &Fields<'_>) -> Problem {
+    let missing = fields.missing("logicalType");
+    let slip = keys::slip(fields, &["logicalType", "physicalType"]);
+    let other = fields.get("dataType").map(|entry| (entry, "physicalType"));
+    match slip.or(other) {
+        Some((entry, wanted)) => {
+            missing.at(entry.at).remedy(format!("rename `{}` to `{wanted}`", short(&entry.key)))
+        }
+        None => missing.remedy(format!("add `logicalType`: {}", LOGICAL_TYPES.join(", "))),
+    }
+}
+
+fn is_blank(entry: &Entry) -> bool {
+    matches!(&entry.node.tree, Tree::Text(text) if text.trim().is_empty())
+}
+
+/// What `logicalTypeOptions` says under a key, if it is not blank.
+fn option<'a>(fields: &Fields<'a>, key: &str) -> Option<(&'a Entry, Cow<'a, str>)> {
+    let options = fields.get("logicalTypeOptions")?;
+    let entry = Fields::of(&options.node, "", options.at)?.get(key)?;
+    let text = entry.node.source_text()?;
+    (!text.trim().is_empty()).then_some((entry, text))
+}
+
+/// A number of `logicalTypeOptions`.
+fn measure(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<u32> {
+    let (entry, text) = option(fields, key)?;
+    let number = text.trim().parse::<u32>().ok();
+    if number.is_none() {
+        problems.ask(|| {
+            fields
+                .problem(&format!("logicalTypeOptions.{key}"), format!("`{key}` should be a whole number"))
+                .at(entry.node.at)
+                .value(&text)
+                .remedy(format!("use a whole number, at most {}", u32::MAX))
+        });
+    }
+    number
+}
+
+/// Whether the times of a property have a zone, as far as its logical type says.
+fn has_zone(fields: &Fields<'_>, problems: &mut Problems) -> bool {
+    let Some((entry, text)) = option(fields, "timezone") else { return false };
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" => true,
+        "false" => false,
         _ => {
             problems.ask(|| {
                 fields
-                    .problem("logicalType", "ODCS has no such logical type")
+                    .problem("logicalTypeOptions.timezone", "`timezone` should be `true` or `false`")
                     .at(entry.node.at)
                     .value(&text)
-                    .remedy(format!(
-                        "use one of {}, or say the type in `physicalType`",
-                        LOGICAL_TYPES.join(", ")
-                    ))
+                    .remedy("write `true` where the values have a zone; which one, `defaultTimezone` says")
             });
-            return Some(None);
+            false
         }
+    }
+}
+
+/// What the format of a logical date says of a time and a zone in it: version 3.0 has no other type for them.
+fn in_format(fields: &Fields<'_>) -> (bool, bool) {
+    let format = option(fields, "format").map(|(_, text)| text.to_lowercase()).unwrap_or_default();
+    let zone = format.contains(['z', 'x']);
+    (zone || format.contains('h'), zone)
+}
+
+/// The type of a `physicalType`, with what the logical type says where that leaves it open.
+fn with_logical(
+    mut named: Named,
+    logical_type: Option<&str>,
+    fields: &Fields<'_>,
+    physical: &Entry,
+    problems: &mut Problems,
+) -> Option<Named> {
+    match (named.data_type, logical_type) {
+        // BigQuery calls the elements of a repeated record so.
+        (DataType::Struct, Some("array")) if named.fields.is_empty() && fields.get("items").is_some() => {
+            named.data_type = DataType::Array;
+        }
+        // Oracle's has a time in it.
+        (DataType::Date, Some("timestamp")) => named.data_type = DataType::Timestamp,
+        (data_type, Some("integer")) if type_names::is_decimal(data_type) && named.precision.is_none() => {
+            named.precision = Some(type_names::MAX_PRECISION);
+            named.scale = Some(0);
+        }
+        _ => {}
+    }
+    let in_date = logical_type == Some("date") && in_format(fields).1;
+    match named.data_type {
+        DataType::Timestamp | DataType::DateTime | DataType::Time
+            if has_zone(fields, problems) || in_date =>
+        {
+            if named.without_zone || named.data_type == DataType::Time {
+                problems.ask(|| {
+                    let text = physical.node.source_text().unwrap_or_default();
+                    fields
+                        .problem(
+                            "physicalType",
+                            "the type has no zone, and `logicalTypeOptions` says that there is one",
+                        )
+                        .at(physical.node.at)
+                        .value(text)
+                        .remedy("use a type with a zone, such as `timestamptz`, or write `timezone: false`")
+                });
+                return None;
+            }
+            named.data_type = DataType::TimestampZ;
+        }
+        _ => {}
+    }
+    digits(&mut named, fields, problems);
+    let limit = measure(fields, "maxLength", problems).filter(|length| *length > 0);
+    without_length(&mut named, limit);
+    Some(named)
+}
+
+/// Digits of a number that are said beside it.
+fn digits(named: &mut Named, fields: &Fields<'_>, problems: &mut Problems) {
+    if type_names::is_decimal(named.data_type) && named.precision.is_none() {
+        named.precision = measure(fields, "precision", problems);
+        named.scale = measure(fields, "scale", problems);
+    }
+}
+
+/// The type by `logicalType`, which is known.
+fn logical(logical_type: &str, fields: &Fields<'_>, problems: &mut Problems) -> Option<Named> {
+    let format = option(fields, "format").map(|(_, text)| text.trim().to_lowercase()).unwrap_or_default();
+    let format = format.as_str();
+    let whole =
+        |digits: u32| Named { precision: Some(digits), scale: Some(0), ..Named::of(DataType::Decimal) };
+    let data_type = match logical_type {
+        "string" => match format {
+            "uuid" => DataType::Uuid,
+            "binary" | "byte" => DataType::Bytes,
+            _ => {
+                let mut named = Named::of(DataType::String);
+                if let Some(length) = measure(fields, "maxLength", problems).filter(|length| *length > 0) {
+                    named.data_type = DataType::VarChar;
+                    named.length = Some(length);
+                }
+                return Some(named);
+            }
+        },
+        "integer" => match format {
+            "i8" | "int8" => DataType::TinyInt,
+            "i16" | "int16" | "u8" => DataType::SmallInt,
+            "i32" | "int32" | "u16" => DataType::Int,
+            "u64" | "uint64" => return Some(whole(20)),
+            // As far as it goes.
+            "i128" | "u128" | "int128" | "uint128" => return Some(whole(type_names::MAX_PRECISION)),
+            _ => DataType::BigInt,
+        },
+        "number" => match format {
+            "f32" | "float" | "float32" => DataType::Float,
+            "f64" | "double" | "float64" => DataType::Double,
+            _ => {
+                let mut named = Named::of(DataType::Decimal);
+                digits(&mut named, fields, problems);
+                return Some(named);
+            }
+        },
+        "boolean" => DataType::Boolean,
+        "date" => match (in_format(fields), has_zone(fields, problems)) {
+            ((_, true), _) | (_, true) => DataType::TimestampZ,
+            ((true, false), false) => DataType::Timestamp,
+            ((false, false), false) => DataType::Date,
+        },
+        "timestamp" if has_zone(fields, problems) => DataType::TimestampZ,
+        "timestamp" => DataType::Timestamp,
+        "time" if has_zone(fields, problems) => {
+            let at = option(fields, "timezone").map_or(fields.at, |(entry, _)| entry.node.at);
+            problems.ask(|| {
+                fields
+                    .problem("logicalTypeOptions.timezone", "a time of day with a zone has no equal here")
+                    .at(at)
+                    .value(true)
+                    .remedy("write `timezone: false`, or use `logicalType: string`")
+            });
+            return None;
+        }
+        "time" => DataType::Time,
+        "object" => DataType::Struct,
+        _ => DataType::Array,
     };
-    Some(Some(Named::of(data_type)))
+    Some(Named::of(data_type))
 }
 
 /// A text or a string of bytes without a length has no limit, or the one of the logical type.
-fn without_length(named: &mut Named, fields: &Fields<'_>) {
-    if named.length.is_some() {
-        return;
-    }
-    let limit = || {
-        let options = fields.get("logicalTypeOptions")?;
-        let options = Fields::of(&options.node, "", options.at)?;
-        options.get("maxLength")?.node.source_text()?.parse::<u32>().ok().filter(|length| *length > 0)
-    };
-    match named.data_type {
-        DataType::VarChar => match limit() {
-            Some(length) => named.length = Some(length),
-            None => named.data_type = DataType::Text,
-        },
-        // As SQL means it.
-        DataType::Char => named.length = Some(limit().unwrap_or(1)),
-        DataType::Binary | DataType::VarBinary => named.data_type = DataType::Bytes,
-        _ => {}
+fn without_length(named: &mut Named, limit: Option<u32>) {
+    if named.length.is_none() {
+        match named.data_type {
+            DataType::VarChar => match limit {
+                Some(length) => named.length = Some(length),
+                None => named.data_type = DataType::Text,
+            },
+            // As SQL means it, and PostgreSQL's own name of it does not.
+            DataType::Char => named.length = limit.or_else(|| (!named.unlimited).then_some(1)),
+            DataType::Binary | DataType::VarBinary => named.data_type = DataType::Bytes,
+            _ => {}
+        }
     }
     if let Some(element) = &mut named.element {
-        without_length(element, fields);
+        without_length(element, limit);
     }
     for (_, field) in &mut named.fields {
-        without_length(field, fields);
+        without_length(field, limit);
     }
 }
 
@@ -357,64 +747,16 @@ fn flag(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> bool {
     }
 }
 
-impl Component {
-    /// A problem that a technology found, as the author of the document knows it: from the root, and where the data
-    /// contract has another shape than OpenMetadata's, with the paths and words of that shape.
-    #[must_use]
-    pub fn located(&self, problem: Problem) -> Problem {
-        let contract = self.data_contract.as_ref().filter(|contract| contract.shape == ContractShape::Odcs);
-        match contract {
-            Some(contract) => self.in_odcs(problem, contract),
-            None => problem,
-        }
-        .under(&self.path)
+/// A problem that a technology found, with the words of ODCS.
+pub(super) fn in_its_words(mut problem: Problem) -> Problem {
+    // What is written there is a flag.
+    let is_constraint = |value: &mut String| matches!(value.as_str(), "PRIMARY_KEY" | "NOT_NULL" | "UNIQUE");
+    if problem.value.take_if(is_constraint).is_some() {
+        problem.value = Some("true".to_owned());
     }
-
-    fn in_odcs(&self, mut problem: Problem, contract: &DataContract) -> Problem {
-        let Some(rest) = problem.path.strip_prefix("dataContract.schema") else { return problem };
-        if rest.is_empty() {
-            problem.path.clone_from(&contract.columns_path);
-        } else if let Some(path) = odcs_path(&contract.schema, rest) {
-            let own = path.strip_prefix(self.path.as_str()).unwrap_or(&path);
-            problem.path = own.trim_start_matches('.').to_owned();
-        }
-        // What is written there is a flag.
-        let is_constraint =
-            |value: &mut String| matches!(value.as_str(), "PRIMARY_KEY" | "NOT_NULL" | "UNIQUE");
-        if problem.value.take_if(is_constraint).is_some() {
-            problem.value = Some("true".to_owned());
-        }
-        problem.message = in_words(&problem.message);
-        problem.remedy = problem.remedy.map(|remedy| in_words(&remedy));
-        problem
-    }
-}
-
-/// `[2].children[0].constraint` as `...properties[2].properties[0].required`, from the root of the document.
-fn odcs_path(columns: &[Column], rest: &str) -> Option<String> {
-    let (index, rest) = rest.strip_prefix('[')?.split_once(']')?;
-    let column = columns.get(index.parse::<usize>().ok()?)?;
-    let Some(key) = rest.strip_prefix('.') else { return Some(column.path.clone()) };
-    if let Some(nested) = key.strip_prefix("children").filter(|nested| nested.starts_with('[')) {
-        return odcs_path(&column.children, nested);
-    }
-    let of_type = match column.written {
-        Written::LogicalType => "logicalType",
-        Written::PhysicalType | Written::InParent | Written::DataType => "physicalType",
-    };
-    let key = match key {
-        "constraint" if column.primary_key.is_some() => "primaryKey",
-        "constraint" if column.unique && !column.required => "unique",
-        "constraint" => "required",
-        "dataLength" if column.written == Written::LogicalType => "logicalTypeOptions.maxLength",
-        "dataType" | "dataLength" | "precision" | "scale" => of_type,
-        "arrayDataType" if column.written == Written::LogicalType => "items",
-        "arrayDataType" => of_type,
-        "children" if column.data_type == DataType::Array => "items",
-        "children" => "properties",
-        other => other,
-    };
-    Some(format!("{}.{key}", column.path))
+    problem.message = in_words(&problem.message);
+    problem.remedy = problem.remedy.map(|remedy| in_words(&remedy));
+    problem
 }
 
 /// The words of ODCS for those of OpenMetadata.
@@ -436,17 +778,27 @@ fn in_words(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Descriptor, DescriptorKind, Limits, Strictness, parse};
+    use super::super::{Component, Descriptor, DescriptorKind, Keys, Limits, Strictness, parse};
     use super::*;
 
-    fn read(contract: &str) -> Result<Descriptor, Vec<String>> {
+    fn parsed(contract: &str) -> Descriptor {
         let text = format!(
             "id: urn:dmb:dp:sales:orders:0\nname: Orders\nversion: 0.1.0\nenvironment: production\ncomponents:\n\
              - id: urn:dmb:cmp:sales:orders:0:orders\n  name: Orders\n  kind: outputport\n  version: 0.1.0\n  \
              technology: S3\n  dataContract: {contract}\n"
         );
-        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true)
-            .map_err(|rejected| rejected.problems.into_iter().map(without_position).collect())
+        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap()
+    }
+
+    /// With the problems of the contract, as whoever makes a table of it tells them.
+    fn read(contract: &str) -> Result<Descriptor, Vec<String>> {
+        let descriptor = parsed(contract);
+        let component = &descriptor.product.components[0];
+        let problems = component.told(component.faults.contract.clone());
+        if problems.is_empty() {
+            return Ok(descriptor);
+        }
+        Err(problems.into_iter().map(without_position).collect())
     }
 
     fn without_position(mut problem: Problem) -> String {
@@ -462,7 +814,7 @@ mod tests {
     fn plain(columns: &[Column]) -> Vec<Column> {
         let strip = |column: &Column| Column {
             path: String::new(),
-            written: Written::default(),
+            keys: Keys::default(),
             children: plain(&column.children),
             ..column.clone()
         };
@@ -542,7 +894,7 @@ mod tests {
                  {name: z, physicalType: money}, {name: X, logicalType: date}, {name: v, logicalType: array}]}]}",
                 vec![
                     format!(
-                        "{at}.schema[0].properties[0].logicalType: ODCS has no such logical type: `strin`; use one of string, integer, number, boolean, date, timestamp, time, object, \
+                        "{at}.schema[0].properties[0].logicalType: ODCS has no such logical type: `strin`; did you mean `string`? use one of string, integer, number, boolean, date, timestamp, time, object, \
                          array, or say the type in `physicalType`"
                     ),
                     format!(
@@ -565,12 +917,162 @@ mod tests {
         }
     }
 
+    /// Types as the lakehouse and PostgreSQL are told them.
+    fn types(property: &str) -> String {
+        fn told(column: &Column) -> String {
+            let measures = [column.data_length, column.precision, column.scale];
+            let measures: Vec<_> = measures.iter().flatten().map(u32::to_string).collect();
+            let element = column.array_data_type.map(|element| format!(" of {element}")).unwrap_or_default();
+            let children: Vec<_> =
+                column.children.iter().map(|child| format!("{} {}", child.name, told(child))).collect();
+            let required = if column.required { " required" } else { "" };
+            format!("{}{element}{measures:?}{children:?}{required}", column.data_type)
+                .replace(['"', '\\'], "")
+        }
+        let contract =
+            format!("{{kind: DataContract, schema: [{{name: t, properties: [{{name: a, {property}}}]}}]}}");
+        match read(&contract) {
+            Ok(descriptor) => {
+                let contract = descriptor.product.components[0].data_contract.clone().unwrap();
+                told(&contract.schema[0]).replace("[]", "")
+            }
+            Err(problems) => {
+                let at = "components[0].dataContract.schema[0].properties[0].";
+                problems.iter().map(|it| it.trim_start_matches(at)).collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
+    #[test]
+    fn both_types_of_a_property_count_where_one_leaves_it_open() {
+        for (property, meant) in [
+            ("logicalType: string, physicalType: 'varchar[3]'", "VARCHAR[3]"),
+            ("logicalType: array, physicalType: 'varchar[3]'", "ARRAY of TEXT"),
+            ("logicalType: string, physicalType: 'text[20]'", "VARCHAR[20]"),
+            ("logicalType: string, physicalType: bpchar", "TEXT"),
+            ("logicalType: string, physicalType: bpchar, logicalTypeOptions: {maxLength: 3}", "CHAR[3]"),
+            ("logicalType: string, physicalType: char", "CHAR[1]"),
+            (
+                "logicalType: timestamp, physicalType: timestamp, logicalTypeOptions: {timezone: true}",
+                "TIMESTAMPZ",
+            ),
+            (
+                "logicalType: timestamp, physicalType: datetime, logicalTypeOptions: {timezone: 'True'}",
+                "TIMESTAMPZ",
+            ),
+            (
+                "logicalType: timestamp, physicalType: timestamp, logicalTypeOptions: {timezone: false}",
+                "TIMESTAMP",
+            ),
+            (
+                "logicalType: date, physicalType: timestamp, logicalTypeOptions: {format: 'yyyy-MM-ddTHH:mm:ssZ'}",
+                "TIMESTAMPZ",
+            ),
+            ("logicalType: timestamp, physicalType: DATE", "TIMESTAMP"),
+            ("logicalType: date, physicalType: DATE", "DATE"),
+            ("logicalType: integer, physicalType: NUMBER", "NUMBER[38, 0]"),
+            ("logicalType: integer, physicalType: 'NUMBER(9)'", "NUMBER[9, 0]"),
+            ("logicalType: number, physicalType: NUMBER", "NUMBER"),
+            ("logicalType: number, logicalTypeOptions: {precision: 12, scale: 2}", "DECIMAL[12, 2]"),
+            ("logicalType: integer, logicalTypeOptions: {format: u64}", "DECIMAL[20, 0]"),
+            ("logicalType: integer, logicalTypeOptions: {format: i128}", "DECIMAL[38, 0]"),
+            ("logicalType: integer, logicalTypeOptions: {format: u32}", "BIGINT"),
+            ("logicalType: number, physicalType: BINARY_DOUBLE", "DOUBLE"),
+            ("logicalType: integer, physicalType: uint32", "BIGINT"),
+            ("logicalType: string, physicalType: xml", "STRING"),
+            ("logicalType: integer, physicalType: int not null", "INT required"),
+            ("logicalType: integer, physicalType: int not null, required: false", "INT required"),
+            ("physicalType: 'STRUCT<x: INT NOT NULL, y: STRING>'", "STRUCT[x INT required, y STRING]"),
+            ("logicalType: array, physicalType: list", "JSON"),
+            ("logicalType: array, items: {logicalType: array}", "ARRAY of JSON"),
+            ("logicalType: object, physicalType: map", "JSON"),
+            (
+                "logicalType: object, physicalType: map, properties: [{name: key, logicalType: string}, {name: value, \
+                 logicalType: date}]",
+                "MAP[key STRING, value DATE]",
+            ),
+            (
+                "logicalType: array, physicalType: RECORD, items: {logicalType: object, properties: [{name: x, logicalType: date}]}",
+                "ARRAY of STRUCT[x DATE]",
+            ),
+            ("logicalType: string, physicalType: '', logicalTypeOptions: ''", "STRING"),
+        ] {
+            assert_eq!(types(property), meant, "{property}");
+        }
+    }
+
+    #[test]
+    fn keys_of_a_primary_key_have_places() {
+        let place = |property: &str| {
+            let contract = format!(
+                "{{kind: DataContract, schema: [{{name: t, properties: [{{name: a, logicalType: date, {property}}}]}}]}}"
+            );
+            read(&contract)
+                .map(|it| it.product.components[0].data_contract.as_ref().unwrap().schema[0].primary_key)
+        };
+        assert_eq!(place("primaryKey: true, primaryKeyPosition: '2'"), Ok(Some(2)));
+        assert_eq!(place("primaryKey: true, primaryKeyPosition: -1"), Ok(Some(1)));
+        assert_eq!(place("primaryKey: false, primaryKeyPosition: 1"), Ok(None));
+        assert!(place("primaryKeyPosition: 1").is_err());
+        assert!(place("primaryKey: true, primaryKeyPosition: first").is_err());
+    }
+
+    #[test]
+    fn promises_of_several_elements_are_all_kept() {
+        let contract = component(
+            "{kind: DataContract, slaProperties: [{property: latency, value: 4, unit: d, element: t.a}, \
+             {property: latency, value: 5, unit: d, element: t.b}, {property: latency, value: 6}], schema: \
+             [{name: t, properties: [{name: a, logicalType: date}]}]}",
+        );
+        let sla = contract.data_contract.unwrap().sla;
+        let sla: Vec<_> =
+            sla.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap())).collect();
+        assert_eq!(sla, ["latency=4 d", "latency.t.b=5 d", "latency.2=6"]);
+    }
+
+    #[test]
+    fn a_physical_name_is_noted_and_not_used() {
+        let contract = |properties: &str| {
+            let text = format!("{{kind: DataContract, schema: [{{name: t, properties: [{properties}]}}]}}");
+            component(&text).data_contract.unwrap()
+        };
+        let noted = contract(
+            "{name: a, physicalName: txn_a, logicalType: object, properties: [{name: b, physicalName: txn_b, logicalType: date}]}, \
+             {name: c, physicalName: c, logicalType: date}, {name: d, physicalName: '', logicalType: date}",
+        );
+        assert_eq!(noted.schema[0].name, "a");
+        assert_eq!(
+            noted.notes,
+            [
+                "columns have the `name` of the contract, and not its `physicalName`: `a` (`txn_a`), `b` (`txn_b`)"
+            ]
+        );
+        assert!(contract("{name: c, physicalName: c, logicalType: date}").notes.is_empty());
+    }
+
+    #[test]
+    fn thousands_of_unknown_types_cost_as_much_as_a_hundred() {
+        let properties: Vec<_> =
+            (0..12_000).map(|number| format!("{{name: c{number}, physicalType: typ{number}}}")).collect();
+        let started = std::time::Instant::now();
+        let problems = read(&format!(
+            "{{kind: DataContract, schema: [{{name: t, properties: [{}]}}]}}",
+            properties.join(", ")
+        ))
+        .unwrap_err();
+        assert_eq!(problems.len(), 101);
+        assert_eq!(problems[100], "components[0]: 11900 more problems are not listed; correct these first");
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{:?}", started.elapsed());
+    }
+
     #[test]
     fn problems_of_a_technology_are_told_in_the_shape_of_the_contract() {
         let component = component(
             "{kind: DataContract, schema: [{name: t, properties: [\
              {name: a, logicalType: object, properties: [{name: x, logicalType: string}]},\
-             {name: b, physicalType: 'char(3)', primaryKey: true}]}]}",
+             {name: b, physicalType: 'char(3)', primaryKey: true},\
+             {name: c, logicalType: array, items: {logicalType: string}},\
+             {name: d, physicalType: 'struct<x: int> not null'}]}]}",
         );
         for (path, told) in [
             ("dataContract.schema[0].children[0].dataType", "properties[0].properties[0].logicalType"),
@@ -581,6 +1083,11 @@ mod tests {
             ("dataContract.schema[0].children", "properties[0].properties"),
             ("dataContract.schema[0].constraint", "properties[0].required"),
             ("dataContract.schema[1].dataLength", "properties[1].physicalType"),
+            ("dataContract.schema[2].arrayDataType", "properties[2].items.logicalType"),
+            ("dataContract.schema[2].dataLength", "properties[2].items.logicalTypeOptions.maxLength"),
+            ("dataContract.schema[3].children[0].dataType", "properties[3].physicalType"),
+            ("dataContract.schema[3].children[0].name", "properties[3].physicalType"),
+            ("dataContract.schema[3].constraint", "properties[3].physicalType"),
             ("dataContract.schema[1].constraint", "properties[1].primaryKey"),
             ("dataContract.schema[1].name", "properties[1].name"),
             ("dataContract.schema[1]", "properties[1]"),

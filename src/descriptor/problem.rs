@@ -70,6 +70,26 @@ impl Problem {
     }
 }
 
+/// How a problem ends that stands for more of them.
+const SURPLUS: &str = " more problems are not listed";
+
+impl Problem {
+    /// The last line of a list: how many more there are.
+    pub(super) fn surplus(count: usize) -> Self {
+        Self::new("", format!("{count}{SURPLUS}")).remedy("correct these first")
+    }
+
+    /// Whether it was found when the document was read, and not by a technology.
+    pub fn is_of_reading(&self) -> bool {
+        self.line.is_some() || self.counted().is_some()
+    }
+
+    /// How many problems it stands for, if it is such a last line.
+    pub(super) fn counted(&self) -> Option<usize> {
+        self.message.strip_suffix(SURPLUS)?.parse().ok()
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {

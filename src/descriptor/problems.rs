@@ -21,6 +21,24 @@ impl Problems {
         Self { listed: Vec::new(), more: 0, strictness, suggestions: Suggestions::default() }
     }
 
+    /// A list of their own for what not every technology uses, which is to come back with [`Self::close`].
+    pub(super) fn apart(&mut self) -> Self {
+        let suggestions = std::mem::take(&mut self.suggestions);
+        Self { listed: Vec::new(), more: 0, strictness: self.strictness, suggestions }
+    }
+
+    /// What was found in a list of its own, with paths relative to the component.
+    pub(super) fn close(&mut self, mut apart: Self, component: &str) -> Vec<Problem> {
+        self.suggestions = std::mem::take(&mut apart.suggestions);
+        let relative = |mut problem: Problem| {
+            if let Some(own) = problem.path.strip_prefix(component) {
+                problem.path = own.trim_start_matches('.').to_owned();
+            }
+            problem
+        };
+        apart.into_list().into_iter().map(relative).collect()
+    }
+
     /// What is asked.
     pub(super) fn strictness(&self) -> Strictness {
         self.strictness
@@ -67,18 +85,24 @@ impl Problems {
     }
 
     /// In document order, with a last line for those that were only counted.
-    pub(super) fn into_list(mut self) -> Vec<Problem> {
-        // Stable: problems at one place, or at none, stay in the order in which they were found.
-        self.listed
-            .sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
-        if self.more > 0 {
-            self.listed.push(
-                Problem::new("", format!("{} more problems are not listed", self.more))
-                    .remedy("correct these first"),
-            );
-        }
-        self.listed
+    pub(super) fn into_list(self) -> Vec<Problem> {
+        in_order(self.listed, self.more)
     }
+}
+
+/// A list for an answer: in document order, and no longer than it may be.
+pub(super) fn in_order(listed: Vec<Problem>, more: usize) -> Vec<Problem> {
+    let (counts, mut listed): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|problem| problem.counted().is_some());
+    // Stable: problems at one place, or at none, stay in the order in which they were found.
+    listed.sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
+    let more = more + counts.iter().filter_map(Problem::counted).sum::<usize>();
+    let more = more + listed.len().saturating_sub(MAX_LISTED);
+    listed.truncate(MAX_LISTED);
+    if more > 0 {
+        listed.push(Problem::surplus(more));
+    }
+    listed
 }
 
 impl Problem {

@@ -11,8 +11,8 @@ use super::index::{Index, Place};
 use super::model::ROUTING;
 use super::problems::{Problems, is_typo};
 use super::{
-    Component, ComponentKind, DataProduct, DescriptorKind, Identifier, InvalidIdentifier, Object, Outline,
-    Problem, Scope, Strictness, Tag, Unread, contract, graph, rules,
+    Component, ComponentKind, DataProduct, DescriptorKind, Faults, Identifier, InvalidIdentifier, Object,
+    Outline, Problem, Scope, Strictness, Tag, Unread, contract, graph, rules,
 };
 
 /// What was read of a document.
@@ -380,7 +380,12 @@ impl Reader<'_> {
             problems.ask(|| fields.wrong_kind(entry, "a list"));
         }
         let dependencies = self.dependencies(fields, problems);
-        let data_contract = contract::data_contract(fields, problems);
+        let mut apart = problems.apart();
+        let data_contract = contract::data_contract(fields, &mut apart);
+        let of_contract = problems.close(apart, fields.path);
+        let mut apart = problems.apart();
+        let sample_data = contract::sample_data(fields, data_contract.as_ref(), &mut apart);
+        let faults = Faults { contract: of_contract, sample: problems.close(apart, fields.path) };
         let mut component = Component {
             id: id.clone().unwrap_or_else(Identifier::placeholder),
             kind: kind(fields, problems),
@@ -392,8 +397,9 @@ impl Reader<'_> {
             platform: fields.text("platform", problems),
             technology: fields.text("technology", problems),
             depends_on: dependencies.iter().map(|dependency| dependency.id.clone()).collect(),
-            sample_data: contract::sample_data(fields, data_contract.as_ref(), problems),
+            sample_data,
             data_contract,
+            faults,
             tags: fields.tags(problems),
             specific: fields.object("specific", problems),
             misspelt: place.outline().misspelt,
@@ -661,6 +667,11 @@ impl<'a> Fields<'a> {
     /// A field that is there and not null: where what is empty means something, or has to be said.
     pub(super) fn written(&self, name: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == name).filter(|entry| entry.node.tree != Tree::Null)
+    }
+
+    /// All fields, as far as it is worth looking at them for a slip.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        self.entries.iter().take(MAX_OTHER_NAMES)
     }
 
     pub(super) fn problem(&self, name: &str, message: impl Into<String>) -> Problem {

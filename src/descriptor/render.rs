@@ -622,7 +622,7 @@ mod tests {
     fn plain(columns: &[Column]) -> Vec<Column> {
         let strip = |column: &Column| Column {
             path: String::new(),
-            written: super::super::Written::default(),
+            keys: Default::default(),
             children: plain(&column.children),
             ..column.clone()
         };

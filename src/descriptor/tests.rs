@@ -14,13 +14,33 @@ fn parse(
     strictness: Strictness,
     limits: &Limits,
 ) -> Result<Descriptor, Vec<Problem>> {
-    super::parse(kind, text, strictness, limits, &|_| true).map_err(|Rejected { problems, readable }| {
-        if let Some(readable) = readable {
-            assert!(readable.product.all_components().all(|component| !component.path.is_empty()));
-            assert_eq!(readable.locate(problems.clone()).len(), problems.len());
+    with_faults(super::parse(kind, text, strictness, limits, &|_| true))
+}
+
+/// With what is wrong with the parts that only some technologies use, as if each of them were one of those.
+fn with_faults(read: Result<Descriptor, Rejected>) -> Result<Descriptor, Vec<Problem>> {
+    let faults = |descriptor: &Descriptor| {
+        let of = |component: &Component| {
+            let Faults { contract, sample } = component.faults.clone();
+            component.told(contract.into_iter().chain(sample).collect())
+        };
+        descriptor.product.all_components().flat_map(of).collect::<Vec<_>>()
+    };
+    match read {
+        Ok(descriptor) => match faults(&descriptor) {
+            found if found.is_empty() => Ok(descriptor),
+            found => Err(descriptor.locate(found)),
+        },
+        Err(Rejected { mut problems, readable }) => {
+            if let Some(readable) = readable {
+                assert!(readable.product.all_components().all(|component| !component.path.is_empty()));
+                assert_eq!(readable.locate(problems.clone()).len(), problems.len());
+                problems.extend(faults(&readable));
+                problems = readable.locate(problems);
+            }
+            Err(problems)
         }
-        problems
-    })
+    }
 }
 
 fn full(kind: DescriptorKind, text: &str) -> Result<Descriptor, Vec<Problem>> {
@@ -355,7 +375,7 @@ fn a_product_without_its_components_is_refused_in_any_form() {
 /// Reads as an adapter that serves S3.
 fn serving_s3(kind: DescriptorKind, text: &str, strictness: Strictness) -> Result<Descriptor, Vec<Problem>> {
     let s3 = |outline: &Outline| outline.technology.as_deref() == Some("S3");
-    super::parse(kind, text, strictness, &Limits::default(), &s3).map_err(|rejected| rejected.problems)
+    with_faults(super::parse(kind, text, strictness, &Limits::default(), &s3))
 }
 
 /// Components that mean something to somebody else, and shapes that mean nothing to anybody.
@@ -1099,6 +1119,34 @@ fn every_problem_has_a_remedy() {
 }
 
 #[test]
+fn paths_of_a_technology_lead_to_what_was_written() {
+    let text = product_of(&[format!(
+        "{}, dataContract: {{schema: [{{name: a, dataType: 'varchar(20) not null'}}, {{name: b, dataType: VARCHAR, dataLength: 9}}, \
+         {{name: c, dataType: 'ARRAY<STRUCT<x: INT>>'}}, {{name: d, dataType: ARRAY, arrayDataType: 'varchar(3)'}}, \
+         {{name: e, dataType: ARRAY, arrayDataType: STRUCT, children: [{{name: x, dataType: 'decimal(3,1)'}}]}}]}}",
+        member("a", "outputport")
+    )]);
+    let descriptor = full(DescriptorKind::DataProduct, &text).unwrap();
+    let component = &descriptor.product.components[0];
+    for (path, told) in [
+        ("[0].dataLength", "[0].dataType"),
+        ("[0].constraint", "[0].dataType"),
+        ("[0].name", "[0].name"),
+        ("[1].dataLength", "[1].dataLength"),
+        ("[2].arrayDataType", "[2].dataType"),
+        ("[2].children[0].dataType", "[2].dataType"),
+        ("[2].children[0].name", "[2].dataType"),
+        ("[3].arrayDataType", "[3].arrayDataType"),
+        ("[3].dataLength", "[3].arrayDataType"),
+        ("[4].children[0].scale", "[4].children[0].dataType"),
+        ("", ""),
+    ] {
+        let located = component.located(Problem::new(format!("dataContract.schema{path}"), "m"));
+        assert_eq!(located.path, format!("components[0].dataContract.schema{told}"), "{path}");
+    }
+}
+
+#[test]
 fn tags_of_yaml_change_no_place() {
     for before in ["", "---\n", "# comment\n", "# comment\n---\n", "\u{feff}", "\n\n--- # begin\n"] {
         let text =
@@ -1115,6 +1163,29 @@ fn tags_of_yaml_change_no_place() {
         assert_eq!(read.product.components[0].name, "12");
         let component = super::of_component(&text, "x", &Limits::default()).unwrap();
         assert!(component.contains("componentIdToProvision: \"x\""), "{component}");
+    }
+}
+
+#[test]
+fn a_length_beside_the_name_of_a_type_belongs_to_it() {
+    for (column, meant) in [
+        ("dataType: bpchar", (DataType::Text, None, None)),
+        ("dataType: bpchar, dataLength: 3", (DataType::Char, None, Some(3))),
+        ("dataType: 'bpchar(3)'", (DataType::Char, None, Some(3))),
+        ("dataType: 'bpchar[]'", (DataType::Array, Some(DataType::Text), None)),
+        (
+            "dataType: ARRAY, arrayDataType: bpchar, dataLength: 3",
+            (DataType::Array, Some(DataType::Char), Some(3)),
+        ),
+    ] {
+        let text = product_of(&[format!(
+            "{}, dataContract: {{schema: [{{name: a, {column}}}]}}",
+            member("a", "outputport")
+        )]);
+        let descriptor = full(DescriptorKind::DataProduct, &text).unwrap();
+        let column_read = &descriptor.product.components[0].data_contract.as_ref().unwrap().schema[0];
+        let read = (column_read.data_type, column_read.array_data_type, column_read.data_length);
+        assert_eq!(read, meant, "{column}");
     }
 }
 
@@ -1190,4 +1261,25 @@ fn a_short_form_keeps_what_is_wrong_with_what_decides() {
             parse(DescriptorKind::DataProduct, &twice, Strictness::Short, &Limits::default()).unwrap_err();
         assert_eq!(problems.len(), 1, "{key}: {problems:?}");
     }
+}
+
+#[test]
+fn a_type_and_its_constraint_agree() {
+    let read = |column: &str| {
+        let text = product_of(&[format!(
+            "{}, dataContract: {{schema: [{{name: a, {column}}}]}}",
+            member("a", "outputport")
+        )]);
+        let read = full(DescriptorKind::DataProduct, &text).map_err(|problems| problems[0].to_string());
+        let column = read?.product.components[0].data_contract.as_ref().unwrap().schema[0].clone();
+        Ok::<_, String>((column.required, column.unique))
+    };
+    assert_eq!(read("dataType: int not null"), Ok((true, false)));
+    assert_eq!(read("dataType: int not null, constraint: UNIQUE"), Ok((true, true)));
+    assert_eq!(read("dataType: int null"), Ok((false, false)));
+    assert_eq!(
+        read("dataType: int not null, constraint: 'NULL'").unwrap_err(),
+        "components[0].dataContract.schema[0].constraint: `constraint` contradicts `dataType`, which says NOT NULL: `NULL` \
+         (line 6, column 157)"
+    );
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{
-    self, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline, Problem, Scope,
-    Strictness,
+    self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline,
+    Problem, Scope, Strictness,
 };
 use crate::technology::{AccessList, Intent, Kinds, Neighbours, Work};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
@@ -131,10 +131,10 @@ pub(super) fn parse(
             resolver.broken = Some(broken);
             let mut more = Vec::new();
             for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
-                let known = Known::of(component, &problems);
+                let known = Causes::of(component, &problems);
                 for problem in resolver.assign(component).err().unwrap_or_default() {
                     // What is wrong with the environment is found with every component.
-                    if !more.contains(&problem) && !known.may_cause(&problem) {
+                    if !more.contains(&problem) && (problem.is_of_reading() || !known.may_cause(&problem)) {
                         more.push(problem);
                     }
                 }
@@ -146,46 +146,11 @@ pub(super) fn parse(
     })
 }
 
-/// What is known to be wrong with a component before its technology looks at it.
-struct Known<'a> {
-    component: &'a Component,
-    problems: Vec<&'a Problem>,
-    /// A column has no name: which one is meant by a name that no column has is not known.
-    nameless: bool,
-}
-
-impl<'a> Known<'a> {
-    fn of(component: &'a Component, problems: &'a [Problem]) -> Self {
-        let columns = component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
-        // What is wrong with the document as a whole is no cause of anything.
-        let problems = problems.iter().filter(|known| !known.path.is_empty()).collect();
-        Self { component, problems, nameless: columns.iter().any(|column| column.name.is_empty()) }
-    }
-
-    /// Whether a problem that is found in what was read may be there only because of one that is known: at the same place,
-    /// around it or within it, or in the same column, unless that is about names.
-    fn may_cause(&self, found: &Problem) -> bool {
-        let about_name = |path: &str| path.ends_with(".name") || path.ends_with(".description");
-        let columns = self.component.data_contract.iter().flat_map(|contract| &contract.schema);
-        let mut column = columns.filter(|column| is_within(&found.path, &column.path));
-        let column = column.next().filter(|_| !about_name(&found.path));
-        self.problems.iter().any(|known| {
-            let same_column =
-                column.is_some_and(|it| is_within(&known.path, &it.path) && !about_name(&known.path));
-            same_column || is_within(&found.path, &known.path) || is_within(&known.path, &found.path)
-        }) || (self.nameless && found.message.contains("column"))
-    }
-}
-
-/// Whether a path is `place`, or leads into it.
-fn is_within(path: &str, place: &str) -> bool {
-    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-}
-
 /// Whether a problem is one of this component, and not of one in it.
 fn is_of(problem: &Problem, component: &Component) -> bool {
-    problem.path.strip_prefix(&component.path).is_some_and(|rest| !rest.starts_with(".components["))
-        && is_within(&problem.path, &component.path)
+    problem.path.strip_prefix(&component.path).is_some_and(|rest| {
+        rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
+    })
 }
 
 /// The components of a data product that are left to other adapters.
@@ -326,17 +291,27 @@ impl<'a> Resolver<'a> {
         }
         let all = self.neighbours.get_or_init(|| {
             let mut numbers: HashMap<String, Vec<usize>> = HashMap::new();
+            // Targets of components whose columns could not be read.
+            let mut unread: HashSet<String> = HashSet::new();
             for (number, component) in self.descriptor.product.components.iter().enumerate() {
                 let is_broken = self.broken.as_ref().is_some_and(|broken| broken.contains(&component.path));
                 if is_broken || (matches!(self.places, Places::Fixed(_)) && !self.concerns(component)) {
                     continue;
                 }
-                if let Ok(Some((_, target))) = self.target(component) {
-                    numbers.entry(target.code.clone()).or_default().push(number);
+                match self.target(component) {
+                    Ok(Some((_, target))) if component.faults.contract.is_empty() => {
+                        numbers.entry(target.code.clone()).or_default().push(number);
+                    }
+                    Ok(Some((_, target))) => drop(unread.insert(target.code.clone())),
+                    Ok(None) | Err(_) => {}
                 }
             }
             let complete = self.broken.is_none() && self.descriptor.scope == Scope::DataProduct;
-            numbers.into_iter().map(|(code, numbers)| (code, Neighbours::new(numbers, complete))).collect()
+            let made = numbers.into_iter().map(|(code, numbers)| {
+                let complete = complete && !unread.contains(&code);
+                (code, Neighbours::new(numbers, complete))
+            });
+            made.collect()
         });
         all.get(code).cloned().unwrap_or_default()
     }
@@ -400,10 +375,16 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
-    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any.
-    fn whatever_the_environment(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any, and
+    /// if it is the kind, with what is wrong with its data contract: with the right kind, that may be used.
+    fn with_what_else_is_wrong(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+        let of_contract = || component.told(component.faults.contract.clone());
+        let (of_environment, of_kind) =
+            (problem.path == self.environment_path(), problem.path == format!("{}.kind", component.path));
         let mut problems = vec![problem];
-        let of_environment = problems.iter().all(|problem| problem.path == self.environment_path());
+        if of_kind {
+            problems.extend(of_contract());
+        }
         let target = self.topology.any_target(component);
         let Some(target) = target.filter(|_| of_environment && *self.intent == Intent::Provision) else {
             return problems;
@@ -411,6 +392,7 @@ impl<'a> Resolver<'a> {
         let kinds = target.technology.capabilities().kinds;
         if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
             problems.push(problem.under(&component.path));
+            problems.extend(of_contract());
             return problems;
         }
         let work = Work {
@@ -421,7 +403,7 @@ impl<'a> Resolver<'a> {
             neighbours: Neighbours::default(),
         };
         let found = target.technology.check(&work, self.intent);
-        problems.extend(found.into_iter().map(|problem| component.located(problem)));
+        problems.extend(component.told(found));
         problems
     }
 
@@ -430,7 +412,7 @@ impl<'a> Resolver<'a> {
         let (key, target) = match self.target(component) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
-            Err(problem) => return Err(self.whatever_the_environment(component, problem)),
+            Err(problem) => return Err(self.with_what_else_is_wrong(component, problem)),
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
@@ -454,7 +436,7 @@ impl<'a> Resolver<'a> {
         if problems.is_empty() {
             Ok(Some(Assigned { work, target, before }))
         } else {
-            Err(problems.into_iter().map(|problem| component.located(problem)).collect())
+            Err(component.told(problems))
         }
     }
 }

@@ -18,13 +18,14 @@
 //! It asserts, so it belongs in tests; it is public so that tests outside this crate can run it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{AccessList, AccessMode, Action, Change, Context, Intent, Plan, Technology, Work};
 use crate::access::Ref;
-use crate::descriptor::Object;
+use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Kind};
 
 /// A plan that is still not empty after so many rounds does not converge.
@@ -99,6 +100,7 @@ pub async fn conforms<S: Subject>() {
         access_rules::<S>(case).await;
         conflicts::<S>(case).await;
         stops::<S>(case).await;
+        unreadable_contracts::<S>(case).await;
     }
 }
 
@@ -345,6 +347,37 @@ async fn conflicts<S: Subject>(case: &Case) {
         assert!(applied.is_err(), "`{}` is not done to what is somebody else's", change.summary);
     }
     assert_eq!(subject.observe().await, before, "what is somebody else's stays as it is");
+}
+
+/// Whoever makes something of a data contract refuses one that could not be read; to whoever does not, it is as none.
+async fn unreadable_contracts<S: Subject>(case: &Case) {
+    let subject = S::fresh().await;
+    let technology = subject.technology();
+    let mut work = case.work.clone();
+    let fault = Problem {
+        line: Some(1),
+        column: Some(1),
+        ..Problem::new("dataContract.schema[0].dataType", "unknown data type").remedy("use another")
+    };
+    Arc::make_mut(&mut work.component).faults.contract.push(fault.clone());
+    for intent in [
+        Intent::UpdateAccess,
+        Intent::Unprovision { remove_data: false },
+        Intent::Unprovision { remove_data: true },
+    ] {
+        assert_eq!(technology.check(&work, &intent), [], "what is there can go, whatever its contract");
+    }
+    let problems = technology.check(&work, &Intent::Provision);
+    if !problems.is_empty() {
+        assert!(problems.contains(&fault), "a contract that could not be read is refused with why");
+        return;
+    }
+    let mut without = work.clone();
+    Arc::make_mut(&mut without.component).data_contract = None;
+    let context = Context::default();
+    let plan = unwrap(technology.plan(&work, &Intent::Provision, &context).await, &work, "planning");
+    let other = unwrap(technology.plan(&without, &Intent::Provision, &context).await, &work, "planning");
+    assert_eq!(plan, other, "a contract that could not be read is refused, or nothing comes of it");
 }
 
 async fn stops<S: Subject>(case: &Case) {

@@ -81,10 +81,15 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Where in the descriptor the wanted field at an Iceberg path is.
+    /// Where in the descriptor the wanted field at an Iceberg path is. The elements of an ARRAY are described by its column.
     fn place(&self, path: &str, key: &str) -> String {
-        let declared = self.wanted.columns.get(path).map(|declared| declared.path.as_str());
-        format!("{}.{key}", declared.unwrap_or("dataContract.schema"))
+        match (self.wanted.columns.get(path), path.rsplit_once('.')) {
+            (Some(declared), _) => format!("{}.{key}", declared.path),
+            (None, Some((array, _))) => {
+                self.place(array, if key == "dataType" { "arrayDataType" } else { key })
+            }
+            (None, None) => format!("dataContract.schema.{key}"),
+        }
     }
 
     fn fields(

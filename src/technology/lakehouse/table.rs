@@ -65,9 +65,20 @@ impl Port {
         let load = specific.boolean("loadSampleData").unwrap_or(false);
         let may_drop = specific.boolean("allowDropColumns").unwrap_or(false);
         let mut problems = specific.finish();
-        let columns = work.component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
-        let wanted = types::wanted(columns).map_err(|more| problems.extend(more)).ok();
-        let sample = work.component.sample_data.as_ref().filter(|_| load);
+        let component = &work.component;
+        let contract = component.data_contract.as_ref();
+        problems.extend(component.faults.contract.iter().cloned());
+        let columns = contract.map_or(&[][..], |contract| &contract.schema);
+        let mut wanted = types::wanted(columns).map_err(|more| problems.extend(more)).ok();
+        if let (Some(wanted), Some(contract)) = (&mut wanted, contract) {
+            wanted.notes.extend(contract.notes.iter().cloned());
+        }
+        if load {
+            problems.extend(component.faults.sample.iter().cloned());
+        }
+        // Rows of columns that could not be read are not looked at.
+        let readable = component.faults.contract.is_empty() && component.faults.sample.is_empty();
+        let sample = component.sample_data.as_ref().filter(|_| load && readable);
         let rows = match (&wanted, sample) {
             (Some(wanted), Some(sample)) => sample::read(sample, &wanted.schema, &wanted.columns)
                 .and_then(|rows| sample::writable(rows, &wanted.schema))

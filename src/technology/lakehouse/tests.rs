@@ -790,6 +790,18 @@ async fn breaking_changes_are_refused() {
         .await,
         ["dataContract.schema: the primary key cannot change from none to `a`"]
     );
+    assert_eq!(
+        refused(
+            "[{name: a, dataType: INT}, {name: c, dataType: 'ARRAY<BIGINT>'}, {name: d, dataType: 'ARRAY<ARRAY<BIGINT>>'}]",
+            "[{name: a, dataType: INT}, {name: c, dataType: 'ARRAY<STRING>'}, {name: d, dataType: 'ARRAY<ARRAY<STRING>>'}]",
+            "{}"
+        )
+        .await,
+        [
+            "dataContract.schema[1].arrayDataType: column `c.element` cannot change from long to string; the type of a column is fixed",
+            "dataContract.schema[2].children[0].arrayDataType: column `d.element.element` cannot change from long to string; the type of a column is fixed",
+        ]
+    );
 }
 
 /// As in every technology, and in both shapes of a data contract.
@@ -876,6 +888,31 @@ async fn bare_names_are_recorded_as_they_are() {
             ]
         );
     }
+}
+
+#[tokio::test]
+async fn physical_names_are_noted_in_the_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = open(folder.path());
+    let port = crate::technology::testing::port_of(
+        "[{name: t, properties: [{name: reference_date, physicalName: ref_dt, logicalType: date}]}]",
+    );
+    let plan = lake.plan(&port, &Intent::Provision, &Context::default()).await.unwrap();
+    let note =
+        "columns have the `name` of the contract, and not its `physicalName`: `reference_date` (`ref_dt`)";
+    assert!(plan.notes.iter().any(|found| found == note), "{:?}", plan.notes);
+}
+
+#[test]
+fn what_is_required_and_described_in_a_type_is_so_in_the_table() {
+    let work = port_with(
+        "[{name: a, dataType: int not null}, {name: b, dataType: \"STRUCT<x: INT NOT NULL COMMENT 'the x', y: STRING>\"}]",
+        "{}",
+    );
+    let schema = types::wanted(&work.component.data_contract.as_ref().unwrap().schema).unwrap().schema;
+    let field = |name: &str| schema.field_by_name(name).unwrap();
+    assert!(field("a").required && !field("b").required && field("b.x").required && !field("b.y").required);
+    assert_eq!(field("b.x").doc.as_deref(), Some("the x"));
 }
 
 async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {

@@ -189,7 +189,8 @@ impl Reading {
         self.data_type(column.data_type, column, own, path, "dataType", depth)
     }
 
-    /// The Iceberg type of `data_type`, with the lengths and children of `column`. `key` is where it was written.
+    /// The Iceberg type of `data_type`, with the lengths and children of `column`. `key` is the one of the column that says
+    /// it.
     fn data_type(
         &mut self,
         data_type: DataType,

@@ -239,7 +239,12 @@ fn columns(list: Option<&Value>, place: &str, depth: usize, problems: &mut Vec<P
 fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem>) -> Option<Column> {
     let mut reader = SpecificReader::at(place, object);
     let name = reader.required_string("name").map(str::to_owned);
-    let mut own = reader.required_string("dataType").and_then(|text| match Column::typed(text) {
+    let mut number = |key: &'static str| {
+        reader.integer(key, 0..=i64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
+    };
+    let (data_length, precision, scale) = (number("dataLength"), number("precision"), number("scale"));
+    let typed = |text: &str| Column::typed(text, data_length);
+    let mut own = reader.required_string("dataType").and_then(|text| match typed(text) {
         Ok(column) => Some(column),
         Err((message, remedy)) => {
             reader.problem("dataType", message, &remedy);
@@ -248,14 +253,10 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     });
     if let Some(text) = reader.string("arrayDataType")
         && let Some(column) = &mut own
-        && let Err((message, remedy)) = column.typed_elements(text)
+        && let Err((message, remedy)) = column.typed_elements(text, data_length)
     {
         reader.problem("arrayDataType", message, &remedy);
     }
-    let mut number = |key: &'static str| {
-        reader.integer(key, 0..=i64::from(u32::MAX)).and_then(|number| u32::try_from(number).ok())
-    };
-    let (data_length, precision, scale) = (number("dataLength"), number("precision"), number("scale"));
     // As in a data contract, an empty one is none.
     let constraint = match reader.value("constraint").and_then(Value::as_str) {
         Some(text) if text.trim().is_empty() => None,
@@ -265,23 +266,29 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     let children = columns(reader.value("children"), &format!("{place}.children"), depth + 1, problems);
     let tags = tags(reader.value("tags"), place, problems);
     problems.extend(reader.finish());
-    let own = own?;
-    let mut column = Column {
-        name: name?,
-        data_length: data_length.or(own.data_length),
-        precision: precision.or(own.precision),
-        scale: scale.or(own.scale),
-        children: if children.is_empty() { own.children } else { children },
-        description,
-        required: constraint == Some("NOT_NULL"),
-        unique: constraint == Some("UNIQUE"),
-        tags,
-        path: place.to_owned(),
-        array_data_type: own.array_data_type,
-        ..Column::of(own.data_type)
-    };
-    if constraint == Some("PRIMARY_KEY") {
-        column.is_key(1);
+    let mut column = Column { name: name?, tags, path: place.to_owned(), ..own? };
+    for (key, measure, said) in [
+        ("dataLength", &mut column.data_length, data_length),
+        ("precision", &mut column.precision, precision),
+        ("scale", &mut column.scale, scale),
+    ] {
+        if said.is_some() {
+            *measure = said;
+            column.keys.is_own(key);
+        }
+    }
+    if !children.is_empty() {
+        column.children = children;
+        column.keys.is_own("children");
+    }
+    if !description.is_empty() {
+        column.description = description;
+    }
+    match constraint {
+        Some("PRIMARY_KEY") => column.is_key(1),
+        Some("NOT_NULL") => column.required = true,
+        Some("UNIQUE") => column.unique = true,
+        _ => {}
     }
     Some(column)
 }

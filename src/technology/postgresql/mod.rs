@@ -487,8 +487,10 @@ fn port_contract(
     let component = &work.component;
     let name = place.and_then(|place| place.relation.clone()).unwrap_or_default();
     let declared: &[Column] = component.data_contract.as_ref().map_or(&[], |contract| &contract.schema);
+    problems.extend(component.faults.contract.iter().cloned());
     let columns = columns::wanted(declared, SCHEMA, |index, _| format!("{SCHEMA}[{index}]"), problems);
-    let notes: Vec<String> = declared.iter().filter_map(|column| types::note(column, &name)).collect();
+    let mut notes: Vec<String> = declared.iter().filter_map(|column| types::note(column, &name)).collect();
+    notes.extend(component.data_contract.iter().flat_map(|contract| contract.notes.iter().cloned()));
     let repair = specific.boolean("repair").unwrap_or(false);
     statistics(specific, declared);
     let (source, listed) = source(specific).unzip();

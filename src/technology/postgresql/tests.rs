@@ -1708,6 +1708,31 @@ fn invalid_components_are_told_all_that_is_wrong() {
     assert_eq!(said, include_str!("../../../examples/postgresql/invalid.expected.txt"), "{said}");
 }
 
+#[test]
+fn columns_of_tables_are_told_where_they_were_written() {
+    let technology = Postgresql::new(settings("postgres://u@localhost/d"));
+    let mut work = work_of(crate::technology::testing::CASHFLOW, crate::technology::testing::STORAGE);
+    let specific = r#"{"tables": [{"name": "t", "columns": [
+        {"name": "a", "dataType": "ARRAY<GEOGRAPHY>"}, {"name": "b", "dataType": "VARCHAR(16777216)"},
+        {"name": "c", "dataType": "VARCHAR", "dataLength": 16777216}, {"name": "d", "dataType": "bpchar"},
+        {"name": "e", "dataType": "bpchar", "dataLength": 16777216}, {"name": "f", "dataType": "UBIGINT"}]}]}"#;
+    Arc::make_mut(&mut work.component).specific = serde_json::from_str(specific).unwrap();
+    let mut found: Vec<_> =
+        technology.check(&work, &Intent::Provision).iter().map(ToString::to_string).collect();
+    found.sort();
+    let at = "specific.tables[0].columns";
+    assert_eq!(
+        found,
+        [
+            format!("{at}[0].dataType: PostgreSQL has no such type without an extension: `GEOGRAPHY`"),
+            format!("{at}[1].dataType: not a length of VARCHAR: `16777216`"),
+            format!("{at}[2].dataLength: not a length of VARCHAR: `16777216`"),
+            format!("{at}[4].dataLength: not a length of CHAR: `16777216`"),
+            format!("{at}[5].dataType: this type has no equal here: `UBIGINT`"),
+        ]
+    );
+}
+
 /// Of what is to be provisioned; what has such a name can be removed.
 #[test]
 fn names_that_cannot_be_told_apart_are_refused() {

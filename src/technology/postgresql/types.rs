@@ -114,9 +114,12 @@ fn simple(
                         return Some(format!("numeric({precision},{scale})"));
                     }
                     problems.push(
-                        Problem::new(format!("{place}.precision"), "not a precision and scale")
-                            .value(format!("{precision}, {scale}"))
-                            .remedy("write a precision of 1 to 38 and a scale of at most the precision"),
+                        Problem::new(
+                            format!("{place}.{}", column.keys.of("precision")),
+                            "not a precision and scale",
+                        )
+                        .value(format!("{precision}, {scale}"))
+                        .remedy("write a precision of 1 to 38 and a scale of at most the precision"),
                     );
                     None
                 }
@@ -129,9 +132,12 @@ fn simple(
                 length => {
                     let value = length.map_or_else(|| "none".to_owned(), |length| length.to_string());
                     problems.push(
-                        Problem::new(format!("{place}.dataLength"), format!("not a length of {data_type}"))
-                            .value(value)
-                            .remedy(format!("write 1 to {MAX_LENGTH}, or use TEXT")),
+                        Problem::new(
+                            format!("{place}.{}", column.keys.of("dataLength")),
+                            format!("not a length of {data_type}"),
+                        )
+                        .value(value)
+                        .remedy(format!("write 1 to {MAX_LENGTH}, or use TEXT")),
                     );
                     None
                 }
@@ -139,9 +145,12 @@ fn simple(
         }
         DataType::Geography | DataType::Geometry => {
             problems.push(
-                Problem::new(format!("{place}.{key}"), "PostgreSQL has no such type without an extension")
-                    .value(data_type)
-                    .remedy("use POINT, POLYGON, JSON (GeoJSON) or TEXT (WKT)"),
+                Problem::new(
+                    format!("{place}.{}", column.keys.of(key)),
+                    "PostgreSQL has no such type without an extension",
+                )
+                .value(data_type)
+                .remedy("use POINT, POLYGON, JSON (GeoJSON) or TEXT (WKT)"),
             );
             return None;
         }
