@@ -56,7 +56,7 @@ pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
 pub use problems::{Suggestions, is_typo};
-pub use render::{Written as WrittenContract, write_contract, write_sla, write_tags};
+pub use render::{Written as WrittenContract, type_keys, write_contract, write_sla, write_tags};
 pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;
 pub use subject::Subject;

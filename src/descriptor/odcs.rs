@@ -32,6 +32,8 @@
 //! columns as OpenMetadata's shape writes them; [`super::Component::located`] says it in the shape of the author.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::iter;
 
 use serde_json::Value;
 
@@ -120,6 +122,25 @@ pub(super) fn properties<'a>(contract: &Fields<'a>) -> Option<&'a Entry> {
     Fields::of(object, "", object.at)?.get("properties")
 }
 
+/// What each entry of `slaProperties` promises, by a name of its own; `None` where it promises nothing. A property that is
+/// there again has its element, or a number, in its name.
+pub(super) fn promises(entries: &[&Node]) -> Vec<Option<(String, String)>> {
+    let mut known = HashSet::new();
+    let promise = |node: &&Node| {
+        let promise = Fields::of(node, "", node.at)?;
+        let text = |key: &str| promise.get(key).and_then(|entry| entry.node.source_text());
+        let (property, value) = (text("property")?, text("value")?);
+        let value = text("unit").map_or_else(|| value.to_string(), |unit| format!("{value} {unit}"));
+        let of_element = text("element").map(|element| format!("{property}.{element}"));
+        let numbered = (2..).map(|number| format!("{property}.{number}"));
+        let mut names = iter::once(property.to_string()).chain(of_element).chain(numbered);
+        let name = names.find(|name| !known.contains(name))?;
+        known.insert(name.clone());
+        Some((name, value))
+    };
+    entries.iter().map(promise).collect()
+}
+
 /// The contract; what is wrong goes to `problems`.
 pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> DataContract {
     version(fields, problems);
@@ -128,21 +149,9 @@ pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> Dat
         columns_path: "dataContract.schema".to_owned(),
         ..DataContract::default()
     };
-    for (_, node) in fields.list("slaProperties", problems) {
-        let Some(promise) = Fields::of(node, "", node.at) else { continue };
-        let text = |key: &str| promise.get(key).and_then(|entry| entry.node.source_text());
-        if let (Some(property), Some(value)) = (text("property"), text("value")) {
-            let value = text("unit").map_or_else(|| value.to_string(), |unit| format!("{value} {unit}"));
-            // A promise may be made of several elements.
-            let own = |key: &String| !contract.sla.contains_key(key);
-            let of_element = text("element").map(|element| format!("{property}.{element}"));
-            let numbered = (2..).map(|number| format!("{property}.{number}"));
-            let mut keys = std::iter::once(property.to_string()).chain(of_element).chain(numbered);
-            if let Some(key) = keys.find(own) {
-                contract.sla.insert(key, Value::String(value));
-            }
-        }
-    }
+    let entries: Vec<&Node> = fields.list("slaProperties", problems).map(|(_, node)| node).collect();
+    let promises = promises(&entries).into_iter().flatten();
+    contract.sla.extend(promises.map(|(name, promise)| (name, Value::String(promise))));
     let objects: Vec<(String, &Node)> = fields.list("schema", problems).collect();
     if let Some(column) = objects.iter().find_map(|(path, node)| column_among_objects(path, node)) {
         problems.ask(|| {

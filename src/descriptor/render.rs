@@ -59,29 +59,25 @@ pub fn write_contract(columns: &[Column], table: &str, contract: Option<&Value>)
 pub fn write_sla(sla: &Object, contract: &Value) -> Option<Value> {
     let mut entries: Vec<Value> =
         contract.get("slaProperties").and_then(Value::as_array).cloned().unwrap_or_default();
+    let nodes: Vec<Node> = entries.iter().map(Node::of_json).collect();
+    let said = odcs::promises(&nodes.iter().collect::<Vec<_>>());
     let before = entries.clone();
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    for (property, promise) in sla {
-        let promise = text(promise);
-        let said = |entry: &Value| {
-            let value = entry.get("value").map(text).unwrap_or_default();
-            match entry.get("unit").filter(|unit| !unit.is_null()).map(text) {
-                Some(unit) => format!("{value} {unit}"),
-                None => value,
-            }
+    for (name, promise) in sla {
+        let promise = match promise {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
         };
-        let of_property =
-            |entry: &&mut Value| entry.get("property").and_then(Value::as_str) == Some(property.as_str());
-        match entries.iter_mut().filter(of_property).last() {
-            Some(entry) if said(entry) == promise => {}
-            Some(Value::Object(entry)) => {
+        let place = said.iter().enumerate().find_map(|(at, said)| match said {
+            Some((known, said)) if known == name => Some((at, said)),
+            _ => None,
+        });
+        match place.map(|(at, said)| (entries.get_mut(at), said)) {
+            Some((_, said)) if *said == promise => {}
+            Some((Some(Value::Object(entry)), _)) => {
                 entry.insert("value".to_owned(), json!(promise));
                 entry.shift_remove("unit");
             }
-            _ => entries.push(json!({ "property": property, "value": promise })),
+            _ => entries.push(json!({ "property": name, "value": promise })),
         }
     }
     (entries != before).then_some(Value::Array(entries))
@@ -115,8 +111,8 @@ fn open_metadata(column: &Column) -> Object {
     keys
 }
 
-/// `dataType` of a column and what belongs to it, without its children.
-fn type_keys(column: &Column) -> Object {
+/// `dataType` of a column and what belongs to it, without its children, as OpenMetadata's shape writes them.
+pub fn type_keys(column: &Column) -> Object {
     let mut keys = Object::new();
     keys.insert("dataType".to_owned(), json!(column.data_type.name()));
     for (key, value) in
@@ -611,6 +607,7 @@ fn spelled(column: &Column) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::document::Tree;
     use super::*;
 
     /// Columns of a contract of ODCS, with what tells the shapes apart taken away.
@@ -738,6 +735,27 @@ mod tests {
             write_sla(&sla("5 h"), &contract),
             Some(json!([{ "property": "latency", "value": "5 h", "driver": "regulatory" }]))
         );
+        // A property that is there several times, as it is read.
+        let entries = json!([
+            { "property": "latency", "value": 4, "unit": "h" },
+            { "property": "latency", "element": "orders.total", "value": 5 },
+            { "property": "latency", "element": "orders.total", "value": 6.5 },
+            { "property": "latency" },
+        ]);
+        let contract = json!({ "apiVersion": "v3.1.0", "slaProperties": entries });
+        let node = Node::of_json(&contract["slaProperties"]);
+        let Tree::List(nodes) = &node.tree else { panic!("a list") };
+        let read = odcs::promises(&nodes.iter().collect::<Vec<_>>()).into_iter().flatten();
+        let mut sla: Object = read.map(|(name, promise)| (name, json!(promise))).collect();
+        assert_eq!(
+            Value::Object(sla.clone()),
+            json!({ "latency": "4 h", "latency.orders.total": "5", "latency.2": "6.5" })
+        );
+        assert_eq!(write_sla(&sla, &contract), None);
+        sla.insert("latency.2".to_owned(), json!("7"));
+        let written = write_sla(&sla, &contract).unwrap();
+        assert_eq!(written[2], json!({ "property": "latency", "element": "orders.total", "value": "7" }));
+        assert_eq!(written.as_array().unwrap().len(), 4);
     }
 
     #[test]

@@ -37,7 +37,7 @@
 use serde_json::{Value, json};
 
 use super::mark::{self, ColumnNote};
-use crate::descriptor::{Column, DataType, Object, Problem};
+use crate::descriptor::{Column, DataType, Object, Problem, type_keys};
 
 /// PostgreSQL's longest declared length of a text.
 const MAX_LENGTH: u32 = 10_485_760;
@@ -172,18 +172,7 @@ pub(super) fn comment(column: &Column, made: &str) -> Option<String> {
 
 /// `dataType` of a column and what belongs to it, as a data contract writes it.
 fn declared(column: &Column) -> Object {
-    let mut keys = Object::new();
-    keys.insert("dataType".to_owned(), json!(column.data_type.name()));
-    for (key, value) in
-        [("dataLength", column.data_length), ("precision", column.precision), ("scale", column.scale)]
-    {
-        if let Some(value) = value {
-            keys.insert(key.to_owned(), json!(value));
-        }
-    }
-    if let Some(element) = column.array_data_type {
-        keys.insert("arrayDataType".to_owned(), json!(element.name()));
-    }
+    let mut keys = type_keys(column);
     if !column.children.is_empty() {
         let children: Vec<Value> = column.children.iter().map(|child| Value::Object(whole(child))).collect();
         keys.insert("children".to_owned(), Value::Array(children));
