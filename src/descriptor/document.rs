@@ -177,6 +177,20 @@ impl Node {
         Self { tree, at: Position::default(), source: Range::default(), tag: None }
     }
 
+    /// Whether both say the same, wherever they are.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        let same_entry =
+            |(a, b): (&Entry, &Entry)| a.key == b.key && a.flaw == b.flaw && a.node.says_the_same_as(&b.node);
+        self.tag == other.tag
+            && match (&self.tree, &other.tree) {
+                (Tree::List(a), Tree::List(b)) => {
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same_as(b))
+                }
+                (Tree::Mapping(a), Tree::Mapping(b)) => a.len() == b.len() && a.iter().zip(b).all(same_entry),
+                (a, b) => a == b,
+            }
+    }
+
     /// Every part is preceded by what it is and how long: no two trees are hashed alike.
     fn hash(&self, hash: &mut Sha256) {
         let mut part = |kind: u8, bytes: &[u8]| {
@@ -731,16 +745,17 @@ fn nul(path: &str, at: Position) -> Problem {
     Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
+/// A key that is there twice with one value, as some templates write it, means one thing.
 fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, problems: &mut Problems) {
-    let mut seen: HashMap<&str, u32> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
+    let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
     for entry in entries.filter(|entry| entry.flaw.is_none()) {
-        if let Some(first) = seen.insert(&entry.key, entry.at.line) {
-            seen.insert(&entry.key, first);
+        let first = *seen.entry(&entry.key).or_insert(entry);
+        if !std::ptr::eq(first, entry) && !first.node.says_the_same_as(&entry.node) {
             problems.add(|| {
                 Problem::new(short(&entry.key), "the key is there twice")
                     .under(path)
                     .at(entry.at)
-                    .remedy(format!("remove one; the first is on line {first}"))
+                    .remedy(format!("remove one; the first is on line {}", first.at.line))
             });
         }
     }

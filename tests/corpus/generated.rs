@@ -23,7 +23,7 @@ pub(crate) fn large() -> Vec<(&'static str, String)> {
         ("a number of a megabyte", format!("{HEAD}components: {}", "9".repeat(1 << 20))),
         ("half a million values", format!("[{}]", "0,".repeat(500_000))),
         ("a hundred thousand documents", "---\n".repeat(100_000)),
-        ("ten thousand equal keys", format!("{HEAD}components: []\n{}", "k: v\n".repeat(10_000))),
+        ("ten thousand equal keys", format!("{HEAD}components: []\n{}", "k: v\nk: w\n".repeat(5000))),
         ("ten thousand empty components", format!("{HEAD}components:\n{}", "- {}\n".repeat(10_000))),
         ("three thousand equal components", components(3_000, |_| "c: d".to_owned(), |_| 0)),
         ("a circle of three thousand", components(3_000, |i| depends_on((i + 1) % 3_000), |i| i)),

@@ -328,7 +328,7 @@ fn hostile() -> Vec<(String, Value)> {
         "100k components",
         format!("{}components:\n{}", head(), "- {kind: storage, id: x}\n".repeat(100_000)),
     );
-    add("a key twice", format!("{}\nid: urn:dmb:dp:finance:cashflow:0", cashflow()));
+    add("a key twice", format!("{}\nid: urn:dmb:dp:finance:cashflow:1", cashflow()));
     add("a key 10k times", format!("{}{}", cashflow(), "\nname: a".repeat(10_000)));
 
     // A good descriptor with one thing spoilt: (what stands there, what takes its place).
