@@ -371,8 +371,16 @@ impl Reader<'_> {
         let keys = (!problems.is_strict()).then_some(short);
         place.node.report_flaws(&place.path, keys, "components", problems);
         let id = fields.identifier("id", COMPONENT, problems);
-        if let (Some(id), Some(product)) = (&id, self.product) {
-            self.check_membership(id, product, fields, problems);
+        if let (Some(id), Some(product)) = (&id, self.product)
+            && id == product
+        {
+            problems.ask(|| {
+                fields
+                    .problem("id", "the component has the identifier of its data product")
+                    .at(fields.get("id").map_or(fields.at, |entry| entry.node.at))
+                    .value(id)
+                    .remedy("give the component an identifier of its own")
+            });
         }
         if let Some(entry) = fields.get("components")
             && !matches!(entry.node.tree, Tree::List(_))
@@ -441,39 +449,6 @@ impl Reader<'_> {
                 unsaid.is_empty().then_some(component)
             })
             .collect()
-    }
-
-    /// A URN says of which data product it is. Opaque identifiers do not.
-    fn check_membership(
-        &self,
-        id: &Identifier,
-        product: &Identifier,
-        fields: &Fields<'_>,
-        problems: &mut Problems,
-    ) {
-        let at = fields.get("id").map_or(fields.at, |entry| entry.node.at);
-        if let (Some(_), Some(urn)) = (id.urn(), product.urn()) {
-            if !id.belongs_to(product) {
-                problems.ask(|| {
-                    fields
-                        .problem(
-                            "id",
-                            format!("the component does not belong to the data product `{product}`"),
-                        )
-                        .at(at)
-                        .value(id)
-                        .remedy(format!("start it with `urn:{}:cmp:{}:`", urn.namespace, urn.identity))
-                });
-            }
-        } else if id == product {
-            problems.ask(|| {
-                fields
-                    .problem("id", "the component has the identifier of its data product")
-                    .at(at)
-                    .value(id)
-                    .remedy("give the component an identifier of its own")
-            });
-        }
     }
 
     /// `dependsOn`, as far as it is in the document. What is not may be another data product's, which is not ours to

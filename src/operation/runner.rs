@@ -12,7 +12,7 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::descriptor::{Component, Identifier, Object, Problem};
+use crate::descriptor::{Component, DataProduct, Identifier, Object, Problem};
 use crate::error::{Error, Kind, Result};
 use crate::technology::import::Checked;
 use crate::technology::{
@@ -295,6 +295,7 @@ async fn component(
         access: work.access.clone(),
         specific: work.component.specific.clone(),
         kind: Some(work.component.kind.clone()),
+        product: Some(work.product.id.to_string()),
         updated_at: Utc::now(),
     };
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
@@ -628,7 +629,13 @@ async fn kept_elsewhere(
     let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
     let moved = !same_code(&deployment.target, &one.target.code);
     let kind = deployment.kind.as_ref().unwrap_or(&one.work.component.kind);
-    let renamed = deployment.specific != one.work.component.specific || *kind != one.work.component.kind;
+    let mut product = DataProduct::clone(&one.work.product);
+    if let Some(id) = deployment.product.as_ref().and_then(|id| id.parse().ok()) {
+        product.id = id;
+    }
+    let renamed = deployment.specific != one.work.component.specific
+        || *kind != one.work.component.kind
+        || product.id != one.work.product.id;
     if *intent != Intent::Provision || !(moved || renamed) {
         return None;
     }
@@ -645,7 +652,7 @@ async fn kept_elsewhere(
     let mut component = Component::clone(&one.work.component);
     component.specific.clone_from(&deployment.specific);
     component.kind.clone_from(kind);
-    let there = Work { component: Arc::new(component), ..one.work.clone() };
+    let there = Work { product: Arc::new(product), component: Arc::new(component), ..one.work.clone() };
     let silent = Context { journal: Journal::default(), ..context.clone() };
     let resources = |plan: &Plan| {
         let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);

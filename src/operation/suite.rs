@@ -843,6 +843,7 @@ fn deployment(component: &str, target: &str) -> Deployment {
         access: None,
         specific: crate::descriptor::Object::new(),
         kind: None,
+        product: None,
         updated_at: chrono::Utc::now(),
     }
 }
@@ -868,6 +869,7 @@ pub(super) async fn deployments_are_written_under_the_lease_of_their_component(o
         access: Some(AccessList { refs, fields: fields.clone() }),
         specific: fields,
         kind: Some(crate::descriptor::ComponentKind::Other("dashboard".to_owned())),
+        product: Some("a product".to_owned()),
         ..deployment("a", "pg")
     };
     assert!(store.put_deployment(ab, &changed).await.unwrap());

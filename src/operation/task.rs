@@ -300,6 +300,8 @@ pub struct Deployment {
     /// The component's kind as last provisioned, which decides with `specific` what its resources are; `None` where an
     /// earlier version provisioned it and did not say.
     pub kind: Option<ComponentKind>,
+    /// The id of the data product that it was last provisioned in; `None` as for the kind.
+    pub product: Option<String>,
     /// When this was written; the store's clock decides.
     pub updated_at: DateTime<Utc>,
 }

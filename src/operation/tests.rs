@@ -798,6 +798,7 @@ async fn a_run_remembers_deployments_of_its_components_only(place: Place) {
         access: None,
         specific: crate::descriptor::Object::new(),
         kind: None,
+        product: None,
         updated_at: chrono::Utc::now(),
     };
     let deployments = visit.deployments.clone();

@@ -331,6 +331,9 @@ impl<'a> Resolver<'a> {
             environment(self.descriptor, component, self.topology, self.places, self.deployments)?;
         let key = key(component, &environment);
         let remembered = self.remembered(&key);
+        if let Some(problem) = remembered.and_then(|it| of_another_product(&self.product, component, it)) {
+            return Err(problem.under(&component.path));
+        }
         let component = as_provisioned(component, self.intent, remembered);
         let component = component.as_ref();
         if let Some(unread) =
@@ -482,6 +485,25 @@ fn kind_changed(component: &Component, remembered: &Deployment, kinds: Kinds) ->
         Problem::new("kind", message)
             .value(component.kind.name())
             .remedy(format!("unprovision it first, or write `kind: {}` again", kind.name())),
+    )
+}
+
+/// Identifiers of components are any text, and what has one in another data product is another component.
+fn of_another_product(
+    product: &DataProduct,
+    component: &Component,
+    remembered: &Deployment,
+) -> Option<Problem> {
+    let other =
+        remembered.product.as_deref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
+    if other == product.id.as_str() {
+        return None;
+    }
+    let message = format!("this component is provisioned in data product `{other}`, and this is another one");
+    Some(
+        Problem::new("id", message)
+            .value(&component.id)
+            .remedy("give the component an identifier of its own, or unprovision it there first"),
     )
 }
 

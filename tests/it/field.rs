@@ -482,6 +482,53 @@ async fn a_provisioned_component_keeps_its_kind() {
     assert!(server.resources().await.buckets().is_empty());
 }
 
+/// Identifiers of components may be any text, so two data products may have one; what exists is one's only.
+#[tokio::test]
+async fn a_component_stays_in_its_data_product() {
+    let server =
+        Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
+    let api = server.api();
+    let good = port("COMPONENT_DESCRIPTOR", "", "", ("", ""));
+    let mut other = good.clone();
+    let text = good["descriptor"].as_str().unwrap();
+    other["descriptor"] = json!(text.replace("urn:dmb:dp:sales:orders:0", "urn:dmb:dp:sales:returns:0"));
+    api.provision_and_wait(&good).await;
+    let expected = format!(
+        "dataProduct.components[0].id: this component is provisioned in data product `urn:dmb:dp:sales:orders:0`, and this is \
+         another one: `{PORT}`"
+    );
+    let validated = api.validate(&other).await;
+    assert_eq!(without_place(validated["error"]["errors"][0].as_str().unwrap()), expected, "{validated:#}");
+    let remedy = "give the component an identifier of its own, or unprovision it there first";
+    assert_eq!(validated["error"]["moreInfo"]["solutions"], json!([remedy]));
+    let access = json!({ "refs": [], "provisionInfo": { "request": other["descriptor"], "result": "" } });
+    for (path, body) in [("/v1/provision", &other), ("/v1/unprovision", &other), ("/v1/updateacl", &access)] {
+        let refused = api.post(path, body).await;
+        refused.with_status(400);
+        assert!(refused.text.contains("is provisioned in data product"), "{path}: {}", refused.text);
+    }
+    assert_eq!(server.resources().await.tables.len(), 1);
+
+    // What it kept stays in the one, and is no obstacle in the other.
+    let mut keeping = good.clone();
+    keeping["removeData"] = json!(false);
+    api.complete("/v1/unprovision", &keeping).await;
+    let made = api.provision_and_wait(&other).await;
+    let told = made["logs"].to_string();
+    assert!(told.contains("data of this component was kept on target `LAKE`"), "{told}");
+    let name = |tables: &[(String, std::path::PathBuf)]| {
+        tables.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(name(&server.resources().await.tables), ["sales__returns__0__development.orders"]);
+    api.complete("/v1/unprovision", &other).await;
+    api.provision_and_wait(&good).await;
+    assert_eq!(name(&server.resources().await.tables), ["sales__orders__0__development.orders"]);
+
+    // An earlier version did not keep the data product.
+    query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET product = NULL").await;
+    assert_eq!(api.validate(&other).await["valid"], true);
+}
+
 fn port_without_table(mut request: Value) -> Value {
     let text = request["descriptor"].as_str().unwrap().replace("specific: {table: orders}", "specific: {}");
     request["descriptor"] = json!(text);

@@ -162,13 +162,13 @@ pub(super) const COUNTS: Statement<'_> = Statement::both(
      (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
 );
 const DEPLOYMENTS: Statement<'_> = Statement::each(
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
      WHERE component IN (SELECT value FROM json_each($1)) ORDER BY component, environment",
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
      WHERE component IN (SELECT jsonb_array_elements_text($1::jsonb)) ORDER BY component, environment",
 );
 const DEPLOYMENT: Statement<'_> = Statement::both(
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
      WHERE component = $1 AND environment = $2",
 );
 /// The newest of the terminal tasks that are one too many.
@@ -406,6 +406,7 @@ fn deployment(row: &Row) -> Result<Deployment> {
         updated_at: row.time(5).map_err(in_column("updated_at"))?,
         specific: row.json(6).map_err(in_column("specific"))?,
         kind: row.optional_text(8).map_err(in_column("kind"))?.map(ComponentKind::of),
+        product: row.optional_text(9).map_err(in_column("product"))?.map(str::to_owned),
         key,
     })
 }

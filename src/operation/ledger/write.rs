@@ -205,12 +205,13 @@ pub(in crate::operation) const APPEND: Statement<'_> = Statement::each(
 const COUNT_LINES: Statement<'_> =
     Statement::both("UPDATE task SET log_lines = log_lines + $2 WHERE seq = $1");
 const PUT_DEPLOYMENT: Statement<'_> = Statement::both(
-    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format, kind) \
-     SELECT component, environment, $4, $5, $6, $7, $8, $9, $10 FROM running_component \
+    "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format, kind, \
+     product) \
+     SELECT component, environment, $4, $5, $6, $7, $8, $9, $10, $11 FROM running_component \
      WHERE task_seq = $1 AND component = $2 AND environment = $3 \
      ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
      status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
-     specific = excluded.specific, format = excluded.format, kind = excluded.kind",
+     specific = excluded.specific, format = excluded.format, kind = excluded.kind, product = excluded.product",
 );
 /// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
 pub(in crate::operation) const PURGE_BATCH: Statement<'_> = Statement::each(
@@ -716,7 +717,7 @@ impl Write for PutDeployment {
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<bool> {
         let Some(held) = held(&self.lease, transaction).await? else { return Ok(false) };
-        let Deployment { key, target, status, access, specific, kind, .. } = &self.deployment;
+        let Deployment { key, target, status, access, specific, kind, product, .. } = &self.deployment;
         let access = access.as_ref().map(to_json).transpose()?;
         let today = transaction.time_of_day();
         let written = transaction
@@ -733,6 +734,7 @@ impl Write for PutDeployment {
                     &to_json(specific)?,
                     FORMAT,
                     kind.as_ref().map(ComponentKind::name),
+                    product.as_deref(),
                 ],
             )
             .await?;

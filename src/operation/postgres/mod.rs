@@ -41,7 +41,7 @@ const MIGRATIONS: Migrations = Migrations(&[
     (1, "operations", include_str!("../../../migrations/postgres/0001_operations.sql")),
     (2, "topology", include_str!("../../../migrations/postgres/0002_topology.sql")),
     (3, "formats and bounds", include_str!("../../../migrations/postgres/0003_formats_and_bounds.sql")),
-    (4, "kinds", include_str!("../../../migrations/postgres/0004_kinds.sql")),
+    (4, "kinds and products", include_str!("../../../migrations/postgres/0004_kinds_and_products.sql")),
 ]);
 
 const SCHEMA: &str = "landfall";

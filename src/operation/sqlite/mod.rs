@@ -38,7 +38,7 @@ const MIGRATIONS: Migrations = Migrations(&[
     (2, "targets", include_str!("../../../migrations/sqlite/0002_targets.sql")),
     (3, "topology", include_str!("../../../migrations/sqlite/0003_topology.sql")),
     (4, "formats and bounds", include_str!("../../../migrations/sqlite/0004_formats_and_bounds.sql")),
-    (5, "kinds", include_str!("../../../migrations/sqlite/0005_kinds.sql")),
+    (5, "kinds and products", include_str!("../../../migrations/sqlite/0005_kinds_and_products.sql")),
 ]);
 
 const READERS: u32 = 4;

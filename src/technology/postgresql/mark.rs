@@ -63,11 +63,16 @@ impl Mark {
         }
     }
 
-    /// Whether it is one of a data product: its own, or of one of its components.
+    /// Whether it is one of a data product: its own, or of one of its components. A component whose identifier does not say
+    /// which, or names another one, has it in its mark.
     pub(super) fn is_of(&self, product: &Identifier) -> bool {
-        let component = self.owner.component.parse::<Identifier>();
-        self.product.as_deref() == Some(product.as_str())
-            || component.is_ok_and(|id| id == *product || id.belongs_to(product))
+        match &self.product {
+            Some(own) => own == product.as_str(),
+            None => {
+                let component = self.owner.component.parse::<Identifier>();
+                component.is_ok_and(|id| id == *product || id.belongs_to(product))
+            }
+        }
     }
 
     /// The mark in a comment, if there is one.

@@ -1315,24 +1315,35 @@ async fn a_view_reads_its_own_data_product_only() {
 /// What workloads wrote goes with the data; what somebody else made, and what others depend on, does not.
 /// An opaque id does not say of which data product it is: the mark does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn opaque_ids_read_their_own_data_product_only() {
-    let target = Target::fresh();
+async fn ids_that_name_no_product_read_their_own_only() {
     let of = |product: &str, id: &str, kind: &str, specific: &str| {
         let text = format!(
-            "{{id: '{product}', name: Other, version: 1.0.0, environment: development, components: [{{id: '{id}',
+            "{{id: '{product}', name: Other, version: 0.1.0, environment: development, components: [{{id: '{id}',
               name: Port, kind: {kind}, specific: {specific}, dataContract: {{schema: [{{name: id, dataType: INT}}]}}}}]}}"
         );
         work_of(&text, id)
     };
     let tables = "{schema: area, tables: [{name: orders, columns: [{name: id, dataType: INT}]}]}";
-    let storage = of("my system", "raw area", "storage", tables);
-    target.provision(&storage).await;
-    assert_eq!(target.provision(&storage).await, [""; 0]);
     let view = "{kind: view, source: {schema: area, name: orders}}";
-    target.provision(&of("my system", "orders view", "outputport", view)).await;
-    let thief = of("their system", "orders view 2", "outputport", view);
-    let refused = target.refused(&thief, Intent::Provision).await;
-    assert!(refused.contains("does not belong to data product `their system`"), "{refused}");
+    for (mine, area, port, theirs, thief) in [
+        ("my system", "raw area", "orders view", "their system", "orders view 2"),
+        // The area has the name of a component of the other data product.
+        (
+            "urn:dmb:dp:sales:mine:0",
+            "urn:dmb:cmp:sales:theirs:0:raw",
+            "urn:dmb:cmp:sales:mine:0:view",
+            "urn:dmb:dp:sales:theirs:0",
+            "urn:dmb:cmp:sales:theirs:0:view",
+        ),
+    ] {
+        let target = Target::fresh();
+        let storage = of(mine, area, "storage", tables);
+        target.provision(&storage).await;
+        assert_eq!(target.provision(&storage).await, [""; 0]);
+        target.provision(&of(mine, port, "outputport", view)).await;
+        let refused = target.refused(&of(theirs, thief, "outputport", view), Intent::Provision).await;
+        assert!(refused.contains(&format!("does not belong to data product `{theirs}`")), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
