@@ -180,7 +180,12 @@ fn product<'a>(
     let index = fields.components(problems);
     let (selection, others) = Selection::of(&index, wanted, ours, problems.strictness());
     selection.report_repetition(&index, problems);
-    let mut reader = Reader { index: &index, product: id.as_ref(), version: product.version.as_deref() };
+    let mut reader = Reader {
+        index: &index,
+        product: id.as_ref(),
+        version: product.version.as_deref(),
+        is_ordered: matches!(wanted, Wanted::Ours),
+    };
     let mut numbers = Vec::new();
     // What the components that are read depend on.
     let mut named = BTreeSet::new();
@@ -348,6 +353,8 @@ struct Reader<'a> {
     product: Option<&'a Identifier>,
     /// Version of the data product.
     version: Option<&'a str>,
+    /// Whether components are worked on in the order of `dependsOn`: of one component, the caller has seen to that.
+    is_ordered: bool,
 }
 
 impl Reader<'_> {
@@ -487,12 +494,14 @@ impl Reader<'_> {
                 && problems.is_strict()
             {
                 let close = closest(self.index, id.as_str(), product, problems);
-                problems.ask(|| {
-                    Problem::new(path, "the data product has no such component")
-                        .at(node.at)
-                        .value(&id)
-                        .remedy(did_you_mean(close, "use the `id` of one of its components"))
-                });
+                if self.is_ordered || close.is_some() {
+                    problems.ask(|| {
+                        Problem::new(path, "the data product has no such component")
+                            .at(node.at)
+                            .value(&id)
+                            .remedy(did_you_mean(close, "use the `id` of one of its components"))
+                    });
+                }
             }
         }
         depends_on
