@@ -256,14 +256,22 @@ pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Can
     let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(()) };
     let working = purged(place, owner);
     parent.remove_tree(working.name(), cancellation)?;
+    let identity = |place: &Place| {
+        Ok::<_, Error>(parent.look(place.name()).map_err(failed)?.map(|entry| entry.identity))
+    };
+    let replaced = || Error::retryable(format!("{what} was replaced while it was to be deleted"));
+    let before = identity(place)?;
     if observe(place)?.owned_by(owner, what)?.is_some() {
+        if identity(place)? != before {
+            return Err(replaced());
+        }
         parent.rename_new(place.name(), &parent, working.name()).map_err(failed)?;
-        // Somebody may have put another directory there between the look and the move.
-        let moved = observe(&working).and_then(|found| found.owned_by(owner, what));
-        if !matches!(moved, Ok(Some(_))) {
+        // Another process may have put another directory there between the look and the move. The mark is no help: a run
+        // that lost its lease while it deleted this directory may go on, and have deleted the mark.
+        let moved = identity(&working)?;
+        if moved.is_some() && moved != before {
             parent.rename_new(working.name(), &parent, place.name()).map_err(failed)?;
-            moved?;
-            return Err(Error::retryable(format!("{what} was replaced while it was to be deleted")));
+            return Err(replaced());
         }
         parent.remove_tree(working.name(), cancellation)?;
     }
@@ -449,6 +457,38 @@ mod tests {
         assert_eq!(observe(&bucket).unwrap(), Found::Odd("has a mark that is not a plain file"));
         let names: Vec<_> = outside.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "nothing was deleted or made there: {names:?}");
+    }
+
+    /// As when a run that lost its lease wakes up beside the next one.
+    #[test]
+    fn two_purges_at_once_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let until_gone = || {
+            while let Err(error) = purge(&path, &owner("a"), "table") {
+                assert!(error.is_retryable(), "{error}");
+            }
+        };
+        std::thread::scope(|threads| {
+            let other = threads.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    until_gone();
+                }
+            });
+            for _ in 0..500 {
+                create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+                for name in ["data", "more data"] {
+                    // The other one may have been faster.
+                    let _ = fs::write(path.path().join(name), "x");
+                }
+                until_gone();
+                assert_eq!(observe(&path).unwrap(), Found::Absent);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            other.join().unwrap();
+        });
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
     }
 
     #[test]
