@@ -143,6 +143,12 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
     if !children.is_empty() {
         column.children = children;
         column.keys.put("children", "children");
+    } else if column.data_type == DataType::Struct
+        && column.children.is_empty()
+        && fields.get("children").is_none()
+    {
+        // As in ODCS: one of which nothing is said holds anything.
+        column.data_type = DataType::Json;
     }
     keys::report(fields, &KEYS, problems);
     constraint(fields, &mut column, problems);

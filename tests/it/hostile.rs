@@ -380,7 +380,6 @@ fn hostile() -> Vec<(String, Value)> {
         ("dataType: number", "dataType: CHAR\n          dataLength: ten"),
         ("dataType: number", "dataType: ARRAY"),
         ("dataType: number", "dataType: ARRAY\n          arrayDataType: nothing"),
-        ("dataType: number", "dataType: STRUCT"),
         ("dataType: number", "dataType: STRUCT\n          children: {}"),
         ("dataType: number", "dataType: STRUCT\n          children: [1, 2]"),
         ("dataType: number", "dataType: MAP\n          children: []"),
