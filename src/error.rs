@@ -17,7 +17,7 @@ pub enum Kind {
     Invalid(Vec<Problem>),
     /// What is in the target belongs to somebody else, or contradicts what is asked.
     Conflict,
-    /// A passing condition: trying again later may succeed.
+    /// A transient failure: trying again later may succeed.
     Retryable,
     /// The work was asked to stop and did.
     Cancelled,
@@ -64,7 +64,7 @@ impl Error {
         Self::new(Kind::Conflict, message)
     }
 
-    /// A passing condition.
+    /// A transient failure.
     pub fn retryable(message: impl Into<String>) -> Self {
         Self::new(Kind::Retryable, message)
     }

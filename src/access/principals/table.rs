@@ -53,7 +53,7 @@ impl Table {
         load(&settings.file, None).map(drop).map_err(|error| error.report())
     }
 
-    /// A file that is wrong is a passing condition: whoever edits it is about to mend it.
+    /// A file that is wrong is a transient failure: whoever edits it is about to mend it.
     async fn entries(&self) -> Result<Entries> {
         let fresh = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

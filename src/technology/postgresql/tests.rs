@@ -1606,7 +1606,7 @@ async fn what_takes_too_long_is_tried_again_later() {
     assert!(error.is_retryable() && error.to_string().contains("lock_timeout"), "{}", error.report());
     owner.batch_execute("ROLLBACK").await.unwrap();
     technology.apply(&wider, &plan.changes[0], &Context::default()).await.unwrap();
-    // A server that is gone is a passing condition, and so is a wrong password, which tells itself to nobody.
+    // A server that is gone is a transient failure, and so is a wrong password, which tells itself to nobody.
     let mut nowhere = settings("postgres://u:p@127.0.0.1:1/d");
     let error = Postgresql::new(nowhere.clone()).plan(&port, &PURGE, &Context::default()).await.unwrap_err();
     assert!(error.is_retryable(), "{}", error.report());
