@@ -21,6 +21,9 @@ const KEYS: Known = Known {
         ("nullable", Says::No, "`constraint: NOT_NULL`"),
         ("primaryKey", Says::Yes, "`constraint: PRIMARY_KEY`"),
         ("unique", Says::Yes, "`constraint: UNIQUE`"),
+        ("isNullable", Says::No, "`constraint: NOT_NULL`"),
+        ("isPrimaryKey", Says::Yes, "`constraint: PRIMARY_KEY`"),
+        ("isUnique", Says::Yes, "`constraint: UNIQUE`"),
     ],
     name: "a column",
 };

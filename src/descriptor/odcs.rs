@@ -61,6 +61,10 @@ const KEYS: Known = Known {
         "primaryKeyPosition",
         "items",
         "properties",
+        "isNullable",
+        "isUnique",
+        "isPrimaryKey",
+        "isPrimary",
     ],
     other: &["name", "logicalType", "physicalType", "dataType", "description", "tags", "physicalName"],
     foreign: &[
@@ -71,6 +75,15 @@ const KEYS: Known = Known {
     ],
     name: "a property of ODCS",
 };
+
+/// What version 2 of the standard called some of them, and the value that means `true`. Contracts of version 3 still have
+/// these keys.
+pub(super) const OLDER: [(&str, &str, bool); 4] = [
+    ("required", "isNullable", false),
+    ("unique", "isUnique", true),
+    ("primaryKey", "isPrimaryKey", true),
+    ("primaryKey", "isPrimary", true),
+];
 
 /// Keys of `logicalTypeOptions`; those after the first few only look like them.
 const OPTIONS: Known = Known {
@@ -308,32 +321,28 @@ pub(super) fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problem
     }
     let Typed { named, key, length_in_type } = data_type(fields, problems)?;
     let text = |key: &str| fields.get(key).and_then(|entry| entry.node.source_text());
+    let (required, unique) = (stated_by(fields, "required", problems), stated_by(fields, "unique", problems));
     let mut column = Column {
         description: fields.text("description", problems).unwrap_or_default(),
         tags: fields.tags(problems),
-        required: flag(fields, "required", problems),
-        unique: flag(fields, "unique", problems),
+        required: required.is_some(),
+        unique: unique.is_some(),
         physical_name: text("physicalName").map(|name| name.trim().to_owned()).filter(|physical| {
             !physical.is_empty() && text("name").is_some_and(|name| name.trim() != physical)
         }),
         path: fields.path.to_owned(),
         ..Column::of(DataType::String)
     };
-    let constraint = match (column.required, column.unique) {
-        (false, true) => "unique",
-        _ => "required",
-    };
-    column.keys.put("constraint", constraint);
+    column.keys.put("constraint", required.or(unique).unwrap_or("required"));
     column.keys.put("dataType", key);
     column.keys.put("arrayDataType", "items");
     column.keys.put("children", "properties");
     for measure in ["precision", "scale"] {
         column.keys.put(measure, key);
     }
-    let required = column.required;
     column.has_type(&named, key, None);
-    if required {
-        column.keys.put("constraint", "required");
+    if let Some(required) = required {
+        column.keys.put("constraint", required);
     }
     if !length_in_type {
         column.keys.put("dataLength", "logicalTypeOptions.maxLength");
@@ -387,10 +396,13 @@ fn primary_key(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems
             }
         }
     });
-    if flag(fields, "primaryKey", problems) {
+    if let Some(key) = stated_by(fields, "primaryKey", problems) {
         column.is_key(position.unwrap_or(1));
-        column.keys.put("constraint", "primaryKey");
-    } else if position.is_some() && fields.get("primaryKey").is_none() {
+        column.keys.put("constraint", key);
+    } else if position.is_some()
+        && !OLDER.iter().any(|(_, older, _)| fields.get(older).is_some())
+        && fields.get("primaryKey").is_none()
+    {
         problems.ask(|| {
             fields.missing("primaryKey").remedy("add `primaryKey: true`, or remove `primaryKeyPosition`")
         });
@@ -743,15 +755,27 @@ fn without_length(named: &mut Named, limit: Option<u32>) {
     }
 }
 
-fn flag(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> bool {
-    let Some(entry) = fields.get(name) else { return false };
+/// The key by which a property says that it is `name`: that one, or, without it, what version 2 called it.
+fn stated_by(fields: &Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<&'static str> {
+    if fields.get(name).is_some() {
+        return (flag(fields, name, problems) == Some(true)).then_some(name);
+    }
+    let older = OLDER.iter().filter(|(newer, ..)| *newer == name);
+    older
+        .map(|(_, older, meant)| (*older, *meant))
+        .find(|(older, meant)| flag(fields, older, problems) == Some(*meant))
+        .map(|(older, _)| older)
+}
+
+fn flag(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<bool> {
+    let entry = fields.get(name)?;
     match &entry.node.tree {
-        Tree::Bool(value) => *value,
-        Tree::Text(text) if text.trim().eq_ignore_ascii_case("true") => true,
-        Tree::Text(text) if text.trim().eq_ignore_ascii_case("false") => false,
+        Tree::Bool(value) => Some(*value),
+        Tree::Text(text) if text.trim().eq_ignore_ascii_case("true") => Some(true),
+        Tree::Text(text) if text.trim().eq_ignore_ascii_case("false") => Some(false),
         _ => {
             problems.ask(|| fields.wrong_kind(entry, "`true` or `false`"));
-            false
+            None
         }
     }
 }
@@ -1024,6 +1048,32 @@ mod tests {
         assert_eq!(place("primaryKey: false, primaryKeyPosition: 1"), Ok(None));
         assert!(place("primaryKeyPosition: 1").is_err());
         assert!(place("primaryKey: true, primaryKeyPosition: first").is_err());
+    }
+
+    #[test]
+    fn keys_of_version_2_say_what_they_said() {
+        let constraints = |property: &str| {
+            let contract = format!(
+                "{{apiVersion: v3.0.2, schema: [{{name: t, properties: [{{name: a, logicalType: date, {property}}}]}}]}}"
+            );
+            let descriptor = read(&contract)?;
+            let column = &descriptor.product.components[0].data_contract.as_ref().unwrap().schema[0];
+            let place = column.keys.of("constraint").to_owned();
+            Ok::<_, Vec<String>>((column.required, column.unique, column.primary_key, place))
+        };
+        for (property, expected) in [
+            ("isNullable: false", (true, false, None, "isNullable")),
+            ("isNullable: true", (false, false, None, "required")),
+            ("isNullable: false, required: false", (false, false, None, "required")),
+            ("isUnique: 'true'", (false, true, None, "isUnique")),
+            ("isNullable: false, isUnique: true", (true, true, None, "isNullable")),
+            ("isPrimaryKey: true", (true, false, Some(1), "isPrimaryKey")),
+            ("isPrimary: true, primaryKeyPosition: 2", (true, false, Some(2), "isPrimary")),
+        ] {
+            let (required, unique, key, place) = expected;
+            assert_eq!(constraints(property), Ok((required, unique, key, place.to_owned())), "{property}");
+        }
+        assert!(constraints("isNullable: perhaps").is_err());
     }
 
     #[test]

@@ -279,7 +279,7 @@ fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, d
     if is_key && !known_key {
         property.insert("primaryKey".to_owned(), json!(true));
     } else if known_key && !is_key {
-        property.shift_remove("primaryKey");
+        remove(&mut property, "primaryKey");
         property.shift_remove("primaryKeyPosition");
     }
     // A key is required whether or not that is written.
@@ -310,11 +310,26 @@ fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, d
 
 fn flag(property: &mut Object, key: &str, wanted: bool, known: bool) {
     match (wanted, known) {
-        (true, false) => property.insert(key.to_owned(), json!(true)),
-        (false, true) => property.shift_remove(key),
-        (false, false) if property.get(key).is_some_and(is_true) => property.shift_remove(key),
-        _ => None,
-    };
+        (true, false) => drop(property.insert(key.to_owned(), json!(true))),
+        (false, true) => remove(property, key),
+        (false, false) if property.get(key).is_some_and(is_true) || is_said_by_older(property, key) => {
+            remove(property, key);
+        }
+        _ => {}
+    }
+}
+
+fn is_said_by_older(property: &Object, key: &str) -> bool {
+    let mut older = odcs::OLDER.iter().filter(|(newer, ..)| *newer == key);
+    older.any(|(_, older, meant)| property.get(*older).is_some_and(|value| is_true(value) == *meant))
+}
+
+/// Takes out a key, and what version 2 of the standard called it.
+fn remove(property: &mut Object, key: &str) {
+    property.shift_remove(key);
+    for (_, older, _) in odcs::OLDER.iter().filter(|(newer, ..)| *newer == key) {
+        property.shift_remove(*older);
+    }
 }
 
 fn is_true(value: &Value) -> bool {
@@ -719,6 +734,7 @@ mod tests {
                 { "name": "total", "logicalType": "number", "physicalType": "decimal(12,2)", "required": true,
                   "unique": true, "classification": "restricted", "tags": ["money"], "examples": [1.5] },
                 { "name": "code", "logicalType": "string", "logicalTypeOptions": { "maxLength": 9, "pattern": "[A-Z]+" } },
+                { "name": "old", "logicalType": "string", "isNullable": false, "isUnique": true },
                 { "name": "rest", "logicalType": "object" },
                 { "name": "lines", "logicalType": "array", "items": { "logicalType": "object", "properties": [
                     { "name": "sku", "logicalType": "string", "description": "Article", "businessName": "Article" }] } },
@@ -765,12 +781,14 @@ mod tests {
                 { "name": "gone", "logicalType": "string" },
                 { "name": "id", "logicalType": "string", "logicalTypeOptions": { "maxLength": 3 }, "primaryKey": true,
                   "primaryKeyPosition": 1, "unique": true, "description": "Old", "businessName": "Id" },
+                { "name": "old", "logicalType": "date", "isNullable": false, "isUnique": false, "isPrimaryKey": true },
                 { "name": "flat", "physicalType": "struct<a string>" },
                 { "name": "lines", "logicalType": "array", "items": { "logicalType": "object", "properties": [
                     { "name": "sku", "logicalType": "string", "quality": [1] }] } },
             ] }] });
         let columns = open_metadata_of(&json!([
             { "name": "id", "dataType": "UUID", "constraint": "NOT_NULL", "description": "New" },
+            { "name": "old", "dataType": "DATE" },
             { "name": "flat", "dataType": "STRUCT", "children": [
                 { "name": "a", "dataType": "STRING", "description": "Said now" }] },
             { "name": "lines", "dataType": "ARRAY", "arrayDataType": "STRUCT", "children": [
@@ -783,6 +801,7 @@ mod tests {
             json!([{ "name": "t", "physicalType": "view", "properties": [
                 { "name": "id", "businessName": "Id", "logicalType": "string", "physicalType": "uuid", "required": true,
                   "description": "New" },
+                { "name": "old", "logicalType": "date", "isUnique": false },
                 { "name": "flat", "logicalType": "object", "properties": [
                     { "name": "a", "logicalType": "string", "physicalType": "string", "description": "Said now" }] },
                 { "name": "lines", "logicalType": "array", "items": { "logicalType": "object", "properties": [

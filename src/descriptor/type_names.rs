@@ -146,6 +146,7 @@ const WITHOUT_EQUAL: &[(&str, &str, &[&str])] = &[
     ("money", "use DECIMAL with precision 19 and scale 4", &["number"]),
     ("null", "name the type of its values", &LOGICAL_TYPES),
     ("rowid", "use STRING", &["string"]),
+    ("urowid", "use STRING", &["string"]),
     ("smallmoney", "use DECIMAL with precision 10 and scale 4", &["number"]),
     ("sql_variant", "use VARIANT", &[]),
     ("time with time zone", TIME_WITH_ZONE, &["string"]),
