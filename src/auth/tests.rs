@@ -305,11 +305,20 @@ async fn a_caller_past_max_waiting_is_told_at_once() {
 async fn a_caller_who_goes_away_is_counted_all_the_same() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
     let header = basic("ops", "wrong");
+    // Every thread that verifies is busy, so that the caller is gone before it is their turn.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    for _ in 0..callers.callers.limits.concurrency {
+        let held = Arc::clone(&held);
+        let busy = callers.callers.verifiers.run(move |_| held.lock().unwrap().recv());
+        assert!(Box::pin(busy).as_mut().now_or_never().is_none());
+    }
     {
         let mut attempt = Box::pin(callers.callers.basic(Some(&header), address(1)));
         // It is on its way to the hash by now.
         assert!(attempt.as_mut().now_or_never().is_none());
     }
+    drop(release);
     // Their turn is over when it was counted.
     drop(callers.callers.turns.take(address(1), 0).await);
     assert_eq!(callers.login(1, "ops", "right").await, too_many(60));
