@@ -373,16 +373,22 @@ impl Registered<'_> {
     pub(super) fn earlier(&self) -> Vec<CancellationToken> {
         self.earlier.clone()
     }
-}
 
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
+    /// The work of the run has ended. That has to be known before its end is written: the next run of its components may
+    /// begin at once after that.
+    pub(super) fn work_has_ended(&self) {
         self.over.cancel();
         self.crew
             .runs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|(_, over)| !over.is_cancelled());
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.work_has_ended();
         let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A later run of the same task may have taken the place.
         if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {

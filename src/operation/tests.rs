@@ -140,6 +140,7 @@ on_both_stores! {
     a_store_that_goes_away_and_comes_back_loses_nothing
     a_claim_whose_answer_is_lost_runs_when_its_lease_ends
     a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss
+    the_next_run_begins_while_an_end_is_being_answered
 }
 
 /// A runner that asks the test what to do.
@@ -1189,6 +1190,24 @@ async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
     go.send(()).unwrap();
     assert_eq!(stage.end(token).await.state, State::Completed);
     assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Completed);
+}
+
+/// An end is committed before the worker hears of it: what it kept others from may begin by then.
+async fn the_next_run_begins_while_an_end_is_being_answered(place: Place) {
+    let (mut stage, store, _passes) = breakable(place, settings()).await;
+    let first = stage.engine.submit(provision("a")).await.unwrap().token;
+    let (arrived, go) = store.hold(Point::Settled);
+    stage.visit().await.complete(json!(1));
+    arrived.await.unwrap();
+    let request = task(Operation::Unprovision, &["a"], json!({}));
+    let second = stage.engine.submit(request).await.unwrap().token;
+    let visit = tokio::time::timeout(Duration::from_secs(10), stage.visit()).await.unwrap();
+    assert_eq!(visit.task.token, second);
+    go.send(()).unwrap();
+    visit.complete(json!(2));
+    let ended = stage.end(second).await;
+    assert_eq!(ended.logs.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(stage.end(first).await.state, State::Completed);
 }
 
 async fn a_lane_that_is_not_worked_on_is_reported(place: Place) {

@@ -274,6 +274,7 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         );
         return;
     }
+    registered.work_has_ended();
     if waiting.elapsed() >= LONG_WAIT {
         journal.warn(format!("waited {} for file operations that had begun", spell(waiting.elapsed())));
     }
