@@ -35,8 +35,10 @@ test: tools ## Run every test: unit, documentation, integration, the outside rea
 # Those builds have no TLS; which release a certificate is shown to makes no difference.
 test-postgresql: tools ## Run the tests of the technology and the store again on PostgreSQL 16 and 17
 	for release in $(POSTGRESQL_RELEASES); do \
-		scripts/on-postgresql.sh $$release cargo test --lib -- technology::postgresql operation::postgres replicated \
+		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-postgresql \
 			--skip certificates_are_verified --skip the_way_to_the_server_can_be_encrypted || exit 1; \
+		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-operation postgres:: replicated \
+			--skip the_way_to_the_server_can_be_encrypted || exit 1; \
 	done
 
 crash: tools ## Accept 1,000 operations on each store under kills, and look from outside whether all was done, once, in order
@@ -46,9 +48,10 @@ crash: tools ## Accept 1,000 operations on each store under kills, and look from
 attack: tools ## Attack servers for 20 minutes: HTTP shapes, slow clients, guessing, silent targets, full disks, clocks, stores
 	LANDFALL_ATTACK=full cargo test --test it attack:: -- --nocapture --test-threads=1
 
-check: ## Formatting, and clippy with warnings as errors
+check: ## Formatting, and clippy with warnings as errors, also of the server with one technology
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --no-default-features --features mock -- --deny warnings
 
 generate: ## Bring generated/ up to date with spec/, and show what changed
 	cargo build

@@ -1,9 +1,7 @@
-//! The `landfall` program: reads its arguments and hands over.
+//! The `landfall` program: the adapter with the drivers that are built in.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    landfall::cli::run(landfall::cli::Arguments::parse())
+    landfall::Adapter::builder().build().main()
 }

@@ -9,23 +9,18 @@ use std::time::Duration;
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::access::{Directory, Ldap, LdapSettings, Principals, Table, Template};
 use crate::auth::{Callers, Credentials};
-use crate::config::{Config, Driver, Identity, Import, RunLimits, StoreUrl};
-use crate::error::{Error, Result};
+use crate::config::{Config, Import, RunLimits, StoreUrl};
 use crate::http;
-use crate::operation::postgres::{PostgresSettings, PostgresStore};
-use crate::operation::sqlite::SqliteStore;
-use crate::operation::{
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::tls;
+use landfall_operation::postgres::{PostgresSettings, PostgresStore};
+use landfall_operation::sqlite::SqliteStore;
+use landfall_operation::topology::{Installation, Target};
+use landfall_operation::{
     Domain, DryRunSettings, Engine, ImportSettings, Limits as StoreLimits, Operation, ParseSettings, Service,
     Settings, Store, TechnologyRunner,
 };
-use crate::technology::Technology;
-use crate::technology::lakehouse::{Lakehouse, LakehouseSettings};
-use crate::technology::mock::{Mock, MockSettings};
-use crate::technology::postgresql::{Postgresql, PostgresqlSettings};
-use crate::tls;
-use crate::topology::{Installation, Target};
 
 /// Serves until SIGTERM or SIGINT, then drains. SIGHUP has it read again who may
 /// call. Prints `listening on http://HOST:PORT`, or `https`, once it answers.
@@ -216,59 +211,10 @@ pub fn installation(config: &Config) -> Installation {
             code: target.code.clone(),
             group: target.group.clone(),
             environments: target.environments.clone(),
-            technology: technology(&target.code, &target.driver),
+            technology: Arc::clone(&target.technology),
         })
         .collect();
     Installation::new(targets, config.routes.clone(), config.environments.clone())
-}
-
-fn technology(code: &str, driver: &Driver) -> Arc<dyn Technology> {
-    match driver {
-        Driver::Lakehouse { warehouse, catalog } => Arc::new(Lakehouse::new(LakehouseSettings {
-            target: code.to_owned(),
-            warehouse: warehouse.clone(),
-            catalog: catalog.clone(),
-        })),
-        Driver::Mock { steps, step_delay, stop_delay, blocking, stoppable, trace } => {
-            Arc::new(Mock::new(MockSettings {
-                steps: *steps,
-                step_delay: *step_delay,
-                stop_delay: *stop_delay,
-                blocking: *blocking,
-                unstoppable: !*stoppable,
-                trace: trace.clone(),
-            }))
-        }
-        Driver::Postgresql {
-            url,
-            connections,
-            connect_timeout,
-            statement_timeout,
-            lock_timeout,
-            count_timeout,
-            identity,
-        } => Arc::new(Postgresql::new(PostgresqlSettings {
-            target: code.to_owned(),
-            url: url.clone(),
-            connections: *connections,
-            connect_timeout: *connect_timeout,
-            statement_timeout: *statement_timeout,
-            lock_timeout: *lock_timeout,
-            count_timeout: *count_timeout,
-            directory: directory(identity),
-        })),
-    }
-}
-
-fn directory(identities: &[Identity]) -> Directory {
-    let backend = |identity: &Identity| -> Arc<dyn Principals> {
-        match identity {
-            Identity::Template(settings) => Arc::new(Template::new(settings.clone())),
-            Identity::Table(settings) => Arc::new(Table::new(settings.clone())),
-            Identity::Ldap(settings) => Arc::new(Ldap::new(LdapSettings::clone(settings))),
-        }
-    };
-    Directory::new(identities.iter().map(backend).collect())
 }
 
 async fn store(config: &Config) -> Result<Arc<dyn Store>> {
@@ -358,6 +304,7 @@ fn run_limits(configured: &RunLimits) -> HashMap<Operation, Duration> {
 mod tests {
     use crate::auth::{Bounds, Hash, Role, Token, User, cheap};
     use crate::config::Overrides;
+    use crate::registry::Registry;
 
     use super::*;
 
@@ -412,7 +359,7 @@ mod tests {
             (tls | users | tokens, vec![]),
             (tls | client_ca | users, vec![]),
         ] {
-            let mut config = Config::load(None, &Overrides::default()).unwrap();
+            let mut config = Config::load(None, &Overrides::default(), &Registry::builtin()).unwrap();
             let bounds = Bounds { memory_kib: 8, iterations: 1 };
             let hash = || Hash::parse(&cheap("x"), &bounds).unwrap();
             if set & users > 0 {

@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use crate::error::{Error, Result};
 use crate::logging::PEER_LOGIN;
+use landfall_adapter::error::{Error, Result};
 
 pub use hash::{Bounds, Hash};
 

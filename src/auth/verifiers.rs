@@ -12,7 +12,7 @@ use std::thread;
 use argon2::Block;
 use tokio::sync::oneshot;
 
-use crate::error::{Error, Result};
+use landfall_adapter::error::{Error, Result};
 
 /// See the module documentation. The threads end when this is dropped.
 pub(super) struct Verifiers {

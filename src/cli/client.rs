@@ -7,13 +7,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::{Config, Overrides};
-use crate::descriptor::{self, DescriptorKind, Limits, Problem};
 use crate::generated::operator::{client as operator, types as operator_types};
 use crate::generated::tech_adapter::client::{Client, Error, ResponseValue};
 use crate::generated::tech_adapter::types;
-use crate::operation::{Document, check_document};
+use crate::registry::Registry;
 use crate::server;
-use crate::topology::Topology;
+use landfall_adapter::descriptor::{self, DescriptorKind, Limits, Problem};
+use landfall_operation::topology::Topology;
+use landfall_operation::{Document, check_document};
 
 use super::output::Output;
 use super::remote::unauthorized;
@@ -52,8 +53,9 @@ pub(super) fn validate(
     file: &Path,
     component: Option<&str>,
     config: Option<PathBuf>,
+    registry: &Registry,
 ) -> Result<(), Failure> {
-    let config = Config::load(config.as_deref(), &Overrides::default()).map_err(Failure::Usage)?;
+    let config = Config::load(config.as_deref(), &Overrides::default(), registry).map_err(Failure::Usage)?;
     let text = read(file)?;
     let limits = &config.descriptor;
     let document = match component {

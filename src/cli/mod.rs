@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
-use crate::descriptor::Problem;
+use crate::registry::Registry;
 use crate::{logging, server};
+use landfall_adapter::descriptor::Problem;
 
 use output::Output;
 use remote::{BearerToken, Encryption};
@@ -256,13 +257,15 @@ impl Command {
     }
 }
 
-/// Runs a command to its exit code.
-pub fn run(arguments: Arguments) -> ExitCode {
+/// Runs a command to its exit code, with the drivers of a registry.
+pub fn run(arguments: Arguments, registry: &Registry) -> ExitCode {
     let mut output = Output::new(arguments.command.is_json());
     let done = match arguments.command {
-        Command::Serve { config, listen, data_dir } => serve(config, Overrides { listen, data_dir }),
+        Command::Serve { config, listen, data_dir } => {
+            serve(config, Overrides { listen, data_dir }, registry)
+        }
         Command::Validate { file, component, config, .. } => {
-            client::validate(&mut output, &file, component.as_deref(), config)
+            client::validate(&mut output, &file, component.as_deref(), config, registry)
         }
         Command::HashPassword => password::hash(),
         command => run_remote(&mut output, command),
@@ -276,13 +279,16 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn serve(file: Option<PathBuf>, overrides: Overrides) -> Result<(), Failure> {
-    let config = Config::load_to_serve(file.as_deref(), &overrides).map_err(Failure::Usage)?;
-    logging::start(&config.log);
+fn serve(file: Option<PathBuf>, overrides: Overrides, registry: &Registry) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::server(format!("the runtime cannot be started: {error}")))?;
+    // Technologies are made by reading the configuration, and keep their connections on this runtime.
+    let entered = runtime.enter();
+    let config = Config::load_to_serve(file.as_deref(), &overrides, registry).map_err(Failure::Usage)?;
+    drop(entered);
+    logging::start(&config.log);
     let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::server(error.report()));
     // Not waiting for threads that hang: what had to end has been waited for, and the rest ends with the process.
     runtime.shutdown_background();

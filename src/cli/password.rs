@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 
 use crate::auth::Hash;
-use crate::config::Secret;
+use landfall_adapter::Secret;
 
 use super::{Failure, output};
 

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
-use crate::config::Secret;
-use crate::tls::{self, Trust};
+use landfall_adapter::Secret;
+use landfall_adapter::tls::{self, Trust};
 
 use super::Failure;
 

@@ -13,7 +13,7 @@ use figment::value::{Dict, Value};
 
 use crate::auth::{Bounds, Credentials, Hash, Limits, Role, Token, User};
 
-use super::{Reader, did_you_mean};
+use super::reader::{Reader, did_you_mean};
 
 /// More tokens than a rotation needs; each costs a verification when a wrong one comes.
 const MAX_TOKENS: usize = 8;

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use crate::access::{GroupMeaning, LdapSettings, Table, TableSettings, Template, TemplateSettings};
-use crate::tls::{self, Trust};
+use landfall_adapter::access::{
+    GroupMeaning, Ldap, LdapSettings, Principals, Table, TableSettings, Template, TemplateSettings,
+};
+use landfall_adapter::tls::{self, Trust};
 
-use super::Reader;
+use super::reader::Reader;
 
 /// A way to find principals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,17 @@ pub enum Identity {
     Ldap(Box<LdapSettings>),
 }
 
+impl Identity {
+    /// What looks refs up. Connects to nothing yet.
+    pub(super) fn principals(&self) -> Arc<dyn Principals> {
+        match self {
+            Self::Template(settings) => Arc::new(Template::new(settings.clone())),
+            Self::Table(settings) => Arc::new(Table::new(settings.clone())),
+            Self::Ldap(settings) => Arc::new(Ldap::new(LdapSettings::clone(settings))),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Kind {
     Template,
@@ -30,7 +44,8 @@ enum Kind {
 }
 
 impl Reader<'_> {
-    pub(super) fn identities(&mut self) -> BTreeMap<String, Identity> {
+    /// `None` for one that is wrong.
+    pub(super) fn identities(&mut self) -> BTreeMap<String, Option<Identity>> {
         let mut identities = BTreeMap::new();
         for name in self.children("identity") {
             let key = |key: &str| format!("identity.{name}.{key}");
@@ -48,40 +63,9 @@ impl Reader<'_> {
                     None
                 }
             };
-            if let Some(identity) = identity {
-                identities.insert(name, identity);
-            }
+            identities.insert(name, identity);
         }
         identities
-    }
-
-    /// The ways that a target names, in their order; absent: by the form of names alone.
-    pub(super) fn identity_of(
-        &mut self,
-        key: &str,
-        identities: &BTreeMap<String, Identity>,
-    ) -> Option<Vec<Identity>> {
-        if !self.figment.contains(key) {
-            self.read.insert(key.to_owned());
-            return Some(vec![Identity::Template(TemplateSettings::default())]);
-        }
-        let names: Vec<String> = self.required(key)?;
-        let mut found = Vec::new();
-        for name in &names {
-            match identities.get(name) {
-                Some(identity) => found.push(identity.clone()),
-                // What is wrong with it is told there.
-                None if self.figment.contains(&format!("identity.{name}")) => {}
-                None => {
-                    let known = identities.keys().cloned().collect::<Vec<_>>().join(", ");
-                    self.problem(key, format_args!("there is no [identity.{name}]; there are: {known}"));
-                }
-            }
-        }
-        if names.is_empty() {
-            self.problem(key, "is empty, so that nobody would be found; name at least one [identity.NAME]");
-        }
-        Some(found)
     }
 
     fn text(&mut self, key: &str, default: &str) -> Option<String> {

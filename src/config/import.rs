@@ -2,8 +2,8 @@
 
 use figment::value::Value;
 
-use super::{Reader, did_you_mean};
-use crate::technology::import::{FIELDS, MESH};
+use super::reader::{Reader, did_you_mean};
+use landfall_adapter::import::{FIELDS, MESH};
 
 /// `[import]`
 #[derive(Debug, Clone, PartialEq, Eq)]

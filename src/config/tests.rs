@@ -1,7 +1,40 @@
 use std::io::Write;
 
+use landfall_adapter::access::GroupMeaning;
+use landfall_adapter::schemars::JsonSchema;
+use landfall_adapter::settings::{FileUrl, Span};
+use landfall_adapter::{Driver, Mistakes, Services};
+use mock::{Mock, MockDriver, MockSettings};
+use serde::Deserialize;
+
 use super::*;
-use crate::access::{GroupMeaning, TemplateSettings};
+
+/// Says what it read.
+struct Probe(Arc<std::sync::Mutex<Vec<Probed>>>);
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "landfall_adapter::schemars")]
+struct Probed {
+    steps: u32,
+    step_delay: Option<Span>,
+    folder: FileUrl,
+}
+
+impl Driver for Probe {
+    type Settings = Probed;
+    type Technology = Mock;
+
+    fn name(&self) -> &'static str {
+        "probe"
+    }
+
+    fn open(&self, settings: Probed, services: &Services<'_>) -> Result<Mock, Mistakes> {
+        assert!(!services.will_serve());
+        self.0.lock().unwrap().push(settings);
+        Ok(Mock::new(MockSettings::default()))
+    }
+}
 
 pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -10,16 +43,29 @@ pub(super) fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 pub(super) fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    load_with(text, environment, &Registry::builtin())
+}
+
+fn load_with(text: &str, environment: &[(&str, &str)], registry: &Registry) -> Result<Config, Vec<String>> {
     let file = file(text);
     let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::assemble(Some(file.path()), variables, &Overrides::default(), Purpose::Look).map_err(|problems| {
+    let config =
+        Config::assemble(Some(file.path()), variables, &Overrides::default(), registry, Purpose::Look);
+    config.map_err(|problems| {
         problems.iter().map(|p| p.replace(&format!(" (in {})", file.path().display()), "")).collect()
     })
 }
 
 #[test]
 fn nothing_configured_is_the_embedded_default() {
-    let config = Config::assemble(None, std::iter::empty(), &Overrides::default(), Purpose::Look).unwrap();
+    let config = Config::assemble(
+        None,
+        std::iter::empty(),
+        &Overrides::default(),
+        &Registry::builtin(),
+        Purpose::Look,
+    )
+    .unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:8093");
     assert_eq!(config.server.base_paths, ["", "/datamesh.specificprovisioner"]);
     assert_eq!(config.store.url, StoreUrl::Sqlite("data/landfall.db".into()));
@@ -37,39 +83,54 @@ fn nothing_configured_is_the_embedded_default() {
 #[test]
 fn data_dir_moves_everything_embedded() {
     let overrides = Overrides { data_dir: Some("/srv/x".into()), listen: Some("127.0.0.1:0".into()) };
-    let config = Config::assemble(None, std::iter::empty(), &overrides, Purpose::Look).unwrap();
+    let config =
+        Config::assemble(None, std::iter::empty(), &overrides, &Registry::builtin(), Purpose::Look).unwrap();
     assert_eq!(config.store.url, StoreUrl::Sqlite("/srv/x/landfall.db".into()));
-    assert_eq!(
-        config.targets[0].driver,
-        Driver::Lakehouse { warehouse: "/srv/x/warehouse".into(), catalog: "/srv/x/catalog.db".into() }
-    );
     assert_eq!(config.server.listen, "127.0.0.1:0");
 }
 
 #[test]
-fn catalog_of_a_lakehouse_is_beside_its_warehouse_by_default() {
-    let catalog = |warehouse: &str| {
-        let text = format!("[targets.L]\ndriver = \"lakehouse\"\nwarehouse = \"file://{warehouse}\"\n");
-        load(&text, &[]).map(|config| match &config.targets[0].driver {
-            Driver::Lakehouse { catalog, .. } => catalog.display().to_string(),
-            other => panic!("{other:?}"),
-        })
+fn mistakes_in_the_paths_of_a_lakehouse_are_told() {
+    let problems = |warehouse: &str| {
+        let text = format!("[targets.L]\ndriver = \"lakehouse\"\nwarehouse = \"{warehouse}\"\n");
+        load(&text, &[]).unwrap_err()
     };
-    assert_eq!(catalog("/srv/lake/dev"), Ok("/srv/lake/dev.catalog.db".to_owned()));
-    assert_eq!(catalog("/srv/lake/dev/"), Ok("/srv/lake/dev.catalog.db".to_owned()));
-    assert_eq!(catalog("{data_dir}/dev"), Ok("data/dev.catalog.db".to_owned()));
     assert_eq!(
-        catalog("/").unwrap_err(),
+        problems("file:///"),
         [
             "targets.L.catalog: is missing, and the warehouse has no name for a file beside it; write `sqlite://FILE`"
         ]
     );
     assert_eq!(
-        catalog("/srv/50%").unwrap_err(),
+        problems("file:///srv/50%"),
         [
             "targets.L.warehouse: `/srv/50%` has one of `%?#` or a control character, which readers of Iceberg take for \
           something else; choose another path"
         ]
+    );
+    assert_eq!(
+        problems("/srv\"\ncatalog = \"/srv/c\"\nwharehouse = \"file:///srv"),
+        [
+            "targets.L.catalog: `/srv/c` is not supported; write `sqlite://PATH`",
+            "targets.L.warehouse: `/srv` is not supported; write `file://PATH`",
+            "targets.L.wharehouse: is not a configuration key; did you mean `targets.L.warehouse`?",
+        ]
+    );
+    assert_eq!(
+        load("[targets.L]\ndriver = \"lakehouse\"\nwharehouse = \"file:///srv\"\n", &[]).unwrap_err(),
+        [
+            "targets.L.warehouse: is missing",
+            "targets.L.wharehouse: is not a configuration key; did you mean `targets.L.warehouse`?",
+        ]
+    );
+}
+
+#[test]
+fn two_drivers_of_one_name_are_refused() {
+    let registry = Registry::builtin().with(MockDriver);
+    assert_eq!(
+        load_with("", &[], &registry).unwrap_err(),
+        ["targets: this program has two drivers `mock`; rename one of them"]
     );
 }
 
@@ -89,26 +150,22 @@ fn names_in_the_topology_are_bounded() {
 
 #[test]
 fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
-    let text = "[server]\nlisten = \"127.0.0.1:1\"\n[targets.My_Mock]\ndriver = \"mock\"\nsteps = 1\n";
+    let text = "data_dir = \"/srv\"\n[server]\nlisten = \"127.0.0.1:1\"\n[targets.My_Probe]\ndriver = \"probe\"\nsteps = 1\n";
     let variables = [
         ("LANDFALL__SERVER__LISTEN", "127.0.0.1:2"),
-        ("LANDFALL__TARGETS__MY_MOCK__STEPS", "7"),
-        ("LANDFALL__TARGETS__MY_MOCK__TRACE", "file:///srv/trace.jsonl"),
+        ("LANDFALL__TARGETS__MY_PROBE__STEPS", "7"),
+        ("LANDFALL__TARGETS__MY_PROBE__FOLDER", "file://{data_dir}/probe"),
         ("LANDFALL__OPERATIONS__CONCURRENCY", "3"),
         ("UNRELATED", "x"),
     ];
-    let config = load(text, &variables).unwrap();
+    let probed = Arc::default();
+    let registry = Registry::default().with(Probe(Arc::clone(&probed)));
+    let config = load_with(text, &variables, &registry).unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:2");
     assert_eq!(config.targets.len(), 1);
-    let mock = Driver::Mock {
-        steps: 7,
-        step_delay: Duration::ZERO,
-        stop_delay: Duration::ZERO,
-        blocking: false,
-        stoppable: true,
-        trace: Some("/srv/trace.jsonl".into()),
-    };
-    assert_eq!(config.targets[0].driver, mock);
+    let [probed] = probed.lock().unwrap().clone().try_into().unwrap();
+    assert_eq!((probed.steps, probed.step_delay), (7, None));
+    assert_eq!(probed.folder.path(), Path::new("/srv/probe"));
     assert_eq!(config.operations.concurrency, 3);
     assert!(config.routes.is_empty(), "own targets replace the embedded ones, routes included");
 }
@@ -161,31 +218,20 @@ fn a_database_is_a_target_named_by_a_secret() {
     let url = "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full";
     let text = "[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n";
     let config = load(text, &[("PG_URL", url)]).unwrap();
-    let postgresql = |url: &str, connections, lock_timeout| Driver::Postgresql {
-        url: Secret::new(url),
-        connections,
-        connect_timeout: Duration::from_secs(10),
-        statement_timeout: Duration::from_secs(300),
-        lock_timeout,
-        count_timeout: Duration::from_secs(5),
-        identity: vec![Identity::Template(TemplateSettings::default())],
-    };
-    assert_eq!(config.targets[0].group, "postgresql");
-    let lock_timeout = Duration::from_secs(10);
-    assert_eq!(config.targets[0].driver, postgresql(url, 4, lock_timeout));
+    assert_eq!(
+        (config.targets[0].group.as_str(), config.targets[0].technology.name()),
+        ("postgresql", "postgresql")
+    );
     assert!(!format!("{config:?}").contains("hunter2"));
-    let more = format!("{text}connections = 9\nlock_timeout = \"1s\"\n");
-    let config = load(&more, &[("PG_URL", url)]).unwrap();
-    assert_eq!(config.targets[0].driver, postgresql(url, 9, Duration::from_secs(1)));
 
     let wrong = format!("{text}connections = 0\nidentity = []\nstatement_timeout = \"5\"\n");
     assert_eq!(
         load(&wrong, &[("PG_URL", "postgres://u:hunter2@db/d?sslmode=require")]).unwrap_err(),
         [
-            "targets.PG.url: has `sslmode=require`, which verifies nobody; write `sslmode=verify-full` (with \
-             `sslrootcert=PATH` where the certificate is your own), or `sslmode=disable`",
             "targets.PG.connections: `0` is too small; at least 1 is needed",
             "targets.PG.statement_timeout: `5` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
+            "targets.PG.url: has `sslmode=require`, which verifies nobody; write `sslmode=verify-full` (with \
+             `sslrootcert=PATH` where the certificate is your own), or `sslmode=disable`",
             "targets.PG.identity: is empty, so that nobody would be found; name at least one [identity.NAME]",
         ]
     );
@@ -317,22 +363,11 @@ fn a_file_that_is_no_toml_or_not_there_is_said_so() {
         Some("/no/such.toml".as_ref()),
         std::iter::empty(),
         &Overrides::default(),
+        &Registry::builtin(),
         Purpose::Look,
     )
     .unwrap_err();
     assert_eq!(problems, ["the configuration file `/no/such.toml` does not exist or is not a file"]);
-}
-
-#[test]
-fn durations_have_a_unit() {
-    for (text, milliseconds) in
-        [("0s", 0), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)]
-    {
-        assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
-    }
-    for text in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h", "5 days"] {
-        assert_eq!(parse_duration(text), None, "{text}");
-    }
 }
 
 #[test]
@@ -403,17 +438,14 @@ fn identities_are_read_and_named_by_targets() {
     "#;
     let variables = [("LDAP_PASSWORD", "hunter2"), ("PG", "postgres://landfall:hunter2@localhost/db")];
     let config = load(text, &variables).unwrap();
-    let Driver::Postgresql { identity, .. } = &config.targets[0].driver else {
-        panic!("{:?}", config.targets)
+    let (Some(Identity::Table(table)), Some(Identity::Ldap(ldap))) =
+        (config.identities.get("local"), config.identities.get("corp"))
+    else {
+        panic!("{:?}", config.identities)
     };
-    let [Identity::Table(table), Identity::Ldap(ldap)] = identity.as_slice() else { panic!("{identity:?}") };
     assert_eq!(table.file, Path::new("/etc/people.yaml"));
     assert_eq!((ldap.group_base.as_str(), ldap.user_filter.as_str()), ("dc=x", "(mail={name})"));
     assert_eq!(ldap.group, GroupMeaning::Members("member".to_owned()));
-    let Driver::Postgresql { identity, .. } = &config.targets[1].driver else {
-        panic!("{:?}", config.targets)
-    };
-    assert_eq!(*identity, [Identity::Template(TemplateSettings::default())]);
     assert!(!format!("{config:?}").contains("hunter2"));
 
     let wrong = r#"

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::access::Ref;
-use crate::descriptor::{DescriptorKind, Object, Problem};
-use crate::error::Error;
 use crate::generated::airbyte::responses::*;
 use crate::generated::airbyte::server::Airbyte;
 use crate::generated::airbyte::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::operation::{Document, State};
+use landfall_adapter::access::Ref;
+use landfall_adapter::descriptor::{DescriptorKind, Object, Problem};
+use landfall_adapter::error::Error;
+use landfall_operation::{Document, State};
 
 use super::Shared;
 use super::refusal::{Fault, Refusal, Said, Shapes, left_out, verdict};

@@ -21,7 +21,7 @@ use actix_web::http::uri::Authority;
 
 use crate::auth::Callers;
 use crate::config::Server;
-use crate::error::Error;
+use landfall_adapter::error::Error;
 
 use super::callers::asks_for_a_user;
 use super::refusal::Fault;
@@ -153,11 +153,12 @@ mod tests {
 
     use crate::auth::{Bounds, Credentials, Hash, Role, Token, User, cheap};
     use crate::config::{Config, Overrides};
+    use crate::registry::Registry;
 
     use super::*;
 
     fn browsers(credentials: Credentials, allowed: &[&str], is_loopback: bool) -> Browsers {
-        let config = Config::load(None, &Overrides::default()).unwrap();
+        let config = Config::load(None, &Overrides::default(), &Registry::builtin()).unwrap();
         let callers = Callers::new(config.auth.limits, credentials).unwrap();
         Browsers {
             callers: Arc::new(callers),

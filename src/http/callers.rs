@@ -17,9 +17,9 @@ use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
 use crate::auth::{Callers, Denied};
 use crate::config::TOPOLOGY_PATH;
-use crate::error::Error;
 use crate::generated::operator::server::OPERATIONS;
 use crate::generated::runtime::Limits;
+use landfall_adapter::error::Error;
 
 use crate::logging::{PEER_BROWSER, PEER_OVERLOAD};
 
@@ -127,6 +127,7 @@ mod tests {
 
     use crate::auth::{Bounds, Credentials, Hash, Token, cheap};
     use crate::config::{Config, Overrides};
+    use crate::registry::Registry;
 
     use super::*;
 
@@ -174,7 +175,7 @@ mod tests {
         let token = Token { name: "one".to_owned(), hash: Hash::parse(&cheap("right"), &bounds).unwrap() };
         let credentials = Credentials { tokens: vec![token], ..Credentials::default() };
         let callers = Arc::new(Callers::new(limits, credentials).unwrap());
-        let config = Config::load(None, &Overrides::default()).unwrap();
+        let config = Config::load(None, &Overrides::default(), &Registry::builtin()).unwrap();
         let browsers = Browsers::new(&config.server, Arc::clone(&callers), true);
         Arc::new(Door {
             callers,

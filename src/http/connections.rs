@@ -34,8 +34,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Server;
-use crate::error::{Error, Result};
 use crate::logging::{PEER_HTTP, PEER_TLS};
+use landfall_adapter::error::{Error, Result};
 
 /// Connections that the system keeps for us until they are accepted.
 const BACKLOG: u32 = 1024;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::auth::{Denied, Role};
-use crate::descriptor::Problem;
-use crate::error::{Error, Result};
 use crate::generated::flexdeploy::responses::*;
 use crate::generated::flexdeploy::server::Flexdeploy;
 use crate::generated::flexdeploy::types;
 use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, RequestContext};
 use crate::logging::PEER_OVERLOAD;
-use crate::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
+use landfall_adapter::descriptor::Problem;
+use landfall_adapter::error::{Error, Result};
+use landfall_operation::topology::{Attributes, Edit, Filter, Instance, Patch, PluginOperation};
 
 use super::Shared;
 use super::callers::credentials;

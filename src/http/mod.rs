@@ -26,10 +26,10 @@ use actix_web::{App, HttpResponse, web};
 
 use crate::auth::Callers;
 use crate::config::{Server, TokenFormat};
-use crate::error::{Error, Result};
 use crate::generated;
 use crate::generated::runtime::Limits;
-use crate::operation::Service;
+use landfall_adapter::error::{Error, Result};
+use landfall_operation::Service;
 
 use browsers::Browsers;
 use callers::{Door, admit};

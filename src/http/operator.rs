@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::access::Ref;
-use crate::descriptor::Problem;
-use crate::error::Error;
 use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
 use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
-use crate::operation::{ComponentPlace, ComponentPlan, Counts, Document, Skipped, Stuck, TargetHealth};
-use crate::technology::{AccessMode, Intent};
-use crate::topology::Candidate;
+use landfall_adapter::access::Ref;
+use landfall_adapter::descriptor::Problem;
+use landfall_adapter::error::Error;
+use landfall_adapter::{AccessMode, Intent};
+use landfall_operation::topology::Candidate;
+use landfall_operation::{ComponentPlace, ComponentPlan, Counts, Document, Skipped, Stuck, TargetHealth};
 
 use super::Shared;
 use super::refusal::{Refusal, Shapes, left_out, refuse};

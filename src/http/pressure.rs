@@ -30,10 +30,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Server;
-use crate::error::Error;
 use crate::generated::flexdeploy::types::InstanceError;
 use crate::generated::runtime::Limits;
 use crate::logging::PEER_OVERLOAD;
+use landfall_adapter::error::Error;
 
 use super::callers;
 use super::refusal::Fault;

@@ -6,9 +6,9 @@
 
 use log::{error, info, warn};
 
-use crate::descriptor::Problem;
-use crate::error::{Error, Kind, Result};
 use crate::generated::runtime::{Answer, Failure, Rejection, RejectionKind, RequestContext};
+use landfall_adapter::descriptor::Problem;
+use landfall_adapter::error::{Error, Kind, Result};
 
 use super::pressure;
 

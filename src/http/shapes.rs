@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::descriptor::DescriptorKind;
 use crate::generated::{airbyte, operator, tech_adapter};
+use landfall_adapter::descriptor::DescriptorKind;
 
 use super::refusal::{Fault, Refusal};
 

@@ -2,10 +2,10 @@
 //!
 //! A token belongs to the engine, not to a contract: what one accepted, another may poll.
 
-use crate::error::{Error, Result};
 use crate::generated::runtime::{Answer, RequestContext, TextOrJson};
-use crate::operation::{Operation, Report, State, Submitted, Task};
-use crate::technology::LogLine;
+use landfall_adapter::LogLine;
+use landfall_adapter::error::{Error, Result};
+use landfall_operation::{Operation, Report, State, Submitted, Task};
 
 use super::refusal::{Refusal, Shapes, refuse};
 use super::{Shared, TokenFormat, pressure};

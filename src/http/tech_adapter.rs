@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::access::Ref;
-use crate::descriptor::DescriptorKind;
-use crate::error::{Error, Kind};
 use crate::generated::runtime::{Answer, Failure, Limits, Rejection, RequestContext};
 use crate::generated::tech_adapter::responses::*;
 use crate::generated::tech_adapter::server::TechAdapter;
 use crate::generated::tech_adapter::types;
-use crate::operation::{Document, Operation, State};
-use crate::technology::{Level, LogLine, ReverseRequest};
+use landfall_adapter::access::Ref;
+use landfall_adapter::descriptor::DescriptorKind;
+use landfall_adapter::error::{Error, Kind};
+use landfall_adapter::{Level, LogLine, ReverseRequest};
+use landfall_operation::{Document, Operation, State};
 
 use super::Shared;
 use super::refusal::{Refusal, Shapes, left_out, not_offered, refuse, verdict};

@@ -6,56 +6,96 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{repository, walk};
 
-/// For each module: what it must not know. `http -> operation -> technology -> descriptor`, and `access`, `auth`,
-/// `tls` and `error` are below them all.
+/// For each module of the root crate: what it must not know. What other crates know, their manifests say.
 const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("http", &["cli"]),
-    ("operation", &["http", "cli", "server", "generated", "actix_web"]),
-    ("technology", &["http", "cli", "server", "operation", "generated", "actix_web"]),
-    ("topology", &["http", "cli", "server", "operation", "generated", "actix_web"]),
-    (
-        "descriptor",
-        &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"],
-    ),
-    ("access", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
-    (
-        "auth",
-        &[
-            "http",
-            "cli",
-            "server",
-            "operation",
-            "technology",
-            "topology",
-            "descriptor",
-            "config",
-            "generated",
-            "actix_web",
-        ],
-    ),
-    (
-        "tls",
-        &["http", "cli", "server", "operation", "technology", "topology", "config", "generated", "actix_web"],
-    ),
-    (
-        "blocking",
-        &[
-            "http",
-            "cli",
-            "server",
-            "operation",
-            "technology",
-            "topology",
-            "config",
-            "access",
-            "generated",
-            "actix_web",
-        ],
-    ),
-    ("error", &["http", "cli", "server", "operation", "technology", "topology", "generated", "actix_web"]),
-    ("config", &["http", "cli", "generated", "actix_web"]),
-    ("cli", &["http", "technology", "actix_web"]),
+    ("auth", &["http", "cli", "server", "config", "registry", "generated", "actix_web"]),
+    ("config", &["http", "cli", "server", "generated", "actix_web"]),
+    ("registry", &["http", "cli", "server", "generated", "actix_web"]),
+    ("cli", &["http", "actix_web"]),
 ];
+
+/// For each crate: the crates of this repository that it may depend on, tests aside.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("crates/adapter", &[]),
+    ("crates/operation", &["landfall-adapter"]),
+    ("crates/technologies/lakehouse", &["landfall-adapter"]),
+    ("crates/technologies/mock", &["landfall-adapter"]),
+    ("crates/technologies/postgresql", &["landfall-adapter"]),
+];
+
+#[test]
+fn no_crate_depends_on_what_is_above_it() {
+    let mut found = Vec::new();
+    walk(&repository().join("crates"), &mut |path| {
+        if path.ends_with("Cargo.toml") {
+            found.push(relative(path.parent().unwrap_or(path)));
+        }
+    });
+    found.sort();
+    assert_eq!(found, MAY_DEPEND_ON.iter().map(|(folder, _)| (*folder).to_owned()).collect::<Vec<_>>());
+    for (folder, allowed) in MAY_DEPEND_ON {
+        let manifest = read(&repository().join(folder).join("Cargo.toml"));
+        let dependencies = section(&manifest, "[dependencies]");
+        let ours: Vec<_> = dependencies.iter().filter(|line| line.contains("landfall")).collect();
+        for line in &ours {
+            assert!(allowed.iter().any(|name| line.starts_with(name)), "{folder}/Cargo.toml: {line}");
+        }
+        assert!(!manifest.contains("actix"), "{folder} knows actix");
+    }
+}
+
+/// The lines of a section of a manifest.
+fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
+    let after = manifest.lines().skip_while(|line| *line != name).skip(1);
+    after.take_while(|line| !line.starts_with('[')).filter(|line| !line.is_empty()).collect()
+}
+
+/// What a technology costs outside of its folder: a line of the registry, and two words of the manifest.
+#[test]
+fn a_technology_touches_its_folder_and_two_lines() {
+    let manifest = read(&repository().join("Cargo.toml"));
+    let own: Vec<_> = rust_files(&["src", "crates/adapter", "crates/operation"])
+        .into_iter()
+        .filter(|file| file.file_name().is_some_and(|name| name != "tests.rs"))
+        .map(|file| (relative(&file), without_tests(&code_of(&read(&file)))))
+        .collect();
+    for (folder, _) in MAY_DEPEND_ON {
+        let Some(name) = folder.strip_prefix("crates/technologies/") else { continue };
+        let named =
+            |line: &&str| line.contains(&format!("{name}::")) || line.contains(&format!("landfall_{name}"));
+        let lines =
+            own.iter().flat_map(|(file, code)| code.lines().filter(named).map(move |line| (file, line)));
+        let lines: Vec<_> = lines.collect();
+        assert!(
+            matches!(lines.as_slice(), [(file, _)] if *file == "src/registry.rs"),
+            "{name} is named by {lines:?}"
+        );
+        let lines: Vec<_> =
+            manifest.lines().filter(|line| line.contains(&format!("landfall-{name}"))).collect();
+        assert_eq!(lines.len(), 1, "Cargo.toml names {name}: {lines:?}");
+    }
+}
+
+/// A third party writes a technology without a change of ours.
+#[test]
+fn the_example_of_a_third_party_is_short_and_known_to_nobody() {
+    let program = read(&repository().join("examples/notes-adapter/src/main.rs"));
+    assert!(program.lines().count() <= 150, "{} lines", program.lines().count());
+    for file in rust_files(&["src", "crates", "codegen"]) {
+        let code = read(&file).to_lowercase();
+        assert!(!code.contains("notes-adapter") && !code.contains("notes_adapter"), "{}", relative(&file));
+    }
+    let manifest = read(&repository().join("examples/notes-adapter/Cargo.toml"));
+    let ours = section(&manifest, "[dependencies]").into_iter().filter(|line| line.starts_with("landfall"));
+    let names: Vec<_> = ours.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, ["landfall", "landfall-adapter"]);
+}
+
+/// The code up to the tests at its end.
+fn without_tests(code: &str) -> String {
+    code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+}
 
 #[test]
 fn no_module_knows_what_is_above_it() {
@@ -76,7 +116,10 @@ fn no_module_knows_what_is_above_it() {
 #[test]
 fn nothing_is_left_for_later_and_no_test_is_skipped_without_a_reason() {
     let mut wrong = Vec::new();
-    for file in rust_files(&["src", "codegen", "tests"]).into_iter().chain([repository().join("build.rs")]) {
+    for file in rust_files(&["src", "codegen", "crates", "examples", "tests"])
+        .into_iter()
+        .chain([repository().join("build.rs")])
+    {
         let code = code_of(&read(&file));
         for mark in ["todo!", "unimplemented!", "#[ignore]", "dbg!"] {
             if code.contains(mark) {

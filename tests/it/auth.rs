@@ -13,7 +13,7 @@ use landfall::generated::airbyte::server::OPERATIONS as AIRBYTE;
 use landfall::generated::flexdeploy::server::OPERATIONS as TOPOLOGY;
 use landfall::generated::operator::server::OPERATIONS as OPERATOR;
 use landfall::generated::tech_adapter::server::OPERATIONS as TECH_ADAPTER;
-use landfall::tls::Trust;
+use landfall_adapter::tls::Trust;
 use reqwest::Response;
 use serde_json::{Value, json};
 use tempfile::TempDir;

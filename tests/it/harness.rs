@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::thread;
 use std::time::{Duration, Instant};
 
-use landfall::tls::Trust;
+use landfall_adapter::tls::Trust;
 use serde_json::{Value, json};
 use sqlx::Row;
 use tempfile::TempDir;
@@ -754,7 +754,7 @@ pub(crate) fn http() -> reqwest::ClientBuilder {
 
 /// A client that trusts this one, and shows a certificate with its key.
 pub(crate) fn https(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> reqwest::ClientBuilder {
-    let tls = landfall::tls::client(trust, identity).expect("the files are in order");
+    let tls = landfall_adapter::tls::client(trust, identity).expect("the files are in order");
     #[expect(clippy::disallowed_methods, reason = "this is where TLS is given to it")]
     reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls)
 }

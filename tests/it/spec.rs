@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::harness::{replace_once, repository, walk};
 
 /// What the build script may read or write, and what it must not.
-const PARTS: &[&str] = &["Cargo.toml", "build.rs", "codegen", "generated", "migrations", "spec", "src"];
+const PARTS: &[&str] = &["Cargo.toml", "build.rs", "codegen", "crates", "generated", "spec", "src"];
 
 const SERVER: &str = "generated/tech_adapter/server.rs";
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use landfall::tls::Trust;
+use landfall_adapter::tls::Trust;
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 

@@ -1,0 +1,123 @@
+//! Whether the folders and files that a configuration names can be made, found out before anything is made.
+//!
+//! Nothing of a look stays: a folder that is missing is made and removed again, since only that tells of file systems on
+//! which nobody makes folders. What may pass by itself (a full disk, a file system that does not answer) is no mistake.
+
+use std::io::{Error, ErrorKind};
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+/// Why a folder can neither be made nor written in.
+pub fn folder_problem(path: &Path) -> Option<String> {
+    let absolute = match std::path::absolute(path) {
+        Ok(absolute) => absolute,
+        Err(error) => return Some(format!("`{}` is not a path: {error}", path.display())),
+    };
+    let mut missing = None;
+    for at in absolute.ancestors() {
+        match std::fs::metadata(at) {
+            Ok(found) if found.is_dir() => {
+                return match missing {
+                    Some(first) => made(first),
+                    None => allowed(at, Access::WRITE_OK | Access::EXEC_OK),
+                };
+            }
+            Ok(_) => {
+                return Some(format!(
+                    "`{}` is no folder; choose another path, or move it away",
+                    at.display()
+                ));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                missing = Some(at);
+            }
+            Err(error) => return told(at, &error, "cannot be looked at"),
+        }
+    }
+    None
+}
+
+/// Why a file can neither be made nor written.
+pub fn file_problem(path: &Path) -> Option<String> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Some(format!("`{}` is a folder; name a file", path.display())),
+        Ok(_) => allowed(path, Access::READ_OK | Access::WRITE_OK),
+        Err(_) => match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => folder_problem(parent),
+            None => folder_problem(Path::new(".")),
+        },
+    }
+}
+
+fn made(missing: &Path) -> Option<String> {
+    match std::fs::create_dir(missing) {
+        Ok(()) => {
+            // Whoever put something into it meanwhile needs it.
+            let _ = std::fs::remove_dir(missing);
+            None
+        }
+        // Another process has just made it.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && missing.is_dir() => None,
+        Err(error) => told(missing, &error, "cannot be made"),
+    }
+}
+
+fn allowed(path: &Path, wanted: Access) -> Option<String> {
+    let error = Error::from(access(path, wanted).err()?);
+    told(path, &error, "cannot be written")
+}
+
+fn told(path: &Path, error: &Error, what: &str) -> Option<String> {
+    let passes = matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::StaleNetworkFileHandle
+            | ErrorKind::ResourceBusy
+            | ErrorKind::TimedOut
+            | ErrorKind::Interrupted
+    ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    let text = || {
+        format!("`{}` {what}: {error}; choose another path, or give the server its rights", path.display())
+    };
+    (!passes).then(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_leave_nothing_and_tell_what_is_in_the_way() {
+        let root = tempfile::tempdir().unwrap();
+        let taken = root.path().join("taken");
+        std::fs::write(&taken, "x").unwrap();
+        let there = || std::fs::read_dir(root.path()).unwrap().count();
+        assert_eq!(folder_problem(root.path()), None);
+        assert_eq!(folder_problem(&root.path().join("a/b/c")), None);
+        assert_eq!(file_problem(&root.path().join("a/b/c.db")), None);
+        assert_eq!(file_problem(&taken), None);
+        assert_eq!(there(), 1, "nothing was left");
+        let no_folder =
+            |path: &Path| format!("`{}` is no folder; choose another path, or move it away", path.display());
+        assert_eq!(folder_problem(&taken), Some(no_folder(&taken)));
+        assert_eq!(folder_problem(&taken.join("lake")), Some(no_folder(&taken)));
+        assert_eq!(file_problem(&taken.join("lake.db")), Some(no_folder(&taken)));
+        let told = format!("`{}` is a folder; name a file", root.path().display());
+        assert_eq!(file_problem(root.path()), Some(told));
+        let nowhere = folder_problem(Path::new("/proc/no/such/lake")).unwrap();
+        assert!(nowhere.starts_with("`/proc/no` cannot be made: "), "{nowhere}");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_no_mistake() {
+        let path = Path::new("/x");
+        for kind in [ErrorKind::StorageFull, ErrorKind::StaleNetworkFileHandle] {
+            assert_eq!(told(path, &Error::from(kind), "cannot be made"), None);
+        }
+        for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            assert!(told(path, &Error::from(kind), "cannot be made").is_some());
+        }
+    }
+}

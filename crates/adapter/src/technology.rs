@@ -1,0 +1,99 @@
+//! The interface of a technology, and what it says of itself.
+
+use async_trait::async_trait;
+
+use crate::descriptor::{ComponentKind, Problem, is_typo};
+use crate::error::{Error, Result};
+use crate::{Change, Context, Import, ImportParams, Imported, Info, Intent, Plan, Work};
+
+/// One technology, bound to one configured target.
+#[async_trait]
+pub trait Technology: Send + Sync + 'static {
+    /// The driver's name in the configuration: `lakehouse`.
+    fn name(&self) -> &'static str;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Everything wrong with the component for this technology, with paths relative to the component. Pure and
+    /// cheap: no I/O, also called by `/validate`.
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem>;
+
+    /// The changes that lead from what is observed to what is wanted. Reads only.
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan>;
+
+    /// Carries out one change of a plan. Idempotent; stops early with [`Error::cancelled`] when asked to.
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()>;
+
+    /// What the platform shows of the component. Reads only.
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info>;
+
+    /// Everything wrong with the parameters of an import, which it reads and asks for there. Pure and cheap: no I/O, called
+    /// before an import is accepted. Asks for nothing by default.
+    fn check_import(&self, _params: &mut ImportParams<'_>) {}
+
+    /// Reads an existing table. Never changes the target. By default there is nothing to import.
+    async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
+        let name = self.name();
+        Err(Error::unsupported(format!(
+            "`{name}` has nothing to import: route the template to another technology"
+        )))
+    }
+}
+
+/// What a technology can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Kinds of component it provisions.
+    pub kinds: Kinds,
+    /// What becomes of access lists.
+    pub access: AccessMode,
+    /// Whether `reverse` is offered.
+    pub reverse: bool,
+    /// Whether work under way can be stopped.
+    pub stop: bool,
+}
+
+/// Kinds of component that a technology takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinds {
+    /// Whatever the document says, and also when it says nothing.
+    Any,
+    /// These and no other; the document has to say which.
+    Only(&'static [ComponentKind]),
+}
+
+impl Kinds {
+    /// What is wrong with the kind of a component for the target `code` of `technology`, if anything; the path is
+    /// relative to the component.
+    pub fn problem(self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
+        let Self::Only(kinds) = self else { return None };
+        if kinds.contains(kind) {
+            return None;
+        }
+        let taken = kinds.iter().map(ComponentKind::name).collect::<Vec<_>>().join(", ");
+        if *kind == ComponentKind::Unspecified {
+            let message =
+                format!("`kind` is missing, and target `{code}` ({technology}) does not take every kind");
+            return Some(Problem::new("kind", message).remedy(format!("add `kind`; it takes: {taken}")));
+        }
+        let message = format!("target `{code}` ({technology}) does not take this kind");
+        let close = kinds.iter().find(|known| is_typo(kind.name(), known.name()));
+        let remedy = match close {
+            Some(close) => format!("did you mean `{}`? it takes: {taken}", close.name()),
+            None => format!("it takes: {taken}"),
+        };
+        Some(Problem::new("kind", message).value(kind.name()).remedy(remedy))
+    }
+}
+
+/// What becomes of an access list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessMode {
+    /// The target itself lets in who is listed and nobody else.
+    Enforced,
+    /// The list is kept with the resource; nothing stops anybody from reading. Always said in answers.
+    Recorded,
+    /// No access list: accepted and ignored, and said so.
+    None,
+}

@@ -1,0 +1,125 @@
+//! Components for the tests of technologies. They panic where a test would.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "this is for tests")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::descriptor::{DescriptorKind, Limits, Object, Strictness, parse};
+use crate::import::{Import, ReverseRequest};
+use crate::{Driver, Mistakes, Neighbours, Services, Work};
+
+mod identifiers;
+pub use identifiers::identifiers;
+
+pub const CASHFLOW: &str = include_str!("../../../examples/cashflow.yaml");
+pub const PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
+pub const STORAGE: &str = "urn:dmb:cmp:finance:cashflow:0:storage-component";
+pub const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calculation";
+
+/// A component of a data product written as YAML, without an access list.
+pub fn work(text: &str, component: &str) -> Work {
+    let descriptor =
+        parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap();
+    let product = Arc::new(descriptor.product);
+    let component = product.component(&component.parse().unwrap()).unwrap().clone();
+    Work {
+        environment: product.environment.clone().unwrap(),
+        product,
+        component: Arc::new(component),
+        access: None,
+        neighbours: Neighbours::default(),
+    }
+}
+
+/// The same as part of its document, of which all goes to one target.
+pub fn work_beside_others(text: &str, component: &str) -> Work {
+    let work = work(text, component);
+    let numbers = (0..work.product.components.len()).collect();
+    Work { neighbours: Neighbours::new(numbers, true), ..work }
+}
+
+/// The `schema` of one contract, in both shapes: OpenMetadata's and that of ODCS.
+pub const SCHEMAS: [&str; 2] = [
+    "[{name: order_id, dataType: BIGINT, constraint: PRIMARY_KEY, description: Number of the order},
+      {name: placed_at, dataType: TIMESTAMP, constraint: NOT_NULL},
+      {name: total, dataType: DECIMAL, precision: 12, scale: 2, tags: [{tagFQN: money}]},
+      {name: lines, dataType: ARRAY, arrayDataType: STRUCT, children: [
+         {name: sku, dataType: VARCHAR, dataLength: 20}, {name: quantity, dataType: BIGINT}]},
+      {name: code, dataType: TEXT, constraint: UNIQUE}, {name: express, dataType: BOOLEAN}]",
+    "[{name: orders, logicalType: object, physicalType: table, properties: [
+      {name: order_id, logicalType: integer, physicalType: int8, primaryKey: true, primaryKeyPosition: 1, required: true,
+       description: Number of the order},
+      {name: placed_at, logicalType: date, physicalType: timestamp_ntz, required: true},
+      {name: total, logicalType: number, physicalType: 'decimal(12,2)', tags: [money]},
+      {name: lines, logicalType: array, items: {logicalType: object, properties: [
+         {name: sku, logicalType: string, logicalTypeOptions: {maxLength: 20}}, {name: quantity, logicalType: integer}]}},
+      {name: code, logicalType: string, physicalType: clob, unique: true}, {name: express, logicalType: boolean}]}]",
+];
+
+/// An output port with such a `schema`.
+pub fn port_of(schema: &str) -> Work {
+    work(&port_text(schema), "urn:dmb:cmp:sales:shapes:1:port")
+}
+
+/// A data product with an output port with such a `schema`.
+pub fn port_text(schema: &str) -> String {
+    format!(
+        "{{id: 'urn:dmb:dp:sales:shapes:1', name: Shapes, version: 1.0.0, environment: production, domain: sales,
+          components: [{{id: 'urn:dmb:cmp:sales:shapes:1:port', name: Port, version: 1.0.0, kind: outputport,
+          dataContract: {{schema: {schema}}}, specific: {{}}}}]}}"
+    )
+}
+
+/// An import with these parameters, into an entity whose catalog entry has this in `spec.mesh`.
+pub fn import(environment: &str, params: &Value, mesh: &Value) -> Import {
+    let request = ReverseRequest {
+        use_case_template_id: "urn:dmb:utm:x:1".to_owned(),
+        environment: environment.to_owned(),
+        params: params.as_object().unwrap().clone(),
+        catalog_info: json!({ "spec": { "mesh": mesh } }).as_object().unwrap().clone(),
+    };
+    Import::new(request, "environmentSpecificConfig", &Limits::default())
+}
+
+/// The only component of a data product, as its catalog entry has it in `spec.mesh`.
+pub fn mesh(product: &str) -> Value {
+    let product: Value = serde_yaml::from_str(product).unwrap();
+    product["components"][0].clone()
+}
+
+/// The data product with updates put into its only component, as a control plane does: the fields that their keys name are
+/// replaced.
+pub fn updated(product: &str, updates: &Object) -> String {
+    let mut product: Value = serde_yaml::from_str(product).unwrap();
+    for (key, value) in updates {
+        let mut place = &mut product["components"][0];
+        for part in key.strip_prefix("spec.mesh.").unwrap().split('.') {
+            place = &mut place[part];
+        }
+        *place = value.clone();
+    }
+    product.to_string()
+}
+
+/// Asserts that no two of these (name, what it is the name of) have the same name.
+pub fn assert_distinct(names: impl Iterator<Item = (String, String)>) {
+    let mut known = HashMap::new();
+    for (name, of) in names {
+        let before = known.insert(name.clone(), of.clone());
+        assert_eq!(before, None, "`{name}` is also the name of `{of}`");
+    }
+}
+
+/// The technology that a driver makes of settings, where the process has these variables.
+pub fn open<D: Driver>(
+    driver: &D,
+    settings: Value,
+    variables: &[(&str, &str)],
+) -> Result<D::Technology, Mistakes> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let settings = serde_json::from_value(settings).unwrap();
+    driver.open(settings, &Services::new("TARGET", false, &variables, &BTreeMap::new()))
+}

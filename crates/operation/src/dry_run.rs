@@ -1,0 +1,115 @@
+//! The lane of dry runs: so many at a time, a bounded wait for a turn, and a deadline, all apart from accepted work.
+//!
+//! A dry run goes on in a task of its own, which holds its turn until the work has ended. Whoever asked for it stops
+//! waiting at the deadline, or leaves earlier; either way the work is told to stop, and cut off when it does not.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::topology::Target;
+use landfall_adapter::Context;
+use landfall_adapter::error::{Error, Result};
+
+/// How many dry runs there are, and how long they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DryRunSettings {
+    /// Dry runs that are under way at the same time in this process.
+    pub concurrency: usize,
+    /// How long one waits for its turn; then it is refused.
+    pub wait: Duration,
+    /// How long one may take from then on; then it is cancelled.
+    pub limit: Duration,
+    /// How long a cancelled one may take to end; then it is cut off. Its turn lasts until it has ended.
+    pub cancel_grace: Duration,
+}
+
+impl Default for DryRunSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 2,
+            wait: Duration::from_secs(10),
+            limit: Duration::from_secs(60),
+            cancel_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The target that a dry run is at, for the error that ends it.
+#[derive(Clone, Default)]
+pub(super) struct At(Arc<Mutex<Option<Arc<Target>>>>);
+
+impl At {
+    pub(super) fn set(&self, target: &Arc<Target>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(target));
+    }
+
+    pub(super) fn target(&self) -> Option<Arc<Target>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// See the module documentation.
+pub(super) struct DryRuns {
+    turns: Arc<Semaphore>,
+    settings: DryRunSettings,
+}
+
+impl DryRuns {
+    pub(super) fn new(settings: DryRunSettings) -> Self {
+        Self { turns: Arc::new(Semaphore::new(settings.concurrency.max(1))), settings }
+    }
+
+    /// Waits for a turn, then for the work. Answers `None` when the deadline came first.
+    pub(super) async fn run<T, F>(&self, work: impl FnOnce(Context) -> F) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let DryRunSettings { concurrency, wait, limit, cancel_grace } = self.settings;
+        let turn = match timeout(wait, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(closed)) => return Err(Error::retryable("the server is going down").because(closed)),
+            Err(_) => {
+                return Err(Error::overloaded(format!(
+                    "{concurrency} dry runs are under way, which is the limit; try again later"
+                )));
+            }
+        };
+        let context = Context::default();
+        let cancel = context.cancel.clone();
+        // Dropped at the deadline, and with this future when the caller leaves.
+        let _cancels = context.cancel.clone().drop_guard();
+        let work = work(context);
+        let task = tokio::spawn(async move {
+            let _turn = turn;
+            let cut_off = async {
+                cancel.cancelled().await;
+                sleep(cancel_grace).await;
+            };
+            tokio::select! {
+                done = work => done,
+                () = cut_off => Err(Error::cancelled("the dry run was cut off")),
+            }
+        });
+        match timeout(limit, task).await {
+            Ok(Ok(done)) => done.map(Some),
+            Ok(Err(panic)) => Err(Error::permanent("an internal error ended the dry run").because(panic)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// What is said of a dry run whose deadline has passed.
+    pub(super) fn overdue(&self, at: Option<&Target>) -> Error {
+        let at = at.map_or_else(String::new, |target| {
+            format!(" in target `{}` ({})", target.code, target.technology.name())
+        });
+        Error::retryable(format!(
+            "the dry run took longer than the {} s of operations.dry_run_limit{at} and was cancelled; try again later",
+            self.settings.limit.as_secs_f64()
+        ))
+    }
+}

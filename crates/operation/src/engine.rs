@@ -1,0 +1,535 @@
+//! The public face, and the workers behind it.
+//!
+//! Each lane has a dispatcher that claims as many tasks as it has free slots and spawns a run for each. It looks
+//! when it is told to, when a slot comes free, when the next task becomes due, and at a steady pace whatever
+//! happens: hints make it quick, polling makes it right. A sweeper takes tasks from lost workers and collects old
+//! ones. Everything ends when the engine is dropped; what was running is then as if the process had been killed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use uuid::Uuid;
+
+use super::health::{Health, Probe, Watch};
+use super::repeats::Repeats;
+use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
+use super::task::{
+    ClaimedTask, ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token,
+};
+use super::worker::{Cause, Interrupt, Runner, work};
+use landfall_adapter::descriptor::Problem;
+use landfall_adapter::error::{Error, Result};
+
+/// How often old tasks are collected, and the pause between two batches.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+const PURGE_PAUSE: Duration = Duration::from_millis(50);
+/// Steps of housekeeping after a collection at most; what is left is for the next one.
+const MOST_TIDYING: u32 = 500;
+/// The longest pause between two claims while the store does not answer.
+const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
+
+/// How the engine works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Tasks of [`Lane::Change`] that run at once in this process.
+    pub concurrency: usize,
+    /// Tasks of [`Lane::Validation`] that run at once.
+    pub validation_concurrency: usize,
+    /// Tasks of [`Lane::Import`] that run at once.
+    pub import_concurrency: usize,
+    /// How long a task stays with a worker that says nothing. Extended every third of it.
+    pub lease: Duration,
+    /// How often to look for work when nothing hints at any.
+    pub poll: Duration,
+    /// The longest wait before the second attempt; doubles with each further one.
+    pub backoff_base: Duration,
+    /// The longest wait before any attempt, unless the error asks for a longer one.
+    pub backoff_cap: Duration,
+    /// How long work that meets transient failures is tried again, from the first of them on.
+    pub retry_for: Duration,
+    /// The longest a run may take; it is cancelled then and the task fails.
+    pub run_limit: Duration,
+    /// The same for operations that have a limit of their own.
+    pub run_limits: HashMap<Operation, Duration>,
+    /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
+    pub cancel_grace: Duration,
+    /// How long the store may take to answer whether it can be written.
+    pub health_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 8,
+            validation_concurrency: 2,
+            import_concurrency: 2,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            backoff_base: Duration::from_secs(1),
+            backoff_cap: Duration::from_secs(60),
+            retry_for: Duration::from_secs(3600),
+            run_limit: Duration::from_secs(30 * 60),
+            run_limits: HashMap::new(),
+            cancel_grace: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Settings {
+    fn slots(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Change => self.concurrency,
+            Lane::Validation => self.validation_concurrency,
+            Lane::Import => self.import_concurrency,
+        }
+    }
+
+    /// The longest a run of that operation may take, and the key of the configuration that says so.
+    pub(super) fn run_limit(&self, operation: Operation) -> (Duration, &'static str) {
+        let Some(own) = self.run_limits.get(&operation) else {
+            return (self.run_limit, "operations.run_limit");
+        };
+        let key = match operation {
+            Operation::Validate => "operations.run_limits.validate",
+            Operation::Provision => "operations.run_limits.provision",
+            Operation::Unprovision => "operations.run_limits.unprovision",
+            Operation::UpdateAccess => "operations.run_limits.updateacl",
+            Operation::Reverse => "operations.run_limits.reverse",
+        };
+        (*own, key)
+    }
+}
+
+/// What became of running work when the engine was drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Tasks whose run did not end within the grace and that went back to the queue.
+    pub handed_back: usize,
+}
+
+/// See the module documentation of [`crate::operation`].
+pub struct Engine {
+    crew: Arc<Crew>,
+    /// The dispatchers; they end after a drain.
+    dispatchers: TaskTracker,
+    /// Dropping them ends everything the engine does.
+    _background: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Engine {
+    /// Begins to work. Must be called inside a tokio runtime.
+    pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, mut settings: Settings) -> Self {
+        settings.lease = settings.lease.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
+        let crew = Arc::new(Crew {
+            store,
+            runner,
+            settings,
+            worker: worker_name(),
+            running: Mutex::default(),
+            repeats: Repeats::default(),
+            runs: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Lane::ALL.map(|lane| (lane, Notify::new())),
+            no_more_claims: CancellationToken::new(),
+            hand_back: CancellationToken::new(),
+            hand_back_since: OnceLock::new(),
+            handed_back: Mutex::default(),
+            probe: Probe::new(),
+            watch: Watch::default(),
+        });
+        let dispatchers = TaskTracker::new();
+        // Subscribed before the first claim: no commit after that goes unheard.
+        let hints = crew.store.hints();
+        let mut background = vec![
+            AbortOnDropHandle::new(tokio::spawn(relay(Arc::clone(&crew), hints))),
+            AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&crew)))),
+        ];
+        background.extend(
+            Lane::ALL
+                .map(|lane| AbortOnDropHandle::new(dispatchers.spawn(dispatch(Arc::clone(&crew), lane)))),
+        );
+        dispatchers.close();
+        Self { crew, dispatchers, _background: background }
+    }
+
+    /// Accepts work. It is on disk when this returns; and accepted all the same when the caller stops waiting.
+    ///
+    /// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full, [`landfall_adapter::error::Kind::Retryable`] when the store
+    /// does not answer: the work may or may not have been accepted then, and submitting it again is safe.
+    pub async fn submit(&self, task: NewTask) -> Result<Submitted> {
+        for key in &task.components {
+            if key.component.contains('\0') || key.environment.contains('\0') {
+                return Err(Error::invalid(vec![Problem::new(
+                    "",
+                    "the component id or the environment contains a NUL character",
+                )]));
+            }
+        }
+        let operation = task.operation;
+        let submission = Submission { token: Token::random(), task };
+        let submitted = self.crew.store.submit(submission).await?;
+        log::info!(
+            token:% = submitted.token, operation:% = operation, deduplicated = submitted.deduplicated; "accepted"
+        );
+        Ok(submitted)
+    }
+
+    /// The task as it is now, with its log; `None` for an unknown or collected one.
+    pub async fn task(&self, token: &Token) -> Result<Option<Task>> {
+        self.crew.store.task(token).await
+    }
+
+    /// The task when it has ended, or as it is when `patience` is over. `None` for an unknown one.
+    pub async fn wait(&self, token: &Token, patience: Duration) -> Result<Option<Task>> {
+        const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        let deadline = Instant::now() + patience.min(FOREVER);
+        let waiter = self.crew.await_end(*token);
+        loop {
+            let mut ended = std::pin::pin!(waiter.notify.notified());
+            // Listens before it looks: an end between the two is not missed.
+            ended.as_mut().enable();
+            match self.crew.store.state(token).await? {
+                None => return Ok(None),
+                Some(state) if state.is_terminal() || Instant::now() >= deadline => {
+                    return self.task(token).await;
+                }
+                Some(_) => {}
+            }
+            tokio::select! {
+                () = ended => {}
+                () = sleep_until(deadline.min(Instant::now() + self.crew.settings.poll)) => {}
+            }
+        }
+    }
+
+    /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended, and one that the scope
+    /// leaves alone goes on.
+    pub async fn stop(&self, token: &Token, scope: StopScope) -> Result<Option<Task>> {
+        match self.crew.store.request_stop(token, scope).await? {
+            None => Ok(None),
+            Some(state) => {
+                log::info!(token:% = token, state:% = state; "stop requested");
+                self.task(token).await
+            }
+        }
+    }
+
+    /// How much waits and runs.
+    pub async fn counts(&self) -> Result<Counts> {
+        self.crew.store.counts().await
+    }
+
+    /// Whether operations can be taken and run.
+    pub async fn health(&self) -> Health {
+        let Crew { store, settings, probe, watch, .. } = &*self.crew;
+        let stuck_after = (settings.lease * 2).max(settings.poll * 10);
+        Health {
+            store: probe.ask(store, settings.health_timeout).await,
+            stuck: watch.stuck(stuck_after, Instant::now()),
+        }
+    }
+
+    /// What is remembered of a component.
+    pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
+        self.crew.store.deployment(key).await
+    }
+
+    /// Takes up no more work, waits up to `grace` for what runs, then hands the rest back to the queue. What is
+    /// submitted meanwhile is kept for the next process. Leases stay alive until the end.
+    pub async fn drain(&self, grace: Duration) -> Drained {
+        self.crew.no_more_claims.cancel();
+        if timeout(grace, self.dispatchers.wait()).await.is_err() {
+            self.crew.hand_back_since.get_or_init(Instant::now);
+            self.crew.hand_back.cancel();
+            self.dispatchers.wait().await;
+        }
+        let handed_back = self.crew.handed_back.lock().unwrap_or_else(PoisonError::into_inner).len();
+        Drained { handed_back }
+    }
+}
+
+/// "landfall-7f9c/12-4d1e...": which machine or pod, which process, and a part that no other process has.
+fn worker_name() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    let host = if host.is_empty() { "localhost" } else { &host };
+    format!("{host}/{}-{}", std::process::id(), Uuid::new_v4().simple())
+}
+
+/// What the parts of an engine share.
+pub(super) struct Crew {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) settings: Settings,
+    /// Names this process in leases.
+    worker: String,
+    running: Mutex<HashMap<Token, Arc<Interrupt>>>,
+    /// What the runs of a task that is tried again had to say.
+    pub(super) repeats: Repeats,
+    /// Of every run: what it works on, and a token that fires when it has ended.
+    runs: Mutex<Vec<(Vec<ComponentKey>, CancellationToken)>>,
+    waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
+    wake: [(Lane, Notify); Lane::ALL.len()],
+    no_more_claims: CancellationToken,
+    /// Cancelled when running work must go back to the queue.
+    pub(super) hand_back: CancellationToken,
+    hand_back_since: OnceLock<Instant>,
+    /// Tasks, not runs: a claim that was under way when the drain began may take one of them up once more.
+    handed_back: Mutex<HashSet<Token>>,
+    probe: Probe,
+    watch: Watch,
+}
+
+impl Crew {
+    /// Makes a run known to those who stop it, and to later runs of its components, until the guard is dropped.
+    pub(super) fn register(&self, task: &ClaimedTask, interrupt: &Arc<Interrupt>) -> Registered<'_> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(task.token, Arc::clone(interrupt));
+        drop(running);
+        let over = CancellationToken::new();
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let shares = |components: &[ComponentKey]| components.iter().any(|key| task.components.contains(key));
+        let earlier =
+            runs.iter().filter(|(components, _)| shares(components)).map(|(_, over)| over.clone()).collect();
+        runs.push((task.components.clone(), over.clone()));
+        Registered { crew: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
+    }
+
+    /// Returns when running work had to be handed back by now.
+    pub(super) async fn drain_is_over(&self) {
+        self.hand_back.cancelled().await;
+        let since = self.hand_back_since.get().copied().unwrap_or_else(Instant::now);
+        sleep_until(since + self.settings.cancel_grace).await;
+    }
+
+    pub(super) fn note_handed_back(&self, token: Token) {
+        self.handed_back.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
+    }
+
+    fn await_end(&self, token: Token) -> Waiter<'_> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, notify) = waiting.entry(token).or_default();
+        *count += 1;
+        Waiter { crew: self, token, notify: Arc::clone(notify) }
+    }
+
+    fn interrupt(&self, token: &Token, cause: Cause) {
+        let interrupt = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned();
+        if let Some(interrupt) = interrupt {
+            interrupt.raise(cause);
+        }
+    }
+
+    fn announce_end(&self, token: &Token) {
+        if let Some((_, notify)) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get(token) {
+            notify.notify_waiters();
+        }
+    }
+
+    fn announce_all_ends(&self) {
+        for (_, notify) in self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            notify.notify_waiters();
+        }
+    }
+
+    fn wake(&self, lane: Lane) {
+        for (_, notify) in self.wake.iter().filter(|(of, _)| *of == lane) {
+            notify.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, notify) in &self.wake {
+            notify.notify_one();
+        }
+    }
+
+    async fn woken(&self, lane: Lane) {
+        for (_, notify) in self.wake.iter().filter(|(of, _)| *of == lane) {
+            notify.notified().await;
+        }
+    }
+}
+
+/// Keeps a run known.
+pub(super) struct Registered<'c> {
+    crew: &'c Crew,
+    token: Token,
+    interrupt: Arc<Interrupt>,
+    over: CancellationToken,
+    earlier: Vec<CancellationToken>,
+}
+
+impl Registered<'_> {
+    /// Of each run of the same components that has not ended in this process: what fires when it has. There is one only
+    /// when it lost its lease.
+    pub(super) fn earlier(&self) -> Vec<CancellationToken> {
+        self.earlier.clone()
+    }
+
+    /// The work of the run has ended. That has to be known before its end is written: the next run of its components may
+    /// begin at once after that.
+    pub(super) fn work_has_ended(&self) {
+        self.over.cancel();
+        self.crew
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(_, over)| !over.is_cancelled());
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.work_has_ended();
+        let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later run of the same task may have taken the place.
+        if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {
+            running.remove(&self.token);
+        }
+    }
+}
+
+/// Keeps a place among those who wait for the end of a task.
+struct Waiter<'c> {
+    crew: &'c Crew,
+    token: Token,
+    notify: Arc<Notify>,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.crew.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, _)) = waiting.get_mut(&self.token) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.token);
+            }
+        }
+    }
+}
+
+/// Passes news of commits on to those they concern.
+async fn relay(crew: Arc<Crew>, mut hints: tokio::sync::broadcast::Receiver<Hint>) {
+    loop {
+        match hints.recv().await {
+            Ok(Hint::Queued(lane)) => crew.wake(lane),
+            Ok(Hint::Stop(token)) => crew.interrupt(&token, Cause::Stop),
+            Ok(Hint::Finished(token)) => {
+                crew.announce_end(&token);
+                crew.wake_all();
+            }
+            // Some were missed: anything may have happened. A missed stop is found by the next heartbeat.
+            Ok(Hint::Anything) | Err(RecvError::Lagged(_)) => {
+                crew.announce_all_ends();
+                crew.wake_all();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Keeps the slots of a lane busy until the engine drains, then waits for them to come free.
+async fn dispatch(crew: Arc<Crew>, lane: Lane) {
+    let slots = crew.settings.slots(lane).max(1);
+    let mut runs = JoinSet::new();
+    let mut failures = 0u32;
+    loop {
+        let draining = crew.no_more_claims.is_cancelled();
+        if draining && runs.is_empty() {
+            return;
+        }
+        let free = slots.saturating_sub(runs.len());
+        let mut nap = crew.settings.poll;
+        crew.watch.note_slots(lane, free > 0 && !draining, Instant::now());
+        if free > 0 && !draining {
+            let claimed_at = Instant::now();
+            let request =
+                ClaimRequest { lane, worker: crew.worker.clone(), lease: crew.settings.lease, limit: free };
+            match crew.store.claim(&request).await {
+                Ok(Claims { tasks, next_due }) => {
+                    failures = 0;
+                    for task in tasks {
+                        runs.spawn(work(Arc::clone(&crew), task, claimed_at));
+                    }
+                    nap = next_due.map_or(nap, |due| due.min(nap));
+                }
+                Err(error) => {
+                    log::error!(lane = lane.as_str(); "no work can be claimed: {}", error.report());
+                    failures = failures.saturating_add(1);
+                    nap = nap.saturating_mul(1 << failures.min(10)).min(MAX_CLAIM_PAUSE);
+                }
+            }
+        }
+        let full = runs.len() >= slots;
+        tokio::select! {
+            Some(ended) = runs.join_next() => {
+                if let Err(error) = ended {
+                    log::error!(lane = lane.as_str(); "a worker ended abnormally: {error}");
+                }
+            }
+            () = crew.woken(lane), if !full => {}
+            () = crew.no_more_claims.cancelled(), if !draining => {}
+            () = sleep(nap), if !full => {}
+        }
+    }
+}
+
+/// Takes tasks from workers that are lost, and collects old ones.
+async fn sweep(crew: Arc<Crew>) {
+    let pace = (crew.settings.lease / 3).max(Duration::from_millis(10));
+    let mut purged_at: Option<Instant> = None;
+    loop {
+        match crew.store.expire_leases().await {
+            Ok(expired) if expired.is_empty() => {}
+            Ok(expired) => {
+                for one in expired {
+                    log::warn!(
+                        token:% = one.token, state:% = one.state, crashes = one.crashes; "a run lost its worker"
+                    );
+                }
+                // There may be more than one sweep takes.
+                continue;
+            }
+            Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),
+        }
+        if let Ok(due) = crew.store.due(&crew.worker).await {
+            crew.watch.note_due(&due, Instant::now());
+        }
+        if purged_at.is_none_or(|at| at.elapsed() >= PURGE_EVERY) {
+            purge(&crew).await;
+            purged_at = Some(Instant::now());
+        }
+        sleep(pace).await;
+    }
+}
+
+async fn purge(crew: &Crew) {
+    loop {
+        match crew.store.purge().await {
+            Ok(0) => break,
+            Ok(_) => sleep(PURGE_PAUSE).await,
+            Err(error) => {
+                log::error!("old operations cannot be collected: {}", error.report());
+                return;
+            }
+        }
+    }
+    for _ in 0..MOST_TIDYING {
+        match crew.store.tidy().await {
+            Ok(false) => return,
+            Ok(true) => sleep(PURGE_PAUSE).await,
+            Err(error) => {
+                log::warn!("the operation store cannot be tidied: {}", error.report());
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Finished tasks that were asked for lately.
+//!
+//! A finished task never changes, so what was read of it once is true until it is collected. When this process collects,
+//! everything is forgotten; when another one does, what is kept here outlives the task by [`KEPT_FOR`] at most.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::task::{Task, Token};
+
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many, and how large: together that bounds the memory.
+const MOST: usize = 512;
+const LARGEST: usize = 32 * 1024;
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Finished(Mutex<HashMap<Token, Kept>>);
+
+struct Kept {
+    since: Instant,
+    task: Task,
+}
+
+impl Finished {
+    /// The task, with its log.
+    pub(super) fn task(&self, token: &Token) -> Option<Task> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(token).filter(|kept| kept.since.elapsed() < KEPT_FOR).map(|kept| kept.task.clone())
+    }
+
+    /// Keeps a finished task, unless it is large. `outcome` is how long that is as text.
+    pub(super) fn keep(&self, task: &Task, outcome: usize) {
+        let size: usize = task.logs.iter().map(|line| line.message.len() + 64).sum();
+        if !task.state.is_terminal() || outcome.saturating_add(size) > LARGEST {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.retain(|_, kept| kept.since.elapsed() < KEPT_FOR);
+        }
+        if all.len() >= MOST {
+            // Whoever asks for so many at once asks for each of them once.
+            all.clear();
+        }
+        all.insert(task.token, Kept { since: Instant::now(), task: task.clone() });
+    }
+
+    /// Forgets all.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::{Operation, State};
+    use landfall_adapter::{Level, LogLine};
+
+    fn task(state: State) -> Task {
+        let now = Utc::now();
+        Task {
+            token: Token::random(),
+            operation: Operation::Provision,
+            components: Vec::new(),
+            targets: Vec::new(),
+            state,
+            attempt: 1,
+            submitted_at: now,
+            started_at: Some(now),
+            finished_at: state.is_terminal().then_some(now),
+            outcome: None,
+            reason: None,
+            logs: log(),
+        }
+    }
+
+    fn log() -> Vec<LogLine> {
+        let line = |message: &str| LogLine {
+            at: Utc::now(),
+            level: Level::Info,
+            message: message.to_owned(),
+            phase: None,
+        };
+        vec![line("one"), line("two")]
+    }
+
+    #[test]
+    fn what_can_still_change_and_what_is_large_is_not_kept() {
+        let finished = Finished::default();
+        let (done, running, large) = (task(State::Completed), task(State::Running), task(State::Failed));
+        finished.keep(&done, 100);
+        finished.keep(&running, 100);
+        finished.keep(&large, LARGEST);
+        assert_eq!(finished.task(&done.token).as_ref(), Some(&done));
+        assert!(finished.task(&running.token).is_none() && finished.task(&large.token).is_none());
+        finished.forget();
+        assert!(finished.task(&done.token).is_none());
+    }
+
+    #[test]
+    fn only_so_many_are_kept() {
+        let finished = Finished::default();
+        for _ in 0..3 * MOST {
+            finished.keep(&task(State::Completed), 0);
+            assert!(finished.0.lock().unwrap().len() <= MOST);
+        }
+    }
+}

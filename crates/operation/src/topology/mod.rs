@@ -1,0 +1,762 @@
+//! Topology: where a component lands.
+//!
+//! Routes lead from what a component says of itself (technology, platform, kind, templates) to a *group*. Which targets
+//! are in that group, what environments they serve and whether anything may be placed there is said by *instances*,
+//! which operators change while the service runs; an instance's code names the configured target that does the work.
+//! Exactly one must fit: none or several is a problem that names the candidates and why each was passed over. The
+//! choice is pure, so `/validate` gives the same answer as `/provision`, and an explanation is what the choice is made
+//! from.
+
+mod instance;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use landfall_adapter::descriptor::{Component, ComponentKind, Problem, Routing, is_typo};
+use landfall_adapter::{Intent, Technology};
+
+pub use instance::{
+    Attributes, Edit, Filter, Instance, Patch, PluginOperation, TopologyLimits, code_key, same_code,
+};
+
+/// A configured target: a technology bound to one real place.
+pub struct Target {
+    /// Its name in the configuration.
+    pub code: String,
+    /// The group of the instance that is made of it at first.
+    pub group: String,
+    /// The environments of that instance, by name; empty: all that have an id.
+    pub environments: Vec<String>,
+    /// What provisions there.
+    pub technology: Arc<dyn Technology>,
+}
+
+/// `[[routes]]`: an absent key matches everything; names match without case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// `technology` of the component.
+    pub technology: Option<String>,
+    /// `platform` of the component.
+    pub platform: Option<String>,
+    /// `kind` of the component.
+    pub kind: Option<ComponentKind>,
+    /// `infrastructureTemplateId`, whole or up to its last `:` (all versions).
+    pub infrastructure_template_id: Option<String>,
+    /// `useCaseTemplateId`, whole or up to its last `:` (all versions).
+    pub use_case_template_id: Option<String>,
+    /// Group of targets it leads to.
+    pub group: String,
+}
+
+/// What the configuration says: every target, the routes to groups, and the ids of environments. Never changes.
+pub struct Installation {
+    targets: Vec<Arc<Target>>,
+    routes: Vec<Route>,
+    environments: BTreeMap<String, i64>,
+}
+
+impl Installation {
+    /// `routes` are tried in order; `environments` are the ids of Witboost's names.
+    pub fn new(targets: Vec<Target>, routes: Vec<Route>, environments: BTreeMap<String, i64>) -> Self {
+        Self { targets: targets.into_iter().map(Arc::new).collect(), routes, environments }
+    }
+
+    /// Every target of the configuration.
+    pub fn targets(&self) -> &[Arc<Target>] {
+        &self.targets
+    }
+
+    /// The target of that code, whatever the topology says: where an earlier operation went.
+    pub fn target(&self, code: &str) -> Option<Arc<Target>> {
+        self.targets.iter().find(|target| same_code(&target.code, code)).cloned()
+    }
+
+    /// The instances that the targets are before anybody has changed anything.
+    pub fn seeds(&self) -> Vec<Attributes> {
+        let seed = |target: &Arc<Target>| Attributes {
+            code: target.code.clone(),
+            name: target.code.clone(),
+            description: Some(format!("Target of the configuration, driver {}", target.technology.name())),
+            group: Some(target.group.clone()),
+            environments: match target.environments.as_slice() {
+                [] => self.environments.values().copied().collect(),
+                some => some.iter().filter_map(|name| self.environment_id(name)).collect(),
+            },
+            is_active: true,
+            is_deployment_target: true,
+            ..Attributes::default()
+        };
+        self.targets.iter().map(seed).map(Attributes::without_repetition).collect()
+    }
+
+    fn environment(&self, name: &str) -> Option<(&str, i64)> {
+        let found = self.environments.iter().find(|(known, _)| same_code(known, name));
+        found.map(|(known, id)| (known.as_str(), *id))
+    }
+
+    fn environment_id(&self, name: &str) -> Option<i64> {
+        self.environment(name).map(|(_, id)| id)
+    }
+
+    /// "LAKE, WAREHOUSE", for remedies.
+    fn codes(&self) -> String {
+        list(self.targets.iter().map(|target| target.code.clone()), "(none is configured)")
+    }
+}
+
+/// What somebody wants of a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Make a component exist.
+    Provision,
+    /// Remove or open one that exists, where nobody remembers on which target.
+    Find,
+    /// Read what exists into a catalog.
+    Import,
+}
+
+impl Purpose {
+    /// The operationId of the Tech Adapter contract, which is how an instance's plugin operations name it. What exists is
+    /// let go and opened whatever an instance allows.
+    fn operation(self) -> Option<&'static str> {
+        match self {
+            Self::Provision => Some("provision"),
+            Self::Find => None,
+            Self::Import => Some("reverseProvision"),
+        }
+    }
+}
+
+impl From<&Intent> for Purpose {
+    fn from(intent: &Intent) -> Self {
+        match intent {
+            Intent::Provision => Self::Provision,
+            Intent::Unprovision { .. } | Intent::UpdateAccess => Self::Find,
+        }
+    }
+}
+
+/// An instance that was looked at, and what speaks against it.
+#[derive(Clone)]
+pub struct Candidate {
+    /// `instanceId`
+    pub id: i64,
+    /// `instanceCode`
+    pub code: String,
+    /// Why it is passed over; empty: it fits.
+    pub against: Vec<String>,
+    target: Option<Arc<Target>>,
+}
+
+impl Candidate {
+    /// The configured target, when nothing speaks against it.
+    fn fitting(&self) -> Option<&Arc<Target>> {
+        self.target.as_ref().filter(|_| self.against.is_empty())
+    }
+
+    /// "LAKE (instance 10001)"
+    fn name(&self) -> String {
+        match self.id {
+            NOT_MADE => self.code.clone(),
+            id => format!("{} (instance {id})", self.code),
+        }
+    }
+
+    /// "LAKE (instance 10001) is not active and does not serve the environment"
+    fn summary(&self) -> String {
+        format!("{} {}", self.name(), self.against.join(" and "))
+    }
+}
+
+/// How a component finds its target.
+pub struct Explanation {
+    /// What the first matching route says, and the group that it leads to.
+    pub route: Option<(String, String)>,
+    /// The id of the environment, where it has one.
+    pub environment_id: Option<i64>,
+    /// The instances of the group, by id.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What speaks against an instance in another environment.
+const NOT_SERVED: &str = "does not serve the environment";
+
+/// The id of an instance that is not made yet.
+const NOT_MADE: i64 = 0;
+
+/// Configuration and instances at one moment.
+#[derive(Clone)]
+pub struct Topology {
+    installation: Arc<Installation>,
+    /// By id.
+    instances: Arc<[Instance]>,
+}
+
+impl Topology {
+    /// As the instances are now.
+    pub fn new(installation: Arc<Installation>, instances: Arc<[Instance]>) -> Self {
+        Self { installation, instances }
+    }
+
+    /// As it is before anybody has changed anything.
+    pub fn of_configuration(installation: Arc<Installation>) -> Self {
+        let seeds = installation.seeds().into_iter();
+        let instances = seeds.map(|attributes| Instance { id: NOT_MADE, attributes }).collect();
+        Self { installation, instances }
+    }
+
+    /// The target of that code, whatever the instances say: where an earlier operation went.
+    pub fn target(&self, code: &str) -> Option<Arc<Target>> {
+        self.installation.target(code)
+    }
+
+    /// An environment as the configuration spells it.
+    pub fn environment<'n>(&'n self, name: &'n str) -> &'n str {
+        self.installation.environment(name).map_or(name, |(known, _)| known)
+    }
+
+    /// Whether any route leads somewhere for this component; other adapters serve the rest of a data product.
+    pub fn is_routed(&self, routing: &Routing<'_>) -> bool {
+        self.route(routing).is_some()
+    }
+
+    /// Why no route leads here, with the route that nearly does: for those that another adapter is left to.
+    pub fn unrouted(&self, routing: &Routing<'_>) -> String {
+        let shown: Vec<String> = [
+            ("technology", routing.technology.or(Some("(none)"))),
+            ("platform", routing.platform),
+            ("kind", routing.kind),
+            ("infrastructureTemplateId", routing.infrastructure_template_id),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| format!("{name} `{}`", shortened(value))))
+        .collect();
+        let reason = format!("no route leads here from {}", shown.join(", "));
+        match self.slip(routing).or_else(|| self.nearest(routing)) {
+            Some(hint) => format!("{reason}; {hint}"),
+            None => reason,
+        }
+    }
+
+    /// The route that was probably meant, where somebody slipped in the name of a field or in its value.
+    fn slip(&self, routing: &Routing<'_>) -> Option<String> {
+        let renamed = routing.misspelt.iter().find_map(|slip| {
+            let mut meant = *routing;
+            match slip.field {
+                "technology" => meant.technology = Some(&slip.value),
+                "platform" => meant.platform = Some(&slip.value),
+                "infrastructureTemplateId" => meant.infrastructure_template_id = Some(&slip.value),
+                _ => meant.use_case_template_id = Some(&slip.value),
+            }
+            let route = self.route(&meant)?;
+            let key = shortened(&slip.key);
+            Some(format!("did you mean `{}` by `{key}`? then the route is: {}", slip.field, route.summary()))
+        });
+        renamed.or_else(|| {
+            self.installation.routes.iter().find_map(|route| {
+                let slips = route.unmet(routing);
+                if slips.is_empty() || !slips.iter().all(Unmet::is_close) {
+                    return None;
+                }
+                let meant = slips.iter().map(|slip| format!("{} `{}`", slip.field, slip.wanted));
+                Some(format!(
+                    "did you mean {}? then the route is: {}",
+                    meant.collect::<Vec<_>>().join(" and "),
+                    route.summary()
+                ))
+            })
+        })
+    }
+
+    /// The route of which most is met.
+    fn nearest(&self, routing: &Routing<'_>) -> Option<String> {
+        let unmet = self.installation.routes.iter().map(|route| (route, route.unmet(routing)));
+        // Of routes that lack as much, the one that a slip keeps from more, then the one that asks for more.
+        let (route, unmet) = unmet.min_by_key(|(route, unmet)| {
+            let close = unmet.iter().filter(|unmet| unmet.is_close()).count();
+            (unmet.len(), Reverse(close), Reverse(route.conditions().len()))
+        })?;
+        if unmet.is_empty() {
+            return None;
+        }
+        let asks =
+            unmet.iter().map(|unmet| format!("{} `{}`", unmet.field, unmet.wanted)).collect::<Vec<_>>();
+        Some(format!("the nearest route is: {}, and asks for {}", route.summary(), asks.join(" and ")))
+    }
+
+    /// The groups that a route leads to and no instance has.
+    pub fn empty_groups(&self) -> Vec<&str> {
+        let is_empty = |group: &&str| {
+            let of = |instance: &Instance| {
+                instance.attributes.group.as_deref().is_some_and(|it| same_code(it, group))
+            };
+            !self.instances.iter().any(of)
+        };
+        self.installation.routes.iter().map(|route| route.group.as_str()).filter(is_empty).collect()
+    }
+
+    /// Where the instances say something else than the configuration of their targets, a line each: which key, what
+    /// holds, and how to change it.
+    pub fn overridden(&self) -> Vec<String> {
+        let of_targets = self.installation.targets.iter().filter_map(|target| self.overridden_target(target));
+        let unknown = self.instances.iter().filter(|instance| {
+            let Attributes { code, is_active, is_deployment_target, .. } = &instance.attributes;
+            *is_active && *is_deployment_target && self.installation.target(code).is_none()
+        });
+        let of_instances = unknown.map(|Instance { id, attributes }| {
+            let code = shortened(&attributes.code);
+            format!(
+                "instance {id} of the topology has the code `{code}`, and the configuration has no [targets.{code}]: nothing is \
+                 placed there; configure the target, or run `landfall topology set {} --active false`",
+                word(&code)
+            )
+        });
+        of_targets.chain(of_instances).collect()
+    }
+
+    fn overridden_target(&self, target: &Target) -> Option<String> {
+        let Target { code, group, environments, .. } = target;
+        let ids: BTreeSet<i64> = match environments.as_slice() {
+            [] => self.installation.environments.values().copied().collect(),
+            some => some.iter().filter_map(|name| self.installation.environment_id(name)).collect(),
+        };
+        let listed = |ids: &BTreeSet<i64>| match list(ids.iter().map(i64::to_string), "").replace(", ", ",") {
+            none if none.is_empty() => "none".to_owned(),
+            some => some,
+        };
+        let mut found = self.instances.iter().filter(|instance| same_code(&instance.attributes.code, code));
+        let Some(Instance { id, attributes }) = found.next() else {
+            return Some(format!(
+                "targets.{code} has no instance in the topology any more, which decides: nothing new is placed there; run \
+                 `landfall topology set {} --create --active true --deployment-target true --group {} --environments {}`, or \
+                 remove the target",
+                word(code),
+                word(group),
+                listed(&ids)
+            ));
+        };
+        let mut differences = Vec::new();
+        let mut options = Vec::new();
+        let there = attributes.group.as_deref().unwrap_or_default();
+        if !same_code(there, group) {
+            differences
+                .push(format!("targets.{code}.group is `{group}`, and its groupCode `{}`", shortened(there)));
+            options.push(format!("--group {}", word(group)));
+        }
+        let served: BTreeSet<i64> = attributes.environments.iter().copied().collect();
+        if served != ids {
+            let whence = if environments.is_empty() { " (all of [environments])" } else { "" };
+            differences.push(format!(
+                "targets.{code}.environments is {}{whence}, and it serves {}",
+                listed(&ids),
+                listed(&served)
+            ));
+            options.push(format!("--environments {}", listed(&ids)));
+        }
+        (!differences.is_empty()).then(|| {
+            format!(
+                "instance {id} of the topology, which is kept in the store, decides: {}; to have what is configured, run \
+                 `landfall topology set {} {}`",
+                differences.join("; "),
+                word(code),
+                options.join(" ")
+            )
+        })
+    }
+
+    /// A target that the component may land on in some environment, where all that it may land on are of one technology.
+    pub fn any_target(&self, component: &Component) -> Option<Arc<Target>> {
+        let explanation = self.explain(component, "", Purpose::Find);
+        let mut targets = explanation.candidates.into_iter().filter_map(|candidate| candidate.target);
+        let first = targets.next()?;
+        let name = first.technology.name();
+        targets.all(|target| target.technology.name() == name).then_some(first)
+    }
+
+    fn route(&self, routing: &Routing<'_>) -> Option<&Route> {
+        self.installation.routes.iter().find(|route| route.unmet(routing).is_empty())
+    }
+
+    /// What `choose` looks at.
+    pub fn explain(&self, component: &Component, environment: &str, purpose: Purpose) -> Explanation {
+        let route = self.route(&component.routing());
+        let environment_id = self.installation.environment_id(environment);
+        let in_group = |instance: &&Instance| {
+            let group = instance.attributes.group.as_deref().unwrap_or_default();
+            route.is_some_and(|route| same_code(group, &route.group))
+        };
+        let candidates = self.instances.iter().filter(in_group);
+        Explanation {
+            route: route.map(|route| (route.summary(), route.group.clone())),
+            environment_id,
+            candidates: candidates.map(|it| self.candidate(it, environment_id, purpose)).collect(),
+        }
+    }
+
+    fn candidate(&self, instance: &Instance, environment: Option<i64>, purpose: Purpose) -> Candidate {
+        let attributes = &instance.attributes;
+        let target = self.installation.target(&attributes.code);
+        let operation = purpose.operation();
+        let allowed = &attributes.plugin_operations;
+        let lacks = |wanted: &str| {
+            !allowed.is_empty() && !allowed.iter().any(|allowed| same_code(&allowed.operation, wanted))
+        };
+        let against = [
+            (operation.is_some() && !attributes.is_active, "is not active".to_owned()),
+            (operation.is_some() && !attributes.is_deployment_target, "is no deployment target".to_owned()),
+            (!environment.is_some_and(|id| attributes.environments.contains(&id)), NOT_SERVED.to_owned()),
+            (
+                operation.is_some_and(lacks),
+                format!("does not have `{}` among its pluginOperations", operation.unwrap_or_default()),
+            ),
+            (target.is_none(), "has a code that no configured target has".to_owned()),
+        ];
+        Candidate {
+            id: instance.id,
+            code: attributes.code.clone(),
+            against: against.into_iter().filter_map(|(applies, reason)| applies.then_some(reason)).collect(),
+            target,
+        }
+    }
+
+    /// Where `component` lands in `environment`.
+    pub fn choose(
+        &self,
+        component: &Component,
+        environment: &str,
+        purpose: Purpose,
+    ) -> Result<Arc<Target>, Unplaced> {
+        self.check_environment(environment).map_err(Unplaced::Environment)?;
+        let explanation = self.explain(component, environment, purpose);
+        if let Some(problem) = self.not_served(&explanation, environment) {
+            return Err(Unplaced::Environment(problem));
+        }
+        self.choose_instance(component, environment, explanation).map_err(Unplaced::Component)
+    }
+
+    /// What is wrong with an environment that no target of the group serves, where another would do.
+    fn not_served(&self, explanation: &Explanation, environment: &str) -> Option<Problem> {
+        let (_, group) = explanation.route.as_ref()?;
+        let candidates = &explanation.candidates;
+        if !candidates.iter().all(|candidate| candidate.against.iter().any(|reason| reason == NOT_SERVED)) {
+            return None;
+        }
+        let elsewhere: Vec<&str> = candidates
+            .iter()
+            .filter(|candidate| candidate.against == [NOT_SERVED])
+            .map(|candidate| candidate.code.as_str())
+            .collect();
+        let served = |id: &i64| {
+            self.instances.iter().map(|instance| &instance.attributes).any(|attributes| {
+                elsewhere.contains(&attributes.code.as_str()) && attributes.environments.contains(id)
+            })
+        };
+        let known: Vec<&String> = self
+            .installation
+            .environments
+            .iter()
+            .filter(|(_, id)| served(id))
+            .map(|(name, _)| name)
+            .collect();
+        if known.is_empty() {
+            return None;
+        }
+        let names = list(known.into_iter().cloned(), "");
+        let message = format!("no target of group `{group}` serves the environment");
+        Some(Problem::new("environment", message).value(environment).remedy(format!(
+            "use one of: {names}; or have the topology changed: {}",
+            candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
+        )))
+    }
+
+    /// Problems have paths relative to the component.
+    fn choose_instance(
+        &self,
+        component: &Component,
+        environment: &str,
+        explanation: Explanation,
+    ) -> Result<Arc<Target>, Problem> {
+        let problem = |message: String| {
+            Problem::new("technology", message).value(component.technology.as_deref().unwrap_or("(none)"))
+        };
+        let Some((_, group)) = explanation.route else {
+            let slip =
+                self.slip(&component.routing()).map(|slip| format!("{slip}; else ")).unwrap_or_default();
+            return Err(problem("no route leads from this component to a target".to_owned()).remedy(
+                format!(
+                    "{slip}use what is routed here: {}; or add a [[routes]] entry to the configuration",
+                    self.routed()
+                ),
+            ));
+        };
+        let id = explanation.environment_id.unwrap_or(NOT_MADE);
+        let candidates = explanation.candidates;
+        let fitting: Vec<_> = candidates.iter().filter_map(Candidate::fitting).collect();
+        match fitting.as_slice() {
+            [one] => Ok(Arc::clone(one)),
+            [] if candidates.is_empty() => {
+                Err(problem(format!("the topology has no instance of group `{group}`")).remedy(format!(
+                    "give an instance the groupCode `{group}`; its instanceCode names the target: {}",
+                    self.installation.codes()
+                )))
+            }
+            [] => Err(problem(format!(
+                "no instance of group `{group}` takes this in environment `{environment}` ({id})"
+            ))
+            .remedy(format!(
+                "deploy elsewhere, or have the topology changed: {}",
+                candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
+            ))),
+            _ => {
+                let (fitting, passed): (Vec<_>, Vec<_>) =
+                    candidates.iter().partition(|candidate| candidate.fitting().is_some());
+                let mut remedy = format!(
+                    "have the topology leave one of these for that environment, or route to groups of their own: {}",
+                    list(fitting.into_iter().map(Candidate::name), "")
+                );
+                for candidate in passed {
+                    remedy.push_str("; ");
+                    remedy.push_str(&candidate.summary());
+                }
+                Err(problem(format!(
+                    "several instances of group `{group}` take this in environment `{environment}` ({id})"
+                ))
+                .remedy(remedy))
+            }
+        }
+    }
+
+    /// Every route, for remedies.
+    pub fn routed(&self) -> String {
+        let routes = self.installation.routes.iter().map(Route::summary).collect::<Vec<_>>();
+        if routes.is_empty() { "(nothing)".to_owned() } else { routes.join("; ") }
+    }
+
+    /// The id of an environment; the problem has the path `environment`.
+    pub fn check_environment(&self, environment: &str) -> Result<i64, Problem> {
+        if let Some(id) = self.installation.environment_id(environment) {
+            return Ok(id);
+        }
+        let names = || self.installation.environments.keys();
+        let close = names().find(|name| is_typo(environment, name));
+        let meant = close.map(|close| format!("did you mean `{close}`? ")).unwrap_or_default();
+        let known = list(names().cloned(), "(none)");
+        let message = format!("environment `{}` has no id in the topology", shortened(environment));
+        Err(Problem::new("environment", message).value(environment).remedy(format!(
+            "{meant}use one of: {known}; or give it an id in [environments] of the configuration"
+        )))
+    }
+
+    /// Where an import reads from: the target that is named, with where it is named; else the one target that can import
+    /// and that a route for the template leads to. Of several, the one that the component's own route leads to.
+    pub fn choose_import(
+        &self,
+        template: &str,
+        environment: &str,
+        named: Option<(String, Value)>,
+        component: Option<&Routing<'_>>,
+    ) -> Result<Arc<Target>, Problem> {
+        let id = self.check_environment(environment)?;
+        let mut able: Vec<Importer<'_>> = Vec::new();
+        let mut passed = Vec::new();
+        for instance in self.instances.iter() {
+            let mut candidate = self.candidate(instance, Some(id), Purpose::Import);
+            if let Some(target) = &candidate.target
+                && !target.technology.capabilities().reverse
+            {
+                candidate.against.push(format!("cannot import ({})", target.technology.name()));
+            }
+            match candidate.fitting() {
+                Some(target) => able.push(Importer {
+                    group: instance.attributes.group.as_deref(),
+                    name: candidate.name(),
+                    target: Arc::clone(target),
+                }),
+                None => passed.push(candidate.summary()),
+            }
+        }
+        let choice = |of: &[&Importer<'_>]| list(of.iter().map(|importer| importer.name.clone()), "");
+        let others = || passed.iter().fold(String::new(), |text, one| format!("{text}; {one}"));
+        if let Some((path, code)) = named {
+            let is_named = |importer: &&Importer<'_>| {
+                code.as_str().is_some_and(|code| same_code(&importer.target.code, code.trim()))
+            };
+            return able.iter().find(is_named).map(|importer| Arc::clone(&importer.target)).ok_or_else(
+                || {
+                    let message = format!("no target of that name imports from environment `{environment}`");
+                    let problem = Problem::new(path, message)
+                        .value(code.as_str().map_or_else(|| code.to_string(), str::to_owned));
+                    match able.iter().collect::<Vec<_>>().as_slice() {
+                        [] => problem.remedy(format!("{NO_IMPORTER}{}", others())),
+                        able => problem.remedy(format!("name one of: {}{}", choice(able), others())),
+                    }
+                },
+            );
+        }
+        let in_group = |importer: &Importer<'_>, route: &Route| {
+            importer.group.is_some_and(|group| same_code(group, &route.group))
+        };
+        let mut routed: Vec<&Importer<'_>> = able
+            .iter()
+            .filter(|importer| {
+                let mut routes = self.installation.routes.iter();
+                routes.any(|route| route.matches_template(template) && in_group(importer, route))
+            })
+            .collect();
+        if let Some(route) = component.filter(|_| routed.len() != 1).and_then(|routing| self.route(routing)) {
+            let own: Vec<_> = able.iter().filter(|importer| in_group(importer, route)).collect();
+            if !own.is_empty() {
+                routed = own;
+            }
+        }
+        let problem = |message: &str| Problem::new("useCaseTemplateId", message).value(template);
+        match routed.as_slice() {
+            [one] => Ok(Arc::clone(&one.target)),
+            [] => {
+                let problem = problem("no configured target imports this template");
+                Err(match able.iter().collect::<Vec<_>>().as_slice() {
+                    [] => problem.remedy(format!("{NO_IMPORTER}{}", others())),
+                    able => problem.remedy(format!(
+                        "route the template to the group of one that imports, or name it in `params.target`: {}{}",
+                        choice(able),
+                        others()
+                    )),
+                })
+            }
+            several => Err(problem("several configured targets import this template")
+                .remedy(format!("name one of them in `params.target`: {}", choice(several)))),
+        }
+    }
+}
+
+/// A target that an import may read from.
+struct Importer<'a> {
+    group: Option<&'a str>,
+    /// Its instance, for remedies.
+    name: String,
+    target: Arc<Target>,
+}
+
+const NO_IMPORTER: &str = "configure a target that imports from this environment (lakehouse or postgresql)";
+
+fn list(names: impl Iterator<Item = String>, none: &str) -> String {
+    let all = names.collect::<Vec<_>>();
+    if all.is_empty() { none.to_owned() } else { all.join(", ") }
+}
+
+/// Why a component has no target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Unplaced {
+    /// The environment is not known, whatever the component; the path is `environment`.
+    Environment(Problem),
+    /// Something about the component or its group; the path is relative to the component.
+    Component(Problem),
+}
+
+impl Unplaced {
+    /// The problem, with the path that it has in a document.
+    #[must_use]
+    pub fn within(self, product: &str, component: &str) -> Problem {
+        match self {
+            Self::Environment(problem) => problem.under(product),
+            Self::Component(problem) => problem.under(component),
+        }
+    }
+}
+
+/// A condition of a route that a component does not meet.
+struct Unmet<'a> {
+    field: &'static str,
+    wanted: &'a str,
+    found: Option<&'a str>,
+}
+
+impl Unmet<'_> {
+    /// Whether what was found may be a slip of the hand; of a template, with or without its version.
+    fn is_close(&self) -> bool {
+        let Some(found) = self.found.map(str::trim) else { return false };
+        let family = found.rsplit_once(':').filter(|_| self.field.ends_with("TemplateId"));
+        is_typo(found, self.wanted) || family.is_some_and(|(family, _)| is_typo(family, self.wanted))
+    }
+}
+
+impl Route {
+    fn unmet<'a>(&'a self, routing: &Routing<'a>) -> Vec<Unmet<'a>> {
+        type Matches = fn(Option<&str>, Option<&str>) -> bool;
+        let kind = self.kind.as_ref().map(ComponentKind::name);
+        let (itm, utm) = (self.infrastructure_template_id.as_deref(), self.use_case_template_id.as_deref());
+        let conditions: [(_, _, _, Matches); 5] = [
+            ("technology", self.technology.as_deref(), routing.technology, same),
+            ("platform", self.platform.as_deref(), routing.platform, same),
+            ("kind", kind, routing.kind, same),
+            ("infrastructureTemplateId", itm, routing.infrastructure_template_id, template),
+            ("useCaseTemplateId", utm, routing.use_case_template_id, template),
+        ];
+        conditions
+            .into_iter()
+            .filter(|(_, wanted, found, matches)| !matches(*wanted, *found))
+            .filter_map(|(field, wanted, found, _)| Some(Unmet { field, wanted: wanted?, found }))
+            .collect()
+    }
+
+    /// An import names no technology, only its template.
+    fn matches_template(&self, id: &str) -> bool {
+        template(self.use_case_template_id.as_deref(), Some(id))
+    }
+
+    /// "technology S3", "kind storage"
+    fn conditions(&self) -> Vec<String> {
+        [
+            ("technology", self.technology.as_deref()),
+            ("platform", self.platform.as_deref()),
+            ("kind", self.kind.as_ref().map(ComponentKind::name)),
+            ("infrastructureTemplateId", self.infrastructure_template_id.as_deref()),
+            ("useCaseTemplateId", self.use_case_template_id.as_deref()),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| format!("{name} {value}")))
+        .collect()
+    }
+
+    /// "technology S3, kind storage -> lakehouse"
+    fn summary(&self) -> String {
+        let conditions = self.conditions();
+        let conditions = if conditions.is_empty() { "anything".to_owned() } else { conditions.join(", ") };
+        format!("{conditions} -> {}", self.group)
+    }
+}
+
+/// A value of a document as part of a line.
+fn shortened(value: &str) -> String {
+    let text: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// A text as one word of a command line.
+fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':');
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+/// An absent condition matches everything.
+fn same(wanted: Option<&str>, found: Option<&str>) -> bool {
+    wanted.is_none_or(|wanted| found.is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted.trim())))
+}
+
+/// `urn:dmb:itm:s3:1` matches itself; `urn:dmb:itm:s3` matches every version of it.
+fn template(wanted: Option<&str>, found: Option<&str>) -> bool {
+    same(wanted, found)
+        || same(wanted, found.and_then(|found| found.trim().rsplit_once(':')).map(|(family, _)| family))
+}
+
+#[cfg(test)]
+mod tests;

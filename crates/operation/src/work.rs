@@ -1,0 +1,681 @@
+//! From a request's text to components on their targets: parse, place, check.
+//!
+//! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
+//! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
+use landfall_adapter::descriptor::{
+    self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline,
+    Problem, Scope, Strictness,
+};
+use landfall_adapter::{AccessList, Intent, Kinds, Neighbours, Work};
+
+use super::service::ComponentPlace;
+use super::{ComponentKey, Deployment, DeploymentStatus};
+
+/// A descriptor as it arrived.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// How to read it.
+    pub kind: DescriptorKind,
+    /// YAML or JSON. Never logged.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Document").field("kind", &self.kind).field("bytes", &self.text.len()).finish()
+    }
+}
+
+/// Where a component was placed when its task was accepted; the task goes there whatever the topology says later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Component and environment.
+    pub key: ComponentKey,
+    /// Code of the target.
+    pub target: String,
+    /// Where the component is in its document, in which another may have the same id. Empty in a task of a version that did
+    /// not keep it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+}
+
+/// One component on its target.
+#[derive(Clone)]
+pub struct Assigned {
+    /// What is to be worked on.
+    pub work: Work,
+    /// Where.
+    pub target: Arc<Target>,
+    /// Where it was unprovisioned, of a component that is provisioned again.
+    pub before: Option<Arc<Target>>,
+}
+
+impl Assigned {
+    /// Component and environment.
+    pub fn key(&self) -> ComponentKey {
+        key(&self.work.component, &self.work.environment)
+    }
+}
+
+/// What a document comes to.
+pub struct Resolved {
+    /// Components to work on, each after what it depends on.
+    pub assigned: Vec<Assigned>,
+    /// Components of a data product that no route leads to: another adapter's.
+    pub skipped: Vec<Skipped>,
+    /// Of the document's content; see [`Descriptor::digest`].
+    pub digest: Option<[u8; 32]>,
+}
+
+/// A component that is left to another adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its id, or its name or place where it has none.
+    pub id: String,
+    /// Why, with the route that nearly leads to it.
+    pub reason: String,
+}
+
+fn key(component: &Component, environment: &str) -> ComponentKey {
+    ComponentKey { component: component.id.to_string(), environment: environment.to_owned() }
+}
+
+/// Reads a document as strictly as the intent needs: what is to be created must be described in full, what is to be
+/// removed or opened to somebody must only be identified. What is wrong with the parts that could be read is found
+/// by their technologies even so: one answer has every problem.
+///
+/// Ours is what a route leads to; of a task that was accepted, what it was accepted for.
+pub(super) fn parse(
+    document: &Document,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    limits: &Limits,
+) -> Result<Descriptor, Vec<Problem>> {
+    let strictness = match intent {
+        Intent::Provision => Strictness::Full,
+        Intent::Unprovision { .. } | Intent::UpdateAccess => Strictness::Short,
+    };
+    let placed: HashMap<&str, &str> = match places {
+        Places::Topology => HashMap::new(),
+        Places::Fixed(placements) => {
+            placements.iter().map(|it| (it.key.component.as_str(), it.path.as_str())).collect()
+        }
+    };
+    let ours = |outline: &Outline| match places {
+        Places::Topology => topology.is_routed(&outline.routing()),
+        // A neighbour may have the same id.
+        Places::Fixed(_) => match outline.id.as_deref().and_then(|id| placed.get(id)) {
+            Some(&"") => strictness == Strictness::Full || topology.is_routed(&outline.routing()),
+            Some(path) => *path == outline.path,
+            None => false,
+        },
+    };
+    descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
+        let mut problems = rejected.problems;
+        // In short, where a component goes is not known without what is remembered of it.
+        if let (Some(readable), Strictness::Full) = (rejected.readable, strictness) {
+            let is_broken = |component: &Component| problems.iter().any(|it| is_of(it, component));
+            let broken = readable.product.all_components().filter(|it| is_broken(it));
+            let broken = broken.map(|it| it.path.clone()).collect();
+            let mut resolver = Resolver::new(&readable, intent, topology, places, &[], None);
+            resolver.broken = Some(broken);
+            let mut more = Vec::new();
+            for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
+                let known = Causes::of(component, &problems);
+                for problem in resolver.assign(component).err().unwrap_or_default() {
+                    // What is wrong with the environment is found with every component.
+                    if !more.contains(&problem) && (problem.is_of_reading() || !known.may_cause(&problem)) {
+                        more.push(problem);
+                    }
+                }
+            }
+            problems.extend(more);
+            problems = readable.locate(problems);
+        }
+        problems
+    })
+}
+
+/// Whether a problem is one of this component, and not of one in it.
+fn is_of(problem: &Problem, component: &Component) -> bool {
+    problem.path.strip_prefix(&component.path).is_some_and(|rest| {
+        rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
+    })
+}
+
+/// The components of a data product that are left to other adapters.
+fn skipped(descriptor: &Descriptor, assigned: &[Assigned], topology: &Topology) -> Vec<Skipped> {
+    let known: HashSet<&str> = assigned.iter().map(|one| one.work.component.id.as_str()).collect();
+    let others = descriptor.others.iter();
+    others
+        .filter(|outline| !outline.id.as_deref().is_some_and(|id| known.contains(id)))
+        .map(|outline| Skipped {
+            id: outline
+                .label()
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(MAX_LABEL)
+                .collect(),
+            reason: topology.unrouted(&outline.routing()),
+        })
+        .collect()
+}
+
+/// Characters of what a component is called that is left to another adapter; identifiers of ours are shorter.
+const MAX_LABEL: usize = 512;
+
+fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
+    match &descriptor.scope {
+        Scope::DataProduct => true,
+        Scope::Component(id) => component.id == *id,
+    }
+}
+
+/// Where components may go.
+#[derive(Clone, Copy)]
+pub(super) enum Places<'a> {
+    /// Where the topology says, or, for what exists, where it was provisioned.
+    Topology,
+    /// Where the task was accepted for.
+    Fixed(&'a [Placement]),
+}
+
+/// Places and checks every component that the document asks to work on.
+pub(super) fn resolve(
+    descriptor: &Descriptor,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    deployments: &[Deployment],
+    access: Option<&AccessList>,
+) -> Result<Resolved, Vec<Problem>> {
+    let resolver = Resolver::new(descriptor, intent, topology, places, deployments, access);
+    let mut assigned = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
+    for component in descriptor.targets() {
+        match resolver.assign(component) {
+            Ok(one) => assigned.extend(one),
+            Err(found) => {
+                for problem in found {
+                    // What is wrong with the environment is the same for every component of a group.
+                    let of_environment = problem.path == resolver.environment_path();
+                    if !of_environment || !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+            }
+        }
+    }
+    let skipped = skipped(descriptor, &assigned, topology);
+    if assigned.is_empty() && problems.is_empty() {
+        problems.push(nothing(&skipped, topology));
+    }
+    if problems.is_empty() {
+        Ok(Resolved { assigned, skipped, digest: None })
+    } else {
+        Err(descriptor.locate(problems))
+    }
+}
+
+/// There is nothing to do, and why.
+fn nothing(skipped: &[Skipped], topology: &Topology) -> Problem {
+    const SHOWN: usize = 3;
+    let (first, one) = match skipped {
+        [] => {
+            return Problem::new("components", "the data product has no component")
+                .remedy("add at least one component that this adapter is routed to");
+        }
+        [one] => (one, true),
+        [first, ..] => (first, false),
+    };
+    let message = if one {
+        "no route leads from the component to a target".to_owned()
+    } else {
+        format!("no route leads from any of the {} components to a target", skipped.len())
+    };
+    let mut reasons: Vec<String> =
+        skipped.iter().take(SHOWN).map(|it| format!("`{}`: {}", it.id, it.reason)).collect();
+    if skipped.len() > SHOWN {
+        reasons.push(format!("and {} more", skipped.len() - SHOWN));
+    }
+    Problem::new("components", message).value(&first.id).remedy(format!(
+        "use what is routed here: {}; or add a [[routes]] entry to the configuration ({})",
+        topology.routed(),
+        reasons.join("; ")
+    ))
+}
+
+/// Everything that decides where a component goes.
+struct Resolver<'a> {
+    descriptor: &'a Descriptor,
+    product: Arc<DataProduct>,
+    intent: &'a Intent,
+    topology: &'a Topology,
+    places: Places<'a>,
+    deployments: &'a [Deployment],
+    access: Option<&'a AccessList>,
+    /// Of a document that could not be read as a whole, the paths of components that are not as written.
+    broken: Option<HashSet<String>>,
+    neighbours: OnceCell<HashMap<String, Neighbours>>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(
+        descriptor: &'a Descriptor,
+        intent: &'a Intent,
+        topology: &'a Topology,
+        places: Places<'a>,
+        deployments: &'a [Deployment],
+        access: Option<&'a AccessList>,
+    ) -> Self {
+        let product = Arc::new(descriptor.product.clone());
+        let neighbours = OnceCell::new();
+        Self { descriptor, product, intent, topology, places, deployments, access, broken: None, neighbours }
+    }
+
+    /// The components that go to a target; of a task, those that it was accepted for. Only what is to be made is compared
+    /// with what is made beside it.
+    fn neighbours(&self, code: &str) -> Neighbours {
+        if *self.intent != Intent::Provision {
+            return Neighbours::default();
+        }
+        let all = self.neighbours.get_or_init(|| {
+            let mut numbers: HashMap<String, Vec<usize>> = HashMap::new();
+            // Targets of components whose columns could not be read.
+            let mut unread: HashSet<String> = HashSet::new();
+            for (number, component) in self.descriptor.product.components.iter().enumerate() {
+                let is_broken = self.broken.as_ref().is_some_and(|broken| broken.contains(&component.path));
+                if is_broken || (matches!(self.places, Places::Fixed(_)) && !self.concerns(component)) {
+                    continue;
+                }
+                match self.target(component) {
+                    Ok(Some((_, target))) if component.faults.contract.is_empty() => {
+                        numbers.entry(target.code.clone()).or_default().push(number);
+                    }
+                    Ok(Some((_, target))) => drop(unread.insert(target.code.clone())),
+                    Ok(None) | Err(_) => {}
+                }
+            }
+            let complete = self.broken.is_none() && self.descriptor.scope == Scope::DataProduct;
+            let made = numbers.into_iter().map(|(code, numbers)| {
+                let complete = complete && !unread.contains(&code);
+                (code, Neighbours::new(numbers, complete))
+            });
+            made.collect()
+        });
+        all.get(code).cloned().unwrap_or_default()
+    }
+
+    fn environment_path(&self) -> &'static str {
+        environment_path(self.descriptor)
+    }
+
+    /// Where the component goes, nowhere when it is another adapter's, or why it cannot.
+    fn target(&self, component: &Component) -> Result<Option<(ComponentKey, Arc<Target>)>, Problem> {
+        // A data product has components of other adapters, of which not even the environment is asked.
+        if self.descriptor.scope == Scope::DataProduct && !self.concerns(component) {
+            return Ok(None);
+        }
+        let within = |problem: Unplaced| problem.within(product_path(self.descriptor), &component.path);
+        let environment =
+            environment(self.descriptor, component, self.topology, self.places, self.deployments)?;
+        let key = key(component, &environment);
+        let remembered = self.remembered(&key);
+        if let Some(problem) = remembered.and_then(|it| of_another_product(&self.product, component, it)) {
+            return Err(problem.under(&component.path));
+        }
+        let component = as_provisioned(component, self.intent, remembered);
+        let component = component.as_ref();
+        if let Some(unread) =
+            component.unread.iter().find(|it| remembered.is_none() && it.decides_the_place())
+        {
+            return Err(unread.problem.clone());
+        }
+        let placed =
+            place(&key, component, self.intent, self.topology, self.places, remembered).map_err(within)?;
+        let target = match placed {
+            Some(target) => target,
+            None if self.descriptor.scope == Scope::DataProduct => return Ok(None),
+            None => self.topology.choose(component, &environment, self.intent.into()).map_err(within)?,
+        };
+        let capabilities = target.technology.capabilities();
+        let kinds = capabilities.kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            let unread = component.unread.iter().find(|it| it.field == "kind");
+            return Err(unread.map_or(problem.under(&component.path), |unread| unread.problem.clone()));
+        }
+        if *self.intent == Intent::Provision
+            && let Some(problem) = remembered.and_then(|it| kind_changed(component, it, kinds))
+        {
+            return Err(problem.under(&component.path));
+        }
+        Ok(Some((key, target)))
+    }
+
+    /// Whether a route leads to it, or it is known from earlier; of a task, whether it was accepted for it.
+    fn concerns(&self, component: &Component) -> bool {
+        let id = component.id.as_str();
+        match self.places {
+            Places::Fixed(placements) => placements.iter().any(|placement| placement.key.component == id),
+            Places::Topology => {
+                self.topology.is_routed(&component.routing())
+                    || self.deployments.iter().any(|deployment| deployment.key.component == id)
+            }
+        }
+    }
+
+    fn remembered(&self, key: &ComponentKey) -> Option<&'a Deployment> {
+        self.deployments.iter().find(|deployment| deployment.key == *key)
+    }
+
+    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any, and
+    /// if it is the kind, with what is wrong with its data contract: with the right kind, that may be used.
+    fn with_what_else_is_wrong(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+        let of_contract = || component.told(component.faults.contract.clone());
+        let (of_environment, of_kind) =
+            (problem.path == self.environment_path(), problem.path == format!("{}.kind", component.path));
+        let mut problems = vec![problem];
+        if of_kind {
+            problems.extend(of_contract());
+        }
+        let target = self.topology.any_target(component);
+        let Some(target) = target.filter(|_| of_environment && *self.intent == Intent::Provision) else {
+            return problems;
+        };
+        let kinds = target.technology.capabilities().kinds;
+        if let Some(problem) = kinds.problem(&component.kind, &target.code, target.technology.name()) {
+            problems.push(problem.under(&component.path));
+            problems.extend(of_contract());
+            return problems;
+        }
+        let work = Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(component.clone()),
+            environment: self.product.environment.clone().unwrap_or_default(),
+            access: None,
+            neighbours: Neighbours::default(),
+        };
+        let found = target.technology.check(&work, self.intent);
+        problems.extend(component.told(found));
+        problems
+    }
+
+    /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
+    fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
+        let (key, target) = match self.target(component) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(None),
+            Err(problem) => return Err(self.with_what_else_is_wrong(component, problem)),
+        };
+        let remembered = self.remembered(&key);
+        let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
+        let provisioned = as_provisioned(component, self.intent, remembered);
+        let unread = provisioned.unread.iter().filter(|it| it.field == "specific");
+        let unread: Vec<Problem> = unread.map(|it| it.problem.clone()).collect();
+        if !unread.is_empty() {
+            return Err(unread);
+        }
+        let work = Work {
+            product: Arc::clone(&self.product),
+            component: Arc::new(provisioned.into_owned()),
+            environment: key.environment,
+            access: self.access.cloned().or_else(remembered_access),
+            neighbours: self.neighbours(&target.code),
+        };
+        let problems = target.technology.check(&work, self.intent);
+        let before = remembered
+            .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
+            .and_then(|deployment| self.topology.target(&deployment.target));
+        if problems.is_empty() {
+            Ok(Some(Assigned { work, target, before }))
+        } else {
+            Err(component.told(problems))
+        }
+    }
+}
+
+/// The component with the kind and the `specific` that it was provisioned with, where those and not the document decide:
+/// its resources are to be found, and a short form or an edit since then does not name them. What is left in
+/// [`Component::unread`] is of what the document decides.
+fn as_provisioned<'c>(
+    component: &'c Component,
+    intent: &Intent,
+    remembered: Option<&Deployment>,
+) -> Cow<'c, Component> {
+    let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) = (intent, remembered) else {
+        return Cow::Borrowed(component);
+    };
+    let is_there = deployment.status == DeploymentStatus::Provisioned;
+    let says_nothing = |field: &str, absent: bool| {
+        is_there || absent || component.unread.iter().any(|unread| unread.field == field)
+    };
+    let mut provisioned = component.clone();
+    if says_nothing("specific", component.specific.is_empty()) {
+        provisioned.specific.clone_from(&deployment.specific);
+        provisioned.unread.retain(|unread| unread.field != "specific");
+    }
+    if let Some(kind) = &deployment.kind
+        && says_nothing("kind", component.kind == ComponentKind::Unspecified)
+    {
+        provisioned.kind.clone_from(kind);
+        provisioned.unread.retain(|unread| unread.field != "kind");
+    }
+    Cow::Owned(provisioned)
+}
+
+/// A component that exists as one kind cannot become another, where the kind decides what it is made of: what there is of
+/// it would be left behind.
+fn kind_changed(component: &Component, remembered: &Deployment, kinds: Kinds) -> Option<Problem> {
+    let kind = remembered.kind.as_ref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
+    if *kind == component.kind || kinds == Kinds::Any {
+        return None;
+    }
+    let message = format!("this component is provisioned as `{}`, and now is another kind", kind.name());
+    Some(
+        Problem::new("kind", message)
+            .value(component.kind.name())
+            .remedy(format!("unprovision it first, or write `kind: {}` again", kind.name())),
+    )
+}
+
+/// Identifiers of components are any text, and what has one in another data product is another component.
+fn of_another_product(
+    product: &DataProduct,
+    component: &Component,
+    remembered: &Deployment,
+) -> Option<Problem> {
+    let other =
+        remembered.product.as_deref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
+    if other == product.id.as_str() {
+        return None;
+    }
+    let message = format!("this component is provisioned in data product `{other}`, and this is another one");
+    Some(
+        Problem::new("id", message)
+            .value(&component.id)
+            .remedy("give the component an identifier of its own, or unprovision it there first"),
+    )
+}
+
+/// Where the data product is in its document.
+fn product_path(descriptor: &Descriptor) -> &'static str {
+    match descriptor.scope {
+        Scope::DataProduct => "",
+        Scope::Component(_) => "dataProduct",
+    }
+}
+
+fn environment_path(descriptor: &Descriptor) -> &'static str {
+    match descriptor.scope {
+        Scope::DataProduct => "environment",
+        Scope::Component(_) => "dataProduct.environment",
+    }
+}
+
+/// The environment of the product; a short form may lack it, then the one the task was accepted for, or the only one
+/// where the component is known.
+fn environment(
+    descriptor: &Descriptor,
+    component: &Component,
+    topology: &Topology,
+    places: Places<'_>,
+    deployments: &[Deployment],
+) -> Result<String, Problem> {
+    if let Some(environment) = &descriptor.product.environment {
+        // In one spelling: what is remembered is found by it.
+        return Ok(topology.environment(environment).to_owned());
+    }
+    let id = component.id.to_string();
+    if let Places::Fixed(placements) = places
+        && let Some(placement) = placements.iter().find(|placement| placement.key.component == id)
+    {
+        return Ok(placement.key.environment.clone());
+    }
+    let known: Vec<&str> =
+        deployments.iter().filter(|d| d.key.component == id).map(|d| d.key.environment.as_str()).collect();
+    let path = environment_path(descriptor);
+    match known.as_slice() {
+        [one] => Ok((*one).to_owned()),
+        [] => Err(Problem::new(
+            path,
+            "the environment is missing, and this component was never provisioned here",
+        )
+        .remedy("add `environment` to the data product, or provision the component first")),
+        several => {
+            Err(Problem::new(path, "the environment is missing, and this component is known in several")
+                .remedy(format!("add `environment` to the data product: one of {}", several.join(", "))))
+        }
+    }
+}
+
+/// The target, or none when no route leads anywhere.
+fn place(
+    key: &ComponentKey,
+    component: &Component,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    remembered: Option<&Deployment>,
+) -> Result<Option<Arc<Target>>, Unplaced> {
+    let gone = |code: &str| {
+        Unplaced::Component(
+            Problem::new(
+                "technology",
+                format!(
+                    "this component was provisioned on target `{code}`, which is not configured any more"
+                ),
+            )
+            .remedy(format!("put [targets.{code}] back into the configuration")),
+        )
+    };
+    match places {
+        Places::Fixed(placements) => match placements.iter().find(|placement| placement.key == *key) {
+            Some(placement) => {
+                topology.target(&placement.target).map(Some).ok_or_else(|| gone(&placement.target))
+            }
+            None => Ok(None),
+        },
+        Places::Topology => {
+            let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+            // Also what was unprovisioned goes to where it was: its data may have been kept there.
+            if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) =
+                (intent, remembered)
+            {
+                match topology.target(&deployment.target) {
+                    Some(target) => return Ok(Some(target)),
+                    None if is_there => return Err(gone(&deployment.target)),
+                    None => {}
+                }
+            }
+            if !topology.is_routed(&component.routing()) {
+                return Ok(None);
+            }
+            let chosen = topology.choose(component, &key.environment, intent.into())?;
+            match remembered.filter(|_| is_there) {
+                Some(deployment) if !same_code(&deployment.target, &chosen.code) => {
+                    let problem = Problem::new(
+                        "technology",
+                        format!(
+                            "this component is provisioned on target `{}`, and now belongs on `{}`",
+                            deployment.target, chosen.code
+                        ),
+                    );
+                    Err(Unplaced::Component(
+                        problem.remedy("unprovision it first, or route it to where it is"),
+                    ))
+                }
+                _ => Ok(Some(chosen)),
+            }
+        }
+    }
+}
+
+/// Where each component would land were it provisioned now, and why.
+pub(super) fn explain(
+    descriptor: &Descriptor,
+    topology: &Topology,
+    deployments: &[Deployment],
+) -> Result<Vec<ComponentPlace>, Vec<Problem>> {
+    let mut places = Vec::new();
+    let mut problems = Vec::new();
+    for component in descriptor.targets() {
+        match environment(descriptor, component, topology, Places::Topology, deployments) {
+            Ok(environment) => {
+                let key = key(component, &environment);
+                let remembered = deployments.iter().find(|deployment| deployment.key == key);
+                let chosen = || {
+                    place(&key, component, &Intent::Provision, topology, Places::Topology, remembered)
+                        .map(|target| target.map(|target| target.code.clone()))
+                        .map_err(|problem| problem.within(product_path(descriptor), ""))
+                        .transpose()
+                };
+                places.push(ComponentPlace {
+                    id: key.component.clone(),
+                    name: component.name.clone(),
+                    explanation: topology.explain(component, &environment, Purpose::Provision),
+                    target: chosen(),
+                    provisioned_on: remembered
+                        .filter(|deployment| deployment.status == DeploymentStatus::Provisioned)
+                        .map(|deployment| deployment.target.clone()),
+                    environment,
+                });
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(places) } else { Err(descriptor.locate(problems)) }
+}
+
+/// Where everything was placed, to be kept with the task.
+pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
+    resolved
+        .assigned
+        .iter()
+        .map(|one| Placement {
+            key: one.key(),
+            target: one.target.code.clone(),
+            path: one.work.component.path.clone(),
+        })
+        .collect()
+}
+
+/// What `/validate` says, without a server: the components that are routed here and those that are not, or every
+/// problem.
+pub fn check_document(
+    document: &Document,
+    topology: &Topology,
+    limits: &Limits,
+) -> Result<Resolved, Vec<Problem>> {
+    let descriptor = parse(document, &Intent::Provision, topology, Places::Topology, limits)?;
+    resolve(&descriptor, &Intent::Provision, topology, Places::Topology, &[], None)
+}

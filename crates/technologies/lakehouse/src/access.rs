@@ -1,0 +1,71 @@
+//! Recorded access: the list is kept with the resource, and nothing stops anybody from reading.
+//!
+//! A bucket has its list in its mark, a table in its properties. The list is reconciled like an enforced one,
+//! revocations first, so what it says is what was last asked for.
+
+use std::collections::BTreeSet;
+
+use super::{Step, change};
+use landfall_adapter::access::{self, Ref, reconcile};
+use landfall_adapter::{AccessList, Action, Change};
+
+/// Said in every plan.
+pub(super) const NOTE: &str = "access is recorded, not enforced";
+
+/// What is said of names without a prefix, which are recorded as they are.
+pub(super) fn undecided(wanted: Option<&AccessList>) -> Option<String> {
+    const SHOWN: usize = 20;
+    let refs = access::recorded(&wanted?.refs);
+    let bare: Vec<_> = refs.iter().filter(|reference| matches!(reference, Ref::Bare(_))).collect();
+    let mut names: Vec<String> = bare.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    if bare.len() > SHOWN {
+        names.push(format!("{} more", bare.len() - SHOWN));
+    }
+    let told = "recorded as written: no directory says whether this is a user or a group";
+    (!bare.is_empty()).then(|| format!("{} {told}", names.join(", ")))
+}
+
+/// What turns the recorded list into the wanted one.
+pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change> {
+    let wanted_refs: Vec<Ref> = access::recorded(&wanted.refs).into_iter().collect();
+    let difference = reconcile(&names(&recorded.refs), &names(&wanted_refs));
+    let mut changes = Vec::new();
+    for reference in difference.revoke {
+        let summary = format!("revoke `{reference}` (recorded)");
+        changes.push(change(Action::Revoke, resource, summary, &Step::Revoke { reference }));
+    }
+    if recorded.fields != wanted.fields {
+        changes.push(change(Action::Alter, resource, "record the access control fields", &Step::Fields));
+    }
+    for reference in difference.grant {
+        let summary = format!("grant `{reference}` (recorded)");
+        changes.push(change(Action::Grant, resource, summary, &Step::Grant { reference }));
+    }
+    changes
+}
+
+/// The recorded list after one of those changes; `None` when it was made before.
+pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessList>) -> Option<AccessList> {
+    let mut next = recorded.clone();
+    match step {
+        Step::Revoke { reference } => next.refs.retain(|held| held.to_string() != *reference),
+        Step::Grant { reference } => {
+            next.refs.extend(Ref::parse(reference).ok());
+            next.refs.sort();
+            next.refs.dedup();
+        }
+        Step::Fields => next.fields = wanted?.fields.clone(),
+        _ => {}
+    }
+    (next != *recorded).then_some(next)
+}
+
+/// Nobody.
+pub(super) fn nobody() -> AccessList {
+    AccessList { refs: Vec::new(), fields: landfall_adapter::descriptor::Object::new() }
+}
+
+/// Refs as text.
+pub(super) fn names(refs: &[Ref]) -> BTreeSet<String> {
+    refs.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,165 @@
+//! Storage areas: directory buckets.
+//!
+//! A bucket is `WAREHOUSE/buckets/NAME`, a marked directory whose content is its users'. Unprovisioned without its
+//! data it stays where it is, marked released, and the same component takes it back; with its data it is purged.
+
+use serde_json::json;
+
+use super::files::Place;
+use super::marked::{self, Found, Mark, State};
+use super::{Opened, Step, access, blocking, change, entry, link, naming, private_access};
+use landfall_adapter::descriptor::{Object, Problem, SpecificReader};
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
+
+/// Which bucket a component means.
+struct Bucket {
+    name: String,
+    /// "bucket `name`", in messages and plans.
+    what: String,
+    owner: Owner,
+}
+
+impl Bucket {
+    /// Reads `specific`. Taking something away needs the name only.
+    fn read(work: &Work, intent: &Intent) -> Result<Self, Vec<Problem>> {
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let given = specific.string("bucket");
+        let name = match given {
+            Some(name) => name.to_owned(),
+            None => naming::bucket(work.component.id.as_str(), &work.environment),
+        };
+        let fault = naming::bucket_problem(&name);
+        if let Some(fault) = fault {
+            specific.problem("bucket", fault, "choose a name such as `finance-cashflows`");
+        }
+        let mistyped = given.is_none() && specific.value("bucket").is_some();
+        let problems = specific.finish();
+        if *intent != Intent::Provision && fault.is_none() && !mistyped || problems.is_empty() {
+            let what = format!("bucket `{name}`");
+            return Ok(Self { name, what, owner: work.owner() });
+        }
+        Err(problems)
+    }
+}
+
+pub(super) fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
+    Bucket::read(work, intent).err().unwrap_or_default()
+}
+
+impl Opened {
+    fn bucket_place(&self, bucket: &Bucket) -> Place {
+        self.buckets.join(&bucket.name)
+    }
+
+    async fn observe_bucket(&self, bucket: &Bucket) -> Result<(Found, bool)> {
+        let (path, owner) = (self.bucket_place(bucket), bucket.owner.clone());
+        blocking(move |_| Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await
+    }
+
+    pub(super) async fn plan_bucket(&self, work: &Work, intent: &Intent) -> Result<Plan> {
+        let bucket = Bucket::read(work, intent).map_err(Error::invalid)?;
+        let (found, leftovers) = self.observe_bucket(&bucket).await?;
+        let mark = found.owned_by(&bucket.owner, &bucket.what)?;
+        let step = |action, summary: &str, step| change(action, &bucket.what, summary, &step);
+        let mut changes = Vec::new();
+        if leftovers && *intent != Intent::UpdateAccess {
+            changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
+        }
+        let wanted = work.access.as_ref();
+        let reconcile = |changes: &mut Vec<Change>, mark: Option<&Mark>| {
+            let recorded = mark.and_then(|mark| mark.access.clone()).unwrap_or_else(access::nobody);
+            changes.extend(
+                wanted.into_iter().flat_map(|wanted| access::changes(&recorded, wanted, &bucket.what)),
+            );
+        };
+        match (intent, mark) {
+            (Intent::Provision, None) => {
+                changes.push(step(Action::Create, "create the bucket", Step::Create));
+                reconcile(&mut changes, None);
+            }
+            (Intent::Provision, Some(mark)) => {
+                if mark.state != State::Active {
+                    let summary = "take back the bucket and the data that were kept";
+                    changes.push(step(Action::Restore, summary, Step::Restore));
+                }
+                reconcile(&mut changes, Some(&mark));
+            }
+            (Intent::UpdateAccess, Some(mark)) if mark.state == State::Active => {
+                reconcile(&mut changes, Some(&mark));
+            }
+            (Intent::UpdateAccess, _) => return Err(super::not_provisioned(&bucket.owner)),
+            (Intent::Unprovision { remove_data: true }, Some(_)) => {
+                changes.push(step(Action::Drop, "delete the bucket and all that is in it", Step::Purge));
+            }
+            (Intent::Unprovision { remove_data: false }, Some(mark)) if mark.state == State::Active => {
+                let summary = "release the bucket, and keep what is in it";
+                changes.push(step(Action::Release, summary, Step::Release));
+            }
+            (Intent::Unprovision { .. }, _) => {}
+        }
+        Ok(Plan { changes, notes: vec![access::NOTE.to_owned()] })
+    }
+
+    pub(super) async fn apply_bucket(&self, work: &Work, step: Step, context: &Context) -> Result<()> {
+        // The names are all a step needs, so a `specific` that was changed since does not stop it.
+        let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
+        context.check_cancelled()?;
+        let path = self.bucket_place(&bucket);
+        let (wanted, scratch) = (work.access.clone(), self.scratch.clone());
+        let Bucket { what, owner, .. } = bucket;
+        blocking(move |cancellation| {
+            let mark = || marked::observe(&path)?.owned_by(&owner, &what);
+            let set = |state: State| match mark()? {
+                Some(mark) if mark.state == state => Ok(()),
+                Some(mark) => marked::write_mark(&path, &Mark { state, ..mark }, &scratch),
+                None => Err(Error::retryable(format!("{what} is gone"))),
+            };
+            match &step {
+                Step::Clear => marked::sweep(&path, &owner, cancellation),
+                Step::Create => match mark()? {
+                    None => marked::create(&path, &Mark::active(owner.clone()), &scratch),
+                    Some(_) => Ok(()),
+                },
+                Step::Restore => set(State::Active),
+                Step::Release => set(State::Released),
+                Step::Purge => marked::purge(&path, &owner, &what, cancellation),
+                Step::Revoke { .. } | Step::Grant { .. } | Step::Fields => {
+                    let Some(mark) = mark()? else {
+                        return Err(Error::retryable(format!("{what} is gone")));
+                    };
+                    let recorded = mark.access.clone().unwrap_or_else(access::nobody);
+                    match access::after(&recorded, &step, wanted.as_ref()) {
+                        Some(access) => marked::write_mark(
+                            &path,
+                            &Mark { access: Some(access), ..mark.clone() },
+                            &scratch,
+                        ),
+                        None => Ok(()),
+                    }
+                }
+                other => Err(Error::permanent(format!("a bucket has no step {other:?}"))),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn describe_bucket(&self, work: &Work) -> Result<Info> {
+        let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
+        let (found, _) = self.observe_bucket(&bucket).await?;
+        let Some(mark) = found.owned_by(&bucket.owner, &bucket.what)? else { return Ok(Info::default()) };
+        if mark.state != State::Active {
+            return Ok(Info::default());
+        }
+        let location = super::location(&self.bucket_place(&bucket).path());
+        let mut public = Object::new();
+        entry(&mut public, "bucket", "Bucket", &bucket.name);
+        entry(&mut public, "location", "Location", &location);
+        entry(&mut public, "access", "Access", "recorded, not enforced");
+        link(&mut public, "Open", &location);
+        let mut private = Object::new();
+        private.insert("target".to_owned(), json!(self.target));
+        private_access(&mut private, &mark.access.unwrap_or_else(access::nobody));
+        Ok(Info { public, private })
+    }
+}

@@ -1,0 +1,538 @@
+//! Directories that say whose they are.
+//!
+//! A bucket and the location of a table are directories with a file `.landfall.json` in them: the mark. It names the
+//! component and the environment that own the directory and what state it is in. What has no readable mark is
+//! somebody else's and stays untouched.
+//!
+//! A marked directory appears whole (it is made elsewhere, mark first, and renamed into place) and disappears whole
+//! (it is renamed and deleted then), so a crash leaves a directory with its mark, or one whose name says that it is
+//! being deleted and for whom. Such names begin with a dot, which no bucket and no table name does.
+//!
+//! Everything here blocks: call it from a blocking thread.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, Directory, Entry, Kind, Place};
+use super::naming;
+use landfall_adapter::blocking::Cancellation;
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::{AccessList, Owner};
+
+/// The mark's file name.
+pub(super) const MARK_FILE: &str = ".landfall.json";
+/// Version of the mark's layout that this code writes and the newest it reads.
+const MARK_VERSION: u32 = 1;
+/// A mark is a few hundred bytes and an access list; more is not one of ours.
+const MAX_MARK_BYTES: u64 = 4 << 20;
+
+/// How long a directory in the making is left alone: its maker may be another process.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a directory says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Mark {
+    /// Version of this layout.
+    pub(super) landfall: u32,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub(super) owner: Owner,
+    /// Whether it is in use.
+    pub(super) state: State,
+    /// Recorded access, for buckets. A table has it in its properties.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) access: Option<AccessList>,
+    /// The catalog file a table is or was registered in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) catalog: Option<String>,
+    /// Last metadata file of a released table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) metadata_location: Option<String>,
+}
+
+/// Whether a marked directory is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// Provisioned.
+    Active,
+    /// Unprovisioned, with its data kept.
+    Released,
+    /// Being deleted: what is left of it is worth nothing.
+    Purging,
+}
+
+impl Mark {
+    /// The mark of a directory in use.
+    pub(super) fn active(owner: Owner) -> Self {
+        Self {
+            landfall: MARK_VERSION,
+            owner,
+            state: State::Active,
+            access: None,
+            catalog: None,
+            metadata_location: None,
+        }
+    }
+}
+
+/// What is found at a path.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Found {
+    /// Nothing.
+    Absent,
+    /// A directory without a mark.
+    Bare,
+    /// Something that is no directory, or has a mark that cannot be read; the text says what.
+    Odd(&'static str),
+    /// A directory with a mark.
+    Marked(Mark),
+}
+
+impl Found {
+    /// The mark if it is `owner`'s, nothing if the place is free, and a conflict that names both sides otherwise.
+    pub(super) fn owned_by(self, owner: &Owner, what: &str) -> Result<Option<Mark>> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Marked(mark) if mark.owner == *owner => Ok(Some(mark)),
+            Self::Marked(mark) => Err(foreign(what, Some(&mark.owner), owner)),
+            Self::Bare => Err(in_the_way(what, "has no ownership mark", owner)),
+            Self::Odd(why) => Err(in_the_way(what, why, owner)),
+        }
+    }
+}
+
+fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
+    Error::conflict(format!(
+        "{what} exists and {why}, so it is not taken for {}: choose another name, or move it away",
+        described(owner)
+    ))
+}
+
+/// "component `...` in environment `...`".
+pub(super) fn described(owner: &Owner) -> String {
+    format!("component `{}` in environment `{}`", owner.component, owner.environment)
+}
+
+/// The conflict of two owners over one resource.
+pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
+    let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), described);
+    Error::conflict(format!(
+        "{what} belongs to {holder}, so it is not touched for {}: choose another name, or unprovision the other first",
+        described(ours)
+    ))
+}
+
+/// Looks at a place without following a link there, or on the way.
+pub(super) fn observe(place: &Place) -> Result<Found> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(Found::Absent) };
+    loop {
+        let directory = match parent.look(place.name()).map_err(failed)? {
+            None => return Ok(Found::Absent),
+            Some(Entry { kind: Kind::Link, .. }) => {
+                return Ok(Found::Odd("is a symbolic link, which is not followed"));
+            }
+            Some(Entry { kind: Kind::Directory, .. }) => parent.child(place.name()),
+            Some(_) => return Ok(Found::Odd("is not a directory")),
+        };
+        let directory = match directory {
+            Ok(directory) => directory,
+            // Another process was faster: another look tells.
+            Err(e) if e.kind() == io::ErrorKind::NotFound || files::is_link(&e) => continue,
+            Err(e) => return Err(failed(e)),
+        };
+        if let Some(found) = read_mark(&directory)? {
+            return Ok(found);
+        }
+        // Meanwhile another process may have deleted the directory, and made another one: only one that is still in its
+        // place has no mark.
+        let place = parent.look(place.name()).map_err(failed)?.map(|entry| entry.identity);
+        if place == Some(directory.identity().map_err(failed)?) {
+            return Ok(Found::Bare);
+        }
+    }
+}
+
+/// The mark of a directory that is held open; `None` when it has none.
+fn read_mark(directory: &Directory) -> Result<Option<Found>> {
+    let failed = |e| files::failed("read", &directory.path().join(MARK_FILE), e);
+    let name = OsStr::new(MARK_FILE);
+    match directory.look(name).map_err(failed)? {
+        None => return Ok(None),
+        Some(Entry { kind: Kind::File, size, .. }) if size <= MAX_MARK_BYTES => {}
+        Some(_) => return Ok(Some(Found::Odd("has a mark that is not a plain file"))),
+    }
+    let mut text = String::new();
+    match directory.open_file(name).and_then(|file| file.take(MAX_MARK_BYTES).read_to_string(&mut text)) {
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            return Ok(Some(Found::Odd("has an ownership mark that cannot be read")));
+        }
+        Err(e) => return Err(failed(e)),
+    }
+    Ok(Some(match serde_json::from_str::<Mark>(&text) {
+        Ok(mark) if mark.landfall == MARK_VERSION => Found::Marked(mark),
+        Ok(_) => Found::Odd("has an ownership mark of another version of Landfall"),
+        Err(_) => Found::Odd("has an ownership mark that cannot be read"),
+    }))
+}
+
+/// Makes a directory with its mark; it must not exist. `scratch` is a directory on the same filesystem.
+pub(super) fn create(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
+    let path = place.path();
+    let parent = place.parent();
+    let parent = parent.make().map_err(|e| files::failed("create the directory", &parent.path(), e))?;
+    // A name of its own: two makers of one directory must not delete each other's mark.
+    let working = uuid::Uuid::new_v4().to_string();
+    let working = OsStr::new(&working);
+    let scratch = scratch.make().map_err(|e| files::failed("create the directory", &scratch.path(), e))?;
+    let directory =
+        scratch.make(working).map_err(|e| files::failed("create the directory", scratch.path(), e))?;
+    let made = replace_mark(&directory, mark, &scratch).and_then(|()| {
+        // Where somebody else was faster, planning again tells who.
+        scratch.rename_new(working, &parent, place.name()).map_err(|e| files::failed("create", &path, e))
+    });
+    if made.is_err() {
+        scratch.remove_tree(working, &Cancellation::never())?;
+    }
+    made?;
+    parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
+}
+
+/// Deletes what interrupted [`create`]s left in `scratch` long ago.
+pub(super) fn tidy(scratch: &Place, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("tidy", &scratch.path(), e);
+    let Some(scratch) = scratch.open_if_there().map_err(failed)? else { return Ok(()) };
+    scratch.each(|name| {
+        cancellation.check()?;
+        match scratch.look(name).map_err(failed)? {
+            Some(entry) if entry.age().is_some_and(|age| age > STALE) => {
+                scratch.remove_tree(name, cancellation)
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+/// Replaces the mark of a directory. `scratch` is a directory on the same filesystem.
+pub(super) fn write_mark(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
+    let failed = |e| files::failed("write the ownership mark of", &place.path(), e);
+    let directory = place.open().map_err(failed)?;
+    let scratch = scratch.make().map_err(failed)?;
+    replace_mark(&directory, mark, &scratch)
+}
+
+fn replace_mark(directory: &Directory, mark: &Mark, scratch: &Directory) -> Result<()> {
+    // A name of its own: of two writers, one must not put what the other has only begun into place.
+    let working = format!("{}.json", uuid::Uuid::new_v4());
+    let working = OsStr::new(&working);
+    let write = || -> io::Result<()> {
+        let mut file = scratch.create_new(working)?;
+        file.write_all(&serde_json::to_vec_pretty(mark)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        scratch.rename(working, directory, OsStr::new(MARK_FILE))?;
+        directory.sync()
+    };
+    write().map_err(|e| {
+        // Gone already when it was renamed, and tidied up later when it cannot go now.
+        let _ = scratch.remove_file(working);
+        files::failed("write the ownership mark of", directory.path(), e)
+    })
+}
+
+/// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Links in it are deleted,
+/// not followed. Cancelled half way it leaves what [`sweep`] deletes.
+pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("move away", &place.path(), e);
+    let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(()) };
+    let working = purged(place, owner);
+    parent.remove_tree(working.name(), cancellation)?;
+    let identity = |place: &Place| {
+        Ok::<_, Error>(parent.look(place.name()).map_err(failed)?.map(|entry| entry.identity))
+    };
+    let replaced = || Error::retryable(format!("{what} was replaced while it was to be deleted"));
+    let before = identity(place)?;
+    if observe(place)?.owned_by(owner, what)?.is_some() {
+        if identity(place)? != before {
+            return Err(replaced());
+        }
+        parent.rename_new(place.name(), &parent, working.name()).map_err(failed)?;
+        // Another process may have put another directory there between the look and the move. The mark is no help: a run
+        // that lost its lease while it deleted this directory may go on, and have deleted the mark.
+        let moved = identity(&working)?;
+        if moved.is_some() && moved != before {
+            parent.rename_new(working.name(), &parent, place.name()).map_err(failed)?;
+            return Err(replaced());
+        }
+        parent.remove_tree(working.name(), cancellation)?;
+    }
+    parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
+}
+
+/// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
+pub(super) fn sweep(place: &Place, owner: &Owner, cancellation: &Cancellation) -> Result<()> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    match place.parent().open_if_there().map_err(failed)? {
+        Some(parent) => parent.remove_tree(purged(place, owner).name(), cancellation),
+        None => Ok(()),
+    }
+}
+
+/// Whether an interrupted [`purge`] of `owner` left something.
+pub(super) fn has_leftovers(place: &Place, owner: &Owner) -> Result<bool> {
+    let failed = |e| files::failed("look at", &place.path(), e);
+    match place.parent().open_if_there().map_err(failed)? {
+        Some(parent) => Ok(parent.look(purged(place, owner).name()).map_err(failed)?.is_some()),
+        None => Ok(false),
+    }
+}
+
+/// Whether a directory of this name in a place has anything in it.
+pub(super) fn has_any(place: &Place, name: &str) -> Result<bool> {
+    let inner = place.join(name);
+    let failed = |e| files::failed("look at", &inner.path(), e);
+    let Some(directory) = inner.open_if_there().map_err(failed)? else { return Ok(false) };
+    let mut any = false;
+    directory.each(|_| {
+        any = true;
+        Ok(())
+    })?;
+    Ok(any)
+}
+
+/// `.purged.NAME.HASH` next to `NAME`.
+pub(super) fn purged(place: &Place, owner: &Owner) -> Place {
+    let hash = naming::hash(&[&owner.component, &owner.environment]);
+    place.parent().join(&format!(".purged.{}.{hash}", place.name().to_string_lossy()))
+}
+
+/// Makes a directory and the missing ones above it, each name made durable. For what is above a warehouse.
+pub(super) fn create_directories(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent() else { return Err(e) };
+            create_directories(parent)?;
+            create_directories(path)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Owner { component: format!("urn:dmb:cmp:{name}"), environment: "production".to_owned() }
+    }
+
+    fn purge(place: &Place, owner: &Owner, what: &str) -> Result<()> {
+        super::purge(place, owner, what, &Cancellation::never())
+    }
+
+    /// A place for a bucket, and one for what is in the making.
+    fn places(folder: &tempfile::TempDir) -> (Place, Place) {
+        let root = Place::root(folder.path());
+        (root.join("bucket"), root.join("scratch"))
+    }
+
+    #[test]
+    fn whose_it_is_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, scratch) = places(&folder);
+        let path = Place::root(folder.path()).join("a").join("b").join("bucket");
+        assert_eq!(observe(&path).unwrap(), Found::Absent);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        assert_eq!(observe(&path).unwrap(), Found::Marked(Mark::active(owner("a"))));
+        let error = observe(&path).unwrap().owned_by(&owner("b"), "bucket `bucket`").unwrap_err();
+        assert!(error.to_string().contains("urn:dmb:cmp:a") && error.to_string().contains("urn:dmb:cmp:b"));
+        assert!(purge(&path, &owner("b"), "bucket `bucket`").is_err());
+        assert!(path.path().is_dir());
+        // Creating over it leaves it as it was.
+        fs::write(path.path().join("data"), "x").unwrap();
+        assert!(create(&path, &Mark::active(owner("a")), &scratch).unwrap_err().is_retryable());
+        assert!(path.path().join("data").exists());
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 0);
+        tidy(&scratch, &Cancellation::never()).unwrap();
+        tidy(&scratch.join("never"), &Cancellation::never()).unwrap();
+    }
+
+    /// Processes that share a warehouse may meet on a mark, one of them late: whoever looks reads one of the two.
+    #[test]
+    fn writers_that_meet_leave_a_whole_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for state in [State::Released, State::Active].repeat(50) {
+                        write_mark(&path, &Mark { state, ..Mark::active(owner("a")) }, &scratch).unwrap();
+                        assert!(matches!(observe(&path).unwrap(), Found::Marked(_)));
+                    }
+                });
+            }
+        });
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn purging_follows_no_symlink() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        symlink(&outside, path.path().join("link")).unwrap();
+        purge(&path, &owner("a"), "bucket").unwrap();
+        assert!(!path.path().exists() && outside.join("precious").exists());
+        // A symlink in place of the directory is not ours.
+        create(&Place::root(&outside).join("real"), &Mark::active(owner("a")), &scratch).unwrap();
+        symlink(outside.join("real"), path.path()).unwrap();
+        let refused = purge(&path, &owner("a"), "bucket `bucket`").unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "bucket `bucket` exists and is a symbolic link, which is not followed, so it is not taken for component \
+             `urn:dmb:cmp:a` in environment `production`: choose another name, or move it away"
+        );
+        assert!(outside.join("real").exists());
+        purge(&Place::root(folder.path()).join("never"), &owner("a"), "bucket").unwrap();
+    }
+
+    /// A link in the place of a folder on the way, of a mark, and of the folder of what is in the making.
+    #[test]
+    fn links_on_the_way_are_conflicts_and_lead_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("w"), folder.path().join("outside"));
+        fs::create_dir_all(outside.join("old")).unwrap();
+        fs::create_dir(&root).unwrap();
+        let long_ago = std::time::SystemTime::now() - STALE * 2;
+        File::open(outside.join("old")).unwrap().set_modified(long_ago).unwrap();
+        let root = Place::root(&root);
+        let mark = Mark::active(owner("a"));
+
+        symlink(&outside, root.join("tables").path()).unwrap();
+        let table = root.join("tables").join("table");
+        let refused = [
+            observe(&table).unwrap_err(),
+            create(&table, &mark, &root.join("scratch")).unwrap_err(),
+            write_mark(&table, &mark, &root.join("scratch")).unwrap_err(),
+            purge(&table, &owner("a"), "table").unwrap_err(),
+            sweep(&table, &owner("a"), &Cancellation::never()).unwrap_err(),
+            has_leftovers(&table, &owner("a")).unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(*error.kind(), landfall_adapter::error::Kind::Conflict, "{error}");
+            assert!(
+                error.to_string().contains("/tables` is a symbolic link, and inside a warehouse none"),
+                "{error}"
+            );
+        }
+
+        symlink(&outside, root.join("scratch").path()).unwrap();
+        let bucket = root.join("bucket");
+        assert_eq!(
+            *tidy(&root.join("scratch"), &Cancellation::never()).unwrap_err().kind(),
+            landfall_adapter::error::Kind::Conflict
+        );
+        create(&bucket, &mark, &root.join("scratch")).unwrap_err();
+        create(&bucket, &mark, &root.join("fresh")).unwrap();
+        fs::remove_file(bucket.path().join(MARK_FILE)).unwrap();
+        fs::write(outside.join("mark"), serde_json::to_vec(&mark).unwrap()).unwrap();
+        symlink(outside.join("mark"), bucket.path().join(MARK_FILE)).unwrap();
+        assert_eq!(observe(&bucket).unwrap(), Found::Odd("has a mark that is not a plain file"));
+        let names: Vec<_> = outside.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "nothing was deleted or made there: {names:?}");
+    }
+
+    /// As when a run that lost its lease wakes up beside the next one.
+    #[test]
+    fn two_purges_at_once_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let until_gone = || {
+            while let Err(error) = purge(&path, &owner("a"), "table") {
+                assert!(error.is_retryable(), "{error}");
+            }
+        };
+        std::thread::scope(|threads| {
+            let other = threads.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    until_gone();
+                }
+            });
+            for _ in 0..500 {
+                create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+                for name in ["data", "more data"] {
+                    // The other one may have been faster.
+                    let _ = fs::write(path.path().join(name), "x");
+                }
+                until_gone();
+                assert_eq!(observe(&path).unwrap(), Found::Absent);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            other.join().unwrap();
+        });
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
+    }
+
+    #[test]
+    fn a_purge_that_is_cancelled_leaves_what_a_sweep_deletes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        fs::write(path.path().join("data"), "x").unwrap();
+        let cancel = tokio_util::sync::CancellationToken::new();
+        cancel.cancel();
+        let stopped = super::purge(&path, &owner("a"), "bucket", &Cancellation::of(&cancel)).unwrap_err();
+        assert_eq!(*stopped.kind(), landfall_adapter::error::Kind::Cancelled);
+        assert!(!path.path().exists() && purged(&path, &owner("a")).path().join("data").exists());
+        sweep(&path, &owner("a"), &Cancellation::never()).unwrap();
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
+    }
+
+    #[test]
+    fn unreadable_marks_are_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, _) = places(&folder);
+        fs::create_dir(place.path()).unwrap();
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "{\"landfall\":2,\"component\":\"a\",\"environment\":\"b\",\"state\":\"active\"}",
+        ] {
+            fs::write(place.path().join(MARK_FILE), text).unwrap();
+            assert!(matches!(observe(&place).unwrap(), Found::Odd(_)), "{text}");
+        }
+        fs::write(place.path().join(MARK_FILE), [0xff, 0xfe]).unwrap();
+        assert!(matches!(observe(&place).unwrap(), Found::Odd(_)));
+    }
+
+    #[test]
+    fn an_interrupted_purge_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = places(&folder);
+        create(&path, &Mark::active(owner("a")), &scratch).unwrap();
+        fs::rename(path.path(), purged(&path, &owner("a")).path()).unwrap();
+        assert!(has_leftovers(&path, &owner("a")).unwrap());
+        assert!(!has_leftovers(&path, &owner("b")).unwrap());
+        purge(&path, &owner("a"), "bucket").unwrap();
+        assert!(!has_leftovers(&path, &owner("a")).unwrap());
+    }
+}

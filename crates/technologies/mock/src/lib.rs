@@ -1,0 +1,513 @@
+//! The mock: turns any component green, as the platform's own mock adapter does.
+//!
+//! It makes nothing, so there is nothing to observe and nothing that differs: its plan is empty, and the operation
+//! completes. That is what keeps the promise that an operation sent again changes nothing. It says what it would
+//! have stood for, and that nothing was made.
+//!
+//! For demonstrations of slow work and of stopping, [`MockSettings`] can make a plan of idle steps. They are there
+//! every time, because doing nothing leaves no trace that they were done; a target configured so is for trying
+//! Landfall out, not for keeping anything. A trace of them lets an outsider see who did what, and when.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use landfall_adapter::blocking::{self, Cancellation};
+use landfall_adapter::descriptor::{Object, Problem, names};
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::schemars::JsonSchema;
+use landfall_adapter::settings::{FileUrl, Span, file_problem};
+use landfall_adapter::{
+    AccessMode, Action, Capabilities, Change, Context, Driver, Import, ImportParams, Imported, Info, Intent,
+    Kinds, Mistakes, Plan, Services, Technology, Work,
+};
+
+/// The driver of mocks.
+#[derive(Debug, Clone, Copy)]
+pub struct MockDriver;
+
+impl Driver for MockDriver {
+    type Settings = MockSettings;
+    type Technology = Mock;
+
+    fn name(&self) -> &'static str {
+        "mock"
+    }
+
+    fn open(&self, settings: MockSettings, services: &Services<'_>) -> std::result::Result<Mock, Mistakes> {
+        if services.will_serve()
+            && let Some(trace) = &settings.trace
+            && let Some(problem) = file_problem(trace.path())
+        {
+            return Err(Mistakes::one("trace", problem));
+        }
+        Ok(Mock::new(settings))
+    }
+}
+
+/// How a mock keeps itself busy. The default does not.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(crate = "landfall_adapter::schemars")]
+pub struct MockSettings {
+    /// Idle changes in every plan.
+    pub steps: u32,
+    /// How long each of them takes; it ends early when the work is stopped.
+    pub step_delay: Span<0>,
+    /// How long a step takes to end when the work is stopped.
+    pub stop_delay: Span<0>,
+    /// Whether each step, with its trace, is one piece of work on a blocking thread.
+    pub blocking: bool,
+    /// Whether work under way can be stopped; otherwise a step goes on whatever it is told.
+    pub stoppable: bool,
+    /// A file that gets a line of JSON when a step begins and when it ends. Several processes may share it.
+    pub trace: Option<FileUrl>,
+}
+
+impl Default for MockSettings {
+    fn default() -> Self {
+        Self {
+            steps: 0,
+            step_delay: Span::new(Duration::ZERO),
+            stop_delay: Span::new(Duration::ZERO),
+            blocking: false,
+            stoppable: true,
+            trace: None,
+        }
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Clone, Default)]
+pub struct Mock {
+    settings: MockSettings,
+}
+
+impl Mock {
+    /// A mock with these settings.
+    pub fn new(settings: MockSettings) -> Self {
+        Self { settings }
+    }
+
+    /// How long a step takes, and how long it takes to end when it is stopped.
+    fn delays(&self) -> (Duration, Duration) {
+        (self.settings.step_delay.get(), self.settings.stop_delay.get())
+    }
+
+    /// A step on a thread that may block, its trace included.
+    async fn block(&self, step: Option<Step>, context: &Context) -> Result<()> {
+        let MockSettings { stoppable, .. } = self.settings;
+        let (step_delay, stop_delay) = self.delays();
+        let idle = move |cancellation: Option<&Cancellation>| {
+            let trace = |event, done| match &step {
+                Some(step) => step.append(event, done).map_err(untraceable),
+                None => Ok(()),
+            };
+            trace("begin", false)?;
+            let idled = match cancellation {
+                Some(cancellation) => {
+                    cancellation.pause(step_delay).inspect_err(|_| thread::sleep(stop_delay))
+                }
+                None => {
+                    thread::sleep(step_delay);
+                    Ok(())
+                }
+            };
+            trace("end", idled.is_ok())?;
+            idled
+        };
+        if !stoppable {
+            blocking::run_regardless(move || idle(None)).await
+        } else {
+            context.blocking(move |cancellation| idle(Some(cancellation))).await
+        }
+    }
+}
+
+#[async_trait]
+impl Technology for Mock {
+    fn name(&self) -> &'static str {
+        "mock"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kinds: Kinds::Any,
+            access: AccessMode::None,
+            reverse: false,
+            stop: self.settings.stoppable,
+        }
+    }
+
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        let contract = work.component.data_contract.as_ref().filter(|_| *intent == Intent::Provision);
+        contract
+            .map(|contract| names::in_columns(&contract.schema, "dataContract.schema"))
+            .unwrap_or_default()
+    }
+
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+        context.check_cancelled()?;
+        let component = &work.component;
+        let what = match intent {
+            Intent::Provision => "provisioned",
+            Intent::Unprovision { .. } => "unprovisioned",
+            Intent::UpdateAccess => "granted or revoked",
+        };
+        let mut notes = vec![format!("`{}` is a mock: nothing was {what}", component.name)];
+        if *intent == Intent::UpdateAccess || work.access.is_some() {
+            notes.push("a mock keeps no access list: it is accepted and ignored".to_owned());
+        }
+        let changes = (1..=self.settings.steps)
+            .map(|step| Change {
+                action: Action::Alter,
+                resource: format!("mock `{}`", component.name),
+                summary: format!("idle step {step} of {}", self.settings.steps),
+                detail: json!({ "step": step, "intent": name(intent) }),
+            })
+            .collect();
+        Ok(Plan { changes, notes })
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+        let MockSettings { stoppable, blocking, .. } = self.settings;
+        let (step_delay, stop_delay) = self.delays();
+        if stoppable {
+            context.check_cancelled()?;
+        }
+        let trace = self.settings.trace.as_ref().map(FileUrl::path);
+        if blocking {
+            self.block(trace.map(|file| Step::new(file, work, change)), context).await?;
+        } else {
+            let traced = match trace {
+                Some(file) => Some(Traced::begin(Step::new(file, work, change)).await?),
+                None => None,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(step_delay) => {}
+                () = context.cancel.cancelled(), if stoppable => {
+                    tokio::time::sleep(stop_delay).await;
+                    context.check_cancelled()?;
+                }
+            }
+            if let Some(traced) = traced {
+                traced.end().await?;
+            }
+        }
+        context.journal.info(format!("{}: {}", change.resource, change.summary));
+        Ok(())
+    }
+
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        let entry = |label: &str, value: &str| json!({ "type": "string", "label": label, "value": value });
+        let mut public = Object::new();
+        public.insert(
+            "provisionedBy".to_owned(),
+            entry("Provisioned by", "Landfall's mock: nothing is behind it"),
+        );
+        if let Some(technology) = &work.component.technology {
+            public.insert("technology".to_owned(), entry("Technology", technology));
+        }
+        Ok(Info { public, private: Object::new() })
+    }
+
+    fn check_import(&self, _params: &mut ImportParams<'_>) {}
+
+    async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
+        Err(Error::unsupported("a mock has nothing to import: route the template to another technology"))
+    }
+}
+
+/// As traces name it.
+fn name(intent: &Intent) -> &'static str {
+    match intent {
+        Intent::Provision => "provision",
+        Intent::Unprovision { .. } => "unprovision",
+        Intent::UpdateAccess => "updateacl",
+    }
+}
+
+/// A step whose beginning is in the trace. Its end gets there too, however it comes: only a step that its process did
+/// not survive has none.
+struct Traced(Arc<Mutex<Step>>);
+
+struct Step {
+    file: PathBuf,
+    line: Object,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not written yet.
+    Fresh,
+    Begun,
+    /// Nothing more is to be written.
+    Over,
+}
+
+fn untraceable(error: std::io::Error) -> Error {
+    Error::retryable("the trace of the mock cannot be written").because(error)
+}
+
+impl Traced {
+    async fn begin(step: Step) -> Result<Self> {
+        let traced = Self(Arc::new(Mutex::new(step)));
+        traced.write("begin", Stage::Fresh, Stage::Begun).await?;
+        Ok(traced)
+    }
+
+    async fn end(self) -> Result<()> {
+        self.write("end", Stage::Begun, Stage::Over).await
+    }
+
+    /// Off the async threads, also when the run was told to end. What was dropped meanwhile, with the run that it belonged
+    /// to, is not written any more.
+    async fn write(&self, event: &'static str, from: Stage, to: Stage) -> Result<()> {
+        let step = Arc::clone(&self.0);
+        let write = move || {
+            let mut step = step.lock().unwrap_or_else(PoisonError::into_inner);
+            if step.stage == from {
+                step.append(event, event == "end").map_err(untraceable)?;
+                step.stage = to;
+            }
+            Ok(())
+        };
+        blocking::run_regardless(write).await
+    }
+}
+
+impl Drop for Traced {
+    /// The run was stopped, or dropped: there is nothing left to await, and the line is short.
+    fn drop(&mut self) {
+        let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if step.stage == Stage::Begun
+            && let Err(error) = step.append("end", false)
+        {
+            log::error!("the trace of the mock cannot be written: {error}");
+        }
+        step.stage = Stage::Over;
+    }
+}
+
+impl Step {
+    fn new(file: &Path, work: &Work, change: &Change) -> Self {
+        let mut line = Object::new();
+        line.insert("pid".to_owned(), json!(std::process::id()));
+        line.insert("component".to_owned(), json!(work.component.id.to_string()));
+        line.insert("environment".to_owned(), json!(work.environment));
+        for name in ["intent", "step"] {
+            line.insert(name.to_owned(), change.detail.get(name).cloned().unwrap_or_default());
+        }
+        if let Some(serial) = work.component.specific.get("serial") {
+            line.insert("serial".to_owned(), serial.clone());
+        }
+        Self { file: file.to_owned(), line, stage: Stage::Fresh }
+    }
+
+    /// One write in append mode, so that the lines of several processes stand in the order in which things happened.
+    fn append(&self, event: &str, done: bool) -> std::io::Result<()> {
+        let mut line = self.line.clone();
+        line.insert("event".to_owned(), json!(event));
+        if event == "end" {
+            line.insert("done".to_owned(), json!(done));
+        }
+        line.insert("at".to_owned(), json!(Utc::now().timestamp_micros()));
+        let text = format!("{}\n", Value::Object(line));
+        OpenOptions::new().append(true).create(true).open(&self.file)?.write_all(text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use landfall_adapter::conformance::{self, Case, Subject};
+    use landfall_adapter::testing;
+
+    struct Green(Mock);
+
+    #[async_trait]
+    impl Subject for Green {
+        async fn fresh() -> Self {
+            Self(Mock::default())
+        }
+
+        fn technology(&self) -> &dyn Technology {
+            &self.0
+        }
+
+        fn cases(&self) -> Vec<Case> {
+            [testing::PORT, testing::WORKLOAD, testing::STORAGE]
+                .map(|id| Case { work: testing::work(testing::CASHFLOW, id), changed: None })
+                .into()
+        }
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        conformance::conforms::<Green>().await;
+    }
+
+    #[test]
+    fn columns_that_look_like_others_are_refused_for_a_provision_only() {
+        let text = testing::CASHFLOW.replace("direction", "\"dire\\u202Ection\"");
+        let work = testing::work(&text, testing::PORT);
+        let problems: Vec<_> =
+            Mock::default().check(&work, &Intent::Provision).iter().map(Problem::to_string).collect();
+        assert_eq!(
+            problems,
+            ["dataContract.schema[1].name: the name has the direction control U+202E: `dire<U+202E>ction`"]
+        );
+        assert_eq!(Mock::default().check(&work, &Intent::Unprovision { remove_data: true }), []);
+    }
+
+    #[tokio::test]
+    async fn blocking_steps_stop_on_request_and_tell_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, work, file) = traced(&folder, Duration::ZERO);
+        let settings = MockSettings {
+            steps: 2,
+            step_delay: Span::new(Duration::from_secs(60)),
+            blocking: true,
+            trace: Some(FileUrl::new(&file)),
+            ..Default::default()
+        };
+        let mock = Mock::new(settings);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        let stop = context.cancel.clone();
+        let (applied, ()) = tokio::join!(mock.apply(&work, &plan.changes[0], &context), async {
+            while lines(&file).is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stop.cancel();
+        });
+        assert_eq!(*applied.unwrap_err().kind(), landfall_adapter::error::Kind::Cancelled);
+        let expected = [("begin".to_owned(), 1, None), ("end".to_owned(), 1, Some(false))];
+        assert_eq!(lines(&file), expected);
+    }
+
+    #[tokio::test]
+    async fn idle_steps_stop_on_request() {
+        let settings =
+            MockSettings { steps: 2, step_delay: Span::new(Duration::from_secs(60)), ..Default::default() };
+        let mock = Mock::new(settings);
+        let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        assert_eq!(plan.changes.len(), 2);
+        let started = Instant::now();
+        let stop = context.cancel.clone();
+        let (applied, ()) =
+            tokio::join!(mock.apply(&work, &plan.changes[0], &context), async move { stop.cancel() });
+        assert_eq!(*applied.unwrap_err().kind(), landfall_adapter::error::Kind::Cancelled);
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    /// Every line of the trace, as (event, step, done).
+    fn lines(file: &Path) -> Vec<(String, u64, Option<bool>)> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["pid"], std::process::id());
+            assert_eq!(line["component"], testing::WORKLOAD);
+            assert_eq!(line["environment"], "production");
+            assert_eq!(line["intent"], "provision");
+            assert_eq!(line["serial"], 7);
+            assert!(line["at"].is_i64(), "{line}");
+            let event = line["event"].as_str().unwrap().to_owned();
+            (event, line["step"].as_u64().unwrap(), line["done"].as_bool())
+        };
+        text.lines().map(line).collect()
+    }
+
+    /// A mock that traces into a folder, and a component with a serial.
+    fn traced(folder: &tempfile::TempDir, step_delay: Duration) -> (Mock, Work, PathBuf) {
+        let file = folder.path().join("trace.jsonl");
+        let mock = Mock::new(MockSettings {
+            steps: 2,
+            step_delay: Span::new(step_delay),
+            trace: Some(FileUrl::new(&file)),
+            ..Default::default()
+        });
+        let mut work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        Arc::make_mut(&mut work.component).specific.insert("serial".to_owned(), json!(7));
+        (mock, work, file)
+    }
+
+    #[tokio::test]
+    async fn a_trace_tells_when_each_step_begins_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::ZERO);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        assert_eq!(lines(&file), [], "a plan changes nothing");
+        for change in &plan.changes {
+            mock.apply(&work, change, &context).await.unwrap();
+        }
+        let (begin, end) = ("begin".to_owned(), "end".to_owned());
+        let expected = [(&begin, 1, None), (&end, 1, Some(true)), (&begin, 2, None), (&end, 2, Some(true))];
+        assert_eq!(lines(&file), expected.map(|(event, step, done)| (event.clone(), step, done)));
+    }
+
+    /// Stopped on request, or dropped with the run: the step has an end, and it is not that of done work.
+    #[tokio::test]
+    async fn a_trace_tells_of_a_step_that_did_not_get_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::from_secs(60));
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        let begun = async |lines_before: usize| {
+            while lines(&file).len() == lines_before {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = mock.apply(&work, &plan.changes[0], &context) => panic!("it takes a minute"),
+            () = begun(0) => {}
+        }
+        let stop = context.cancel.clone();
+        let (applied, ()) = tokio::join!(mock.apply(&work, &plan.changes[1], &context), async {
+            begun(2).await;
+            stop.cancel();
+        });
+        applied.unwrap_err();
+        let (begin, end) = ("begin".to_owned(), "end".to_owned());
+        let expected = [(&begin, 1, None), (&end, 1, Some(false)), (&begin, 2, None), (&end, 2, Some(false))];
+        assert_eq!(lines(&file), expected.map(|(event, step, done)| (event.clone(), step, done)));
+    }
+
+    #[tokio::test]
+    async fn a_trace_that_cannot_be_written_is_a_passing_condition() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mock, work, file) = traced(&folder, Duration::ZERO);
+        std::fs::create_dir(&file).unwrap();
+        let plan = mock.plan(&work, &Intent::Provision, &Context::default()).await.unwrap();
+        let error = mock.apply(&work, &plan.changes[0], &Context::default()).await.unwrap_err();
+        assert!(error.is_retryable(), "{}", error.report());
+    }
+
+    #[tokio::test]
+    async fn a_mock_that_cannot_stop_says_so_and_goes_on() {
+        assert!(Mock::default().capabilities().stop);
+        let settings = MockSettings { steps: 1, stoppable: false, ..Default::default() };
+        let mock = Mock::new(settings);
+        assert!(!mock.capabilities().stop);
+        let work = testing::work(testing::CASHFLOW, testing::WORKLOAD);
+        let context = Context::default();
+        let plan = mock.plan(&work, &Intent::Provision, &context).await.unwrap();
+        context.cancel.cancel();
+        mock.apply(&work, &plan.changes[0], &context).await.unwrap();
+    }
+}

@@ -1,0 +1,109 @@
+//! `[targets.CODE] driver = "postgresql"`.
+
+use std::time::Duration;
+
+use landfall_adapter::schemars::JsonSchema;
+use landfall_adapter::settings::{Count, SecretReference, Span};
+use landfall_adapter::{Driver, Mistakes, Secret, Services};
+use serde::Deserialize;
+
+use super::server::Login;
+use super::{Postgresql, PostgresqlSettings};
+
+/// The driver of PostgreSQL databases.
+#[derive(Debug, Clone, Copy)]
+pub struct PostgresqlDriver;
+
+/// What is written in `[targets.CODE]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "landfall_adapter::schemars")]
+pub struct Settings {
+    /// Where `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full` is kept.
+    url: SecretReference,
+    /// Sessions at the same time.
+    #[serde(default = "connections")]
+    connections: Count,
+    /// Longest wait for the server to open a session, and for any sign of life.
+    connect_timeout: Option<Span<100>>,
+    /// Longest statement.
+    statement_timeout: Option<Span>,
+    /// Longest wait for somebody else's lock.
+    lock_timeout: Option<Span>,
+    /// Longest look at rows.
+    count_timeout: Option<Span>,
+    /// Names of `[identity.NAME]`, from refs to roles, in the order in which they are asked.
+    identity: Option<Vec<String>>,
+}
+
+fn connections() -> Count {
+    Count::new(4)
+}
+
+impl Driver for PostgresqlDriver {
+    type Settings = Settings;
+    type Technology = Postgresql;
+
+    fn name(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn open(&self, settings: Settings, services: &Services<'_>) -> Result<Postgresql, Mistakes> {
+        let mut mistakes = Mistakes::new();
+        let url = mistakes.keep(services.secret("url", &settings.url));
+        if let Some(problem) = url.as_ref().and_then(|url| url_problem(url, services.will_serve())) {
+            mistakes.add("url", problem);
+        }
+        let directory = mistakes.keep(services.directory("identity", settings.identity.as_deref()));
+        let (url, directory) = mistakes.or(url.zip(directory))?;
+        let or = |span: Option<Span>, seconds| span.map_or(Duration::from_secs(seconds), Span::get);
+        Ok(Postgresql::new(PostgresqlSettings {
+            target: services.target().to_owned(),
+            url,
+            connections: settings.connections.get(),
+            connect_timeout: settings.connect_timeout.map_or(Duration::from_secs(10), Span::get),
+            statement_timeout: or(settings.statement_timeout, 5 * 60),
+            lock_timeout: or(settings.lock_timeout, 10),
+            count_timeout: or(settings.count_timeout, 5),
+            directory,
+        }))
+    }
+}
+
+/// What is wrong with the URL, or with the files that it names, if anything. Never quotes it.
+fn url_problem(url: &Secret, look: bool) -> Option<String> {
+    match Login::parse(url.expose()) {
+        Ok(login) => look.then(|| login.check_files().err()).flatten(),
+        Err(problem) => Some(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use landfall_adapter::testing::open;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_database_is_named_by_a_secret_and_has_limits() {
+        let variables =
+            [("PG_URL", "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full")];
+        let reference = json!({ "env": "PG_URL" });
+        let settings = open(&PostgresqlDriver, json!({ "url": reference }), &variables).unwrap().settings;
+        assert_eq!(settings.url.expose(), variables[0].1);
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let seconds = [
+            settings.connect_timeout,
+            settings.statement_timeout,
+            settings.lock_timeout,
+            settings.count_timeout,
+        ];
+        assert_eq!((settings.connections, seconds.map(|limit| limit.as_secs())), (4, [10, 300, 10, 5]));
+        let more =
+            json!({ "url": reference, "connections": 9, "lock_timeout": "1s", "connect_timeout": "3s" });
+        let settings = open(&PostgresqlDriver, more, &variables).unwrap().settings;
+        assert_eq!((settings.connections, settings.lock_timeout.as_secs()), (9, 1));
+        assert_eq!(settings.connect_timeout.as_secs(), 3);
+    }
+}

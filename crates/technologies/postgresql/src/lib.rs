@@ -1,0 +1,953 @@
+//! PostgreSQL: storage areas are schemas or databases, output ports are tables or views, and who may read is enforced.
+//!
+//! What it guarantees:
+//! - *Whose is it* is written into the database: a line in the comment of every role, schema, table and view
+//!   (`mark.rs`). What has no mark of ours is never adopted, altered or dropped.
+//! - Every change is one transaction under the component's advisory lock. In it, what is there is looked at again and
+//!   what is left to do is derived again (`desired.rs`); only then are statements executed. A crash leaves all of a
+//!   change or nothing.
+//! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
+//!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`loan.rs`).
+//! - What the roles of a component own never becomes Landfall's, since functions and views run with the rights of their
+//!   owner (`removal.rs`); and what may meet functions of owners runs with the rights of a role of theirs (`guard.rs`).
+//! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
+//!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
+//! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).
+//! - A stop reaches the statement on the server, and no session waits for ever (`session.rs`).
+//!
+//! What it is not: a superuser. The role of the target is CREATEROLE and owns the database, or may create in it;
+//! docs/technologies/postgresql.md has the statements that make it.
+//!
+//! | step | in one transaction | a crash before its end leaves |
+//! |---|---|---|
+//! | create, drop database | not in one: the role that owns it first, the mark last | a database that its owner tells from others |
+//! | prepare | roles, schema, marks, who owns what | nothing of it |
+//! | create table, view | the relation, its comments and mark, its owner | nothing of it |
+//! | each change of a column | one ALTER TABLE | the column as it was |
+//! | revoke, grant | all members that go, all that come | the list as it was |
+//! | release, purge | grants, roles, objects, the mark of what is kept | everything as it was |
+
+mod columns;
+mod desired;
+mod driver;
+mod evolution;
+mod guard;
+mod loan;
+mod mark;
+mod naming;
+mod observe;
+mod people;
+mod possessions;
+#[cfg(test)]
+#[path = "../../../../tests/support/postgres.rs"]
+mod postgres_server;
+mod removal;
+mod reverse;
+mod server;
+mod session;
+mod sources;
+mod sql;
+mod sqlstate;
+#[cfg(test)]
+mod tests;
+mod types;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use desired::{Contract, Place, Shape, Standing, Step};
+pub use driver::{PostgresqlDriver, Settings};
+use landfall_adapter::Secret;
+use landfall_adapter::access::Directory;
+use landfall_adapter::descriptor::{
+    Column, Component, ComponentKind, Identifier, Object, Problem, SpecificReader, names,
+};
+use landfall_adapter::error::{Error, Kind, Result};
+use landfall_adapter::{
+    AccessMode, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds, Plan,
+    Technology, Work,
+};
+use loan::Loan;
+use observe::{Database, Question, Seen};
+use people::People;
+use server::{Login, Server};
+use session::{Pool, PoolSettings, Session};
+use sql::{dotted, ident};
+use view::View;
+
+/// A target: one database.
+#[derive(Debug, Clone)]
+pub struct PostgresqlSettings {
+    /// Code of the configured target, for messages.
+    pub target: String,
+    /// `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`.
+    pub url: Secret,
+    /// Sessions at the same time.
+    pub connections: u32,
+    /// Longest wait for the server to open a session, and for any sign of life.
+    pub connect_timeout: Duration,
+    /// Longest statement.
+    pub statement_timeout: Duration,
+    /// Longest wait for somebody else's lock.
+    pub lock_timeout: Duration,
+    /// Longest look at rows, which may meet functions of their owners.
+    pub count_timeout: Duration,
+    /// From refs to the names of roles.
+    pub directory: Directory,
+}
+
+/// One database of a PostgreSQL server. Nothing is opened before it is first used.
+pub struct Postgresql {
+    settings: PostgresqlSettings,
+    login: Result<Login, String>,
+    /// Absent with a URL that cannot be read.
+    server: Option<Arc<Server>>,
+    home: Option<Handle>,
+    /// One for each database: that of the URL, and those of storage areas that have their own.
+    pools: Mutex<BTreeMap<String, Pool>>,
+}
+
+/// `detail` of a [`Change`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Detail {
+    intent: Asked,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// An [`Intent`] that can be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Asked {
+    Provision,
+    Release,
+    Purge,
+    UpdateAccess,
+}
+
+impl From<Intent> for Asked {
+    fn from(intent: Intent) -> Self {
+        match intent {
+            Intent::Provision => Self::Provision,
+            Intent::Unprovision { remove_data: false } => Self::Release,
+            Intent::Unprovision { remove_data: true } => Self::Purge,
+            Intent::UpdateAccess => Self::UpdateAccess,
+        }
+    }
+}
+
+impl From<Asked> for Intent {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Provision => Self::Provision,
+            Asked::Release => Self::Unprovision { remove_data: false },
+            Asked::Purge => Self::Unprovision { remove_data: true },
+            Asked::UpdateAccess => Self::UpdateAccess,
+        }
+    }
+}
+
+/// What is known of a component before anything is looked at.
+struct Read {
+    place: Place,
+    /// For provisioning only.
+    contract: Option<Contract>,
+    question: Question,
+    /// Whether it is to be taken away.
+    removal: bool,
+    count_timeout: Duration,
+}
+
+impl Postgresql {
+    /// A target that is not opened yet. Its sessions live on the runtime that this is called on, if it is on one.
+    pub fn new(settings: PostgresqlSettings) -> Self {
+        let login = Login::parse(settings.url.expose());
+        let server = login.as_ref().ok().map(|login| {
+            let url = settings.url.clone();
+            Arc::new(Server::new(&settings.target, url, login.clone(), settings.connect_timeout))
+        });
+        Self { login, server, home: Handle::try_current().ok(), pools: Mutex::default(), settings }
+    }
+
+    fn login(&self) -> Result<&Login> {
+        self.login.as_ref().map_err(|fault| {
+            Error::permanent(format!("the URL of target `{}` {fault}", self.settings.target))
+        })
+    }
+
+    /// A session with the database of the URL.
+    async fn session(&self, context: &Context) -> Result<Session> {
+        self.session_with(&self.login()?.database, context).await
+    }
+
+    async fn session_with(&self, database: &str, context: &Context) -> Result<Session> {
+        let login = self.login()?;
+        let Some(server) = &self.server else { return Err(Error::permanent("the URL cannot be read")) };
+        let pool = {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            let make = || {
+                let settings = PoolSettings {
+                    server: Arc::clone(server),
+                    database: database.to_owned(),
+                    connections: self.settings.connections,
+                    // A server has no room for idle sessions with every database.
+                    rest: database == login.database,
+                    statement_timeout: self.settings.statement_timeout,
+                    lock_timeout: self.settings.lock_timeout,
+                };
+                Pool::new(settings, self.home.clone().unwrap_or_else(Handle::current))
+            };
+            pools.entry(database.to_owned()).or_insert_with(make).clone()
+        };
+        pool.session(context).await
+    }
+
+    /// Looks at a component without a trace: the server sees to it that nothing is written.
+    async fn look(&self, read: &Read, people: &People, context: &Context) -> Result<Seen> {
+        let (session, database) = self.place_of(read, context).await?;
+        let done = session.within(context, looked(&session, read, people, database)).await;
+        session.give_back(done)
+    }
+
+    /// A session with the database that the component is in. Where that is one of its own, what is known of it; and
+    /// where it is not there yet, or not whole any more, a session with that of the URL.
+    async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
+        let session = self.session(context).await?;
+        if !read.place.own_database {
+            return Ok((session, None));
+        }
+        let found = session.within(context, observe::database(&session, &read.place.database)).await;
+        let Some(database) = found? else { return Ok((session, None)) };
+        if database.broken {
+            return Ok((session, Some(database)));
+        }
+        session.give_back(Ok(()))?;
+        Ok((self.session_with(&read.place.database, context).await?, Some(database)))
+    }
+
+    /// Reads a component: all problems in one answer. What takes something away needs the names only. What a view reads is
+    /// `checked` against its document once, before it is accepted.
+    fn read(&self, work: &Work, intent: Intent, checked: bool) -> Result<Read, Vec<Problem>> {
+        let database = self.login.as_ref().map_or("", |login| &login.database);
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let storage = work.component.kind == ComponentKind::Storage;
+        let place = place(work, database, &mut specific);
+        let count_timeout = self.settings.count_timeout;
+        if intent != Intent::Provision {
+            let removal = matches!(intent, Intent::Unprovision { .. });
+            return match place {
+                Some(place) => Ok(Read {
+                    question: question(&place, None),
+                    contract: None,
+                    place,
+                    removal,
+                    count_timeout,
+                }),
+                None => Err(specific.finish()),
+            };
+        }
+        let mut problems = Vec::new();
+        let contract = if storage {
+            storage_contract(work, &mut specific, &mut problems).map(|contract| (contract, true))
+        } else {
+            port_contract(work, place.as_ref(), &mut specific, &mut problems)
+        };
+        if checked && let Some((Contract { shape: Shape::View(view), .. }, listed)) = &contract {
+            problems.extend(sources::check(work, database, view, *listed));
+        }
+        let contract = contract.map(|(contract, _)| contract);
+        let mut all = specific.finish();
+        all.extend(names::in_specific(&work.component.specific, &["schema", "name", "database"]));
+        all.extend(problems);
+        match (place, contract) {
+            (Some(place), Some(contract)) if all.is_empty() => Ok(Read {
+                question: question(&place, Some(&contract)),
+                contract: Some(contract),
+                place,
+                removal: false,
+                count_timeout,
+            }),
+            _ => Err(all),
+        }
+    }
+}
+
+/// What is there.
+async fn observed(
+    session: &Session,
+    read: &Read,
+    people: &People,
+    database: Option<Database>,
+) -> Result<Seen> {
+    let mut question = Question { principals: people.names(), ..read.question.clone() };
+    if read.place.own_database && database.as_ref().is_none_or(|database| database.broken) {
+        // This is another database, and what is in it is none of the component's.
+        question.schema = String::new();
+    }
+    let mut seen = observe::observe(session, &question).await?;
+    if read.removal {
+        let own_database = read.place.own_database && database.is_some();
+        seen.possessions = possessions::possessions(session, &read.place, own_database).await?;
+    }
+    seen.database = database;
+    read.place.standing(&seen)?;
+    Ok(seen)
+}
+
+/// What is there, and the answers about rows that a provisioning needs, in transactions that can write nothing.
+async fn looked(session: &Session, read: &Read, people: &People, database: Option<Database>) -> Result<Seen> {
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut seen = observed(session, read, people, database).await?;
+    session.execute("COMMIT").await?;
+    let asked: Vec<(observe::Probe, &observe::Relation)> = probes(read, &seen)
+        .into_iter()
+        .filter_map(|probe| seen.relation(probe.table()).map(|relation| (probe, relation)))
+        .collect();
+    if !asked.is_empty() {
+        let queries: Vec<_> =
+            asked.iter().map(|(probe, relation)| (*relation, probe.query(&read.place.schema))).collect();
+        // A row that a policy hides is a row all the same.
+        let answers = guard::answers(session, &read.place, &seen, &queries, true, read.count_timeout).await?;
+        let counted =
+            |answer: Option<String>| answer.and_then(|count| count.parse().ok()).unwrap_or_default();
+        let facts =
+            asked.iter().zip(answers).map(|((probe, _), answer)| (probe.clone(), answer.map(counted)));
+        seen.facts = facts.collect();
+    }
+    Ok(seen)
+}
+
+/// What has to be known of rows.
+fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
+    let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
+        Some(Shape::Storage(tables)) => tables.as_slice(),
+        Some(Shape::Table(table)) => std::slice::from_ref(table),
+        Some(Shape::View(_)) | None => &[],
+    };
+    let own = |table: &&columns::Table| {
+        seen.relation(&table.name).is_some_and(|relation| read.place.own(relation).is_ok())
+    };
+    tables.iter().filter(own).flat_map(|table| evolution::probes(table, seen)).collect()
+}
+
+fn question(place: &Place, contract: Option<&Contract>) -> Question {
+    let listed = match contract.map(|contract| &contract.shape) {
+        Some(Shape::Storage(tables)) => tables.iter().map(|table| table.name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    Question {
+        schema: place.schema.clone(),
+        relations: place.relation.iter().cloned().chain(listed).collect(),
+        whole: place.relation.is_none(),
+        views: contract.is_some_and(|contract| !matches!(contract.shape, Shape::View(_))),
+        owner_role: place.owner_role.clone(),
+        reader_role: place.reader_role.clone(),
+        source: match contract.map(|contract| &contract.shape) {
+            Some(Shape::View(view)) => Some(view.source.clone()),
+            _ => None,
+        },
+        principals: Vec::new(),
+    }
+}
+
+/// The names of what a component has.
+struct Names {
+    /// Of a storage area that has a database of its own.
+    database: Option<String>,
+    schema: String,
+    /// Of an output port.
+    relation: Option<String>,
+}
+
+/// The names in `specific`, or those derived from the identity of a storage area or an output port.
+fn names_of(
+    product: &Identifier,
+    component: &Component,
+    environment: &str,
+    specific: &mut SpecificReader<'_>,
+) -> Option<Names> {
+    let id = &component.id;
+    if component.kind != ComponentKind::Storage {
+        let default = naming::product_schema(product, environment);
+        let schema = named(specific, "schema", naming::schema_problem, default);
+        let default = naming::relation(product, id);
+        let relation = named(specific, "name", naming::problem, default);
+        return Some(Names { database: None, schema: schema?, relation: Some(relation?) });
+    }
+    // Asked for in any case: what is wrong with one of them does not make the others unknown.
+    let _ = (specific.value("schema"), specific.value("database"));
+    let mut database = None;
+    if level(specific)? == "database" {
+        let default = naming::storage_database(id, environment);
+        database = Some(named(specific, "database", naming::database_problem, default)?);
+    } else if specific.value("database").is_some() {
+        let remedy = "remove it, or write `level: database`";
+        specific.problem("database", "a schema is in the database of the target", remedy);
+    }
+    let default = naming::storage_schema(id, environment);
+    let schema = named(specific, "schema", naming::schema_problem, default)?;
+    Some(Names { database, schema, relation: None })
+}
+
+/// Where the component is.
+fn place(work: &Work, database: &str, specific: &mut SpecificReader<'_>) -> Option<Place> {
+    let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
+    let Names { database: own_database, schema, relation } =
+        names_of(product, &work.component, environment, specific)?;
+    let own = own_database.is_some();
+    if own_database.as_deref() == Some(database) {
+        specific.problem("database", "this is the database of the target", "choose another name");
+        return None;
+    }
+    let database = own_database.as_deref().unwrap_or(database);
+    let what = match &relation {
+        None if own => format!("database `{database}`"),
+        None => format!("schema `{schema}`"),
+        Some(name) => format!("`{schema}.{name}`"),
+    };
+    Some(Place {
+        owner: work.owner(),
+        product: product.clone(),
+        component: component.clone(),
+        database: database.to_owned(),
+        own_database: own,
+        waits: !work.component.depends_on.is_empty(),
+        owner_role: naming::role(database, component, environment, "owner"),
+        reader_role: naming::role(database, component, environment, "reader"),
+        schema,
+        relation,
+        what,
+    })
+}
+
+/// `level` of a storage area; `None` when it is none.
+fn level(specific: &mut SpecificReader<'_>) -> Option<&'static str> {
+    match specific.value("level") {
+        None => Some("schema"),
+        Some(_) => specific.one_of("level", &["schema", "database"]),
+    }
+}
+
+/// A name of `specific`, or the default.
+fn named(
+    specific: &mut SpecificReader<'_>,
+    key: &'static str,
+    fault: fn(&str) -> Option<&'static str>,
+    default: String,
+) -> Option<String> {
+    if specific.value(key).is_none() {
+        return Some(default);
+    }
+    let name = specific.string(key)?;
+    match fault(name) {
+        None => Some(name.to_owned()),
+        Some(fault) => {
+            specific.problem(key, fault, "choose another name, or leave it out to have one derived");
+            None
+        }
+    }
+}
+
+fn storage_contract(
+    work: &Work,
+    specific: &mut SpecificReader<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Contract> {
+    let repair = specific.boolean("repair").unwrap_or(false);
+    let tables = columns::tables(specific.value("tables"), problems);
+    Some(Contract {
+        notes: Vec::new(),
+        shape: Shape::Storage(tables),
+        description: work.component.description.clone(),
+        tags: desired::tags(&work.component.tags),
+        repair,
+    })
+}
+
+/// With whether the storage area that a view reads from lists the table.
+fn port_contract(
+    work: &Work,
+    place: Option<&Place>,
+    specific: &mut SpecificReader<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Contract, bool)> {
+    const SCHEMA: &str = "dataContract.schema";
+    let component = &work.component;
+    let name = place.and_then(|place| place.relation.clone()).unwrap_or_default();
+    let declared: &[Column] = component.data_contract.as_ref().map_or(&[], |contract| &contract.schema);
+    problems.extend(component.faults.contract.iter().cloned());
+    let columns = columns::wanted(declared, SCHEMA, |index, _| format!("{SCHEMA}[{index}]"), problems);
+    let mut notes: Vec<String> = declared.iter().filter_map(|column| types::note(column, &name)).collect();
+    notes.extend(component.data_contract.iter().flat_map(|contract| contract.notes.iter().cloned()));
+    let repair = specific.boolean("repair").unwrap_or(false);
+    statistics(specific, declared);
+    let (source, listed) = source(specific).unzip();
+    let kind = specific.one_of("kind", &["table", "view"]);
+    let from = sources(specific, declared);
+    let may_drop = specific.boolean("allowDropColumns");
+    let renames = columns::renames(specific);
+    let is_view = kind.map_or(source.is_some(), |kind| kind == "view");
+    let shape = if is_view {
+        for (key, given) in [("allowDropColumns", may_drop.is_some()), ("renameColumns", !renames.is_empty())]
+        {
+            if given {
+                specific.problem(key, format!("a view has no use for `{key}`"), "remove it");
+            }
+        }
+        if source.is_none() && specific.value("source").is_none() {
+            specific.problem("source", "a view needs a source", "write `source: {schema: ..., name: ...}`");
+        }
+        let columns = columns
+            .into_iter()
+            .map(|column| {
+                let source =
+                    from.iter().find(|(name, _)| *name == column.name).map(|(_, source)| source.clone());
+                (source.unwrap_or_else(|| column.name.clone()), column)
+            })
+            .collect();
+        Shape::View(View { name, source: source?, columns })
+    } else {
+        for key in ["source", "columns"] {
+            if specific.value(key).is_some() {
+                specific.problem(
+                    key,
+                    format!("a table has no use for `{key}`"),
+                    "remove it, or write `kind: view`",
+                );
+            }
+        }
+        Shape::Table(columns::Table {
+            name,
+            description: component.description.clone(),
+            tags: desired::tags(&component.tags),
+            columns,
+            place: SCHEMA.to_owned(),
+            renames,
+            may_drop: may_drop.unwrap_or(false),
+            // Said once, with those of a view.
+            notes: Vec::new(),
+        })
+    };
+    let contract = Contract {
+        shape,
+        description: component.description.clone(),
+        tags: desired::tags(&component.tags),
+        repair,
+        notes,
+    };
+    Some((contract, listed.unwrap_or(true)))
+}
+
+/// `rowCount` and `freshness`: what the info shall say of the rows.
+fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bool, Option<&'a str>) {
+    let count = specific.boolean("rowCount").unwrap_or(false);
+    let column = specific.string("freshness");
+    if column.is_some_and(|name| !declared.iter().any(|column| column.name == name)) {
+        specific.problem(
+            "freshness",
+            "the data contract has no such column",
+            "name a column with a time in it",
+        );
+        return (count, None);
+    }
+    (count, column)
+}
+
+/// `source: {schema, name}`, and its `listed`.
+fn source(specific: &mut SpecificReader<'_>) -> Option<((String, String), bool)> {
+    let mut nested = specific.object("source")?;
+    let listed = nested.boolean("listed").unwrap_or(true);
+    let mut name = |key: &'static str| {
+        let name = nested.required_string(key)?;
+        match naming::problem(name) {
+            None => Some(name.to_owned()),
+            Some(fault) => {
+                nested.problem(key, fault, "write the name as it is in PostgreSQL");
+                None
+            }
+        }
+    };
+    let (schema, name) = (name("schema"), name("name"));
+    specific.absorb(nested);
+    Some(((schema?, name?), listed))
+}
+
+/// `columns: {column of the port: column of the source}`.
+fn sources(specific: &mut SpecificReader<'_>, declared: &[Column]) -> Vec<(String, String)> {
+    let Some(value) = specific.value("columns") else { return Vec::new() };
+    let remedy = "write `column: column of the source` for those whose names differ";
+    let Value::Object(pairs) = value else {
+        specific.problem("columns", "`columns` is not a mapping", remedy);
+        return Vec::new();
+    };
+    let mut read = Vec::new();
+    for (name, from) in pairs {
+        match from.as_str() {
+            Some(from) if naming::problem(from).is_none() && declared.iter().any(|c| c.name == *name) => {
+                read.push((name.clone(), from.to_owned()));
+            }
+            _ => specific.problem(
+                "columns",
+                format!("`{name}` is no column of the contract, or not mapped to a name"),
+                remedy,
+            ),
+        }
+    }
+    read
+}
+
+#[async_trait]
+impl Technology for Postgresql {
+    fn name(&self) -> &'static str {
+        "postgresql"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
+            access: AccessMode::Enforced,
+            reverse: true,
+            stop: true,
+        }
+    }
+
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        match work.component.kind {
+            ComponentKind::Storage | ComponentKind::OutputPort => {
+                self.read(work, *intent, true).err().unwrap_or_default()
+            }
+            _ => vec![wrong_kind()],
+        }
+    }
+
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+        context.check_cancelled()?;
+        let read = self.read(work, *intent, false).map_err(Error::invalid)?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
+        let seen = self.look(&read, &people, context).await?;
+        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
+        let changes = left
+            .pieces
+            .into_iter()
+            .map(|piece| Change {
+                action: piece.action,
+                resource: piece.resource,
+                summary: piece.summary,
+                detail: json!(Detail { intent: Asked::from(*intent), step: piece.step }),
+            })
+            .collect();
+        Ok(Plan { changes, notes: left.notes })
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+        context.check_cancelled()?;
+        let Detail { intent, step } = serde_json::from_value(change.detail.clone()).map_err(|e| {
+            Error::permanent(format!("`{}` is not a change of PostgreSQL", change.summary)).because(e)
+        })?;
+        let intent = Intent::from(intent);
+        let read = self.read(work, intent, false).map_err(Error::invalid)?;
+        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
+        if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
+            return self.apply_to_database(&read, &people, intent, &step, context).await;
+        }
+        let (session, database) = self.place_of(&read, context).await?;
+        let applying = applied(&session, &read, &people, intent, &step, (context, database));
+        let done = session.within(context, applying).await;
+        session.give_back(done)
+    }
+
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        let read = self.read(work, Intent::UpdateAccess, false).map_err(Error::invalid)?;
+        let people = People::default();
+        let seen = self.look(&read, &people, context).await?;
+        if read.place.standing(&seen)? != Standing::Active {
+            return Ok(Info::default());
+        }
+        let mut info = self.info(&read.place, &seen);
+        self.add_statistics(work, &read.place, &seen, &mut info, context).await?;
+        Ok(info)
+    }
+
+    fn check_import(&self, params: &mut ImportParams<'_>) {
+        let database = self.login.as_ref().ok().map(|login| login.database.as_str());
+        reverse::Asked::read(params, database);
+    }
+
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
+        context.check_cancelled()?;
+        let mut params = import.params();
+        let asked = reverse::Asked::read(&mut params, Some(&self.login()?.database));
+        let problems = params.finish().problems;
+        let Some(asked) = asked.filter(|_| problems.is_empty()) else {
+            return Err(Error::invalid(problems));
+        };
+        let session = self.session(context).await?;
+        let done = session.within(context, reverse::read_back(&session, &asked, context)).await;
+        session.give_back(done)
+    }
+}
+
+/// One change, in one transaction: what is there is looked at again, and what is left is derived again.
+async fn applied(
+    session: &Session,
+    read: &Read,
+    people: &People,
+    intent: Intent,
+    step: &Step,
+    (context, database): (&Context, Option<Database>),
+) -> Result<()> {
+    let (place, contract) = (&read.place, read.contract.as_ref());
+    // Of rows it is known what they were a moment ago. It only decides what is refused, and PostgreSQL looks for itself.
+    let mut before = match step {
+        Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
+        _ => None,
+    };
+    let (mut loan, mut seen) = loop {
+        begin(session, place).await?;
+        if let Some(lock) = loan::product_lock(place, before.as_ref(), step) {
+            session.execute(&lock).await?;
+            session.be_impatient().await?;
+        }
+        let mut loan = Loan::default();
+        if let (Step::ChangeType { table, .. }, Some(before)) = (step, &before) {
+            // Nobody hangs anything on it from now on.
+            loan = Loan::of(place, contract, before, step);
+            let mut sql = loan.taken(place, before);
+            sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table)));
+            session.execute(&sql.join("; ")).await?;
+        }
+        let seen = observed(session, read, people, database.clone()).await?;
+        if before.is_some() || probes(read, &seen).is_empty() {
+            break (loan, seen);
+        }
+        session.execute("ROLLBACK").await?;
+        before = Some(looked(session, read, people, database.clone()).await?);
+    };
+    seen.facts = before.map(|seen| seen.facts).unwrap_or_default();
+    let left = desired::pieces(place, contract, &seen, people, intent, true)?;
+    let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
+    if refused && matches!(step, Step::Refuse | Step::Grant) {
+        return Err(people::refusal(place, &seen, people));
+    }
+    let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) else {
+        return session.execute("ROLLBACK").await;
+    };
+    loan.add(Loan::of(place, contract, &seen, step));
+    session.execute(&loan.taken(place, &seen).join("; ")).await?;
+    for statement in &piece.sql {
+        if piece.as_owner.as_ref() == Some(statement) {
+            guard::as_owner(session, place, statement).await?;
+            continue;
+        }
+        let done = session.execute(statement).await;
+        // The schema that output ports share was empty a moment ago: another one came meanwhile.
+        let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
+        done.map_err(|error| match error.kind() {
+            Kind::Conflict if shared => Error::retryable(error.to_string()),
+            _ => error,
+        })?;
+    }
+    if let (Step::View, Some(contract)) = (step, &read.contract)
+        && let Shape::View(view) = &contract.shape
+    {
+        let made = observed(session, read, people, database).await?;
+        for statement in view::seal(place, view, contract, &made)? {
+            session.execute(&statement).await?;
+        }
+    }
+    session.execute(&loan.returned().join("; ")).await?;
+    context.check_cancelled()?;
+    session.execute("COMMIT").await?;
+    match piece.as_owner {
+        Some(_) => session.renew().await,
+        None => Ok(()),
+    }
+}
+
+/// A transaction under the component's lock.
+async fn begin(session: &Session, place: &Place) -> Result<()> {
+    session.execute("BEGIN").await?;
+    let key = naming::lock_key(&place.owner.component, &place.owner.environment);
+    session.text("SELECT pg_advisory_xact_lock($1)::text", &[&key]).await?;
+    Ok(())
+}
+
+impl Postgresql {
+    /// Databases come and go outside of transactions, so these two are looked at first, under the lock, and done then.
+    /// What is made belongs to the owners' role from its first moment, which is how it is known before it is marked.
+    async fn apply_to_database(
+        &self,
+        read: &Read,
+        people: &People,
+        intent: Intent,
+        step: &Step,
+        context: &Context,
+    ) -> Result<()> {
+        let (session, database) = self.place_of(read, context).await?;
+        let looking = async {
+            begin(&session, &read.place).await?;
+            let seen = observed(&session, read, people, database).await?;
+            let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, people, intent, true)?;
+            if *step == Step::CreateDatabase {
+                for statement in desired::owner_role(&read.place, &seen) {
+                    session.execute(&statement).await?;
+                }
+            } else if !desired::is_broken(&seen) && left.pieces.iter().any(|piece| piece.step == Step::Purge)
+            {
+                return Err(Error::retryable(format!("{} is not empty yet", read.place.what)));
+            }
+            session.execute("COMMIT").await?;
+            Ok(left.pieces.into_iter().find(|piece| piece.step == *step))
+        };
+        let done = session.within(context, looking).await;
+        let Some(piece) = session.give_back(done)? else { return Ok(()) };
+        if *step == Step::DropDatabase {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.remove(&read.place.database);
+        }
+        let session = self.session(context).await?;
+        let working = async {
+            if *step == Step::DropDatabase {
+                let others = "SELECT count(*)::text FROM pg_stat_activity \
+                              WHERE datname::text = $1::text AND usename <> current_user";
+                let count = session.text(others, &[&read.place.database]).await?.unwrap_or_default();
+                if count != "0" {
+                    return Err(Error::retryable(format!(
+                        "{count} sessions of others with {} are open, and have to end first",
+                        read.place.what
+                    )));
+                }
+            }
+            for statement in &piece.sql {
+                context.check_cancelled()?;
+                session.execute(statement).await?;
+            }
+            Ok(())
+        };
+        let done = session.within(context, working).await;
+        session.give_back(done)
+    }
+
+    fn info(&self, place: &Place, seen: &Seen) -> Info {
+        let mut public = Object::new();
+        let mut entry = |key: &str, label: &str, value: String| {
+            public.insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
+        };
+        let Place { database, schema, .. } = place;
+        let encoded: String = url::form_urlencoded::byte_serialize(schema.as_bytes()).collect();
+        entry("address", "Address", format!("jdbc:postgresql:{database}?currentSchema={encoded}"));
+        entry("database", "Database", database.clone());
+        entry("schema", "Schema", schema.clone());
+        let command = match &place.relation {
+            Some(name) => {
+                let relation = seen.relation(name);
+                let kind =
+                    if relation.is_some_and(|relation| relation.kind == 'v') { "View" } else { "Table" };
+                entry("object", kind, name.clone());
+                entry("columnCount", "Columns", relation.map_or(0, |r| r.columns.len()).to_string());
+                format!("SELECT * FROM {} LIMIT 10", dotted(schema, name))
+            }
+            None => {
+                let tables = seen.schema.as_ref().map_or(0, |schema| schema.relations.len());
+                entry("tableCount", "Tables and views", tables.to_string());
+                format!("\\dt {}.*", ident(schema))
+            }
+        };
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
+        entry("psql", "psql", format!("psql -d {} -c {}", quoted(database), quoted(&command)));
+        entry("access", "Access", "enforced".to_owned());
+        let (readers, owners) = people::shown(seen);
+        let mut private = Object::new();
+        for (key, value) in [
+            ("target", json!(self.settings.target)),
+            ("database", json!(database)),
+            ("schema", json!(schema)),
+            ("object", json!(place.relation)),
+            ("ownerRole", json!(place.owner_role)),
+            ("readerRole", json!(place.reader_role)),
+            ("accessMode", json!("enforced")),
+            ("readers", json!(readers)),
+            ("owners", json!(owners)),
+        ] {
+            private.insert(key.to_owned(), value);
+        }
+        let reader = seen.reader.as_ref().and_then(|role| mark::Mark::in_comment(role.comment.as_deref()));
+        if let Some(fields) = reader.map(|mark| mark.fields).filter(|fields| !fields.is_empty()) {
+            private.insert("accessControlFields".to_owned(), json!(fields));
+        }
+        Info { public, private }
+    }
+
+    /// Counts rows and finds the newest value, where `specific` asks for it. What takes too long is left out.
+    async fn add_statistics(
+        &self,
+        work: &Work,
+        place: &Place,
+        seen: &Seen,
+        info: &mut Info,
+        context: &Context,
+    ) -> Result<()> {
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let declared: &[Column] =
+            work.component.data_contract.as_ref().map_or(&[], |contract| &contract.schema);
+        let (count, newest) = statistics(&mut specific, declared);
+        let Some(relation) = place.relation.as_ref().and_then(|name| seen.relation(name)) else {
+            return Ok(());
+        };
+        let name = dotted(&place.schema, &relation.name);
+        let mut asked = Vec::new();
+        if count {
+            asked.push(("rowCount", "Rows", format!("SELECT count(*)::text FROM {name}")));
+        }
+        if let Some(column) = newest.filter(|column| relation.column(column).is_some()) {
+            asked.push((
+                "freshness",
+                "Newest",
+                format!("SELECT max(t.{})::text FROM {name} t", ident(column)),
+            ));
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let session = self.session(context).await?;
+        let queries: Vec<_> = asked.iter().map(|(_, _, sql)| (relation, sql.clone())).collect();
+        let asking = guard::answers(&session, place, seen, &queries, false, self.settings.count_timeout);
+        let done = session.within(context, asking).await;
+        let answers = match session.give_back(done) {
+            Ok(answers) => answers,
+            Err(error) if *error.kind() == Kind::Cancelled => return Err(error),
+            Err(error) => {
+                log::warn!("the rows of {} were not counted: {}", place.what, error.report());
+                asked.iter().map(|_| Err(session::Unknown::Failed)).collect()
+            }
+        };
+        for ((key, label, _), answer) in asked.iter().zip(answers) {
+            match answer {
+                Ok(value) => {
+                    let value = value.unwrap_or_else(|| "none".to_owned());
+                    info.public.insert(
+                        (*key).to_owned(),
+                        json!({ "type": "string", "label": label, "value": value }),
+                    );
+                }
+                Err(why) => {
+                    context.journal.warn(format!("`{key}` of {} is not known: {}", place.what, why.why()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong_kind() -> Problem {
+    Problem::new("kind", "PostgreSQL has storage areas and output ports")
+        .remedy("use the kind `storage` or `outputport`, or route the component elsewhere")
+}

@@ -1,0 +1,317 @@
+//! Names of schemas, tables, views and roles.
+//!
+//! PostgreSQL cuts a name after 63 bytes without a word, so that two long names become one. A name that the descriptor
+//! does not spell out is therefore derived from the identity by one function, [`derived`], which never gives two
+//! identities the same name:
+//!
+//! - a *clean* segment is made of `a-z`, `0-9` and single hyphens inside it (`cashflow-output-port`);
+//! - when the identifier is a URN of which every segment is clean, and it has as many parts as usual and the name fits, hyphens become `_` and segments are joined by `__`, which no clean
+//!   segment contains;
+//! - otherwise what can be kept of it is, cut to fit, and `___` and 16 hex digits of SHA-256 over the untouched
+//!   identity follow. A clean name has no `___`, so the two forms cannot meet.
+//!
+//! Roles belong to the whole cluster and not to one database, so the database is part of their identity. They always
+//! have the second form: nobody types them, and a short readable part is worth more than a long one.
+//!
+//! | identity | name |
+//! |---|---|
+//! | product `urn:dmb:dp:finance:cashflow:0` in `production` | schema `finance__cashflow__0__production` |
+//! | component `...:0:storage-component` of it | schema `finance__cashflow__0__storage_component__production`, and the database, if it has its own |
+//! | component `...:0:cashflow-output-port` of it | table or view `cashflow_output_port` |
+//! | readers of the latter in the database `analytics` | role `cashflow_output_port__reader___` + hash |
+//!
+//! Names that a descriptor spells out are taken as they are, capitals and quotation marks included, up to 63 bytes.
+
+use sha2::{Digest, Sha256};
+
+use landfall_adapter::descriptor::Identifier;
+
+/// PostgreSQL's NAMEDATALEN less one.
+pub(super) const MAX_NAME: usize = 63;
+/// Domain, name and major of a data product. With another number of parts a product and a component could read alike.
+const PRODUCT_PARTS: usize = 3;
+const HASH_DIGITS: usize = 16;
+const HASH_MARK: &str = "___";
+
+/// The schema of a data product's output ports.
+pub(super) fn product_schema(product: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = parts(product).into_iter().chain([environment]).collect();
+    let plain = is_plain(product, "dp") && parts(product).len() == PRODUCT_PARTS;
+    derived(&segments, &["product-schema", product.as_str(), environment], plain)
+}
+
+/// The database of a storage area that has one of its own.
+pub(super) fn storage_database(component: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = parts(component).into_iter().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && parts(component).len() == PRODUCT_PARTS + 1;
+    derived(&segments, &["storage-database", component.as_str(), environment], plain)
+}
+
+/// The schema of a storage area.
+pub(super) fn storage_schema(component: &Identifier, environment: &str) -> String {
+    let segments: Vec<_> = parts(component).into_iter().chain([environment]).collect();
+    let plain = is_plain(component, "cmp") && parts(component).len() == PRODUCT_PARTS + 1;
+    derived(&segments, &["storage-schema", component.as_str(), environment], plain)
+}
+
+/// The table or view of an output port, inside the schema of its data product.
+pub(super) fn relation(product: &Identifier, component: &Identifier) -> String {
+    let own = component.within(product);
+    let segments: Vec<_> = own.map_or_else(|| parts(component), |own| own.split(':').collect());
+    derived(&segments, &["relation", component.as_str()], own.is_some() && is_plain(component, "cmp"))
+}
+
+/// A role of a component in a database: `kind` is `owner` or `reader`.
+pub(super) fn role(database: &str, component: &Identifier, environment: &str, kind: &str) -> String {
+    let segments = [component.last_part(), kind];
+    derived(&segments, &["role", database, component.as_str(), environment, kind], false)
+}
+
+/// The number of the advisory lock of a component or a data product.
+pub(super) fn lock_key(identity: &str, environment: &str) -> i64 {
+    let digest = digest(&["lock", identity, environment]);
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    i64::from_be_bytes(bytes)
+}
+
+/// Hex digits of a SHA-256, to compare texts by.
+pub(super) fn fingerprint(text: &str) -> String {
+    hex(&digest(&[text]), 32)
+}
+
+/// What stands against a name that was written by hand, if anything.
+pub(super) fn problem(name: &str) -> Option<&'static str> {
+    if name.trim().is_empty() {
+        Some("the name is empty")
+    } else if name.len() > MAX_NAME {
+        Some("the name is longer than 63 bytes, after which PostgreSQL cuts it")
+    } else if name.chars().any(char::is_control) {
+        Some("the name has a control character")
+    } else {
+        None
+    }
+}
+
+/// The same for a schema.
+pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
+    if name.starts_with("pg_") || name == "information_schema" {
+        Some("the name is reserved by PostgreSQL")
+    } else if name == "public" {
+        Some("the schema `public` belongs to everybody")
+    } else {
+        problem(name)
+    }
+}
+
+/// The same for a database.
+pub(super) fn database_problem(name: &str) -> Option<&'static str> {
+    if matches!(name, "postgres" | "template0" | "template1") {
+        Some("the database is PostgreSQL's own")
+    } else {
+        problem(name)
+    }
+}
+
+/// Whether the readable parts of an identifier are all that tells it from others: no opaque text has such parts.
+fn is_plain(identifier: &Identifier, entity: &str) -> bool {
+    identifier.as_str().starts_with("urn:dmb:") && identifier.urn().is_some_and(|urn| urn.entity == entity)
+}
+
+/// What can be read of an identifier: of a URN what comes after its entity, else everything.
+fn parts(identifier: &Identifier) -> Vec<&str> {
+    match identifier.urn() {
+        Some(urn) => urn.parts().collect(),
+        None => identifier.as_str().split(':').collect(),
+    }
+}
+
+/// See the module documentation. `identity` is hashed and must tell everything apart that `segments` may not.
+fn derived(segments: &[&str], identity: &[&str], plain: bool) -> String {
+    let clean = |segment: &&str| {
+        !segment.is_empty()
+            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !segment.starts_with('-')
+            && !segment.ends_with('-')
+            && !segment.contains("--")
+    };
+    let readable: Vec<String> = segments.iter().map(|segment| readable(segment)).collect();
+    let name = readable.join("__");
+    // A schema must not begin with `pg_`.
+    if plain && segments.iter().all(clean) && name.len() <= MAX_NAME && !name.starts_with("pg_") {
+        return name;
+    }
+    let room = MAX_NAME - HASH_MARK.len() - HASH_DIGITS;
+    let readable: Vec<String> = readable.into_iter().filter(|part| !part.is_empty()).collect();
+    let mut kept = readable.join("__");
+    kept.truncate(room);
+    let kept = match kept.trim_matches('_').trim_start_matches("pg_") {
+        "" => "x",
+        kept => kept,
+    };
+    format!("{kept}{HASH_MARK}{}", hex(&digest(identity), HASH_DIGITS))
+}
+
+/// Letters, digits and single underscores; ASCII only, so that it can be cut anywhere.
+fn readable(segment: &str) -> String {
+    let mut kept = String::new();
+    for c in segment.chars() {
+        match c.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() => kept.push(c),
+            _ if !kept.is_empty() && !kept.ends_with('_') => kept.push('_'),
+            _ => {}
+        }
+    }
+    kept.trim_end_matches('_').to_owned()
+}
+
+fn digest(identity: &[&str]) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    for part in identity {
+        // The length keeps ("ab", "c") apart from ("a", "bc").
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    digest.finalize().to_vec()
+}
+
+fn hex(bytes: &[u8], digits: usize) -> String {
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.chars().take(digits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use landfall_adapter::testing::{assert_distinct, identifiers};
+
+    fn id(text: &str) -> Identifier {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn clean_identities_read_well() {
+        let product = id("urn:dmb:dp:finance:cashflow:0");
+        let storage = id("urn:dmb:cmp:finance:cashflow:0:storage-component");
+        let port = id("urn:dmb:cmp:finance:cashflow:0:cashflow-output-port");
+        assert_eq!(product_schema(&product, "production"), "finance__cashflow__0__production");
+        assert_eq!(
+            storage_schema(&storage, "production"),
+            "finance__cashflow__0__storage_component__production"
+        );
+        assert_eq!(relation(&product, &port), "cashflow_output_port");
+        let role = role("analytics", &port, "production", "reader");
+        assert!(role.starts_with("cashflow_output_port__reader___") && role.len() <= MAX_NAME, "{role}");
+    }
+
+    /// Identities that a careless function merges.
+    #[test]
+    fn no_two_identities_share_a_name() {
+        let long = "a".repeat(200);
+        let longer = format!("{long}b");
+        let segments =
+            ["a", "b", "a-b", "a_b", "A-b", "a.b", "a--b", "a__b", "-a", "a-", "pg-a", &long, &longer];
+        let (mut schemas, mut relations, mut roles) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let product = id("urn:dmb:dp:f:p:0");
+        schemas.insert(product_schema(&product, "a"), ("product", product.clone(), "a"));
+        for one in segments {
+            for namespace in ["urn:dmb:cmp", "urn:other:cmp", "urn:dmb:dp"] {
+                let component = id(&format!("{namespace}:f:p:0:{one}"));
+                let name = relation(&product, &component);
+                assert_eq!(problem(&name), None, "{name}");
+                assert_eq!(relations.insert(name, component.clone()), None);
+                for environment in segments {
+                    let names =
+                        [storage_schema(&component, environment), product_schema(&component, environment)];
+                    for (of, name) in ["storage", "product"].into_iter().zip(names) {
+                        assert_eq!(schema_problem(&name), None, "{name}");
+                        let identity = (of, component.clone(), environment);
+                        assert_eq!(schemas.insert(name, identity), None);
+                    }
+                    for kind in ["owner", "reader"] {
+                        for database in ["x", "y"] {
+                            let name = role(database, &component, environment, kind);
+                            assert_eq!(problem(&name), None, "{name}");
+                            let identity = (database, component.clone(), environment, kind);
+                            assert_eq!(roles.insert(name, identity), None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_ten_thousand_identifiers_are_distinct() {
+        let ids = identifiers(10_000);
+        let named = |name: &dyn Fn(&Identifier) -> String| {
+            ids.iter().map(|id| (name(id), id.to_string())).collect::<Vec<_>>()
+        };
+        for product in ["urn:dmb:dp:f:p:0", "f:p:0"].map(id) {
+            assert_distinct(named(&|id| relation(&product, id)).into_iter());
+        }
+        // Schemas of data products and of storage areas are in one database.
+        let mut schemas = named(&|id| product_schema(id, "production"));
+        schemas.extend(
+            named(&|id| storage_schema(id, "production"))
+                .into_iter()
+                .map(|(name, id)| (name, id + " storage")),
+        );
+        assert!(schemas.iter().all(|(name, _)| schema_problem(name).is_none()));
+        assert_distinct(schemas.into_iter());
+        assert_distinct(named(&|id| storage_database(id, "production")).into_iter());
+        for kind in ["owner", "reader"] {
+            assert_distinct(named(&|id| role("db", id, "production", kind)).into_iter());
+        }
+        let locks: std::collections::HashSet<i64> =
+            ids.iter().map(|id| lock_key(id.as_str(), "production")).collect();
+        assert_eq!(locks.len(), ids.len());
+    }
+
+    /// What exists is found by these names.
+    #[test]
+    fn names_of_urns_are_as_they_were() {
+        for (name, expected) in [
+            (
+                product_schema(&id("urn:dmb:dp:finance:cash.flow:0"), "production"),
+                "finance__cash_flow__0__production___7f10725cdf71e313",
+            ),
+            (
+                storage_schema(&id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"), "production"),
+                "finance__cash_flow__0__cashflow_port__produc___dc2c5f23d0e44bf5",
+            ),
+            (
+                relation(
+                    &id("urn:dmb:dp:finance:cash.flow:0"),
+                    &id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"),
+                ),
+                "cashflow_port___39c3cb97711fb47f",
+            ),
+            (
+                relation(&id("urn:dmb:dp:finance:cash.flow:0"), &id("urn:other:cmp:finance:cashflow:0:port")),
+                "finance__cashflow__0__port___c3b2b6b8efe16f1e",
+            ),
+            (
+                role("db", &id("urn:dmb:cmp:finance:cash.flow:0:Cashflow_Port"), "production", "owner"),
+                "cashflow_port__owner___eb37d9017a61d3a2",
+            ),
+        ] {
+            assert_eq!(name, expected);
+        }
+    }
+
+    #[test]
+    fn names_written_by_hand() {
+        for good in ["a", "Select", "it's \"quoted\"; --", "größe", "a.b"] {
+            assert_eq!(problem(good), None, "{good}");
+        }
+        for bad in ["", " ", "a\nb", &"é".repeat(32)] {
+            assert!(problem(bad).is_some(), "{bad}");
+        }
+        for bad in ["public", "pg_catalog", "pg_x", "information_schema"] {
+            assert!(schema_problem(bad).is_some(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The server of a target: how it is reached, whether it is who it says, and how long it may stay silent.
+//!
+//! - Nothing waits for it without a deadline: opening a session, TLS and login included, takes at most
+//!   `connect_timeout`. What keeps a connection that nobody answers on (TCP keepalives, `TCP_USER_TIMEOUT`) follows it.
+//! - A server that missed a deadline is *silent*: for the length of another one nobody else waits for it, and then one
+//!   caller tries it for all.
+//! - A URL that was read from a file, and certificates, are read again when a session could not be opened: what was
+//!   rotated meanwhile works without a restart.
+//! - Certificates are verified, or TLS is off because somebody wrote so: there is nothing in between.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use url::Url;
+
+use super::sqlstate;
+use landfall_adapter::Secret;
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::tls::{self, Trust};
+
+/// How long the server may take to end a cancelled statement, and to see a session off.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How sessions are made. `Debug` shows no password.
+#[derive(Clone)]
+pub(super) struct Login {
+    config: tokio_postgres::Config,
+    tls: Option<Tls>,
+    /// `HOST:PORT/DATABASE`, for messages.
+    pub(super) place: String,
+    pub(super) database: String,
+}
+
+#[derive(Clone, PartialEq)]
+struct Tls {
+    /// Trusted instead of the system's certificates.
+    root: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// Reads `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=PATH`. The problem never
+    /// quotes the URL.
+    pub(super) fn parse(url: &str) -> Result<Self, String> {
+        let mut url = Url::parse(url).map_err(|error| format!("is not a URL: {error}"))?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") {
+            return Err(format!("has the scheme `{}`; write `postgres://USER@HOST/DATABASE`", url.scheme()));
+        }
+        let mut options: BTreeMap<String, String> = BTreeMap::new();
+        let mut others = Vec::new();
+        for (key, value) in url.query_pairs() {
+            match key.as_ref() {
+                "sslmode" | "sslrootcert" => {
+                    options.insert(key.into_owned(), value.into_owned());
+                }
+                _ => others.push((key.into_owned(), value.into_owned())),
+            }
+        }
+        url.set_query(None);
+        if !others.is_empty() {
+            url.query_pairs_mut().extend_pairs(others);
+        }
+        let mut config: tokio_postgres::Config =
+            url.as_str().parse().map_err(|error: tokio_postgres::Error| {
+                // The cause names the option, never its value.
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                format!("cannot be read: {}", cause.unwrap_or_else(|| error.to_string()))
+            })?;
+        let Some(database) = config.get_dbname().map(str::to_owned).filter(|name| !name.is_empty()) else {
+            return Err("names no database; write `postgres://USER@HOST/DATABASE`".to_owned());
+        };
+        if config.get_user().is_none() {
+            return Err("names no user; write `postgres://USER@HOST/DATABASE`".to_owned());
+        }
+        let is_local = |host: &Host| match host {
+            Host::Tcp(name) => matches!(name.as_str(), "localhost" | "127.0.0.1" | "::1" | "[::1]"),
+            Host::Unix(_) => true,
+        };
+        let local = config.get_hosts().iter().all(is_local);
+        let tls = match options.get("sslmode").map(String::as_str) {
+            Some("disable") => None,
+            None if local => None,
+            None | Some("verify-full") => Some(Tls { root: options.get("sslrootcert").map(PathBuf::from) }),
+            Some(other) => {
+                return Err(format!(
+                    "has `sslmode={other}`, which verifies nobody; write `sslmode=verify-full` (with `sslrootcert=PATH` \
+                     where the certificate is your own), or `sslmode=disable`"
+                ));
+            }
+        };
+        config
+            .ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable })
+            .application_name("landfall");
+        let host = match config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let place = format!("{host}:{port}/{database}");
+        Ok(Self { config, tls, place, database })
+    }
+
+    /// What is wrong with the certificates that it trusts. Blocks.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        match self.tls.as_ref().and_then(|tls| tls.root.as_deref()) {
+            Some(path) => {
+                tls::client(Trust::File(path), None).map(drop).map_err(|what| format!("sslrootcert: {what}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The same login to another database of the server.
+    fn to(&self, database: &str) -> Self {
+        let mut other = self.clone();
+        other.config.dbname(database);
+        let server = self.place.strip_suffix(&self.database).unwrap_or_default();
+        other.place = format!("{server}{database}");
+        other.database = database.to_owned();
+        other
+    }
+
+    /// Of several addresses, one that is silent leaves time for another. The rest finds out that the other side of an
+    /// open connection is gone, which no deadline of ours would.
+    fn be_patient(&mut self, patience: Duration) {
+        let second = Duration::from_secs(1);
+        self.config
+            .connect_timeout(patience / 2)
+            .keepalives(true)
+            .keepalives_idle(patience.max(second))
+            .keepalives_interval((patience / 3).max(second))
+            .keepalives_retries(3)
+            .tcp_user_timeout((patience * 2).max(second));
+    }
+}
+
+/// A connection that was opened, and the task that carries what is said on it.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    driver: JoinHandle<()>,
+    /// What it was encrypted with, for the request to cancel.
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Opened {
+    /// Ends what it is doing, also after it was closed.
+    pub(super) fn cancellation(&self) -> Cancellation {
+        Cancellation { token: self.client.cancel_token(), tls: self.tls.clone() }
+    }
+
+    /// Says goodbye; cuts the connection when nobody takes that. A connection that waits for an answer would stay for
+    /// ever otherwise.
+    pub(super) async fn close(self) {
+        let Self { client, mut driver, .. } = self;
+        drop(client);
+        if tokio::time::timeout(CANCEL_TIMEOUT, &mut driver).await.is_err() {
+            driver.abort();
+        }
+    }
+}
+
+/// What asks the server to end what a session is doing.
+pub(super) struct Cancellation {
+    token: CancelToken,
+    tls: Option<MakeRustlsConnect>,
+}
+
+/// See the module documentation. Shared by the pools of a target.
+pub(super) struct Server {
+    target: String,
+    /// As it was at the start.
+    url: Secret,
+    patience: Duration,
+    current: Mutex<Current>,
+    /// Until when nobody else waits for a server that missed a deadline.
+    silent_until: Mutex<Option<Instant>>,
+    /// How many statements that leave a trace may run before the process is as good as killed.
+    #[cfg(test)]
+    pub(super) fuse: std::sync::atomic::AtomicI64,
+}
+
+struct Current {
+    login: Login,
+    /// Made of the certificates when it is first needed.
+    connector: Option<MakeRustlsConnect>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Opens nothing.
+    pub(super) fn new(target: &str, url: Secret, mut login: Login, patience: Duration) -> Self {
+        login.be_patient(patience);
+        Self {
+            target: target.to_owned(),
+            url,
+            patience,
+            current: Mutex::new(Current { login, connector: None }),
+            silent_until: Mutex::default(),
+            #[cfg(test)]
+            fuse: std::sync::atomic::AtomicI64::new(i64::MAX),
+        }
+    }
+
+    /// Longest wait for a sign of life.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.silent_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error while the server is known to be silent.
+    pub(super) fn check_silence(&self) -> Result<()> {
+        let until = *self.silent_until();
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) => Err(Error::retryable(format!(
+                "target `{}` did not answer within {:?} (`connect_timeout`) a moment ago, and is tried again in {} s",
+                self.target,
+                self.patience,
+                left.as_secs() + 1
+            ))
+            .after(left)),
+            None => Ok(()),
+        }
+    }
+
+    /// The same; once the time is over, whoever asks first tries the server, and the others wait for what comes of it.
+    pub(super) fn admit(&self) -> Result<()> {
+        self.check_silence()?;
+        let mut silent_until = self.silent_until();
+        if silent_until.is_some() {
+            *silent_until = Some(Instant::now() + self.patience);
+        }
+        Ok(())
+    }
+
+    /// It was heard of.
+    pub(super) fn answered(&self) {
+        *self.silent_until() = None;
+    }
+
+    /// It missed a deadline.
+    pub(super) fn missed(&self) {
+        *self.silent_until() = Some(Instant::now() + self.patience);
+    }
+
+    /// Opens a session and begins it with `preparation`. Once more when the file of the URL has another one by now.
+    pub(super) async fn open(&self, database: &str, preparation: &str) -> Result<Opened> {
+        let first = match self.attempt(database, preparation).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        self.current().connector = None;
+        match self.read_again().await {
+            true => self.attempt(database, preparation).await,
+            false => Err(first),
+        }
+    }
+
+    /// Whether the file of the URL has another URL now.
+    async fn read_again(&self) -> bool {
+        let Some(read) = self.url.read_again().await else { return false };
+        let unusable = |why: &dyn std::fmt::Display| {
+            log::warn!(
+                "target `{}`: the file of `url` was read again and cannot be used: {why}",
+                self.target
+            );
+            false
+        };
+        let secret = match read {
+            Ok(secret) => secret,
+            Err(error) => return unusable(&error),
+        };
+        let mut login = match Login::parse(secret.expose()) {
+            Ok(login) => login,
+            Err(fault) => return unusable(&format_args!("the URL {fault}")),
+        };
+        login.be_patient(self.patience);
+        let mut current = self.current();
+        if login.database != current.login.database {
+            return unusable(&"it names another database, which takes a restart");
+        }
+        if login.config == current.login.config && login.tls == current.login.tls {
+            return false;
+        }
+        log::info!("target `{}`: the file of `url` has changed, and its new content is used", self.target);
+        *current = Current { login, connector: None };
+        true
+    }
+
+    async fn attempt(&self, database: &str, preparation: &str) -> Result<Opened> {
+        let login = self.current().login.to(database);
+        let opening = async {
+            let connector = self.connector(&login).await?;
+            let failed = |error| self.refused(&login, &error);
+            let opened = match connector {
+                Some(tls) => {
+                    let (client, connection) = login.config.connect(tls.clone()).await.map_err(failed)?;
+                    Opened { client, driver: tokio::spawn(driven(connection)), tls: Some(tls) }
+                }
+                None => {
+                    let (client, connection) = login.config.connect(NoTls).await.map_err(failed)?;
+                    Opened { client, driver: tokio::spawn(driven(connection)), tls: None }
+                }
+            };
+            opened.client.batch_execute(preparation).await.map_err(failed)?;
+            Ok(opened)
+        };
+        match tokio::time::timeout(self.patience, opening).await {
+            Ok(Ok(opened)) => {
+                self.answered();
+                Ok(opened)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                self.missed();
+                Err(self.silent(&login.place))
+            }
+        }
+    }
+
+    /// It did not let a session in in time.
+    fn silent(&self, place: &str) -> Error {
+        Error::retryable(format!(
+            "target `{}` did not answer within {:?} (`connect_timeout`): see whether the server at `{place}` is frozen, \
+             overloaded or cut off",
+            self.target, self.patience
+        ))
+    }
+
+    /// What an error of connecting means. Whatever it is, it may be over tomorrow without a restart.
+    fn refused(&self, login: &Login, error: &tokio_postgres::Error) -> Error {
+        let place = format!("`{}` of target `{}`", login.place, self.target);
+        let cause = std::error::Error::source(error);
+        let io = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        let kind = io.map(std::io::Error::kind);
+        match kind {
+            Some(ErrorKind::TimedOut) => self.missed(),
+            _ => self.answered(),
+        }
+        if let Some(db) = error.as_db_error() {
+            let meaning = sqlstate::meaning(db);
+            let reread = match self.url.file() {
+                Some(_) => "; the file of `url` is read again at each try",
+                None => "",
+            };
+            let hint = if db.code().code().starts_with("28") { reread } else { "" };
+            return Error::retryable(format!("{place}: {meaning}{hint}")).because(format!(
+                "SQLSTATE {}: {}",
+                db.code().code(),
+                db.message()
+            ));
+        }
+        let text = error.to_string();
+        let (what, remedy) = match kind {
+            _ if is_untrusted(error) => (
+                "does not prove who it is",
+                "check `sslrootcert` and the host in the URL of the target, and the certificate of the server",
+            ),
+            _ if text.starts_with("error performing TLS") => (
+                "cannot be reached with TLS",
+                "turn `ssl` on in the server, or write `sslmode=disable` in the URL of the target",
+            ),
+            _ if text.starts_with("authentication") => (
+                "and Landfall do not agree on how to log in",
+                "check the password in the URL of the target, and `pg_hba.conf` of the server",
+            ),
+            _ if io.is_some_and(|io| io.to_string().contains("failed to lookup address")) => (
+                "cannot be reached: the name of its host is not known",
+                "check the host in the URL of the target, and the name service",
+            ),
+            Some(ErrorKind::ConnectionRefused) => (
+                "cannot be reached: nothing listens there",
+                "see that PostgreSQL runs, and check host and port in the URL of the target",
+            ),
+            Some(ErrorKind::TimedOut) => {
+                ("cannot be reached: it did not answer within half of `connect_timeout`", "check the network")
+            }
+            // With `target_session_attrs=read-write` in the URL.
+            Some(ErrorKind::PermissionDenied) => {
+                ("takes no changes", "promote the standby, or point the URL of the target to the primary")
+            }
+            Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
+                ("cannot be reached: there is no way to it", "check the network")
+            }
+            _ => {
+                ("cannot be reached: the connection broke", "see that PostgreSQL runs, and check the network")
+            }
+        };
+        // The error shows no password, and its chain is the administrator's.
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        Error::retryable(format!("{place} {what}; {remedy}")).because(format!("{text}{cause}"))
+    }
+
+    async fn connector(&self, login: &Login) -> Result<Option<MakeRustlsConnect>> {
+        let Some(tls) = &login.tls else { return Ok(None) };
+        if let Some(known) = self.current().connector.clone() {
+            return Ok(Some(known));
+        }
+        let (root, place) = (tls.root.clone(), login.place.clone());
+        let made = landfall_adapter::blocking::run(move |_| connector(root, &place)).await?;
+        self.current().connector = Some(made.clone());
+        Ok(Some(made))
+    }
+
+    /// Asks the server to end what a session is doing; whether it took that.
+    pub(super) async fn cancel(&self, Cancellation { token, tls }: Cancellation) -> bool {
+        let cancelled = async {
+            match tls {
+                Some(tls) => token.cancel_query(tls).await,
+                None => token.cancel_query(NoTls).await,
+            }
+        };
+        match tokio::time::timeout(self.grace(), cancelled).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                log::warn!("target `{}`: a statement could not be cancelled: {error}", self.target);
+                false
+            }
+            Err(_) => {
+                log::warn!(
+                    "target `{}`: a statement could not be cancelled: the server did not answer within {:?}",
+                    self.target,
+                    self.grace()
+                );
+                false
+            }
+        }
+    }
+
+    /// How long the end of a statement is waited for.
+    pub(super) fn grace(&self) -> Duration {
+        CANCEL_TIMEOUT.min(self.patience)
+    }
+}
+
+/// Moves what a session sends and receives; what breaks it is found by the next one to use the session. Notices are not
+/// read: functions of others write them, with whatever is in them.
+async fn driven<S, T>(mut connection: tokio_postgres::Connection<S, T>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(Ok(_)) = std::future::poll_fn(|context| connection.poll_message(context)).await {}
+}
+
+/// Reads the trusted certificates; blocks.
+fn connector(root: Option<PathBuf>, place: &str) -> Result<MakeRustlsConnect> {
+    let mut trusted = rustls::RootCertStore::empty();
+    match root {
+        Some(path) => {
+            let failed = |e: rustls::pki_types::pem::Error| {
+                Error::retryable(format!(
+                    "the certificates `{}` (`sslrootcert`) for `{place}` cannot be read; see to the file",
+                    path.display()
+                ))
+                .because(e)
+            };
+            for certificate in CertificateDer::pem_file_iter(&path).map_err(failed)? {
+                trusted.add(certificate.map_err(failed)?).map_err(|e| {
+                    Error::retryable(format!(
+                        "`{}` (`sslrootcert`) has no usable certificate; see to the file",
+                        path.display()
+                    ))
+                    .because(e)
+                })?;
+            }
+        }
+        None => {
+            trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::permanent("TLS cannot be used").because(e))?
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// Whether a certificate was refused.
+fn is_untrusted(error: &tokio_postgres::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let cause =
+        cause.and_then(std::io::Error::get_ref).and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_say_whether_the_server_is_verified() {
+        for (url, tls, place) in [
+            ("postgres://u:p@db.example.com/d", true, "db.example.com:5432/d"),
+            (
+                "postgres://u:p@db.example.com:1/d?sslmode=verify-full&sslrootcert=/ca.pem",
+                true,
+                "db.example.com:1/d",
+            ),
+            ("postgresql://u@db.example.com/d?sslmode=disable", false, "db.example.com:5432/d"),
+            ("postgres://u@127.0.0.1:5433/d", false, "127.0.0.1:5433/d"),
+            ("postgres://u@localhost/d?sslmode=verify-full", true, "localhost:5432/d"),
+        ] {
+            let login = Login::parse(url).unwrap();
+            assert_eq!((login.tls.is_some(), login.place.as_str()), (tls, place), "{url}");
+            assert!(!format!("{login:?}").contains("\"p\""));
+        }
+        for (url, said) in [
+            ("db", "is not a URL"),
+            ("mysql://u@h/d", "scheme `mysql`"),
+            ("postgres://u:secret@h/d?sslmode=require", "sslmode=require"),
+            ("postgres://u:secret@h/d?sslmode=prefer", "sslmode=prefer"),
+            ("postgres://u:secret@h", "names no database"),
+            ("postgres://h/d", "names no user"),
+            ("postgres://u:secret@h/d?colour=blue", "colour"),
+        ] {
+            let problem = Login::parse(url).unwrap_err();
+            assert!(problem.contains(said) && !problem.contains("secret"), "{problem}");
+        }
+    }
+}
