@@ -7,6 +7,7 @@
 mod client;
 mod fixed;
 mod landfall;
+mod beside;
 mod opaque;
 mod place;
 mod ports;
@@ -123,7 +124,7 @@ async fn run() -> Result<()> {
     println!("server: the release profile without optimisation across crates (profile.bench)");
     println!("ratio: the median of the rounds; each round measures both sides, one right after the other");
     let mut report = Report::default();
-    let parts = ["sqlite", "postgres", "replicas", "ports", "opaque"];
+    let parts = ["sqlite", "postgres", "replicas", "ports", "opaque", "beside"];
     for (part, kind) in [("sqlite", Kind::Sqlite), ("postgres", Kind::Postgres)] {
         if chosen(&only, part, &parts) {
             store(kind, &postgres, &scale, &only, &mut report).await?;
@@ -134,6 +135,9 @@ async fn run() -> Result<()> {
     }
     if chosen(&only, "ports", &parts) {
         ports::measure(scale.ports, scale.port_rounds, &mut report).await?;
+    }
+    if chosen(&only, "beside", &parts) {
+        beside::measure(scale.validations.min(3), &mut report).await?;
     }
     if chosen(&only, "opaque", &parts) {
         opaque::measure(scale.validations, &mut report).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use crate::auth::{Callers, Credentials};
 use crate::config::{Config, Import, RunLimits, StoreUrl};
@@ -50,7 +51,11 @@ pub async fn serve(config: Config) -> Result<()> {
     for overridden in topology.overridden() {
         warn!("{overridden}");
     }
-    let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
+    let runner = Arc::new(TechnologyRunner::new(
+        Arc::clone(&domain),
+        Arc::clone(&store),
+        config.operations.components_at_once,
+    ));
     let engine = Engine::start(Arc::clone(&store), runner, settings(&config));
     let service = Arc::new(Service::new(domain, engine, Arc::clone(&store), dry_runs(&config)));
 
@@ -211,6 +216,7 @@ pub fn installation(config: &Config) -> Installation {
             code: target.code.clone(),
             group: target.group.clone(),
             environments: target.environments.clone(),
+            turns: target.concurrency.map(|bound| Arc::new(Semaphore::new(bound.max(1) as usize))),
             technology: Arc::clone(&target.technology),
         })
         .collect();

@@ -164,6 +164,8 @@ pub struct Operations {
     pub concurrency: usize,
     /// Of those, how many may run on any one target.
     pub target_concurrency: u32,
+    /// Components of one task that are worked on at the same time.
+    pub components_at_once: usize,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
     /// Imports that run at the same time.

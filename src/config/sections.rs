@@ -283,6 +283,7 @@ impl Reader<'_> {
         const INSTANT: Duration = Duration::from_millis(1);
         let concurrency = self.at_least_one::<u16>("operations.concurrency");
         let target_concurrency = self.at_least_one("operations.target_concurrency");
+        let components_at_once = self.at_least_one::<u16>("operations.components_at_once");
         let validation_concurrency = self.at_least_one::<u16>("operations.validation_concurrency");
         let import_concurrency = self.at_least_one::<u16>("operations.import_concurrency");
         let parse_concurrency = self.at_least_one::<u16>("operations.parse_concurrency");
@@ -319,6 +320,7 @@ impl Reader<'_> {
         Some(Operations {
             concurrency: usize::from(concurrency?),
             target_concurrency: target_concurrency?,
+            components_at_once: usize::from(components_at_once?),
             validation_concurrency: usize::from(validation_concurrency?),
             import_concurrency: usize::from(import_concurrency?),
             parse_concurrency: usize::from(parse_concurrency?),

@@ -1,7 +1,7 @@
 //! The log of an operation: what the platform's users see while they poll.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -36,12 +36,76 @@ pub struct LogLine {
 }
 
 /// Where work writes its progress. Bounded: past [`Journal::MAX_PENDING`] undrained lines, further ones are
-/// counted and reported as one line. Cloning shares the journal; [`Journal::phase`] tags lines.
+/// counted and reported as one line. Cloning shares the journal; [`Journal::phase`] tags lines, and [`Journal::group`] keeps
+/// those of parts that run side by side together.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
-    pending: Arc<Mutex<Vec<LogLine>>>,
-    dropped: Arc<AtomicU64>,
+    lines: Arc<Mutex<Lines>>,
     phase: Option<Arc<str>>,
+    group: Option<Arc<Group>>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// To be drained.
+    ready: Vec<LogLine>,
+    /// The groups that have not ended, and those that ended behind one that has not, in the order in which they began. The
+    /// lines of the first are ready as they are written.
+    groups: VecDeque<Waiting>,
+    /// Lines of groups that are not the first.
+    waiting: usize,
+    begun: u64,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    lines: Vec<LogLine>,
+    has_ended: bool,
+}
+
+/// Ends with the last journal that writes to it.
+#[derive(Debug)]
+struct Group {
+    lines: Arc<Mutex<Lines>>,
+    number: u64,
+}
+
+impl Lines {
+    fn add(&mut self, line: LogLine, group: Option<u64>) {
+        let behind = self.groups.iter_mut().skip(1).find(|it| Some(it.number) == group);
+        let is_behind = behind.is_some();
+        let count = if is_behind { self.waiting } else { self.ready.len() };
+        let lines = behind.map_or(&mut self.ready, |group| &mut group.lines);
+        if count >= Journal::MAX_PENDING {
+            self.dropped += 1;
+            return;
+        }
+        lines.push(line);
+        if is_behind {
+            self.waiting += 1;
+        }
+    }
+
+    fn end(&mut self, number: u64) {
+        if let Some(group) = self.groups.iter_mut().find(|it| it.number == number) {
+            group.has_ended = true;
+        }
+        while self.groups.front().is_some_and(|first| first.has_ended) {
+            self.groups.pop_front();
+            if let Some(next) = self.groups.front_mut() {
+                self.waiting = self.waiting.saturating_sub(next.lines.len());
+                self.ready.append(&mut next.lines);
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).end(self.number);
+    }
 }
 
 impl Journal {
@@ -54,6 +118,23 @@ impl Journal {
     #[must_use]
     pub fn phase(&self, phase: &str) -> Self {
         Self { phase: Some(phase.into()), ..self.clone() }
+    }
+
+    /// The same journal, for a part that runs beside others: until the parts that began before it have ended, its lines are
+    /// kept, so that they follow each other. The part ends when the last clone of this journal is dropped.
+    #[must_use]
+    pub fn group(&self, phase: &str) -> Self {
+        let mut lines = self.lines();
+        lines.begun += 1;
+        let number = lines.begun;
+        lines.groups.push_back(Waiting { number, lines: Vec::new(), has_ended: false });
+        drop(lines);
+        let group = Group { lines: Arc::clone(&self.lines), number };
+        Self { lines: Arc::clone(&self.lines), phase: Some(phase.into()), group: Some(Arc::new(group)) }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a line.
@@ -71,12 +152,7 @@ impl Journal {
             .collect();
         let line =
             LogLine { at: Utc::now(), level, message: text, phase: self.phase.as_deref().map(str::to_owned) };
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.len() < Self::MAX_PENDING {
-            pending.push(line);
-        } else {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.lines().add(line, self.group.as_ref().map(|group| group.number));
     }
 
     /// Writes an INFO line.
@@ -96,8 +172,10 @@ impl Journal {
 
     /// Takes what was written since the last call.
     pub fn drain(&self) -> Vec<LogLine> {
-        let mut lines = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let mut journal = self.lines();
+        let mut lines = std::mem::take(&mut journal.ready);
+        let dropped = std::mem::take(&mut journal.dropped);
+        drop(journal);
         if dropped > 0 {
             lines.push(LogLine {
                 at: Utc::now(),
@@ -107,5 +185,60 @@ impl Journal {
             });
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(journal: &Journal) -> Vec<String> {
+        let told = journal.drain().into_iter();
+        told.map(|line| format!("{}: {}", line.phase.unwrap_or_default(), line.message)).collect()
+    }
+
+    #[test]
+    fn lines_of_parts_that_run_side_by_side_follow_each_other() {
+        let journal = Journal::default();
+        let (a, b, c) = (journal.group("a"), journal.group("b"), journal.group("c"));
+        b.info("1");
+        a.info("1");
+        c.info("1");
+        journal.info("of all");
+        assert_eq!(told(&journal), ["a: 1", ": of all"]);
+        a.info("2");
+        b.info("2");
+        // It ended, and its lines wait all the same.
+        drop(b);
+        let clone = a.clone();
+        drop(a);
+        c.info("2");
+        assert_eq!(told(&journal), ["a: 2"]);
+        drop(clone);
+        assert_eq!(told(&journal), ["b: 1", "b: 2", "c: 1", "c: 2"]);
+        c.info("3");
+        let d = journal.group("d");
+        d.info("1");
+        drop((c, d));
+        assert_eq!(told(&journal), ["c: 3", "d: 1"]);
+        journal.info("the end");
+        assert_eq!(told(&journal), [": the end"]);
+    }
+
+    #[test]
+    fn lines_that_wait_are_bounded() {
+        let journal = Journal::default();
+        let (first, second) = (journal.group("a"), journal.group("b"));
+        for _ in 0..Journal::MAX_PENDING + 7 {
+            second.info("x");
+        }
+        first.info("y");
+        assert_eq!(told(&journal), ["a: y", ": 7 more lines were not kept"]);
+        drop(first);
+        assert_eq!(journal.drain().len(), Journal::MAX_PENDING);
+        for _ in 0..Journal::MAX_PENDING + 7 {
+            second.info("x");
+        }
+        assert_eq!(journal.drain().len(), Journal::MAX_PENDING + 1);
     }
 }

@@ -33,6 +33,7 @@ mod migration;
 pub mod postgres;
 mod repeats;
 mod runner;
+mod schedule;
 mod service;
 pub mod sqlite;
 mod state;

@@ -1,4 +1,4 @@
-//! The work of a task: observe, plan, apply, for each component in turn.
+//! The work of a task: observe, plan, apply, for its components side by side, each after those that it has to follow.
 //!
 //! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::Utc;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::topology::same_code;
 use landfall_adapter::descriptor::{Component, DataProduct, Identifier, Object, Problem};
@@ -20,6 +23,7 @@ use landfall_adapter::{
     AccessList, AccessMode, Action, Change, Context, Info, Intent, Journal, Kinds, Plan, ReverseRequest, Work,
 };
 
+use super::schedule::Schedule;
 use super::service::{Domain, Request, located};
 use super::target_health::TargetRecorder;
 use super::work::{Assigned, Document, Placement, Skipped};
@@ -45,12 +49,13 @@ pub struct Report {
 pub struct TechnologyRunner {
     domain: Arc<Domain>,
     store: Arc<dyn Store>,
+    components_at_once: usize,
 }
 
 impl TechnologyRunner {
     /// `store` tells what was provisioned where, and who should have access.
-    pub fn new(domain: Arc<Domain>, store: Arc<dyn Store>) -> Self {
-        Self { domain, store }
+    pub fn new(domain: Arc<Domain>, store: Arc<dyn Store>, components_at_once: usize) -> Self {
+        Self { domain, store, components_at_once: components_at_once.max(1) }
     }
 
     async fn perform(
@@ -154,26 +159,32 @@ impl TechnologyRunner {
         say_skipped(&resolved.skipped, &context.journal);
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
+        let recorder = &self.domain.recorder;
         let mut course = Course::new(&context.journal, &assigned);
-        if many {
-            plan_all(&assigned, intent, context, deployments, &self.domain.recorder, &mut course).await?;
+        if many && intent != Intent::UpdateAccess {
+            self.plan_all(&assigned, intent, context, deployments, &mut course).await?;
         }
+        let schedule = Schedule::new(&resolved.sequence, &assigned, intent);
+        let begin = |one: &'_ Assigned| {
+            let id = one.work.component.id.to_string();
+            let journal = if many { context.journal.group(&id) } else { context.journal.phase(&id) };
+            let (one, context) = (one.clone(), Context { journal, ..context.clone() });
+            async move { component(&one, intent, &context, deployments, recorder).await }
+        };
+        let (results, failed) =
+            side_by_side(schedule, self.components_at_once, &mut course, Stage::Working, begin).await;
         let mut changes = 0;
         let mut recorded = false;
-        for one in &assigned {
-            let id = one.work.component.id.to_string();
-            let context = Context { journal: context.journal.phase(&id), ..context.clone() };
-            course.stage = Stage::Working;
-            let done = component(one, intent, &context, deployments, &self.domain.recorder)
-                .await
-                .inspect_err(|error| course.end = End::of(error))?;
-            course.stage = Stage::Between;
-            course.done += 1;
+        for (one, done) in assigned.iter().zip(results) {
+            let Some(done) = done else { continue };
             changes += done.changes;
             recorded |= done.recorded;
             if let Some(info) = done.info {
                 merge(report.info.get_or_insert_default(), info, many.then_some(one));
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let verb = match intent {
             Intent::Provision => "provisioned",
@@ -191,6 +202,126 @@ impl TechnologyRunner {
         }
         Ok(())
     }
+}
+
+impl TechnologyRunner {
+    /// Plans every component before the first one is changed, so that what stands in the way of the last is found while
+    /// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
+    /// turn comes, since what was applied before it may have changed what there is to do.
+    async fn plan_all(
+        &self,
+        assigned: &[Assigned],
+        intent: Intent,
+        context: &Context,
+        deployments: &Deployments,
+        course: &mut Course<'_>,
+    ) -> Result<()> {
+        let waiting = &waiting(assigned, intent);
+        let recorder = &self.domain.recorder;
+        let begin = |one: &'_ Assigned| {
+            // What a plan has to say is said when it is made to be applied.
+            let (one, silent) = (one.clone(), Context { journal: Journal::default(), ..context.clone() });
+            async move {
+                let _turn = turn(&one, &silent).await?;
+                let planned = match deployments.get(&one.key()).await {
+                    Ok(remembered) => {
+                        plan(&one, &intent, &silent, remembered.as_ref(), recorder).await.map(drop)
+                    }
+                    Err(error) => Err(error),
+                };
+                match planned {
+                    Err(error) if stands(&error, intent, waiting.contains(&one.work.component.id)) => {
+                        Err(located(error, &one.work.component))
+                    }
+                    _ => Ok(()),
+                }
+            }
+        };
+        let schedule = Schedule::free(assigned.len());
+        let (_, failed) =
+            side_by_side(schedule, self.components_at_once, course, Stage::Planning, begin).await;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Does something with components, so many at once, each when its schedule lets it. After a failure nothing new begins,
+/// and what runs ends. Answers what came of each that ended well, and the failure that decides; the others are told in the log.
+async fn side_by_side<T, F>(
+    mut schedule: Schedule,
+    at_once: usize,
+    course: &mut Course<'_>,
+    stage: Stage,
+    begin: impl Fn(&Assigned) -> F,
+) -> (Vec<Option<T>>, Option<Error>)
+where
+    F: Future<Output = Result<T>>,
+{
+    let assigned = course.assigned;
+    let mut results: Vec<Option<T>> = assigned.iter().map(|_| None).collect();
+    let mut failures: Vec<(usize, Error)> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while failures.is_empty()
+            && running.len() < at_once
+            && let Some(number) = schedule.next()
+        {
+            let Some(one) = assigned.get(number) else { continue };
+            course.enter(number, stage);
+            let work = begin(one);
+            running.push(async move { (number, work.await) });
+        }
+        let Some((number, ended)) = running.next().await else { break };
+        match ended {
+            Ok(result) => {
+                course.enter(number, if stage == Stage::Working { Stage::Done } else { Stage::NotBegun });
+                schedule.done(number);
+                if let Some(slot) = results.get_mut(number) {
+                    *slot = Some(result);
+                }
+            }
+            Err(error) => {
+                course.enter(number, Stage::Ended(End::of(&error)));
+                failures.push((number, error));
+            }
+        }
+    }
+    // Trying again does not help while one of them fails for good, and a stop is not undone by a failure that passes.
+    let rank = |error: &Error| match error.kind() {
+        Kind::Cancelled => 1,
+        _ if error.is_retryable() => 2,
+        _ => 0,
+    };
+    failures.sort_by_key(|(number, error)| (rank(error), *number));
+    let mut failures = failures.into_iter();
+    let deciding = failures.next();
+    for (number, error) in failures.filter(|(_, error)| *error.kind() != Kind::Cancelled) {
+        let id = assigned.get(number).map(|one| one.work.component.id.to_string()).unwrap_or_default();
+        let journal = course.journal.phase(&id);
+        journal.error(error.to_string());
+        tell_problems(&error, &journal);
+    }
+    (results, deciding.map(|(_, error)| error))
+}
+
+/// Every one of several problems, and what to do about each.
+fn tell_problems(error: &Error, journal: &Journal) {
+    let Kind::Invalid(problems) = error.kind() else { return };
+    for problem in problems.iter().filter(|_| problems.len() > 1) {
+        journal.error(problem.to_string());
+        if let Some(remedy) = &problem.remedy {
+            journal.info(format!("to fix it: {remedy}"));
+        }
+    }
+}
+
+/// Room on a target that has a bound of its own.
+async fn turn<'a>(one: &'a Assigned, context: &Context) -> Result<Option<SemaphorePermit<'a>>> {
+    let Some(turns) = &one.target.turns else { return Ok(None) };
+    let acquired = async {
+        let acquired = turns.acquire().await;
+        acquired.map_err(|closed| Error::retryable("the server is going down").because(closed))
+    };
+    unless_cancelled(context, acquired).await.map(Some)
 }
 
 #[async_trait]
@@ -215,13 +346,8 @@ impl Runner for TechnologyRunner {
             Err(error) => {
                 // The engine writes the error itself, and what to do about a single problem; what it cannot tell is every
                 // one of several.
+                tell_problems(&error, &context.journal);
                 if let Kind::Invalid(problems) = error.kind() {
-                    for problem in problems.iter().filter(|_| problems.len() > 1) {
-                        context.journal.error(problem.to_string());
-                        if let Some(remedy) = &problem.remedy {
-                            context.journal.info(format!("to fix it: {remedy}"));
-                        }
-                    }
                     report.problems.clone_from(problems);
                 }
                 report.result = error.to_string();
@@ -281,6 +407,7 @@ async fn component(
     let technology = &target.technology;
     let journal = &context.journal;
     context.check_cancelled()?;
+    let _turn = turn(one, context).await?;
     let remembered = deployments.get(&one.key()).await?;
     let plan = plan(one, &intent, context, remembered.as_ref(), recorder)
         .await
@@ -334,41 +461,6 @@ async fn component(
     };
     let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
     Ok(Done { changes: count, recorded, info })
-}
-
-/// Plans every component before the first one is changed, so that what stands in the way of the last is found while
-/// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
-/// turn comes, since what was applied before it may have changed what there is to do.
-async fn plan_all(
-    assigned: &[Assigned],
-    intent: Intent,
-    context: &Context,
-    deployments: &Deployments,
-    recorder: &TargetRecorder,
-    course: &mut Course<'_>,
-) -> Result<()> {
-    if intent == Intent::UpdateAccess {
-        return Ok(());
-    }
-    let waiting = waiting(assigned, intent);
-    // What a plan has to say is said when it is made to be applied.
-    let silent = Context { journal: Journal::default(), ..context.clone() };
-    for (index, one) in assigned.iter().enumerate() {
-        course.stage = Stage::Planning(index);
-        let remembered = deployments.get(&one.key()).await;
-        let planned = match remembered {
-            Ok(remembered) => plan(one, &intent, &silent, remembered.as_ref(), recorder).await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = planned
-            && stands(&error, intent, waiting.contains(&one.work.component.id))
-        {
-            course.end = End::of(&error);
-            return Err(located(error, &one.work.component));
-        }
-    }
-    course.stage = Stage::Between;
-    Ok(())
 }
 
 /// Components that something of the same task comes before.
@@ -459,60 +551,82 @@ fn summaries(changes: &[Change]) -> String {
     few(changes.iter().map(|change| change.summary.clone()))
 }
 
-/// Where the work on several components stands.
+/// Where the work on one of several components stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Planning(usize),
+    NotBegun,
+    Planning,
     Working,
-    Between,
+    Done,
+    Ended(End),
 }
 
 /// How far the components of a task got; the same for them as [`Progress`] is for changes.
 struct Course<'a> {
     journal: &'a Journal,
     assigned: &'a [Assigned],
-    done: usize,
-    stage: Stage,
-    end: End,
+    stages: Vec<Stage>,
+    /// Whether one of them was begun to be worked on.
+    is_working: bool,
 }
 
 impl<'a> Course<'a> {
     fn new(journal: &'a Journal, assigned: &'a [Assigned]) -> Self {
-        Self { journal, assigned, done: 0, stage: Stage::Between, end: End::CutOff }
+        Self { journal, assigned, stages: vec![Stage::NotBegun; assigned.len()], is_working: false }
+    }
+
+    fn enter(&mut self, number: usize, stage: Stage) {
+        self.is_working |= stage == Stage::Working;
+        if let Some(at) = self.stages.get_mut(number) {
+            *at = stage;
+        }
+    }
+
+    /// The ids of those that stand there.
+    fn ids(&self, is_there: impl Fn(Stage) -> bool) -> Vec<String> {
+        let there = self.assigned.iter().zip(&self.stages).filter(|(_, stage)| is_there(**stage));
+        there.map(|(one, _)| one.work.component.id.to_string()).collect()
     }
 }
 
 impl Drop for Course<'_> {
     fn drop(&mut self) {
-        let (done, left) = self.assigned.split_at(self.done.min(self.assigned.len()));
-        if self.assigned.len() < 2 || left.is_empty() {
+        if self.assigned.len() < 2 || self.stages.iter().all(|stage| *stage == Stage::Done) {
             return;
         }
-        let verb = self.end.verb();
-        if let Stage::Planning(index) = self.stage {
-            let at = ids(self.assigned.get(index..=index).unwrap_or_default());
-            self.journal.warn(format!("nothing was changed in this run: {verb} while planning {at}"));
+        let ends = [End::Failed, End::Stopped, End::CutOff].map(|end| {
+            let ids = self.ids(|stage| match stage {
+                Stage::Ended(ended) => ended == end,
+                // It did not get to say.
+                Stage::Planning | Stage::Working => end == End::CutOff,
+                Stage::NotBegun | Stage::Done => false,
+            });
+            (end.verb(), ids)
+        });
+        let ends: Vec<_> = ends.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
+        if !self.is_working && !ends.is_empty() {
+            for (verb, ids) in ends {
+                self.journal
+                    .warn(format!("nothing was changed in this run: {verb} while planning {}", few(ids)));
+            }
             return;
         }
-        let (at, left) = left.split_at(usize::from(self.stage == Stage::Working).min(left.len()));
-        self.journal.warn(format!("components done: {}", ids(done)));
-        if !at.is_empty() {
-            self.journal.warn(format!("{verb} in: {}", ids(at)));
+        self.journal.warn(format!("components done: {}", few(self.ids(|stage| stage == Stage::Done))));
+        for (verb, ids) in ends {
+            self.journal.warn(format!("{verb} in: {}", few(ids)));
         }
+        let left = self.ids(|stage| stage == Stage::NotBegun);
         if !left.is_empty() {
-            self.journal.warn(format!("not begun: {}", ids(left)));
+            self.journal.warn(format!("not begun: {}", few(left)));
         }
     }
 }
 
-fn ids(assigned: &[Assigned]) -> String {
-    few(assigned.iter().map(|one| one.work.component.id.to_string()))
-}
-
 /// The first few, how many more there are, and none of them at length: one line has to hold them.
-fn few(items: impl ExactSizeIterator<Item = String>) -> String {
+fn few(items: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>) -> String {
     const SHOWN: usize = 5;
     const LENGTH: usize = 120;
+    let items = items.into_iter();
     let count = items.len();
     let mut shown: Vec<String> = items
         .take(SHOWN)
@@ -727,7 +841,13 @@ mod tests {
     use landfall_mock::Mock;
 
     fn target(code: &str, technology: Arc<dyn Technology>) -> Target {
-        Target { code: code.to_owned(), group: code.to_owned(), environments: Vec::new(), technology }
+        Target {
+            code: code.to_owned(),
+            group: code.to_owned(),
+            environments: Vec::new(),
+            turns: None,
+            technology,
+        }
     }
 
     /// The service with a lakehouse and a mock, everything in one folder.
@@ -771,7 +891,7 @@ mod tests {
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(path.to_str().unwrap(), Limits::default()).await.unwrap());
         store.seed_instances(seeds).await.unwrap();
-        let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store)));
+        let runner = Arc::new(TechnologyRunner::new(Arc::clone(&domain), Arc::clone(&store), 4));
         let engine = Engine::start(Arc::clone(&store), runner, Settings::default());
         (Service::new(Arc::clone(&domain), engine, Arc::clone(&store), dry_runs()), domain, store)
     }
@@ -1066,14 +1186,19 @@ mod tests {
             })
             .into();
         let journal = Journal::default();
-        let said = |assigned: &[Assigned], done: usize, stage: Stage, end: End| {
+        let said = |assigned: &[Assigned], stages: &[Stage]| {
             let mut course = Course::new(&journal, assigned);
-            (course.done, course.stage, course.end) = (done, stage, end);
+            for (number, stage) in stages.iter().enumerate() {
+                course.enter(number, *stage);
+            }
+            // One that worked has been working before it ended.
+            course.is_working |= stages.contains(&Stage::Done);
             drop(course);
             lines(&journal)
         };
+        let (stopped, failed) = (Stage::Ended(End::Stopped), Stage::Ended(End::Failed));
         assert_eq!(
-            said(&assigned, 1, Stage::Working, End::Stopped),
+            said(&assigned, &[Stage::Done, stopped]),
             [
                 format!("components done: {PORT}"),
                 format!("stopped in: {STORAGE}"),
@@ -1081,19 +1206,182 @@ mod tests {
             ]
         );
         assert_eq!(
-            said(&assigned, 2, Stage::Working, End::CutOff),
-            [format!("components done: {PORT}; {STORAGE}"), format!("cut off in: {WORKLOAD}")]
+            said(&assigned, &[failed, Stage::Done, Stage::Working]),
+            [
+                format!("components done: {STORAGE}"),
+                format!("failed in: {PORT}"),
+                format!("cut off in: {WORKLOAD}"),
+            ]
+        );
+        let planning =
+            |how: &str| [format!("nothing was changed in this run: {how} while planning {WORKLOAD}")];
+        assert_eq!(said(&assigned, &[Stage::NotBegun, Stage::NotBegun, failed]), planning("failed"));
+        assert_eq!(
+            said(&assigned, &[Stage::NotBegun, Stage::NotBegun, Stage::Planning]),
+            planning("cut off")
         );
         assert_eq!(
-            said(&assigned, 0, Stage::Planning(2), End::Failed),
-            [format!("nothing was changed in this run: failed while planning {WORKLOAD}")]
-        );
-        assert_eq!(
-            said(&assigned, 0, Stage::Between, End::CutOff),
+            said(&assigned, &[]),
             ["components done: none".to_owned(), format!("not begun: {PORT}; {STORAGE}; {WORKLOAD}")]
         );
-        assert_eq!(said(&assigned, 3, Stage::Between, End::CutOff), [""; 0]);
-        assert_eq!(said(&assigned[..1], 0, Stage::Working, End::Failed), [""; 0], "one needs no list");
+        assert_eq!(said(&assigned, &[Stage::Done; 3]), [""; 0]);
+        assert_eq!(said(&assigned[..1], &[failed]), [""; 0], "one needs no list");
+    }
+
+    /// Takes a while for each component, and remembers what it did.
+    #[derive(Default)]
+    struct Busy {
+        now: std::sync::atomic::AtomicUsize,
+        most: std::sync::atomic::AtomicUsize,
+        events: std::sync::Mutex<Vec<String>>,
+        fails: std::sync::Mutex<BTreeMap<String, Error>>,
+    }
+
+    impl Busy {
+        fn event(&self, what: &str, work: &Work) {
+            self.events.lock().unwrap().push(format!("{what} {}", work.component.name));
+        }
+    }
+
+    #[async_trait]
+    impl Technology for Busy {
+        fn name(&self) -> &'static str {
+            "busy"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Mock::default().capabilities()
+        }
+
+        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
+            Vec::new()
+        }
+
+        async fn plan(&self, work: &Work, _: &Intent, _: &Context) -> Result<Plan> {
+            let change = Change {
+                action: Action::Create,
+                resource: work.component.name.clone(),
+                summary: format!("make {}", work.component.name),
+                detail: Value::Null,
+            };
+            Ok(Plan { changes: vec![change], notes: vec![format!("a note of {}", work.component.name)] })
+        }
+
+        async fn apply(&self, work: &Work, _: &Change, context: &Context) -> Result<()> {
+            use std::sync::atomic::Ordering::SeqCst;
+            self.event("begin", work);
+            let now = self.now.fetch_add(1, SeqCst) + 1;
+            self.most.fetch_max(now, SeqCst);
+            context.journal.info(format!("making {}", work.component.name));
+            let failure = self.fails.lock().unwrap().remove(&work.component.name);
+            // Those that fail do so before others end.
+            tokio::time::sleep(Duration::from_millis(if failure.is_some() { 1 } else { 100 })).await;
+            self.now.fetch_sub(1, SeqCst);
+            self.event("end", work);
+            failure.map_or(Ok(()), Err)
+        }
+
+        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+            Ok(Info::default())
+        }
+    }
+
+    /// A data product with these components, `name` or `name<what it depends on,...`.
+    fn product_of(components: &[&str]) -> Document {
+        let component = |text: &&str| {
+            let (name, after) = text.split_once('<').unwrap_or((text, ""));
+            let after: Vec<_> = after
+                .split(',')
+                .filter(|it| !it.is_empty())
+                .map(|it| format!("'urn:dmb:cmp:f:p:1:{it}'"))
+                .collect();
+            format!(
+                "{{id: 'urn:dmb:cmp:f:p:1:{name}', name: {name}, version: 1.0.0, kind: workload, dependsOn: [{}], specific: {{}}}}",
+                after.join(", ")
+            )
+        };
+        let components: Vec<_> = components.iter().map(component).collect();
+        product(&format!(
+            "{{id: 'urn:dmb:dp:f:p:1', name: P, version: 1.0.0, environment: production, domain: f, components: [{}]}}",
+            components.join(", ")
+        ))
+    }
+
+    async fn busy(folder: &Path, bound: Option<usize>) -> (Service, Arc<Busy>) {
+        let busy = Arc::new(Busy::default());
+        let turns = bound.map(|bound| Arc::new(tokio::sync::Semaphore::new(bound)));
+        let target = Target { turns, ..target("BUSY", Arc::<Busy>::clone(&busy)) };
+        let route = Route { group: "BUSY".to_owned(), ..Route::default() };
+        let installation = Installation::new(vec![target], vec![route], environments());
+        (serving(folder, installation).await.0, busy)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn independent_components_run_side_by_side_and_their_logs_do_not_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, busy) = busy(folder.path(), None).await;
+        let document = product_of(&["last<a,b,c,d", "a", "b<a", "c", "d", "e", "f", "g"]);
+        let done = ended(&service, service.provision(document.clone()).await).await;
+        assert_eq!(done.state, State::Completed, "{done:?}");
+        assert_eq!(busy.most.swap(0, std::sync::atomic::Ordering::SeqCst), 4, "as many as are configured");
+        let events = std::mem::take(&mut *busy.events.lock().unwrap());
+        let at = |events: &[String], event: &str| events.iter().position(|it| it == event).unwrap();
+        for (before, after) in [("end a", "begin b"), ("end b", "begin last"), ("end d", "begin last")] {
+            assert!(at(&events, before) < at(&events, after), "{events:?}");
+        }
+        // Lines of one component follow each other.
+        let mut phases: Vec<_> = done.logs.iter().filter_map(|line| line.phase.clone()).collect();
+        phases.dedup();
+        assert_eq!(phases.len(), 8, "{phases:?}");
+
+        let gone = ended(&service, service.unprovision(document, true).await).await;
+        assert_eq!(gone.state, State::Completed, "{gone:?}");
+        let events = std::mem::take(&mut *busy.events.lock().unwrap());
+        for (before, after) in [("end b", "begin a"), ("end last", "begin b"), ("end last", "begin d")] {
+            assert!(at(&events, before) < at(&events, after), "{events:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_target_bounds_the_components_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, busy) = busy(folder.path(), Some(2)).await;
+        let done = ended(&service, service.provision(product_of(&["a", "b", "c", "d", "e"])).await).await;
+        assert_eq!(done.state, State::Completed, "{done:?}");
+        assert_eq!(busy.most.load(std::sync::atomic::Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_failure_nothing_begins_and_what_runs_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, busy) = busy(folder.path(), None).await;
+        // What passes does not hide what does not, and none of them is lost.
+        busy.fails.lock().unwrap().extend([
+            ("a".to_owned(), Error::retryable("a is away")),
+            ("c".to_owned(), Error::permanent("c is wrong")),
+            ("d".to_owned(), Error::permanent("d is wrong, too")),
+        ]);
+        let document = product_of(&["a", "b", "c", "d", "e<d", "f"]);
+        let failed = ended(&service, service.provision(document).await).await;
+        assert_eq!((failed.state, failed.reason.as_deref()), (State::Failed, Some("c is wrong")));
+        let events = busy.events.lock().unwrap().clone();
+        for name in ["a", "b", "c", "d"] {
+            assert!(events.contains(&format!("end {name}")), "{events:?}");
+        }
+        assert_eq!(events.len(), 8, "{events:?}");
+        let told = told(&failed);
+        let of = |names: &str| {
+            names.split(' ').map(|name| format!("urn:dmb:cmp:f:p:1:{name}")).collect::<Vec<_>>().join("; ")
+        };
+        for line in [
+            "a is away".to_owned(),
+            "d is wrong, too".to_owned(),
+            format!("components done: {}", of("b")),
+            format!("failed in: {}", of("a c d")),
+            format!("not begun: {}", of("e f")),
+        ] {
+            assert!(told.contains(&line.as_str()), "{line}: {told:#?}");
+        }
     }
 
     /// What was provisioned and has lost its place to somebody else is not reported as gone.
@@ -1341,7 +1629,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (service, _, silent) = silent(folder.path(), true).await;
         let first = service.provision(in_development()).await.unwrap();
-        silent.reaches(1).await;
+        // All three components are planned at once.
+        silent.reaches(3).await;
         let text = in_development().text;
         let commented = format!("# a comment\n{}\n", text.replace('\n', "   # and another\n"));
         let tree: Value = serde_yaml::from_str(&text).unwrap();

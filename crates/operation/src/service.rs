@@ -734,6 +734,7 @@ mod tests {
             code: "MOCK".to_owned(),
             group: "mock".to_owned(),
             environments: Vec::new(),
+            turns: None,
             technology: Arc::new(Mock::default()),
         };
         let route = Route { group: "mock".to_owned(), ..Route::default() };

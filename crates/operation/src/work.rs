@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 use landfall_adapter::descriptor::{
     self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline,
-    Problem, Scope, Strictness,
+    Problem, Scope, Sequence, Strictness,
 };
 use landfall_adapter::{AccessList, Intent, Kinds, Neighbours, Work};
 
@@ -70,6 +70,8 @@ impl Assigned {
 pub struct Resolved {
     /// Components to work on, each after what it depends on.
     pub assigned: Vec<Assigned>,
+    /// What comes before what.
+    pub sequence: Sequence,
     /// Components of a data product that no route leads to: another adapter's.
     pub skipped: Vec<Skipped>,
     /// Of the document's content; see [`Descriptor::digest`].
@@ -221,7 +223,7 @@ pub(super) fn resolve(
         problems.push(nothing(&skipped, topology));
     }
     if problems.is_empty() {
-        Ok(Resolved { assigned, skipped, digest: None })
+        Ok(Resolved { assigned, sequence: descriptor.sequence.clone(), skipped, digest: None })
     } else {
         Err(descriptor.locate(problems))
     }

@@ -27,7 +27,7 @@ pub(super) fn report_circles<'a>(
     problems: &mut Problems,
 ) {
     /// A component that is being followed, and how many of its dependencies have been.
-    struct Step {
+    struct Followed {
         number: usize,
         followed: usize,
     }
@@ -43,14 +43,14 @@ pub(super) fn report_circles<'a>(
         if states.get(start) != Some(&State::New) {
             continue;
         }
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<Followed> = Vec::new();
         let mut enter = Some(start);
         loop {
             if let Some(number) = enter.take() {
                 if let Some(state) = states.get_mut(number) {
                     *state = State::Open(steps.len());
                 }
-                steps.push(Step { number, followed: 0 });
+                steps.push(Followed { number, followed: 0 });
             }
             let Some(step) = steps.last_mut() else { break };
             let Some(dependency) = edges.get(step.number).and_then(|known| known.get(step.followed)) else {
@@ -87,9 +87,67 @@ fn circular<'a>(path: &str, members: impl Iterator<Item = &'a str>) -> Problem {
         .remedy("remove one of these dependencies")
 }
 
+/// What comes before what: every place of a document that has a component, ours or not, in an order to provision them in.
+/// Those of others do nothing, and pass on what ours before them have to precede.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sequence {
+    steps: Vec<Step>,
+}
+
+/// One place of a [`Sequence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Number of the component in [`super::DataProduct::components`], of one that was read.
+    pub component: Option<usize>,
+    /// Numbers of the steps that it directly follows, all smaller than its own: what it depends on and what it is nested in,
+    /// as far as circles leave an order.
+    pub follows: Vec<usize>,
+}
+
+impl Sequence {
+    /// Of the places of a document; `component` gives the numbers of those that were read.
+    pub(super) fn of(
+        edges: &[Vec<usize>],
+        parents: &[Option<usize>],
+        component: impl Fn(usize) -> Option<usize>,
+    ) -> Self {
+        let order = order(edges, parents);
+        let mut ranks = vec![usize::MAX; order.len()];
+        for (rank, place) in order.iter().enumerate() {
+            if let Some(at) = ranks.get_mut(*place) {
+                *at = rank;
+            }
+        }
+        let steps = order.iter().enumerate().map(|(rank, place)| {
+            let parent = parents.get(*place).copied().flatten();
+            let before = edges.get(*place).into_iter().flatten().copied().chain(parent);
+            let mut follows: Vec<usize> = before
+                .filter_map(|place| ranks.get(place).copied())
+                .filter(|before| *before < rank)
+                .collect();
+            follows.sort_unstable();
+            follows.dedup();
+            Step { component: component(*place), follows }
+        });
+        Self { steps: steps.collect() }
+    }
+
+    /// Components that nothing is known of but their order.
+    pub(super) fn one_by_one(count: usize) -> Self {
+        let follows = |number: usize| number.checked_sub(1).into_iter().collect();
+        let step = |number| Step { component: Some(number), follows: follows(number) };
+        Self { steps: (0..count).map(step).collect() }
+    }
+
+    /// In an order to provision in.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
 /// Every component after those it depends on; for the rest in the order written. Dependencies bind; that a nested
 /// component follows the one it is in gives way where it contradicts them.
-pub(super) fn order(edges: &[Vec<usize>], parents: &[Option<usize>]) -> Vec<usize> {
+fn order(edges: &[Vec<usize>], parents: &[Option<usize>]) -> Vec<usize> {
     let count = edges.len();
     let mut waits_for = vec![0_usize; count];
     let mut waits_for_parent = vec![false; count];

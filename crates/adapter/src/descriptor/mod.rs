@@ -52,6 +52,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data_type::{DataType, UnknownDataType};
 pub use faults::Causes;
+pub use graph::{Sequence, Step};
 pub use identifier::{Identifier, InvalidIdentifier, Urn};
 pub use model::*;
 pub use problem::Problem;
@@ -123,8 +124,8 @@ pub struct Descriptor {
     pub scope: Scope,
     /// Of a data product: the components that are not ours.
     pub others: Vec<Outline>,
-    /// Numbers of the components in the order in which to provision them.
-    order: Vec<usize>,
+    /// What comes before what.
+    pub sequence: Sequence,
     document: Document,
 }
 
@@ -179,11 +180,11 @@ pub fn parse(
         let document = Document::read(text.as_ref(), limits).map_err(|problem| vec![problem])?;
         let read = read::descriptor(kind, &document.root, ours, &mut problems);
         let descriptor = |document| {
-            read.map(|read::Read { product, scope, order, others }| Descriptor {
+            read.map(|read::Read { product, scope, sequence, others }| Descriptor {
                 product,
                 scope,
                 others,
-                order,
+                sequence,
                 document,
             })
         };
@@ -204,7 +205,8 @@ impl Descriptor {
     pub fn targets(&self) -> Vec<&Component> {
         match &self.scope {
             Scope::DataProduct => {
-                self.order.iter().filter_map(|number| self.product.components.get(*number)).collect()
+                let numbers = self.sequence.steps().iter().filter_map(|step| step.component);
+                numbers.filter_map(|number| self.product.components.get(number)).collect()
             }
             Scope::Component(id) => self.product.component(id).into_iter().collect(),
         }

@@ -19,8 +19,8 @@ use super::{
 pub(super) struct Read {
     pub(super) product: DataProduct,
     pub(super) scope: Scope,
-    /// Numbers of the components of the product, each after those that it depends on.
-    pub(super) order: Vec<usize>,
+    /// What comes before what.
+    pub(super) sequence: graph::Sequence,
     /// The components of a data product that are not ours.
     pub(super) others: Vec<Outline>,
 }
@@ -65,7 +65,7 @@ pub(super) fn descriptor(
         return Some(Read {
             product: read.product,
             scope: Scope::DataProduct,
-            order: read.order,
+            sequence: read.sequence,
             others: read.others,
         });
     }
@@ -115,13 +115,13 @@ pub(super) fn descriptor(
         return None;
     }
     let scope = Scope::Component(wanted);
-    Some(Read { product: read.product, scope, order: read.order, others: Vec::new() })
+    Some(Read { product: read.product, scope, sequence: read.sequence, others: Vec::new() })
 }
 
 /// What was read of a data product.
 struct ReadProduct<'a> {
     product: DataProduct,
-    order: Vec<usize>,
+    sequence: graph::Sequence,
     others: Vec<Outline>,
     index: Index<'a>,
     /// Whether its components could be read as the one list that they are.
@@ -223,17 +223,14 @@ fn product<'a>(
     }
     let read: HashMap<usize, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
     let parents: Vec<Option<usize>> = index.places.iter().map(|place| place.parent).collect();
-    let order = match wanted {
-        Wanted::One(_) => (0..numbers.len()).collect(),
-        Wanted::Ours => {
-            let all = graph::order(&index.edges(), &parents);
-            all.iter().filter_map(|number| read.get(number).copied()).collect()
-        }
+    let sequence = match wanted {
+        Wanted::One(_) => graph::Sequence::one_by_one(numbers.len()),
+        Wanted::Ours => graph::Sequence::of(&index.edges(), &parents, |place| read.get(&place).copied()),
     };
     let mut lists = fields.entries.iter().filter(|entry| entry.key == "components");
     let is_listed =
         lists.next().is_some_and(|it| matches!(it.node.tree, Tree::List(_))) && lists.next().is_none();
-    Some(ReadProduct { product, order, others, index, is_listed })
+    Some(ReadProduct { product, sequence, others, index, is_listed })
 }
 
 /// Whose a component that is read is.

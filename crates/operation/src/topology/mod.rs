@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use landfall_adapter::descriptor::{Component, ComponentKind, Problem, Routing, is_typo};
 use landfall_adapter::{Intent, Technology};
@@ -30,6 +31,8 @@ pub struct Target {
     pub group: String,
     /// The environments of that instance, by name; empty: all that have an id.
     pub environments: Vec<String>,
+    /// Components that may be worked on at the same time in this process; `None`: no bound of its own.
+    pub turns: Option<Arc<Semaphore>>,
     /// What provisions there.
     pub technology: Arc<dyn Technology>,
 }

@@ -48,6 +48,7 @@ fn target(code: &str, group: &str, environments: &[&str], reverse: bool) -> Targ
         code: code.into(),
         group: group.into(),
         environments: environments.iter().map(|&e| e.into()).collect(),
+        turns: None,
         technology: Arc::new(Fake { reverse }),
     }
 }

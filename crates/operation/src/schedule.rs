@@ -1,0 +1,189 @@
+//! Which component of a task comes next: each after all that it has to follow.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use landfall_adapter::Intent;
+use landfall_adapter::descriptor::Sequence;
+
+use super::work::Assigned;
+
+/// What is left to begin of the components of a task, by their numbers in it. Pure.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    steps: Vec<Step>,
+    /// Steps that wait for nothing; those of earlier components first.
+    ready: BinaryHeap<Reverse<(usize, usize)>>,
+    /// Of each component.
+    step: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Step {
+    /// Number of the component; another adapter's component has none, and only passes on what comes before it.
+    component: Option<usize>,
+    /// How many steps it still waits for.
+    waits: usize,
+    followers: Vec<usize>,
+}
+
+impl Schedule {
+    /// Of components in the order of their intent.
+    pub(super) fn new(sequence: &Sequence, assigned: &[Assigned], intent: Intent) -> Self {
+        let numbers: HashMap<&str, usize> = assigned
+            .iter()
+            .enumerate()
+            .map(|(number, one)| (one.work.component.path.as_str(), number))
+            .collect();
+        let product = assigned.first().map(|one| &one.work.product);
+        let number = |component: usize| {
+            let component = product?.components.get(component)?;
+            numbers.get(component.path.as_str()).copied()
+        };
+        let steps: Vec<_> = sequence.steps().iter().map(|step| step.component.and_then(number)).collect();
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (at, step) in sequence.steps().iter().enumerate() {
+            edges.extend(step.follows.iter().map(|before| (*before, at)));
+        }
+        if matches!(intent, Intent::Unprovision { .. }) {
+            edges = edges.into_iter().map(|(before, after)| (after, before)).collect();
+        }
+        if steps.iter().flatten().count() == assigned.len() {
+            Self::of(steps, &edges, assigned.len())
+        } else {
+            Self::one_by_one(assigned.len())
+        }
+    }
+
+    /// Components that wait for nothing.
+    pub(super) fn free(count: usize) -> Self {
+        Self::of((0..count).map(Some).collect(), &[], count)
+    }
+
+    fn one_by_one(count: usize) -> Self {
+        let edges: Vec<_> = (1..count).map(|number| (number - 1, number)).collect();
+        Self::of((0..count).map(Some).collect(), &edges, count)
+    }
+
+    fn of(components: Vec<Option<usize>>, edges: &[(usize, usize)], count: usize) -> Self {
+        let mut step = vec![usize::MAX; count];
+        let mut steps: Vec<Step> = Vec::with_capacity(components.len());
+        for (at, component) in components.into_iter().enumerate() {
+            if let Some(number) = component.and_then(|number| step.get_mut(number)) {
+                *number = at;
+            }
+            steps.push(Step { component, ..Step::default() });
+        }
+        for (before, after) in edges {
+            if let Some(step) = steps.get_mut(*after) {
+                step.waits += 1;
+            }
+            if let Some(step) = steps.get_mut(*before) {
+                step.followers.push(*after);
+            }
+        }
+        let mut schedule = Self { steps, ready: BinaryHeap::new(), step };
+        for at in 0..schedule.steps.len() {
+            if schedule.steps.get(at).is_some_and(|step| step.waits == 0) {
+                schedule.push(at);
+            }
+        }
+        schedule
+    }
+
+    /// The next component to begin, if any waits for nothing.
+    pub(super) fn next(&mut self) -> Option<usize> {
+        while let Some(Reverse((_, at))) = self.ready.pop() {
+            match self.steps.get(at).and_then(|step| step.component) {
+                Some(component) => return Some(component),
+                None => self.pass(at),
+            }
+        }
+        None
+    }
+
+    /// A component is done: those that waited for it alone may begin.
+    pub(super) fn done(&mut self, component: usize) {
+        if let Some(at) = self.step.get(component) {
+            self.pass(*at);
+        }
+    }
+
+    fn pass(&mut self, at: usize) {
+        let followers = self.steps.get_mut(at).map(|step| std::mem::take(&mut step.followers));
+        for follower in followers.into_iter().flatten() {
+            let Some(step) = self.steps.get_mut(follower) else { continue };
+            step.waits = step.waits.saturating_sub(1);
+            if step.waits == 0 {
+                self.push(follower);
+            }
+        }
+    }
+
+    fn push(&mut self, at: usize) {
+        // What only passes on goes first: it costs nothing.
+        let rank = self.steps.get(at).and_then(|step| step.component).map_or(0, |component| component + 1);
+        self.ready.push(Reverse((rank, at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Steps, some of others, with arbitrary edges from smaller to larger, at most some at once, ended in any order.
+        #[test]
+        fn each_begins_once_and_after_all_that_it_follows(
+            ours in prop::collection::vec(any::<bool>(), 1..12),
+            edges in prop::collection::vec((0_usize..12, 0_usize..12), 0..30),
+            at_once in 1_usize..5,
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 40),
+        ) {
+            let mut count = 0;
+            let components: Vec<Option<usize>> = ours.iter().map(|ours| ours.then(|| { count += 1; count - 1 })).collect();
+            let edges: Vec<_> = edges.into_iter().filter(|(a, b)| a < b && *b < components.len()).collect();
+            // Before what each component must not begin, over others too.
+            let mut before: Vec<std::collections::BTreeSet<usize>> = vec![Default::default(); components.len()];
+            for at in 0..components.len() {
+                for (a, _) in edges.iter().filter(|(_, b)| *b == at) {
+                    let mut more = before[*a].clone();
+                    more.extend(components[*a]);
+                    before[at].extend(more);
+                }
+            }
+            let mut schedule = Schedule::of(components.clone(), &edges, count);
+            let (mut running, mut done) = (Vec::new(), std::collections::BTreeSet::new());
+            let mut picks = picks.into_iter();
+            loop {
+                while running.len() < at_once && let Some(next) = schedule.next() {
+                    let at = components.iter().position(|it| *it == Some(next)).unwrap();
+                    prop_assert!(before[at].is_subset(&done), "{next} begins before what it follows");
+                    prop_assert!(!running.contains(&next) && !done.contains(&next));
+                    running.push(next);
+                }
+                if running.is_empty() {
+                    break;
+                }
+                let ended = running.remove(picks.next().unwrap().index(running.len()));
+                done.insert(ended);
+                schedule.done(ended);
+            }
+            prop_assert_eq!(done.len(), count);
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_sequence_is_done_one_by_one() {
+        let mut schedule = Schedule::one_by_one(3);
+        for number in 0..3 {
+            assert_eq!((schedule.next(), schedule.next()), (Some(number), None));
+            schedule.done(number);
+        }
+        assert_eq!(schedule.next(), None);
+        let mut free = Schedule::free(2);
+        assert_eq!((free.next(), free.next(), free.next()), (Some(0), Some(1), None));
+    }
+}
