@@ -4,10 +4,10 @@
 //! between Landfall and its baseline, and what counts is the ratio of the two in the same round. docs/benchmarks.md
 //! says how to read it.
 
+mod beside;
 mod client;
 mod fixed;
 mod landfall;
-mod beside;
 mod opaque;
 mod place;
 mod ports;

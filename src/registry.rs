@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use figment::value::Dict;
-use landfall_adapter::{Driver, Mistakes, Services, Technology};
+use landfall_adapter::any::AnyTechnology;
+use landfall_adapter::{Driver, Mistakes, Services};
 
 use crate::config::{Keys, read_settings};
 
@@ -74,7 +75,7 @@ pub(crate) trait Open: Send + Sync {
         table: Dict,
         services: &Services<'_>,
         mistakes: &mut Mistakes,
-    ) -> Option<Arc<dyn Technology>>;
+    ) -> Option<Arc<dyn AnyTechnology>>;
 }
 
 impl<D: Driver> Open for D {
@@ -87,7 +88,7 @@ impl<D: Driver> Open for D {
         table: Dict,
         services: &Services<'_>,
         mistakes: &mut Mistakes,
-    ) -> Option<Arc<dyn Technology>> {
+    ) -> Option<Arc<dyn AnyTechnology>> {
         let settings = read_settings(table, mistakes)?;
         let technology = mistakes.keep(self.open(settings, services))?;
         Some(Arc::new(technology))

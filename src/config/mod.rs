@@ -23,8 +23,9 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Value};
+use landfall_adapter::any::AnyTechnology;
 use landfall_adapter::descriptor::Limits;
-use landfall_adapter::{Secret, Technology, tls};
+use landfall_adapter::{Secret, tls};
 use landfall_operation::topology::{Route, TopologyLimits};
 
 use crate::registry::Registry;
@@ -261,7 +262,7 @@ pub struct Target {
     /// Tasks that may run on it at the same time, in all processes together; `None`: no bound of its own.
     pub concurrency: Option<u32>,
     /// What its driver made of its settings. Nothing is opened yet.
-    pub technology: Arc<dyn Technology>,
+    pub technology: Arc<dyn AnyTechnology>,
 }
 
 impl fmt::Debug for Target {

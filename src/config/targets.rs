@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 use landfall_adapter::access::Principals;
+use landfall_adapter::any::AnyTechnology;
 use landfall_adapter::descriptor::ComponentKind;
-use landfall_adapter::{Mistakes, Services, Technology};
+use landfall_adapter::{Mistakes, Services};
 use landfall_operation::topology::{Route, same_code};
 
 use super::reader::Reader;
@@ -93,7 +94,7 @@ impl Reader<'_> {
         code: &str,
         driver: &dyn Open,
         identities: &Identities,
-    ) -> Option<Arc<dyn Technology>> {
+    ) -> Option<Arc<dyn AnyTechnology>> {
         let at = format!("targets.{code}");
         let Ok(Value::Dict(_, mut table)) = self.figment.find_value(&at) else { return None };
         for own in OWN_KEYS {

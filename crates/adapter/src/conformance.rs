@@ -7,6 +7,7 @@
 //!
 //! - every change fails once before it has done anything, and the work is planned again;
 //! - every change is applied and then the process "crashes", and the work is planned again;
+//! - every change is cut off at each of its awaits in turn, and the work is planned again;
 //! - every change is applied twice in a row;
 //! - a whole plan is applied again after it is done.
 //!
@@ -17,16 +18,22 @@
 //!
 //! It asserts, so it belongs in tests; it is public so that tests outside this crate can run it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::{AccessList, AccessMode, Action, Change, Context, Intent, Plan, Technology, Work};
+use super::testing::Directly;
 use crate::access::Ref;
+use crate::any::AnyTechnology;
+use crate::blocking::Scope;
 use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Kind};
+use crate::{AccessList, AccessMode, Action, Change, Context, Intent, Plan, Work};
 
 /// A plan that is still not empty after so many rounds does not converge.
 const MAX_ROUNDS: usize = 200;
@@ -38,7 +45,7 @@ pub trait Subject: Sized + Send + Sync {
     async fn fresh() -> Self;
 
     /// The technology itself.
-    fn technology(&self) -> &dyn Technology;
+    fn technology(&self) -> &dyn AnyTechnology;
 
     /// Components to try. Their access lists are set by the suite.
     fn cases(&self) -> Vec<Case>;
@@ -74,6 +81,7 @@ enum Disturbance {
     None,
     FailBefore,
     CrashAfter,
+    CutOff,
     Twice,
     Again,
 }
@@ -84,9 +92,13 @@ pub async fn conforms<S: Subject>() {
     assert!(!cases.is_empty(), "a subject has at least one case");
     for case in &cases {
         let undisturbed = life::<S>(case, Disturbance::None).await;
-        for disturbance in
-            [Disturbance::FailBefore, Disturbance::CrashAfter, Disturbance::Twice, Disturbance::Again]
-        {
+        for disturbance in [
+            Disturbance::FailBefore,
+            Disturbance::CrashAfter,
+            Disturbance::CutOff,
+            Disturbance::Twice,
+            Disturbance::Again,
+        ] {
             let disturbed = life::<S>(case, disturbance).await;
             for ((stage, wanted), (_, found)) in undisturbed.iter().zip(&disturbed) {
                 assert_eq!(
@@ -163,7 +175,7 @@ impl<S: Subject> Run<'_, S> {
         let technology = self.subject.technology();
         let context = Context::default();
         assert_eq!(technology.check(work, &intent), [], "{} passes its check", name(work));
-        let mut met: BTreeSet<String> = BTreeSet::new();
+        let mut met: BTreeMap<String, usize> = BTreeMap::new();
         let mut rounds = 0;
         loop {
             let plan = self.look(work, intent).await;
@@ -181,10 +193,25 @@ impl<S: Subject> Run<'_, S> {
     }
 
     /// Applies a plan up to the disturbance; whether all of it.
-    async fn round(&self, work: &Work, plan: &Plan, context: &Context, met: &mut BTreeSet<String>) -> bool {
+    async fn round(
+        &self,
+        work: &Work,
+        plan: &Plan,
+        context: &Context,
+        met: &mut BTreeMap<String, usize>,
+    ) -> bool {
         for change in &plan.changes {
-            let new = met.insert(format!("{} {} {}", change.resource, change.summary, change.detail));
+            let key = format!("{} {} {:?}", change.resource, change.summary, change.step);
+            let times = met.entry(key).or_default();
+            let new = *times == 0;
+            // One await later each time at first, and in larger steps where there are many.
+            *times += *times / 2 + 1;
             match self.disturbance {
+                Disturbance::CutOff => {
+                    if !self.cut_off(work, change, *times).await {
+                        return false;
+                    }
+                }
                 Disturbance::FailBefore if new => return false,
                 Disturbance::CrashAfter if new => {
                     self.apply(work, change, context).await;
@@ -198,6 +225,39 @@ impl<S: Subject> Run<'_, S> {
             }
         }
         true
+    }
+
+    /// Drops the application of a change when it was polled so often, and waits until nothing of it is left; whether it was
+    /// done before that.
+    async fn cut_off(&self, work: &Work, change: &Change, polls: usize) -> bool {
+        let (context, scope) = (Context::default(), Scope::new(&CancellationToken::new()));
+        let technology = self.subject.technology();
+        let mut applying = Box::pin(scope.enter(technology.apply(work, change, &context)));
+        let mut left = polls;
+        let done = poll_fn(|waker| match left.checked_sub(1) {
+            None => Poll::Ready(None),
+            Some(fewer) => {
+                left = fewer;
+                applying.as_mut().poll(waker).map(Some)
+            }
+        })
+        .await;
+        drop(applying);
+        scope.end().await;
+        match done {
+            Some(Ok(())) => true,
+            // What was cut off before may be in the way for a while.
+            Some(Err(error)) => {
+                let (what, of) = (&change.summary, name(work));
+                assert!(
+                    error.is_retryable(),
+                    "`{what}` of {of} fails after it was cut off: {}",
+                    error.report()
+                );
+                false
+            }
+            None => false,
+        }
     }
 
     async fn apply(&self, work: &Work, change: &Change, context: &Context) {

@@ -1,9 +1,9 @@
 //! What a technology of Landfall is made of: the library that every technology is written with, in Landfall's own
 //! repository and elsewhere.
 //!
-//! Every side effect is the same loop, whatever is asked and wherever it lands: a technology *checks* a component
-//! (pure), *plans* by comparing what is wanted with what it observes (reads only), and *applies* one idempotent
-//! change at a time. There is no step journal and no undo: after a crash the plan is made again and what is left
+//! Every side effect is the same loop, whatever is asked and wherever it lands: a technology *binds* a component, which
+//! reads and checks it (pure), *plans* by comparing what is wanted with what it observes (reads only), and *applies* one
+//! idempotent change at a time. There is no step journal and no undo: after a crash the plan is made again and what is left
 //! is applied. An empty plan is a no-op that completes.
 //!
 //! A technology guarantees that
@@ -15,7 +15,8 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`Driver`], [`settings`] | from the configuration of a target to a technology |
-//! | [`Technology`], [`Work`], [`Plan`], [`Context`] | the interface: what is implemented, worked on, returned and called |
+//! | [`Technology`], [`Bound`], [`Work`], [`Plan`], [`Context`] | the interface: what is implemented, worked on, returned and called |
+//! | [`any`] | technologies whose types are not known, for the engine |
 //! | [`access`] | refs, where they are looked up, and the difference between who has access and who should |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
 //! | [`import`] | reverse provisioning: parameters in, updates of an entity out |
@@ -23,6 +24,7 @@
 //! | [`error`] | why work failed, and whether trying again helps |
 
 pub mod access;
+pub mod any;
 pub mod blocking;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -53,5 +55,5 @@ pub use journal::{Journal, Level, LogLine};
 pub use plan::{Action, Change, Info, Plan};
 pub use schemars;
 pub use secret::Secret;
-pub use technology::{AccessMode, Capabilities, Kinds, Technology};
+pub use technology::{AccessMode, Bound, Capabilities, Kinds, Technology};
 pub use work::{AccessList, Intent, Neighbours, Owner, Work};

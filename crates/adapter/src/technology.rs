@@ -1,32 +1,29 @@
 //! The interface of a technology, and what it says of itself.
 
+use std::fmt;
+
 use async_trait::async_trait;
 
 use crate::descriptor::{ComponentKind, Problem, is_typo};
 use crate::error::{Error, Result};
-use crate::{Change, Context, Import, ImportParams, Imported, Info, Intent, Plan, Work};
+use crate::{Context, Import, ImportParams, Imported, Info, Intent, Plan, Work};
 
-/// One technology, bound to one configured target.
+/// One technology on one configured target. Its methods may run for several components at the same time.
 #[async_trait]
 pub trait Technology: Send + Sync + 'static {
+    /// A component that it has read.
+    type Bound: Bound;
+
     /// The driver's name in the configuration: `lakehouse`.
     fn name(&self) -> &'static str;
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Everything wrong with the component for this technology, with paths relative to the component. Pure and
-    /// cheap: no I/O, also called by `/validate`.
-    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem>;
-
-    /// The changes that lead from what is observed to what is wanted. Reads only.
-    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan>;
-
-    /// Carries out one change of a plan. Idempotent; stops early with [`Error::cancelled`] when asked to.
-    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()>;
-
-    /// What the platform shows of the component. Reads only.
-    async fn describe(&self, work: &Work, context: &Context) -> Result<Info>;
+    /// Reads a component once for all that follows, or says everything that is wrong with it for this technology, with
+    /// paths relative to the component. Pure and cheap: no I/O, also called by `/validate`. What is to be taken away, or
+    /// opened to somebody, must only be identified.
+    fn bind(&self, work: Work, intent: Intent) -> Result<Self::Bound, Vec<Problem>>;
 
     /// Everything wrong with the parameters of an import, which it reads and asks for there. Pure and cheap: no I/O, called
     /// before an import is accepted. Asks for nothing by default.
@@ -34,11 +31,30 @@ pub trait Technology: Send + Sync + 'static {
 
     /// Reads an existing table. Never changes the target. By default there is nothing to import.
     async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
-        let name = self.name();
-        Err(Error::unsupported(format!(
-            "`{name}` has nothing to import: route the template to another technology"
-        )))
+        Err(nothing_to_import(self.name()))
     }
+}
+
+fn nothing_to_import(name: &str) -> Error {
+    Error::unsupported(format!("`{name}` has nothing to import: route the template to another technology"))
+}
+
+/// One component on one target, and what is asked of it.
+#[async_trait]
+pub trait Bound: Send + Sync + 'static {
+    /// What a change has to know to be applied: private to the technology. It goes from `plan` to `apply` as it is, in the
+    /// same process, and is neither stored nor shown. Its `Debug` has no secret.
+    type Step: fmt::Debug + PartialEq + Send + Sync + 'static;
+
+    /// The changes that lead from what is observed to what is wanted. Reads only.
+    async fn plan(&self, context: &Context) -> Result<Plan<Self::Step>>;
+
+    /// Carries out one change of a plan. Idempotent; stops early with [`Error::cancelled`] when asked to. The target may be
+    /// another than the plan saw: whose a resource is has to be looked at again.
+    async fn apply(&self, step: &Self::Step, context: &Context) -> Result<()>;
+
+    /// What the platform shows of the component. Reads only.
+    async fn describe(&self, context: &Context) -> Result<Info>;
 }
 
 /// What a technology can do.

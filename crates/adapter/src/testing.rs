@@ -5,11 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::descriptor::{DescriptorKind, Limits, Object, Strictness, parse};
+use crate::any::AnyTechnology;
+use crate::descriptor::{DescriptorKind, Limits, Object, Problem, Strictness, parse};
 use crate::import::{Import, ReverseRequest};
-use crate::{Driver, Mistakes, Neighbours, Services, Work};
+use crate::{
+    Change, Context, Driver, Error, Info, Intent, Mistakes, Neighbours, Plan, Result, Services, Work,
+};
 
 mod identifiers;
 pub use identifiers::identifiers;
@@ -118,8 +122,44 @@ pub fn open<D: Driver>(
     driver: &D,
     settings: Value,
     variables: &[(&str, &str)],
-) -> Result<D::Technology, Mistakes> {
+) -> std::result::Result<D::Technology, Mistakes> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let settings = serde_json::from_value(settings).unwrap();
     driver.open(settings, &Services::new("TARGET", false, &variables, &BTreeMap::new()))
+}
+
+/// A technology without the steps in between: for tests that look at one of them.
+#[async_trait]
+pub trait Directly {
+    /// What is wrong with a component.
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem>;
+
+    /// The plan for a component, or everything that is wrong with it.
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan>;
+
+    /// Applies a change to a component, which may be another one than it was planned for.
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()>;
+
+    /// What is shown of a component.
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info>;
+}
+
+#[async_trait]
+impl<T: AnyTechnology + ?Sized> Directly for T {
+    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
+        self.bind(work.clone(), *intent).err().unwrap_or_default()
+    }
+
+    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+        self.bind(work.clone(), *intent).map_err(Error::invalid)?.plan(context).await
+    }
+
+    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+        let bound = self.bind(work.clone(), change.step.intent()).map_err(Error::invalid)?;
+        bound.apply(&change.step, context).await
+    }
+
+    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+        self.bind(work.clone(), Intent::UpdateAccess).map_err(Error::invalid)?.describe(context).await
+    }
 }

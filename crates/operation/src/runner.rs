@@ -439,7 +439,7 @@ async fn component(
         context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
         deployments.check_lease()?;
         progress.begun = true;
-        let applied = technology.apply(work, change, context).await;
+        let applied = one.bound.apply(&change.step, context).await;
         if let Err(error) = recorder.record(&target.code, applied) {
             progress.end = End::of(&error);
             return Err(located(error, &work.component));
@@ -455,7 +455,7 @@ async fn component(
             None
         }
         Intent::Provision | Intent::UpdateAccess => {
-            let info = technology.describe(work, context).await;
+            let info = one.bound.describe(context).await;
             Some(recorder.record(&target.code, info)?)
         }
     };
@@ -654,8 +654,8 @@ pub(super) async fn plan(
     remembered: Option<&Deployment>,
     recorder: &TargetRecorder,
 ) -> Result<Plan> {
-    let Assigned { work, target, .. } = one;
-    let planned = target.technology.plan(work, intent, context).await;
+    let Assigned { bound, target, .. } = one;
+    let planned = bound.plan(context).await;
     let planned = recorder.record(&target.code, planned);
     let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
     let mut plan = match planned {
@@ -715,7 +715,8 @@ async fn made_as_another_kind(
         }
         // The access of what is not there cannot be planned, not even when none is asked for.
         let there = Work { component: Arc::new(component), access: None, ..work.clone() };
-        let Ok(found) = target.technology.plan(&there, &asked, &silent).await else { continue };
+        let Ok(bound) = target.technology.bind(there, asked) else { continue };
+        let Ok(found) = bound.plan(&silent).await else { continue };
         if kind == own {
             return None;
         }
@@ -772,7 +773,11 @@ async fn kept_elsewhere(
         let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);
         kept.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
     };
-    let old = match before.technology.plan(&there, intent, &silent).await {
+    let planned = match before.technology.bind(there, *intent) {
+        Ok(bound) => bound.plan(&silent).await,
+        Err(problems) => Err(Error::invalid(problems)),
+    };
+    let old = match planned {
         Ok(plan) => resources(&plan),
         Err(error) if moved => {
             return Some(format!(
@@ -835,12 +840,13 @@ mod tests {
     use crate::topology::Route;
     use crate::topology::{Installation, Target};
     use crate::{DryRunSettings, Engine, Limits, ParseSettings, Service, Settings, State, Submitted, Task};
+    use landfall_adapter::any::{AnyStep, AnyTechnology};
     use landfall_adapter::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
-    use landfall_adapter::{Action, Capabilities, Import, ImportParams, Imported, Technology, Work};
+    use landfall_adapter::{Action, Bound, Capabilities, Technology, Work};
     use landfall_lakehouse::{Lakehouse, LakehouseSettings};
     use landfall_mock::Mock;
 
-    fn target(code: &str, technology: Arc<dyn Technology>) -> Target {
+    fn target(code: &str, technology: Arc<dyn AnyTechnology>) -> Target {
         Target {
             code: code.to_owned(),
             group: code.to_owned(),
@@ -849,6 +855,9 @@ mod tests {
             technology,
         }
     }
+
+    /// A technology that a test looks at, too.
+    struct Of<T>(Arc<T>);
 
     /// The service with a lakehouse and a mock, everything in one folder.
     async fn embedded(folder: &Path) -> (Service, Arc<Domain>, Arc<dyn Store>) {
@@ -1006,65 +1015,71 @@ mod tests {
         plans: std::sync::atomic::AtomicUsize,
     }
 
-    #[async_trait]
-    impl Technology for Tower {
+    impl Technology for Of<Tower> {
+        type Bound = Stone;
+
         fn name(&self) -> &'static str {
             "tower"
         }
 
         fn capabilities(&self) -> Capabilities {
-            Mock::default().capabilities()
+            Technology::capabilities(&Mock::default())
         }
 
-        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
-            Vec::new()
+        fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Stone, Vec<Problem>> {
+            Ok(Stone { tower: Arc::clone(&self.0), work, intent })
         }
+    }
 
-        async fn plan(&self, work: &Work, intent: &Intent, _: &Context) -> Result<Plan> {
-            self.plans.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let there = self.there.lock().unwrap();
-            let id = work.component.id.to_string();
-            let wanted = *intent == Intent::Provision;
+    struct Stone {
+        tower: Arc<Tower>,
+        work: Work,
+        intent: Intent,
+    }
+
+    #[async_trait]
+    impl Bound for Stone {
+        /// Whether it shall be there.
+        type Step = bool;
+
+        async fn plan(&self, _: &Context) -> Result<Plan<bool>> {
+            self.tower.plans.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let there = self.tower.there.lock().unwrap();
+            let component = &self.work.component;
+            let id = component.id.to_string();
+            let wanted = self.intent == Intent::Provision;
             if wanted {
-                let missing = work.component.depends_on.iter().find(|below| !there.contains(below.as_str()));
+                let missing = component.depends_on.iter().find(|below| !there.contains(below.as_str()));
                 if let Some(missing) = missing {
                     return Err(Error::permanent(format!("{missing} is not there yet")));
                 }
             } else {
-                let above = work.product.all_components().into_iter().find(|other| {
-                    there.contains(other.id.as_str()) && other.depends_on.contains(&work.component.id)
+                let above = self.work.product.all_components().into_iter().find(|other| {
+                    there.contains(other.id.as_str()) && other.depends_on.contains(&component.id)
                 });
                 if let Some(above) = above {
                     return Err(Error::conflict(format!("{} stands on it", above.id)));
                 }
             }
-            let change = Change {
-                action: if wanted { Action::Create } else { Action::Drop },
-                resource: id.clone(),
-                summary: format!("move {id}"),
-                detail: Value::Null,
-            };
+            let action = if wanted { Action::Create } else { Action::Drop };
+            let change = Change::new(action, &id, format!("move {id}"), wanted);
             let changes = if there.contains(&id) == wanted { Vec::new() } else { vec![change] };
             Ok(Plan { changes, notes: vec!["a stone of the tower".to_owned()] })
         }
 
-        async fn apply(&self, _: &Work, change: &Change, _: &Context) -> Result<()> {
-            let mut there = self.there.lock().unwrap();
-            match change.action {
-                Action::Create => there.insert(change.resource.clone()),
-                _ => there.remove(&change.resource),
+        async fn apply(&self, wanted: &bool, _: &Context) -> Result<()> {
+            let mut there = self.tower.there.lock().unwrap();
+            let id = self.work.component.id.to_string();
+            if *wanted {
+                there.insert(id)
+            } else {
+                there.remove(&id)
             };
             Ok(())
         }
 
-        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+        async fn describe(&self, _: &Context) -> Result<Info> {
             Ok(Info::default())
-        }
-
-        fn check_import(&self, _: &mut ImportParams<'_>) {}
-
-        async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
-            Ok(Imported::default())
         }
     }
 
@@ -1074,7 +1089,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tower = Arc::new(Tower::default());
         let route = Route { group: "TOWER".to_owned(), ..Route::default() };
-        let towers = vec![target("TOWER", Arc::<Tower>::clone(&tower))];
+        let towers = vec![target("TOWER", Arc::new(Of(Arc::clone(&tower))))];
         let (service, ..) =
             serving(folder.path(), Installation::new(towers, vec![route], environments())).await;
         let plans = || tower.plans.swap(0, std::sync::atomic::Ordering::SeqCst);
@@ -1137,11 +1152,9 @@ mod tests {
     #[test]
     fn what_was_made_and_what_was_not_is_said_whichever_way_it_ends() {
         let changes: Vec<Change> = (1..=9)
-            .map(|n| Change {
-                action: Action::Alter,
-                resource: String::new(),
-                summary: format!("step {n}"),
-                detail: Value::Null,
+            .map(|n| {
+                let step = AnyStep::new(n, Intent::Provision);
+                Change::new(Action::Alter, "", format!("step {n}"), step)
             })
             .collect();
         let journal = Journal::default();
@@ -1176,13 +1189,13 @@ mod tests {
 
     #[test]
     fn components_done_and_not_begun_are_named() {
-        let mock: Arc<dyn Technology> = Arc::new(Mock::default());
+        let mock: Arc<dyn AnyTechnology> = Arc::new(Mock::default());
         let target = Arc::new(target("MOCK", mock));
         let assigned: Vec<Assigned> = [PORT, STORAGE, WORKLOAD]
-            .map(|id| Assigned {
-                work: landfall_adapter::testing::work(CASHFLOW, id),
-                target: Arc::clone(&target),
-                before: None,
+            .map(|id| {
+                let work = landfall_adapter::testing::work(CASHFLOW, id);
+                let bound = target.technology.bind(work.clone(), Intent::Provision).unwrap();
+                Assigned { work, bound, target: Arc::clone(&target), before: None }
             })
             .into();
         let journal = Journal::default();
@@ -1238,50 +1251,58 @@ mod tests {
     }
 
     impl Busy {
-        fn event(&self, what: &str, work: &Work) {
-            self.events.lock().unwrap().push(format!("{what} {}", work.component.name));
+        fn event(&self, what: &str, name: &str) {
+            self.events.lock().unwrap().push(format!("{what} {name}"));
         }
     }
 
-    #[async_trait]
-    impl Technology for Busy {
+    impl Technology for Of<Busy> {
+        type Bound = Job;
+
         fn name(&self) -> &'static str {
             "busy"
         }
 
         fn capabilities(&self) -> Capabilities {
-            Mock::default().capabilities()
+            Technology::capabilities(&Mock::default())
         }
 
-        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
-            Vec::new()
+        fn bind(&self, work: Work, _: Intent) -> std::result::Result<Job, Vec<Problem>> {
+            Ok(Job { busy: Arc::clone(&self.0), name: work.component.name.clone() })
+        }
+    }
+
+    struct Job {
+        busy: Arc<Busy>,
+        name: String,
+    }
+
+    #[async_trait]
+    impl Bound for Job {
+        type Step = ();
+
+        async fn plan(&self, _: &Context) -> Result<Plan<()>> {
+            let name = &self.name;
+            let change = Change::new(Action::Create, name, format!("make {name}"), ());
+            Ok(Plan { changes: vec![change], notes: vec![format!("a note of {name}")] })
         }
 
-        async fn plan(&self, work: &Work, _: &Intent, _: &Context) -> Result<Plan> {
-            let change = Change {
-                action: Action::Create,
-                resource: work.component.name.clone(),
-                summary: format!("make {}", work.component.name),
-                detail: Value::Null,
-            };
-            Ok(Plan { changes: vec![change], notes: vec![format!("a note of {}", work.component.name)] })
-        }
-
-        async fn apply(&self, work: &Work, _: &Change, context: &Context) -> Result<()> {
+        async fn apply(&self, (): &(), context: &Context) -> Result<()> {
             use std::sync::atomic::Ordering::SeqCst;
-            self.event("begin", work);
-            let now = self.now.fetch_add(1, SeqCst) + 1;
-            self.most.fetch_max(now, SeqCst);
-            context.journal.info(format!("making {}", work.component.name));
-            let failure = self.fails.lock().unwrap().remove(&work.component.name);
+            let Self { busy, name } = self;
+            busy.event("begin", name);
+            let now = busy.now.fetch_add(1, SeqCst) + 1;
+            busy.most.fetch_max(now, SeqCst);
+            context.journal.info(format!("making {name}"));
+            let failure = busy.fails.lock().unwrap().remove(name);
             // Those that fail do so before others end.
             tokio::time::sleep(Duration::from_millis(if failure.is_some() { 1 } else { 100 })).await;
-            self.now.fetch_sub(1, SeqCst);
-            self.event("end", work);
+            busy.now.fetch_sub(1, SeqCst);
+            busy.event("end", name);
             failure.map_or(Ok(()), Err)
         }
 
-        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+        async fn describe(&self, _: &Context) -> Result<Info> {
             Ok(Info::default())
         }
     }
@@ -1310,7 +1331,7 @@ mod tests {
     async fn busy(folder: &Path, bound: Option<usize>) -> (Service, Arc<Busy>) {
         let busy = Arc::new(Busy::default());
         let turns = bound.map(|bound| Arc::new(tokio::sync::Semaphore::new(bound)));
-        let target = Target { turns, ..target("BUSY", Arc::<Busy>::clone(&busy)) };
+        let target = Target { turns, ..target("BUSY", Arc::new(Of(Arc::clone(&busy)))) };
         let route = Route { group: "BUSY".to_owned(), ..Route::default() };
         let installation = Installation::new(vec![target], vec![route], environments());
         (serving(folder, installation).await.0, busy)
@@ -1454,54 +1475,56 @@ mod tests {
         }
     }
 
-    #[async_trait]
-    impl Technology for Silent {
+    impl Technology for Of<Silent> {
+        type Bound = Of<Silent>;
+
         fn name(&self) -> &'static str {
             "silent"
         }
 
         fn capabilities(&self) -> Capabilities {
-            Mock::default().capabilities()
+            Technology::capabilities(&Mock::default())
         }
 
-        fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
-            Vec::new()
+        fn bind(&self, _: Work, _: Intent) -> std::result::Result<Self, Vec<Problem>> {
+            Ok(Self(Arc::clone(&self.0)))
         }
+    }
 
-        async fn plan(&self, _: &Work, _: &Intent, context: &Context) -> Result<Plan> {
+    #[async_trait]
+    impl Bound for Of<Silent> {
+        type Step = ();
+
+        async fn plan(&self, context: &Context) -> Result<Plan<()>> {
             use std::sync::atomic::Ordering::SeqCst;
-            if self.away.load(SeqCst) {
+            if self.0.away.load(SeqCst) {
                 return Err(Error::retryable("the server does not answer").because("a private cause"));
             }
-            self.under_way.fetch_add(1, SeqCst);
-            let _under_way = UnderWay(Arc::clone(&self.under_way));
-            if self.listens {
+            self.0.under_way.fetch_add(1, SeqCst);
+            let _under_way = UnderWay(Arc::clone(&self.0.under_way));
+            if self.0.listens {
                 context.cancel.cancelled().await;
                 return Err(Error::cancelled("stopped on request"));
             }
             std::future::pending().await
         }
 
-        async fn apply(&self, _: &Work, _: &Change, _: &Context) -> Result<()> {
+        async fn apply(&self, (): &(), _: &Context) -> Result<()> {
             Ok(())
         }
 
-        async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
+        async fn describe(&self, _: &Context) -> Result<Info> {
             Ok(Info::default())
-        }
-
-        fn check_import(&self, _: &mut ImportParams<'_>) {}
-
-        async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
-            Ok(Imported::default())
         }
     }
 
     /// The service with a silent target for what is in the development environment, and a mock for the rest.
     async fn silent(folder: &Path, listens: bool) -> (Arc<Service>, Arc<Domain>, Arc<Silent>) {
         let silent = Arc::new(Silent { listens, ..Silent::default() });
-        let mut targets =
-            vec![target("SILENT", Arc::<Silent>::clone(&silent)), target("MOCK", Arc::new(Mock::default()))];
+        let mut targets = vec![
+            target("SILENT", Arc::new(Of(Arc::clone(&silent)))),
+            target("MOCK", Arc::new(Mock::default())),
+        ];
         targets[0].environments = vec!["development".to_owned()];
         targets[1].environments = vec!["production".to_owned()];
         for target in &mut targets {

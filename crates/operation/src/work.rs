@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
+use landfall_adapter::any::AnyBound;
 use landfall_adapter::descriptor::{
     self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline,
     Problem, Scope, Sequence, Strictness,
@@ -53,6 +54,8 @@ pub struct Placement {
 pub struct Assigned {
     /// What is to be worked on.
     pub work: Work,
+    /// The same, as the technology of its target has read it.
+    pub bound: Arc<dyn AnyBound>,
     /// Where.
     pub target: Arc<Target>,
     /// Where it was unprovisioned, of a component that is provisioned again.
@@ -407,7 +410,7 @@ impl<'a> Resolver<'a> {
             access: None,
             neighbours: Neighbours::default(),
         };
-        let found = target.technology.check(&work, self.intent);
+        let found = target.technology.bind(work, *self.intent).err().unwrap_or_default();
         problems.extend(component.told(found));
         problems
     }
@@ -434,14 +437,13 @@ impl<'a> Resolver<'a> {
             access: self.access.cloned().or_else(remembered_access),
             neighbours: self.neighbours(&target.code),
         };
-        let problems = target.technology.check(&work, self.intent);
+        let bound = target.technology.bind(work.clone(), *self.intent);
         let before = remembered
             .filter(|it| *self.intent == Intent::Provision && it.status == DeploymentStatus::Unprovisioned)
             .and_then(|deployment| self.topology.target(&deployment.target));
-        if problems.is_empty() {
-            Ok(Some(Assigned { work, target, before }))
-        } else {
-            Err(component.told(problems))
+        match bound {
+            Ok(bound) => Ok(Some(Assigned { work, bound, target, before })),
+            Err(problems) => Err(component.told(problems)),
         }
     }
 }

@@ -44,49 +44,14 @@ impl Driver for NotesDriver {
     }
 }
 
+#[derive(Clone)]
 struct Notes {
     folder: PathBuf,
 }
 
-/// What a file holds: whose it is, and the text.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-struct Note {
-    owner: Owner,
-    text: String,
-    released: bool,
-}
-
-fn read(work: &Work) -> Result<String, Vec<Problem>> {
-    let mut specific = SpecificReader::new(&work.component.specific);
-    let text = specific.required_string("text").map(str::to_owned);
-    let problems = specific.finish();
-    text.filter(|_| problems.is_empty()).ok_or(problems)
-}
-
-impl Notes {
-    /// An id may be any text; no two have the same name of a file.
-    fn path(&self, work: &Work) -> PathBuf {
-        let name = format!("{}@{}", work.component.id, work.environment);
-        self.folder.join(name.replace('%', "%25").replace('/', "%2F").replace('.', "%2E"))
-    }
-
-    /// The note of the component; somebody else's file is a conflict.
-    async fn find(&self, work: &Work, context: &Context) -> Result<Option<Note>> {
-        let (path, owner) = (self.path(work), work.owner());
-        let read = move |_: &_| match fs::read_to_string(&path) {
-            Ok(text) => match serde_json::from_str::<Note>(&text) {
-                Ok(note) if note.owner == owner => Ok(Some(note)),
-                _ => Err(Error::conflict(format!("`{}` is somebody else's: move it away", path.display()))),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::retryable(format!("cannot read `{}`", path.display())).because(error)),
-        };
-        context.blocking(read).await
-    }
-}
-
-#[async_trait]
 impl Technology for Notes {
+    type Bound = Page;
+
     fn name(&self) -> &'static str {
         "notes"
     }
@@ -96,55 +61,90 @@ impl Technology for Notes {
         Capabilities { kinds, access: AccessMode::None, reverse: false, stop: true }
     }
 
-    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
-        if *intent == Intent::Provision { read(work).err().unwrap_or_default() } else { Vec::new() }
+    fn bind(&self, work: Work, intent: Intent) -> Result<Page, Vec<Problem>> {
+        let mut specific = SpecificReader::new(&work.component.specific);
+        let text = specific.required_string("text").unwrap_or_default().to_owned();
+        let problems = specific.finish();
+        if intent == Intent::Provision && !problems.is_empty() {
+            return Err(problems);
+        }
+        // An id may be any text; no two have the same name of a file.
+        let name = format!("{}@{}", work.component.id, work.environment);
+        let path = self.folder.join(name.replace('%', "%25").replace('/', "%2F").replace('.', "%2E"));
+        Ok(Page { path, intent, note: Note { owner: work.owner(), text, released: false } })
     }
+}
 
-    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
-        let found = self.find(work, context).await?;
-        let (action, summary, note) = match (intent, found) {
-            (Intent::Provision, found) => {
-                let text = read(work).map_err(Error::invalid)?;
-                let note = Some(Note { owner: work.owner(), text, released: false });
-                match found {
-                    None => (Action::Create, "write the note", note),
-                    found if found == note => return Ok(Plan::default()),
-                    Some(found) if found.released => (Action::Restore, "take back the note", note),
-                    Some(_) => (Action::Alter, "rewrite the note", note),
-                }
-            }
+/// What a file holds: whose it is, and the text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Note {
+    owner: Owner,
+    text: String,
+    released: bool,
+}
+
+struct Page {
+    path: PathBuf,
+    intent: Intent,
+    note: Note,
+}
+
+impl Page {
+    async fn find(&self, context: &Context) -> Result<Option<Note>> {
+        let (path, owner) = (self.path.clone(), self.note.owner.clone());
+        let foreign = format!("`{}` is not of {}: move it away", path.display(), owner.component);
+        let read = move |_: &_| match fs::read_to_string(&path) {
+            Ok(text) => match serde_json::from_str::<Note>(&text) {
+                Ok(note) if note.owner == owner => Ok(Some(note)),
+                _ => Err(Error::conflict(foreign)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::retryable(format!("cannot read `{}`", path.display())).because(error)),
+        };
+        context.blocking(read).await
+    }
+}
+
+#[async_trait]
+impl Bound for Page {
+    /// What to write; nothing: delete the file.
+    type Step = Option<Note>;
+
+    async fn plan(&self, context: &Context) -> Result<Plan<Option<Note>>> {
+        let wanted = Some(self.note.clone());
+        let (action, summary, step) = match (self.intent, self.find(context).await?) {
+            (Intent::Provision, None) => (Action::Create, "write the note", wanted),
+            (Intent::Provision, found) if found == wanted => return Ok(Plan::default()),
+            (Intent::Provision, Some(old)) if old.released => (Action::Restore, "take it back", wanted),
+            (Intent::Provision, Some(_)) => (Action::Alter, "rewrite the note", wanted),
             (Intent::Unprovision { remove_data: true }, Some(_)) => (Action::Drop, "delete the note", None),
             (Intent::Unprovision { remove_data: false }, Some(note)) if !note.released => {
                 (Action::Release, "release the note, and keep it", Some(Note { released: true, ..note }))
             }
             (Intent::Unprovision { .. } | Intent::UpdateAccess, _) => return Ok(Plan::default()),
         };
-        let resource = format!("note `{}`", self.path(work).display());
-        let change = Change { action, resource, summary: summary.to_owned(), detail: json!(note) };
+        let change = Change::new(action, format!("note `{}`", self.path.display()), summary, step);
         Ok(Plan { changes: vec![change], notes: Vec::new() })
     }
 
-    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &Option<Note>, context: &Context) -> Result<()> {
         // The plan was made a moment ago: whose the file is has to be looked at again.
-        let found = self.find(work, context).await?;
-        let (path, note) = (self.path(work), change.detail.clone());
+        let found = self.find(context).await?;
+        let (path, note) = (self.path.clone(), step.clone());
         let write = move |_: &_| {
-            let written = if note.is_null() {
-                found.map_or(Ok(()), |_| fs::remove_file(&path))
-            } else {
-                let draft = path.with_extension("draft");
-                fs::create_dir_all(path.parent().unwrap_or(&path))
-                    .and_then(|()| fs::write(&draft, note.to_string()))
-                    .and_then(|()| fs::rename(&draft, &path))
+            let draft = path.with_extension("draft");
+            let written = match note {
+                None => found.map_or(Ok(()), |_| fs::remove_file(&path)),
+                Some(note) => fs::create_dir_all(path.parent().unwrap_or(&path))
+                    .and_then(|()| fs::write(&draft, json!(note).to_string()))
+                    .and_then(|()| fs::rename(&draft, &path)),
             };
             written.map_err(|e| Error::retryable(format!("cannot write `{}`", path.display())).because(e))
         };
         context.blocking(write).await
     }
 
-    async fn describe(&self, work: &Work, _: &Context) -> Result<Info> {
-        let path =
-            json!({ "type": "string", "label": "Path", "value": self.path(work).display().to_string() });
-        Ok(Info { public: [("path".to_owned(), path)].into_iter().collect(), private: Default::default() })
+    async fn describe(&self, _: &Context) -> Result<Info> {
+        Ok(Info::default().text("path", "Path", self.path.display()))
     }
 }

@@ -17,7 +17,7 @@ impl Subject for Folder {
         Self { notes: Notes { folder: folder.path().to_owned() }, folder }
     }
 
-    fn technology(&self) -> &dyn Technology {
+    fn technology(&self) -> &dyn landfall_adapter::any::AnyTechnology {
         &self.notes
     }
 
@@ -41,7 +41,8 @@ impl Subject for Folder {
     }
 
     async fn occupy(&self, work: &Work) -> bool {
-        fs::write(self.notes.path(work), "somebody else's").is_ok()
+        let page = self.notes.bind(work.clone(), Intent::UpdateAccess).unwrap();
+        fs::write(page.path, "somebody else's").is_ok()
     }
 }
 

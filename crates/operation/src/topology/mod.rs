@@ -16,8 +16,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use landfall_adapter::Intent;
+use landfall_adapter::any::AnyTechnology;
 use landfall_adapter::descriptor::{Component, ComponentKind, Problem, Routing, is_typo};
-use landfall_adapter::{Intent, Technology};
 
 pub use instance::{
     Attributes, Edit, Filter, Instance, Patch, PluginOperation, TopologyLimits, code_key, same_code,
@@ -34,7 +35,7 @@ pub struct Target {
     /// Components that may be worked on at the same time in this process; `None`: no bound of its own.
     pub turns: Option<Arc<Semaphore>>,
     /// What provisions there.
-    pub technology: Arc<dyn Technology>,
+    pub technology: Arc<dyn AnyTechnology>,
 }
 
 /// `[[routes]]`: an absent key matches everything; names match without case.

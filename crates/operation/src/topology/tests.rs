@@ -7,8 +7,7 @@ use landfall_adapter::descriptor::{
 };
 use landfall_adapter::error::Result;
 use landfall_adapter::{
-    AccessMode, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds, Plan,
-    Work,
+    AccessMode, Bound, Capabilities, Context, Info, Intent, Kinds, Plan, Technology, Work,
 };
 
 /// Does nothing, and says whether it could import.
@@ -18,28 +17,35 @@ struct Fake {
 
 #[async_trait]
 impl Technology for Fake {
+    type Bound = Self;
+
     fn name(&self) -> &'static str {
         "fake"
     }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: self.reverse, stop: true }
     }
-    fn check(&self, _: &Work, _: &Intent) -> Vec<Problem> {
-        Vec::new()
+
+    fn bind(&self, _: Work, _: Intent) -> std::result::Result<Self, Vec<Problem>> {
+        Ok(Self { reverse: self.reverse })
     }
-    async fn plan(&self, _: &Work, _: &Intent, _: &Context) -> Result<Plan> {
+}
+
+#[async_trait]
+impl Bound for Fake {
+    type Step = ();
+
+    async fn plan(&self, _: &Context) -> Result<Plan<()>> {
         Ok(Plan::default())
     }
-    async fn apply(&self, _: &Work, _: &Change, _: &Context) -> Result<()> {
+
+    async fn apply(&self, (): &(), _: &Context) -> Result<()> {
         Ok(())
     }
-    async fn describe(&self, _: &Work, _: &Context) -> Result<Info> {
-        Ok(Info::default())
-    }
-    fn check_import(&self, _: &mut ImportParams<'_>) {}
 
-    async fn reverse(&self, _: &Import, _: &Context) -> Result<Imported> {
-        Ok(Imported::default())
+    async fn describe(&self, _: &Context) -> Result<Info> {
+        Ok(Info::default())
     }
 }
 

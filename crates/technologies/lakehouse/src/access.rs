@@ -26,20 +26,20 @@ pub(super) fn undecided(wanted: Option<&AccessList>) -> Option<String> {
 }
 
 /// What turns the recorded list into the wanted one.
-pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change> {
+pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change<Step>> {
     let wanted_refs: Vec<Ref> = access::recorded(&wanted.refs).into_iter().collect();
     let difference = reconcile(&names(&recorded.refs), &names(&wanted_refs));
     let mut changes = Vec::new();
     for reference in difference.revoke {
         let summary = format!("revoke `{reference}` (recorded)");
-        changes.push(change(Action::Revoke, resource, summary, &Step::Revoke { reference }));
+        changes.push(change(Action::Revoke, resource, summary, Step::Revoke { reference }));
     }
     if recorded.fields != wanted.fields {
-        changes.push(change(Action::Alter, resource, "record the access control fields", &Step::Fields));
+        changes.push(change(Action::Alter, resource, "record the access control fields", Step::Fields));
     }
     for reference in difference.grant {
         let summary = format!("grant `{reference}` (recorded)");
-        changes.push(change(Action::Grant, resource, summary, &Step::Grant { reference }));
+        changes.push(change(Action::Grant, resource, summary, Step::Grant { reference }));
     }
     changes
 }

@@ -3,17 +3,16 @@
 //! A bucket is `WAREHOUSE/buckets/NAME`, a marked directory whose content is its users'. Unprovisioned without its
 //! data it stays where it is, marked released, and the same component takes it back; with its data it is purged.
 
-use serde_json::json;
-
 use super::files::Place;
 use super::marked::{self, Found, Mark, State};
-use super::{Opened, Step, access, blocking, change, entry, link, naming, private_access};
-use landfall_adapter::descriptor::{Object, Problem, SpecificReader};
+use super::{Opened, Step, access, blocking, change, naming};
+use landfall_adapter::descriptor::{Problem, SpecificReader};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
 
-/// Which bucket a component means.
-struct Bucket {
+/// A component that is a bucket.
+#[derive(Debug, Clone)]
+pub(super) struct Bucket {
     name: String,
     /// "bucket `name`", in messages and plans.
     what: String,
@@ -22,7 +21,7 @@ struct Bucket {
 
 impl Bucket {
     /// Reads `specific`. Taking something away needs the name only.
-    fn read(work: &Work, intent: &Intent) -> Result<Self, Vec<Problem>> {
+    pub(super) fn read(work: &Work, intent: Intent) -> Result<Self, Vec<Problem>> {
         let mut specific = SpecificReader::new(&work.component.specific);
         let given = specific.string("bucket");
         let name = match given {
@@ -35,16 +34,12 @@ impl Bucket {
         }
         let mistyped = given.is_none() && specific.value("bucket").is_some();
         let problems = specific.finish();
-        if *intent != Intent::Provision && fault.is_none() && !mistyped || problems.is_empty() {
+        if intent != Intent::Provision && fault.is_none() && !mistyped || problems.is_empty() {
             let what = format!("bucket `{name}`");
             return Ok(Self { name, what, owner: work.owner() });
         }
         Err(problems)
     }
-}
-
-pub(super) fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
-    Bucket::read(work, intent).err().unwrap_or_default()
 }
 
 impl Opened {
@@ -57,17 +52,21 @@ impl Opened {
         blocking(move |_| Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await
     }
 
-    pub(super) async fn plan_bucket(&self, work: &Work, intent: &Intent) -> Result<Plan> {
-        let bucket = Bucket::read(work, intent).map_err(Error::invalid)?;
-        let (found, leftovers) = self.observe_bucket(&bucket).await?;
+    pub(super) async fn plan_bucket(
+        &self,
+        bucket: &Bucket,
+        work: &Work,
+        intent: Intent,
+    ) -> Result<Plan<Step>> {
+        let (found, leftovers) = self.observe_bucket(bucket).await?;
         let mark = found.owned_by(&bucket.owner, &bucket.what)?;
-        let step = |action, summary: &str, step| change(action, &bucket.what, summary, &step);
+        let step = |action, summary: &str, step| change(action, &bucket.what, summary, step);
         let mut changes = Vec::new();
-        if leftovers && *intent != Intent::UpdateAccess {
+        if leftovers && intent != Intent::UpdateAccess {
             changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
         }
         let wanted = work.access.as_ref();
-        let reconcile = |changes: &mut Vec<Change>, mark: Option<&Mark>| {
+        let reconcile = |changes: &mut Vec<Change<Step>>, mark: Option<&Mark>| {
             let recorded = mark.and_then(|mark| mark.access.clone()).unwrap_or_else(access::nobody);
             changes.extend(
                 wanted.into_iter().flat_map(|wanted| access::changes(&recorded, wanted, &bucket.what)),
@@ -101,13 +100,17 @@ impl Opened {
         Ok(Plan { changes, notes: vec![access::NOTE.to_owned()] })
     }
 
-    pub(super) async fn apply_bucket(&self, work: &Work, step: Step, context: &Context) -> Result<()> {
-        // The names are all a step needs, so a `specific` that was changed since does not stop it.
-        let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
+    pub(super) async fn apply_bucket(
+        &self,
+        bucket: &Bucket,
+        work: &Work,
+        step: &Step,
+        context: &Context,
+    ) -> Result<()> {
         context.check_cancelled()?;
-        let path = self.bucket_place(&bucket);
+        let path = self.bucket_place(bucket);
         let (wanted, scratch) = (work.access.clone(), self.scratch.clone());
-        let Bucket { what, owner, .. } = bucket;
+        let (step, Bucket { what, owner, .. }) = (step.clone(), bucket.clone());
         blocking(move |cancellation| {
             let mark = || marked::observe(&path)?.owned_by(&owner, &what);
             let set = |state: State| match mark()? {
@@ -144,22 +147,18 @@ impl Opened {
         .await
     }
 
-    pub(super) async fn describe_bucket(&self, work: &Work) -> Result<Info> {
-        let bucket = Bucket::read(work, &Intent::UpdateAccess).map_err(Error::invalid)?;
-        let (found, _) = self.observe_bucket(&bucket).await?;
+    pub(super) async fn describe_bucket(&self, bucket: &Bucket) -> Result<Info> {
+        let (found, _) = self.observe_bucket(bucket).await?;
         let Some(mark) = found.owned_by(&bucket.owner, &bucket.what)? else { return Ok(Info::default()) };
         if mark.state != State::Active {
             return Ok(Info::default());
         }
-        let location = super::location(&self.bucket_place(&bucket).path());
-        let mut public = Object::new();
-        entry(&mut public, "bucket", "Bucket", &bucket.name);
-        entry(&mut public, "location", "Location", &location);
-        entry(&mut public, "access", "Access", "recorded, not enforced");
-        link(&mut public, "Open", &location);
-        let mut private = Object::new();
-        private.insert("target".to_owned(), json!(self.target));
-        private_access(&mut private, &mark.access.unwrap_or_else(access::nobody));
-        Ok(Info { public, private })
+        let location = super::location(&self.bucket_place(bucket).path());
+        let info = Info::default()
+            .text("bucket", "Bucket", &bucket.name)
+            .text("location", "Location", &location)
+            .private("target", &self.target);
+        let access = mark.access.unwrap_or_else(access::nobody);
+        Ok(super::with_access(info, &location, &access, "Open"))
     }
 }

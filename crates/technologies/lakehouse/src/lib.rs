@@ -57,21 +57,22 @@ mod tests;
 mod types;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use bucket::Bucket;
 use catalog::TableCatalog;
 pub use driver::{LakehouseDriver, Settings};
 use files::Place;
 use landfall_adapter::blocking::{Cancellation, run as blocking};
-use landfall_adapter::descriptor::{ComponentKind, Object, Problem};
+use landfall_adapter::descriptor::{ComponentKind, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{
-    AccessList, AccessMode, Action, Capabilities, Change, Context, Import, ImportParams, Imported, Info,
-    Intent, Kinds, Owner, Plan, Technology, Work,
+    AccessList, AccessMode, Action, Bound, Capabilities, Change, Context, Import, ImportParams, Imported,
+    Info, Intent, Kinds, Owner, Plan, Technology, Work,
 };
+use table::Output;
 
 /// The name of the catalog, which readers have to give: it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
@@ -92,11 +93,26 @@ pub struct LakehouseSettings {
 }
 
 /// The embedded lakehouse, bound to one warehouse and catalog, which are opened when they are first used: checking
-/// a component touches neither.
-#[derive(Debug)]
+/// a component touches neither. Cloning shares it.
+#[derive(Debug, Clone)]
 pub struct Lakehouse {
     settings: LakehouseSettings,
-    opened: tokio::sync::OnceCell<Opened>,
+    opened: Arc<tokio::sync::OnceCell<Opened>>,
+}
+
+/// A component of a lakehouse, and what is asked of it.
+#[derive(Debug)]
+pub struct Resource {
+    lakehouse: Lakehouse,
+    work: Work,
+    intent: Intent,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Bucket(Bucket),
+    Table(Box<Output>),
 }
 
 /// An open warehouse and its catalog.
@@ -112,10 +128,10 @@ struct Opened {
     catalog: TableCatalog,
 }
 
-/// What one change does; `detail` of a [`Change`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case")]
-enum Step {
+/// What one change does: nobody else makes or reads one.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
     /// Delete what an interrupted purge left.
     Clear,
     /// Correct the mark.
@@ -146,7 +162,7 @@ enum Step {
 impl Lakehouse {
     /// A lakehouse that is not opened yet.
     pub fn new(settings: LakehouseSettings) -> Self {
-        Self { settings, opened: tokio::sync::OnceCell::new() }
+        Self { settings, opened: Arc::default() }
     }
 
     /// The warehouse and its catalog; a failure to open them is tried again by the next caller.
@@ -223,6 +239,8 @@ fn plain(path: PathBuf, what: &str, place: &str) -> Result<String> {
 
 #[async_trait]
 impl Technology for Lakehouse {
+    type Bound = Resource;
+
     fn name(&self) -> &'static str {
         "lakehouse"
     }
@@ -236,46 +254,13 @@ impl Technology for Lakehouse {
         }
     }
 
-    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
-        match work.component.kind {
-            ComponentKind::Storage => bucket::check(work, intent),
-            ComponentKind::OutputPort => table::check(work, intent),
-            _ => vec![wrong_kind()],
-        }
-    }
-
-    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
-        context.check_cancelled()?;
-        let mut plan = match work.component.kind {
-            ComponentKind::Storage => self.opened().await?.plan_bucket(work, intent).await,
-            ComponentKind::OutputPort => self.opened().await?.plan_table(work, intent).await,
-            _ => Err(Error::invalid(vec![wrong_kind()])),
-        }?;
-        if !matches!(intent, Intent::Unprovision { .. }) {
-            plan.notes.extend(access::undecided(work.access.as_ref()));
-        }
-        Ok(plan)
-    }
-
-    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
-        context.check_cancelled()?;
-        let step = serde_json::from_value(change.detail.clone()).map_err(|e| {
-            Error::permanent(format!("`{}` is not a change of the lakehouse", change.summary)).because(e)
-        })?;
-        match work.component.kind {
-            ComponentKind::Storage => self.opened().await?.apply_bucket(work, step, context).await,
-            ComponentKind::OutputPort => self.opened().await?.apply_table(work, step, context).await,
-            _ => Err(Error::invalid(vec![wrong_kind()])),
-        }
-    }
-
-    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
-        context.check_cancelled()?;
-        match work.component.kind {
-            ComponentKind::Storage => self.opened().await?.describe_bucket(work).await,
-            ComponentKind::OutputPort => self.opened().await?.describe_table(work).await,
-            _ => Ok(Info::default()),
-        }
+    fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Resource, Vec<Problem>> {
+        let what = match work.component.kind {
+            ComponentKind::Storage => What::Bucket(Bucket::read(&work, intent)?),
+            ComponentKind::OutputPort => What::Table(Box::new(Output::read(&work, intent)?)),
+            _ => return Err(vec![wrong_kind()]),
+        };
+        Ok(Resource { lakehouse: self.clone(), work, intent, what })
     }
 
     fn check_import(&self, params: &mut ImportParams<'_>) {
@@ -288,14 +273,49 @@ impl Technology for Lakehouse {
     }
 }
 
+#[async_trait]
+impl Bound for Resource {
+    type Step = Step;
+
+    async fn plan(&self, context: &Context) -> Result<Plan<Step>> {
+        context.check_cancelled()?;
+        let (opened, work) = (self.lakehouse.opened().await?, &self.work);
+        let mut plan = match &self.what {
+            What::Bucket(bucket) => opened.plan_bucket(bucket, work, self.intent).await?,
+            What::Table(output) => opened.plan_table(output, work, self.intent).await?,
+        };
+        if !matches!(self.intent, Intent::Unprovision { .. }) {
+            plan.notes.extend(access::undecided(work.access.as_ref()));
+        }
+        Ok(plan)
+    }
+
+    async fn apply(&self, step: &Step, context: &Context) -> Result<()> {
+        context.check_cancelled()?;
+        let (opened, work) = (self.lakehouse.opened().await?, &self.work);
+        match &self.what {
+            What::Bucket(bucket) => opened.apply_bucket(bucket, work, step, context).await,
+            What::Table(output) => opened.apply_table(output, work, step, context).await,
+        }
+    }
+
+    async fn describe(&self, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        let opened = self.lakehouse.opened().await?;
+        match &self.what {
+            What::Bucket(bucket) => opened.describe_bucket(bucket).await,
+            What::Table(output) => opened.describe_table(output).await,
+        }
+    }
+}
+
 fn wrong_kind() -> Problem {
     Problem::new("kind", "the lakehouse provisions storage areas and output ports")
         .remedy("use the kind `storage` or `outputport`, or route the component elsewhere")
 }
 
-/// A change with its step inside.
-fn change(action: Action, resource: &str, summary: impl Into<String>, step: &Step) -> Change {
-    Change { action, resource: resource.to_owned(), summary: summary.into(), detail: json!(step) }
+fn change(action: Action, resource: &str, summary: impl Into<String>, step: Step) -> Change<Step> {
+    Change::new(action, resource, summary, step)
 }
 
 /// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
@@ -308,18 +328,12 @@ fn location(path: &Path) -> String {
     format!("file://{}", path.display())
 }
 
-fn entry(info: &mut Object, key: &str, label: &str, value: &str) {
-    info.insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
-}
-
-fn link(info: &mut Object, value: &str, href: &str) {
-    info.insert("link".to_owned(), json!({ "type": "link", "label": "Files", "value": value, "href": href }));
-}
-
-fn private_access(info: &mut Object, list: &AccessList) {
-    info.insert("accessMode".to_owned(), json!("recorded"));
-    info.insert("refs".to_owned(), json!(list.refs));
-    if !list.fields.is_empty() {
-        info.insert("accessControlFields".to_owned(), json!(list.fields));
-    }
+/// What is shown of every resource last: the files, and who has access.
+fn with_access(info: Info, location: &str, list: &AccessList, shown: &str) -> Info {
+    let info = info
+        .text("access", "Access", "recorded, not enforced")
+        .link("link", "Files", shown, location)
+        .private("accessMode", "recorded")
+        .private("refs", &list.refs);
+    if list.fields.is_empty() { info } else { info.private("accessControlFields", &list.fields) }
 }

@@ -21,11 +21,8 @@ use super::marked::{self, Found, Mark, State};
 use super::properties::{self, ACCESS_FIELDS, ACCESS_REFS};
 use super::sample::Rows;
 use super::types::{self, Wanted};
-use super::{
-    CATALOG_NAME, Opened, Step, access, blocking, change, entry, evolution, link, naming, private_access,
-    sample,
-};
-use landfall_adapter::descriptor::{Object, Problem, SpecificReader};
+use super::{CATALOG_NAME, Opened, Step, access, blocking, change, evolution, naming, sample};
+use landfall_adapter::descriptor::{Problem, SpecificReader};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
 
@@ -39,7 +36,35 @@ struct Port {
     owner: Owner,
 }
 
+/// A component that is a table.
+#[derive(Debug)]
+pub(super) struct Output {
+    port: Port,
+    /// For provisioning only: what is good enough to provision is good enough to unprovision.
+    contract: Option<Contract>,
+}
+
+impl Output {
+    /// Everything wrong with it, or the table and what it shall be.
+    pub(super) fn read(work: &Work, intent: Intent) -> Result<Self, Vec<Problem>> {
+        match intent {
+            Intent::Provision => {
+                let (port, contract) = Port::read(work)?;
+                Ok(Self { port, contract: Some(contract) })
+            }
+            Intent::Unprovision { .. } | Intent::UpdateAccess => {
+                Ok(Self { port: Port::find(work)?, contract: None })
+            }
+        }
+    }
+
+    fn contract(&self) -> Result<&Contract> {
+        self.contract.as_ref().ok_or_else(|| Error::permanent("this step is of a provisioning"))
+    }
+}
+
 /// What a component asks of its table.
+#[derive(Debug)]
 struct Contract {
     wanted: Wanted,
     /// `specific.loadSampleData`.
@@ -128,14 +153,6 @@ impl Port {
     }
 }
 
-pub(super) fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
-    match intent {
-        Intent::Provision => Port::read(work).err(),
-        Intent::Unprovision { .. } | Intent::UpdateAccess => Port::find(work).err(),
-    }
-    .unwrap_or_default()
-}
-
 /// What is there of a table.
 struct Observed {
     table: Option<Table>,
@@ -202,61 +219,66 @@ impl Opened {
         )))
     }
 
-    pub(super) async fn plan_table(&self, work: &Work, intent: &Intent) -> Result<Plan> {
+    pub(super) async fn plan_table(
+        &self,
+        output: &Output,
+        work: &Work,
+        intent: Intent,
+    ) -> Result<Plan<Step>> {
+        let port = &output.port;
         let mut plan = match intent {
-            Intent::Provision => self.plan_provision(work).await?,
-            Intent::UpdateAccess => self.plan_access(work).await?,
-            Intent::Unprovision { remove_data } => self.plan_unprovision(work, *remove_data).await?,
+            Intent::Provision => self.plan_provision(work, port, output.contract()?).await?,
+            Intent::UpdateAccess => self.plan_access(work, port).await?,
+            Intent::Unprovision { remove_data } => self.plan_unprovision(port, remove_data).await?,
         };
         plan.notes.push(access::NOTE.to_owned());
         Ok(plan)
     }
 
-    async fn plan_provision(&self, work: &Work) -> Result<Plan> {
-        let (port, contract) = Port::read(work).map_err(Error::invalid)?;
-        let seen = self.observe_table(&port).await?;
-        let mut planning = Planning::new(work, &port, &contract);
+    async fn plan_provision(&self, work: &Work, port: &Port, contract: &Contract) -> Result<Plan<Step>> {
+        let seen = self.observe_table(port).await?;
+        let mut planning = Planning::new(work, port, contract);
         if seen.leftovers {
-            planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
+            planning.push(Action::Drop, "delete what an interrupted purge left", Step::Clear);
         }
         if let Some(table) = &seen.table {
-            if self.at_its_place(table, &port).is_ok() {
+            if self.at_its_place(table, port).is_ok() {
                 let mark = match seen.directory {
                     // Somebody lost the mark, and the table itself still says whose it is.
                     Found::Bare | Found::Absent => None,
-                    found => self.own_mark(found, &port)?,
+                    found => self.own_mark(found, port)?,
                 };
                 if mark.is_none_or(|mark| mark.state != State::Active) {
-                    planning.push(Action::Alter, "correct the ownership mark", &Step::Mark);
+                    planning.push(Action::Alter, "correct the ownership mark", Step::Mark);
                 }
             }
             planning.converge(table.metadata())?;
             return Ok(planning.plan);
         }
-        match self.own_mark(seen.directory, &port)? {
+        match self.own_mark(seen.directory, port)? {
             None => planning.create(),
             Some(Mark { state: State::Purging, .. }) => {
                 if !seen.leftovers {
-                    planning.push(Action::Drop, "delete what an interrupted purge left", &Step::Clear);
+                    planning.push(Action::Drop, "delete what an interrupted purge left", Step::Clear);
                 }
                 planning.create();
             }
             Some(Mark { state: State::Released, metadata_location: Some(kept), .. }) => {
-                let metadata = self.kept_metadata(&port, &kept).await?;
+                let metadata = self.kept_metadata(port, &kept).await?;
                 planning.push(
                     Action::Restore,
                     "take back the table and the data that were kept",
-                    &Step::Restore,
+                    Step::Restore,
                 );
-                planning.converge(&metadata).map_err(|e| kept_differs(e, &port))?;
+                planning.converge(&metadata).map_err(|e| kept_differs(e, port))?;
             }
             Some(_) => {
-                let place = self.table_place(&port);
+                let place = self.table_place(port);
                 if blocking(move |_| marked::has_any(&place, "data")).await? {
                     return Err(Error::conflict(format!(
                         "{} is not in the catalog, but data of it is in `{}`: another program dropped it. Register its newest metadata file again, or unprovision the component with its data",
                         port.what,
-                        self.table_place(&port).path().display()
+                        self.table_place(port).path().display()
                     )));
                 }
                 planning.create();
@@ -274,9 +296,8 @@ impl Opened {
         }
     }
 
-    async fn plan_access(&self, work: &Work) -> Result<Plan> {
-        let port = Port::find(work).map_err(Error::invalid)?;
-        let Some(table) = self.own_table(&port).await? else {
+    async fn plan_access(&self, work: &Work, port: &Port) -> Result<Plan<Step>> {
+        let Some(table) = self.own_table(port).await? else {
             return Err(super::not_provisioned(&port.owner));
         };
         let mut plan = Plan::default();
@@ -287,17 +308,16 @@ impl Opened {
         Ok(plan)
     }
 
-    async fn plan_unprovision(&self, work: &Work, remove_data: bool) -> Result<Plan> {
-        let port = Port::find(work).map_err(Error::invalid)?;
-        let seen = self.observe_table(&port).await?;
-        let mark = self.own_mark(seen.directory, &port)?;
-        let step = |action, summary: &str, step| change(action, &port.what, summary, &step);
+    async fn plan_unprovision(&self, port: &Port, remove_data: bool) -> Result<Plan<Step>> {
+        let seen = self.observe_table(port).await?;
+        let mark = self.own_mark(seen.directory, port)?;
+        let step = |action, summary: &str, step| change(action, &port.what, summary, step);
         let mut changes = Vec::new();
         // A purge that was asked for before is finished in any case.
         let purging = seen.table.is_none() && mark.as_ref().is_some_and(|mark| mark.state == State::Purging);
         match (&seen.table, &mark) {
             (Some(table), _) => {
-                self.at_its_place(table, &port)?;
+                self.at_its_place(table, port)?;
                 changes.push(if remove_data {
                     step(Action::Drop, "drop the table and delete its data", Step::Purge)
                 } else {
@@ -319,22 +339,28 @@ impl Opened {
         Ok(Plan { changes, notes: Vec::new() })
     }
 
-    pub(super) async fn apply_table(&self, work: &Work, step: Step, context: &Context) -> Result<()> {
-        let port = Port::find(work).map_err(Error::invalid)?;
-        match &step {
-            Step::Clear => self.clear(&port).await,
-            Step::Mark => self.set_mark(&port, self.mark(&port)).await,
-            Step::Create => self.create(work, &port, context).await,
-            Step::Restore => self.restore(&port).await,
-            Step::AddColumn { path } => self.add_column(work, &port, path).await,
-            Step::DropColumn { path } => self.drop_column(&port, path).await,
-            Step::Properties => self.set_properties(work, &port).await,
-            Step::Load => self.load(work, &port, context).await,
+    pub(super) async fn apply_table(
+        &self,
+        output: &Output,
+        work: &Work,
+        step: &Step,
+        context: &Context,
+    ) -> Result<()> {
+        let port = &output.port;
+        match step {
+            Step::Clear => self.clear(port).await,
+            Step::Mark => self.set_mark(port, self.mark(port)).await,
+            Step::Create => self.create(work, port, output.contract()?, context).await,
+            Step::Restore => self.restore(port).await,
+            Step::AddColumn { path } => self.add_column(port, output.contract()?, path).await,
+            Step::DropColumn { path } => self.drop_column(port, path).await,
+            Step::Properties => self.set_properties(work, port, output.contract()?).await,
+            Step::Load => self.load(work, port, output.contract()?, context).await,
             Step::Revoke { .. } | Step::Fields | Step::Grant { .. } => {
-                self.record_access(work, &port, &step).await
+                self.record_access(work, port, step).await
             }
-            Step::Release => self.release(&port).await,
-            Step::Purge => self.purge(&port).await,
+            Step::Release => self.release(port).await,
+            Step::Purge => self.purge(port).await,
         }
     }
 
@@ -375,11 +401,10 @@ impl Opened {
         self.tidy_directory(port).await
     }
 
-    async fn create(&self, work: &Work, port: &Port, context: &Context) -> Result<()> {
+    async fn create(&self, work: &Work, port: &Port, contract: &Contract, context: &Context) -> Result<()> {
         if self.own_table(port).await?.is_some() {
             return Ok(());
         }
-        let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         // Not `set_mark`: without a table, an unmarked directory is somebody else's.
         let mark = self.mark(port);
         let (path, scratch) = (self.table_place(port), self.scratch.clone());
@@ -411,12 +436,11 @@ impl Opened {
         self.set_mark(port, self.mark(port)).await
     }
 
-    async fn add_column(&self, work: &Work, port: &Port, path: &str) -> Result<()> {
+    async fn add_column(&self, port: &Port, contract: &Contract, path: &str) -> Result<()> {
         let table = self.planned(port).await?;
         if table.metadata().current_schema().field_by_name(path).is_some() {
             return Ok(());
         }
-        let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         let field = contract.wanted.schema.field_by_name(path);
         let field = field.ok_or_else(|| Error::permanent(format!("the contract has no column `{path}`")))?;
         let column = new_column(path, field);
@@ -431,9 +455,8 @@ impl Opened {
         self.catalog.commit(&table, |tx| tx.update_schema().delete_column(path).apply(tx)).await
     }
 
-    async fn set_properties(&self, work: &Work, port: &Port) -> Result<()> {
+    async fn set_properties(&self, work: &Work, port: &Port, contract: &Contract) -> Result<()> {
         let table = self.planned(port).await?;
-        let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         let wanted = properties::wanted(work, &contract.wanted, table.metadata().current_schema());
         let difference = properties::difference(table.metadata().properties(), &wanted);
         if difference.is_empty() {
@@ -468,22 +491,22 @@ impl Opened {
             .await
     }
 
-    async fn load(&self, work: &Work, port: &Port, context: &Context) -> Result<()> {
+    async fn load(&self, work: &Work, port: &Port, contract: &Contract, context: &Context) -> Result<()> {
         let table = self.planned(port).await?;
         if table.metadata().current_snapshot().is_some() {
             return Ok(());
         }
-        let (_, contract) = Port::read(work).map_err(Error::invalid)?;
         // By the table's own schema: its columns may be in another order, and its ids are what counts.
         let schema = table.metadata().current_schema();
         if work.component.sample_data.is_none() {
             return Ok(());
         }
         let (component, own) = (Arc::clone(&work.component), Arc::clone(schema));
+        let columns = contract.wanted.columns.clone();
         let batch = blocking(move |cancellation| {
             let sample =
                 component.sample_data.as_ref().ok_or_else(|| Error::permanent("there are no sample rows"))?;
-            let rows = sample::read(sample, &own, &contract.wanted.columns).map_err(Error::invalid)?;
+            let rows = sample::read(sample, &own, &columns).map_err(Error::invalid)?;
             cancellation.check()?;
             sample::batch(&rows, &own)
         })
@@ -562,41 +585,30 @@ impl Opened {
         .await
     }
 
-    pub(super) async fn describe_table(&self, work: &Work) -> Result<Info> {
-        let port = Port::find(work).map_err(Error::invalid)?;
-        let Some(table) = self.own_table(&port).await? else { return Ok(Info::default()) };
+    pub(super) async fn describe_table(&self, output: &Output) -> Result<Info> {
+        let port = &output.port;
+        let Some(table) = self.own_table(port).await? else { return Ok(Info::default()) };
         let metadata = table.metadata();
         let rows = metadata
             .current_snapshot()
             .and_then(|snapshot| snapshot.summary().additional_properties.get("total-records").cloned())
             .unwrap_or_else(|| "0".to_owned());
-        let mut public = Object::new();
-        entry(&mut public, "tableName", "Table", &format!("{}.{}", port.namespace, port.name));
-        entry(&mut public, "location", "Location", metadata.location());
-        entry(&mut public, "format", "Format", "Iceberg");
-        entry(&mut public, "rowCount", "Rows", &rows);
-        entry(
-            &mut public,
-            "columnCount",
-            "Columns",
-            &metadata.current_schema().as_struct().fields().len().to_string(),
-        );
-        entry(&mut public, "access", "Access", "recorded, not enforced");
-        link(&mut public, "Open", metadata.location());
-        let mut private = Object::new();
-        for (key, value) in [
-            ("target", json!(self.target)),
-            ("catalog", json!(CATALOG_NAME)),
-            ("catalogUri", json!(format!("sqlite:///{}", self.catalog_path))),
-            ("namespace", json!(port.namespace)),
-            ("table", json!(port.name)),
-            ("tableUuid", json!(metadata.uuid().to_string())),
-            ("metadataLocation", json!(table.metadata_location())),
-        ] {
-            private.insert(key.to_owned(), value);
-        }
-        private_access(&mut private, &properties::access(metadata.properties())?);
-        Ok(Info { public, private })
+        let columns = metadata.current_schema().as_struct().fields().len();
+        let info = Info::default()
+            .text("tableName", "Table", format!("{}.{}", port.namespace, port.name))
+            .text("location", "Location", metadata.location())
+            .text("format", "Format", "Iceberg")
+            .text("rowCount", "Rows", rows)
+            .text("columnCount", "Columns", columns)
+            .private("target", &self.target)
+            .private("catalog", CATALOG_NAME)
+            .private("catalogUri", format!("sqlite:///{}", self.catalog_path))
+            .private("namespace", &port.namespace)
+            .private("table", &port.name)
+            .private("tableUuid", metadata.uuid().to_string())
+            .private("metadataLocation", table.metadata_location());
+        let access = properties::access(metadata.properties())?;
+        Ok(super::with_access(info, metadata.location(), &access, "Open"))
     }
 }
 
@@ -605,7 +617,7 @@ struct Planning<'a> {
     work: &'a Work,
     port: &'a Port,
     contract: &'a Contract,
-    plan: Plan,
+    plan: Plan<Step>,
 }
 
 impl<'a> Planning<'a> {
@@ -618,14 +630,14 @@ impl<'a> Planning<'a> {
         Self { work, port, contract, plan }
     }
 
-    fn push(&mut self, action: Action, summary: impl Into<String>, step: &Step) {
+    fn push(&mut self, action: Action, summary: impl Into<String>, step: Step) {
         self.plan.changes.push(change(action, &self.port.what, summary, step));
     }
 
     fn create(&mut self) {
         let fields = self.contract.wanted.schema.as_struct().fields();
         let columns: Vec<_> = fields.iter().map(|field| column_text(field)).collect();
-        self.push(Action::Create, format!("create the table with {}", columns.join(", ")), &Step::Create);
+        self.push(Action::Create, format!("create the table with {}", columns.join(", ")), Step::Create);
         self.load();
         self.reconcile(&access::nobody());
     }
@@ -642,18 +654,18 @@ impl<'a> Planning<'a> {
             let field_type =
                 wanted.schema.field_by_name(&path).map(|field| types::readable(&field.field_type));
             let summary = format!("add column `{path}` {}", field_type.unwrap_or_default());
-            self.push(Action::Alter, summary, &Step::AddColumn { path });
+            self.push(Action::Alter, summary, Step::AddColumn { path });
         }
         for path in evolution.drop {
             let summary = format!("drop column `{path}`; its values stay in earlier snapshots");
-            self.push(Action::Alter, summary, &Step::DropColumn { path });
+            self.push(Action::Alter, summary, Step::DropColumn { path });
         }
         self.plan.notes.extend(evolution.notes);
         let wanted: BTreeMap<_, _> = properties::wanted(self.work, wanted, schema);
         let difference = properties::difference(metadata.properties(), &wanted);
         if !difference.is_empty() {
             let keys: Vec<_> = difference.keys().iter().map(|key| format!("`{key}`")).collect();
-            self.push(Action::Alter, format!("update the properties {}", keys.join(", ")), &Step::Properties);
+            self.push(Action::Alter, format!("update the properties {}", keys.join(", ")), Step::Properties);
         }
         if metadata.current_snapshot().is_none() {
             self.load();
@@ -667,13 +679,13 @@ impl<'a> Planning<'a> {
 
     fn load(&mut self) {
         if let Some(rows) = &self.contract.rows {
-            self.push(Action::Load, format!("load {} sample rows", rows.len()), &Step::Load);
+            self.push(Action::Load, format!("load {} sample rows", rows.len()), Step::Load);
         }
     }
 
     fn reconcile(&mut self, recorded: &landfall_adapter::AccessList) {
         if let Some(wanted) = &self.work.access {
-            self.plan.changes.extend::<Vec<Change>>(access::changes(recorded, wanted, &self.port.what));
+            self.plan.changes.extend::<Vec<Change<Step>>>(access::changes(recorded, wanted, &self.port.what));
         }
     }
 }

@@ -3,18 +3,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use iceberg::Catalog;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 use landfall_adapter::AccessList;
 use landfall_adapter::access::Ref;
+use landfall_adapter::any::AnyStep;
 use landfall_adapter::conformance::{self, Case, Subject};
-use landfall_adapter::descriptor::write_contract;
+use landfall_adapter::descriptor::{Object, write_contract};
 use landfall_adapter::error::Kind;
 use landfall_adapter::import::Updates;
-use landfall_adapter::testing::{self, CASHFLOW, PORT, STORAGE, work as work_of};
+use landfall_adapter::testing::{self, CASHFLOW, Directly, PORT, STORAGE, work as work_of};
 
 fn port() -> Work {
     work_of(&CASHFLOW.replace("format: Iceberg", "format: Iceberg\n      loadSampleData: true"), PORT)
@@ -125,7 +126,8 @@ async fn foreign_buckets_are_left_alone() {
     assert_eq!(*error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("production") && error.to_string().contains("development"), "{error}");
     // A change planned for a name that became somebody else's.
-    let purge = change(Action::Drop, "", "", &Step::Purge);
+    let purge = AnyStep::new(Step::Purge, Intent::Unprovision { remove_data: true });
+    let purge = Change::new(Action::Drop, "", "", purge);
     assert!(lake.apply(&other, &purge, &Context::default()).await.is_err());
     assert!(path.exists());
 }
@@ -189,7 +191,7 @@ impl Subject for Embedded {
         Self { lake: open(folder.path()), folder }
     }
 
-    fn technology(&self) -> &dyn Technology {
+    fn technology(&self) -> &dyn landfall_adapter::any::AnyTechnology {
         &self.lake
     }
 
@@ -528,15 +530,21 @@ fn parameters_of_an_import_are_checked_without_a_look_at_the_target() {
     assert!(!folder.path().join("not made").exists());
 }
 
+fn check(work: &Work, intent: &Intent) -> Vec<Problem> {
+    let nowhere = Path::new("/nowhere");
+    let settings =
+        LakehouseSettings { target: "LAKE".to_owned(), warehouse: nowhere.into(), catalog: nowhere.into() };
+    Lakehouse::new(settings).check(work, intent)
+}
+
 fn problems(checked: Vec<Problem>) -> Vec<String> {
     checked.into_iter().map(|problem| problem.to_string()).collect()
 }
 
 #[test]
 fn specific_is_read_strictly() {
-    let checked = |columns: &str, specific: &str| {
-        problems(table::check(&port_with(columns, specific), &Intent::Provision))
-    };
+    let checked =
+        |columns: &str, specific: &str| problems(check(&port_with(columns, specific), &Intent::Provision));
     let column = "[{name: a, dataType: INT}]";
     assert_eq!(checked(column, "{format: iceberg, namespace: finance, table: t_1}"), [] as [&str; 0]);
     assert_eq!(
@@ -556,10 +564,10 @@ fn specific_is_read_strictly() {
     assert_eq!(checked("[]", "{}"), ["dataContract.schema: an Iceberg table needs at least one column"]);
     // What cannot be provisioned can still be found and taken away.
     let odd = port_with("[]", "{formt: Iceberg}");
-    assert_eq!(table::check(&odd, &Intent::Unprovision { remove_data: true }), []);
+    assert_eq!(check(&odd, &Intent::Unprovision { remove_data: true }), []);
     let storage = |bucket: &str| {
         let text = CASHFLOW.replace("bucket: finance-cashflows", bucket);
-        problems(bucket::check(&work_of(&text, STORAGE), &Intent::Provision))
+        problems(check(&work_of(&text, STORAGE), &Intent::Provision))
     };
     assert_eq!(storage("bucket: abc"), [] as [&str; 0]);
     assert_eq!(storage("{}"), [] as [&str; 0]);
@@ -572,7 +580,7 @@ fn specific_is_read_strictly() {
 
 #[test]
 fn columns_that_iceberg_does_not_have() {
-    let checked = |columns: &str| problems(table::check(&port_with(columns, "{}"), &Intent::Provision));
+    let checked = |columns: &str| problems(check(&port_with(columns, "{}"), &Intent::Provision));
     assert_eq!(
         checked(
             "[{name: a.b, dataType: INT}, {name: u, dataType: UNION, children: [{name: x, dataType: INT}]},
@@ -603,7 +611,7 @@ fn rows_that_do_not_fit() {
     let sampled = |columns: &str, sample: &str| {
         let text = port_text(columns, "{loadSampleData: true}")
             .replace("dataContract:", &format!("sampleData: {sample}, dataContract:"));
-        problems(table::check(&work_of(&text, OTHER_PORT), &Intent::Provision))
+        problems(check(&work_of(&text, OTHER_PORT), &Intent::Provision))
     };
     assert_eq!(
         sampled(
@@ -640,7 +648,7 @@ fn rows_that_do_not_fit() {
     );
     let text = port_text(columns, "{}")
         .replace("dataContract:", "sampleData: {columns: [j], rows: [[x]]}, dataContract:");
-    assert_eq!(table::check(&work_of(&text, OTHER_PORT), &Intent::Provision), []);
+    assert_eq!(check(&work_of(&text, OTHER_PORT), &Intent::Provision), []);
     let many =
         sampled("[{name: i, dataType: INT}]", &format!("{{columns: [i], rows: [{}]}}", "[x],".repeat(500)));
     assert_eq!(many.len(), 20);
@@ -916,7 +924,9 @@ fn what_is_required_and_described_in_a_type_is_so_in_the_table() {
 }
 
 async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {
-    lake.apply(work, &change(Action::Alter, "table", "a step by hand", &step), &Context::default()).await
+    let step = AnyStep::new(step, Intent::Provision);
+    let change = Change::new(Action::Alter, "table", "a step by hand", step);
+    lake.apply(work, &change, &Context::default()).await
 }
 
 /// Crashes inside a change, where the suite's wrapper does not reach.
@@ -1113,7 +1123,7 @@ fn column_names_that_look_like_others_are_refused() {
             {name: " x", dataType: INT}]"#,
         "{}",
     );
-    let found: Vec<_> = table::check(&work, &Intent::Provision).iter().map(Problem::with_remedy).collect();
+    let found: Vec<_> = check(&work, &Intent::Provision).iter().map(Problem::with_remedy).collect();
     assert_eq!(
         found,
         [
@@ -1125,7 +1135,7 @@ fn column_names_that_look_like_others_are_refused() {
         ]
     );
     // What was made of it before can be removed.
-    assert_eq!(table::check(&work, &Intent::Unprovision { remove_data: true }), []);
+    assert_eq!(check(&work, &Intent::Unprovision { remove_data: true }), []);
 }
 
 /// Kept data follows the contract that it is taken back with, or what stands against that is found before a change.

@@ -26,8 +26,8 @@ use landfall_adapter::error::{Error, Result};
 use landfall_adapter::schemars::JsonSchema;
 use landfall_adapter::settings::{FileUrl, Span, file_problem};
 use landfall_adapter::{
-    AccessMode, Action, Capabilities, Change, Context, Driver, Import, ImportParams, Imported, Info, Intent,
-    Kinds, Mistakes, Plan, Services, Technology, Work,
+    AccessMode, Action, Bound, Capabilities, Change, Context, Driver, Info, Intent, Kinds, Mistakes, Plan,
+    Services, Technology, Work,
 };
 
 /// The driver of mocks.
@@ -132,8 +132,9 @@ impl Mock {
     }
 }
 
-#[async_trait]
 impl Technology for Mock {
+    type Bound = Mocked;
+
     fn name(&self) -> &'static str {
         "mock"
     }
@@ -147,48 +148,72 @@ impl Technology for Mock {
         }
     }
 
-    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
-        let contract = work.component.data_contract.as_ref().filter(|_| *intent == Intent::Provision);
-        contract
-            .map(|contract| names::in_columns(&contract.schema, "dataContract.schema"))
-            .unwrap_or_default()
+    fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Mocked, Vec<Problem>> {
+        let contract = work.component.data_contract.as_ref().filter(|_| intent == Intent::Provision);
+        let problems = contract.map(|contract| names::in_columns(&contract.schema, "dataContract.schema"));
+        match problems {
+            Some(problems) if !problems.is_empty() => Err(problems),
+            _ => Ok(Mocked { mock: self.clone(), work, intent }),
+        }
+    }
+}
+
+/// A component that a mock makes nothing of.
+#[derive(Debug)]
+pub struct Mocked {
+    mock: Mock,
+    work: Work,
+    intent: Intent,
+}
+
+/// The number of an idle step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle(u32);
+
+impl Mocked {
+    fn resource(&self) -> String {
+        format!("mock `{}`", self.work.component.name)
     }
 
-    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
+    fn summary(&self, step: Idle) -> String {
+        format!("idle step {} of {}", step.0, self.mock.settings.steps)
+    }
+}
+
+#[async_trait]
+impl Bound for Mocked {
+    type Step = Idle;
+
+    async fn plan(&self, context: &Context) -> Result<Plan<Idle>> {
         context.check_cancelled()?;
-        let component = &work.component;
-        let what = match intent {
+        let component = &self.work.component;
+        let what = match self.intent {
             Intent::Provision => "provisioned",
             Intent::Unprovision { .. } => "unprovisioned",
             Intent::UpdateAccess => "granted or revoked",
         };
         let mut notes = vec![format!("`{}` is a mock: nothing was {what}", component.name)];
-        if *intent == Intent::UpdateAccess || work.access.is_some() {
+        if self.intent == Intent::UpdateAccess || self.work.access.is_some() {
             notes.push("a mock keeps no access list: it is accepted and ignored".to_owned());
         }
-        let changes = (1..=self.settings.steps)
-            .map(|step| Change {
-                action: Action::Alter,
-                resource: format!("mock `{}`", component.name),
-                summary: format!("idle step {step} of {}", self.settings.steps),
-                detail: json!({ "step": step, "intent": name(intent) }),
-            })
-            .collect();
-        Ok(Plan { changes, notes })
+        let steps = (1..=self.mock.settings.steps).map(Idle);
+        let changes = steps.map(|step| Change::new(Action::Alter, self.resource(), self.summary(step), step));
+        Ok(Plan { changes: changes.collect(), notes })
     }
 
-    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
-        let MockSettings { stoppable, blocking, .. } = self.settings;
-        let (step_delay, stop_delay) = self.delays();
+    async fn apply(&self, step: &Idle, context: &Context) -> Result<()> {
+        let MockSettings { stoppable, blocking, .. } = self.mock.settings;
+        let (step_delay, stop_delay) = self.mock.delays();
         if stoppable {
             context.check_cancelled()?;
         }
-        let trace = self.settings.trace.as_ref().map(FileUrl::path);
+        let trace = self.mock.settings.trace.as_ref().map(FileUrl::path);
+        let trace = trace.map(|file| Step::new(file, &self.work, *step, self.intent));
         if blocking {
-            self.block(trace.map(|file| Step::new(file, work, change)), context).await?;
+            self.mock.block(trace, context).await?;
         } else {
             let traced = match trace {
-                Some(file) => Some(Traced::begin(Step::new(file, work, change)).await?),
+                Some(step) => Some(Traced::begin(step).await?),
                 None => None,
             };
             tokio::select! {
@@ -202,33 +227,23 @@ impl Technology for Mock {
                 traced.end().await?;
             }
         }
-        context.journal.info(format!("{}: {}", change.resource, change.summary));
+        context.journal.info(format!("{}: {}", self.resource(), self.summary(*step)));
         Ok(())
     }
 
-    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
+    async fn describe(&self, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
-        let entry = |label: &str, value: &str| json!({ "type": "string", "label": label, "value": value });
-        let mut public = Object::new();
-        public.insert(
-            "provisionedBy".to_owned(),
-            entry("Provisioned by", "Landfall's mock: nothing is behind it"),
-        );
-        if let Some(technology) = &work.component.technology {
-            public.insert("technology".to_owned(), entry("Technology", technology));
-        }
-        Ok(Info { public, private: Object::new() })
-    }
-
-    fn check_import(&self, _params: &mut ImportParams<'_>) {}
-
-    async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
-        Err(Error::unsupported("a mock has nothing to import: route the template to another technology"))
+        let info =
+            Info::default().text("provisionedBy", "Provisioned by", "Landfall's mock: nothing is behind it");
+        Ok(match &self.work.component.technology {
+            Some(technology) => info.text("technology", "Technology", technology),
+            None => info,
+        })
     }
 }
 
 /// As traces name it.
-fn name(intent: &Intent) -> &'static str {
+fn name(intent: Intent) -> &'static str {
     match intent {
         Intent::Provision => "provision",
         Intent::Unprovision { .. } => "unprovision",
@@ -300,14 +315,13 @@ impl Drop for Traced {
 }
 
 impl Step {
-    fn new(file: &Path, work: &Work, change: &Change) -> Self {
+    fn new(file: &Path, work: &Work, step: Idle, intent: Intent) -> Self {
         let mut line = Object::new();
         line.insert("pid".to_owned(), json!(std::process::id()));
         line.insert("component".to_owned(), json!(work.component.id.to_string()));
         line.insert("environment".to_owned(), json!(work.environment));
-        for name in ["intent", "step"] {
-            line.insert(name.to_owned(), change.detail.get(name).cloned().unwrap_or_default());
-        }
+        line.insert("intent".to_owned(), json!(name(intent)));
+        line.insert("step".to_owned(), json!(step.0));
         if let Some(serial) = work.component.specific.get("serial") {
             line.insert("serial".to_owned(), serial.clone());
         }
@@ -333,7 +347,7 @@ mod tests {
 
     use super::*;
     use landfall_adapter::conformance::{self, Case, Subject};
-    use landfall_adapter::testing;
+    use landfall_adapter::testing::{self, Directly};
 
     struct Green(Mock);
 
@@ -343,7 +357,7 @@ mod tests {
             Self(Mock::default())
         }
 
-        fn technology(&self) -> &dyn Technology {
+        fn technology(&self) -> &dyn landfall_adapter::any::AnyTechnology {
             &self.0
         }
 

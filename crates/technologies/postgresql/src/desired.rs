@@ -10,8 +10,6 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use super::columns::Table;
 use super::mark::{self, Mark};
 use super::observe::{Member, Relation, Role, Schema, Seen, has};
@@ -63,10 +61,10 @@ pub(super) enum Shape {
     View(view::View),
 }
 
-/// What one change does; part of the `detail` of a change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case")]
-pub(super) enum Step {
+/// What one change does: nobody else makes or reads one.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
     /// The database of a storage area that has its own: the one change that no transaction can hold.
     CreateDatabase,
     DropDatabase,

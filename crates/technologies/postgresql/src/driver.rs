@@ -90,7 +90,8 @@ mod tests {
         let variables =
             [("PG_URL", "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full")];
         let reference = json!({ "env": "PG_URL" });
-        let settings = open(&PostgresqlDriver, json!({ "url": reference }), &variables).unwrap().settings;
+        let settings =
+            open(&PostgresqlDriver, json!({ "url": reference }), &variables).unwrap().0.settings.clone();
         assert_eq!(settings.url.expose(), variables[0].1);
         assert!(!format!("{settings:?}").contains("hunter2"));
         let seconds = [
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!((settings.connections, seconds.map(|limit| limit.as_secs())), (4, [10, 300, 10, 5]));
         let more =
             json!({ "url": reference, "connections": 9, "lock_timeout": "1s", "connect_timeout": "3s" });
-        let settings = open(&PostgresqlDriver, more, &variables).unwrap().settings;
+        let settings = open(&PostgresqlDriver, more, &variables).unwrap().0.settings.clone();
         assert_eq!((settings.connections, settings.lock_timeout.as_secs()), (9, 1));
         assert_eq!(settings.connect_timeout.as_secs(), 3);
     }

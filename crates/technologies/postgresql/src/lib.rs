@@ -58,8 +58,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Handle;
 
 use desired::{Contract, Place, Shape, Standing, Step};
@@ -67,12 +66,12 @@ pub use driver::{PostgresqlDriver, Settings};
 use landfall_adapter::Secret;
 use landfall_adapter::access::Directory;
 use landfall_adapter::descriptor::{
-    Column, Component, ComponentKind, Identifier, Object, Problem, SpecificReader, names,
+    Column, Component, ComponentKind, Identifier, Problem, SpecificReader, names,
 };
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{
-    AccessMode, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds, Plan,
-    Technology, Work,
+    AccessMode, Bound, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds,
+    Plan, Technology, Work,
 };
 use loan::Loan;
 use observe::{Database, Question, Seen};
@@ -103,8 +102,20 @@ pub struct PostgresqlSettings {
     pub directory: Directory,
 }
 
-/// One database of a PostgreSQL server. Nothing is opened before it is first used.
-pub struct Postgresql {
+/// One database of a PostgreSQL server. Nothing is opened before it is first used. Cloning shares it.
+#[derive(Clone)]
+pub struct Postgresql(Arc<Site>);
+
+/// A component of a database, and what is asked of it.
+pub struct Resource {
+    site: Arc<Site>,
+    work: Work,
+    intent: Intent,
+    read: Read,
+}
+
+/// The database of a target, and those of its storage areas.
+struct Site {
     settings: PostgresqlSettings,
     login: Result<Login, String>,
     /// Absent with a URL that cannot be read.
@@ -112,46 +123,6 @@ pub struct Postgresql {
     home: Option<Handle>,
     /// One for each database: that of the URL, and those of storage areas that have their own.
     pools: Mutex<BTreeMap<String, Pool>>,
-}
-
-/// `detail` of a [`Change`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Detail {
-    intent: Asked,
-    #[serde(flatten)]
-    step: Step,
-}
-
-/// An [`Intent`] that can be written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Asked {
-    Provision,
-    Release,
-    Purge,
-    UpdateAccess,
-}
-
-impl From<Intent> for Asked {
-    fn from(intent: Intent) -> Self {
-        match intent {
-            Intent::Provision => Self::Provision,
-            Intent::Unprovision { remove_data: false } => Self::Release,
-            Intent::Unprovision { remove_data: true } => Self::Purge,
-            Intent::UpdateAccess => Self::UpdateAccess,
-        }
-    }
-}
-
-impl From<Asked> for Intent {
-    fn from(asked: Asked) -> Self {
-        match asked {
-            Asked::Provision => Self::Provision,
-            Asked::Release => Self::Unprovision { remove_data: false },
-            Asked::Purge => Self::Unprovision { remove_data: true },
-            Asked::UpdateAccess => Self::UpdateAccess,
-        }
-    }
 }
 
 /// What is known of a component before anything is looked at.
@@ -173,9 +144,12 @@ impl Postgresql {
             let url = settings.url.clone();
             Arc::new(Server::new(&settings.target, url, login.clone(), settings.connect_timeout))
         });
-        Self { login, server, home: Handle::try_current().ok(), pools: Mutex::default(), settings }
+        let home = Handle::try_current().ok();
+        Self(Arc::new(Site { login, server, home, pools: Mutex::default(), settings }))
     }
+}
 
+impl Site {
     fn login(&self) -> Result<&Login> {
         self.login.as_ref().map_err(|fault| {
             Error::permanent(format!("the URL of target `{}` {fault}", self.settings.target))
@@ -232,9 +206,8 @@ impl Postgresql {
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
 
-    /// Reads a component: all problems in one answer. What takes something away needs the names only. What a view reads is
-    /// `checked` against its document once, before it is accepted.
-    fn read(&self, work: &Work, intent: Intent, checked: bool) -> Result<Read, Vec<Problem>> {
+    /// Reads a component: all problems in one answer. What takes something away needs the names only.
+    fn read(&self, work: &Work, intent: Intent) -> Result<Read, Vec<Problem>> {
         let database = self.login.as_ref().map_or("", |login| &login.database);
         let mut specific = SpecificReader::new(&work.component.specific);
         let storage = work.component.kind == ComponentKind::Storage;
@@ -259,7 +232,7 @@ impl Postgresql {
         } else {
             port_contract(work, place.as_ref(), &mut specific, &mut problems)
         };
-        if checked && let Some((Contract { shape: Shape::View(view), .. }, listed)) = &contract {
+        if let Some((Contract { shape: Shape::View(view), .. }, listed)) = &contract {
             problems.extend(sources::check(work, database, view, *listed));
         }
         let contract = contract.map(|(contract, _)| contract);
@@ -276,6 +249,15 @@ impl Postgresql {
             }),
             _ => Err(all),
         }
+    }
+}
+
+impl Read {
+    /// The same component, of which nothing is wanted.
+    fn names_only(&self) -> Self {
+        let place = self.place.clone();
+        let question = question(&place, None);
+        Self { question, contract: None, place, removal: false, count_timeout: self.count_timeout }
     }
 }
 
@@ -605,6 +587,8 @@ fn sources(specific: &mut SpecificReader<'_>, declared: &[Column]) -> Vec<(Strin
 
 #[async_trait]
 impl Technology for Postgresql {
+    type Bound = Resource;
+
     fn name(&self) -> &'static str {
         "postgresql"
     }
@@ -618,80 +602,75 @@ impl Technology for Postgresql {
         }
     }
 
-    fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem> {
-        match work.component.kind {
-            ComponentKind::Storage | ComponentKind::OutputPort => {
-                self.read(work, *intent, true).err().unwrap_or_default()
-            }
-            _ => vec![wrong_kind()],
+    fn bind(&self, work: Work, intent: Intent) -> Result<Resource, Vec<Problem>> {
+        if !matches!(work.component.kind, ComponentKind::Storage | ComponentKind::OutputPort) {
+            return Err(vec![wrong_kind()]);
         }
-    }
-
-    async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan> {
-        context.check_cancelled()?;
-        let read = self.read(work, *intent, false).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
-        let seen = self.look(&read, &people, context).await?;
-        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, *intent, false)?;
-        let changes = left
-            .pieces
-            .into_iter()
-            .map(|piece| Change {
-                action: piece.action,
-                resource: piece.resource,
-                summary: piece.summary,
-                detail: json!(Detail { intent: Asked::from(*intent), step: piece.step }),
-            })
-            .collect();
-        Ok(Plan { changes, notes: left.notes })
-    }
-
-    async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
-        context.check_cancelled()?;
-        let Detail { intent, step } = serde_json::from_value(change.detail.clone()).map_err(|e| {
-            Error::permanent(format!("`{}` is not a change of PostgreSQL", change.summary)).because(e)
-        })?;
-        let intent = Intent::from(intent);
-        let read = self.read(work, intent, false).map_err(Error::invalid)?;
-        let people = People::look_up(work, &self.settings.directory, &context.lookups).await?;
-        if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
-            return self.apply_to_database(&read, &people, intent, &step, context).await;
-        }
-        let (session, database) = self.place_of(&read, context).await?;
-        let applying = applied(&session, &read, &people, intent, &step, (context, database));
-        let done = session.within(context, applying).await;
-        session.give_back(done)
-    }
-
-    async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {
-        context.check_cancelled()?;
-        let read = self.read(work, Intent::UpdateAccess, false).map_err(Error::invalid)?;
-        let people = People::default();
-        let seen = self.look(&read, &people, context).await?;
-        if read.place.standing(&seen)? != Standing::Active {
-            return Ok(Info::default());
-        }
-        let mut info = self.info(&read.place, &seen);
-        self.add_statistics(work, &read.place, &seen, &mut info, context).await?;
-        Ok(info)
+        let read = self.0.read(&work, intent)?;
+        Ok(Resource { site: Arc::clone(&self.0), work, intent, read })
     }
 
     fn check_import(&self, params: &mut ImportParams<'_>) {
-        let database = self.login.as_ref().ok().map(|login| login.database.as_str());
+        let database = self.0.login.as_ref().ok().map(|login| login.database.as_str());
         reverse::Asked::read(params, database);
     }
 
     async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
         context.check_cancelled()?;
         let mut params = import.params();
-        let asked = reverse::Asked::read(&mut params, Some(&self.login()?.database));
+        let asked = reverse::Asked::read(&mut params, Some(&self.0.login()?.database));
         let problems = params.finish().problems;
         let Some(asked) = asked.filter(|_| problems.is_empty()) else {
             return Err(Error::invalid(problems));
         };
-        let session = self.session(context).await?;
+        let session = self.0.session(context).await?;
         let done = session.within(context, reverse::read_back(&session, &asked, context)).await;
         session.give_back(done)
+    }
+}
+
+#[async_trait]
+impl Bound for Resource {
+    type Step = Step;
+
+    async fn plan(&self, context: &Context) -> Result<Plan<Step>> {
+        context.check_cancelled()?;
+        let (site, read) = (&self.site, &self.read);
+        let people = People::look_up(&self.work, &site.settings.directory, &context.lookups).await?;
+        let seen = site.look(read, &people, context).await?;
+        let left = desired::pieces(&read.place, read.contract.as_ref(), &seen, &people, self.intent, false)?;
+        let changes = left
+            .pieces
+            .into_iter()
+            .map(|piece| Change::new(piece.action, piece.resource, piece.summary, piece.step))
+            .collect();
+        Ok(Plan { changes, notes: left.notes })
+    }
+
+    async fn apply(&self, step: &Step, context: &Context) -> Result<()> {
+        context.check_cancelled()?;
+        let (site, read) = (&self.site, &self.read);
+        let people = People::look_up(&self.work, &site.settings.directory, &context.lookups).await?;
+        if matches!(step, Step::CreateDatabase | Step::DropDatabase) {
+            return site.apply_to_database(read, &people, self.intent, step, context).await;
+        }
+        let (session, database) = site.place_of(read, context).await?;
+        let applying = applied(&session, read, &people, self.intent, step, (context, database));
+        let done = session.within(context, applying).await;
+        session.give_back(done)
+    }
+
+    async fn describe(&self, context: &Context) -> Result<Info> {
+        context.check_cancelled()?;
+        // What is shown is read from what is there, whatever the contract asks for.
+        let (site, read) = (&self.site, self.read.names_only());
+        let seen = site.look(&read, &People::default(), context).await?;
+        if read.place.standing(&seen)? != Standing::Active {
+            return Ok(Info::default());
+        }
+        let mut info = site.info(&read.place, &seen);
+        site.add_statistics(&self.work, &read.place, &seen, &mut info, context).await?;
+        Ok(info)
     }
 }
 
@@ -780,7 +759,7 @@ async fn begin(session: &Session, place: &Place) -> Result<()> {
     Ok(())
 }
 
-impl Postgresql {
+impl Site {
     /// Databases come and go outside of transactions, so these two are looked at first, under the lock, and done then.
     /// What is made belongs to the owners' role from its first moment, which is how it is known before it is marked.
     async fn apply_to_database(
@@ -837,53 +816,45 @@ impl Postgresql {
     }
 
     fn info(&self, place: &Place, seen: &Seen) -> Info {
-        let mut public = Object::new();
-        let mut entry = |key: &str, label: &str, value: String| {
-            public.insert(key.to_owned(), json!({ "type": "string", "label": label, "value": value }));
-        };
         let Place { database, schema, .. } = place;
         let encoded: String = url::form_urlencoded::byte_serialize(schema.as_bytes()).collect();
-        entry("address", "Address", format!("jdbc:postgresql:{database}?currentSchema={encoded}"));
-        entry("database", "Database", database.clone());
-        entry("schema", "Schema", schema.clone());
-        let command = match &place.relation {
+        let info = Info::default()
+            .text("address", "Address", format!("jdbc:postgresql:{database}?currentSchema={encoded}"))
+            .text("database", "Database", database)
+            .text("schema", "Schema", schema);
+        let (info, command) = match &place.relation {
             Some(name) => {
                 let relation = seen.relation(name);
                 let kind =
                     if relation.is_some_and(|relation| relation.kind == 'v') { "View" } else { "Table" };
-                entry("object", kind, name.clone());
-                entry("columnCount", "Columns", relation.map_or(0, |r| r.columns.len()).to_string());
-                format!("SELECT * FROM {} LIMIT 10", dotted(schema, name))
+                let columns = relation.map_or(0, |relation| relation.columns.len());
+                let info = info.text("object", kind, name).text("columnCount", "Columns", columns);
+                (info, format!("SELECT * FROM {} LIMIT 10", dotted(schema, name)))
             }
             None => {
                 let tables = seen.schema.as_ref().map_or(0, |schema| schema.relations.len());
-                entry("tableCount", "Tables and views", tables.to_string());
-                format!("\\dt {}.*", ident(schema))
+                (info.text("tableCount", "Tables and views", tables), format!("\\dt {}.*", ident(schema)))
             }
         };
         let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
-        entry("psql", "psql", format!("psql -d {} -c {}", quoted(database), quoted(&command)));
-        entry("access", "Access", "enforced".to_owned());
         let (readers, owners) = people::shown(seen);
-        let mut private = Object::new();
-        for (key, value) in [
-            ("target", json!(self.settings.target)),
-            ("database", json!(database)),
-            ("schema", json!(schema)),
-            ("object", json!(place.relation)),
-            ("ownerRole", json!(place.owner_role)),
-            ("readerRole", json!(place.reader_role)),
-            ("accessMode", json!("enforced")),
-            ("readers", json!(readers)),
-            ("owners", json!(owners)),
-        ] {
-            private.insert(key.to_owned(), value);
-        }
+        let info = info
+            .text("psql", "psql", format!("psql -d {} -c {}", quoted(database), quoted(&command)))
+            .text("access", "Access", "enforced")
+            .private("target", &self.settings.target)
+            .private("database", database)
+            .private("schema", schema)
+            .private("object", &place.relation)
+            .private("ownerRole", &place.owner_role)
+            .private("readerRole", &place.reader_role)
+            .private("accessMode", "enforced")
+            .private("readers", readers)
+            .private("owners", owners);
         let reader = seen.reader.as_ref().and_then(|role| mark::Mark::in_comment(role.comment.as_deref()));
-        if let Some(fields) = reader.map(|mark| mark.fields).filter(|fields| !fields.is_empty()) {
-            private.insert("accessControlFields".to_owned(), json!(fields));
+        match reader.map(|mark| mark.fields).filter(|fields| !fields.is_empty()) {
+            Some(fields) => info.private("accessControlFields", fields),
+            None => info,
         }
-        Info { public, private }
     }
 
     /// Counts rows and finds the newest value, where `specific` asks for it. What takes too long is left out.
@@ -933,10 +904,7 @@ impl Postgresql {
             match answer {
                 Ok(value) => {
                     let value = value.unwrap_or_else(|| "none".to_owned());
-                    info.public.insert(
-                        (*key).to_owned(),
-                        json!({ "type": "string", "label": label, "value": value }),
-                    );
+                    *info = std::mem::take(info).text(key, label, value);
                 }
                 Err(why) => {
                     context.journal.warn(format!("`{key}` of {} is not known: {}", place.what, why.why()));

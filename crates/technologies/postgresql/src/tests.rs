@@ -7,14 +7,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+use serde_json::json;
+
 use super::*;
 use crate::postgres_server::{Durability, PostgresServer, query};
 use landfall_adapter::AccessList;
 use landfall_adapter::access::Ref;
 use landfall_adapter::conformance::{self, Case, Subject};
+use landfall_adapter::descriptor::Object;
 use landfall_adapter::error::Kind;
 use landfall_adapter::import::Updates;
-use landfall_adapter::testing::{self, work as work_of};
+use landfall_adapter::testing::{self, Directly, work as work_of};
 
 const ORDERS: &str = include_str!("../../../../examples/postgresql/orders.yaml");
 const INVALID: &str = include_str!("../../../../examples/postgresql/invalid.yaml");
@@ -104,7 +107,7 @@ impl Target {
             )
         };
         let sql = format!("{}; {sql}; {}", all("GRANT %I TO"), all("REVOKE %I FROM"));
-        query(self.technology.settings.url.expose(), &sql).unwrap();
+        query(self.technology.0.settings.url.expose(), &sql).unwrap();
     }
 
     fn version(&self) -> u32 {
@@ -287,7 +290,7 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
         Self(target)
     }
 
-    fn technology(&self) -> &dyn Technology {
+    fn technology(&self) -> &dyn landfall_adapter::any::AnyTechnology {
         &self.0.technology
     }
 
@@ -603,7 +606,7 @@ async fn bare_names_wait_for_a_directory_that_is_away() {
     let target = Target::fresh();
     let port = work(TABLE);
     target.provision(&with_access(&port, &[ALICE])).await;
-    let mut settings = target.technology.settings.clone();
+    let mut settings = target.technology.0.settings.clone();
     let file = std::path::PathBuf::from("/nowhere/people.yaml");
     let table = landfall_adapter::access::Table::new(landfall_adapter::access::TableSettings { file });
     settings.directory = Directory::new(vec![Arc::new(table)]);
@@ -1595,7 +1598,7 @@ async fn what_takes_too_long_is_tried_again_later() {
     target.provision(&port).await;
     let url = server().new_database().unwrap();
     let mut impatient = settings(&url);
-    impatient.url = Secret::new(target.technology.settings.url.expose().to_owned());
+    impatient.url = Secret::new(target.technology.0.settings.url.expose().to_owned());
     impatient.lock_timeout = Duration::from_millis(100);
     let technology = Postgresql::new(impatient);
     let wider = changed(TABLE, &[("{name: orders, dataType: INT", "{name: orders, dataType: BIGINT")]);
@@ -1621,7 +1624,7 @@ async fn what_takes_too_long_is_tried_again_later() {
 async fn at_the_same_time() {
     let target = Target::fresh();
     let provision = async |work: Work| {
-        let technology = Postgresql::new(target.technology.settings.clone());
+        let technology = Postgresql::new(target.technology.0.settings.clone());
         for _ in 0..20 {
             let context = Context::default();
             let plan = technology.plan(&work, &Intent::Provision, &context).await.unwrap();
@@ -1677,7 +1680,7 @@ async fn output_ports_of_a_data_product_are_in_nobodys_way() {
     let before = target.everything();
     for intent in [Intent::Provision, Intent::UpdateAccess, KEEP, Intent::Provision, PURGE] {
         let all = works.iter().map(async |work| {
-            let technology = Postgresql::new(target.technology.settings.clone());
+            let technology = Postgresql::new(target.technology.0.settings.clone());
             let context = Context::default();
             let plan = technology.plan(work, &intent, &context).await.unwrap();
             for change in &plan.changes {

@@ -21,8 +21,8 @@ fn storage(target: &Target, database: &str) -> Work {
 
 /// Plans and applies with a process that is killed after so many statements; whether it was.
 async fn killed(target: &Target, work: &Work, intent: Intent, statements: i64) -> bool {
-    let technology = Postgresql::new(target.technology.settings.clone());
-    let fuse = &technology.server.as_ref().unwrap().fuse;
+    let technology = Postgresql::new(target.technology.0.settings.clone());
+    let fuse = &technology.0.server.as_ref().unwrap().fuse;
     let context = Context::default();
     let plan = technology.plan(work, &intent, &context).await.unwrap();
     fuse.store(statements, Ordering::SeqCst);
@@ -37,7 +37,7 @@ async fn killed(target: &Target, work: &Work, intent: Intent, statements: i64) -
 
 /// What another process makes of it.
 async fn resumed(target: &Target, work: &Work, intent: Intent, what: &str) {
-    let technology = Postgresql::new(target.technology.settings.clone());
+    let technology = Postgresql::new(target.technology.0.settings.clone());
     let context = Context::default();
     for _ in 0..20 {
         let plan = technology.plan(work, &intent, &context).await;
@@ -137,7 +137,7 @@ async fn database_dropped_between_two_looks_is_retried() {
     let target = Target::alone();
     let storage = storage(&target, "gone");
     target.provision(&storage).await;
-    let error = target.technology.session_with("not_there", &Context::default()).await.err().unwrap();
+    let error = target.technology.0.session_with("not_there", &Context::default()).await.err().unwrap();
     assert!(error.is_retryable(), "{:?}: {error}", error.kind());
     assert!(error.to_string().contains("the database is not there"), "{error}");
 }

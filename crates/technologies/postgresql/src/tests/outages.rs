@@ -61,12 +61,8 @@ async fn timed(asked: impl Future<Output = Result<()>>) -> (Error, Duration) {
 }
 
 fn first_change() -> Change {
-    Change {
-        action: landfall_adapter::Action::Create,
-        resource: String::new(),
-        summary: "a change".to_owned(),
-        detail: json!({ "intent": "provision", "step": "prepare" }),
-    }
+    let step = landfall_adapter::any::AnyStep::new(Step::Prepare, Intent::Provision);
+    Change::new(landfall_adapter::Action::Create, "", "a change", step)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +127,7 @@ async fn stop_while_the_server_is_silent_ends_at_once() {
 async fn frozen_server_misses_deadlines_and_is_used_again() {
     let target = Target::alone();
     let port = work(TABLE);
-    let technology = impatient(target.technology.settings.url.expose());
+    let technology = impatient(target.technology.0.settings.url.expose());
     let context = Context::default();
     for change in technology.plan(&port, &Intent::Provision, &context).await.unwrap().changes {
         technology.apply(&port, &change, &context).await.unwrap();
@@ -159,7 +155,7 @@ async fn statement_on_a_frozen_server_ends_by_deadline_or_stop() {
     let target = Target::alone();
     slow_down(&target);
     let port = work(TABLE);
-    let url = target.technology.settings.url.expose();
+    let url = target.technology.0.settings.url.expose();
     let slow = |statement_timeout| {
         Postgresql::new(PostgresqlSettings { connect_timeout: SECOND, statement_timeout, ..settings(url) })
     };
@@ -202,10 +198,10 @@ async fn sessions_in_use_are_waited_for_with_a_deadline() {
         connections: 1,
         connect_timeout: SECOND,
         statement_timeout: SECOND,
-        ..settings(target.technology.settings.url.expose())
+        ..settings(target.technology.0.settings.url.expose())
     });
     let context = Context::default();
-    let held = technology.session(&context).await.unwrap();
+    let held = technology.0.session(&context).await.unwrap();
     let (error, took) = timed(ask(&technology, "plan", &first_change(), &context)).await;
     assert_eq!(error.to_string(), "all 1 sessions (`connections`) of target `PG_MAIN` were in use for 2s");
     assert!(error.is_retryable() && took < 10 * SECOND, "{took:?}");
@@ -218,7 +214,7 @@ async fn sessions_in_use_are_waited_for_with_a_deadline() {
 async fn outages_are_retried_with_a_reason_and_then_over() {
     let target = Target::alone();
     let (name, port) = (target.database.clone(), work(TABLE));
-    let url = target.technology.settings.url.expose();
+    let url = target.technology.0.settings.url.expose();
     let context = Context::default();
     // Each with a pool of its own: what rests in one was let in before.
     let cases: [(&str, String, String, &str); 8] = [
@@ -333,7 +329,7 @@ async fn sessions_of_a_read_only_time_are_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn password_rotated_in_its_file_works_without_restart() {
     let target = Target::fresh();
-    let url = target.technology.settings.url.expose().to_owned();
+    let url = target.technology.0.settings.url.expose().to_owned();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("url");
     std::fs::write(&path, format!("{url}\n")).unwrap();

@@ -334,7 +334,7 @@ async fn described(target: &Target, work: &Work) -> (Object, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_counted_with_the_rights_of_a_reader() {
     let target = Target::fresh();
-    let mut patient = target.technology.settings.clone();
+    let mut patient = target.technology.0.settings.clone();
     patient.count_timeout = Duration::from_millis(700);
     let target = Target { technology: Postgresql::new(patient), ..target };
     let columns = "[{name: id, dataType: INT, constraint: PRIMARY_KEY}, {name: a, dataType: STRING}]";

@@ -240,7 +240,7 @@ impl Principals for Counting {
 async fn directory_is_asked_once_a_run_about_each_ref() {
     let target = Target::fresh();
     let asked = Arc::new(AtomicUsize::new(0));
-    let mut settings = target.technology.settings.clone();
+    let mut settings = target.technology.0.settings.clone();
     settings.directory = Directory::new(vec![Arc::new(Counting(Arc::clone(&asked)))]);
     let technology = Postgresql::new(settings);
     let port = with_access(&work(TABLE), &[ALICE, "user:bob_example.com"]);

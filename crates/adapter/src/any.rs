@@ -1,0 +1,135 @@
+//! Technologies whose types are not known: what Landfall's engine works with. Whoever writes a technology needs none of it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::descriptor::Problem;
+use crate::error::{Error, Result};
+use crate::{
+    Bound, Capabilities, Context, Import, ImportParams, Imported, Info, Intent, Plan, Technology, Work,
+};
+
+/// Any technology. Every [`Technology`] is one; Landfall's engine works with these.
+#[async_trait]
+pub trait AnyTechnology: Send + Sync + 'static {
+    /// See [`Technology::name`].
+    fn name(&self) -> &'static str;
+
+    /// See [`Technology::capabilities`].
+    fn capabilities(&self) -> Capabilities;
+
+    /// See [`Technology::bind`].
+    fn bind(&self, work: Work, intent: Intent) -> Result<Arc<dyn AnyBound>, Vec<Problem>>;
+
+    /// See [`Technology::check_import`].
+    fn check_import(&self, params: &mut ImportParams<'_>);
+
+    /// See [`Technology::reverse`].
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported>;
+}
+
+/// Any component on a target, with what is asked of it; see [`Bound`].
+#[async_trait]
+pub trait AnyBound: Send + Sync + 'static {
+    /// See [`Bound::plan`].
+    async fn plan(&self, context: &Context) -> Result<Plan>;
+
+    /// See [`Bound::apply`]. The step has to be of a plan for a component of the same technology.
+    async fn apply(&self, step: &AnyStep, context: &Context) -> Result<()>;
+
+    /// See [`Bound::describe`].
+    async fn describe(&self, context: &Context) -> Result<Info>;
+}
+
+/// A step of whatever technology.
+#[derive(Clone)]
+pub struct AnyStep {
+    step: Arc<dyn Step>,
+    intent: Intent,
+}
+
+impl AnyStep {
+    /// Of a technology's own step.
+    pub fn new(step: impl fmt::Debug + PartialEq + Send + Sync + 'static, intent: Intent) -> Self {
+        Self { step: Arc::new(step), intent }
+    }
+
+    /// What it was planned for.
+    pub fn intent(&self) -> Intent {
+        self.intent
+    }
+}
+
+impl PartialEq for AnyStep {
+    fn eq(&self, other: &Self) -> bool {
+        self.intent == other.intent && self.step.equals(&*other.step)
+    }
+}
+
+impl fmt::Debug for AnyStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.step, f)
+    }
+}
+
+trait Step: Any + fmt::Debug + Send + Sync {
+    fn equals(&self, other: &dyn Step) -> bool;
+}
+
+impl<T: Any + fmt::Debug + PartialEq + Send + Sync> Step for T {
+    fn equals(&self, other: &dyn Step) -> bool {
+        (other as &dyn Any).downcast_ref::<T>() == Some(self)
+    }
+}
+
+/// A component of a technology that is known here only.
+struct Erased<B> {
+    bound: B,
+    intent: Intent,
+}
+
+#[async_trait]
+impl<T: Technology> AnyTechnology for T {
+    fn name(&self) -> &'static str {
+        Technology::name(self)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Technology::capabilities(self)
+    }
+
+    fn bind(&self, work: Work, intent: Intent) -> Result<Arc<dyn AnyBound>, Vec<Problem>> {
+        let bound = Technology::bind(self, work, intent)?;
+        Ok(Arc::new(Erased { bound, intent }))
+    }
+
+    fn check_import(&self, params: &mut ImportParams<'_>) {
+        Technology::check_import(self, params);
+    }
+
+    async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
+        Technology::reverse(self, import, context).await
+    }
+}
+
+#[async_trait]
+impl<B: Bound> AnyBound for Erased<B> {
+    async fn plan(&self, context: &Context) -> Result<Plan> {
+        let plan = self.bound.plan(context).await?;
+        Ok(plan.map(|step| AnyStep::new(step, self.intent)))
+    }
+
+    async fn apply(&self, step: &AnyStep, context: &Context) -> Result<()> {
+        match (&*step.step as &dyn Any).downcast_ref::<B::Step>() {
+            Some(step) => self.bound.apply(step, context).await,
+            None => Err(Error::permanent("the change is of another technology").because(format!("{step:?}"))),
+        }
+    }
+
+    async fn describe(&self, context: &Context) -> Result<Info> {
+        self.bound.describe(context).await
+    }
+}
