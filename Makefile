@@ -15,7 +15,7 @@ POSTGRESQL_TOOLS := $(TOOLS)/postgresql/.made-$(shell cksum < tests/tools/postgr
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-postgresql crash attack check generate conformance bench ci tools deny lock-tools
+.PHONY: help run demo test test-postgresql crash attack upgrade check generate conformance bench ci tools deny lock-tools
 
 help: ## List the targets and what each does
 	@echo "Landfall, a Witboost Tech Adapter. Targets:"
@@ -47,6 +47,9 @@ crash: tools ## Accept 1,000 operations on each store under kills, and look from
 
 attack: tools ## Attack servers for 20 minutes: HTTP shapes, slow clients, guessing, silent targets, full disks, clocks, stores
 	LANDFALL_ATTACK=full cargo test --test it attack:: -- --nocapture --test-threads=1
+
+upgrade: tools ## Build an earlier version (EARLIER=COMMIT), and run it beside this one on one queue and before it on one store
+	scripts/upgrade.sh
 
 check: ## Formatting, and clippy with warnings as errors, also of the server with one technology
 	cargo fmt --all --check

@@ -54,6 +54,8 @@ pub(crate) struct Landfall {
 
 #[derive(Default, Clone)]
 struct Settings {
+    /// Another program than the one that is tested.
+    program: Option<PathBuf>,
     config: String,
     environment: Vec<(String, String)>,
     alone: bool,
@@ -221,6 +223,12 @@ impl ClusterBuilder {
     /// A variable of one replica's environment.
     pub(crate) fn env(mut self, replica: usize, name: &str, value: &str) -> Self {
         self.replicas[replica].environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another program for one replica.
+    pub(crate) fn program(mut self, replica: usize, program: &Path) -> Self {
+        self.replicas[replica].program = Some(program.to_owned());
         self
     }
 
@@ -402,6 +410,12 @@ impl Replica {
         self.process = Some(process);
     }
 
+    /// Starts the program that is tested, after another one has ended.
+    pub(crate) fn upgrade(&mut self) {
+        self.settings.program = None;
+        self.restart();
+    }
+
     /// Freezes it (SIGSTOP), as a machine that is suspended or starved does. Returns its pid once it stands still.
     pub(crate) fn freeze(&self) -> u32 {
         let process = self.process.as_ref().expect("a running server");
@@ -458,7 +472,8 @@ struct Process {
 
 impl Process {
     fn start(settings: &Settings, home: &Path, stderr: &Arc<Mutex<String>>) -> (Self, String) {
-        let mut command = dies_with_us(env!("CARGO_BIN_EXE_landfall"));
+        let own = || PathBuf::from(env!("CARGO_BIN_EXE_landfall"));
+        let mut command = dies_with_us(settings.program.clone().unwrap_or_else(own));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(home.join("data"))
@@ -524,11 +539,11 @@ impl Drop for Process {
 }
 
 /// A command that the kernel ends when the thread that started it is gone, where setpriv exists.
-fn dies_with_us(program: &str) -> Command {
+fn dies_with_us(program: impl AsRef<OsStr>) -> Command {
     let works = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
     if works.is_ok_and(|output| output.status.success()) {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]);
+        command.args(["--pdeathsig", "KILL"]).arg(program);
         command
     } else {
         Command::new(program)

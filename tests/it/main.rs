@@ -41,3 +41,4 @@ mod spec;
 mod stop;
 mod topology;
 mod transcripts;
+mod upgrade;
