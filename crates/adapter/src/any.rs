@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
 use crate::{
-    Bound, Capabilities, Context, Import, ImportParams, Imported, Info, Intent, Plan, Technology, Work,
+    Bound, Capabilities, Context, Import, ImportParams, Imported, Info, Intent, Plan, Running, Technology,
+    Work,
 };
 
 /// Any technology. Every [`Technology`] is one; Landfall's engine works with these.
@@ -38,7 +39,7 @@ pub trait AnyBound: Send + Sync + 'static {
     async fn plan(&self, context: &Context) -> Result<Plan>;
 
     /// See [`Bound::apply`]. The step has to be of a plan for a component of the same technology.
-    async fn apply(&self, step: &AnyStep, context: &Context) -> Result<()>;
+    async fn apply(&self, step: &AnyStep, context: &Running) -> Result<()>;
 
     /// See [`Bound::describe`].
     async fn describe(&self, context: &Context) -> Result<Info>;
@@ -122,7 +123,7 @@ impl<B: Bound> AnyBound for Erased<B> {
         Ok(plan.map(|step| AnyStep::new(step, self.intent)))
     }
 
-    async fn apply(&self, step: &AnyStep, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &AnyStep, context: &Running) -> Result<()> {
         match (&*step.step as &dyn Any).downcast_ref::<B::Step>() {
             Some(step) => self.bound.apply(step, context).await,
             None => Err(Error::permanent("the change is of another technology").because(format!("{step:?}"))),

@@ -460,3 +460,113 @@ async fn stops<S: Subject>(case: &Case) {
     }
     assert_eq!(subject.observe().await, before, "cancelled work changes nothing");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::testing::{self, CASHFLOW, STORAGE};
+    use crate::{Bound, Capabilities, Info, Kinds, Running, Technology};
+
+    /// What is in the target of a test: how far a thing was made.
+    #[derive(Clone)]
+    struct Thing {
+        halves: Arc<Mutex<u8>>,
+        /// Whether half of a thing is made whole; otherwise nobody can do anything with it.
+        mends: bool,
+    }
+
+    struct Made {
+        thing: Thing,
+        intent: Intent,
+    }
+
+    impl Thing {
+        fn halves(&self) -> u8 {
+            *self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        fn set(&self, halves: u8) {
+            *self.halves.lock().unwrap_or_else(PoisonError::into_inner) = halves;
+        }
+    }
+
+    impl Technology for Thing {
+        type Bound = Made;
+
+        fn name(&self) -> &'static str {
+            "thing"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: false, stop: false }
+        }
+
+        fn bind(&self, _: Work, intent: Intent) -> Result<Made, Vec<Problem>> {
+            Ok(Made { thing: self.clone(), intent })
+        }
+    }
+
+    #[async_trait]
+    impl Bound for Made {
+        /// How many halves there shall be.
+        type Step = u8;
+
+        async fn plan(&self, _: &Context) -> Result<Plan<u8>, Error> {
+            let (found, wanted) = match self.intent {
+                Intent::Provision => (self.thing.halves(), 2),
+                Intent::Unprovision { .. } => (self.thing.halves(), 0),
+                Intent::UpdateAccess => (0, 0),
+            };
+            if found == 1 && !self.thing.mends {
+                return Err(Error::permanent("half a thing"));
+            }
+            let change = Change::new(Action::Alter, "thing", format!("make it {wanted} halves"), wanted);
+            Ok(Plan { changes: if found == wanted { Vec::new() } else { vec![change] }, notes: Vec::new() })
+        }
+
+        async fn apply(&self, wanted: &u8, _: &Running) -> Result<(), Error> {
+            self.thing.set(1);
+            tokio::task::yield_now().await;
+            self.thing.set(*wanted);
+            Ok(())
+        }
+
+        async fn describe(&self, _: &Context) -> Result<Info, Error> {
+            Ok(Info::default())
+        }
+    }
+
+    struct Target<const MENDS: bool>(Thing);
+
+    #[async_trait]
+    impl<const MENDS: bool> Subject for Target<MENDS> {
+        async fn fresh() -> Self {
+            Self(Thing { halves: Arc::default(), mends: MENDS })
+        }
+
+        fn technology(&self) -> &dyn AnyTechnology {
+            &self.0
+        }
+
+        fn cases(&self) -> Vec<Case> {
+            vec![Case { work: testing::work(CASHFLOW, STORAGE), changed: None }]
+        }
+
+        async fn observe(&self) -> Value {
+            Value::from(self.0.halves())
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_that_can_be_cut_off_conform() {
+        conforms::<Target<true>>().await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "half a thing")]
+    async fn a_change_that_leaves_half_of_it_is_found() {
+        conforms::<Target<false>>().await;
+    }
+}

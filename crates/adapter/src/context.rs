@@ -1,5 +1,14 @@
 //! What a run gives to a technology besides the component.
 
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Lookups;
@@ -7,8 +16,8 @@ use crate::blocking::{self, Cancellation};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 
-/// What a technology gets besides the work: where to log, and whether to stop.
-#[derive(Debug, Clone, Default)]
+/// What a technology gets besides the work: where to log, whether to stop, until when, and what it remembers.
+#[derive(Clone, Default)]
 pub struct Context {
     /// Lines the platform's users see while polling.
     pub journal: Journal,
@@ -16,12 +25,60 @@ pub struct Context {
     pub cancel: CancellationToken,
     /// What was looked up of people in this run.
     pub lookups: Lookups,
+    deadline: Option<Instant>,
+    memory: Option<Arc<dyn Memory>>,
 }
 
 impl Context {
+    /// The same with another journal.
+    #[must_use]
+    pub fn with_journal(&self, journal: Journal) -> Self {
+        Self { journal, ..self.clone() }
+    }
+
+    /// The same, with all that is written to the log lost.
+    #[must_use]
+    pub fn silent(&self) -> Self {
+        self.with_journal(Journal::default())
+    }
+
+    /// The same with a deadline.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// The same with the memory of a component.
+    #[must_use]
+    pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
+    /// When the run is told to end, if it has a limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// [`Error::cancelled`] when the work should end here.
     pub fn check_cancelled(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::cancelled("stopped on request")) } else { Ok(()) }
+        if self.cancel.is_cancelled() { Err(stopped()) } else { Ok(()) }
+    }
+
+    /// Waits for something that looks at no context itself: [`Error::cancelled`] as soon as the work is to end, and an error
+    /// that is retryable at the deadline.
+    pub async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let over = async {
+            match self.deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(stopped()),
+            done = work => done,
+            () = over => Err(Error::retryable("the target did not answer before the time of the run was over")),
+        }
     }
 
     /// Runs work on a thread that may block. The run ends only after it, however it ends; work that takes long looks at
@@ -31,5 +88,148 @@ impl Context {
         work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         blocking::run_until(&self.cancel, work).await
+    }
+
+    /// What [`Running::remember`] was last given for this component in this environment, in whatever run; nothing after an
+    /// unprovisioning with its data.
+    pub async fn recall<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(memory) = &self.memory else { return Ok(None) };
+        let Some(value) = memory.recall().await? else { return Ok(None) };
+        let unreadable = |error: serde_json::Error| {
+            let kind = format!("{:?} error in its JSON", error.classify());
+            Error::permanent("what the technology remembers of this component cannot be read by this version")
+                .because(kind)
+        };
+        serde_json::from_value(value).map(Some).map_err(unreadable)
+    }
+}
+
+fn stopped() -> Error {
+    Error::cancelled("stopped on request")
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("cancelled", &self.cancel.is_cancelled())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the application of a change gets: it may also remember. A plan cannot, since it changes nothing.
+#[derive(Debug, Clone)]
+pub struct Running(Context);
+
+impl Running {
+    /// Most bytes of JSON that are remembered of a component.
+    pub const MAX_MEMORY: usize = 256 << 10;
+
+    /// For the application of changes.
+    pub fn new(context: Context) -> Self {
+        Self(context)
+    }
+
+    /// Remembers this of the component instead of what was remembered before. It is durable once this returns, and is there
+    /// for the next run, also after a crash. [`Error::cancelled`] when the run has lost its lease. Operators see what is
+    /// remembered, so it holds no secret.
+    ///
+    /// A crash can come between a side effect and this. Remember what is about to be done before it, and what came of it
+    /// afterwards: whoever recalls the first without the second knows that the outcome is unknown.
+    pub async fn remember<T: Serialize + Sync>(&self, value: &T) -> Result<()> {
+        let odd = |error| Error::permanent("what is to be remembered is no JSON").because(error);
+        let value = serde_json::to_value(value).map_err(odd)?;
+        let size = value.to_string().len();
+        if size > Self::MAX_MEMORY {
+            let most = Self::MAX_MEMORY;
+            return Err(Error::permanent(format!(
+                "the technology would remember {size} bytes of this component, and at most {most} are kept"
+            )));
+        }
+        match &self.memory {
+            Some(memory) => memory.remember(value).await,
+            None => Err(Error::permanent("nothing can be remembered here")),
+        }
+    }
+}
+
+impl Deref for Running {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.0
+    }
+}
+
+/// Where a technology's memory of one component is kept.
+#[async_trait]
+pub trait Memory: Send + Sync {
+    /// What was last remembered.
+    async fn recall(&self) -> Result<Option<Value>>;
+
+    /// Remembers durably, or not at all.
+    async fn remember(&self, value: Value) -> Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Option<Value>>);
+
+    #[async_trait]
+    impl Memory for Kept {
+        async fn recall(&self) -> Result<Option<Value>> {
+            Ok(self.0.lock().unwrap().clone())
+        }
+
+        async fn remember(&self, value: Value) -> Result<()> {
+            *self.0.lock().unwrap() = Some(value);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_recalled_and_bounded() {
+        let running = Running::new(Context::default().with_memory(Arc::new(Kept::default())));
+        assert_eq!(running.recall::<String>().await.unwrap(), None);
+        running.remember(&"a token").await.unwrap();
+        assert_eq!(running.recall::<String>().await.unwrap().as_deref(), Some("a token"));
+        let error = running.recall::<u64>().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "what the technology remembers of this component cannot be read by this version"
+        );
+        assert!(!error.report().contains("a token"), "{}", error.report());
+        let error = running.remember(&"x".repeat(Running::MAX_MEMORY - 1)).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the technology would remember 262145 bytes of this component, and at most 262144 are kept"
+        );
+        running.remember(&"x".repeat(Running::MAX_MEMORY - 2)).await.unwrap();
+        let without = Running::new(Context::default());
+        assert_eq!(without.remember(&1).await.unwrap_err().to_string(), "nothing can be remembered here");
+        assert_eq!(without.recall::<u64>().await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_end_by_deadline_or_stop() {
+        let context = Context::default().with_deadline(Instant::now() + Duration::from_secs(5));
+        let never = || std::future::pending::<Result<()>>();
+        let begun = Instant::now();
+        let error = context.within(never()).await.unwrap_err();
+        assert_eq!((error.is_retryable(), begun.elapsed()), (true, Duration::from_secs(5)));
+        assert_eq!(context.within(async { Ok(1) }).await.unwrap(), 1);
+        context.cancel.cancel();
+        assert_eq!(*context.within(never()).await.unwrap_err().kind(), Kind::Cancelled);
+        assert_eq!(
+            *Context::default().within(async { Err::<(), _>(stopped()) }).await.unwrap_err().kind(),
+            Kind::Cancelled
+        );
     }
 }

@@ -47,7 +47,7 @@ pub mod testing;
 pub mod tls;
 mod work;
 
-pub use context::Context;
+pub use context::{Context, Memory, Running};
 pub use driver::{Driver, Mistakes, Services};
 pub use error::{Error, Result};
 pub use import::{Import, ImportParams, Imported, ReverseRequest};
@@ -56,4 +56,4 @@ pub use plan::{Action, Change, Info, Plan};
 pub use schemars;
 pub use secret::Secret;
 pub use technology::{AccessMode, Bound, Capabilities, Kinds, Technology};
-pub use work::{AccessList, Intent, Neighbours, Owner, Work};
+pub use work::{AccessList, Dependency, Intent, Neighbours, Owner, Work};

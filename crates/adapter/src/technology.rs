@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::descriptor::{ComponentKind, Problem, is_typo};
 use crate::error::{Error, Result};
-use crate::{Context, Import, ImportParams, Imported, Info, Intent, Plan, Work};
+use crate::{Context, Import, ImportParams, Imported, Info, Intent, Plan, Running, Work};
 
 /// One technology on one configured target. Its methods may run for several components at the same time.
 #[async_trait]
@@ -51,7 +51,7 @@ pub trait Bound: Send + Sync + 'static {
 
     /// Carries out one change of a plan. Idempotent; stops early with [`Error::cancelled`] when asked to. The target may be
     /// another than the plan saw: whose a resource is has to be looked at again.
-    async fn apply(&self, step: &Self::Step, context: &Context) -> Result<()>;
+    async fn apply(&self, step: &Self::Step, context: &Running) -> Result<()>;
 
     /// What the platform shows of the component. Reads only.
     async fn describe(&self, context: &Context) -> Result<Info>;

@@ -12,7 +12,7 @@ use crate::any::AnyTechnology;
 use crate::descriptor::{DescriptorKind, Limits, Object, Problem, Strictness, parse};
 use crate::import::{Import, ReverseRequest};
 use crate::{
-    Change, Context, Driver, Error, Info, Intent, Mistakes, Neighbours, Plan, Result, Services, Work,
+    Change, Context, Driver, Error, Info, Intent, Mistakes, Neighbours, Plan, Result, Running, Services, Work,
 };
 
 mod identifiers;
@@ -35,6 +35,7 @@ pub fn work(text: &str, component: &str) -> Work {
         component: Arc::new(component),
         access: None,
         neighbours: Neighbours::default(),
+        dependencies: Vec::new(),
     }
 }
 
@@ -156,7 +157,7 @@ impl<T: AnyTechnology + ?Sized> Directly for T {
 
     async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()> {
         let bound = self.bind(work.clone(), change.step.intent()).map_err(Error::invalid)?;
-        bound.apply(&change.step, context).await
+        bound.apply(&change.step, &Running::new(context.clone())).await
     }
 
     async fn describe(&self, work: &Work, context: &Context) -> Result<Info> {

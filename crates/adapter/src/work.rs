@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Info;
 use crate::access::Ref;
-use crate::descriptor::{Component, DataProduct, Object};
+use crate::descriptor::{Component, DataProduct, Identifier, Object};
 
 /// One component to work on, with everything a technology may look at.
 #[derive(Debug, Clone)]
@@ -22,6 +23,17 @@ pub struct Work {
     pub access: Option<AccessList>,
     /// Components of the same document, for what one of them says of another.
     pub neighbours: Neighbours,
+    /// What the components in `dependsOn` published, as far as it is known.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// A component that another one depends on, whoever provisions it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dependency {
+    /// Component id.
+    pub id: Identifier,
+    /// What it published: from the descriptor where the control plane enriched it, or from Landfall's own inventory.
+    pub info: Info,
 }
 
 /// The components of a document that are to be provisioned on one target. Cloning shares them.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::topology::Target;
 use landfall_adapter::Context;
@@ -79,7 +79,7 @@ impl DryRuns {
                 )));
             }
         };
-        let context = Context::default();
+        let context = Context::default().with_deadline(Instant::now() + limit);
         let cancel = context.cancel.clone();
         // Dropped at the deadline, and with this future when the caller leaves.
         let _cancels = context.cancel.clone().drop_guard();

@@ -17,13 +17,14 @@
 //! It is not a workflow engine: no steps are journalled and nothing is undone. It knows nothing of descriptors or
 //! technologies; payload and outcome are JSON that it stores and hands back, and never logs.
 //!
-//! Above the engine stand the parts that do know: `service` makes one task of what a contract received, `work` parses,
-//! places and checks, `runner` observes, plans and applies.
+//! Above the engine stand the parts that do know: `service` makes one task of what a contract received (`request` is what is
+//! stored of it), `domain` and `work` parse, place and bind, `runner` observes, plans and applies.
 //!
 //! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
 //! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run, `health`
 //! what is told of it all.
 
+mod domain;
 mod dry_run;
 mod engine;
 mod health;
@@ -32,6 +33,7 @@ mod ledger;
 mod migration;
 pub mod postgres;
 mod repeats;
+mod request;
 mod runner;
 mod schedule;
 mod service;
@@ -44,12 +46,14 @@ pub mod topology;
 mod work;
 mod worker;
 
+pub use domain::{Domain, ParseSettings};
 pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
 pub use health::{Health, Stuck};
 pub use import::ImportSettings;
+pub use request::Request;
 pub use runner::{Report, TechnologyRunner};
-pub use service::{ComponentPlace, ComponentPlan, Domain, ParseSettings, Planned, Request, Service};
+pub use service::{ComponentPlace, ComponentPlan, Planned, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
     ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,

@@ -82,6 +82,13 @@ pub trait Store: Send + Sync + 'static {
     /// was written then.
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool>;
 
+    /// What a technology remembers of a component.
+    async fn memory(&self, key: &ComponentKey) -> Result<Option<Value>>;
+
+    /// Remembers for a technology, or forgets. `false` when the lease is lost, or nothing is remembered of the component, or it
+    /// is not among those of the leased task; nothing was written then.
+    async fn remember(&self, lease: &Lease, key: &ComponentKey, memory: Option<&Value>) -> Result<bool>;
+
     /// All instances by id, as they are after every edit that was answered, in whatever process.
     async fn instances(&self) -> Result<Arc<[Instance]>>;
 

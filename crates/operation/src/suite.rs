@@ -59,6 +59,7 @@ macro_rules! store_suite {
             a_full_target_leaves_slots_for_others
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
+            memory_is_written_under_the_lease_and_outlives_what_else_is_written
             old_tasks_are_collected_and_unfinished_ones_are_not
             an_instance_is_kept_as_it_was_edited
             a_code_is_given_once
@@ -844,6 +845,7 @@ fn deployment(component: &str, target: &str) -> Deployment {
         specific: landfall_adapter::descriptor::Object::new(),
         kind: None,
         product: None,
+        info: None,
         updated_at: chrono::Utc::now(),
     }
 }
@@ -878,6 +880,35 @@ pub(super) async fn deployments_are_written_under_the_lease_of_their_component(o
     let found = store.deployment(&changed.key).await.unwrap().unwrap();
     assert_eq!(Deployment { updated_at: changed.updated_at, ..found }, changed);
     assert_eq!(store.deployment(&ComponentKey::new("c", "dev")).await.unwrap(), None);
+}
+
+pub(super) async fn memory_is_written_under_the_lease_and_outlives_what_else_is_written(open: impl Open) {
+    let (store, _kept) = open(Limits::default()).await;
+    submit(&store, provision("a", "f")).await;
+    submit(&store, provision("b", "f")).await;
+    let claimed = claim_all(&store, Lane::Change, LEASE, 9).await.tasks;
+    let (a, b) = (&claimed[0].lease, &claimed[1].lease);
+    let key = ComponentKey::new("a", "dev");
+    let memory = |value: i64| serde_json::json!({ "token": value });
+    assert!(!store.remember(a, &key, Some(&memory(1))).await.unwrap(), "nothing is known of it yet");
+    assert_eq!(store.memory(&key).await.unwrap(), None);
+    let info = landfall_adapter::Info::default().text("path", "Path", "/x").private("secret", false);
+    let published = Deployment { info: Some(info.clone()), ..deployment("a", "lake") };
+    assert!(store.put_deployment(a, &published).await.unwrap());
+    assert!(store.remember(a, &key, Some(&memory(2))).await.unwrap());
+    assert!(!store.remember(b, &key, Some(&memory(3))).await.unwrap(), "another task's");
+    assert!(store.put_deployment(a, &deployment("a", "lake")).await.unwrap());
+    assert_eq!(store.memory(&key).await.unwrap(), Some(memory(2)));
+    assert_eq!(store.deployment(&key).await.unwrap().unwrap().info, Some(info));
+    let gone = Deployment { status: DeploymentStatus::Unprovisioned, ..published };
+    assert!(store.put_deployment(a, &gone).await.unwrap());
+    assert_eq!(store.deployment(&key).await.unwrap().unwrap().info, None, "what is gone publishes nothing");
+    assert_eq!(store.memory(&key).await.unwrap(), Some(memory(2)), "data may have been kept");
+    assert!(store.remember(a, &key, None).await.unwrap());
+    assert_eq!(store.memory(&key).await.unwrap(), None);
+    settle(&store, a, done()).await;
+    assert!(!store.remember(a, &key, Some(&memory(4))).await.unwrap(), "the lease is over");
+    assert_eq!(store.memory(&key).await.unwrap(), None);
 }
 
 pub(super) async fn old_tasks_are_collected_and_unfinished_ones_are_not(open: impl Open) {

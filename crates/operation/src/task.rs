@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::state::State;
 use landfall_adapter::descriptor::{ComponentKind, Object};
-use landfall_adapter::{AccessList, LogLine};
+use landfall_adapter::{AccessList, Info, LogLine};
 
 /// Names a task to whoever submitted it: 128 random bits (UUID version 4), so it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -302,6 +302,8 @@ pub struct Deployment {
     pub kind: Option<ComponentKind>,
     /// The id of the data product that it was last provisioned in; `None` as for the kind.
     pub product: Option<String>,
+    /// What it published last, while it is there.
+    pub info: Option<Info>,
     /// When this was written; the store's clock decides.
     pub updated_at: DateTime<Utc>,
 }

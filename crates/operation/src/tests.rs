@@ -800,6 +800,7 @@ async fn a_run_remembers_deployments_of_its_components_only(place: Place) {
         specific: landfall_adapter::descriptor::Object::new(),
         kind: None,
         product: None,
+        info: None,
         updated_at: chrono::Utc::now(),
     };
     let deployments = visit.deployments.clone();
@@ -1136,6 +1137,17 @@ impl Store for Breakable {
     }
     async fn due(&self, worker: &str) -> landfall_adapter::error::Result<Vec<Due>> {
         self.inner.due(worker).await
+    }
+    async fn memory(&self, key: &ComponentKey) -> landfall_adapter::error::Result<Option<Value>> {
+        self.inner.memory(key).await
+    }
+    async fn remember(
+        &self,
+        lease: &Lease,
+        key: &ComponentKey,
+        memory: Option<&Value>,
+    ) -> landfall_adapter::error::Result<bool> {
+        self.inner.remember(lease, key, memory).await
     }
     async fn deployments(&self, components: &[String]) -> landfall_adapter::error::Result<Vec<Deployment>> {
         self.inner.deployments(components).await

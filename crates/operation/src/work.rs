@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
 use landfall_adapter::any::AnyBound;
 use landfall_adapter::descriptor::{
-    self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Limits, Outline,
-    Problem, Scope, Sequence, Strictness,
+    self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Identifier, Limits,
+    Outline, Problem, Scope, Sequence, Strictness,
 };
-use landfall_adapter::{AccessList, Intent, Kinds, Neighbours, Work};
+use landfall_adapter::{AccessList, Dependency, Intent, Kinds, Neighbours, Work};
+
+use landfall_adapter::error::{Error, Kind};
 
 use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus};
@@ -88,6 +90,23 @@ pub struct Skipped {
     pub id: String,
     /// Why, with the route that nearly leads to it.
     pub reason: String,
+}
+
+/// The same error, its problems seen from further up.
+pub(super) fn under(error: Error, prefix: &str) -> Error {
+    each_problem(error, |problem| problem.under(prefix))
+}
+
+/// The same error, the problems that a technology found seen from the root of the document.
+pub(super) fn located(error: Error, component: &Component) -> Error {
+    each_problem(error, |problem| component.located(problem))
+}
+
+fn each_problem(error: Error, change: impl FnMut(Problem) -> Problem) -> Error {
+    match error.kind() {
+        Kind::Invalid(problems) => Error::invalid(problems.iter().cloned().map(change).collect()),
+        _ => error,
+    }
 }
 
 fn key(component: &Component, environment: &str) -> ComponentKey {
@@ -321,6 +340,22 @@ impl<'a> Resolver<'a> {
         all.get(code).cloned().unwrap_or_default()
     }
 
+    /// What the components that it depends on published.
+    fn dependencies(&self, component: &Component, environment: &str) -> Vec<Dependency> {
+        let published = |id: &Identifier| {
+            if let Some(info) = self.product.published.get(id.as_str()) {
+                return Some(info.clone());
+            }
+            let key = ComponentKey::new(id.as_str(), environment);
+            self.remembered(&key).filter(|it| it.status == DeploymentStatus::Provisioned)?.info.clone()
+        };
+        let known = component
+            .depends_on
+            .iter()
+            .filter_map(|id| Some(Dependency { id: id.clone(), info: published(id)? }));
+        known.collect()
+    }
+
     fn environment_path(&self) -> &'static str {
         environment_path(self.descriptor)
     }
@@ -409,6 +444,7 @@ impl<'a> Resolver<'a> {
             environment: self.product.environment.clone().unwrap_or_default(),
             access: None,
             neighbours: Neighbours::default(),
+            dependencies: Vec::new(),
         };
         let found = target.technology.bind(work, *self.intent).err().unwrap_or_default();
         problems.extend(component.told(found));
@@ -433,9 +469,10 @@ impl<'a> Resolver<'a> {
         let work = Work {
             product: Arc::clone(&self.product),
             component: Arc::new(provisioned.into_owned()),
-            environment: key.environment,
+            environment: key.environment.clone(),
             access: self.access.cloned().or_else(remembered_access),
             neighbours: self.neighbours(&target.code),
+            dependencies: self.dependencies(component, &key.environment),
         };
         let bound = target.technology.bind(work.clone(), *self.intent);
         let before = remembered

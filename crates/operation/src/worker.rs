@@ -33,7 +33,7 @@ use super::store::{Ending, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
 use landfall_adapter::blocking::{self, Scope};
 use landfall_adapter::error::{Error, Kind, Result};
-use landfall_adapter::{Context, Journal, Level, LogLine};
+use landfall_adapter::{Context, Journal, Level, LogLine, Memory};
 
 /// How often the log of a run is carried to the store.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
@@ -102,6 +102,16 @@ impl Deployments {
         if self.store.put_deployment(&self.lease, deployment).await? { Ok(()) } else { Err(lease_lost()) }
     }
 
+    /// The memory of a component of the task.
+    pub fn memory(&self, key: ComponentKey) -> Arc<dyn Memory> {
+        Arc::new(Remembered { deployments: self.clone(), key })
+    }
+
+    /// Forgets what the technology remembers of a component.
+    pub async fn forget(&self, key: &ComponentKey) -> Result<()> {
+        if self.store.remember(&self.lease, key, None).await? { Ok(()) } else { Err(lease_lost()) }
+    }
+
     /// [`Kind::Cancelled`] once the lease has run out by this process's own clock. To be called before every
     /// change: a process that was paused learns it here, before any timer of its own has fired.
     pub fn check_lease(&self) -> Result<()> {
@@ -112,6 +122,23 @@ impl Deployments {
 impl fmt::Debug for Deployments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deployments").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+struct Remembered {
+    deployments: Deployments,
+    key: ComponentKey,
+}
+
+#[async_trait]
+impl Memory for Remembered {
+    async fn recall(&self) -> Result<Option<Value>> {
+        self.deployments.store.memory(&self.key).await
+    }
+
+    async fn remember(&self, value: Value) -> Result<()> {
+        let Deployments { store, lease, .. } = &self.deployments;
+        if store.remember(lease, &self.key, Some(&value)).await? { Ok(()) } else { Err(lease_lost()) }
     }
 }
 
@@ -196,7 +223,8 @@ enum Ended {
 
 /// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
 pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant) {
-    let context = Context::default();
+    let limit = crew.settings.run_limit(task.operation).0;
+    let context = Context::default().with_deadline(Instant::now() + limit);
     let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
     let scope = Scope::new(&context.cancel);
     let _told = scope.cancel_on_drop();

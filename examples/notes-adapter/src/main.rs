@@ -127,7 +127,7 @@ impl Bound for Page {
         Ok(Plan { changes: vec![change], notes: Vec::new() })
     }
 
-    async fn apply(&self, step: &Option<Note>, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &Option<Note>, context: &Running) -> Result<()> {
         // The plan was made a moment ago: whose the file is has to be looked at again.
         let found = self.find(context).await?;
         let (path, note) = (self.path.clone(), step.clone());

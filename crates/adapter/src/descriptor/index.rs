@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
-use super::document::{Node, Position, Tree};
+use super::document::{Node, Position, Tree, object};
 use super::model::{Misspelt, Outline, ROUTING};
 use super::problems::is_typo;
 use super::read::Fields;
+use crate::Info;
 
 /// Keys of a component that are looked at for what a missing field may be called instead.
 const MAX_KEYS: usize = 100;
@@ -84,6 +85,18 @@ impl<'a> Index<'a> {
 impl Place<'_> {
     pub(super) fn at(&self) -> Position {
         self.node.at
+    }
+
+    /// What it published earlier, if the control plane sent that.
+    pub(super) fn info(&self) -> Option<Info> {
+        let info = child(self.node, "info")?;
+        let part = |name: &str| match &child(info, name)?.tree {
+            Tree::Mapping(entries) => Some(object(entries)),
+            _ => None,
+        };
+        let (public, private) = (part("publicInfo"), part("privateInfo"));
+        (public.is_some() || private.is_some())
+            .then(|| Info { public: public.unwrap_or_default(), private: private.unwrap_or_default() })
     }
 
     /// What can be told of it.

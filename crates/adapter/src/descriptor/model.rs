@@ -5,12 +5,14 @@
 //! read, and nothing of the others. Fields of the standard that Landfall does not use are not kept. The attributes are the rules for single fields.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use validator::Validate;
 
 use super::type_names::{self, Named};
 use super::{DataType, Identifier, Problem, rules};
+use crate::Info;
 
 /// A JSON or YAML mapping, in the order it was written.
 pub type Object = Map<String, Value>;
@@ -46,6 +48,9 @@ pub struct DataProduct {
     /// The components that were read, in the order written; a nested one after the one it is in. Of a component's
     /// descriptor, what it depends on comes after it, as far as that is ours and in order.
     pub components: Vec<Component>,
+    /// What components of the document published in an earlier operation, where the control plane sent it (`info` of a
+    /// component): of those that one that was read depends on, whoever provisions them.
+    pub published: BTreeMap<String, Info>,
 }
 
 /// What kind of component it is. The standard has four; others are whatever a platform's templates say.
@@ -208,8 +213,6 @@ pub struct Component {
     pub specific: Object,
     /// Keys that look like a field that routes look at, and that is not there.
     pub misspelt: Vec<Misspelt>,
-    /// Provisioning `info` of an earlier operation, when the control plane sent it.
-    pub info: Option<Value>,
     /// In a short form: what is wrong with the fields that decide where the component is. They count where nothing is
     /// remembered of it.
     pub unread: Vec<Unread>,

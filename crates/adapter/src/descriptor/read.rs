@@ -4,7 +4,7 @@
 //! with them is a problem, and nothing that is wrong with any other.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::document::{Entry, Node, Position, Tree, object, short};
 use super::index::{Index, Place};
@@ -175,6 +175,7 @@ fn product<'a>(
         tags: fields.tags(problems),
         specific: fields.object("specific", problems),
         components: Vec::new(),
+        published: BTreeMap::new(),
     };
     rules::check(&product, fields, problems);
     let index = fields.components(problems);
@@ -213,6 +214,13 @@ fn product<'a>(
         let named = named.into_iter().filter(|number| selection.whose(*number).is_none());
         product.components.extend(reader.beside(named, ours));
     }
+    let depended = product.components.iter().flat_map(|component| &component.depends_on);
+    let depended: BTreeSet<String> = depended.map(Identifier::to_string).collect();
+    let published = depended.into_iter().filter_map(|id| {
+        let info = index.places.get(index.find(&id)?)?.info()?;
+        Some((id, info))
+    });
+    product.published = published.collect();
     // Without an identifier of its own it is read to find what else is wrong, and for nothing else.
     if id.is_none() && !problems.is_strict() {
         return None;
@@ -415,7 +423,6 @@ impl Reader<'_> {
             tags: fields.tags(problems),
             specific: fields.object("specific", problems),
             misspelt: place.outline().misspelt,
-            info: fields.get("info").map(|entry| entry.node.to_json()),
             unread: if problems.is_strict() { Vec::new() } else { unread(fields) },
             path: fields.path.to_owned(),
         };

@@ -223,7 +223,7 @@ fn text_stays_as_it_was_written() {
 fn null_means_absent() {
     let port = &harmless("null-everywhere").product.components[0];
     assert_eq!((port.data_contract.as_ref(), port.sample_data.as_ref()), (None, None));
-    assert_eq!((port.platform.as_ref(), port.info.as_ref()), (None, None));
+    assert_eq!(port.platform, None);
     assert!(port.specific.is_empty() && port.tags.is_empty() && port.depends_on.is_empty());
 }
 

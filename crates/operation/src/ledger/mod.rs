@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::broadcast;
 
 use self::commit::{Write, Writer};
@@ -162,15 +163,17 @@ pub(super) const COUNTS: Statement<'_> = Statement::both(
      (SELECT count(*) FROM task WHERE lease_until IS NOT NULL)",
 );
 const DEPLOYMENTS: Statement<'_> = Statement::each(
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product, info FROM deployment \
      WHERE component IN (SELECT value FROM json_each($1)) ORDER BY component, environment",
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product, info FROM deployment \
      WHERE component IN (SELECT jsonb_array_elements_text($1::jsonb)) ORDER BY component, environment",
 );
 const DEPLOYMENT: Statement<'_> = Statement::both(
-    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product FROM deployment \
+    "SELECT component, environment, target, status, access, updated_at, specific, format, kind, product, info FROM deployment \
      WHERE component = $1 AND environment = $2",
 );
+const MEMORY: Statement<'_> =
+    Statement::both("SELECT memory FROM deployment WHERE component = $1 AND environment = $2");
 /// The newest of the terminal tasks that are one too many.
 pub(super) const SURPLUS: Statement<'_> = Statement::both(
     "SELECT coalesce(kept_from, finished_at) FROM task WHERE finished_at IS NOT NULL \
@@ -269,6 +272,18 @@ impl<D: Database> Store for Ledger<D> {
         self.database
             .write_aside(write::PutDeployment { lease: lease.clone(), deployment: deployment.clone() })
             .await
+    }
+
+    async fn memory(&self, key: &ComponentKey) -> Result<Option<Value>> {
+        let rows = read(self, MEMORY, args![&key.component, &key.environment]).await?;
+        let memory =
+            |row: &Row| row.optional_json(0).map_err(|error| unreadable("the memory of a technology", error));
+        rows.first().map(memory).transpose().map(Option::flatten)
+    }
+
+    async fn remember(&self, lease: &Lease, key: &ComponentKey, memory: Option<&Value>) -> Result<bool> {
+        let memory = memory.map(Value::to_string);
+        self.database.write_aside(write::Remember { lease: lease.clone(), key: key.clone(), memory }).await
     }
 
     async fn instances(&self) -> Result<Arc<[Instance]>> {
@@ -407,6 +422,7 @@ fn deployment(row: &Row) -> Result<Deployment> {
         specific: row.json(6).map_err(in_column("specific"))?,
         kind: row.optional_text(8).map_err(in_column("kind"))?.map(ComponentKind::of),
         product: row.optional_text(9).map_err(in_column("product"))?.map(str::to_owned),
+        info: row.optional_json(10).map_err(in_column("info"))?,
         key,
     })
 }

@@ -17,7 +17,7 @@ use super::sql::{Dialect, Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
 use crate::state::{Event, IllegalTransition, State, transition};
 use crate::store::{ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope};
-use crate::task::{ClaimedTask, Deployment, Lane, Lease, Operation, Token};
+use crate::task::{ClaimedTask, ComponentKey, Deployment, Lane, Lease, Operation, Token};
 use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::{Level, LogLine};
 
@@ -204,12 +204,17 @@ const COUNT_LINES: Statement<'_> =
     Statement::both("UPDATE task SET log_lines = log_lines + $2 WHERE seq = $1");
 const PUT_DEPLOYMENT: Statement<'_> = Statement::both(
     "INSERT INTO deployment (component, environment, target, status, access, updated_at, specific, format, kind, \
-     product) \
-     SELECT component, environment, $4, $5, $6, $7, $8, $9, $10, $11 FROM running_component \
+     product, info) \
+     SELECT component, environment, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM running_component \
      WHERE task_seq = $1 AND component = $2 AND environment = $3 \
      ON CONFLICT (component, environment) DO UPDATE SET target = excluded.target, \
      status = excluded.status, access = excluded.access, updated_at = excluded.updated_at, \
-     specific = excluded.specific, format = excluded.format, kind = excluded.kind, product = excluded.product",
+     specific = excluded.specific, format = excluded.format, kind = excluded.kind, product = excluded.product, \
+     info = CASE WHEN excluded.status = 'unprovisioned' THEN NULL ELSE coalesce(excluded.info, deployment.info) END",
+);
+const REMEMBER: Statement<'_> = Statement::both(
+    "UPDATE deployment SET memory = $4 WHERE component = $2 AND environment = $3 \
+     AND EXISTS (SELECT 1 FROM running_component WHERE task_seq = $1 AND component = $2 AND environment = $3)",
 );
 /// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
 pub(crate) const PURGE_BATCH: Statement<'_> = Statement::each(
@@ -715,8 +720,9 @@ impl Write for PutDeployment {
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<bool> {
         let Some(held) = held(&self.lease, transaction).await? else { return Ok(false) };
-        let Deployment { key, target, status, access, specific, kind, product, .. } = &self.deployment;
+        let Deployment { key, target, status, access, specific, kind, product, info, .. } = &self.deployment;
         let access = access.as_ref().map(to_json).transpose()?;
+        let info = info.as_ref().map(to_json).transpose()?;
         let today = transaction.time_of_day();
         let written = transaction
             .execute(
@@ -733,10 +739,29 @@ impl Write for PutDeployment {
                     FORMAT,
                     kind.as_ref().map(ComponentKind::name),
                     product.as_deref(),
+                    info.as_deref(),
                 ],
             )
             .await?;
         Ok(written > 0)
+    }
+}
+
+pub(super) struct Remember {
+    pub(super) lease: Lease,
+    pub(super) key: ComponentKey,
+    pub(super) memory: Option<String>,
+}
+
+#[async_trait]
+impl Write for Remember {
+    type Answer = bool;
+
+    async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<bool> {
+        let Some(held) = held(&self.lease, transaction).await? else { return Ok(false) };
+        let ComponentKey { component, environment } = &self.key;
+        let args = args![held.seq, component, environment, self.memory.as_deref()];
+        Ok(transaction.execute(REMEMBER, args).await? > 0)
     }
 }
 

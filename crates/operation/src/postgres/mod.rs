@@ -42,6 +42,7 @@ const MIGRATIONS: Migrations = Migrations(&[
     (2, "topology", include_str!("../../migrations/postgres/0002_topology.sql")),
     (3, "formats and bounds", include_str!("../../migrations/postgres/0003_formats_and_bounds.sql")),
     (4, "kinds and products", include_str!("../../migrations/postgres/0004_kinds_and_products.sql")),
+    (5, "info and memory", include_str!("../../migrations/postgres/0005_info_and_memory.sql")),
 ]);
 
 const SCHEMA: &str = "landfall";

@@ -39,6 +39,7 @@ const MIGRATIONS: Migrations = Migrations(&[
     (3, "topology", include_str!("../../migrations/sqlite/0003_topology.sql")),
     (4, "formats and bounds", include_str!("../../migrations/sqlite/0004_formats_and_bounds.sql")),
     (5, "kinds and products", include_str!("../../migrations/sqlite/0005_kinds_and_products.sql")),
+    (6, "info and memory", include_str!("../../migrations/sqlite/0006_info_and_memory.sql")),
 ]);
 
 const READERS: u32 = 4;

@@ -7,7 +7,7 @@ use landfall_adapter::descriptor::{
 };
 use landfall_adapter::error::Result;
 use landfall_adapter::{
-    AccessMode, Bound, Capabilities, Context, Info, Intent, Kinds, Plan, Technology, Work,
+    AccessMode, Bound, Capabilities, Context, Info, Intent, Kinds, Plan, Running, Technology, Work,
 };
 
 /// Does nothing, and says whether it could import.
@@ -40,7 +40,7 @@ impl Bound for Fake {
         Ok(Plan::default())
     }
 
-    async fn apply(&self, (): &(), _: &Context) -> Result<()> {
+    async fn apply(&self, (): &(), _: &Running) -> Result<()> {
         Ok(())
     }
 

@@ -70,7 +70,7 @@ use landfall_adapter::descriptor::{ComponentKind, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{
     AccessList, AccessMode, Action, Bound, Capabilities, Change, Context, Import, ImportParams, Imported,
-    Info, Intent, Kinds, Owner, Plan, Technology, Work,
+    Info, Intent, Kinds, Owner, Plan, Running, Technology, Work,
 };
 use table::Output;
 
@@ -290,7 +290,7 @@ impl Bound for Resource {
         Ok(plan)
     }
 
-    async fn apply(&self, step: &Step, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &Step, context: &Running) -> Result<()> {
         context.check_cancelled()?;
         let (opened, work) = (self.lakehouse.opened().await?, &self.work);
         match &self.what {

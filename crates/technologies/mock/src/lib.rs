@@ -27,7 +27,7 @@ use landfall_adapter::schemars::JsonSchema;
 use landfall_adapter::settings::{FileUrl, Span, file_problem};
 use landfall_adapter::{
     AccessMode, Action, Bound, Capabilities, Change, Context, Driver, Info, Intent, Kinds, Mistakes, Plan,
-    Services, Technology, Work,
+    Running, Services, Technology, Work,
 };
 
 /// The driver of mocks.
@@ -201,7 +201,7 @@ impl Bound for Mocked {
         Ok(Plan { changes: changes.collect(), notes })
     }
 
-    async fn apply(&self, step: &Idle, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &Idle, context: &Running) -> Result<()> {
         let MockSettings { stoppable, blocking, .. } = self.mock.settings;
         let (step_delay, stop_delay) = self.mock.delays();
         if stoppable {

@@ -71,7 +71,7 @@ use landfall_adapter::descriptor::{
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{
     AccessMode, Bound, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds,
-    Plan, Technology, Work,
+    Plan, Running, Technology, Work,
 };
 use loan::Loan;
 use observe::{Database, Question, Seen};
@@ -647,7 +647,7 @@ impl Bound for Resource {
         Ok(Plan { changes, notes: left.notes })
     }
 
-    async fn apply(&self, step: &Step, context: &Context) -> Result<()> {
+    async fn apply(&self, step: &Step, context: &Running) -> Result<()> {
         context.check_cancelled()?;
         let (site, read) = (&self.site, &self.read);
         let people = People::look_up(&self.work, &site.settings.directory, &context.lookups).await?;

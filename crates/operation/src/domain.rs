@@ -1,0 +1,251 @@
+//! Documents read, placed and bound, at a bounded cost: what the service and the worker share.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::topology::{Installation, Topology};
+use landfall_adapter::descriptor::{Identifier, Limits};
+use landfall_adapter::error::{Error, Result};
+use landfall_adapter::{AccessList, Import, Intent, ReverseRequest};
+
+use super::request::SMALL;
+use super::target_health::TargetRecorder;
+use super::work::{self, Document, Placement, Places, Resolved, Skipped};
+use super::{Deployment, ImportSettings, Store};
+
+/// The parts that decide, shared by the service and the worker.
+pub struct Domain {
+    /// What the configuration says of targets and routes.
+    pub installation: Arc<Installation>,
+    /// What a descriptor may cost.
+    pub limits: Limits,
+    /// Parsing takes memory in proportion to the document: this many at a time.
+    parsing: Arc<Semaphore>,
+    /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
+    /// wait for the other.
+    validating: Arc<Semaphore>,
+    parses: ParseSettings,
+    /// How imports are read and answered.
+    pub(super) imports: ImportSettings,
+    /// What was last heard of each target.
+    pub(super) recorder: TargetRecorder,
+}
+
+/// How many documents are read at the same time, which bounds the memory that they take meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseSettings {
+    /// So many for validations, and so many for accepting and running operations. Dry runs have a bound of their own.
+    pub concurrency: usize,
+    /// How long a document waits for its turn; then it is refused.
+    pub wait: Duration,
+}
+
+impl Default for ParseSettings {
+    fn default() -> Self {
+        Self { concurrency: 4, wait: Duration::from_secs(30) }
+    }
+}
+
+/// For whom a document is read, which decides the permits it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Validation,
+    Operation,
+    /// Bounded by its lane.
+    DryRun,
+}
+
+impl Domain {
+    /// `limits` bound what one document may cost, `parses` how many are read at the same time.
+    pub fn new(installation: Installation, limits: Limits, parses: ParseSettings) -> Self {
+        let permits = || Arc::new(Semaphore::new(parses.concurrency.max(1)));
+        Self {
+            installation: Arc::new(installation),
+            limits,
+            parsing: permits(),
+            validating: permits(),
+            parses,
+            imports: ImportSettings::default(),
+            recorder: TargetRecorder::default(),
+        }
+    }
+
+    /// The same, with other imports.
+    #[must_use]
+    pub fn with_imports(mut self, imports: ImportSettings) -> Self {
+        self.imports = imports;
+        self
+    }
+
+    /// An import as it was asked for. A descriptor that is sent as text is read as any other.
+    pub(super) async fn import(&self, request: ReverseRequest) -> Result<Import> {
+        let text = request.params.get("descriptor").and_then(Value::as_str).map_or(0, str::len);
+        let (key, limits) = (self.imports.environment_key.clone(), self.limits);
+        if text <= SMALL {
+            return Ok(Import::new(request, &key, &limits));
+        }
+        let permit = self.permit(Purpose::Operation).await?;
+        blocking(move || {
+            let _permit = permit;
+            Import::new(request, &key, &limits)
+        })
+        .await
+    }
+
+    /// The topology as it is now.
+    pub async fn topology(&self, store: &dyn Store) -> Result<Topology> {
+        Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
+    }
+
+    /// Whether the document could be provisioned now; gives what is left to other adapters.
+    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Vec<Skipped>> {
+        let read = self.read(Purpose::Validation, document, Intent::Provision, None, store, None);
+        Ok(read.await?.skipped)
+    }
+
+    /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
+    /// and what is already provisioned.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        document: &Document,
+        intent: Intent,
+        placements: Option<&[Placement]>,
+        store: &dyn Store,
+        access: Option<&AccessList>,
+    ) -> Result<Resolved> {
+        self.read(Purpose::Operation, document, intent, placements, store, access).await
+    }
+
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        document: &Document,
+        intent: Intent,
+        placements: Option<&[Placement]>,
+        store: &dyn Store,
+        access: Option<&AccessList>,
+    ) -> Result<Resolved> {
+        let topology = self.topology(store).await?;
+        let small = document.text.len() <= SMALL;
+        let permit = if small { None } else { self.permit(purpose).await? };
+        let (domain, landscape) = (Arc::clone(self), topology.clone());
+        let document = document.clone();
+        let placements = placements.map(<[Placement]>::to_vec);
+        let accepted = placements.clone();
+        // The permit goes with the work: it is not free while a thread still reads for a caller who has left.
+        let parse = move || {
+            let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
+            (work::parse(&document, &intent, &landscape, places, &domain.limits), permit)
+        };
+        let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
+        let descriptor = descriptor.map_err(Error::invalid)?;
+        // Of what is made, what is beside it counts, too.
+        let all = intent == Intent::Provision;
+        let components =
+            if all { descriptor.product.all_components().collect() } else { descriptor.targets() };
+        let ids = components.iter().flat_map(|it| std::iter::once(&it.id).chain(&it.depends_on));
+        let ids: BTreeSet<&str> = ids.map(Identifier::as_str).collect();
+        let ids = ids.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let deployments: Vec<Deployment> = store.deployments(&ids).await?;
+        let access = access.cloned();
+        let resolve = move || {
+            let _permit = permit;
+            let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
+            let mut resolved =
+                work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())?;
+            // What is being accepted is to be told from other requests.
+            resolved.digest =
+                (purpose == Purpose::Operation && placements.is_none()).then(|| descriptor.digest());
+            Ok(resolved)
+        };
+        if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
+    }
+
+    /// All permits, for a test in which others have them.
+    #[cfg(test)]
+    pub(super) fn all_permits(&self) -> [OwnedSemaphorePermit; 2] {
+        let all = u32::try_from(self.parses.concurrency).unwrap();
+        [&self.parsing, &self.validating]
+            .map(|permits| Arc::clone(permits).try_acquire_many_owned(all).unwrap())
+    }
+
+    /// Leave to read one more document. The wait for it is bounded, and ends when the caller leaves.
+    pub(super) async fn permit(&self, purpose: Purpose) -> Result<Option<OwnedSemaphorePermit>> {
+        let permits = match purpose {
+            Purpose::Validation => &self.validating,
+            Purpose::Operation => &self.parsing,
+            Purpose::DryRun => return Ok(None),
+        };
+        match timeout(self.parses.wait, Arc::clone(permits).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
+            Err(_) => Err(Error::overloaded(format!(
+                "{} descriptors are being read, which is the limit; try again later",
+                self.parses.concurrency
+            ))),
+        }
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    landfall_adapter::blocking::run(move |_| Ok(work())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::sqlite::SqliteStore;
+    use crate::topology::{Route, Target};
+    use landfall_adapter::descriptor::DescriptorKind;
+    use landfall_adapter::error::Kind;
+    use landfall_adapter::testing::CASHFLOW;
+    use landfall_mock::Mock;
+
+    /// However many of one kind are being read, the other kind gets its turn.
+    #[tokio::test]
+    async fn validations_and_the_rest_do_not_wait_for_one_another() {
+        let mock = Target {
+            code: "MOCK".to_owned(),
+            group: "mock".to_owned(),
+            environments: Vec::new(),
+            turns: None,
+            technology: Arc::new(Mock::default()),
+        };
+        let route = Route { group: "mock".to_owned(), ..Route::default() };
+        let environments = BTreeMap::from([("production".to_owned(), 1)]);
+        let installation = Installation::new(vec![mock], vec![route], environments);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("landfall.db");
+        let store = SqliteStore::open(path.to_str().unwrap(), crate::Limits::default()).await.unwrap();
+        store.seed_instances(installation.seeds()).await.unwrap();
+        let parses = ParseSettings { concurrency: 1, wait: Duration::from_millis(100) };
+        let domain = Arc::new(Domain::new(installation, Limits::default(), parses));
+        let text = format!("{CASHFLOW}\n#{}\n", " ".repeat(SMALL));
+        let document = Document { kind: DescriptorKind::DataProduct, text };
+        let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document, &store));
+        let resolve = |patience| {
+            let read = domain.resolve(&document, Intent::Provision, None, &store, None);
+            tokio::time::timeout(patience, read)
+        };
+
+        let busy = domain.parsing.acquire().await.unwrap();
+        validate().await.unwrap().unwrap();
+        assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
+        let refused = resolve(Duration::from_secs(30)).await.unwrap().map(drop).unwrap_err();
+        assert_eq!(*refused.kind(), Kind::Overloaded, "but not without end");
+        assert_eq!(refused.to_string(), "1 descriptors are being read, which is the limit; try again later");
+        let small = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
+        assert!(small.text.len() <= SMALL);
+        domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
+        drop(busy);
+        let _busy = domain.validating.acquire().await.unwrap();
+        assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);
+    }
+}

@@ -1,0 +1,162 @@
+//! How far work got, told in the log however it ends.
+
+use landfall_adapter::error::{Error, Kind};
+use landfall_adapter::{Change, Journal};
+
+use crate::work::Assigned;
+
+/// How work ended before it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Stopped,
+    Failed,
+    /// It did not get to say: it was dropped where it stood.
+    CutOff,
+}
+
+impl End {
+    pub(super) fn of(error: &Error) -> Self {
+        if *error.kind() == Kind::Cancelled { Self::Stopped } else { Self::Failed }
+    }
+
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::CutOff => "cut off",
+        }
+    }
+}
+
+/// How far the changes of a component got. Says so in the log when they end before the last one, from its `drop`: work
+/// that is cut off runs no other code.
+pub(super) struct Progress<'a> {
+    pub(super) journal: &'a Journal,
+    pub(super) changes: &'a [Change],
+    pub(super) made: usize,
+    /// Whether the next one was begun.
+    pub(super) begun: bool,
+    pub(super) end: End,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn new(journal: &'a Journal, changes: &'a [Change]) -> Self {
+        Self { journal, changes, made: 0, begun: false, end: End::CutOff }
+    }
+}
+
+impl Drop for Progress<'_> {
+    fn drop(&mut self) {
+        let (made, left) = self.changes.split_at(self.made.min(self.changes.len()));
+        let (unfinished, left) = left.split_at(usize::from(self.begun).min(left.len()));
+        if unfinished.is_empty() && left.is_empty() {
+            return;
+        }
+        let (verb, count) = (self.end.verb(), self.changes.len());
+        self.journal.warn(match made {
+            [] => format!("{verb} with 0 of {count} changes made"),
+            _ => format!("{verb} with {} of {count} changes made: {}", made.len(), summaries(made)),
+        });
+        for (what, changes) in [("not finished", unfinished), ("not made", left)] {
+            if !changes.is_empty() {
+                self.journal.warn(format!("{what}: {}", summaries(changes)));
+            }
+        }
+    }
+}
+
+fn summaries(changes: &[Change]) -> String {
+    few(changes.iter().map(|change| change.summary.clone()))
+}
+
+/// Where the work on one of several components stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    NotBegun,
+    Planning,
+    Working,
+    Done,
+    Ended(End),
+}
+
+/// How far the components of a task got; the same for them as [`Progress`] is for changes.
+pub(super) struct Course<'a> {
+    pub(super) journal: &'a Journal,
+    pub(super) assigned: &'a [Assigned],
+    pub(super) stages: Vec<Stage>,
+    /// Whether one of them was begun to be worked on.
+    pub(super) is_working: bool,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(journal: &'a Journal, assigned: &'a [Assigned]) -> Self {
+        Self { journal, assigned, stages: vec![Stage::NotBegun; assigned.len()], is_working: false }
+    }
+
+    pub(super) fn enter(&mut self, number: usize, stage: Stage) {
+        self.is_working |= stage == Stage::Working;
+        if let Some(at) = self.stages.get_mut(number) {
+            *at = stage;
+        }
+    }
+
+    /// The ids of those that stand there.
+    fn ids(&self, is_there: impl Fn(Stage) -> bool) -> Vec<String> {
+        let there = self.assigned.iter().zip(&self.stages).filter(|(_, stage)| is_there(**stage));
+        there.map(|(one, _)| one.work.component.id.to_string()).collect()
+    }
+}
+
+impl Drop for Course<'_> {
+    fn drop(&mut self) {
+        if self.assigned.len() < 2 || self.stages.iter().all(|stage| *stage == Stage::Done) {
+            return;
+        }
+        let ends = [End::Failed, End::Stopped, End::CutOff].map(|end| {
+            let ids = self.ids(|stage| match stage {
+                Stage::Ended(ended) => ended == end,
+                // It did not get to say.
+                Stage::Planning | Stage::Working => end == End::CutOff,
+                Stage::NotBegun | Stage::Done => false,
+            });
+            (end.verb(), ids)
+        });
+        let ends: Vec<_> = ends.into_iter().filter(|(_, ids)| !ids.is_empty()).collect();
+        if !self.is_working && !ends.is_empty() {
+            for (verb, ids) in ends {
+                self.journal
+                    .warn(format!("nothing was changed in this run: {verb} while planning {}", few(ids)));
+            }
+            return;
+        }
+        self.journal.warn(format!("components done: {}", few(self.ids(|stage| stage == Stage::Done))));
+        for (verb, ids) in ends {
+            self.journal.warn(format!("{verb} in: {}", few(ids)));
+        }
+        let left = self.ids(|stage| stage == Stage::NotBegun);
+        if !left.is_empty() {
+            self.journal.warn(format!("not begun: {}", few(left)));
+        }
+    }
+}
+
+/// The first few, how many more there are, and none of them at length: one line has to hold them.
+pub(super) fn few(items: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>) -> String {
+    const SHOWN: usize = 5;
+    const LENGTH: usize = 120;
+    let items = items.into_iter();
+    let count = items.len();
+    let mut shown: Vec<String> = items
+        .take(SHOWN)
+        .map(|item| match item.char_indices().nth(LENGTH) {
+            Some((end, _)) => format!("{}...", item.get(..end).unwrap_or_default()),
+            None => item,
+        })
+        .collect();
+    if count == 0 {
+        shown.push("none".to_owned());
+    } else if count > SHOWN {
+        shown.push(format!("and {} more", count - SHOWN));
+    }
+    shown.join("; ")
+}

@@ -1,0 +1,128 @@
+//! What an earlier operation left elsewhere: as another kind, under another name or on another target.
+
+use std::collections::BTreeSet;
+use std::iter;
+use std::sync::Arc;
+
+use landfall_adapter::descriptor::{Component, DataProduct, Problem};
+use landfall_adapter::error::Error;
+use landfall_adapter::{Action, Context, Intent, Kinds, Plan, Work};
+
+use crate::topology::same_code;
+use crate::work::Assigned;
+use crate::{Deployment, DeploymentStatus};
+
+/// What there is of a component that was made as another kind than its descriptor says, where nobody remembers as which, or
+/// where it kept its data as another: it would stay behind without a word.
+pub(super) async fn made_as_another_kind(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<Problem> {
+    let Assigned { work, target, .. } = one;
+    let own = &work.component.kind;
+    let Kinds::Only(kinds) = target.technology.capabilities().kinds else { return None };
+    let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+    let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
+    let made = remembered.and_then(|deployment| deployment.kind.as_ref());
+    let (candidates, asked) = match (remembered, made) {
+        (Some(_), Some(made)) if removes_nothing && made != own => (vec![made], *intent),
+        // An earlier version did not say.
+        (Some(_), None) if is_there && *intent != Intent::UpdateAccess => {
+            let others = kinds.iter().filter(|kind| *kind != own);
+            (iter::once(own).chain(others).collect(), Intent::UpdateAccess)
+        }
+        (None, _) if removes_nothing => {
+            (kinds.iter().filter(|kind| *kind != own).collect(), Intent::UpdateAccess)
+        }
+        _ => return None,
+    };
+    let silent = context.silent();
+    for kind in candidates {
+        let mut component = Component::clone(&work.component);
+        component.kind.clone_from(kind);
+        if let Some(deployment) = remembered {
+            component.specific.clone_from(&deployment.specific);
+        }
+        // The access of what is not there cannot be planned, not even when none is asked for.
+        let there = Work { component: Arc::new(component), access: None, ..work.clone() };
+        let Ok(bound) = target.technology.bind(there, asked) else { continue };
+        let Ok(found) = bound.plan(&silent).await else { continue };
+        if kind == own {
+            return None;
+        }
+        if asked == Intent::UpdateAccess || !found.changes.is_empty() {
+            let was = kind.name();
+            return Some(
+                Problem::new("kind", format!("this component exists as `{was}`"))
+                    .value(own.name())
+                    .remedy(format!("write `kind: {was}`, or unprovision it as that first")),
+            );
+        }
+    }
+    None
+}
+
+/// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
+/// that had it is asked: what it would take back is there.
+pub(super) async fn kept_elsewhere(
+    one: &Assigned,
+    plan: &Plan,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+) -> Option<String> {
+    let deployment = remembered.filter(|it| it.status == DeploymentStatus::Unprovisioned)?;
+    let moved = !same_code(&deployment.target, &one.target.code);
+    let kind = deployment.kind.as_ref().unwrap_or(&one.work.component.kind);
+    let mut product = DataProduct::clone(&one.work.product);
+    if let Some(id) = deployment.product.as_ref().and_then(|id| id.parse().ok()) {
+        product.id = id;
+    }
+    let renamed = deployment.specific != one.work.component.specific
+        || *kind != one.work.component.kind
+        || product.id != one.work.product.id;
+    if *intent != Intent::Provision || !(moved || renamed) {
+        return None;
+    }
+    let code = &deployment.target;
+    let stays = "is not moved: copy it, or provision the component there again to take it back";
+    let Some(before) = &one.before else {
+        return moved.then(|| {
+            format!(
+                "the component was unprovisioned on target `{code}`, which is not configured any more: data that was \
+                 kept there {stays}"
+            )
+        });
+    };
+    let mut component = Component::clone(&one.work.component);
+    component.specific.clone_from(&deployment.specific);
+    component.kind.clone_from(kind);
+    let there = Work { product: Arc::new(product), component: Arc::new(component), ..one.work.clone() };
+    let silent = context.silent();
+    let resources = |plan: &Plan| {
+        let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);
+        kept.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
+    };
+    let planned = match before.technology.bind(there, *intent) {
+        Ok(bound) => bound.plan(&silent).await,
+        Err(problems) => Err(Error::invalid(problems)),
+    };
+    let old = match planned {
+        Ok(plan) => resources(&plan),
+        Err(error) if moved => {
+            return Some(format!(
+                "the component was unprovisioned on target `{code}`, which cannot say whether it kept data ({error}): what \
+                 it kept {stays}"
+            ));
+        }
+        Err(_) => return None,
+    };
+    if old.is_empty() || (!moved && resources(plan) == old) {
+        return None;
+    }
+    let names = old.into_iter().collect::<Vec<_>>().join(", ");
+    Some(format!("data of this component was kept on target `{code}` ({names}), and {stays}"))
+}

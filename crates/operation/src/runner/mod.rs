@@ -1,0 +1,542 @@
+//! The work of a task: observe, plan, apply, for its components side by side, each after those that it has to follow.
+//!
+//! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
+//! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
+
+mod course;
+mod info;
+mod left;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::Utc;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::SemaphorePermit;
+
+use landfall_adapter::descriptor::{Identifier, Object, Problem};
+use landfall_adapter::error::{Error, Kind, Result};
+use landfall_adapter::import::Checked;
+use landfall_adapter::{
+    AccessList, AccessMode, Context, Info, Intent, Journal, Plan, ReverseRequest, Running,
+};
+
+use super::domain::Domain;
+use super::request::Request;
+use super::schedule::Schedule;
+use super::target_health::TargetRecorder;
+use super::work::{Assigned, Document, Placement, Skipped, located};
+use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
+use course::{Course, End, Progress, Stage};
+use info::merge;
+use left::{kept_elsewhere, made_as_another_kind};
+
+/// What a task came to; its outcome in the store.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// A sentence for people.
+    pub result: String,
+    /// What the platform shows of the components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Info>,
+    /// Catalog updates of an import.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Object>,
+    /// What is wrong with the document; empty when it is valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// Runs tasks against the configured technologies.
+pub struct TechnologyRunner {
+    domain: Arc<Domain>,
+    store: Arc<dyn Store>,
+    components_at_once: usize,
+}
+
+impl TechnologyRunner {
+    /// `store` tells what was provisioned where, and who should have access.
+    pub fn new(domain: Arc<Domain>, store: Arc<dyn Store>, components_at_once: usize) -> Self {
+        Self { domain, store, components_at_once: components_at_once.max(1) }
+    }
+
+    async fn perform(
+        &self,
+        request: Request,
+        context: &Context,
+        deployments: &Deployments,
+        report: &mut Report,
+    ) -> Result<()> {
+        match request {
+            Request::Validate { document } => self.validate(&document, context, report).await,
+            Request::Provision { document, placements } => {
+                self.components(&document, Intent::Provision, &placements, None, context, deployments, report)
+                    .await
+            }
+            Request::Unprovision { document, placements, remove_data } => {
+                let intent = Intent::Unprovision { remove_data };
+                self.components(&document, intent, &placements, None, context, deployments, report).await
+            }
+            Request::UpdateAccess { document, placements, access } => {
+                let intent = Intent::UpdateAccess;
+                self.components(&document, intent, &placements, Some(&access), context, deployments, report)
+                    .await
+            }
+            Request::Reverse { request, target } => self.reverse(request, &target, context, report).await,
+        }
+    }
+
+    /// An invalid document is a result, not a failure.
+    async fn validate(&self, document: &Document, context: &Context, report: &mut Report) -> Result<()> {
+        match unless_cancelled(context, self.domain.validate(document, self.store.as_ref())).await {
+            Ok(skipped) => {
+                say_skipped(&skipped, &context.journal);
+                report.result = "the descriptor is valid".to_owned();
+            }
+            Err(error) => match error.kind() {
+                Kind::Invalid(problems) => {
+                    report.problems.clone_from(problems);
+                    report.result = error.to_string();
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    async fn reverse(
+        &self,
+        request: ReverseRequest,
+        code: &str,
+        context: &Context,
+        report: &mut Report,
+    ) -> Result<()> {
+        let target = self
+            .domain
+            .installation
+            .target(code)
+            .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
+        context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
+        let import = unless_cancelled(context, self.domain.import(request)).await?;
+        let mut params = import.params();
+        target.technology.check_import(&mut params);
+        let Checked { problems, defaults, ignored } = params.finish();
+        for line in defaults.iter().chain(&ignored) {
+            context.journal.info(line);
+        }
+        if !problems.is_empty() {
+            return Err(Error::invalid(problems));
+        }
+        let imported = target.technology.reverse(&import, context).await;
+        let imported = self.domain.recorder.record(&target.code, imported)?;
+        let updates = context.blocking(move |_| Ok(imported.updates(&import))).await?;
+        for lost in &updates.lost {
+            context
+                .journal
+                .warn(format!("not in the updates, since the data contract cannot say it: {lost}"));
+        }
+        let updates = self.domain.imports.place(updates.fields);
+        report.result = format!("{} catalog fields read", updates.len());
+        context.journal.info(&report.result);
+        report.updates = Some(updates);
+        Ok(())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different thing, and grouping them would name nothing"
+    )]
+    async fn components(
+        &self,
+        document: &Document,
+        intent: Intent,
+        placements: &[Placement],
+        access: Option<&AccessList>,
+        context: &Context,
+        deployments: &Deployments,
+        report: &mut Report,
+    ) -> Result<()> {
+        let resolved = self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access);
+        let resolved = unless_cancelled(context, resolved).await?;
+        say_skipped(&resolved.skipped, &context.journal);
+        let assigned = in_order(resolved.assigned, intent);
+        let many = assigned.len() > 1;
+        let recorder = &self.domain.recorder;
+        let mut course = Course::new(&context.journal, &assigned);
+        if many && intent != Intent::UpdateAccess {
+            self.plan_all(&assigned, intent, context, deployments, &mut course).await?;
+        }
+        let schedule = Schedule::new(&resolved.sequence, &assigned, intent);
+        let begin = |one: &'_ Assigned| {
+            let id = one.work.component.id.to_string();
+            let journal = if many { context.journal.group(&id) } else { context.journal.phase(&id) };
+            let (one, context) = (one.clone(), context.with_journal(journal));
+            async move { component(&one, intent, &context, deployments, recorder).await }
+        };
+        let (results, failed) =
+            side_by_side(schedule, self.components_at_once, &mut course, Stage::Working, begin).await;
+        let mut changes = 0;
+        let mut recorded = false;
+        for (one, done) in assigned.iter().zip(results) {
+            let Some(done) = done else { continue };
+            changes += done.changes;
+            recorded |= done.recorded;
+            if let Some(info) = done.info {
+                merge(report.info.get_or_insert_default(), info, many.then_some(one));
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let verb = match intent {
+            Intent::Provision => "provisioned",
+            Intent::Unprovision { .. } => "unprovisioned",
+            Intent::UpdateAccess => "access updated",
+        };
+        let plural = if many { "components" } else { "component" };
+        report.result = match changes {
+            0 => format!("{verb}: {} {plural}, nothing to change", assigned.len()),
+            1 => format!("{verb}: {} {plural}, 1 change", assigned.len()),
+            _ => format!("{verb}: {} {plural}, {changes} changes", assigned.len()),
+        };
+        if recorded {
+            report.result.push_str("; access is recorded, not enforced");
+        }
+        Ok(())
+    }
+}
+
+impl TechnologyRunner {
+    /// Plans every component before the first one is changed, so that what stands in the way of the last is found while
+    /// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
+    /// turn comes, since what was applied before it may have changed what there is to do.
+    async fn plan_all(
+        &self,
+        assigned: &[Assigned],
+        intent: Intent,
+        context: &Context,
+        deployments: &Deployments,
+        course: &mut Course<'_>,
+    ) -> Result<()> {
+        let waiting = &waiting(assigned, intent);
+        let recorder = &self.domain.recorder;
+        let begin = |one: &'_ Assigned| {
+            // What a plan has to say is said when it is made to be applied.
+            let (one, silent) = (one.clone(), context.silent().with_memory(deployments.memory(one.key())));
+            async move {
+                let _turn = turn(&one, &silent).await?;
+                let planned = match deployments.get(&one.key()).await {
+                    Ok(remembered) => {
+                        plan(&one, &intent, &silent, remembered.as_ref(), recorder).await.map(drop)
+                    }
+                    Err(error) => Err(error),
+                };
+                match planned {
+                    Err(error) if stands(&error, intent, waiting.contains(&one.work.component.id)) => {
+                        Err(located(error, &one.work.component))
+                    }
+                    _ => Ok(()),
+                }
+            }
+        };
+        let schedule = Schedule::free(assigned.len());
+        let (_, failed) =
+            side_by_side(schedule, self.components_at_once, course, Stage::Planning, begin).await;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Does something with components, so many at once, each when its schedule lets it. After a failure nothing new begins,
+/// and what runs ends. Answers what came of each that ended well, and the failure that decides; the others are told in the log.
+async fn side_by_side<T, F>(
+    mut schedule: Schedule,
+    at_once: usize,
+    course: &mut Course<'_>,
+    stage: Stage,
+    begin: impl Fn(&Assigned) -> F,
+) -> (Vec<Option<T>>, Option<Error>)
+where
+    F: Future<Output = Result<T>>,
+{
+    let assigned = course.assigned;
+    let mut results: Vec<Option<T>> = assigned.iter().map(|_| None).collect();
+    let mut failures: Vec<(usize, Error)> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while failures.is_empty()
+            && running.len() < at_once
+            && let Some(number) = schedule.next()
+        {
+            let Some(one) = assigned.get(number) else { continue };
+            course.enter(number, stage);
+            let work = begin(one);
+            running.push(async move { (number, work.await) });
+        }
+        let Some((number, ended)) = running.next().await else { break };
+        match ended {
+            Ok(result) => {
+                course.enter(number, if stage == Stage::Working { Stage::Done } else { Stage::NotBegun });
+                schedule.done(number);
+                if let Some(slot) = results.get_mut(number) {
+                    *slot = Some(result);
+                }
+            }
+            Err(error) => {
+                course.enter(number, Stage::Ended(End::of(&error)));
+                failures.push((number, error));
+            }
+        }
+    }
+    // Trying again does not help while one of them fails for good, and a stop is not undone by a failure that passes.
+    let rank = |error: &Error| match error.kind() {
+        Kind::Cancelled => 1,
+        _ if error.is_retryable() => 2,
+        _ => 0,
+    };
+    failures.sort_by_key(|(number, error)| (rank(error), *number));
+    let mut failures = failures.into_iter();
+    let deciding = failures.next();
+    for (number, error) in failures.filter(|(_, error)| *error.kind() != Kind::Cancelled) {
+        let id = assigned.get(number).map(|one| one.work.component.id.to_string()).unwrap_or_default();
+        let journal = course.journal.phase(&id);
+        journal.error(error.to_string());
+        tell_problems(&error, &journal);
+    }
+    (results, deciding.map(|(_, error)| error))
+}
+
+/// Every one of several problems, and what to do about each.
+fn tell_problems(error: &Error, journal: &Journal) {
+    let Kind::Invalid(problems) = error.kind() else { return };
+    for problem in problems.iter().filter(|_| problems.len() > 1) {
+        journal.error(problem.to_string());
+        if let Some(remedy) = &problem.remedy {
+            journal.info(format!("to fix it: {remedy}"));
+        }
+    }
+}
+
+/// Room on a target that has a bound of its own.
+async fn turn<'a>(one: &'a Assigned, context: &Context) -> Result<Option<SemaphorePermit<'a>>> {
+    let Some(turns) = &one.target.turns else { return Ok(None) };
+    let acquired = async {
+        let acquired = turns.acquire().await;
+        acquired.map_err(|closed| Error::retryable("the server is going down").because(closed))
+    };
+    unless_cancelled(context, acquired).await.map(Some)
+}
+
+#[async_trait]
+impl Runner for TechnologyRunner {
+    async fn run(
+        &self,
+        task: &ClaimedTask,
+        context: &Context,
+        deployments: &Deployments,
+    ) -> Result<Value, RunError> {
+        let mut report = Report::default();
+        let done = match Request::deserialize(&task.payload) {
+            Ok(request) => self.perform(request, context, deployments, &mut report).await,
+            Err(error) => {
+                // The error itself may quote the request.
+                let kind = format!("{:?} error in its JSON", error.classify());
+                Err(Error::permanent("the stored request cannot be read by this version").because(kind))
+            }
+        };
+        match done {
+            Ok(()) => Ok(value(&report)),
+            Err(error) => {
+                // The engine writes the error itself, and what to do about a single problem; what it cannot tell is every
+                // one of several.
+                tell_problems(&error, &context.journal);
+                if let Kind::Invalid(problems) = error.kind() {
+                    report.problems.clone_from(problems);
+                }
+                report.result = error.to_string();
+                Err(RunError { outcome: Some(value(&report)), error })
+            }
+        }
+    }
+}
+
+fn say_skipped(skipped: &[Skipped], journal: &Journal) {
+    // The log of a task is bounded, and is about what is done.
+    const SAID: usize = 50;
+    for Skipped { id, reason } in skipped.iter().take(SAID) {
+        journal.info(format!("{id}: left to another adapter: {reason}"));
+    }
+    if skipped.len() > SAID {
+        journal.info(format!("{} more components are left to other adapters", skipped.len() - SAID));
+    }
+}
+
+/// The work, or [`Kind::Cancelled`] as soon as the run is to end: for what looks at no context itself.
+async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => Err(Error::cancelled("stopped on request")),
+        done = work => done,
+    }
+}
+
+fn value(report: &Report) -> Value {
+    serde_json::to_value(report).unwrap_or_default()
+}
+
+/// Components in the order to work on them: what was built on something goes before it.
+pub(super) fn in_order(mut assigned: Vec<Assigned>, intent: Intent) -> Vec<Assigned> {
+    if matches!(intent, Intent::Unprovision { .. }) {
+        assigned.reverse();
+    }
+    assigned
+}
+
+struct Done {
+    changes: usize,
+    recorded: bool,
+    info: Option<Info>,
+}
+
+/// Observe, plan, apply: the only place where anything is changed.
+async fn component(
+    one: &Assigned,
+    intent: Intent,
+    context: &Context,
+    deployments: &Deployments,
+    recorder: &TargetRecorder,
+) -> Result<Done> {
+    let Assigned { work, target, .. } = one;
+    let technology = &target.technology;
+    let context = &Running::new(context.clone().with_memory(deployments.memory(one.key())));
+    let journal = &context.journal;
+    context.check_cancelled()?;
+    let _turn = turn(one, context).await?;
+    let remembered = deployments.get(&one.key()).await?;
+    let plan = plan(one, &intent, context, remembered.as_ref(), recorder)
+        .await
+        .map_err(|error| located(error, &work.component))?;
+    for note in &plan.notes {
+        journal.info(note);
+    }
+    let mut deployment = Deployment {
+        key: one.key(),
+        target: target.code.clone(),
+        status: DeploymentStatus::Provisioned,
+        access: work.access.clone(),
+        specific: work.component.specific.clone(),
+        kind: Some(work.component.kind.clone()),
+        product: Some(work.product.id.to_string()),
+        info: None,
+        updated_at: Utc::now(),
+    };
+    let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
+    if !removes_nothing {
+        // Written before the first change: what a crash leaves behind must be found where it was put.
+        deployments.put(&deployment).await?;
+    }
+    if plan.changes.is_empty() {
+        journal.info(format!("nothing to change on target `{}`", target.code));
+    }
+    let count = plan.changes.len();
+    let mut progress = Progress::new(journal, &plan.changes);
+    for change in &plan.changes {
+        context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
+        deployments.check_lease()?;
+        progress.begun = true;
+        let applied = one.bound.apply(&change.step, context).await;
+        if let Err(error) = recorder.record(&target.code, applied) {
+            progress.end = End::of(&error);
+            return Err(located(error, &work.component));
+        }
+        progress.begun = false;
+        progress.made += 1;
+        journal.info(format!("{} of {count}: {}", progress.made, change.summary));
+    }
+    let info = match intent {
+        Intent::Unprovision { .. } => {
+            deployment.status = DeploymentStatus::Unprovisioned;
+            deployments.put(&deployment).await?;
+            if intent == (Intent::Unprovision { remove_data: true }) {
+                deployments.forget(&deployment.key).await?;
+            }
+            None
+        }
+        Intent::Provision | Intent::UpdateAccess => {
+            let info = one.bound.describe(context).await;
+            let info = recorder.record(&target.code, info)?;
+            if remembered.is_none_or(|it| it.info.as_ref() != Some(&info)) {
+                deployment.info = Some(info.clone());
+                deployments.put(&deployment).await?;
+            }
+            Some(info)
+        }
+    };
+    let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
+    Ok(Done { changes: count, recorded, info })
+}
+
+/// Components that something of the same task comes before.
+pub(super) fn waiting(assigned: &[Assigned], intent: Intent) -> HashSet<Identifier> {
+    match intent {
+        Intent::Unprovision { .. } => {
+            assigned.iter().flat_map(|one| one.work.component.depends_on.iter().cloned()).collect()
+        }
+        Intent::Provision | Intent::UpdateAccess => {
+            let own: HashSet<&Identifier> = assigned.iter().map(|one| &one.work.component.id).collect();
+            let waits = |one: &&Assigned| one.work.component.depends_on.iter().any(|id| own.contains(id));
+            assigned.iter().filter(waits).map(|one| one.work.component.id.clone()).collect()
+        }
+    }
+}
+
+/// Whether what an early plan says will still be so once what comes before the component is done. What is wrong with a
+/// component that waits for another may be no more than that the other is not there yet, or not gone yet.
+pub(super) fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
+    match error.kind() {
+        Kind::Cancelled => true,
+        Kind::Conflict | Kind::Invalid(_) => !waits || intent == Intent::Provision,
+        _ => !waits,
+    }
+}
+
+/// The plan for one component. `remembered` is what the store knows of it.
+///
+/// Somebody else's resource in the way of an unprovision is a conflict only for a component that was provisioned: one
+/// that never came to be, because its name was taken, is gone already, and its data product can go too.
+pub(super) async fn plan(
+    one: &Assigned,
+    intent: &Intent,
+    context: &Context,
+    remembered: Option<&Deployment>,
+    recorder: &TargetRecorder,
+) -> Result<Plan> {
+    let Assigned { bound, target, .. } = one;
+    let planned = bound.plan(context).await;
+    let planned = recorder.record(&target.code, planned);
+    let provisioned = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
+    let mut plan = match planned {
+        Err(error)
+            if *error.kind() == Kind::Conflict
+                && matches!(intent, Intent::Unprovision { .. })
+                && !provisioned =>
+        {
+            Plan {
+                changes: Vec::new(),
+                notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
+            }
+        }
+        planned => planned?,
+    };
+    if let Some(problem) = made_as_another_kind(one, &plan, intent, context, remembered).await {
+        return Err(Error::invalid(vec![problem]));
+    }
+    let kept = kept_elsewhere(one, &plan, intent, context, remembered).await;
+    plan.notes.extend(kept);
+    Ok(plan)
+}
