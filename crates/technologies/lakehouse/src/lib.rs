@@ -34,7 +34,7 @@
 //! | load | data file, then one commit | an orphan file, and a table without snapshots: loaded again |
 //! | release | mark `released` with the metadata's location, catalog row goes | the row, which counts: released again |
 //! | restore | catalog row, mark `active` | the row, and a mark that is corrected |
-//! | purge | mark `purging`, catalog row goes, directory renamed, deleted | one of these states, all recognised |
+//! | purge | mark `purging`, catalog row goes, directory renamed, deleted | one of these states, all recognised; a process that is killed at the very end leaves an empty directory of the namespace, which its next table uses |
 //!
 //! A marked directory that holds data without being released or registered means that somebody dropped the table
 //! behind Landfall's back; that is a conflict, with instructions.
@@ -247,7 +247,7 @@ impl Technology for Lakehouse {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
+            kinds: Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Recorded,
             reverse: true,
             stop: true,

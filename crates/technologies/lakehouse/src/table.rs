@@ -390,15 +390,17 @@ impl Opened {
         let unregistered = purging && self.own_table(port).await?.is_none();
         self.catalog.drop_empty_namespace(&port.namespace_ident()).await?;
         let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
+        let namespace = self.tables.join(&port.namespace);
         blocking(move |cancellation| {
             if unregistered {
-                marked::purge(&path, &owner, &what, cancellation)
+                marked::purge(&path, &owner, &what, cancellation)?;
             } else {
-                marked::sweep(&path, &owner, cancellation)
+                marked::sweep(&path, &owner, cancellation)?;
             }
+            remove_if_empty(&namespace);
+            Ok(())
         })
-        .await?;
-        self.tidy_directory(port).await
+        .await
     }
 
     async fn create(&self, work: &Work, port: &Port, contract: &Contract, context: &Context) -> Result<()> {
@@ -568,18 +570,10 @@ impl Opened {
         let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
         // The last table takes its namespace along, while there is something left that has this tried again.
         self.catalog.drop_empty_namespace(&port.namespace_ident()).await?;
-        blocking(move |cancellation| marked::purge(&path, &owner, &what, cancellation)).await?;
-        self.tidy_directory(port).await
-    }
-
-    /// The last table takes the directory of its namespace along. One that is not empty stays, which is what is wanted,
-    /// and so does what is no directory.
-    async fn tidy_directory(&self, port: &Port) -> Result<()> {
-        let place = self.tables.join(&port.namespace);
-        blocking(move |_| {
-            if let Ok(tables) = place.parent().open() {
-                let _ = tables.remove_directory(place.name());
-            }
+        let namespace = self.tables.join(&port.namespace);
+        blocking(move |cancellation| {
+            marked::purge(&path, &owner, &what, cancellation)?;
+            remove_if_empty(&namespace);
             Ok(())
         })
         .await
@@ -609,6 +603,14 @@ impl Opened {
             .private("metadataLocation", table.metadata_location());
         let access = properties::access(metadata.properties())?;
         Ok(super::with_access(info, metadata.location(), &access, "Open"))
+    }
+}
+
+/// The last table takes the directory of its namespace along: in the same piece of blocking work as its own, because nothing
+/// would have it tried again once that is gone. A directory that is not empty stays.
+fn remove_if_empty(namespace: &Place) {
+    if let Ok(tables) = namespace.parent().open() {
+        let _ = tables.remove_directory(namespace.name());
     }
 }
 
