@@ -1,9 +1,9 @@
-//! Who gets past the door of the adapter contracts.
+//! Access control for the adapter contracts.
 //!
-//! One middleware outside of all others refuses what web pages of others send (`browsers`), and demands the bearer token of whatever it does not know to be asked for otherwise,
-//! before room for a body is taken or a path is looked at. So a path that is added is closed until somebody decides
-//! about it. Open to callers without a token are the topology contract, whose handlers ask for a user themselves, and
-//! the health of the server, which probes ask for.
+//! One middleware runs before all others. It refuses requests of foreign web pages (`browsers`) and requires a bearer token
+//! for every path that is not on a short list, before it reserves room for a body or looks at the path. So a new path is
+//! closed until somebody opens it. The list contains the topology contract, whose handlers authenticate users themselves, and
+//! the health of the server, which probes read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const OPEN: [&str; 2] = ["live", "health"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What callers are asked for, and how they are refused.
-pub(super) struct Door {
+pub(super) struct Middleware {
     pub(super) callers: Arc<Callers>,
     pub(super) browsers: Browsers,
     pub(super) limits: Limits,
@@ -59,18 +59,18 @@ pub(super) fn shown(peer: Option<SocketAddr>) -> String {
 
 /// The middleware.
 pub(super) async fn admit(
-    door: Arc<Door>,
+    middleware: Arc<Middleware>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     // Until this is dropped, the connection is not idle.
     let _under_way = UnderWay::begin(request.request());
     let (header, peer) = credentials(request.request());
-    let foreign = door.browsers.check(request.uri(), request.headers()).err();
+    let foreign = middleware.browsers.check(request.uri(), request.headers()).err();
     let denied = if foreign.is_some() || needs_no_token(request.method().as_str(), request.path()) {
         None
     } else {
-        door.callers.bearer(header, peer).await.err()
+        middleware.callers.bearer(header, peer).await.err()
     };
     let answer = match (foreign, denied) {
         (None, None) => return Ok(next.call(request).await?.map_into_boxed_body()),
@@ -93,13 +93,13 @@ pub(super) async fn admit(
         }
     };
     let patience = Limits {
-        drain_bytes: door.limits.body_bytes,
-        read_timeout: door.limits.read_timeout.min(PATIENCE),
-        ..door.limits
+        drain_bytes: middleware.limits.body_bytes,
+        read_timeout: middleware.limits.read_timeout.min(PATIENCE),
+        ..middleware.limits
     };
     pressure::throw_away(request.take_payload(), &patience).await;
     let mut response = request.into_response(answer);
-    pressure::say_when(&mut response, door.retry_after);
+    pressure::say_when(&mut response, middleware.retry_after);
     Ok(response)
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     /// Where nobody gets a turn, and no token is right.
-    fn crowded() -> Arc<Door> {
+    fn crowded() -> Arc<Middleware> {
         let limits = crate::auth::Limits {
             concurrency: 0,
             wait: Duration::from_millis(1),
@@ -177,7 +177,7 @@ mod tests {
         let callers = Arc::new(Callers::new(limits, credentials).unwrap());
         let config = Config::load(None, &Overrides::default(), &Registry::builtin()).unwrap();
         let browsers = Browsers::new(&config.server, Arc::clone(&callers), true);
-        Arc::new(Door {
+        Arc::new(Middleware {
             callers,
             browsers,
             limits: Limits::default(),
@@ -185,13 +185,13 @@ mod tests {
         })
     }
 
-    /// What lets in whom the door lets in, and answers 200.
+    /// A service behind the middleware that answers 200.
     async fn app(
-        door: Arc<Door>,
+        middleware: Arc<Middleware>,
     ) -> impl Service<Request, Response = ServiceResponse, Error = actix_web::Error> {
         let app = App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
-                admit(Arc::clone(&door), request, next)
+                admit(Arc::clone(&middleware), request, next)
             }))
             .default_service(web::to(HttpResponse::Ok));
         init_service(app).await

@@ -32,7 +32,7 @@ use landfall_adapter::error::{Error, Result};
 use landfall_operation::Service;
 
 use browsers::Browsers;
-use callers::{Door, admit};
+use callers::{Middleware, admit};
 use connections::Listeners;
 use pressure::{Gate, guard};
 use refusal::Fault;
@@ -74,7 +74,7 @@ pub(crate) fn bind(
         respond_within: config.respond_within,
         limits,
     });
-    let door = Arc::new(Door {
+    let middleware = Arc::new(Middleware {
         callers: Arc::clone(&shared.callers),
         browsers,
         limits,
@@ -88,14 +88,14 @@ pub(crate) fn bind(
     let app = move || {
         let (adapter, airbyte, operator) = (adapter.clone(), airbyte.clone(), operator.clone());
         let (instances, base_paths) = (instances.clone(), base_paths.clone());
-        let (gate, door) = (Arc::clone(&gate), Arc::clone(&door));
+        let (gate, middleware) = (Arc::clone(&gate), Arc::clone(&middleware));
         App::new()
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 guard(Arc::clone(&gate), request, next)
             }))
             // The last one stands outside of all others: who is refused takes no room.
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
-                admit(Arc::clone(&door), request, next)
+                admit(Arc::clone(&middleware), request, next)
             }))
             .configure(move |app| {
                 // Longer prefixes first: `/` would otherwise see their paths as its own.

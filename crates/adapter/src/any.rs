@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -86,6 +87,12 @@ impl<T: Any + fmt::Debug + PartialEq + Send + Sync> Step for T {
     }
 }
 
+/// What is said of a panic where a request is answered: anybody may have written the technology.
+fn panicked(name: &str, what: &str) -> Problem {
+    Problem::new("", format!("technology `{name}` failed to read {what}: an internal error"))
+        .remedy("ask the administrator, whose log has more; it is no fault of the request")
+}
+
 /// A component of a technology that is known here only.
 struct Erased<B> {
     bound: B,
@@ -103,12 +110,16 @@ impl<T: Technology> AnyTechnology for T {
     }
 
     fn bind(&self, work: Work, intent: Intent) -> Result<Arc<dyn AnyBound>, Vec<Problem>> {
-        let bound = Technology::bind(self, work, intent)?;
+        let bound = catch_unwind(AssertUnwindSafe(|| Technology::bind(self, work, intent)));
+        let bound =
+            bound.unwrap_or_else(|_| Err(vec![panicked(Technology::name(self), "this component")]))?;
         Ok(Arc::new(Erased { bound, intent }))
     }
 
     fn check_import(&self, params: &mut ImportParams<'_>) {
-        Technology::check_import(self, params);
+        if catch_unwind(AssertUnwindSafe(|| Technology::check_import(self, params))).is_err() {
+            params.problem(panicked(Technology::name(self), "the parameters of this import"));
+        }
     }
 
     async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported> {
@@ -132,5 +143,82 @@ impl<B: Bound> AnyBound for Erased<B> {
 
     async fn describe(&self, context: &Context) -> Result<Info> {
         self.bound.describe(context).await
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{self, CASHFLOW, STORAGE};
+    use crate::{AccessMode, Kinds};
+
+    #[derive(Debug)]
+    struct Clumsy;
+
+    #[expect(clippy::panic, reason = "this is what is tested")]
+    impl Technology for Clumsy {
+        type Bound = Self;
+
+        fn name(&self) -> &'static str {
+            "clumsy"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: false, stop: true }
+        }
+
+        fn bind(&self, _: Work, _: Intent) -> Result<Self, Vec<Problem>> {
+            panic!("an index is out of bounds")
+        }
+
+        fn check_import(&self, _: &mut ImportParams<'_>) {
+            panic!("an index is out of bounds")
+        }
+    }
+
+    #[async_trait]
+    impl Bound for Clumsy {
+        type Step = ();
+
+        async fn plan(&self, _: &Context) -> Result<Plan<()>> {
+            Ok(Plan::default())
+        }
+
+        async fn apply(&self, (): &(), _: &Running) -> Result<()> {
+            Ok(())
+        }
+
+        async fn describe(&self, _: &Context) -> Result<Info> {
+            Ok(Info::default())
+        }
+    }
+
+    #[test]
+    fn a_technology_that_panics_breaks_no_request() {
+        let bound = AnyTechnology::bind(&Clumsy, testing::work(CASHFLOW, STORAGE), Intent::Provision);
+        let told = |what: &str| {
+            format!(
+                "technology `clumsy` failed to read {what}: an internal error; ask the administrator, whose log has more; it \
+                 is no fault of the request"
+            )
+        };
+        let problems: Vec<_> = bound.err().unwrap().iter().map(Problem::with_remedy).collect();
+        assert_eq!(problems, [told("this component")]);
+        let import = testing::import("production", &json!({}), &json!({}));
+        let mut params = import.params();
+        AnyTechnology::check_import(&Clumsy, &mut params);
+        let problems: Vec<_> = params.finish().problems.iter().map(Problem::with_remedy).collect();
+        assert_eq!(problems, [told("the parameters of this import")]);
+    }
+
+    #[tokio::test]
+    async fn a_step_of_another_technology_is_refused() {
+        let bound = Erased { bound: Clumsy, intent: Intent::Provision };
+        let running = Running::new(Context::default());
+        bound.apply(&AnyStep::new((), Intent::Provision), &running).await.unwrap();
+        let error = bound.apply(&AnyStep::new(7, Intent::Provision), &running).await.unwrap_err();
+        assert_eq!(error.report(), "the change is of another technology: 7");
     }
 }

@@ -58,7 +58,7 @@ pub trait Bound: Send + Sync + 'static {
 }
 
 /// What a technology can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
     /// Kinds of component it provisions.
     pub kinds: Kinds,
@@ -71,18 +71,18 @@ pub struct Capabilities {
 }
 
 /// Kinds of component that a technology takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kinds {
     /// Whatever the document says, and also when it says nothing.
     Any,
     /// These and no other; the document has to say which.
-    Only(&'static [ComponentKind]),
+    Only(Vec<ComponentKind>),
 }
 
 impl Kinds {
     /// What is wrong with the kind of a component for the target `code` of `technology`, if anything; the path is
     /// relative to the component.
-    pub fn problem(self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
+    pub fn problem(&self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
         let Self::Only(kinds) = self else { return None };
         if kinds.contains(kind) {
             return None;

@@ -117,7 +117,7 @@ pub struct Drained {
 
 /// See the module documentation of [`crate::operation`].
 pub struct Engine {
-    crew: Arc<Crew>,
+    workers: Arc<Workers>,
     /// The dispatchers; they end after a drain.
     dispatchers: TaskTracker,
     /// Dropping them ends everything the engine does.
@@ -128,7 +128,7 @@ impl Engine {
     /// Begins to work. Must be called inside a tokio runtime.
     pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, mut settings: Settings) -> Self {
         settings.lease = settings.lease.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
-        let crew = Arc::new(Crew {
+        let workers = Arc::new(Workers {
             store,
             runner,
             settings,
@@ -147,17 +147,17 @@ impl Engine {
         });
         let dispatchers = TaskTracker::new();
         // Subscribed before the first claim: no commit after that goes unheard.
-        let hints = crew.store.hints();
+        let hints = workers.store.hints();
         let mut background = vec![
-            AbortOnDropHandle::new(tokio::spawn(relay(Arc::clone(&crew), hints))),
-            AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&crew)))),
+            AbortOnDropHandle::new(tokio::spawn(relay(Arc::clone(&workers), hints))),
+            AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&workers)))),
         ];
         background.extend(
             Lane::ALL
-                .map(|lane| AbortOnDropHandle::new(dispatchers.spawn(dispatch(Arc::clone(&crew), lane)))),
+                .map(|lane| AbortOnDropHandle::new(dispatchers.spawn(dispatch(Arc::clone(&workers), lane)))),
         );
         dispatchers.close();
-        Self { crew, dispatchers, _background: background }
+        Self { workers, dispatchers, _background: background }
     }
 
     /// Accepts work. It is on disk when this returns; and accepted all the same when the caller stops waiting.
@@ -175,7 +175,7 @@ impl Engine {
         }
         let operation = task.operation;
         let submission = Submission { token: Token::random(), task };
-        let submitted = self.crew.store.submit(submission).await?;
+        let submitted = self.workers.store.submit(submission).await?;
         log::info!(
             token:% = submitted.token, operation:% = operation, deduplicated = submitted.deduplicated; "accepted"
         );
@@ -184,19 +184,19 @@ impl Engine {
 
     /// The task as it is now, with its log; `None` for an unknown or collected one.
     pub async fn task(&self, token: &Token) -> Result<Option<Task>> {
-        self.crew.store.task(token).await
+        self.workers.store.task(token).await
     }
 
     /// The task when it has ended, or as it is when `patience` is over. `None` for an unknown one.
     pub async fn wait(&self, token: &Token, patience: Duration) -> Result<Option<Task>> {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let deadline = Instant::now() + patience.min(FOREVER);
-        let waiter = self.crew.await_end(*token);
+        let waiter = self.workers.await_end(*token);
         loop {
             let mut ended = std::pin::pin!(waiter.notify.notified());
             // Listens before it looks: an end between the two is not missed.
             ended.as_mut().enable();
-            match self.crew.store.state(token).await? {
+            match self.workers.store.state(token).await? {
                 None => return Ok(None),
                 Some(state) if state.is_terminal() || Instant::now() >= deadline => {
                     return self.task(token).await;
@@ -205,7 +205,7 @@ impl Engine {
             }
             tokio::select! {
                 () = ended => {}
-                () = sleep_until(deadline.min(Instant::now() + self.crew.settings.poll)) => {}
+                () = sleep_until(deadline.min(Instant::now() + self.workers.settings.poll)) => {}
             }
         }
     }
@@ -213,7 +213,7 @@ impl Engine {
     /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended, and one that the scope
     /// leaves alone goes on.
     pub async fn stop(&self, token: &Token, scope: StopScope) -> Result<Option<Task>> {
-        match self.crew.store.request_stop(token, scope).await? {
+        match self.workers.store.request_stop(token, scope).await? {
             None => Ok(None),
             Some(state) => {
                 log::info!(token:% = token, state:% = state; "stop requested");
@@ -224,12 +224,12 @@ impl Engine {
 
     /// How much waits and runs.
     pub async fn counts(&self) -> Result<Counts> {
-        self.crew.store.counts().await
+        self.workers.store.counts().await
     }
 
     /// Whether operations can be taken and run.
     pub async fn health(&self) -> Health {
-        let Crew { store, settings, probe, watch, .. } = &*self.crew;
+        let Workers { store, settings, probe, watch, .. } = &*self.workers;
         let stuck_after = (settings.lease * 2).max(settings.poll * 10);
         Health {
             store: probe.ask(store, settings.health_timeout).await,
@@ -239,19 +239,19 @@ impl Engine {
 
     /// What is remembered of a component.
     pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
-        self.crew.store.deployment(key).await
+        self.workers.store.deployment(key).await
     }
 
     /// Takes up no more work, waits up to `grace` for what runs, then hands the rest back to the queue. What is
     /// submitted meanwhile is kept for the next process. Leases stay alive until the end.
     pub async fn drain(&self, grace: Duration) -> Drained {
-        self.crew.no_more_claims.cancel();
+        self.workers.no_more_claims.cancel();
         if timeout(grace, self.dispatchers.wait()).await.is_err() {
-            self.crew.hand_back_since.get_or_init(Instant::now);
-            self.crew.hand_back.cancel();
+            self.workers.hand_back_since.get_or_init(Instant::now);
+            self.workers.hand_back.cancel();
             self.dispatchers.wait().await;
         }
-        let handed_back = self.crew.handed_back.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let handed_back = self.workers.handed_back.lock().unwrap_or_else(PoisonError::into_inner).len();
         Drained { handed_back }
     }
 }
@@ -264,7 +264,7 @@ fn worker_name() -> String {
 }
 
 /// What the parts of an engine share.
-pub(super) struct Crew {
+pub(super) struct Workers {
     pub(super) store: Arc<dyn Store>,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) settings: Settings,
@@ -287,7 +287,7 @@ pub(super) struct Crew {
     watch: Watch,
 }
 
-impl Crew {
+impl Workers {
     /// Makes a run known to those who stop it, and to later runs of its components, until the guard is dropped.
     pub(super) fn register(&self, task: &ClaimedTask, interrupt: &Arc<Interrupt>) -> Registered<'_> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,7 +299,7 @@ impl Crew {
         let earlier =
             runs.iter().filter(|(components, _)| shares(components)).map(|(_, over)| over.clone()).collect();
         runs.push((task.components.clone(), over.clone()));
-        Registered { crew: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
+        Registered { workers: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
     }
 
     /// Returns when running work had to be handed back by now.
@@ -317,7 +317,7 @@ impl Crew {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, notify) = waiting.entry(token).or_default();
         *count += 1;
-        Waiter { crew: self, token, notify: Arc::clone(notify) }
+        Waiter { workers: self, token, notify: Arc::clone(notify) }
     }
 
     fn interrupt(&self, token: &Token, cause: Cause) {
@@ -360,7 +360,7 @@ impl Crew {
 
 /// Keeps a run known.
 pub(super) struct Registered<'c> {
-    crew: &'c Crew,
+    workers: &'c Workers,
     token: Token,
     interrupt: Arc<Interrupt>,
     over: CancellationToken,
@@ -378,7 +378,7 @@ impl Registered<'_> {
     /// begin at once after that.
     pub(super) fn work_has_ended(&self) {
         self.over.cancel();
-        self.crew
+        self.workers
             .runs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -389,7 +389,7 @@ impl Registered<'_> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.work_has_ended();
-        let mut running = self.crew.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.workers.running.lock().unwrap_or_else(PoisonError::into_inner);
         // A later run of the same task may have taken the place.
         if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {
             running.remove(&self.token);
@@ -399,14 +399,14 @@ impl Drop for Registered<'_> {
 
 /// Keeps a place among those who wait for the end of a task.
 struct Waiter<'c> {
-    crew: &'c Crew,
+    workers: &'c Workers,
     token: Token,
     notify: Arc<Notify>,
 }
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.crew.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.workers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((count, _)) = waiting.get_mut(&self.token) {
             *count -= 1;
             if *count == 0 {
@@ -417,19 +417,19 @@ impl Drop for Waiter<'_> {
 }
 
 /// Passes news of commits on to those they concern.
-async fn relay(crew: Arc<Crew>, mut hints: tokio::sync::broadcast::Receiver<Hint>) {
+async fn relay(workers: Arc<Workers>, mut hints: tokio::sync::broadcast::Receiver<Hint>) {
     loop {
         match hints.recv().await {
-            Ok(Hint::Queued(lane)) => crew.wake(lane),
-            Ok(Hint::Stop(token)) => crew.interrupt(&token, Cause::Stop),
+            Ok(Hint::Queued(lane)) => workers.wake(lane),
+            Ok(Hint::Stop(token)) => workers.interrupt(&token, Cause::Stop),
             Ok(Hint::Finished(token)) => {
-                crew.announce_end(&token);
-                crew.wake_all();
+                workers.announce_end(&token);
+                workers.wake_all();
             }
             // Some were missed: anything may have happened. A missed stop is found by the next heartbeat.
             Ok(Hint::Anything) | Err(RecvError::Lagged(_)) => {
-                crew.announce_all_ends();
-                crew.wake_all();
+                workers.announce_all_ends();
+                workers.wake_all();
             }
             Err(RecvError::Closed) => return,
         }
@@ -437,27 +437,31 @@ async fn relay(crew: Arc<Crew>, mut hints: tokio::sync::broadcast::Receiver<Hint
 }
 
 /// Keeps the slots of a lane busy until the engine drains, then waits for them to come free.
-async fn dispatch(crew: Arc<Crew>, lane: Lane) {
-    let slots = crew.settings.slots(lane).max(1);
+async fn dispatch(workers: Arc<Workers>, lane: Lane) {
+    let slots = workers.settings.slots(lane).max(1);
     let mut runs = JoinSet::new();
     let mut failures = 0u32;
     loop {
-        let draining = crew.no_more_claims.is_cancelled();
+        let draining = workers.no_more_claims.is_cancelled();
         if draining && runs.is_empty() {
             return;
         }
         let free = slots.saturating_sub(runs.len());
-        let mut nap = crew.settings.poll;
-        crew.watch.note_slots(lane, free > 0 && !draining, Instant::now());
+        let mut nap = workers.settings.poll;
+        workers.watch.note_slots(lane, free > 0 && !draining, Instant::now());
         if free > 0 && !draining {
             let claimed_at = Instant::now();
-            let request =
-                ClaimRequest { lane, worker: crew.worker.clone(), lease: crew.settings.lease, limit: free };
-            match crew.store.claim(&request).await {
+            let request = ClaimRequest {
+                lane,
+                worker: workers.worker.clone(),
+                lease: workers.settings.lease,
+                limit: free,
+            };
+            match workers.store.claim(&request).await {
                 Ok(Claims { tasks, next_due }) => {
                     failures = 0;
                     for task in tasks {
-                        runs.spawn(work(Arc::clone(&crew), task, claimed_at));
+                        runs.spawn(work(Arc::clone(&workers), task, claimed_at));
                     }
                     nap = next_due.map_or(nap, |due| due.min(nap));
                 }
@@ -475,19 +479,19 @@ async fn dispatch(crew: Arc<Crew>, lane: Lane) {
                     log::error!(lane = lane.as_str(); "a worker ended abnormally: {error}");
                 }
             }
-            () = crew.woken(lane), if !full => {}
-            () = crew.no_more_claims.cancelled(), if !draining => {}
+            () = workers.woken(lane), if !full => {}
+            () = workers.no_more_claims.cancelled(), if !draining => {}
             () = sleep(nap), if !full => {}
         }
     }
 }
 
 /// Takes tasks from workers that are lost, and collects old ones.
-async fn sweep(crew: Arc<Crew>) {
-    let pace = (crew.settings.lease / 3).max(Duration::from_millis(10));
+async fn sweep(workers: Arc<Workers>) {
+    let pace = (workers.settings.lease / 3).max(Duration::from_millis(10));
     let mut purged_at: Option<Instant> = None;
     loop {
-        match crew.store.expire_leases().await {
+        match workers.store.expire_leases().await {
             Ok(expired) if expired.is_empty() => {}
             Ok(expired) => {
                 for one in expired {
@@ -500,20 +504,20 @@ async fn sweep(crew: Arc<Crew>) {
             }
             Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),
         }
-        if let Ok(due) = crew.store.due(&crew.worker).await {
-            crew.watch.note_due(&due, Instant::now());
+        if let Ok(due) = workers.store.due(&workers.worker).await {
+            workers.watch.note_due(&due, Instant::now());
         }
         if purged_at.is_none_or(|at| at.elapsed() >= PURGE_EVERY) {
-            purge(&crew).await;
+            purge(&workers).await;
             purged_at = Some(Instant::now());
         }
         sleep(pace).await;
     }
 }
 
-async fn purge(crew: &Crew) {
+async fn purge(workers: &Workers) {
     loop {
-        match crew.store.purge().await {
+        match workers.store.purge().await {
             Ok(0) => break,
             Ok(_) => sleep(PURGE_PAUSE).await,
             Err(error) => {
@@ -523,7 +527,7 @@ async fn purge(crew: &Crew) {
         }
     }
     for _ in 0..MOST_TIDYING {
-        match crew.store.tidy().await {
+        match workers.store.tidy().await {
             Ok(false) => return,
             Ok(true) => sleep(PURGE_PAUSE).await,
             Err(error) => {

@@ -395,7 +395,7 @@ impl<'a> Resolver<'a> {
             return Err(unread.map_or(problem.under(&component.path), |unread| unread.problem.clone()));
         }
         if *self.intent == Intent::Provision
-            && let Some(problem) = remembered.and_then(|it| kind_changed(component, it, kinds))
+            && let Some(problem) = remembered.and_then(|it| kind_changed(component, it, &kinds))
         {
             return Err(problem.under(&component.path));
         }
@@ -516,9 +516,9 @@ fn as_provisioned<'c>(
 
 /// A component that exists as one kind cannot become another, where the kind decides what it is made of: what there is of
 /// it would be left behind.
-fn kind_changed(component: &Component, remembered: &Deployment, kinds: Kinds) -> Option<Problem> {
+fn kind_changed(component: &Component, remembered: &Deployment, kinds: &Kinds) -> Option<Problem> {
     let kind = remembered.kind.as_ref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
-    if *kind == component.kind || kinds == Kinds::Any {
+    if *kind == component.kind || *kinds == Kinds::Any {
         return None;
     }
     let message = format!("this component is provisioned as `{}`, and now is another kind", kind.name());

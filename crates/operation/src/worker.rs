@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::engine::{Crew, Settings};
+use super::engine::{Settings, Workers};
 use super::state::{Event, State};
 use super::store::{Ending, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
@@ -222,25 +222,25 @@ enum Ended {
 }
 
 /// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
-pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant) {
-    let limit = crew.settings.run_limit(task.operation).0;
+pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: Instant) {
+    let limit = workers.settings.run_limit(task.operation).0;
     let context = Context::default().with_deadline(Instant::now() + limit);
     let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
     let scope = Scope::new(&context.cancel);
     let _told = scope.cancel_on_drop();
-    let registered = crew.register(&task, &interrupt);
+    let registered = workers.register(&task, &interrupt);
     // A stop that was committed after the claim and before the registration found nobody to tell.
-    if let Ok(Some(State::Stopping)) = crew.store.state(&task.token).await {
+    if let Ok(Some(State::Stopping)) = workers.store.state(&task.token).await {
         interrupt.raise(Cause::Stop);
     }
 
     let lease = task.lease.clone();
     let facts = Facts::of(&task);
-    let clock = Arc::new(LeaseClock::new(claimed_at + crew.settings.lease));
+    let clock = Arc::new(LeaseClock::new(claimed_at + workers.settings.lease));
     let journal = context.journal.clone();
     let deployments =
-        Deployments { store: Arc::clone(&crew.store), lease: lease.clone(), clock: Arc::clone(&clock) };
-    let runner = Arc::clone(&crew.runner);
+        Deployments { store: Arc::clone(&workers.store), lease: lease.clone(), clock: Arc::clone(&clock) };
+    let runner = Arc::clone(&workers.runner);
     log::info!(token:% = lease.token, operation:% = task.operation, attempt = task.attempt; "run begins");
     let (earlier, within) = (registered.earlier(), scope.clone());
     let mut run = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -253,9 +253,9 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
     }));
 
     let ran = CancellationToken::new();
-    let mut keeping = pin!(keep_lease(&crew, &lease, &clock, &interrupt));
-    let mut shipping = pin!(ship_logs(&crew, &lease, &journal, &interrupt, &ran));
-    let mut watching = pin!(watch(&crew, facts.operation, &interrupt));
+    let mut keeping = pin!(keep_lease(&workers, &lease, &clock, &interrupt));
+    let mut shipping = pin!(ship_logs(&workers, &lease, &journal, &interrupt, &ran));
+    let mut watching = pin!(watch(&workers, facts.operation, &interrupt));
     let mut ended = tokio::select! {
         returned = &mut run => match returned {
             Ok(result) => Some(Ended::Returned(result)),
@@ -279,19 +279,19 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         }
     }
     let waiting = Instant::now();
-    let mut threads = pin!(threads_end(&crew, &lease, &scope, &journal));
+    let mut threads = pin!(threads_end(&workers, &lease, &scope, &journal));
     let mut left = tokio::select! {
         biased;
         () = &mut threads => Left::Nothing,
         () = &mut keeping, if ended.is_some() => Left::Lease,
         _lost = &mut shipping, if ended.is_some() => Left::Lease,
-        () = crew.drain_is_over() => Left::Threads,
+        () = workers.drain_is_over() => Left::Threads,
     };
     if left == Left::Lease {
         ended = None;
         left = tokio::select! {
             () = &mut threads => Left::Nothing,
-            () = crew.drain_is_over() => Left::Threads,
+            () = workers.drain_is_over() => Left::Threads,
         };
     }
     if left == Left::Threads {
@@ -326,32 +326,33 @@ pub(super) async fn work(crew: Arc<Crew>, task: ClaimedTask, claimed_at: Instant
         log::warn!(token:% = lease.token; "run met an error: {report}");
     }
     let facts =
-        Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&crew, &lease, &ended, &lines), ..facts };
+        Facts { ran_for: claimed_at.elapsed(), repeats: repeats(&workers, &lease, &ended, &lines), ..facts };
     let now = Utc::now();
-    let (ending, closing) = decide(ended, interrupt.cause(), &facts, &crew.settings, random_fraction(), now);
+    let (ending, closing) =
+        decide(ended, interrupt.cause(), &facts, &workers.settings, random_fraction(), now);
     let retried = ending.event() == Event::Retry;
     if !retried {
-        crew.repeats.forget(&lease.token);
+        workers.repeats.forget(&lease.token);
     }
     // What a run repeats word for word is in the log already.
     let folded = retried && closing.is_none();
     let lines = if folded { Vec::new() } else { lines };
     let settlement = Settlement { ending, lines, closing };
-    let mut settling = pin!(settle(&crew, &lease, settlement));
+    let mut settling = pin!(settle(&workers, &lease, settlement));
     tokio::select! {
         () = &mut settling => {}
         // A heartbeat that crossed the end of its own run finds no lease either: what became of the end tells.
-        () = &mut keeping => if timeout(crew.settings.lease, settling).await.is_err() {
+        () = &mut keeping => if timeout(workers.settings.lease, settling).await.is_err() {
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
 }
 
 /// How many runs of the task in a row had failed in the same way before, with the same lines left to write.
-fn repeats(crew: &Crew, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 {
+fn repeats(workers: &Workers, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 {
     match ended {
         Ended::Returned(Err(RunError { error, .. })) if error.is_retryable() => {
-            crew.repeats.note(lease.token, &error.to_string(), lines)
+            workers.repeats.note(lease.token, &error.to_string(), lines)
         }
         _ => 0,
     }
@@ -385,9 +386,9 @@ async fn await_ends(earlier: Vec<CancellationToken>, context: &Context) -> Resul
 }
 
 /// Tells the run's blocking work to end, and waits until it has, however long that takes.
-async fn threads_end(crew: &Crew, lease: &Lease, scope: &Scope, journal: &Journal) {
+async fn threads_end(workers: &Workers, lease: &Lease, scope: &Scope, journal: &Journal) {
     let mut told = false;
-    blocking::end_reporting(scope, crew.settings.cancel_grace, REPORT_EVERY, || {
+    blocking::end_reporting(scope, workers.settings.cancel_grace, REPORT_EVERY, || {
         log::warn!(
             token:% = lease.token, epoch = lease.epoch;
             "a run keeps its task and its slot: its work on a blocking thread does not end; look for a disk or a mount \
@@ -408,13 +409,13 @@ fn for_administrators(error: &Error) -> Option<String> {
 }
 
 /// Writes the end of a run, however long the store takes to come back.
-async fn settle(crew: &Crew, lease: &Lease, settlement: Settlement) {
+async fn settle(workers: &Workers, lease: &Lease, settlement: Settlement) {
     let mut pause = Duration::from_millis(100);
     loop {
-        match crew.store.settle(lease, settlement.clone()).await {
+        match workers.store.settle(lease, settlement.clone()).await {
             Ok(Some(state)) => {
                 if settlement.ending == Ending::Release && state == State::Queued {
-                    crew.note_handed_back(lease.token);
+                    workers.note_handed_back(lease.token);
                 }
                 log::info!(token:% = lease.token, state:% = state; "run ended");
                 return;
@@ -437,8 +438,8 @@ async fn settle(crew: &Crew, lease: &Lease, settlement: Settlement) {
 }
 
 /// Extends the lease until it is lost; returns then. Long enough before its end the run is told to stop.
-async fn keep_lease(crew: &Crew, lease: &Lease, clock: &LeaseClock, interrupt: &Interrupt) {
-    let length = crew.settings.lease;
+async fn keep_lease(workers: &Workers, lease: &Lease, clock: &LeaseClock, interrupt: &Interrupt) {
+    let length = workers.settings.lease;
     let mut next_beat = clock.end() - length + length / 3;
     loop {
         let give_up = clock.end() - length / 6;
@@ -449,7 +450,7 @@ async fn keep_lease(crew: &Crew, lease: &Lease, clock: &LeaseClock, interrupt: &
             return;
         }
         let asked = Instant::now();
-        match timeout_at(give_up, crew.store.heartbeat(lease, length)).await {
+        match timeout_at(give_up, workers.store.heartbeat(lease, length)).await {
             Ok(Ok(Some(state))) => {
                 clock.extend(asked + length);
                 next_beat = asked + length / 3;
@@ -474,7 +475,7 @@ async fn keep_lease(crew: &Crew, lease: &Lease, clock: &LeaseClock, interrupt: &
 /// Carries log lines to the store. Once the run has ended, answers those it still holds; `None` when it finds the
 /// lease lost. Of what the store does not take, the first lines are kept, and one that counts the others.
 async fn ship_logs(
-    crew: &Crew,
+    workers: &Workers,
     lease: &Lease,
     journal: &Journal,
     interrupt: &Interrupt,
@@ -496,7 +497,7 @@ async fn ship_logs(
         if held.is_empty() {
             continue;
         }
-        match crew.store.append_logs(lease, lines()).await {
+        match workers.store.append_logs(lease, lines()).await {
             Ok(Some(state)) => {
                 held.clear();
                 dropped = 0;
@@ -528,17 +529,17 @@ fn not_kept(dropped: usize) -> Option<LogLine> {
 }
 
 /// Tells the run to end when the process or its time does; returns when it has ignored that, or a stop, for the grace.
-async fn watch(crew: &Crew, operation: Operation, interrupt: &Interrupt) {
+async fn watch(workers: &Workers, operation: Operation, interrupt: &Interrupt) {
     tokio::select! {
-        () = crew.hand_back.cancelled() => interrupt.raise(Cause::Drain),
-        () = sleep(crew.settings.run_limit(operation).0) => interrupt.raise(Cause::Overdue),
+        () = workers.hand_back.cancelled() => interrupt.raise(Cause::Drain),
+        () = sleep(workers.settings.run_limit(operation).0) => interrupt.raise(Cause::Overdue),
         () = interrupt.cancel.cancelled() => {}
     }
     if interrupt.cause() == Some(Cause::Lease) {
         // Its end is that of the lease, whatever the grace is.
         std::future::pending::<()>().await;
     }
-    sleep(crew.settings.cancel_grace).await;
+    sleep(workers.settings.cancel_grace).await;
 }
 
 /// What a decision looks at of a task.

@@ -57,7 +57,7 @@ impl Technology for Notes {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let kinds = Kinds::Only(&[ComponentKind::Storage]);
+        let kinds = Kinds::Only(vec![ComponentKind::Storage]);
         Capabilities { kinds, access: AccessMode::None, reverse: false, stop: true }
     }
 

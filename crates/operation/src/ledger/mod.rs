@@ -14,7 +14,7 @@ pub(super) mod fault;
 mod finished;
 pub(super) mod formats;
 pub(super) mod instances;
-pub(super) mod rest;
+pub(super) mod pool;
 pub(super) mod sql;
 pub(super) mod submit;
 pub(super) mod write;
@@ -89,14 +89,14 @@ pub(super) struct Shared {
     limits: Limits,
     hints: broadcast::Sender<Hint>,
     /// Where hints go besides, for other processes.
-    abroad: Option<tokio::sync::mpsc::Sender<Hint>>,
+    to_other_processes: Option<tokio::sync::mpsc::Sender<Hint>>,
 }
 
 impl Shared {
-    /// `abroad` carries hints to other processes; hints that it cannot take are lost, as hints may be.
-    pub(super) fn new(limits: Limits, abroad: Option<tokio::sync::mpsc::Sender<Hint>>) -> Self {
+    /// `to_other_processes` carries hints to other processes; hints that it cannot take are lost, as hints may be.
+    pub(super) fn new(limits: Limits, to_other_processes: Option<tokio::sync::mpsc::Sender<Hint>>) -> Self {
         let (hints, _) = broadcast::channel(HINTS);
-        Self { limits, hints, abroad }
+        Self { limits, hints, to_other_processes }
     }
 
     /// Where hints of other processes come in.
@@ -108,8 +108,8 @@ impl Shared {
     fn hint(&self, hint: Hint) {
         // An error means that nobody does.
         let _ = self.hints.send(hint);
-        if let Some(abroad) = &self.abroad {
-            let _ = abroad.try_send(hint);
+        if let Some(to_other_processes) = &self.to_other_processes {
+            let _ = to_other_processes.try_send(hint);
         }
     }
 }

@@ -29,7 +29,7 @@ use self::news::NEWS_QUEUE;
 use super::ledger::commit::{Connection, Write, Writer, unavailable};
 use super::ledger::fault::{Fault, Refused, failed};
 use super::ledger::formats::known;
-use super::ledger::rest::{Lent, Rest};
+use super::ledger::pool::{Pool, PooledConnection};
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_postgres, fetch_postgres};
 use super::ledger::{self, Database, Ledger, Shared, between};
 use super::migration::Migrations;
@@ -158,8 +158,8 @@ impl PostgresStore {
             .acquire_timeout(settings.patience)
             .connect_lazy_with(session.clone());
 
-        let (abroad, news) = mpsc::channel(NEWS_QUEUE);
-        let shared = Shared::new(limits, Some(abroad));
+        let (to_other_processes, news) = mpsc::channel(NEWS_QUEUE);
+        let shared = Shared::new(limits, Some(to_other_processes));
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let tell = news::tell(Arc::clone(&connections), news, instance.clone());
         let listen = news::listen(listener, shared.hints(), instance, settings.patience);
@@ -244,7 +244,7 @@ struct Connections {
     /// runtimes of their own, which end before the work under way does.
     runtime: Handle,
     options: PgConnectOptions,
-    rest: Rest<PgConnection>,
+    pool: Pool<PgConnection>,
     patience: Duration,
 }
 
@@ -252,8 +252,8 @@ impl Connections {
     fn new(session: &PgConnectOptions, settings: &PostgresSettings) -> Self {
         // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that is
         // gone keeps everybody waiting.
-        let rest = Rest::new(settings.connections, settings.patience / 4);
-        Self { runtime: Handle::current(), options: session.clone(), rest, patience: settings.patience }
+        let pool = Pool::new(settings.connections, settings.patience / 4);
+        Self { runtime: Handle::current(), options: session.clone(), pool, patience: settings.patience }
     }
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
@@ -263,11 +263,11 @@ impl Connections {
     }
 
     /// `anew`: not one that rested, since those are of no use.
-    async fn borrow(&self, anew: bool) -> sqlx::Result<(Lent<PgConnection>, PgConnection)> {
+    async fn borrow(&self, anew: bool) -> sqlx::Result<(PooledConnection<PgConnection>, PgConnection)> {
         if anew {
-            self.rest.discard();
+            self.pool.discard();
         }
-        let (lent, rested) = self.rest.borrow().await?;
+        let (lent, rested) = self.pool.borrow().await?;
         if let Some((mut connection, rested)) = rested
             && !anew
             && (rested <= FRESH || patiently(FRESH, connection.ping()).await.is_ok())
@@ -342,7 +342,7 @@ impl Database for PostgresDatabase {
     async fn close(&self) {
         self.writer.close().await;
         // A server that is away shall not keep this process from ending.
-        for connection in self.connections.rest.close() {
+        for connection in self.connections.pool.close() {
             let _ = timeout(self.patience, connection.close()).await;
         }
     }

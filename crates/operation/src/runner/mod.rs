@@ -3,9 +3,9 @@
 //! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
 //! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
 
-mod course;
 mod info;
 mod left;
+mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -33,9 +33,9 @@ use super::schedule::Schedule;
 use super::target_health::TargetRecorder;
 use super::work::{Assigned, Document, Placement, Skipped, located};
 use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
-use course::{Course, End, Progress, Stage};
 use info::merge;
 use left::{kept_elsewhere, made_as_another_kind};
+use progress::{ChangeProgress, ComponentProgress, End, Stage};
 
 /// What a task came to; its outcome in the store.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -168,9 +168,9 @@ impl TechnologyRunner {
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let recorder = &self.domain.recorder;
-        let mut course = Course::new(&context.journal, &assigned);
+        let mut progress = ComponentProgress::new(&context.journal, &assigned);
         if many && intent != Intent::UpdateAccess {
-            self.plan_all(&assigned, intent, context, deployments, &mut course).await?;
+            self.plan_all(&assigned, intent, context, deployments, &mut progress).await?;
         }
         let schedule = Schedule::new(&resolved.sequence, &assigned, intent);
         let begin = |one: &'_ Assigned| {
@@ -180,7 +180,7 @@ impl TechnologyRunner {
             async move { component(&one, intent, &context, deployments, recorder).await }
         };
         let (results, failed) =
-            side_by_side(schedule, self.components_at_once, &mut course, Stage::Working, begin).await;
+            side_by_side(schedule, self.components_at_once, &mut progress, Stage::Working, begin).await;
         let mut changes = 0;
         let mut recorded = false;
         for (one, done) in assigned.iter().zip(results) {
@@ -222,7 +222,7 @@ impl TechnologyRunner {
         intent: Intent,
         context: &Context,
         deployments: &Deployments,
-        course: &mut Course<'_>,
+        progress: &mut ComponentProgress<'_>,
     ) -> Result<()> {
         let waiting = &waiting(assigned, intent);
         let recorder = &self.domain.recorder;
@@ -247,7 +247,7 @@ impl TechnologyRunner {
         };
         let schedule = Schedule::free(assigned.len());
         let (_, failed) =
-            side_by_side(schedule, self.components_at_once, course, Stage::Planning, begin).await;
+            side_by_side(schedule, self.components_at_once, progress, Stage::Planning, begin).await;
         failed.map_or(Ok(()), Err)
     }
 }
@@ -257,14 +257,14 @@ impl TechnologyRunner {
 async fn side_by_side<T, F>(
     mut schedule: Schedule,
     at_once: usize,
-    course: &mut Course<'_>,
+    progress: &mut ComponentProgress<'_>,
     stage: Stage,
     begin: impl Fn(&Assigned) -> F,
 ) -> (Vec<Option<T>>, Option<Error>)
 where
     F: Future<Output = Result<T>>,
 {
-    let assigned = course.assigned;
+    let assigned = progress.assigned;
     let mut results: Vec<Option<T>> = assigned.iter().map(|_| None).collect();
     let mut failures: Vec<(usize, Error)> = Vec::new();
     let mut running = FuturesUnordered::new();
@@ -274,21 +274,21 @@ where
             && let Some(number) = schedule.next()
         {
             let Some(one) = assigned.get(number) else { continue };
-            course.enter(number, stage);
+            progress.enter(number, stage);
             let work = begin(one);
             running.push(async move { (number, work.await) });
         }
         let Some((number, ended)) = running.next().await else { break };
         match ended {
             Ok(result) => {
-                course.enter(number, if stage == Stage::Working { Stage::Done } else { Stage::NotBegun });
+                progress.enter(number, if stage == Stage::Working { Stage::Done } else { Stage::NotBegun });
                 schedule.done(number);
                 if let Some(slot) = results.get_mut(number) {
                     *slot = Some(result);
                 }
             }
             Err(error) => {
-                course.enter(number, Stage::Ended(End::of(&error)));
+                progress.enter(number, Stage::Ended(End::of(&error)));
                 failures.push((number, error));
             }
         }
@@ -304,7 +304,7 @@ where
     let deciding = failures.next();
     for (number, error) in failures.filter(|(_, error)| *error.kind() != Kind::Cancelled) {
         let id = assigned.get(number).map(|one| one.work.component.id.to_string()).unwrap_or_default();
-        let journal = course.journal.phase(&id);
+        let journal = progress.journal.phase(&id);
         journal.error(error.to_string());
         tell_problems(&error, &journal);
     }
@@ -444,7 +444,7 @@ async fn component(
         journal.info(format!("nothing to change on target `{}`", target.code));
     }
     let count = plan.changes.len();
-    let mut progress = Progress::new(journal, &plan.changes);
+    let mut progress = ChangeProgress::new(journal, &plan.changes);
     for change in &plan.changes {
         context.check_cancelled().inspect_err(|error| progress.end = End::of(error))?;
         deployments.check_lease()?;

@@ -30,7 +30,7 @@ impl End {
 
 /// How far the changes of a component got. Says so in the log when they end before the last one, from its `drop`: work
 /// that is cut off runs no other code.
-pub(super) struct Progress<'a> {
+pub(super) struct ChangeProgress<'a> {
     pub(super) journal: &'a Journal,
     pub(super) changes: &'a [Change],
     pub(super) made: usize,
@@ -39,13 +39,13 @@ pub(super) struct Progress<'a> {
     pub(super) end: End,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> ChangeProgress<'a> {
     pub(super) fn new(journal: &'a Journal, changes: &'a [Change]) -> Self {
         Self { journal, changes, made: 0, begun: false, end: End::CutOff }
     }
 }
 
-impl Drop for Progress<'_> {
+impl Drop for ChangeProgress<'_> {
     fn drop(&mut self) {
         let (made, left) = self.changes.split_at(self.made.min(self.changes.len()));
         let (unfinished, left) = left.split_at(usize::from(self.begun).min(left.len()));
@@ -79,8 +79,8 @@ pub(super) enum Stage {
     Ended(End),
 }
 
-/// How far the components of a task got; the same for them as [`Progress`] is for changes.
-pub(super) struct Course<'a> {
+/// How far the components of a task got; the same for them as [`ChangeProgress`] is for changes.
+pub(super) struct ComponentProgress<'a> {
     pub(super) journal: &'a Journal,
     pub(super) assigned: &'a [Assigned],
     pub(super) stages: Vec<Stage>,
@@ -88,7 +88,7 @@ pub(super) struct Course<'a> {
     pub(super) is_working: bool,
 }
 
-impl<'a> Course<'a> {
+impl<'a> ComponentProgress<'a> {
     pub(super) fn new(journal: &'a Journal, assigned: &'a [Assigned]) -> Self {
         Self { journal, assigned, stages: vec![Stage::NotBegun; assigned.len()], is_working: false }
     }
@@ -107,7 +107,7 @@ impl<'a> Course<'a> {
     }
 }
 
-impl Drop for Course<'_> {
+impl Drop for ComponentProgress<'_> {
     fn drop(&mut self) {
         if self.assigned.len() < 2 || self.stages.iter().all(|stage| *stage == Stage::Done) {
             return;

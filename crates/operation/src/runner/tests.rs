@@ -325,7 +325,7 @@ fn what_was_made_and_what_was_not_is_said_whichever_way_it_ends() {
         .collect();
     let journal = Journal::default();
     let said = |changes: &[Change], made: usize, begun: bool, end: End| {
-        let mut progress = Progress::new(&journal, changes);
+        let mut progress = ChangeProgress::new(&journal, changes);
         (progress.made, progress.begun, progress.end) = (made, begun, end);
         drop(progress);
         lines(&journal)
@@ -366,13 +366,13 @@ fn components_done_and_not_begun_are_named() {
         .into();
     let journal = Journal::default();
     let said = |assigned: &[Assigned], stages: &[Stage]| {
-        let mut course = Course::new(&journal, assigned);
+        let mut progress = ComponentProgress::new(&journal, assigned);
         for (number, stage) in stages.iter().enumerate() {
-            course.enter(number, *stage);
+            progress.enter(number, *stage);
         }
         // One that worked has been working before it ended.
-        course.is_working |= stages.contains(&Stage::Done);
-        drop(course);
+        progress.is_working |= stages.contains(&Stage::Done);
+        drop(progress);
         lines(&journal)
     };
     let (stopped, failed) = (Stage::Ended(End::Stopped), Stage::Ended(End::Failed));

@@ -25,7 +25,7 @@ use self::guard::Guard;
 use super::ledger::commit::{Connection, Write, Writer};
 use super::ledger::fault::Fault;
 use super::ledger::formats::known;
-use super::ledger::rest::Rest;
+use super::ledger::pool::Pool;
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
 use super::ledger::{self, Database, Ledger, Shared, between, micros};
 use super::migration::Migrations;
@@ -58,7 +58,7 @@ pub type SqliteStore = Ledger<SqliteFile>;
 /// An open file that this process has to itself.
 pub struct SqliteFile {
     writer: Writer,
-    readers: Rest<SqliteConnection>,
+    readers: Pool<SqliteConnection>,
     /// How a reader is made.
     reading: SqliteConnectOptions,
     guard: Guard,
@@ -128,7 +128,7 @@ impl SqliteFile {
         let mut connection = options.connect().await.map_err(unusable)?;
         let shrinks = can_shrink(&mut connection, path).await.map_err(unusable)?;
         MIGRATIONS.run(&mut connection, &format!("`{}`", path.display())).await?;
-        let readers = Rest::new(READERS, PATIENCE);
+        let readers = Pool::new(READERS, PATIENCE);
         let reading = reading.read_only(true);
         let clock = Clock::start();
         let files = vec![path.to_owned(), beside(path, "-wal"), beside(path, ".lock")];

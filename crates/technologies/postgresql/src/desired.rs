@@ -15,7 +15,7 @@ use super::mark::{self, Mark};
 use super::observe::{Member, Relation, Role, Schema, Seen, has};
 use super::people::{self, People};
 use super::sql::{dotted, ident, literal};
-use super::{evolution, loan, removal, view};
+use super::{evolution, membership, removal, view};
 use landfall_adapter::descriptor::Identifier;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Intent, Owner};
@@ -500,7 +500,7 @@ fn database(place: &Place, seen: &Seen) -> Vec<String> {
 pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     let (owner, _) = place.roles();
     let mut sql = Vec::new();
-    let join = loan::join(&place.owner_role, seen);
+    let join = membership::join(&place.owner_role, seen);
     match &seen.owner {
         None => {
             sql.push(format!("CREATE ROLE {owner} NOLOGIN"));
@@ -740,7 +740,7 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     let may_not = |role: &Option<Role>| role.as_ref().is_none_or(|role| !role.connects);
     let (_, shut_out) = without_connection(place, seen, may_not);
     if !shut_out.is_empty() && seen.may_grant_connect {
-        sql.push(loan::database_lock());
+        sql.push(membership::database_lock());
         sql.push(format!("GRANT CONNECT ON DATABASE {} TO {shut_out}", ident(&place.database)));
     }
     sql

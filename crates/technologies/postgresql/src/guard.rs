@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use super::desired::Place;
-use super::loan;
+use super::membership;
 use super::observe::{Relation, Seen, has};
 use super::session::{Session, Unknown};
 use super::sql::{dotted, ident, literal};
@@ -69,15 +69,15 @@ pub(super) async fn answers(
     let mut sql = vec!["BEGIN".to_owned()];
     let reads = |relation: &Relation| has(&relation.grants, &place.reader_role, "SELECT");
     let role = if seen.reader.is_some() && queries.iter().all(|(relation, _)| reads(relation)) {
-        sql.push(loan::join(&place.reader_role, seen));
+        sql.push(membership::join(&place.reader_role, seen));
         place.reader_role.clone()
     } else {
         // There are no readers, as long as the component is unprovisioned: somebody who may do what they could.
         if seen.owner.is_some() {
-            sql.push(loan::join(&place.owner_role, seen));
+            sql.push(membership::join(&place.owner_role, seen));
         }
         sql.push(format!("CREATE ROLE {} NOLOGIN", ident(&schema)));
-        sql.push(loan::join(&schema, seen));
+        sql.push(membership::join(&schema, seen));
         for (relation, _) in queries {
             let name = dotted(&place.schema, &relation.name);
             sql.push(format!("GRANT SELECT ON {name} TO {}", ident(&schema)));

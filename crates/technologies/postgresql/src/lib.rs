@@ -7,7 +7,7 @@
 //!   what is left to do is derived again (`desired.rs`); only then are statements executed. A crash leaves all of a
 //!   change or nothing.
 //! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
-//!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`loan.rs`).
+//!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`membership.rs`).
 //! - What the roles of a component own never becomes Landfall's, since functions and views run with the rights of their
 //!   owner (`removal.rs`); and what may meet functions of owners runs with the rights of a role of theirs (`guard.rs`).
 //! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
@@ -32,8 +32,8 @@ mod desired;
 mod driver;
 mod evolution;
 mod guard;
-mod loan;
 mod mark;
+mod membership;
 mod naming;
 mod observe;
 mod people;
@@ -73,7 +73,7 @@ use landfall_adapter::{
     AccessMode, Bound, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds,
     Plan, Running, Technology, Work,
 };
-use loan::Loan;
+use membership::MembershipGrant;
 use observe::{Database, Question, Seen};
 use people::People;
 use server::{Login, Server};
@@ -595,7 +595,7 @@ impl Technology for Postgresql {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            kinds: Kinds::Only(&[ComponentKind::Storage, ComponentKind::OutputPort]),
+            kinds: Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]),
             access: AccessMode::Enforced,
             reverse: true,
             stop: true,
@@ -689,23 +689,23 @@ async fn applied(
         Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
         _ => None,
     };
-    let (mut loan, mut seen) = loop {
+    let (mut membership, mut seen) = loop {
         begin(session, place).await?;
-        if let Some(lock) = loan::product_lock(place, before.as_ref(), step) {
+        if let Some(lock) = membership::product_lock(place, before.as_ref(), step) {
             session.execute(&lock).await?;
             session.be_impatient().await?;
         }
-        let mut loan = Loan::default();
+        let mut membership = MembershipGrant::default();
         if let (Step::ChangeType { table, .. }, Some(before)) = (step, &before) {
             // Nobody hangs anything on it from now on.
-            loan = Loan::of(place, contract, before, step);
-            let mut sql = loan.taken(place, before);
+            membership = MembershipGrant::of(place, contract, before, step);
+            let mut sql = membership.granted(place, before);
             sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table)));
             session.execute(&sql.join("; ")).await?;
         }
         let seen = observed(session, read, people, database.clone()).await?;
         if before.is_some() || probes(read, &seen).is_empty() {
-            break (loan, seen);
+            break (membership, seen);
         }
         session.execute("ROLLBACK").await?;
         before = Some(looked(session, read, people, database.clone()).await?);
@@ -719,8 +719,8 @@ async fn applied(
     let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) else {
         return session.execute("ROLLBACK").await;
     };
-    loan.add(Loan::of(place, contract, &seen, step));
-    session.execute(&loan.taken(place, &seen).join("; ")).await?;
+    membership.add(MembershipGrant::of(place, contract, &seen, step));
+    session.execute(&membership.granted(place, &seen).join("; ")).await?;
     for statement in &piece.sql {
         if piece.as_owner.as_ref() == Some(statement) {
             guard::as_owner(session, place, statement).await?;
@@ -742,7 +742,7 @@ async fn applied(
             session.execute(&statement).await?;
         }
     }
-    session.execute(&loan.returned().join("; ")).await?;
+    session.execute(&membership.revoked().join("; ")).await?;
     context.check_cancelled()?;
     session.execute("COMMIT").await?;
     match piece.as_owner {

@@ -1,9 +1,9 @@
 //! What a change needs for the length of its transaction: membership in roles of ours, and locks on what components
 //! share. Pure.
 //!
-//! Objects belong to roles that nobody is, so whoever alters them has to be a member. Landfall becomes one at the
-//! beginning of a change and is none at its end: a role that were a member of every owners' role would have PostgreSQL
-//! look through all of them at each statement, and others would find more in its reach than it uses.
+//! Objects belong to NOLOGIN roles, so a role that alters them must be a member of their owner. Landfall grants itself the
+//! membership at the start of a change and revokes it at the end. If it were a member of every owners' role all the time,
+//! PostgreSQL would check all of them for each statement, and a stolen login of Landfall could reach more objects.
 //!
 //! Two grants on one object at the same time are an error in PostgreSQL ("tuple concurrently updated"), and output ports
 //! of a data product grant on the same schema, and all components on the same database. So whoever does takes a lock
@@ -17,13 +17,13 @@ use super::observe::Seen;
 use super::sql::ident;
 use super::view;
 
-/// Roles that Landfall is a member of for a while.
+/// Roles that Landfall is a member of during one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Loan {
+pub(super) struct MembershipGrant {
     roles: BTreeSet<String>,
 }
 
-impl Loan {
+impl MembershipGrant {
     /// What a step needs. Those that make or drop the component's own roles see to these themselves.
     pub(super) fn of(place: &Place, contract: Option<&Contract>, seen: &Seen, step: &Step) -> Self {
         let mut roles = BTreeSet::new();
@@ -53,13 +53,13 @@ impl Loan {
     }
 
     /// Statements that begin it. A role that is not there yet comes with its membership.
-    pub(super) fn taken(&self, place: &Place, seen: &Seen) -> Vec<String> {
+    pub(super) fn granted(&self, place: &Place, seen: &Seen) -> Vec<String> {
         let there = |role: &&String| seen.owner.is_some() || **role != place.owner_role;
         self.roles.iter().filter(there).map(|role| join(role, seen)).collect()
     }
 
     /// Statements that end it.
-    pub(super) fn returned(&self) -> Vec<String> {
+    pub(super) fn revoked(&self) -> Vec<String> {
         self.roles.iter().map(|role| format!("REVOKE {} FROM CURRENT_USER", ident(role))).collect()
     }
 }

@@ -13,8 +13,8 @@
 //! DROP OWNED is used on roles that own nothing any more, where it takes back what was granted to them.
 
 use super::desired::{self, Left, Place, Standing, Step};
-use super::loan;
 use super::mark::{self, Mark};
+use super::membership;
 use super::observe::{Relation, Role, Seen};
 use super::possessions::{Object, Removal, Right};
 use super::sql::{dotted, ident, idents, literal};
@@ -191,7 +191,7 @@ fn there<'a>(place: &'a Place, seen: &'a Seen) -> Vec<(&'a String, &'a Role)> {
 /// Has Landfall be a member of the roles for the length of these statements.
 fn joined(place: &Place, seen: &Seen, sql: Vec<String>) -> Vec<String> {
     let roles = there(place, seen);
-    let mut all: Vec<String> = roles.iter().map(|(name, _)| loan::join(name, seen)).collect();
+    let mut all: Vec<String> = roles.iter().map(|(name, _)| membership::join(name, seen)).collect();
     let dropped = |name: &str| sql.contains(&dropping(name));
     let leave = |name: &str| format!("REVOKE {} FROM CURRENT_USER", ident(name));
     let left: Vec<String> =
@@ -236,7 +236,7 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
         "COMMENT ON ROLE {owner} IS {}",
         literal(&desired::role_comment(place, "Owners", &mark))
     ));
-    sql.push(loan::join(&place.owner_role, seen));
+    sql.push(membership::join(&place.owner_role, seen));
     sql.extend(moved);
     sql.push(format!("REVOKE {owner} FROM CURRENT_USER"));
     sql
@@ -290,7 +290,7 @@ fn roles(
     }
     // What may have to wait for whoever reads the objects is done: the next statements take no time.
     if !last.is_empty() {
-        first.push(loan::database_lock());
+        first.push(membership::database_lock());
         first.extend(last);
     }
     Ok(first)
@@ -320,7 +320,7 @@ fn emptied(
         if member.name == seen.me {
             if member.grantor == seen.me {
                 sql.push(format!("REVOKE {quoted} FROM CURRENT_USER"));
-                sql.push(loan::join(name, seen));
+                sql.push(membership::join(name, seen));
             }
         } else if member.revocable || member.grantor == seen.me {
             let by = granted_by(&member.grantor);
