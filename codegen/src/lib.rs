@@ -5,7 +5,7 @@
 //! - `types`: the schemas, made by progenitor (typify);
 //! - `responses`: one enum an operation, a variant a declared status, so that an undeclared status or a wrong body
 //!   does not compile. `decode` reads an answer the other way round, the status picks the schema;
-//! - `server`: one trait with a method an operationId, and `configure`, which mounts an implementor. Hand-written code
+//! - `server`: one trait with a required method an operationId, and `configure`, which mounts an implementor. Hand-written code
 //!   never sees a path: a contract that moves a path changes generated code only. Where the document has `security`,
 //!   `authorize` stands before every operation;
 //! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).

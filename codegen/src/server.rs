@@ -197,7 +197,7 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
     let patterns = contract.operations.iter().flat_map(patterns);
     let guards = guards(contract);
     let refusals = refusals(contract);
-    let failures = failures(contract);
+    let error = error(contract);
     let methods = contract.operations.iter().map(method);
     let handlers = contract.operations.iter().map(|operation| handler(contract, operation));
     let resources = resources(contract);
@@ -207,7 +207,7 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
 
         use actix_web::{HttpRequest, web};
 
-        use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+        use super::super::runtime::{self, IntoResponse, Limits, Operation, Rejection, RequestContext};
         use super::{responses::*, types};
 
         #(#constants)*
@@ -219,9 +219,10 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
 
         #[doc = #intro]
         ///
-        /// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
         /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-        pub trait #trait_name: Send + Sync + 'static {
+        pub trait #trait_name: Sized + Send + Sync + 'static {
+            #error
+
             /// How much of a request body is read.
             fn limits(&self) -> Limits {
                 Limits::default()
@@ -229,7 +230,6 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
 
             #(#guards)*
             #(#refusals)*
-            #(#failures)*
             #(#methods)*
         }
 
@@ -372,26 +372,23 @@ fn refusals(contract: &Contract) -> Vec<TokenStream> {
     methods.into_values().collect()
 }
 
-/// The answer of an operation that the implementor leaves out: its variant, and its schema if it has a body.
-fn failure(operation: &Operation) -> Option<(&'static str, Option<&str>)> {
-    let answer = operation.answers.get(&501).or_else(|| operation.answers.get(&500))?;
-    Some((answer.variant, answer.content.schema()))
+/// Whether the contract declares an answer to an error that is not the caller's.
+///
+/// Without one there is no honest answer, so the method returns the response and cannot fail.
+fn can_fail(operation: &Operation) -> bool {
+    [500, 501].iter().any(|status| operation.answers.contains_key(status))
 }
 
-/// The required trait methods that report a failure, one a schema.
-fn failures(contract: &Contract) -> Vec<TokenStream> {
-    let schemas =
-        contract.operations.iter().filter_map(|operation| failure(operation)?.1.map(|schema| (schema, ())));
-    let schemas = schemas.collect::<BTreeMap<_, _>>();
-    let method = |schema: &str| {
-        let name = format_ident!("fail_with_{}", schema.to_snake_case());
-        let schema = format_ident!("{schema}");
+/// What the methods fail with, which must become a response of each operation that can fail.
+fn error(contract: &Contract) -> Option<TokenStream> {
+    let responses = contract.operations.iter().filter(|it| can_fail(it)).map(response_name);
+    let bounds = responses.map(|response| quote! { IntoResponse<Self, #response> }).collect::<Vec<_>>();
+    (!bounds.is_empty()).then(|| {
         quote! {
-            /// The body of 501 or 500, for an operation that is left out.
-            fn #name(&self, context: &RequestContext, failure: Failure) -> types::#schema;
+            /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+            type Error: #(#bounds)+*;
         }
-    };
-    schemas.into_keys().map(method).collect()
+    })
 }
 
 fn method(operation: &Operation) -> TokenStream {
@@ -410,31 +407,19 @@ fn method(operation: &Operation) -> TokenStream {
         let schema = format_ident!("{schema}");
         quote! { , body: types::#schema }
     });
-    let signature = quote! {
-        fn #name(&self, context: &RequestContext #(, #parameters: #types)* #body) -> impl Future<Output = #response>
+    let output = if can_fail(operation) {
+        quote! { Result<#response, Self::Error> }
+    } else {
+        quote! { #response }
     };
-    let used = parameters.iter().cloned().chain(operation.body.as_ref().map(|_| format_ident!("body")));
-    let default = failure(operation).map(|(variant, schema)| {
-        let variant = format_ident!("{variant}");
-        let answer = match schema {
-            None => quote! { #response::#variant },
-            Some(schema) => {
-                let fail = format_ident!("fail_with_{}", schema.to_snake_case());
-                quote! { #response::#variant(self.#fail(context, Failure::NotImplemented)) }
-            }
-        };
-        quote! {
-            {
-                #(drop(#used);)*
-                async move { #answer }
-            }
-        }
-    });
-    // Without 500 or 501 there is no honest answer, so the method is required.
-    let tail = default.unwrap_or_else(|| quote! { ; });
     quote! {
         #(#[doc = #docs])*
-        #signature #tail
+        fn #name(
+            &self,
+            context: &RequestContext
+            #(, #parameters: #types)*
+            #body
+        ) -> impl Future<Output = #output>;
     }
 }
 
@@ -518,6 +503,9 @@ fn handler(contract: &Contract, operation: &Operation) -> TokenStream {
     let refuse_parameter = refuse(operation, operation.body.as_ref().map(|_| drain()));
     let names = names(operation);
     let reads = operation.parameters.iter().map(|parameter| read_parameter(operation, parameter));
+    let answer_error = can_fail(operation).then(|| {
+        quote! { .unwrap_or_else(|error| IntoResponse::<T, #response>::into_response(error, &context)) }
+    });
     let (read_body, pass_body) = match &operation.body {
         None => (quote! { drop(payload); }, quote! {}),
         Some(schema) => {
@@ -547,7 +535,7 @@ fn handler(contract: &Contract, operation: &Operation) -> TokenStream {
                 };
             )*
             #read_body
-            implementor.#method(&context #(, #names)* #pass_body).await
+            implementor.#method(&context #(, #names)* #pass_body).await #answer_error
         }
     }
 }

@@ -215,7 +215,7 @@ impl Contract {
         if let Some(status) = denials.iter().find(|status| !answers.contains_key(status)) {
             return unsupported(&place, format!("`security` without a {status}, declare 401, 403 and 500"));
         }
-        for status in denials.iter().chain(&[400, 500, 501]) {
+        for status in denials.iter().chain(&[400]) {
             if let Some(Content::Text(_) | Content::TextOrJson(_)) = answers.get(status).map(|it| &it.content)
             {
                 return unsupported(

@@ -222,21 +222,6 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Why a generated server answers instead of the implementor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The implementor left the operation out.
-    NotImplemented,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotImplemented => formatter.write_str("the operation is not implemented"),
-        }
-    }
-}
-
 // ---- reading requests ---------------------------------------------------------------------------------------------
 
 /// Where a prefix (`/`, `/base`, `/base/`) puts a path of the contract.
@@ -455,6 +440,15 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
 pub trait Answer<const STATUS: u16, Body> {
     /// The response with that status.
     fn answer(body: Body) -> Self;
+}
+
+/// An error that becomes a response `R` of the contract that the implementor `I` serves.
+///
+/// A generated trait asks it of its `Error`, once an operation that can fail. One implementation serves all operations that
+/// declare the same statuses: `impl<R> IntoResponse<I, R> for Error where R: Answer<400, ..> + Answer<500, ..>`.
+pub trait IntoResponse<I, R> {
+    /// The response, with one of the statuses that `R` has.
+    fn into_response(self, context: &RequestContext) -> R;
 }
 
 /// The form of a text that a contract declares both as text/plain and as application/json.

@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `POST /datamesh.airbytespecificprovisioner/{version}/provision`: Deploy a data product starting from its descriptor
 pub const PROVISION: Operation = Operation {
@@ -65,9 +67,14 @@ static UPDATEACL_VERSION_PATTERN: runtime::Pattern = runtime::Pattern::new(
 );
 /// Airbyte Specific Provisioner API 0.0.1, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait Airbyte: Send + Sync + 'static {
+pub trait Airbyte: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, ProvisionResponse>
+        + IntoResponse<Self, GetStatusResponse>
+        + IntoResponse<Self, ValidateResponse>
+        + IntoResponse<Self, UnprovisionResponse>
+        + IntoResponse<Self, UpdateaclResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -84,87 +91,41 @@ pub trait Airbyte: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::ValidationError;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_system_error(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::SystemError;
     /// Deploy a data product starting from its descriptor
     fn provision(
         &self,
         context: &RequestContext,
         version: String,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ProvisionResponse> {
-        drop(version);
-        drop(body);
-        async move {
-            ProvisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ProvisionResponse, Self::Error>>;
     /// Get the status for a provisioning request
     fn get_status(
         &self,
         context: &RequestContext,
         version: String,
         token: String,
-    ) -> impl Future<Output = GetStatusResponse> {
-        drop(version);
-        drop(token);
-        async move {
-            GetStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetStatusResponse, Self::Error>>;
     /// Validate a provisioning request
     fn validate(
         &self,
         context: &RequestContext,
         version: String,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ValidateResponse> {
-        drop(version);
-        drop(body);
-        async move {
-            ValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ValidateResponse, Self::Error>>;
     /// Undeploy a data product starting from its descriptor
     fn unprovision(
         &self,
         context: &RequestContext,
         version: String,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = UnprovisionResponse> {
-        drop(version);
-        drop(body);
-        async move {
-            UnprovisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UnprovisionResponse, Self::Error>>;
     /// Request the access to a specific provisioner component
     fn updateacl(
         &self,
         context: &RequestContext,
         version: String,
         body: types::UpdateAclRequest,
-    ) -> impl Future<Output = UpdateaclResponse> {
-        drop(version);
-        drop(body);
-        async move {
-            UpdateaclResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UpdateaclResponse, Self::Error>>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -303,7 +264,13 @@ async fn serve_provision<T: Airbyte>(
             );
         }
     };
-    implementor.provision(&context, version, body).await
+    implementor
+        .provision(&context, version, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ProvisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_status<T: Airbyte>(
     implementor: web::Data<T>,
@@ -330,7 +297,13 @@ async fn serve_get_status<T: Airbyte>(
         }
     };
     drop(payload);
-    implementor.get_status(&context, version, token).await
+    implementor
+        .get_status(&context, version, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetStatusResponse,
+        >::into_response(error, &context))
 }
 async fn serve_validate<T: Airbyte>(
     implementor: web::Data<T>,
@@ -355,7 +328,13 @@ async fn serve_validate<T: Airbyte>(
         Ok(body) => body,
         Err(rejection) => return implementor.reject_validate(&context, rejection),
     };
-    implementor.validate(&context, version, body).await
+    implementor
+        .validate(&context, version, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ValidateResponse,
+        >::into_response(error, &context))
 }
 async fn serve_unprovision<T: Airbyte>(
     implementor: web::Data<T>,
@@ -386,7 +365,13 @@ async fn serve_unprovision<T: Airbyte>(
             );
         }
     };
-    implementor.unprovision(&context, version, body).await
+    implementor
+        .unprovision(&context, version, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UnprovisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_updateacl<T: Airbyte>(
     implementor: web::Data<T>,
@@ -417,5 +402,11 @@ async fn serve_updateacl<T: Airbyte>(
             );
         }
     };
-    implementor.updateacl(&context, version, body).await
+    implementor
+        .updateacl(&context, version, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UpdateaclResponse,
+        >::into_response(error, &context))
 }

@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `GET /flexdeploy/rest/v1/topology/instance`: GET by Query Parameters
 pub const FIND_INSTANCES: Operation = Operation {
@@ -53,9 +55,14 @@ static REPLACE_INSTANCE_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[
 static UPDATE_INSTANCE_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[0-9]+$");
 /// FlexDeploy Instance API 1, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait Flexdeploy: Send + Sync + 'static {
+pub trait Flexdeploy: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, FindInstancesResponse>
+        + IntoResponse<Self, CreateInstanceResponse>
+        + IntoResponse<Self, GetInstanceResponse>
+        + IntoResponse<Self, ReplaceInstanceResponse>
+        + IntoResponse<Self, UpdateInstanceResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -77,12 +84,6 @@ pub trait Flexdeploy: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::InstanceError;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_instance_error(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::InstanceError;
     /// GET by Query Parameters
     ///
     /// Return a list of Instances based on the query parameters. Instances are only returned if they match ALL of the specified query parameters. If no query parameters are given this request will return the entire list of Instances. The instanceName parameter returns instances that contain the specified parameter. The other parameters must be equal to the instance. The query parameters are not case sensitive.
@@ -93,17 +94,7 @@ pub trait Flexdeploy: Send + Sync + 'static {
         instance_name: Option<String>,
         group_code: Option<String>,
         sub_group_code: Option<String>,
-    ) -> impl Future<Output = FindInstancesResponse> {
-        drop(instance_code);
-        drop(instance_name);
-        drop(group_code);
-        drop(sub_group_code);
-        async move {
-            FindInstancesResponse::InternalServerError(
-                self.fail_with_instance_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<FindInstancesResponse, Self::Error>>;
     /// POST
     ///
     /// Create a new instance with the same attributes as the given JSON object. It returns the JSON representation of the Instance that was just created with an updated ID attribute.
@@ -111,14 +102,7 @@ pub trait Flexdeploy: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::NewInstance,
-    ) -> impl Future<Output = CreateInstanceResponse> {
-        drop(body);
-        async move {
-            CreateInstanceResponse::InternalServerError(
-                self.fail_with_instance_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<CreateInstanceResponse, Self::Error>>;
     /// GET by ID
     ///
     /// Find an Instance with the given Id and return the JSON representation of the object.
@@ -126,14 +110,7 @@ pub trait Flexdeploy: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         id: String,
-    ) -> impl Future<Output = GetInstanceResponse> {
-        drop(id);
-        async move {
-            GetInstanceResponse::InternalServerError(
-                self.fail_with_instance_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetInstanceResponse, Self::Error>>;
     /// PUT
     ///
     /// Update all attributes of an Instance with the given Id based on the attributes of the supplied JSON object. At the end of a successful request, the instance will have mapped environments, workflows and plugin operations matching to the input request.
@@ -142,15 +119,7 @@ pub trait Flexdeploy: Send + Sync + 'static {
         context: &RequestContext,
         id: String,
         body: types::NewInstance,
-    ) -> impl Future<Output = ReplaceInstanceResponse> {
-        drop(id);
-        drop(body);
-        async move {
-            ReplaceInstanceResponse::InternalServerError(
-                self.fail_with_instance_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReplaceInstanceResponse, Self::Error>>;
     /// PATCH
     ///
     /// Update the information of the Instance of the specified Id with the non-null parameters of the JSON. The parameters that are null will not be changed in the Instance. An input list is considered as append to existing assignments.
@@ -159,15 +128,7 @@ pub trait Flexdeploy: Send + Sync + 'static {
         context: &RequestContext,
         id: String,
         body: types::InstancePatch,
-    ) -> impl Future<Output = UpdateInstanceResponse> {
-        drop(id);
-        drop(body);
-        async move {
-            UpdateInstanceResponse::InternalServerError(
-                self.fail_with_instance_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UpdateInstanceResponse, Self::Error>>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -309,6 +270,10 @@ async fn serve_find_instances<T: Flexdeploy>(
             sub_group_code,
         )
         .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            FindInstancesResponse,
+        >::into_response(error, &context))
 }
 async fn serve_create_instance<T: Flexdeploy>(
     implementor: web::Data<T>,
@@ -348,7 +313,13 @@ async fn serve_create_instance<T: Flexdeploy>(
             );
         }
     };
-    implementor.create_instance(&context, body).await
+    implementor
+        .create_instance(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            CreateInstanceResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_instance<T: Flexdeploy>(
     implementor: web::Data<T>,
@@ -387,7 +358,13 @@ async fn serve_get_instance<T: Flexdeploy>(
         }
     };
     drop(payload);
-    implementor.get_instance(&context, id).await
+    implementor
+        .get_instance(&context, id)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetInstanceResponse,
+        >::into_response(error, &context))
 }
 async fn serve_replace_instance<T: Flexdeploy>(
     implementor: web::Data<T>,
@@ -438,7 +415,13 @@ async fn serve_replace_instance<T: Flexdeploy>(
             );
         }
     };
-    implementor.replace_instance(&context, id, body).await
+    implementor
+        .replace_instance(&context, id, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReplaceInstanceResponse,
+        >::into_response(error, &context))
 }
 async fn serve_update_instance<T: Flexdeploy>(
     implementor: web::Data<T>,
@@ -489,5 +472,11 @@ async fn serve_update_instance<T: Flexdeploy>(
             );
         }
     };
-    implementor.update_instance(&context, id, body).await
+    implementor
+        .update_instance(&context, id, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UpdateInstanceResponse,
+        >::into_response(error, &context))
 }

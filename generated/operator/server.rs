@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `POST /landfall/v1/plan`: Show what an operation would change
 pub const PLAN: Operation = Operation {
@@ -37,9 +39,10 @@ pub const HEALTH: Operation = Operation {
 pub const OPERATIONS: &[Operation] = &[PLAN, EXPLAIN, LIVE, HEALTH];
 /// Landfall operator API 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait Operator: Send + Sync + 'static {
+pub trait Operator: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, PlanResponse> + IntoResponse<Self, ExplainResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -50,12 +53,6 @@ pub trait Operator: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_system_error(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::SystemError;
     /// Show what an operation would change
     ///
     /// Read the target and list the changes that the operation would apply now, and apply none. An empty list of changes means that the target already is as asked.
@@ -63,14 +60,7 @@ pub trait Operator: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::PlanRequest,
-    ) -> impl Future<Output = PlanResponse> {
-        drop(body);
-        async move {
-            PlanResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<PlanResponse, Self::Error>>;
     /// Show where components would land, and why
     ///
     /// For each component: the route that matches it, the instances of the topology that the route leads to, what speaks against each, and the target that is chosen. Nothing is checked or read of the target itself.
@@ -78,14 +68,7 @@ pub trait Operator: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ExplainRequest,
-    ) -> impl Future<Output = ExplainResponse> {
-        drop(body);
-        async move {
-            ExplainResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ExplainResponse, Self::Error>>;
     /// Tell whether the process answers at all
     ///
     /// Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
@@ -186,7 +169,13 @@ async fn serve_plan<T: Operator>(
             );
         }
     };
-    implementor.plan(&context, body).await
+    implementor
+        .plan(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            PlanResponse,
+        >::into_response(error, &context))
 }
 async fn serve_explain<T: Operator>(
     implementor: web::Data<T>,
@@ -206,7 +195,13 @@ async fn serve_explain<T: Operator>(
             );
         }
     };
-    implementor.explain(&context, body).await
+    implementor
+        .explain(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ExplainResponse,
+        >::into_response(error, &context))
 }
 async fn serve_live<T: Operator>(
     implementor: web::Data<T>,

@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `POST /v2/validate`: Asynchronously validate a provisioning request
 pub const ASYNC_VALIDATE: Operation = Operation {
@@ -82,9 +84,18 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 /// Specific Provisioner API 2.2.0, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait SpecificProvisioner: Send + Sync + 'static {
+pub trait SpecificProvisioner: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, AsyncValidateResponse>
+        + IntoResponse<Self, GetValidationStatusResponse>
+        + IntoResponse<Self, ValidateResponse>
+        + IntoResponse<Self, ProvisionResponse>
+        + IntoResponse<Self, UnprovisionResponse>
+        + IntoResponse<Self, GetStatusResponse>
+        + IntoResponse<Self, UpdateaclResponse>
+        + IntoResponse<Self, ReverseProvisionResponse>
+        + IntoResponse<Self, GetReverseProvisioningStatusResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -101,129 +112,60 @@ pub trait SpecificProvisioner: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_system_error(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::SystemError;
     /// Asynchronously validate a provisioning request
     fn async_validate(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = AsyncValidateResponse> {
-        drop(body);
-        async move {
-            AsyncValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<AsyncValidateResponse, Self::Error>>;
     /// Get status and results of an async validation operation
     fn get_validation_status(
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetValidationStatusResponse> {
-        drop(token);
-        async move {
-            GetValidationStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetValidationStatusResponse, Self::Error>>;
     /// Validate a provisioning request
     fn validate(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ValidateResponse> {
-        drop(body);
-        async move {
-            ValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ValidateResponse, Self::Error>>;
     /// Deploy a data product starting from its descriptor
     fn provision(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ProvisionResponse> {
-        drop(body);
-        async move {
-            ProvisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ProvisionResponse, Self::Error>>;
     /// Undeploy a data product starting from its descriptor
     fn unprovision(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = UnprovisionResponse> {
-        drop(body);
-        async move {
-            UnprovisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UnprovisionResponse, Self::Error>>;
     /// Get the status for a provisioning request
     fn get_status(
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetStatusResponse> {
-        drop(token);
-        async move {
-            GetStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetStatusResponse, Self::Error>>;
     /// Request the access to a specific provisioner component
     fn updateacl(
         &self,
         context: &RequestContext,
         body: types::UpdateAclRequest,
-    ) -> impl Future<Output = UpdateaclResponse> {
-        drop(body);
-        async move {
-            UpdateaclResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UpdateaclResponse, Self::Error>>;
     /// Execute a reverse provisioning operation
     fn reverse_provision(
         &self,
         context: &RequestContext,
         body: types::ReverseProvisioningRequest,
-    ) -> impl Future<Output = ReverseProvisionResponse> {
-        drop(body);
-        async move {
-            ReverseProvisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReverseProvisionResponse, Self::Error>>;
     /// Get status and results of a reverse provisioning operation
     fn get_reverse_provisioning_status(
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetReverseProvisioningStatusResponse> {
-        drop(token);
-        async move {
-            GetReverseProvisioningStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetReverseProvisioningStatusResponse, Self::Error>>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -404,7 +346,13 @@ async fn serve_async_validate<T: SpecificProvisioner>(
             );
         }
     };
-    implementor.async_validate(&context, body).await
+    implementor
+        .async_validate(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            AsyncValidateResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_validation_status<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -421,7 +369,13 @@ async fn serve_get_validation_status<T: SpecificProvisioner>(
         }
     };
     drop(payload);
-    implementor.get_validation_status(&context, token).await
+    implementor
+        .get_validation_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetValidationStatusResponse,
+        >::into_response(error, &context))
 }
 async fn serve_validate<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -437,7 +391,13 @@ async fn serve_validate<T: SpecificProvisioner>(
         Ok(body) => body,
         Err(rejection) => return implementor.reject_validate(&context, rejection),
     };
-    implementor.validate(&context, body).await
+    implementor
+        .validate(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ValidateResponse,
+        >::into_response(error, &context))
 }
 async fn serve_provision<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -457,7 +417,13 @@ async fn serve_provision<T: SpecificProvisioner>(
             );
         }
     };
-    implementor.provision(&context, body).await
+    implementor
+        .provision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ProvisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_unprovision<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -477,7 +443,13 @@ async fn serve_unprovision<T: SpecificProvisioner>(
             );
         }
     };
-    implementor.unprovision(&context, body).await
+    implementor
+        .unprovision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UnprovisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_status<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -494,7 +466,13 @@ async fn serve_get_status<T: SpecificProvisioner>(
         }
     };
     drop(payload);
-    implementor.get_status(&context, token).await
+    implementor
+        .get_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetStatusResponse,
+        >::into_response(error, &context))
 }
 async fn serve_updateacl<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -514,7 +492,13 @@ async fn serve_updateacl<T: SpecificProvisioner>(
             );
         }
     };
-    implementor.updateacl(&context, body).await
+    implementor
+        .updateacl(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UpdateaclResponse,
+        >::into_response(error, &context))
 }
 async fn serve_reverse_provision<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -534,7 +518,13 @@ async fn serve_reverse_provision<T: SpecificProvisioner>(
             );
         }
     };
-    implementor.reverse_provision(&context, body).await
+    implementor
+        .reverse_provision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReverseProvisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_reverse_provisioning_status<T: SpecificProvisioner>(
     implementor: web::Data<T>,
@@ -551,5 +541,11 @@ async fn serve_get_reverse_provisioning_status<T: SpecificProvisioner>(
         }
     };
     drop(payload);
-    implementor.get_reverse_provisioning_status(&context, token).await
+    implementor
+        .get_reverse_provisioning_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetReverseProvisioningStatusResponse,
+        >::into_response(error, &context))
 }

@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `POST /v2/validate`: Validate a provisioning request (async)
 pub const ASYNC_VALIDATE: Operation = Operation {
@@ -90,9 +92,19 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 /// Tech Adapter API 2.6.3, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait TechAdapter: Send + Sync + 'static {
+pub trait TechAdapter: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, AsyncValidateResponse>
+        + IntoResponse<Self, GetValidationStatusResponse>
+        + IntoResponse<Self, ValidateResponse>
+        + IntoResponse<Self, ProvisionResponse>
+        + IntoResponse<Self, UnprovisionResponse>
+        + IntoResponse<Self, GetStatusResponse>
+        + IntoResponse<Self, StopResponse>
+        + IntoResponse<Self, UpdateaclResponse>
+        + IntoResponse<Self, ReverseProvisionResponse>
+        + IntoResponse<Self, GetReverseProvisioningStatusResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -109,12 +121,6 @@ pub trait TechAdapter: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::RequestValidationError;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_system_error(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::SystemError;
     /// Validate a provisioning request (async)
     ///
     /// Start a validation process with the input descriptor and return a token that can be used to check the status of the validation process.
@@ -122,14 +128,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = AsyncValidateResponse> {
-        drop(body);
-        async move {
-            AsyncValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<AsyncValidateResponse, Self::Error>>;
     /// Get status of an async validation task
     ///
     /// Get status and results of an async validation operation
@@ -137,14 +136,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetValidationStatusResponse> {
-        drop(token);
-        async move {
-            GetValidationStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetValidationStatusResponse, Self::Error>>;
     /// Validate a provisioning request (sync)
     ///
     /// Synchronously validate a provisioning request and return the validation result. It is highly recommended to implement the asynchronous validation endpoint instead of this one.
@@ -152,14 +144,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ValidateResponse> {
-        drop(body);
-        async move {
-            ValidateResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ValidateResponse, Self::Error>>;
     /// Provision a resource
     ///
     /// Deploy a system or a single component starting from its descriptor.
@@ -167,14 +152,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = ProvisionResponse> {
-        drop(body);
-        async move {
-            ProvisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ProvisionResponse, Self::Error>>;
     /// Unprovision a resource
     ///
     /// Undeploy a system or a single component starting from the latest provisioned descriptor.
@@ -182,14 +160,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> impl Future<Output = UnprovisionResponse> {
-        drop(body);
-        async move {
-            UnprovisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UnprovisionResponse, Self::Error>>;
     /// Get the status of a provision/unprovision task
     ///
     /// Get the status and the results of a provision/unprovision operation. This endpoint is used by the Provisioning Coordinator to poll the status of a provision/unprovision task.
@@ -197,14 +168,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetStatusResponse> {
-        drop(token);
-        async move {
-            GetStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetStatusResponse, Self::Error>>;
     /// Stop provision/unprovision task
     ///
     /// Terminate a provision/unprovision task that is still running. The tech adapter will use a request coming at this endpoint as a signal to stop the task. The provisioning coordinator will continue to poll the status of a provision/unprovision task by using the token that was returned by the provision/unprovision endpoint and not the one returned here. The task can be stopped only if the tech adapter supports it, otherwise a 501 error is returned.
@@ -212,14 +176,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = StopResponse> {
-        drop(token);
-        async move {
-            StopResponse::NotImplemented(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<StopResponse, Self::Error>>;
     /// Upsert the Access Control List
     ///
     /// Create or update the Access Control List of an infrastructural component with the provided identities. Witboost always supplies the full list of identities even if some of them already have access to the underlying infrastructural resource.
@@ -227,14 +184,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::UpdateAclRequest,
-    ) -> impl Future<Output = UpdateaclResponse> {
-        drop(body);
-        async move {
-            UpdateaclResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<UpdateaclResponse, Self::Error>>;
     /// Import an existing resource
     ///
     /// Import an existing resource from the infrastructure into Witboost. This operation is used to reverse provision a component that is already deployed in the target environment, so that its current state can be tracked by the platform.
@@ -242,14 +192,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::ReverseProvisioningRequest,
-    ) -> impl Future<Output = ReverseProvisionResponse> {
-        drop(body);
-        async move {
-            ReverseProvisionResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReverseProvisionResponse, Self::Error>>;
     /// Get status of an import task
     ///
     /// Get the status and the results of a reverse provisioning operation.
@@ -257,14 +200,7 @@ pub trait TechAdapter: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         token: String,
-    ) -> impl Future<Output = GetReverseProvisioningStatusResponse> {
-        drop(token);
-        async move {
-            GetReverseProvisioningStatusResponse::InternalServerError(
-                self.fail_with_system_error(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<GetReverseProvisioningStatusResponse, Self::Error>>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -459,7 +395,13 @@ async fn serve_async_validate<T: TechAdapter>(
             );
         }
     };
-    implementor.async_validate(&context, body).await
+    implementor
+        .async_validate(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            AsyncValidateResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_validation_status<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -476,7 +418,13 @@ async fn serve_get_validation_status<T: TechAdapter>(
         }
     };
     drop(payload);
-    implementor.get_validation_status(&context, token).await
+    implementor
+        .get_validation_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetValidationStatusResponse,
+        >::into_response(error, &context))
 }
 async fn serve_validate<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -492,7 +440,13 @@ async fn serve_validate<T: TechAdapter>(
         Ok(body) => body,
         Err(rejection) => return implementor.reject_validate(&context, rejection),
     };
-    implementor.validate(&context, body).await
+    implementor
+        .validate(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ValidateResponse,
+        >::into_response(error, &context))
 }
 async fn serve_provision<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -512,7 +466,13 @@ async fn serve_provision<T: TechAdapter>(
             );
         }
     };
-    implementor.provision(&context, body).await
+    implementor
+        .provision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ProvisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_unprovision<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -532,7 +492,13 @@ async fn serve_unprovision<T: TechAdapter>(
             );
         }
     };
-    implementor.unprovision(&context, body).await
+    implementor
+        .unprovision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UnprovisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_status<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -549,7 +515,13 @@ async fn serve_get_status<T: TechAdapter>(
         }
     };
     drop(payload);
-    implementor.get_status(&context, token).await
+    implementor
+        .get_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetStatusResponse,
+        >::into_response(error, &context))
 }
 async fn serve_stop<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -566,7 +538,13 @@ async fn serve_stop<T: TechAdapter>(
         }
     };
     drop(payload);
-    implementor.stop(&context, token).await
+    implementor
+        .stop(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            StopResponse,
+        >::into_response(error, &context))
 }
 async fn serve_updateacl<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -586,7 +564,13 @@ async fn serve_updateacl<T: TechAdapter>(
             );
         }
     };
-    implementor.updateacl(&context, body).await
+    implementor
+        .updateacl(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            UpdateaclResponse,
+        >::into_response(error, &context))
 }
 async fn serve_reverse_provision<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -606,7 +590,13 @@ async fn serve_reverse_provision<T: TechAdapter>(
             );
         }
     };
-    implementor.reverse_provision(&context, body).await
+    implementor
+        .reverse_provision(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReverseProvisionResponse,
+        >::into_response(error, &context))
 }
 async fn serve_get_reverse_provisioning_status<T: TechAdapter>(
     implementor: web::Data<T>,
@@ -623,5 +613,11 @@ async fn serve_get_reverse_provisioning_status<T: TechAdapter>(
         }
     };
     drop(payload);
-    implementor.get_reverse_provisioning_status(&context, token).await
+    implementor
+        .get_reverse_provisioning_status(&context, token)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            GetReverseProvisioningStatusResponse,
+        >::into_response(error, &context))
 }

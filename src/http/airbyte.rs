@@ -7,15 +7,15 @@ use std::sync::Arc;
 use crate::generated::airbyte::responses::*;
 use crate::generated::airbyte::server::Airbyte;
 use crate::generated::airbyte::types;
-use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
+use crate::generated::runtime::{IntoResponse, Limits, Rejection, RequestContext};
 use landfall_adapter::access::Ref;
-use landfall_adapter::descriptor::{DescriptorKind, Object, Problem};
-use landfall_adapter::error::Error;
+use landfall_adapter::descriptor::{DescriptorKind, Object};
+use landfall_adapter::error::{Error, Result};
 use landfall_operation::{Document, State};
 
 use super::Shared;
-use super::refusal::{Fault, Refusal, Said, Shapes, left_out, verdict};
-use super::tasks::{PROVISIONING, Status, TaskShapes};
+use super::refusal::{Fault, Refusal, Said, Shapes, system_error, verdict};
+use super::tasks::{PROVISIONING, Status};
 
 /// Serves the contract from the service. The version in its paths says nothing to it: there is one.
 pub(super) struct Provisioner {
@@ -33,11 +33,16 @@ impl Shapes for Provisioner {
     type Failed = types::SystemError;
 }
 
-impl TaskShapes for Provisioner {
-    type Token = types::Token;
+/// The contract declares no 400 here: what is wrong with the request is a verdict.
+impl IntoResponse<Provisioner, ValidateResponse> for Error {
+    fn into_response(self, context: &RequestContext) -> ValidateResponse {
+        ValidateResponse::InternalServerError(system_error(context, &self).into())
+    }
 }
 
 impl Airbyte for Provisioner {
+    type Error = Error;
+
     fn limits(&self) -> Limits {
         self.shared.limits
     }
@@ -54,18 +59,14 @@ impl Airbyte for Provisioner {
         Refusal::of_rejection(&rejection).into()
     }
 
-    fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        left_out(context, failure).into()
-    }
-
     async fn validate(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         _version: String,
         body: types::ProvisioningRequest,
-    ) -> ValidateResponse {
-        let validated = self.shared.service.validate(document(body)).await;
-        verdict::<Self, types::ValidationResult, _>(context, validated)
+    ) -> Result<ValidateResponse> {
+        let verdict = verdict(self.shared.service.validate(document(body)).await)?;
+        Ok(ValidateResponse::Ok(verdict.into()))
     }
 
     async fn provision(
@@ -73,9 +74,9 @@ impl Airbyte for Provisioner {
         context: &RequestContext,
         _version: String,
         body: types::ProvisioningRequest,
-    ) -> ProvisionResponse {
-        let submitted = self.shared.service.provision(document(body)).await;
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+    ) -> Result<ProvisionResponse> {
+        let submitted = self.shared.service.provision(document(body)).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
     async fn unprovision(
@@ -83,11 +84,11 @@ impl Airbyte for Provisioner {
         context: &RequestContext,
         _version: String,
         body: types::ProvisioningRequest,
-    ) -> UnprovisionResponse {
+    ) -> Result<UnprovisionResponse> {
         // The contract has no way to ask for the data to go.
         let remove_data = false;
-        let submitted = self.shared.service.unprovision(document(body), remove_data).await;
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+        let submitted = self.shared.service.unprovision(document(body), remove_data).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
     async fn updateacl(
@@ -95,25 +96,20 @@ impl Airbyte for Provisioner {
         context: &RequestContext,
         _version: String,
         body: types::UpdateAclRequest,
-    ) -> UpdateaclResponse {
+    ) -> Result<UpdateaclResponse> {
         let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
-        let submitted = match refs(&body.acl) {
-            Ok(refs) => self.shared.service.update_access(document, refs, Object::new()).await,
-            Err(problems) => Err(Error::invalid(problems)),
-        };
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+        let submitted = self.shared.service.update_access(document, refs(&body.acl)?, Object::new()).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
     async fn get_status(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         _version: String,
         token: String,
-    ) -> GetStatusResponse {
-        match self.shared.task::<Self, _>(context, &token, PROVISIONING).await {
-            Ok(task) => GetStatusResponse::Ok(Status::of(task).into()),
-            Err(refusal) => refusal,
-        }
+    ) -> Result<GetStatusResponse> {
+        let task = self.shared.task(&token, PROVISIONING).await?;
+        Ok(GetStatusResponse::Ok(Status::of(task).into()))
     }
 }
 
@@ -122,12 +118,14 @@ fn document(body: types::ProvisioningRequest) -> Document {
 }
 
 /// Users and groups as one set, or the problems of both.
-fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>, Vec<Problem>> {
+fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>> {
     let users = Ref::parse_list("acl.users", &acl.users, Ref::parse_user);
     let groups = Ref::parse_list("acl.groups", &acl.groups, Ref::parse_group);
     match (users, groups) {
         (Ok(users), Ok(groups)) => Ok(users.into_iter().chain(groups).collect()),
-        (users, groups) => Err(users.err().into_iter().chain(groups.err()).flatten().collect()),
+        (users, groups) => {
+            Err(Error::invalid(users.err().into_iter().chain(groups.err()).flatten().collect()))
+        }
     }
 }
 

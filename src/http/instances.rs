@@ -6,7 +6,7 @@ use crate::auth::{Denied, Role};
 use crate::generated::flexdeploy::responses::*;
 use crate::generated::flexdeploy::server::Flexdeploy;
 use crate::generated::flexdeploy::types;
-use crate::generated::runtime::{Answer, Denial, Failure, Limits, Rejection, RequestContext};
+use crate::generated::runtime::{Answer, Denial, Limits, Rejection, RequestContext};
 use crate::logging::PEER_OVERLOAD;
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
@@ -15,7 +15,7 @@ use landfall_operation::topology::{Attributes, Edit, Filter, Instance, Patch, Pl
 use super::Shared;
 use super::callers::credentials;
 use super::pressure;
-use super::refusal::{Fault, Refusal, Said, Shapes, left_out, refuse};
+use super::refusal::{Fault, Refusal, Said, Shapes};
 
 /// Serves the contract from the service.
 pub(super) struct Instances {
@@ -26,10 +26,6 @@ impl Instances {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
-
-    async fn edit(&self, edit: Result<Edit, Vec<Problem>>) -> Result<Option<Instance>> {
-        self.shared.service.edit_instance(edit.map_err(Error::invalid)?).await
-    }
 }
 
 impl Shapes for Instances {
@@ -38,6 +34,8 @@ impl Shapes for Instances {
 }
 
 impl Flexdeploy for Instances {
+    type Error = Error;
+
     fn limits(&self) -> Limits {
         self.shared.limits
     }
@@ -77,88 +75,76 @@ impl Flexdeploy for Instances {
         Refusal::of_rejection(&rejection).into()
     }
 
-    fn fail_with_instance_error(&self, context: &RequestContext, failure: Failure) -> types::InstanceError {
-        left_out(context, failure).into()
-    }
-
     async fn find_instances(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         code: Option<String>,
         name: Option<String>,
         group: Option<String>,
         sub_group: Option<String>,
-    ) -> FindInstancesResponse {
-        match self.shared.service.instances(&Filter { code, name, group, sub_group }).await {
-            Ok(found) => {
-                FindInstancesResponse::Ok(found.into_iter().map(instance).collect::<Vec<_>>().into())
-            }
-            Err(error) => refuse::<Instances, _>(context, &error),
-        }
+    ) -> Result<FindInstancesResponse> {
+        let found = self.shared.service.instances(&Filter { code, name, group, sub_group }).await?;
+        Ok(FindInstancesResponse::Ok(found.into_iter().map(instance).collect::<Vec<_>>().into()))
     }
 
-    async fn get_instance(&self, context: &RequestContext, id: String) -> GetInstanceResponse {
+    async fn get_instance(&self, _: &RequestContext, id: String) -> Result<GetInstanceResponse> {
         let found = match number(&id) {
-            Some(number) => self.shared.service.instance(number).await,
-            None => Ok(None),
+            Some(number) => self.shared.service.instance(number).await?,
+            None => None,
         };
-        answer(context, found, &id)
+        Ok(answer(found, &id))
     }
 
     async fn create_instance(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         body: types::NewInstance,
-    ) -> CreateInstanceResponse {
-        match self.edit(attributes(body).map(Edit::Create)).await {
-            Ok(Some(created)) => CreateInstanceResponse::Created(instance(created)),
-            Ok(None) => refuse::<Instances, _>(context, &Error::permanent("the new instance was not found")),
-            Err(error) => refuse::<Instances, _>(context, &error),
-        }
+    ) -> Result<CreateInstanceResponse> {
+        let created = self.shared.service.edit_instance(Edit::Create(attributes(body)?)).await?;
+        let created = created.ok_or_else(|| Error::permanent("the new instance was not found"))?;
+        Ok(CreateInstanceResponse::Created(instance(created)))
     }
 
     async fn replace_instance(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         id: String,
         body: types::NewInstance,
-    ) -> ReplaceInstanceResponse {
+    ) -> Result<ReplaceInstanceResponse> {
         let edited = match number(&id) {
-            Some(number) => self.edit(attributes(body).map(|all| Edit::Replace(number, all))).await,
-            None => Ok(None),
+            Some(number) => {
+                self.shared.service.edit_instance(Edit::Replace(number, attributes(body)?)).await?
+            }
+            None => None,
         };
-        answer(context, edited, &id)
+        Ok(answer(edited, &id))
     }
 
     async fn update_instance(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         id: String,
         body: types::InstancePatch,
-    ) -> UpdateInstanceResponse {
+    ) -> Result<UpdateInstanceResponse> {
         let edited = match number(&id) {
-            Some(number) => self.edit(patch(body).map(|some| Edit::Patch(number, some))).await,
-            None => Ok(None),
+            Some(number) => self.shared.service.edit_instance(Edit::Patch(number, patch(body)?)).await?,
+            None => None,
         };
-        answer(context, edited, &id)
+        Ok(answer(edited, &id))
     }
 }
 
-/// 200 with the instance, or why not.
-fn answer<R>(context: &RequestContext, found: Result<Option<Instance>>, id: &str) -> R
+/// 200 with the instance, or 404.
+fn answer<R>(found: Option<Instance>, id: &str) -> R
 where
-    R: Answer<200, types::Instance>
-        + Answer<400, types::InstanceError>
-        + Answer<404, types::InstanceError>
-        + Answer<500, types::InstanceError>,
+    R: Answer<200, types::Instance> + Answer<404, types::InstanceError>,
 {
     match found {
-        Ok(Some(found)) => <R as Answer<200, _>>::answer(instance(found)),
-        Ok(None) => {
+        Some(found) => <R as Answer<200, _>>::answer(instance(found)),
+        None => {
             let message = format!("no instance has the id `{id}`; GET without an id lists all of them");
             <R as Answer<404, _>>::answer(types::InstanceError { message })
         }
-        Err(error) => refuse::<Instances, _>(context, &error),
     }
 }
 
@@ -180,7 +166,7 @@ fn number(id: &str) -> Option<i64> {
     id.parse().ok()
 }
 
-fn attributes(body: types::NewInstance) -> Result<Attributes, Vec<Problem>> {
+fn attributes(body: types::NewInstance) -> Result<Attributes> {
     Ok(Attributes {
         code: body.instance_code,
         name: body.instance_name,
@@ -196,7 +182,7 @@ fn attributes(body: types::NewInstance) -> Result<Attributes, Vec<Problem>> {
 }
 
 /// The page has two names for the list of operations; what is given under either is added.
-fn patch(body: types::InstancePatch) -> Result<Patch, Vec<Problem>> {
+fn patch(body: types::InstancePatch) -> Result<Patch> {
     let mut plugin_operations = operations("pluginOperations", body.plugin_operations)?;
     plugin_operations.extend(operations("plugins", body.plugins)?);
     Ok(Patch {
@@ -214,10 +200,7 @@ fn patch(body: types::InstancePatch) -> Result<Patch, Vec<Problem>> {
 }
 
 /// Both shapes of the page as the one that it defines.
-fn operations(
-    path: &str,
-    list: Option<Vec<types::PluginOperationInput>>,
-) -> Result<Vec<PluginOperation>, Vec<Problem>> {
+fn operations(path: &str, list: Option<Vec<types::PluginOperationInput>>) -> Result<Vec<PluginOperation>> {
     let mut problems = Vec::new();
     let mut read = Vec::new();
     for (index, entry) in list.unwrap_or_default().into_iter().enumerate() {
@@ -232,7 +215,7 @@ fn operations(
             ),
         }
     }
-    if problems.is_empty() { Ok(read) } else { Err(problems) }
+    if problems.is_empty() { Ok(read) } else { Err(Error::invalid(problems)) }
 }
 
 fn instance(instance: Instance) -> types::Instance {

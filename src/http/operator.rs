@@ -8,16 +8,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::generated::operator::responses::*;
 use crate::generated::operator::server::Operator as Contract;
 use crate::generated::operator::types;
-use crate::generated::runtime::{Failure, Limits, Rejection, RequestContext};
+use crate::generated::runtime::{Limits, Rejection, RequestContext};
 use landfall_adapter::access::Ref;
 use landfall_adapter::descriptor::Problem;
-use landfall_adapter::error::Error;
+use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{AccessMode, Intent};
 use landfall_operation::topology::Candidate;
 use landfall_operation::{ComponentPlace, ComponentPlan, Counts, Document, Skipped, Stuck, TargetHealth};
 
 use super::Shared;
-use super::refusal::{Refusal, Shapes, left_out, refuse};
+use super::refusal::{Refusal, Shapes};
 
 /// Serves the operator API from the service.
 pub(super) struct Operator {
@@ -36,6 +36,8 @@ impl Shapes for Operator {
 }
 
 impl Contract for Operator {
+    type Error = Error;
+
     fn limits(&self) -> Limits {
         self.shared.limits
     }
@@ -48,45 +50,33 @@ impl Contract for Operator {
         Refusal::of_rejection(&rejection).into()
     }
 
-    fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        left_out(context, failure).into()
-    }
-
-    async fn plan(&self, context: &RequestContext, body: types::PlanRequest) -> PlanResponse {
+    async fn plan(&self, _: &RequestContext, body: types::PlanRequest) -> Result<PlanResponse> {
         let operation = body.operation.unwrap_or(types::PlanRequestOperation::Provision);
         let (intent, refs) = match operation {
-            types::PlanRequestOperation::Provision => (Intent::Provision, Ok(BTreeSet::new())),
+            types::PlanRequestOperation::Provision => (Intent::Provision, BTreeSet::new()),
             types::PlanRequestOperation::Unprovision => {
                 let remove_data = body.remove_data.unwrap_or(false);
-                (Intent::Unprovision { remove_data }, Ok(BTreeSet::new()))
+                (Intent::Unprovision { remove_data }, BTreeSet::new())
             }
             types::PlanRequestOperation::Updateacl => {
                 let refs = body.refs.unwrap_or_default();
-                (Intent::UpdateAccess, Ref::parse_list("refs", &refs, Ref::parse))
+                let refs = Ref::parse_list("refs", &refs, Ref::parse).map_err(Error::invalid)?;
+                (Intent::UpdateAccess, refs)
             }
         };
         let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
-        let planned = match refs {
-            Ok(refs) => self.shared.service.plan(document, intent, refs).await,
-            Err(problems) => Err(Error::invalid(problems)),
-        };
-        match planned {
-            Ok(planned) => PlanResponse::Ok(types::Plan {
-                components: planned.components.into_iter().map(component).collect(),
-                skipped: planned.skipped.into_iter().map(skipped).collect(),
-            }),
-            Err(error) => refuse::<Self, _>(context, &error),
-        }
+        let planned = self.shared.service.plan(document, intent, refs).await?;
+        Ok(PlanResponse::Ok(types::Plan {
+            components: planned.components.into_iter().map(component).collect(),
+            skipped: planned.skipped.into_iter().map(skipped).collect(),
+        }))
     }
 
-    async fn explain(&self, context: &RequestContext, body: types::ExplainRequest) -> ExplainResponse {
+    async fn explain(&self, _: &RequestContext, body: types::ExplainRequest) -> Result<ExplainResponse> {
         let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
-        match self.shared.service.explain(document).await {
-            Ok(places) => ExplainResponse::Ok(types::Explanation {
-                components: places.into_iter().map(place).collect(),
-            }),
-            Err(error) => refuse::<Self, _>(context, &error),
-        }
+        let places = self.shared.service.explain(document).await?;
+        let components = places.into_iter().map(place).collect();
+        Ok(ExplainResponse::Ok(types::Explanation { components }))
     }
 
     async fn live(&self, _: &RequestContext) -> LiveResponse {

@@ -6,7 +6,7 @@
 
 use log::{error, info, warn};
 
-use crate::generated::runtime::{Answer, Failure, Rejection, RejectionKind, RequestContext};
+use crate::generated::runtime::{Answer, IntoResponse, Rejection, RejectionKind, RequestContext};
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Kind, Result};
 
@@ -75,16 +75,6 @@ impl Refusal {
             input_error_field: rejection.field.clone(),
         }
     }
-
-    /// A token that stands for no task of that operation.
-    pub(super) fn of_unknown_token(token: &str, operation: &str) -> Self {
-        let problem = Problem::new("token", format!("no {operation} task has this token, or it has expired"))
-            .value(token)
-            .remedy(
-                "poll with the token that the 202 answer gave; start the operation again if it has expired",
-            );
-        Self::of_problems(&[problem])
-    }
 }
 
 /// What to do about a request that does not reach its handler, where nothing better is known.
@@ -124,33 +114,24 @@ impl Fault {
     }
 }
 
-/// A contract's answer to an error: 400 when the request is at fault, else 500.
-pub(super) fn refuse<S, R>(context: &RequestContext, error: &Error) -> R
+/// 400 when the request is at fault, else 500: every operation that declares both.
+impl<S, R> IntoResponse<S, R> for Error
 where
     S: Shapes,
     R: Answer<400, S::Refused> + Answer<500, S::Failed>,
 {
-    match problems(error) {
-        Some(problems) => <R as Answer<400, _>>::answer(Refusal::of_problems(&problems).into()),
-        None => <R as Answer<500, _>>::answer(system_error(context, error).into()),
+    fn into_response(self, context: &RequestContext) -> R {
+        match problems(&self) {
+            Some(problems) => <R as Answer<400, _>>::answer(Refusal::of_problems(&problems).into()),
+            None => <R as Answer<500, _>>::answer(system_error(context, &self).into()),
+        }
     }
 }
 
-/// A contract's answer to a validation: a verdict, also on a request that is at fault, else 500.
-pub(super) fn verdict<S, V, R>(context: &RequestContext, validated: Result<()>) -> R
-where
-    S: Shapes,
-    V: From<Option<Refusal>>,
-    R: Answer<200, V> + Answer<500, S::Failed>,
-{
-    let refusal = match validated {
-        Ok(()) => None,
-        Err(error) => match problems(&error) {
-            Some(problems) => Some(Refusal::of_problems(&problems)),
-            None => return <R as Answer<500, _>>::answer(system_error(context, &error).into()),
-        },
-    };
-    <R as Answer<200, V>>::answer(refusal.into())
+/// The verdict of a validation: what is wrong with the request is its result, and no error.
+pub(super) fn verdict(validated: Result<()>) -> Result<Option<Refusal>> {
+    let Err(error) = validated else { return Ok(None) };
+    problems(&error).map(|problems| Some(Refusal::of_problems(&problems))).ok_or(error)
 }
 
 /// What is wrong with the request, when it is the request that is wrong.
@@ -163,7 +144,7 @@ fn problems(error: &Error) -> Option<Vec<Problem>> {
 }
 
 /// What a 500 says; its cause is logged here and only here. Where it will pass, the answer says when.
-fn system_error(context: &RequestContext, failure: &Error) -> Fault {
+pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     let operation = context.operation().operation_id;
     pressure::note(context.request(), failure);
     if failure.is_retryable() {
@@ -184,9 +165,4 @@ pub(super) fn not_offered(context: &RequestContext, failure: &Error, instead: &s
     let operation = context.operation().operation_id;
     info!(operation; "answering 501: {}", failure.report());
     Fault::new(failure, instead)
-}
-
-/// The 500 or 501 of an operation that is left out.
-pub(super) fn left_out(context: &RequestContext, failure: Failure) -> Fault {
-    system_error(context, &Error::unsupported(failure.to_string()))
 }

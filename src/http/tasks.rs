@@ -4,37 +4,24 @@
 
 use crate::generated::runtime::{Answer, RequestContext, TextOrJson};
 use landfall_adapter::LogLine;
+use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
 use landfall_operation::{Operation, Report, State, Submitted, Task};
 
-use super::refusal::{Refusal, Shapes, refuse};
 use super::{Shared, TokenFormat, pressure};
 
 /// Tokens that a status of provision, unprovision or updateacl is asked for with.
 pub(super) const PROVISIONING: &[Operation] =
     &[Operation::Provision, Operation::Unprovision, Operation::UpdateAccess];
 
-/// A contract whose work is done by tasks.
-pub(super) trait TaskShapes: Shapes {
-    /// The body of 202.
-    type Token: From<String>;
-}
-
 impl Shared {
     /// 202 with the token, or 200 when the work ended within `respond_within`.
-    pub(super) async fn accepted<C, S, R>(&self, context: &RequestContext, submitted: Result<Submitted>) -> R
+    pub(super) async fn accepted<S, T, R>(&self, context: &RequestContext, submitted: Submitted) -> R
     where
-        C: TaskShapes,
         S: From<Status>,
-        R: Answer<200, S>
-            + Answer<202, (C::Token, TextOrJson)>
-            + Answer<400, C::Refused>
-            + Answer<500, C::Failed>,
+        T: From<String>,
+        R: Answer<200, S> + Answer<202, (T, TextOrJson)>,
     {
-        let submitted = match submitted {
-            Ok(submitted) => submitted,
-            Err(error) => return refuse::<C, _>(context, &error),
-        };
         if !self.respond_within.is_zero() {
             pressure::release_room(context.request());
             // Whatever goes wrong while waiting, the task is accepted, and the token says so.
@@ -44,50 +31,41 @@ impl Shared {
                 return <R as Answer<200, S>>::answer(Status::of(task).into());
             }
         }
-        <R as Answer<202, _>>::answer(self.token::<C>(context, submitted.token.to_string()))
+        <R as Answer<202, _>>::answer(self.token(context, &submitted.token))
     }
 
     /// The token in the form that the caller can read.
-    pub(super) fn token<C: TaskShapes>(
+    pub(super) fn token<T: From<String>>(
         &self,
         context: &RequestContext,
-        token: String,
-    ) -> (C::Token, TextOrJson) {
+        token: &impl ToString,
+    ) -> (T, TextOrJson) {
         let form = match self.token_format {
             TokenFormat::Text => TextOrJson::Text,
             TokenFormat::Json => TextOrJson::Json,
             TokenFormat::Auto => context.text_or_json(),
         };
-        (token.into(), form)
+        (token.to_string().into(), form)
     }
 
     /// The task of a token, when it is one of these operations.
-    pub(super) async fn task<C, R>(
-        &self,
-        context: &RequestContext,
-        token: &str,
-        of: &[Operation],
-    ) -> Result<Task, R>
-    where
-        C: Shapes,
-        R: Answer<400, C::Refused> + Answer<500, C::Failed>,
-    {
-        match self.service.task(token).await {
-            Ok(Some(task)) if of.contains(&task.operation) => Ok(task),
-            Ok(_) => Err(<R as Answer<400, _>>::answer(unknown(token, of).into())),
-            Err(error) => Err(refuse::<C, _>(context, &error)),
-        }
+    pub(super) async fn task(&self, token: &str, of: &[Operation]) -> Result<Task> {
+        let task = self.service.task(token).await?;
+        task.filter(|task| of.contains(&task.operation)).ok_or_else(|| unknown(token, of))
     }
 }
 
 /// A token that stands for no task of these operations.
-pub(super) fn unknown(token: &str, of: &[Operation]) -> Refusal {
-    let names = match of {
+pub(super) fn unknown(token: &str, of: &[Operation]) -> Error {
+    let operation = match of {
         [Operation::Validate] => "validation",
         [Operation::Reverse] => "reverse provisioning",
         _ => "provisioning",
     };
-    Refusal::of_unknown_token(token, names)
+    let problem = Problem::new("token", format!("no {operation} task has this token, or it has expired"))
+        .value(token)
+        .remedy("poll with the token that the 202 answer gave; start the operation again if it has expired");
+    Error::invalid(vec![problem])
 }
 
 /// A task, with what it came to.

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::generated::runtime::{Answer, Failure, Limits, Rejection, RequestContext};
+use crate::generated::runtime::{Answer, IntoResponse, Limits, Rejection, RequestContext};
 use crate::generated::tech_adapter::responses::*;
 use crate::generated::tech_adapter::server::TechAdapter;
 use crate::generated::tech_adapter::types;
 use landfall_adapter::access::Ref;
 use landfall_adapter::descriptor::DescriptorKind;
-use landfall_adapter::error::{Error, Kind};
+use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{Level, LogLine, ReverseRequest};
 use landfall_operation::{Document, Operation, State};
 
 use super::Shared;
-use super::refusal::{Refusal, Shapes, left_out, not_offered, refuse, verdict};
-use super::tasks::{PROVISIONING, Status, TaskShapes, unknown};
+use super::refusal::{Refusal, Shapes, not_offered, system_error, verdict};
+use super::tasks::{PROVISIONING, Status, unknown};
 
 /// Serves the contract from the service.
 pub(super) struct Adapter {
@@ -32,11 +32,16 @@ impl Shapes for Adapter {
     type Failed = types::SystemError;
 }
 
-impl TaskShapes for Adapter {
-    type Token = types::Token;
+/// The contract declares no 400 here: what is wrong with the request is a verdict.
+impl IntoResponse<Adapter, ValidateResponse> for Error {
+    fn into_response(self, context: &RequestContext) -> ValidateResponse {
+        ValidateResponse::InternalServerError(system_error(context, &self).into())
+    }
 }
 
 impl TechAdapter for Adapter {
+    type Error = Error;
+
     fn limits(&self) -> Limits {
         self.shared.limits
     }
@@ -53,91 +58,80 @@ impl TechAdapter for Adapter {
         Refusal::of_rejection(&rejection).into()
     }
 
-    fn fail_with_system_error(&self, context: &RequestContext, failure: Failure) -> types::SystemError {
-        left_out(context, failure).into()
-    }
-
-    async fn validate(&self, context: &RequestContext, body: types::ProvisioningRequest) -> ValidateResponse {
-        let validated = self.shared.service.validate(document(body)).await;
-        verdict::<Self, types::ValidationResult, _>(context, validated)
+    async fn validate(
+        &self,
+        _: &RequestContext,
+        body: types::ProvisioningRequest,
+    ) -> Result<ValidateResponse> {
+        let verdict = verdict(self.shared.service.validate(document(body)).await)?;
+        Ok(ValidateResponse::Ok(verdict.into()))
     }
 
     async fn async_validate(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> AsyncValidateResponse {
-        match self.shared.service.submit_validation(document(body)).await {
-            Ok(submitted) => {
-                let token = submitted.token.to_string();
-                AsyncValidateResponse::answer(self.shared.token::<Self>(context, token))
-            }
-            Err(error) => refuse::<Self, _>(context, &error),
-        }
+    ) -> Result<AsyncValidateResponse> {
+        let submitted = self.shared.service.submit_validation(document(body)).await?;
+        Ok(AsyncValidateResponse::answer(self.shared.token(context, &submitted.token)))
     }
 
     async fn get_validation_status(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         token: String,
-    ) -> GetValidationStatusResponse {
-        match self.shared.task::<Self, _>(context, &token, &[Operation::Validate]).await {
-            Ok(task) => GetValidationStatusResponse::Ok(Status::of(task).into()),
-            Err(refusal) => refusal,
-        }
+    ) -> Result<GetValidationStatusResponse> {
+        let task = self.shared.task(&token, &[Operation::Validate]).await?;
+        Ok(GetValidationStatusResponse::Ok(Status::of(task).into()))
     }
 
     async fn provision(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> ProvisionResponse {
-        let submitted = self.shared.service.provision(document(body)).await;
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+    ) -> Result<ProvisionResponse> {
+        let submitted = self.shared.service.provision(document(body)).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
     async fn unprovision(
         &self,
         context: &RequestContext,
         body: types::ProvisioningRequest,
-    ) -> UnprovisionResponse {
+    ) -> Result<UnprovisionResponse> {
         let remove_data = body.remove_data.unwrap_or(false);
-        let submitted = self.shared.service.unprovision(document(body), remove_data).await;
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+        let submitted = self.shared.service.unprovision(document(body), remove_data).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
-    async fn updateacl(&self, context: &RequestContext, body: types::UpdateAclRequest) -> UpdateaclResponse {
+    async fn updateacl(
+        &self,
+        context: &RequestContext,
+        body: types::UpdateAclRequest,
+    ) -> Result<UpdateaclResponse> {
         let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
         let fields = body.access_control_fields.unwrap_or_default();
-        let submitted = match Ref::parse_list("refs", &body.refs, Ref::parse) {
-            Ok(refs) => self.shared.service.update_access(document, refs, fields).await,
-            Err(problems) => Err(Error::invalid(problems)),
-        };
-        self.shared.accepted::<Self, types::ProvisioningStatus, _>(context, submitted).await
+        let refs = Ref::parse_list("refs", &body.refs, Ref::parse).map_err(Error::invalid)?;
+        let submitted = self.shared.service.update_access(document, refs, fields).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
-    async fn get_status(&self, context: &RequestContext, token: String) -> GetStatusResponse {
-        match self.shared.task::<Self, _>(context, &token, PROVISIONING).await {
-            Ok(task) => GetStatusResponse::Ok(Status::of(task).into()),
-            Err(refusal) => refusal,
-        }
+    async fn get_status(&self, _: &RequestContext, token: String) -> Result<GetStatusResponse> {
+        let task = self.shared.task(&token, PROVISIONING).await?;
+        Ok(GetStatusResponse::Ok(Status::of(task).into()))
     }
 
-    async fn stop(&self, context: &RequestContext, token: String) -> StopResponse {
-        if let Err(refusal) = self.shared.task::<Self, StopResponse>(context, &token, PROVISIONING).await {
-            return refusal;
-        }
+    async fn stop(&self, context: &RequestContext, token: String) -> Result<StopResponse> {
+        self.shared.task(&token, PROVISIONING).await?;
         match self.shared.service.stop(&token).await {
-            Ok(Some(task)) if task.state.is_terminal() => StopResponse::Ok(Status::of(task).into()),
-            Ok(Some(task)) => {
-                StopResponse::answer(self.shared.token::<Self>(context, task.token.to_string()))
-            }
-            Ok(None) => StopResponse::BadRequest(unknown(&token, PROVISIONING).into()),
+            Ok(Some(task)) if task.state.is_terminal() => Ok(StopResponse::Ok(Status::of(task).into())),
+            Ok(Some(task)) => Ok(StopResponse::answer(self.shared.token(context, &task.token))),
+            Ok(None) => Err(unknown(&token, PROVISIONING)),
             Err(error) if *error.kind() == Kind::Unsupported => {
                 let instead = "wait for the end of the operation: its status tells";
-                StopResponse::NotImplemented(not_offered(context, &error, instead).into())
+                Ok(StopResponse::NotImplemented(not_offered(context, &error, instead).into()))
             }
-            Err(error) => refuse::<Self, _>(context, &error),
+            Err(error) => Err(error),
         }
     }
 
@@ -145,26 +139,24 @@ impl TechAdapter for Adapter {
         &self,
         context: &RequestContext,
         body: types::ReverseProvisioningRequest,
-    ) -> ReverseProvisionResponse {
+    ) -> Result<ReverseProvisionResponse> {
         let request = ReverseRequest {
             use_case_template_id: body.use_case_template_id,
             environment: body.environment,
             params: body.params.unwrap_or_default(),
             catalog_info: body.catalog_info.unwrap_or_default(),
         };
-        let submitted = self.shared.service.reverse(request).await;
-        self.shared.accepted::<Self, types::ReverseProvisioningStatus, _>(context, submitted).await
+        let submitted = self.shared.service.reverse(request).await?;
+        Ok(self.shared.accepted(context, submitted).await)
     }
 
     async fn get_reverse_provisioning_status(
         &self,
-        context: &RequestContext,
+        _: &RequestContext,
         token: String,
-    ) -> GetReverseProvisioningStatusResponse {
-        match self.shared.task::<Self, _>(context, &token, &[Operation::Reverse]).await {
-            Ok(task) => GetReverseProvisioningStatusResponse::Ok(Status::of(task).into()),
-            Err(refusal) => refusal,
-        }
+    ) -> Result<GetReverseProvisioningStatusResponse> {
+        let task = self.shared.task(&token, &[Operation::Reverse]).await?;
+        Ok(GetReverseProvisioningStatusResponse::Ok(Status::of(task).into()))
     }
 }
 

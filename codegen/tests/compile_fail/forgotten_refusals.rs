@@ -5,7 +5,7 @@ use golden::tasks::server;
 
 struct Implementor;
 
-// Operations with a declared failure may be left out; what refuses, and `ping`, may not.
+// Neither what refuses nor any operation may be left out.
 impl server::Tasks for Implementor {}
 
 fn main() {}

@@ -1,13 +1,22 @@
 #[path = "../golden/mod.rs"]
 mod golden;
 
-use golden::runtime::{Failure, Rejection, RequestContext};
+use std::convert::Infallible;
+
+use golden::runtime::{IntoResponse, Rejection, RequestContext};
 use golden::tasks::responses::*;
 use golden::tasks::{server, types};
 
 struct Implementor;
 
+impl<R> IntoResponse<Implementor, R> for Infallible {
+    fn into_response(self, _: &RequestContext) -> R {
+        match self {}
+    }
+}
+
 impl server::Tasks for Implementor {
+    type Error = Infallible;
     fn reject_with_problem(&self, _: &RequestContext, _: Rejection) -> types::Problem {
         loop {}
     }
@@ -17,15 +26,36 @@ impl server::Tasks for Implementor {
     fn reject_ping(&self, _: &RequestContext, _: Rejection) -> PingResponse {
         loop {}
     }
-    fn fail_with_failed(&self, _: &RequestContext, _: Failure) -> types::Failed {
+    async fn create_task(
+        &self,
+        _: &RequestContext,
+        _: types::CreateTaskRequest,
+    ) -> Result<CreateTaskResponse, Infallible> {
+        loop {}
+    }
+    async fn read_note(&self, _: &RequestContext, _: String, _: String) -> Result<ReadNoteResponse, Infallible> {
+        loop {}
+    }
+    async fn delete_note(
+        &self,
+        _: &RequestContext,
+        _: String,
+        _: String,
+    ) -> Result<DeleteNoteResponse, Infallible> {
+        loop {}
+    }
+    async fn check_task(&self, _: &RequestContext, _: types::Person) -> Result<CheckTaskResponse, Infallible> {
         loop {}
     }
     async fn ping(&self, _: &RequestContext, _: String) -> PingResponse {
-        PingResponse::NoContent
+        loop {}
+    }
+    async fn list_tasks(&self, _: &RequestContext) -> Result<ListTasksResponse, Infallible> {
+        loop {}
     }
     // The contract has no such operation.
     async fn rename_task(&self, _: &RequestContext) -> PingResponse {
-        PingResponse::NoContent
+        loop {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "`start` has installed what they would panic without")]
 
+use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use actix_web::{App, HttpServer};
 
 use crate::golden::boxes::client::{Client, Error};
 use crate::golden::boxes::{responses::*, server, types};
-use crate::golden::runtime::{Denial, Failure, Limits, Rejection, RejectionKind, RequestContext};
+use crate::golden::runtime::{Denial, IntoResponse, Limits, Rejection, RejectionKind, RequestContext};
 
 /// Lets `good` in, forbids `bad`, cannot tell about `slow`; keeps what it refused, and whom it asked about.
 #[derive(Default)]
@@ -20,7 +21,16 @@ struct Implementor {
     asked: Mutex<Vec<&'static str>>,
 }
 
+/// Nothing fails here, so any response will do.
+impl<R> IntoResponse<Implementor, R> for Infallible {
+    fn into_response(self, _: &RequestContext) -> R {
+        match self {}
+    }
+}
+
 impl server::Boxes for Implementor {
+    type Error = Infallible;
+
     fn limits(&self) -> Limits {
         self.limits
     }
@@ -48,17 +58,13 @@ impl server::Boxes for Implementor {
         types::Problem { problem: rejection.message, where_: rejection.field }
     }
 
-    fn fail_with_failed(&self, context: &RequestContext, failure: Failure) -> types::Failed {
-        types::Failed { message: format!("{}: {failure}", context.operation().operation_id) }
-    }
-
     async fn find_boxes(
         &self,
         _: &RequestContext,
         owner_name: String,
         label: Option<String>,
-    ) -> FindBoxesResponse {
-        FindBoxesResponse::Ok(vec![a_box(&format!("{owner_name}|{label:?}"))].into())
+    ) -> Result<FindBoxesResponse, Infallible> {
+        Ok(FindBoxesResponse::Ok(vec![a_box(&format!("{owner_name}|{label:?}"))].into()))
     }
 
     async fn read_box(
@@ -67,12 +73,22 @@ impl server::Boxes for Implementor {
         room_code: String,
         box_id: String,
         view: Option<String>,
-    ) -> ReadBoxResponse {
-        match box_id.as_str() {
+    ) -> Result<ReadBoxResponse, Infallible> {
+        Ok(match box_id.as_str() {
             "404" => ReadBoxResponse::NotFound,
             "0" => ReadBoxResponse::Ok(types::Box { label: None, ..a_box("") }),
             _ => ReadBoxResponse::Ok(a_box(&format!("{room_code}|{box_id}|{view:?}"))),
-        }
+        })
+    }
+
+    async fn replace_box(
+        &self,
+        _: &RequestContext,
+        _: String,
+        _: String,
+        body: types::NewBox,
+    ) -> Result<ReplaceBoxResponse, Infallible> {
+        Ok(ReplaceBoxResponse::Ok(a_box(&body.label)))
     }
 }
 

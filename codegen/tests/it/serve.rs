@@ -94,21 +94,23 @@ async fn the_client_speaks_to_the_server() {
 }
 
 #[actix_web::test]
-async fn an_operation_that_is_left_out_answers_501_or_else_500() {
+async fn an_error_becomes_a_declared_answer() {
     let server = start(Limits::default());
+    for (name, status) in [("refused", 400), ("broken", 500)] {
+        let answer =
+            decode(server.post("/v1/tasks", TASK.replace(r#""a""#, &format!("{name:?}"))).await).await;
+        assert_eq!(answer.status(), status, "{answer:?}");
+    }
     let client = Client::new(&server.url);
     match client.list_tasks().await {
         Err(Error::ErrorResponse(error)) => {
-            assert_eq!(
-                (error.status().as_u16(), error.message.as_str()),
-                (500, "listTasks: the operation is not implemented")
-            );
+            assert_eq!((error.status().as_u16(), error.message.as_str()), (500, "listTasks is broken"));
         }
         other => panic!("{other:?}"),
     }
-    match client.delete_note("a", "b").await {
-        Err(Error::ErrorResponse(error)) => assert_eq!(error.status().as_u16(), 501),
-        other => panic!("{other:?}"),
+    for (note, status) in [("1", 204), ("x", 400), ("0", 501)] {
+        let url = format!("{}/v1/tasks/a/notes/{note}", server.url);
+        assert_eq!(reqwest::Client::new().delete(url).send().await.unwrap().status(), status, "{note}");
     }
 }
 

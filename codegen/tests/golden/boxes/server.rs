@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `GET /v1/boxes`: Find boxes
 pub const FIND_BOXES: Operation = Operation {
@@ -32,9 +34,12 @@ static READ_BOX_BOX_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[0-9]
 static REPLACE_BOX_BOX_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[0-9]+$");
 /// Boxes 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait Boxes: Send + Sync + 'static {
+pub trait Boxes: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, FindBoxesResponse>
+        + IntoResponse<Self, ReadBoxResponse>
+        + IntoResponse<Self, ReplaceBoxResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -62,27 +67,13 @@ pub trait Boxes: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::Problem;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_failed(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::Failed;
     /// Find boxes
     fn find_boxes(
         &self,
         context: &RequestContext,
         owner_name: String,
         label: Option<String>,
-    ) -> impl Future<Output = FindBoxesResponse> {
-        drop(owner_name);
-        drop(label);
-        async move {
-            FindBoxesResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<FindBoxesResponse, Self::Error>>;
     /// Read a box
     fn read_box(
         &self,
@@ -90,16 +81,7 @@ pub trait Boxes: Send + Sync + 'static {
         room_code: String,
         box_id: String,
         view: Option<String>,
-    ) -> impl Future<Output = ReadBoxResponse> {
-        drop(room_code);
-        drop(box_id);
-        drop(view);
-        async move {
-            ReadBoxResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReadBoxResponse, Self::Error>>;
     /// Replace a box
     fn replace_box(
         &self,
@@ -107,16 +89,7 @@ pub trait Boxes: Send + Sync + 'static {
         room_code: String,
         box_id: String,
         body: types::NewBox,
-    ) -> impl Future<Output = ReplaceBoxResponse> {
-        drop(room_code);
-        drop(box_id);
-        drop(body);
-        async move {
-            ReplaceBoxResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReplaceBoxResponse, Self::Error>>;
 }
 /// Mount an implementor under a prefix; `/` is none.
 ///
@@ -209,7 +182,13 @@ async fn serve_find_boxes<T: Boxes>(
         }
     };
     drop(payload);
-    implementor.find_boxes(&context, owner_name, label).await
+    implementor
+        .find_boxes(&context, owner_name, label)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            FindBoxesResponse,
+        >::into_response(error, &context))
 }
 async fn serve_read_box<T: Boxes>(
     implementor: web::Data<T>,
@@ -256,7 +235,13 @@ async fn serve_read_box<T: Boxes>(
         }
     };
     drop(payload);
-    implementor.read_box(&context, room_code, box_id, view).await
+    implementor
+        .read_box(&context, room_code, box_id, view)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReadBoxResponse,
+        >::into_response(error, &context))
 }
 async fn serve_replace_box<T: Boxes>(
     implementor: web::Data<T>,
@@ -312,5 +297,11 @@ async fn serve_replace_box<T: Boxes>(
             );
         }
     };
-    implementor.replace_box(&context, room_code, box_id, body).await
+    implementor
+        .replace_box(&context, room_code, box_id, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReplaceBoxResponse,
+        >::into_response(error, &context))
 }

@@ -292,7 +292,7 @@ Sends a `POST` request to `/v2/jobs/check`
             _ => Err(Error::UnexpectedResponse(response)),
         }
     }
-    /**Ask whether there is a task; declares no failure, so an implementor must have it
+    /**Ask whether there is a task; declares no failure, so its method cannot fail
 
 Sends a `GET` request to `/v2/jobs/{taskId}`
 

@@ -349,7 +349,7 @@ impl Answer<500u16, types::Failed> for CheckTaskResponse {
         Self::InternalServerError(body)
     }
 }
-/// Answers of `ping`. Ask whether there is a task; declares no failure, so an implementor must have it
+/// Answers of `ping`. Ask whether there is a task; declares no failure, so its method cannot fail
 #[derive(Clone, Debug, PartialEq)]
 pub enum PingResponse {
     /// 204: There is

@@ -3,7 +3,9 @@
 //! The trait that serves the contract, and its routes.
 use std::future::Future;
 use actix_web::{HttpRequest, web};
-use super::super::runtime::{self, Failure, Limits, Operation, Rejection, RequestContext};
+use super::super::runtime::{
+    self, IntoResponse, Limits, Operation, Rejection, RequestContext,
+};
 use super::{responses::*, types};
 /// `GET /v1/tasks`: List the tasks
 pub const LIST_TASKS: Operation = Operation {
@@ -40,7 +42,7 @@ pub const CHECK_TASK: Operation = Operation {
     path: "/v1/tasks/check",
     statuses: &[200u16, 500u16],
 };
-/// `GET /v1/tasks/{taskId}`: Ask whether there is a task; declares no failure, so an implementor must have it
+/// `GET /v1/tasks/{taskId}`: Ask whether there is a task; declares no failure, so its method cannot fail
 pub const PING: Operation = Operation {
     operation_id: "ping",
     method: "GET",
@@ -58,9 +60,14 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 /// Tasks 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A method that is left out answers 501 where the contract declares it, else 500, through `fail_with_...`.
 /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
-pub trait Tasks: Send + Sync + 'static {
+pub trait Tasks: Sized + Send + Sync + 'static {
+    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    type Error: IntoResponse<Self, ListTasksResponse>
+        + IntoResponse<Self, CreateTaskResponse>
+        + IntoResponse<Self, ReadNoteResponse>
+        + IntoResponse<Self, DeleteNoteResponse>
+        + IntoResponse<Self, CheckTaskResponse>;
     /// How much of a request body is read.
     fn limits(&self) -> Limits {
         Limits::default()
@@ -83,23 +90,11 @@ pub trait Tasks: Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> types::Problem;
-    /// The body of 501 or 500, for an operation that is left out.
-    fn fail_with_failed(
-        &self,
-        context: &RequestContext,
-        failure: Failure,
-    ) -> types::Failed;
     /// List the tasks
     fn list_tasks(
         &self,
         context: &RequestContext,
-    ) -> impl Future<Output = ListTasksResponse> {
-        async move {
-            ListTasksResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ListTasksResponse, Self::Error>>;
     /// Create a task
     ///
     /// The task is created now, or later.
@@ -107,58 +102,28 @@ pub trait Tasks: Send + Sync + 'static {
         &self,
         context: &RequestContext,
         body: types::CreateTaskRequest,
-    ) -> impl Future<Output = CreateTaskResponse> {
-        drop(body);
-        async move {
-            CreateTaskResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<CreateTaskResponse, Self::Error>>;
     /// Read a note
     fn read_note(
         &self,
         context: &RequestContext,
         task_id: String,
         note_id: String,
-    ) -> impl Future<Output = ReadNoteResponse> {
-        drop(task_id);
-        drop(note_id);
-        async move {
-            ReadNoteResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<ReadNoteResponse, Self::Error>>;
     /// Delete a note
     fn delete_note(
         &self,
         context: &RequestContext,
         task_id: String,
         note_id: String,
-    ) -> impl Future<Output = DeleteNoteResponse> {
-        drop(task_id);
-        drop(note_id);
-        async move {
-            DeleteNoteResponse::NotImplemented(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
+    ) -> impl Future<Output = Result<DeleteNoteResponse, Self::Error>>;
     /// Check a task without creating it
     fn check_task(
         &self,
         context: &RequestContext,
         body: types::Person,
-    ) -> impl Future<Output = CheckTaskResponse> {
-        drop(body);
-        async move {
-            CheckTaskResponse::InternalServerError(
-                self.fail_with_failed(context, Failure::NotImplemented),
-            )
-        }
-    }
-    /// Ask whether there is a task; declares no failure, so an implementor must have it
+    ) -> impl Future<Output = Result<CheckTaskResponse, Self::Error>>;
+    /// Ask whether there is a task; declares no failure, so its method cannot fail
     fn ping(
         &self,
         context: &RequestContext,
@@ -265,7 +230,13 @@ async fn serve_list_tasks<T: Tasks>(
 ) -> ListTasksResponse {
     let context = RequestContext::new(LIST_TASKS, request.clone());
     drop(payload);
-    implementor.list_tasks(&context).await
+    implementor
+        .list_tasks(&context)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ListTasksResponse,
+        >::into_response(error, &context))
 }
 async fn serve_create_task<T: Tasks>(
     implementor: web::Data<T>,
@@ -285,7 +256,13 @@ async fn serve_create_task<T: Tasks>(
             );
         }
     };
-    implementor.create_task(&context, body).await
+    implementor
+        .create_task(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            CreateTaskResponse,
+        >::into_response(error, &context))
 }
 async fn serve_read_note<T: Tasks>(
     implementor: web::Data<T>,
@@ -310,7 +287,13 @@ async fn serve_read_note<T: Tasks>(
         }
     };
     drop(payload);
-    implementor.read_note(&context, task_id, note_id).await
+    implementor
+        .read_note(&context, task_id, note_id)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            ReadNoteResponse,
+        >::into_response(error, &context))
 }
 async fn serve_delete_note<T: Tasks>(
     implementor: web::Data<T>,
@@ -327,7 +310,13 @@ async fn serve_delete_note<T: Tasks>(
         Err(_) => return DeleteNoteResponse::BadRequest,
     };
     drop(payload);
-    implementor.delete_note(&context, task_id, note_id).await
+    implementor
+        .delete_note(&context, task_id, note_id)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            DeleteNoteResponse,
+        >::into_response(error, &context))
 }
 async fn serve_check_task<T: Tasks>(
     implementor: web::Data<T>,
@@ -343,7 +332,13 @@ async fn serve_check_task<T: Tasks>(
         Ok(body) => body,
         Err(rejection) => return implementor.reject_check_task(&context, rejection),
     };
-    implementor.check_task(&context, body).await
+    implementor
+        .check_task(&context, body)
+        .await
+        .unwrap_or_else(|error| IntoResponse::<
+            T,
+            CheckTaskResponse,
+        >::into_response(error, &context))
 }
 async fn serve_ping<T: Tasks>(
     implementor: web::Data<T>,
