@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use landfall_codegen::Document;
+
 /// The contracts: document, module.
 const CONTRACTS: [(&str, &str); 5] = [
     ("spec/tech-adapter-2.6.3.yaml", "tech_adapter"),
@@ -27,10 +29,14 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
     let mut files = landfall_codegen::common(&CONTRACTS.map(|(_, module)| module));
-    for (document, module) in CONTRACTS {
-        let text = std::fs::read_to_string(document).map_err(|error| format!("`{document}`: {error}"))?;
-        files.extend(landfall_codegen::generate(&text, document, module)?);
-    }
+    let read = |(path, _)| std::fs::read_to_string(path).map_err(|error| format!("`{path}`: {error}"));
+    let texts = CONTRACTS.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let documents = CONTRACTS.iter().zip(&texts).map(|((source_name, module), text)| Document {
+        text,
+        source_name,
+        module,
+    });
+    files.extend(landfall_codegen::generate(&documents.collect::<Vec<_>>())?);
     let changes = landfall_codegen::write_if_changed(Path::new("generated"), &files)?;
     for path in changes.written {
         println!("cargo::warning=generated/{} was out of date and is rewritten, commit it", path.display());

@@ -8,6 +8,7 @@
 
 pub mod json;
 pub mod runtime;
+pub mod shared;
 pub mod transport;
 pub mod tech_adapter;
 pub mod specific_provisioner;

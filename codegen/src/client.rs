@@ -5,11 +5,12 @@ use progenitor::{GenerationSettings, Generator, HooksMode};
 use quote::quote;
 use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta};
 
+use crate::shared::Types;
 use crate::spec::{Problem, Result};
 
 /// What comes of a client view.
 pub(crate) struct Parts {
-    pub(crate) types: TokenStream,
+    pub(crate) types: Types,
     pub(crate) client: TokenStream,
 }
 
@@ -39,10 +40,7 @@ pub(crate) fn generate(view: &openapiv3::OpenAPI) -> Result<Parts> {
     }
     types.iter_mut().for_each(shorten_docs);
     Ok(Parts {
-        types: quote! {
-            //! The schemas of the contract.
-            #(#types)*
-        },
+        types: Types::new(types)?,
         client: quote! {
             //! A typed client. Answers of one class (success, error) with several schemas come as an enum; an answer
             //! that the contract does not declare is `Error::UnexpectedResponse`.

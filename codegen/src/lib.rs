@@ -10,12 +10,15 @@
 //!   `authorize` stands before every operation;
 //! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).
 //!
-//! It guarantees that the same document gives the same bytes, and that whatever it does not support is an
+//! Schemas that several documents have alike are one type, in the module `shared`.
+//!
+//! It guarantees that the same documents give the same bytes, and that whatever it does not support is an
 //! [`Error`] that names the operation or the schema; nothing is skipped in silence. It is no general OpenAPI
 //! implementation: it supports what the contracts of this repository use.
 
 mod client;
 mod server;
+mod shared;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -68,32 +71,50 @@ pub enum Error {
     },
 }
 
-/// Generate the module `module` (snake case; the server trait gets the same name in Pascal case) for one document.
-///
-/// `source_name` is the path of the document as it shall appear in headers and errors.
-pub fn generate(spec_text: &str, source_name: &str, module: &str) -> Result<Vec<File>, Error> {
-    let document = spec::read(spec_text).map_err(|problem| problem.of(source_name))?;
-    let contract = spec::Contract::new(&document, module).map_err(|problem| problem.of(source_name))?;
-    let view = view::client_view(&document, &contract).map_err(|problem| problem.of(source_name))?;
-    let parts = client::generate(&view).map_err(|problem| problem.of(source_name))?;
+/// A document to generate from.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// The whole document, in YAML.
+    pub text: &'a str,
+    /// Its path as it shall appear in headers and errors.
+    pub source_name: &'a str,
+    /// The module that comes of it, in snake case. The server trait gets the same name in Pascal case.
+    pub module: &'a str,
+}
 
-    let place = |file: &str| PathBuf::from(module).join(file);
-    let print = |file: &str, tokens: proc_macro2::TokenStream| {
-        let syntax = syn::parse2(tokens).map_err(|error| Error::Internal {
-            source_name: source_name.to_owned(),
-            file: format!("{module}/{file}"),
-            message: error.to_string(),
-        })?;
-        let content = format!("{}\n{}", header(source_name), prettyplease::unparse(&syntax));
-        Ok(File { path: place(file), content })
-    };
-    Ok(vec![
-        print("mod.rs", server::module(&contract, source_name))?,
-        print("types.rs", parts.types)?,
-        print("responses.rs", server::responses(&contract))?,
-        print("server.rs", server::server(&contract))?,
-        print("client.rs", parts.client)?,
-    ])
+/// Generate a module for each document, and `shared.rs` with the types that several of them have alike.
+pub fn generate(documents: &[Document<'_>]) -> Result<Vec<File>, Error> {
+    let mut files = Vec::new();
+    let mut types = Vec::new();
+    for Document { text, source_name, module } in documents {
+        let of = |problem: spec::Problem| problem.of(source_name);
+        let document = spec::read(text).map_err(of)?;
+        let contract = spec::Contract::new(&document, module).map_err(of)?;
+        let view = view::client_view(&document, &contract).map_err(of)?;
+        let parts = client::generate(&view).map_err(of)?;
+        files.extend([
+            print(source_name, &format!("{module}/mod.rs"), server::module(&contract, source_name))?,
+            print(source_name, &format!("{module}/responses.rs"), server::responses(&contract))?,
+            print(source_name, &format!("{module}/server.rs"), server::server(&contract))?,
+            print(source_name, &format!("{module}/client.rs"), parts.client)?,
+        ]);
+        types.push(parts.types);
+    }
+    files.push(print("spec/", "shared.rs", shared::take(&mut types).of_all())?);
+    for (Document { source_name, module, .. }, types) in documents.iter().zip(&types) {
+        files.push(print(source_name, &format!("{module}/types.rs"), types.of_contract())?);
+    }
+    Ok(files)
+}
+
+fn print(source_name: &str, path: &str, tokens: proc_macro2::TokenStream) -> Result<File, Error> {
+    let syntax = syn::parse2(tokens).map_err(|error| Error::Internal {
+        source_name: source_name.to_owned(),
+        file: path.to_owned(),
+        message: error.to_string(),
+    })?;
+    let content = format!("{}\n{}", header(source_name), prettyplease::unparse(&syntax));
+    Ok(File { path: path.into(), content })
 }
 
 /// The files that all generated modules share: `mod.rs`, which names them, and the hand-written support code.
@@ -109,6 +130,7 @@ pub fn common(modules: &[&str]) -> Vec<File> {
          \n\
          pub mod json;\n\
          pub mod runtime;\n\
+         pub mod shared;\n\
          pub mod transport;\n\
          {names}",
         header("spec/")

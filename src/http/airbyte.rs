@@ -137,6 +137,12 @@ impl From<Refusal> for types::ValidationError {
     }
 }
 
+impl From<Option<Refusal>> for types::ValidationResult {
+    fn from(refusal: Option<Refusal>) -> Self {
+        Self { valid: refusal.is_none(), error: refusal.map(Into::into) }
+    }
+}
+
 impl From<Fault> for types::SystemError {
     fn from(fault: Fault) -> Self {
         Self { error: fault.on_one_line() }

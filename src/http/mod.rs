@@ -1,7 +1,7 @@
 //! HTTP: the only module that knows actix and the generated contracts.
 //!
 //! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
-//! an error to an answer; `tasks`, tokens and statuses; `shapes`, what several contracts define alike; `callers`,
+//! an error to an answer; `tasks`, tokens and statuses; `shapes`, conversions of types that contracts share; `callers`,
 //! `browsers` and `pressure` for what stands around them all; and `connections` for what stands before them.
 
 mod airbyte;

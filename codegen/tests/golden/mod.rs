@@ -1,4 +1,4 @@
-//! Generated from tasks.yaml, committed, compared by it/golden.rs and compiled here, as generated/ is in the product.
+//! Generated from tasks.yaml and boxes.yaml, committed, compared by src/tests.rs and compiled here, as generated/ is in the product.
 
 #![allow(
     clippy::all,
@@ -15,6 +15,9 @@
 pub mod json;
 #[path = "../../support/runtime.rs"]
 pub mod runtime;
+/// What both contracts have alike.
+#[rustfmt::skip]
+pub mod shared;
 #[path = "../../support/transport.rs"]
 pub mod transport;
 

@@ -10,6 +10,7 @@ mod compile_fail;
 mod decode;
 mod json;
 mod serve;
+mod shared;
 mod unsupported;
 mod write;
 

@@ -1,6 +1,6 @@
 //! What the generator does not support is an error that names the place.
 
-use landfall_codegen::generate;
+use landfall_codegen::{Document, generate};
 
 const CONTRACT: &str = include_str!("../golden/tasks.yaml");
 
@@ -10,8 +10,11 @@ const GUARDED: &str = include_str!("../golden/boxes.yaml");
 #[track_caller]
 fn error(contract: &str, from: &str, to: &str) -> String {
     assert!(contract.contains(from), "`{from}` is not in the contract");
-    let text = contract.replacen(from, to, 1);
-    generate(&text, "x.yaml", "x").unwrap_err().to_string()
+    error_of(&contract.replacen(from, to, 1))
+}
+
+fn error_of(text: &str) -> String {
+    generate(&[Document { text, source_name: "x.yaml", module: "x" }]).unwrap_err().to_string()
 }
 
 macro_rules! refuses {
@@ -164,8 +167,8 @@ refuses! {
 
 #[test]
 fn what_is_no_yaml_or_no_document_is_told_with_its_place() {
-    let no_yaml = generate("openapi: [", "x.yaml", "x").unwrap_err().to_string();
+    let no_yaml = error_of("openapi: [");
     assert!(no_yaml.starts_with("x.yaml is not an OpenAPI document: "), "{no_yaml}");
-    let no_paths = generate("openapi: 3.0.3\ninfo: {title: T, version: '1'}", "x.yaml", "x").unwrap_err();
-    assert_eq!(no_paths.to_string(), "x.yaml is not an OpenAPI document: missing field `paths`");
+    let no_paths = error_of("openapi: 3.0.3\ninfo: {title: T, version: '1'}");
+    assert_eq!(no_paths, "x.yaml is not an OpenAPI document: missing field `paths`");
 }
