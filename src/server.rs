@@ -23,10 +23,9 @@ use landfall_operation::{
     Settings, Store, TechnologyRunner,
 };
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGHUP has it read again who may
-/// call. Prints `listening on http://HOST:PORT`, or `https`, once it answers.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the credentials and the certificate. Prints `listening on http://HOST:PORT`, or `https`, once it answers.
 pub async fn serve(config: Config) -> Result<()> {
-    // Before anything else: whoever reads that the server listens may stop it at once.
+    // Before anything else: a process that reads the announcement may stop the server at once.
     let mut stop_signal = StopSignal::listen()?;
     let mut reload_signal = listen(SignalKind::hangup())?;
     let parses = ParseSettings {
@@ -35,7 +34,7 @@ pub async fn serve(config: Config) -> Result<()> {
     };
     let domain = Domain::new(installation(&config), config.descriptor, parses);
     let domain = Arc::new(domain.with_imports(imports(&config)));
-    // Before the store: what cannot be served makes none.
+    // Before the store: a configuration that cannot be served creates no store.
     let callers = Arc::new(Callers::new(config.auth.limits.clone(), config.auth.credentials.clone())?);
     let (tls, identity) = config.server.tls.as_ref().map(tls::server).transpose().map_err(unusable)?.unzip();
     http::can_listen(&config.server)?;
@@ -101,7 +100,7 @@ pub async fn serve(config: Config) -> Result<()> {
     }
 }
 
-/// Reads again who may call and what the server shows. Each is taken as a whole, or stays as it was.
+/// Reloads the credentials and the certificate. Each is replaced as a whole, or stays unchanged.
 #[expect(clippy::disallowed_methods, reason = "it is no work of a run")]
 async fn reload(config: &Config, callers: &Callers, identity: Option<&tls::Identity>) {
     let source = config.auth.source.clone();
@@ -127,7 +126,7 @@ fn unusable(wrong: Vec<tls::Wrong>) -> Error {
     Error::permanent(format!("the files of server.tls cannot be used: {}", messages.join("; ")))
 }
 
-/// What is open to whom, where others than this machine can reach the server.
+/// Warnings about unauthenticated contracts, where the server is reachable from other machines.
 fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
     if address.ip().is_loopback() {
         return Vec::new();
@@ -316,7 +315,7 @@ mod tests {
 
     /// The time between the announcement and the first look at the signals is no time without them.
     #[tokio::test]
-    async fn a_signal_that_nobody_waits_for_yet_is_kept() {
+    async fn keeps_a_signal_sent_before_it_is_awaited() {
         let mut stop_signal = StopSignal::listen().unwrap();
         let own_pid = std::process::id().to_string();
         let sent = std::process::Command::new("kill").args(["-TERM", &own_pid]).status().unwrap();
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_said_with_to_whom_and_what_is_not_is_not() {
+    fn warns_about_unauthenticated_contracts() {
         let everywhere: SocketAddr = "0.0.0.0:8093".parse().unwrap();
         let adapter = "the adapter contracts on 0.0.0.0:8093 are open: anybody who reaches it may provision, unprovision \
                        and change access; set [[auth.tokens]] or server.tls.client_ca";

@@ -1,9 +1,9 @@
 //! Which addresses failed how often, in bounded memory.
 //!
 //! An address has one window, which its first failure opens, and in it one count of all its failures and one for each
-//! user that exists. A user is refused by their own count, so that nobody who shares the address is; a name that nobody
-//! has is refused by the count of all. What an answer says depends on the count of all alone: with it, a name that
-//! exists looks the same as one that does not.
+//! user that exists. A user is refused by their own count, so that other users of the same address are not; an
+//! unknown name is refused by the count of all. The text of a response depends on the count of all alone, so that known
+//! and unknown names look the same.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -74,7 +74,7 @@ impl Failures {
         self.forget(now);
         let source = (audience, network(peer));
         if !self.windows.contains_key(&source) {
-            // Somebody has to go; the oldest is the one that would go soonest anyway.
+            // The table is full: evict the oldest window, which would expire first anyway.
             while self.windows.len() >= self.max_tracked
                 && let Some(oldest) = self.opened.pop_front()
             {
@@ -105,7 +105,7 @@ impl Failures {
     }
 }
 
-/// Who counts as one address: of IPv6, where everybody has many, the /64.
+/// The unit that counts as one address: for IPv6, where one host has many addresses, the /64.
 pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),

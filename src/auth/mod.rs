@@ -1,20 +1,20 @@
-//! Who may call: names and secrets against argon2 hashes, at a cost that a stranger cannot run up.
+//! Authentication: verifies names and secrets against argon2 hashes. Unauthenticated callers cannot raise its cost.
 //!
 //! Guarantees:
 //!
-//! - A secret is held against its hash on one of a few threads that do nothing else, each in one buffer: so many at a
-//!   time in all and one at a time for an address. Callers whose address failed less and asks for less come first. Who
-//!   waits longer than is configured, or behind more callers than are configured, is told so, and not refused.
-//! - Once verified, a secret is remembered as a keyed digest, one a user or token. From then on it passes in
-//!   microseconds, from anywhere, whatever else goes on; until its hash changes.
-//! - An address that fails too often for one user is refused without a look until its window is over. Other addresses,
-//!   other users, and whoever is remembered pass as before.
-//! - No answer depends on whether it was the name or the secret that was wrong: an unknown name costs what the most
-//!   expensive hash costs, and an answer that speaks of too many failures depends on the address alone. Time may tell
-//!   once an address is past its limit: then names that nobody has are refused without a look, and others are looked at,
-//!   so that they are not locked out.
+//! - A few dedicated threads verify secrets, each in one buffer. The number of concurrent verifications is limited, and
+//!   an address has at most one. Callers whose address has fewer failures and fewer requests come first. A caller that
+//!   waits longer than the configured time, or when too many already wait, gets an overload error, not a denial.
+//! - A verified secret is cached as a keyed digest, one per user or token. From then on it passes in microseconds, from
+//!   any address and under any load, until its hash changes.
+//! - An address that fails too often for one user is refused without verification until its window ends. Other
+//!   addresses, other users and cached secrets pass as before.
+//! - No response shows whether the name or the secret was wrong: an unknown name costs as much as the most expensive
+//!   hash, and the response about too many failures depends on the address alone. Timing can show it once an address is
+//!   past its limit: the module then refuses unknown names without verification, but still verifies known names, so that
+//!   they are not locked out.
 //!
-//! This knows nothing of HTTP but the value of one header. Which address a caller has is for others to say.
+//! This module knows nothing of HTTP but the value of one header. Its caller determines the peer's address.
 
 mod failures;
 mod hash;
@@ -59,7 +59,7 @@ pub enum Role {
     Write,
 }
 
-/// Somebody who may call.
+/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// As configured; `anybody` where no users are.
@@ -68,12 +68,12 @@ pub struct Caller {
     pub role: Role,
 }
 
-/// Why somebody may not call, in words that are fit for them.
+/// Why a call is denied. The texts are safe to send to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// Nothing that is known came with the request, or too much that is not.
+    /// The request has no valid credential, or the address has failed too often.
     Unauthorized(String),
-    /// There was no time to look. What came with the request may be right.
+    /// There was no capacity to verify the credential. It may be valid.
     Overloaded(String),
 }
 
@@ -97,7 +97,7 @@ pub struct Token {
     pub hash: Hash,
 }
 
-/// Everybody who may call.
+/// The configured users and tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
     /// None: the topology contract is open.
@@ -106,7 +106,7 @@ pub struct Credentials {
     pub tokens: Vec<Token>,
 }
 
-/// What asking may cost.
+/// Limits of authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Secrets that are held against their hashes at the same time.
@@ -134,10 +134,10 @@ pub struct Callers {
     clock: Clock,
 }
 
-/// What time it is; in tests, whatever they say.
+/// The current time; tests set it.
 type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 
-/// Which contract is asked for. Their failures are counted apart.
+/// The kind of contract that is called. Failures are counted separately for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Audience {
     Basic,
@@ -149,7 +149,7 @@ enum Audience {
 struct Book {
     users: HashMap<String, Arc<Known>>,
     tokens: Vec<Arc<Known>>,
-    /// The most expensive hash of a user: what is computed for a name that nobody has. Its outcome is not looked at.
+    /// The most expensive hash of a user: computed for an unknown name. Its outcome is ignored.
     decoy: Option<Hash>,
 }
 
@@ -178,7 +178,7 @@ impl Callers {
         })
     }
 
-    /// From now on it is these. Whose hash stays the same is still remembered.
+    /// Replaces the credentials. Cached secrets stay valid where the hash is unchanged.
     pub fn reload(&self, credentials: Credentials) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         *book = Arc::new(Book::new(credentials, &book));
@@ -252,7 +252,7 @@ impl Callers {
         self.not_too_often(&attempt)?;
         let key = Arc::clone(&self.key);
         let (failures, clock) = (Arc::clone(&self.failures), Arc::clone(&self.clock));
-        // Carried through to its end, and counted, also when the caller goes away meanwhile.
+        // The verification completes and is counted even when the caller disconnects.
         self.verifiers
             .run(move |memory| attempt.carry_out(turn, memory, &key, &failures, &clock))
             .await
@@ -277,7 +277,7 @@ impl Callers {
     }
 }
 
-/// One secret on its way to the hashes that it may belong to.
+/// One secret, and the hashes to verify it against.
 struct Attempt {
     audience: Audience,
     peer: IpAddr,
@@ -294,7 +294,7 @@ impl Attempt {
         self.candidates.iter().find(|known| known.remembers(key, &self.secret)).cloned()
     }
 
-    /// Takes as long as the hashes want it to. The turn is over when this is.
+    /// Verifies the secret and counts a failure. Ends the turn when it is done.
     fn carry_out(
         &self,
         turn: Turn,
@@ -339,11 +339,11 @@ impl Attempt {
             Audience::Basic => WRONG_USER,
             Audience::Bearer => WRONG_TOKEN,
         };
-        log::warn!(target: PEER_LOGIN, "{} is not let in: {wrong}", self.peer);
+        log::warn!(target: PEER_LOGIN, "{} is denied: {wrong}", self.peer);
         if count.reached {
             log::warn!(
                 target: PEER_LOGIN,
-                "{} failed too often to say who it is; further attempts are refused for a while",
+                "{} failed to authenticate too often; further attempts are refused for a while",
                 self.peer
             );
         }

@@ -163,7 +163,7 @@ async fn every_token_has_its_answer() {
 }
 
 #[tokio::test]
-async fn who_fails_too_often_is_refused_until_the_window_is_over_and_nobody_else_is() {
+async fn refuses_an_address_after_too_many_failures_for_a_user() {
     let callers = Fixture::new(limits(), credentials());
     assert_eq!(callers.login(1, "ops", "1").await, wrong());
     callers.pass(Duration::from_secs(20));
@@ -216,7 +216,7 @@ async fn no_answer_tells_whether_a_name_exists() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_has_costs_what_the_most_expensive_hash_costs() {
+async fn an_unknown_name_costs_the_most_expensive_hash() {
     let expensive = "$argon2id$v=19$m=64,t=3,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG";
     let expensive = Hash::parse(expensive, &BOUNDS).unwrap();
     let mut credentials = credentials();
@@ -225,7 +225,7 @@ async fn a_name_that_nobody_has_costs_what_the_most_expensive_hash_costs() {
 }
 
 #[tokio::test]
-async fn a_reload_forgets_whose_hash_has_changed_and_no_other() {
+async fn a_reload_forgets_only_secrets_with_changed_hashes() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
     assert_eq!(callers.login(1, "ops", "right").await, Ok(Role::Write));
     assert_eq!(callers.login(1, "dev", "other").await, Ok(Role::Read));
@@ -248,7 +248,7 @@ async fn a_reload_forgets_whose_hash_has_changed_and_no_other() {
 }
 
 #[tokio::test]
-async fn one_secret_is_remembered_a_user_and_it_is_no_secret_any_more() {
+async fn remembers_one_digest_per_user_and_no_secret() {
     let callers = Fixture::new(limits(), credentials());
     assert_eq!(callers.login(1, "ops", "right").await, Ok(Role::Write));
     let book = callers.callers.book();
@@ -265,7 +265,7 @@ async fn one_secret_is_remembered_a_user_and_it_is_no_secret_any_more() {
 }
 
 #[tokio::test]
-async fn who_gets_no_turn_is_told_to_come_back_and_not_counted() {
+async fn a_caller_without_a_turn_is_overloaded_and_not_counted() {
     let callers = Fixture::new(Limits { wait: Duration::from_millis(1), ..limits() }, credentials());
     assert_eq!(callers.login(3, "dev", "other").await, Ok(Role::Read));
     let turns = &callers.callers.turns;

@@ -1,4 +1,4 @@
-//! The threads that hold secrets against hashes, and the memory they compute in.
+//! The threads that verify secrets against hashes, and the memory they compute in.
 //!
 //! A hash asks for megabytes. An allocator keeps what it once gave to a thread, so computing hashes on whatever thread is
 //! free costs that memory once a thread. Here the number of threads is fixed, each has one buffer, and the buffer is used
@@ -56,7 +56,7 @@ impl Verifiers {
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let job = move |memory: &mut Memory| {
-            // Whoever asked may be gone.
+            // The caller may have disconnected.
             let _ = answer.send(job(memory));
         };
         self.jobs.send(Box::new(job)).ok()?;

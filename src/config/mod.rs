@@ -352,10 +352,10 @@ impl Config {
     }
 }
 
-/// What a configuration is read for.
+/// The purpose of reading a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// Whatever it names may be on another machine.
+    /// To check it: the files and addresses that it names may be on another machine.
     Look,
     /// To serve on this machine.
     Serve,

@@ -2,7 +2,7 @@
 //!
 //! One middleware runs before all others. It refuses requests of foreign web pages (`browsers`) and requires a bearer token
 //! for every path that is not on a short list, before it reserves room for a body or looks at the path. So a new path is
-//! closed until somebody opens it. The list contains the topology contract, whose handlers authenticate users themselves, and
+//! closed until it is added to the list. The list contains the topology contract, whose handlers authenticate users themselves, and
 //! the health of the server, which probes read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,7 +29,7 @@ use super::pressure;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
-/// The operationIds of what anybody may ask: what probes ask.
+/// The operationIds that need no token: those that probes call.
 const OPEN: [&str; 2] = ["live", "health"];
 
 /// How long the body of a refused request is read, so that its sender gets to read why.
@@ -43,8 +43,8 @@ pub(super) struct Middleware {
     pub(super) retry_after: Duration,
 }
 
-/// What came to say who calls, and from where. The address is that of the other end of the connection, whatever a proxy
-/// says in a header: anybody can say that.
+/// The Authorization header and the peer's address. The address is that of the connection: headers of proxies are
+/// ignored, because any caller can set them.
 pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
     // A header that is no text is there, and is wrong.
     let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// Where nobody gets a turn, and no token is right.
+    /// A middleware in which no caller gets a turn and no token is valid.
     fn crowded() -> Arc<Middleware> {
         let limits = crate::auth::Limits {
             concurrency: 0,

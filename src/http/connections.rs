@@ -150,7 +150,7 @@ impl Listeners {
                     .keep_alive(rules.keep_alive)
                     .client_request_timeout(rules.header_timeout)
                     .client_disconnect_timeout(GOODBYE)
-                    // Who closes its side has left: what only it waits for, such as a dry run, ends with it.
+                    // A caller that closes its side has left: work that only it waits for, such as a dry run, is cancelled.
                     .h1_allow_half_closed(false)
                     .graceful_shutdown_signal(move || {
                         let signal = shutdown.clone();
@@ -200,7 +200,7 @@ impl Rules {
     where
         F: Future<Output = Result<(), DispatchError>>,
     {
-        // Who is gone already has no address.
+        // A connection that is closed already has no address.
         let Ok(peer) = tcp.peer_addr() else { return };
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
@@ -251,7 +251,7 @@ impl Tls {
     /// The encrypted stream, or why there is none.
     async fn accept(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
         let handshake = async {
-            // Whoever says nothing keeps nobody from a handshake.
+            // A silent connection takes no handshake permit.
             tcp.readable().await?;
             let _permit = self.under_way.acquire().await.map_err(io::Error::other)?;
             self.acceptor.accept(tcp).await

@@ -2,7 +2,7 @@
 //!
 //! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
 //! an error to an answer; `tasks`, tokens and statuses; `shapes`, conversions of types that contracts share; `callers`,
-//! `browsers` and `pressure` for what stands around them all; and `connections` for what stands before them.
+//! `browsers` and `pressure`, the middleware around all contracts; and `connections`, which accepts connections.
 
 mod airbyte;
 mod browsers;
@@ -93,7 +93,7 @@ pub(crate) fn bind(
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 guard(Arc::clone(&gate), request, next)
             }))
-            // The last one stands outside of all others: who is refused takes no room.
+            // The last middleware is the outermost: a refused request reserves no memory.
             .wrap(from_fn(move |request: ServiceRequest, next: Next<BoxBody>| {
                 admit(Arc::clone(&middleware), request, next)
             }))

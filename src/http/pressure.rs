@@ -3,8 +3,8 @@
 //! One middleware around every contract does two things that no handler can do for itself: it accounts for the bodies
 //! that are in memory, and it adds `Retry-After` to an answer whose error will pass.
 //!
-//! A body takes room for what has arrived of it, never for what it merely declares: connections that say much and send
-//! little hold up nobody. Once its first part is there, a body also reserves room for its rest, so that bodies which
+//! A body takes room for the bytes that have arrived, never for its declared length: connections that declare much and
+//! send little do not block others. Once its first part is there, a body also reserves room for its rest, so that bodies which
 //! arrive at once are read one after the other instead of all of them halfway. The reservation lasts as long as the body
 //! keeps coming fast. A body that finds no room in time is refused and gives back what it holds, so that bodies which
 //! together fill the room never wait for each other for ever. One that comes too slowly is ended.
@@ -51,11 +51,11 @@ const FAST: u32 = 1024 * 1024;
 /// ... but never for longer than this from now.
 const RESERVED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// Left in a request's extensions by whoever answers it with an error that will pass: how long that takes, where it is
-/// known.
+/// A handler that responds with a transient error leaves this in the request's extensions: the time until a retry makes
+/// sense, where it is known.
 struct ComeBack(Option<Duration>);
 
-/// Has the answer say when to try again, if the error is one that passes.
+/// Makes the response carry `Retry-After`, if the error is transient.
 pub(super) fn note(request: &HttpRequest, error: &Error) {
     if error.is_retryable() {
         request.extensions_mut().insert(ComeBack(error.retry_after()));
@@ -118,7 +118,7 @@ impl Gate {
 struct Room {
     gate: Arc<Gate>,
     held: RefCell<Option<OwnedSemaphorePermit>>,
-    /// Whether what arrives is kept. A stranger's body is not, and neither is what comes after the handler is done.
+    /// Whether arriving bytes are counted: not before the caller is authenticated, and not after the handler is done.
     counts: Cell<bool>,
     /// Whether there was none.
     refused: Cell<bool>,
@@ -383,7 +383,7 @@ pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Dur
     }
 }
 
-/// Reads a body that nobody wants, so that its sender gets to read the answer instead of a broken connection.
+/// Reads and discards a body, so that its sender can read the response instead of a broken connection.
 pub(super) async fn throw_away(mut payload: Payload, limits: &Limits) {
     let drain = async {
         let mut seen = 0_usize;
