@@ -4,7 +4,7 @@
 //! a list of people.
 //!
 //! Lines that an unauthenticated caller can cause have a target below [`PEER`] and name the caller's address. Of each
-//! such target only so many lines a minute are written ([`limit`]), so that nobody fills the disk or hides other lines.
+//! such target only so many lines a minute are written ([`limit`]), so that callers can neither fill the disk nor hide other lines.
 
 mod limit;
 
@@ -55,7 +55,7 @@ pub fn start(config: &Log) {
     for noisy in ["sqlx", "iceberg", "actix_server", "actix_web", "mio", "hyper"] {
         builder.filter_module(noisy, log::LevelFilter::Warn);
     }
-    // What these say of a caller's connection is said again, with the address, by whoever accepted it.
+    // `http::connections` logs the same failures with the caller's address.
     for silent in ["actix_http", "rustls", "tokio_rustls"] {
         builder.filter_module(silent, log::LevelFilter::Off);
     }

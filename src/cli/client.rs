@@ -365,7 +365,7 @@ async fn stop(output: &mut Output, remote: &Remote, token: &str) -> Result<(), F
     Ok(())
 }
 
-/// What became of a task.
+/// A task that has ended, with its status.
 struct Done {
     token: Option<String>,
     status: types::ProvisioningStatus,

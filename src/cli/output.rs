@@ -87,7 +87,7 @@ impl Drop for Output {
     }
 }
 
-/// A closed pipe ends the reader's interest, not the command.
+/// Ignores errors: a closed pipe must not end the command.
 pub(super) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! `landfall hash-password`: from a secret that nobody sees to the hash that the configuration wants.
+//! `landfall hash-password`: reads a secret without echo and prints the hash for the configuration.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -7,7 +7,7 @@ use landfall_adapter::Secret;
 
 use super::{Failure, output};
 
-/// Asks twice on a terminal, without echo; else the first line of stdin is it.
+/// Prompts twice on a terminal, without echo; otherwise reads the first line of stdin.
 pub(super) fn hash() -> Result<(), Failure> {
     let secret = if std::io::stdin().is_terminal() { ask()? } else { first_line()? };
     if secret.expose().is_empty() {

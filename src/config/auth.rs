@@ -187,7 +187,7 @@ impl Table<'_> {
             Some(Value::Dict(..)) => {
                 return wrong(format!("`{shown}`: `users` must be a list; write [[users]] for each"));
             }
-            // An empty file is more often one that is just being written than a wish to let everybody in.
+            // An empty file is probably being written right now; it must not open the contract to everyone.
             _ => {
                 return wrong(format!(
                     "`{shown}` has no user; write [[users]] for each, or leave the key out"
@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_and_tokens_stand_in_the_file_in_variables_and_in_files_of_their_own() {
+    fn reads_credentials_from_file_variables_and_other_files() {
         let (ops, dev, eve, token) = (cheap("1"), cheap("2"), cheap("3"), cheap("4"));
         let hash = file(&format!("{dev}\n"));
         let users = file(&format!("[[users]]\nname = \"eve\"\nrole = \"read\"\npassword_hash = \"{eve}\"\n"));
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_configured_lets_everybody_in() {
+    fn contracts_are_open_without_credentials() {
         let config = load("", &[]).unwrap();
         assert_eq!(config.auth.credentials, Credentials::default());
         assert_eq!(config.server.tls, None);
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_by_its_key_and_never_with_what_may_be_a_secret() {
+    fn reports_every_mistake_by_key_without_secrets() {
         let hash = cheap("1");
         let text = format!(
             r#"
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_and_what_is_too_long_is_said_so() {
+    fn rejects_credentials_that_are_no_list_or_too_many() {
         let problems =
             load("[auth.users]\nname = \"ops\"\n[auth]\ntokens = [\"hunter2\"]\n", &[]).unwrap_err();
         assert_eq!(

@@ -149,7 +149,7 @@ fn names_in_the_topology_are_bounded() {
 }
 
 #[test]
-fn the_environment_stands_above_the_file_and_finds_a_targets_spelling() {
+fn variables_override_the_file_and_match_target_codes() {
     let text = "data_dir = \"/srv\"\n[server]\nlisten = \"127.0.0.1:1\"\n[targets.My_Probe]\ndriver = \"probe\"\nsteps = 1\n";
     let variables = [
         ("LANDFALL__SERVER__LISTEN", "127.0.0.1:2"),
@@ -406,7 +406,7 @@ fn the_files_of_tls_are_looked_at_before_anything_starts() {
 }
 
 #[test]
-fn the_adapter_contracts_are_not_mounted_where_the_topology_contract_is() {
+fn rejects_base_paths_of_the_topology_contract() {
     let refused = load("server.base_paths = [\"/flexdeploy/\", \"/flexdeploy/x\", \"/flexdeployer\"]\n", &[]);
     assert_eq!(
         refused.unwrap_err(),

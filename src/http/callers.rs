@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn who_cannot_be_checked_in_time_is_told_when_to_come_back() {
+    async fn an_overloaded_check_answers_with_retry_after() {
         let app = app(crowded()).await;
         let ask = |header: Option<&str>| {
             let request = TestRequest::post().uri("/v1/provision").set_payload("{}");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_proxy_says_of_the_caller_is_not_believed() {
+    fn ignores_forwarding_headers_of_proxies() {
         let peer = "192.0.2.1:7".parse().unwrap();
         let request = TestRequest::get().peer_addr(peer).insert_header(("x-forwarded-for", "203.0.113.9"));
         let request = request.insert_header(("forwarded", "for=203.0.113.9"));

@@ -591,9 +591,9 @@ mod tests {
         assert_eq!(claimed(&[(header::TRANSFER_ENCODING, "chunked")]), 1000);
     }
 
-    /// What the error knows goes before what is configured; what will not pass says nothing.
+    /// The error's own delay wins over the configured one; a permanent error has no `Retry-After`.
     #[actix_web::test]
-    async fn an_answer_says_when_to_come_back_as_far_as_that_is_known() {
+    async fn transient_errors_carry_retry_after() {
         use actix_web::middleware::from_fn;
         use actix_web::{App, test, web};
         async fn fail(request: HttpRequest) -> HttpResponse {

@@ -1,7 +1,7 @@
 //! How often lines of one kind are written.
 //!
-//! Whoever reaches the server can cause errors: broken TLS, broken HTTP, wrong passwords. Of each kind so many lines a
-//! minute are written, and then how many were left out.
+//! Any caller can cause errors: broken TLS, broken HTTP, wrong passwords. The limiter writes a limited number of lines
+//! of each kind per minute, and then the number of lines that it left out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -601,7 +601,7 @@ async fn errors_of_unknown_callers_are_limited_in_the_log() {
     let log = server.log();
     let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
     assert_eq!(lines(" WARN  landfall::peer::tls] no TLS with 127.0.0.1:"), 3, "{log}");
-    let logins = lines(" WARN  landfall::peer::login] 127.0.0.1 is not let in: the token is wrong");
+    let logins = lines(" WARN  landfall::peer::login] 127.0.0.1 is denied: the token is wrong");
     assert_eq!(logins, 3, "{log}");
     assert_eq!(lines(" WARN  rustls") + lines(" ERROR rustls") + lines("actix_http"), 0, "{log}");
 }
