@@ -9,7 +9,7 @@
 //! | `http` | the contracts: converts, calls the service, converts; the only one that knows actix and [`generated`] |
 //! | [`config`], [`registry`] | configuration, and which drivers there are |
 //! | [`auth`] | authentication: verifies names and secrets against hashes, at a bounded cost |
-//! | [`landfall_operation`] | durable tasks: each accepted task runs once at a time, and its outcome is stored; placement of components |
+//! | [`landfall_operation`] | durable tasks: each accepted task runs, once at a time, and its outcome is stored; placement |
 //! | `crates/technologies/*` | the technologies: check, plan and apply a component |
 //! | [`landfall_adapter`] | the interface of technologies, with descriptors, access lists and errors |
 //!

@@ -4,7 +4,8 @@
 //! a list of people.
 //!
 //! Lines that an unauthenticated caller can cause have a target below [`PEER`] and name the caller's address. Of each
-//! such target only so many lines a minute are written ([`limit`]), so that callers can neither fill the disk nor hide other lines.
+//! such target only so many lines a minute are written ([`limit`]), so that callers can
+//! neither fill the disk nor hide other lines.
 
 mod limit;
 

@@ -23,7 +23,8 @@ use landfall_operation::{
     Settings, Store, TechnologyRunner,
 };
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the credentials and the certificate. Prints `listening on http://HOST:PORT`, or `https`, once it answers.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the credentials and the certificate.
+/// Prints `listening on http://HOST:PORT`, or `https`, once it answers.
 pub async fn serve(config: Config) -> Result<()> {
     // Before anything else: a process that reads the announcement may stop the server at once.
     let mut stop_signal = StopSignal::listen()?;

@@ -11,8 +11,8 @@
 //!   addresses, other users and cached secrets pass as before.
 //! - No response shows whether the name or the secret was wrong: an unknown name costs as much as the most expensive
 //!   hash, and the response about too many failures depends on the address alone. Timing can show it once an address is
-//!   past its limit: the module then refuses unknown names without verification, but still verifies known names, so that
-//!   they are not locked out.
+//!   past its limit: the module then refuses unknown names without verification, but still verifies known names, so
+//!   that they are not locked out.
 //!
 //! This module knows nothing of HTTP but the value of one header. Its caller determines the peer's address.
 

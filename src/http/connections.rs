@@ -150,7 +150,7 @@ impl Listeners {
                     .keep_alive(rules.keep_alive)
                     .client_request_timeout(rules.header_timeout)
                     .client_disconnect_timeout(GOODBYE)
-                    // A caller that closes its side has left: work that only it waits for, such as a dry run, is cancelled.
+                    // A caller that closes its side has left: work only for it, such as a dry run, is cancelled.
                     .h1_allow_half_closed(false)
                     .graceful_shutdown_signal(move || {
                         let signal = shutdown.clone();

@@ -4,8 +4,8 @@
 //! that are in memory, and it adds `Retry-After` to an answer whose error will pass.
 //!
 //! A body takes room for the bytes that have arrived, never for its declared length: connections that declare much and
-//! send little do not block others. Once its first part is there, a body also reserves room for its rest, so that bodies which
-//! arrive at once are read one after the other instead of all of them halfway. The reservation lasts as long as the body
+//! send little do not block others. Once its first part is there, a body also reserves room for its rest, so that
+//! bodies which arrive at once are read one after the other instead of all of them halfway. The reservation lasts as long as the body
 //! keeps coming fast. A body that finds no room in time is refused and gives back what it holds, so that bodies which
 //! together fill the room never wait for each other for ever. One that comes too slowly is ended.
 
