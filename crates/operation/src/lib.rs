@@ -1,28 +1,36 @@
-//! Durable operations: what was accepted gets done, once at a time, and its end is kept.
+//! Durable operations: the engine runs every accepted task, one run at a time, and keeps its result.
 //!
-//! The rest of Landfall hands work to an [`Engine`] and gets a [`Token`]. From then on the work survives the
-//! process: it waits in a [`Store`], is leased to a worker, run by the [`Runner`], tried again after a transient
-//! failure or a crash, and ends in a state that never changes. What that guarantees:
+//! The rest of Landfall gives work to an [`Engine`] and gets a [`Token`]. From then on the work survives the process:
+//! it waits in a [`Store`], a worker leases it, the [`Runner`] runs it, the engine retries it after a transient
+//! failure or a crash, and it ends in a state that never changes. The guarantees:
 //!
 //! - **Durable before the answer.** [`Engine::submit`] returns after the commit is on disk.
 //! - **One at a time, in order.** Tasks that share a component run one after the other, in the order of submission.
-//! - **Joined while in flight.** The same request answers the same token for as long as that task would leave the
-//!   component as asked: until it ends, is asked to stop, or another request for the component follows it.
-//! - **Fenced.** A worker writes under a lease. One that lost its lease, because it hung or was paused, touches no
-//!   row; it also stops by its own clock before the lease ends.
-//! - **Run at least once, never twice at once.** A run that was cut off is run again from its start; the work must
-//!   be idempotent, which is what technologies promise. A task that takes the process down each time is given up.
-//! - **Stoppable** in every state, and a stop that comes too late says so by the state it answers.
+//! - **Joined while in flight.** The same request gets the same token as long as that task still decides the state of
+//!   its components: until it ends, a stop is requested, or another request for one of the components follows it.
+//! - **Fenced.** A worker writes under a lease. A worker that lost its lease, because it hung or was paused, changes
+//!   no row; it also stops by its own clock before the lease ends.
+//! - **Run at least once, never twice at once.** An interrupted run starts again from its beginning, so the work must
+//!   be idempotent; technologies promise that. The engine gives up a task that crashes the process each time.
+//! - **Stoppable** in every state. When a stop comes too late, the state in the response shows it.
 //!
-//! It is not a workflow engine: no steps are journalled and nothing is undone. It knows nothing of descriptors or
-//! technologies; payload and outcome are JSON that it stores and hands back, and never logs.
+//! It is not a workflow engine: it journals no steps and undoes nothing. It does not know descriptors or
+//! technologies; payload and outcome are JSON that it stores and returns, and never logs.
 //!
-//! Above the engine stand the parts that do know: `service` makes one task of what a contract received (`request` is what is
-//! stored of it), `domain` and `work` parse, place and bind, `runner` observes, plans and applies.
+//! The modules of the engine:
 //!
-//! The parts: `state` is the pure table of transitions, `store` the interface to a database and its promises,
-//! `sqlite` the embedded store, `engine` the queue's workers and the public face, `worker` the course of one run, `health`
-//! what is told of it all.
+//! - `state`: the state transitions, as a pure function;
+//! - `store`: the interface to a database, and what it promises;
+//! - `sqlite` and `postgres`: the two stores, with `ledger` for what they share;
+//! - `engine`: the queue's workers and the public interface;
+//! - `worker`: one run of a task;
+//! - `health`: whether the engine can accept and run operations.
+//!
+//! The modules above the engine know descriptors and technologies:
+//!
+//! - `service`: makes a task from a request; `request` is the stored form of that request;
+//! - `domain` and `work`: parse the descriptor, choose the targets and bind the components to technologies;
+//! - `runner`: observes, plans and applies.
 
 mod domain;
 mod dry_run;
@@ -68,7 +76,7 @@ pub use worker::{Deployments, RunError, Runner};
 
 #[cfg(test)]
 #[path = "../../../tests/support/postgres.rs"]
-#[expect(dead_code, reason = "others use the rest of it")]
+#[expect(dead_code, reason = "other crates use the rest of this file")]
 mod postgres_server;
 #[cfg(test)]
 mod suite;

@@ -1,22 +1,22 @@
-//! The life of a task, as a pure function.
+//! The states of a task, as a pure function.
 //!
-//! Stores read a state, ask [`transition`] what an event makes of it and write the answer, in one transaction;
-//! neither SQL nor the worker knows another way to change a state. Terminal states have no way out.
+//! A store reads the state, calls [`transition`] for the event and writes the result, in one transaction; neither SQL
+//! nor the worker changes a state in another way. No event leaves a terminal state.
 
 use std::fmt;
 
-/// Where a task is in its life.
+/// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Accepted and durable; waits for a free worker, for earlier work on its components, or for a retry.
     Queued,
     /// A worker holds its lease.
     Running,
-    /// A worker holds its lease and was asked to stop.
+    /// A worker holds its lease, and a stop was requested.
     Stopping,
-    /// The work is done.
+    /// The work succeeded.
     Completed,
-    /// The work ended with an error, or was given up.
+    /// The work ended with an error, or the engine gave it up.
     Failed,
     /// The work was stopped on request.
     Terminated,
@@ -27,7 +27,7 @@ impl State {
     pub const ALL: [Self; 6] =
         [Self::Queued, Self::Running, Self::Stopping, Self::Completed, Self::Failed, Self::Terminated];
 
-    /// Whether nothing can change any more.
+    /// Whether the state is final.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Terminated)
     }
@@ -66,21 +66,21 @@ impl fmt::Display for State {
 pub enum Event {
     /// A worker takes it.
     Claim,
-    /// The work ended well.
+    /// The work succeeded.
     Succeed,
-    /// The work ended with an error that trying again will not mend, or the time for retries is used up.
+    /// The work ended with a permanent error, or the time for retries is over.
     Fail,
-    /// The work met a transient failure and is to be tried again.
+    /// The work met a transient failure and is to be retried.
     Retry,
-    /// The worker gives the task back unfinished, because its process ends.
+    /// The worker hands the task back unfinished, because its process ends.
     Release,
-    /// Somebody asks for it to stop.
+    /// A caller requests a stop.
     Stop,
-    /// The work ended because it was asked to.
+    /// The work ended because a stop was requested.
     Stopped,
-    /// The lease ran out under a worker that crashed or hangs; the task may be tried again.
+    /// The lease of a worker that crashed or hangs expired; the task can be retried.
     Expire,
-    /// The lease ran out once too often.
+    /// The lease expired more often than the limit allows.
     GiveUp,
 }
 
@@ -99,23 +99,23 @@ impl Event {
     ];
 }
 
-/// The event has no meaning in that state: a programming error, or a worker that lost its lease.
+/// The event is not valid in that state: a programming error, or a worker that lost its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a task that is {state} cannot take the event {event:?}")]
 pub struct IllegalTransition {
-    /// The state as it was, and still is.
+    /// The state, unchanged.
     pub state: State,
-    /// What was attempted.
+    /// The rejected event.
     pub event: Event,
 }
 
-/// What `event` makes of a task in `state`.
+/// The state of a task after `event`.
 pub fn transition(state: State, event: Event) -> Result<State, IllegalTransition> {
     use Event::*;
     use State::*;
     match (state, event) {
         (Queued, Claim) => Ok(Running),
-        // Nothing runs, so nothing has to end first.
+        // Nothing runs, so the task can end at once.
         (Queued, Stop) => Ok(Terminated),
 
         (Running | Stopping, Succeed) => Ok(Completed),
@@ -125,9 +125,9 @@ pub fn transition(state: State, event: Event) -> Result<State, IllegalTransition
         (Running, GiveUp) => Ok(Failed),
         (Running, Stop) => Ok(Stopping),
 
-        // Asking twice is asking once.
+        // A second stop changes nothing.
         (Stopping, Stop) => Ok(Stopping),
-        // However the run ended short of its own result, nobody wants it to start again.
+        // A stop was requested, so the task must not start again, whatever ended the run.
         (Stopping, Stopped | Retry | Release | Expire | GiveUp) => Ok(Terminated),
 
         (Queued, Succeed | Fail | Retry | Release | Stopped | Expire | GiveUp)
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// The table of the design, written out a second time: a row a state, a column an event of [`Event::ALL`].
+    /// The transition table, written a second time: one row per state, one column per event of [`Event::ALL`].
     const TABLE: [(State, [Option<State>; 9]); 6] = {
         const Q: Option<State> = Some(State::Queued);
         const R: Option<State> = Some(State::Running);
@@ -164,7 +164,7 @@ mod tests {
     };
 
     #[test]
-    fn every_state_and_event_is_as_the_table_says() {
+    fn transition_matches_the_table() {
         assert_eq!(TABLE.map(|(state, _)| state), State::ALL);
         for (state, row) in TABLE {
             for (event, expected) in Event::ALL.into_iter().zip(row) {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_leaves_a_terminal_state_and_every_state_reaches_one() {
+    fn every_state_reaches_a_terminal_state_and_none_leaves_it() {
         for start in State::ALL {
             let mut reached = HashSet::from([start]);
             let mut frontier = vec![start];
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopping_task_never_starts_again() {
+    fn stopping_task_never_starts_again() {
         for event in Event::ALL {
             if let Ok(next) = transition(State::Stopping, event) {
                 assert!(next == State::Stopping || next.is_terminal(), "{event:?} leads to {next}");

@@ -1,14 +1,14 @@
-//! What the engine asks of a database, in terms that several databases can keep.
+//! The interface between the engine and a database. More than one database can implement it.
 //!
-//! A store makes every call one transaction, decides about states by [`super::transition`] alone, and keeps time
-//! by its own clock: no caller passes it the present. It is the only place that can enforce what the engine
-//! promises, so the promises are written here, and one suite (`suite.rs`) holds every store to them:
+//! A store makes every call one transaction, decides about states with [`super::transition`] alone, and uses its own
+//! clock: no caller passes the current time. Only a store can enforce what the engine promises, so the promises are
+//! listed here, and one test suite (`suite.rs`) checks them for every store:
 //!
-//! - what [`Store::submit`] answered is on disk;
-//! - while a request is in flight and is the last word on its components, the same request answers the same token;
+//! - when [`Store::submit`] returns, the task is on disk;
+//! - while a request is in flight and no later request concerns its components, the same request gets the same token;
 //! - a component is never under two leases at once, and its tasks are claimed in the order of submission;
-//! - a write under a lease that is no longer the task's current one touches nothing, and says so;
-//! - a terminal task never changes, except to be collected.
+//! - a write under a lease that is no longer the task's current one changes nothing, and the result reports that;
+//! - a terminal task never changes, until it is purged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,123 +29,126 @@ use landfall_adapter::error::Result;
 /// Keeps tasks, their logs, the deployments and the instances.
 ///
 /// Errors are [`landfall_adapter::error::Kind::Retryable`] when the database does not answer,
-/// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full and [`landfall_adapter::error::Kind::Permanent`] when a row cannot
-/// be read as what it should be.
+/// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full and
+/// [`landfall_adapter::error::Kind::Permanent`] when a row is not valid.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Accepts work, durably, unless the same request is in flight and would end in the same state.
+    /// Accepts a task durably, unless the same request is in flight and leads to the same state.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
-    /// The task as it is now, with its log as it was at the same moment.
+    /// The current task, with its log from the same moment.
     async fn task(&self, token: &Token) -> Result<Option<Task>>;
 
-    /// The state alone.
+    /// Only the state.
     async fn state(&self, token: &Token) -> Result<Option<State>>;
 
-    /// Leases the oldest due tasks of a lane that wait for nothing else.
+    /// Leases the oldest due tasks of a lane that have no earlier task to wait for.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claims>;
 
-    /// Extends a lease to `lease` from now. `None` when it is lost; [`State::Stopping`] when a stop was asked for.
+    /// Extends the lease until `extension` from now. Returns `None` when the lease is lost, and [`State::Stopping`]
+    /// when a stop was requested.
     async fn heartbeat(&self, lease: &Lease, extension: Duration) -> Result<Option<State>>;
 
-    /// Adds to the task's log. `None` when the lease is lost; nothing was written then.
+    /// Adds lines to the task's log. Returns `None`, and writes nothing, when the lease is lost.
     async fn append_logs(&self, lease: &Lease, lines: Vec<LogLine>) -> Result<Option<State>>;
 
-    /// Ends a run: the last log lines, the new state and whatever the ending carries, at once. Answers the new
-    /// state, or `None` when the lease is lost; nothing was written then.
+    /// Ends a run: writes the last log lines, the new state and the data of the ending in one transaction. Returns
+    /// the new state, or `None` when the lease is lost; then nothing is written.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Option<State>>;
 
-    /// Asks for a stop. Answers the state after the request, which is the final one for a task that has ended, the one
-    /// before for a task that the scope leaves alone, and `None` for an unknown token.
+    /// Requests a stop. Returns the state after the request: the final state of a task that has ended, the unchanged
+    /// state of a task outside the scope, and `None` for an unknown token.
     async fn request_stop(&self, token: &Token, scope: StopScope) -> Result<Option<State>>;
 
-    /// Takes the tasks whose lease ran out away from their workers: back to the queue, or to the end of their life.
+    /// Takes the tasks whose lease expired away from their workers: back to the queue, or into a terminal state.
     async fn expire_leases(&self) -> Result<Vec<Expired>>;
 
-    /// How much waits and runs, over all lanes.
+    /// How many tasks wait and run, in all lanes.
     async fn counts(&self) -> Result<Counts>;
 
-    /// Writes a row, as anything that is accepted would be.
+    /// Writes a test row, to check that the store can accept tasks.
     async fn check(&self) -> Result<()>;
 
-    /// What is at the head of each lane: the oldest due task that `worker` could take, and the oldest that this version
-    /// does not know.
+    /// The head of each lane: the oldest due task that `worker` can take, and the oldest one that this version does
+    /// not know.
     async fn due(&self, worker: &str) -> Result<Vec<Due>>;
 
-    /// What is remembered of a component.
+    /// The stored deployment of a component.
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>>;
 
-    /// What is remembered of these components (by id), in every environment.
+    /// The stored deployments of these components (by id), in every environment.
     async fn deployments(&self, components: &[String]) -> Result<Vec<Deployment>>;
 
-    /// Remembers. `false` when the lease is lost, or the component is not among those of the leased task; nothing
-    /// was written then.
+    /// Stores a deployment. Returns `false`, and writes nothing, when the lease is lost or the component is not part
+    /// of the leased task.
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool>;
 
-    /// What a technology remembers of a component.
+    /// The data that a technology stored for a component.
     async fn memory(&self, key: &ComponentKey) -> Result<Option<Value>>;
 
-    /// Remembers for a technology, or forgets. `false` when the lease is lost, or nothing is remembered of the component, or it
-    /// is not among those of the leased task; nothing was written then.
+    /// Stores or deletes a technology's data for a component. Returns `false`, and writes nothing, when the lease is
+    /// lost, when the component has no stored deployment, or when it is not part of the leased task.
     async fn remember(&self, lease: &Lease, key: &ComponentKey, memory: Option<&Value>) -> Result<bool>;
 
-    /// All instances by id, as they are after every edit that was answered, in whatever process.
+    /// All instances by id. The result includes every edit that returned before the call, in any process.
     async fn instances(&self) -> Result<Arc<[Instance]>>;
 
-    /// Edits an instance; each edit sees all before it. [`landfall_adapter::error::Kind::Invalid`] when a code is taken or a limit
-    /// reached, `None` when there is no such instance; nothing was written then.
+    /// Edits an instance; each edit sees all earlier ones. [`landfall_adapter::error::Kind::Invalid`] when a code is
+    /// taken or a limit is reached, `None` when the instance does not exist; then nothing is written.
     async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>>;
 
-    /// Makes instances of targets of which none was ever made, and leaves all others as they are. Answers how many.
+    /// Creates instances for targets that never had one, and leaves all others unchanged. Returns how many it
+    /// created.
     async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize>;
 
-    /// Collects one batch of terminal tasks that are past [`Limits::keep_for`] or [`Limits::keep_count`]. Answers
-    /// how many; zero when nothing is left to collect.
+    /// Deletes one batch of terminal tasks that exceed [`Limits::keep_for`] or [`Limits::keep_count`]. Returns how
+    /// many; zero when no task is left to delete.
     async fn purge(&self) -> Result<u64>;
 
-    /// Gives one small part of the room that is free back to the file system, and keeps nothing of what was deleted.
-    /// Answers whether there is more to do.
+    /// Returns a small part of the free space to the file system, so that no deleted data stays in it. Returns
+    /// whether there is more to do.
     async fn tidy(&self) -> Result<bool>;
 
-    /// News of commits, from any process where the store can tell. A hint may be late, doubled or missing: it says
-    /// where to look, never what is there.
+    /// Notifications of commits, also from other processes if the store supports that. A hint can be late, duplicated
+    /// or missing: it says where to look, never what is there.
     fn hints(&self) -> broadcast::Receiver<Hint>;
 
-    /// Finishes what was begun and lets go of the database. Later calls answer an error.
+    /// Finishes the calls in progress and closes the database. Later calls return an error.
     async fn close(&self);
 }
 
-/// Bounds a store enforces.
+/// Limits that a store enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Tasks that may wait in each lane; more are refused.
+    /// How many tasks can wait in each lane; the store rejects more.
     pub max_queued: u32,
-    /// How large the payloads of the tasks that wait in a lane may be together, in bytes.
+    /// The total size, in bytes, of the payloads that can wait in a lane.
     pub max_queued_bytes: u64,
-    /// How many tasks may run at once on a target, in all processes together; a target that is not named has no
-    /// bound of its own.
+    /// How many tasks can run at once on a target, over all processes; a target without an entry has no limit of its
+    /// own.
     pub per_target: Arc<BTreeMap<String, u32>>,
-    /// How many tasks may run at once on any one target in one process, so that a target which does not answer leaves
+    /// How many tasks can run at once on one target in one process, so that a target that does not answer leaves
     /// slots for the others.
     pub target_concurrency: u32,
-    /// Log lines kept of a task, besides those with which the engine closes a run.
+    /// How many log lines are kept per task, not counting the closing lines of the engine.
     pub max_log_lines: u32,
-    /// Runs of one task that may end with a lost lease (crash, hang) before it is given up.
+    /// How many runs of one task can lose their lease (crash, hang) before the engine gives the task up.
     pub max_crashes: u32,
-    /// How long a task that lost its worker for the second time waits before it runs again; doubles with each further
-    /// time, up to 64 times this. A process that is killed again and again must not use up the chances of what it
-    /// never got to finish. Zero: no wait.
+    /// How long a task that lost its worker for the second time waits before it runs again. The wait doubles each
+    /// further time, up to 64 times this value. So a process that is killed again and again does not use up the
+    /// attempts of tasks that it never finished. Zero means no wait.
     pub crash_pause: Duration,
-    /// How long a terminal task can still be asked for.
+    /// How long a terminal task can be read.
     pub keep_for: Duration,
-    /// How many terminal tasks are kept at most.
+    /// The maximum number of terminal tasks that are kept.
     pub keep_count: u64,
-    /// How much of a topology is kept.
+    /// The limits of the stored topology.
     pub topology: TopologyLimits,
 }
 
 impl Limits {
-    /// How long a task waits after its worker was lost for the `crashes`th time. Once may be a coincidence.
+    /// How long a task waits after its worker was lost for the `crashes`th time. The first loss causes no wait: it
+    /// may be a coincidence.
     pub(super) fn pause_after(&self, crashes: u32) -> Duration {
         crashes
             .checked_sub(2)
@@ -170,105 +173,99 @@ impl Default for Limits {
     }
 }
 
-/// Work, named.
+/// A task and the token that it gets.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// The name it gets unless it is deduplicated.
+    /// The task's token, unless the submission is deduplicated.
     pub token: Token,
-    /// The work.
     pub task: NewTask,
 }
 
-/// What a stop may end.
+/// Which tasks a stop can end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopScope {
-    /// Whatever has not ended.
+    /// Every task that has not ended.
     Any,
-    /// Only what has not begun: the work itself cannot be stopped.
+    /// Only a task that has not started, for operations that cannot be stopped while they run.
     Waiting,
 }
 
-/// A worker process looking for work.
+/// A worker process that asks for tasks.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
-    /// Which queue.
     pub lane: Lane,
-    /// Who asks; becomes [`Lease::owner`].
+    /// The worker; becomes [`Lease::owner`].
     pub worker: String,
-    /// How long the lease lasts unless extended.
+    /// How long the lease lasts if it is not extended.
     pub lease: Duration,
-    /// How many tasks at most.
+    /// The maximum number of tasks.
     pub limit: usize,
 }
 
-/// The answer to a claim.
+/// The response to a claim.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     /// The tasks, now running; oldest first.
     pub tasks: Vec<ClaimedTask>,
-    /// How long until the next task of the lane becomes due by time alone, where one waits for that.
+    /// How long until the next task of the lane becomes due, if a task waits only for time to pass.
     pub next_due: Option<Duration>,
 }
 
-/// A task that may run now.
+/// A task that can run now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// Its lane.
     pub lane: Lane,
-    /// Its place in the order of submission.
+    /// Its position in the order of submission.
     pub seq: i64,
-    /// Since when it may run.
+    /// How long it has been able to run.
     pub due_for: Duration,
     /// Whether this version can run it.
     pub known: bool,
 }
 
-/// How a run ended, and what it leaves.
+/// How a run ended, and its last log lines.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// What becomes of the task.
+    /// What happens to the task.
     pub ending: Ending,
-    /// What the run wrote and was not appended yet; counts against [`Limits::max_log_lines`].
+    /// Lines of the run that are not appended yet; they count against [`Limits::max_log_lines`].
     pub lines: Vec<LogLine>,
     /// The engine's own line about the ending; always kept.
     pub closing: Option<LogLine>,
 }
 
-/// What becomes of a task at the end of a run.
+/// What happens to a task at the end of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
-    /// It did what was asked.
-    Succeed {
-        /// The result.
-        outcome: Value,
-    },
-    /// It will not be tried again.
+    /// The run succeeded.
+    Succeed { outcome: Value },
+    /// The run failed, and the task is not retried.
     Fail {
-        /// What the run left to say, if it got to say anything.
+        /// The outcome of the failed run, if it has one.
         outcome: Option<Value>,
         /// One public sentence.
         reason: String,
     },
-    /// It met a transient failure.
+    /// The run met a transient failure.
     Retry {
         /// How long to wait.
         after: Duration,
-        /// What the run left to say; kept when the task was to stop and so ends here.
+        /// The outcome of the run; kept only when a stop was requested, because the task then ends here.
         outcome: Option<Value>,
         /// One public sentence.
         reason: String,
     },
-    /// Its process ends; another one should take it up. Does not count as a run.
+    /// The process ends, and another process continues the task. Does not count as a run.
     Release,
-    /// It ended because it was asked to.
+    /// The run ended because a stop was requested.
     Stopped {
-        /// What the run left to say.
+        /// The outcome of the run, if it has one.
         outcome: Option<Value>,
     },
 }
 
 impl Ending {
-    /// The event this is to the state machine.
+    /// The event for the state machine.
     pub fn event(&self) -> Event {
         match self {
             Self::Succeed { .. } => Event::Succeed,
@@ -283,23 +280,22 @@ impl Ending {
 /// A task that lost its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
-    /// The task.
     pub token: Token,
-    /// Its state now.
+    /// Its new state.
     pub state: State,
-    /// How many of its runs were lost so far.
+    /// How many of its runs have been lost.
     pub crashes: u32,
 }
 
-/// Something was committed.
+/// A notification of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
-    /// A lane has a task that may be claimed.
+    /// A lane has a task that can be claimed.
     Queued(Lane),
-    /// A running task was asked to stop.
+    /// A stop was requested for a running task.
     Stop(Token),
-    /// A task reached a terminal state; tasks that waited for it may be claimed.
+    /// A task reached a terminal state; tasks that waited for it can be claimed.
     Finished(Token),
-    /// News may have been missed.
+    /// Notifications may have been missed.
     Anything,
 }

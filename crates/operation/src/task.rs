@@ -1,4 +1,4 @@
-//! The words of the engine: tokens, operations, tasks, deployments.
+//! The types of the engine: tokens, operations, tasks, deployments.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,12 +15,12 @@ use super::state::State;
 use landfall_adapter::descriptor::{ComponentKind, Object};
 use landfall_adapter::{AccessList, Info, LogLine};
 
-/// Names a task to whoever submitted it: 128 random bits (UUID version 4), so it cannot be guessed.
+/// Identifies a task to its submitter: 128 random bits (UUID version 4), so it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(Uuid);
 
 impl Token {
-    /// A fresh token.
+    /// A new token.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
@@ -32,7 +32,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// The text cannot be a token of ours. To a client that is the same as an unknown token.
+/// The text is not a valid token. To a client that is the same as an unknown token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token")]
 pub struct NotAToken;
@@ -40,8 +40,9 @@ pub struct NotAToken;
 impl FromStr for Token {
     type Err = NotAToken;
 
-    /// Reads what [`fmt::Display`] writes, in upper case too, and within the quotes of a JSON string: some callers send back the
-    /// body of the 202 as it came. Other spellings of a UUID were never handed out.
+    /// Parses the text that [`fmt::Display`] writes. Uppercase is allowed, and so are the quotes of a JSON string,
+    /// because some callers send back the unchanged body of the 202 response. Other spellings of a UUID are rejected:
+    /// Landfall never returns them.
     fn from_str(text: &str) -> Result<Self, NotAToken> {
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         let token = Self(Uuid::try_parse(bare).map_err(|_| NotAToken)?);
@@ -49,16 +50,16 @@ impl FromStr for Token {
     }
 }
 
-/// What is asked for.
+/// The kind of work that a task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Say what is wrong with a descriptor.
+    /// Report what is wrong with a descriptor.
     Validate,
-    /// Make components exist as described.
+    /// Create or update components as described.
     Provision,
-    /// Make components go away.
+    /// Remove components.
     Unprovision,
-    /// Make exactly the listed identities able to read a component.
+    /// Give read access to a component to exactly the listed identities.
     UpdateAccess,
     /// Read an existing resource into catalog updates.
     Reverse,
@@ -85,7 +86,7 @@ impl Operation {
         Self::ALL.into_iter().find(|operation| operation.as_str() == text)
     }
 
-    /// Which workers take it.
+    /// The lane whose workers run it.
     pub fn lane(self) -> Lane {
         match self {
             Self::Validate => Lane::Validation,
@@ -101,14 +102,14 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A queue with workers of its own, so that what somebody waits for at a screen never waits for long work.
+/// A queue with workers of its own, so that interactive requests never wait for long work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// What changes targets.
+    /// Operations that change targets.
     Change,
-    /// Validations: pure and quick.
+    /// Validations: pure and fast.
     Validation,
-    /// Reverse provisioning: reads from targets, so slower than a validation, and kept out of its way.
+    /// Reverse provisioning: it reads from targets, so it is slower than a validation and must not delay one.
     Import,
 }
 
@@ -126,7 +127,7 @@ impl Lane {
     }
 }
 
-/// A component in an environment: what must be worked on by one task at a time, in the order of submission.
+/// A component in an environment. Its tasks run one at a time, in the order of submission.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ComponentKey {
     /// Component id.
@@ -136,7 +137,6 @@ pub struct ComponentKey {
 }
 
 impl ComponentKey {
-    /// The component `component` in `environment`.
     pub fn new(component: impl Into<String>, environment: impl Into<String>) -> Self {
         Self { component: component.into(), environment: environment.into() }
     }
@@ -148,25 +148,24 @@ impl fmt::Display for ComponentKey {
     }
 }
 
-/// Work to be accepted.
+/// A task to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTask {
-    /// What is asked for.
     pub operation: Operation,
-    /// What no other task may touch meanwhile; empty for operations that change nothing. Order and repetition
-    /// do not matter.
+    /// The components that only this task may change while it runs; empty for operations that change nothing. Order
+    /// and duplicates do not matter.
     pub components: Vec<ComponentKey>,
-    /// Codes of the targets that the work happens in; order and repetition do not matter.
+    /// Codes of the targets that the task works on; order and duplicates do not matter.
     pub targets: Vec<String>,
-    /// Hash of the normalised request, made by the caller: two requests that ask for the same have the same one.
+    /// Hash of the normalised request, computed by the caller: two equal requests have the same fingerprint.
     pub fingerprint: String,
-    /// What the runner needs, as JSON. Opaque here, dropped once the task has ended, never logged. Serialised by the caller,
-    /// once: it may be large.
+    /// The runner's input, as JSON. The engine does not read it, deletes it when the task has ended, and never logs
+    /// it. The caller serialises it once, because it may be large.
     pub payload: Arc<str>,
 }
 
 impl NewTask {
-    /// The components sorted, each once.
+    /// The components, sorted and without duplicates.
     pub(super) fn distinct_components(&self) -> Vec<ComponentKey> {
         let mut components = self.components.clone();
         components.sort();
@@ -174,7 +173,7 @@ impl NewTask {
         components
     }
 
-    /// The targets sorted, each once.
+    /// The targets, sorted and without duplicates.
     pub(super) fn distinct_targets(&self) -> Vec<String> {
         let mut targets = self.targets.clone();
         targets.sort();
@@ -182,8 +181,9 @@ impl NewTask {
         targets
     }
 
-    /// Equal for two submissions exactly when they ask for the same operation, on the same components, with the
-    /// same fingerprint. Every part is preceded by its length: no two lists of parts read the same.
+    /// Two submissions have the same key exactly when they request the same operation, on the same components, with
+    /// the same fingerprint. The length of every part is hashed before the part, so no two lists of parts have the
+    /// same input.
     pub(super) fn dedupe_key(&self) -> String {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
@@ -200,76 +200,69 @@ impl NewTask {
     }
 }
 
-/// The answer to a submission. By the time it is seen the task is on disk.
+/// The response to a submission. The task is already on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submitted {
-    /// Names the task.
     pub token: Token,
-    /// Whether the same request was already in flight, and this is its token.
+    /// Whether the same request was already in flight; then this is the token of that task.
     pub deduplicated: bool,
 }
 
 /// A task as it was at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
-    /// Its name.
     pub token: Token,
-    /// What was asked for.
     pub operation: Operation,
-    /// What it has to itself while it runs; sorted.
+    /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
-    /// Codes of the targets that its work happens in; sorted.
+    /// Codes of the targets that the task works on; sorted.
     pub targets: Vec<String>,
-    /// Where it is in its life.
     pub state: State,
-    /// Runs begun so far, not counting those that were handed back when a process ended orderly.
+    /// How many runs have started, not counting those that a process handed back when it shut down.
     pub attempt: u32,
     /// When it was accepted.
     pub submitted_at: DateTime<Utc>,
-    /// When the latest run began.
+    /// When the latest run started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it reached a terminal state.
     pub finished_at: Option<DateTime<Utc>>,
-    /// What the runner made of it: the result of a completed task, or what a failed run left to say.
+    /// The runner's output: the result of a completed task, or the outcome of a failed run.
     pub outcome: Option<Value>,
-    /// Why it did not complete, as one public sentence; always there when it failed or was terminated.
+    /// Why it did not complete, as one public sentence; always set when the task failed or was terminated.
     pub reason: Option<String>,
-    /// What happened, oldest first.
+    /// Log lines, oldest first.
     pub logs: Vec<LogLine>,
 }
 
-/// A task in the hands of a worker.
+/// A task that a worker has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedTask {
-    /// Its name.
     pub token: Token,
-    /// What is asked for.
     pub operation: Operation,
-    /// What it has to itself; sorted.
+    /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
     /// As submitted.
     pub payload: Value,
     /// This run's number, from 1.
     pub attempt: u32,
-    /// Earlier runs that ended with a crash or a hang instead of an answer.
+    /// How many earlier runs ended with a crash or a hang.
     pub crashes: u32,
-    /// How long it has met transient failures and nothing else: from the first of them on, with the waits that were asked
-    /// for and the runs in between, but without the time for which it was due and no process took it. `None` before
-    /// the first one, and after a crash.
+    /// How long the task has met only transient failures. The time starts with the first of them and includes runs
+    /// and requested waits, but not the time in which the task was due and no process took it. `None` before the
+    /// first transient failure, and after a crash.
     pub failing_for: Option<Duration>,
     /// The right to write on behalf of this run.
     pub lease: Lease,
 }
 
-/// The right to write on behalf of one run of one task. A store ignores every write under a lease whose epoch is
-/// not the task's current one.
+/// The right to write on behalf of one run of one task. A store ignores every write under a lease whose epoch is not
+/// the task's current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The task.
     pub token: Token,
-    /// Counts the leases given for that task.
+    /// Counts the leases of the task, from 1.
     pub epoch: i64,
-    /// Which worker process holds it; for people, not part of the fence.
+    /// The worker process that holds it; information for people, not part of the fence.
     pub owner: String,
 }
 
@@ -282,38 +275,37 @@ pub struct Counts {
     pub running: u64,
 }
 
-/// What the engine remembers of a component between operations: where it was put, and who should be able to read
-/// it. It outlives an unprovision, so that provisioning again restores access.
+/// What the engine stores about a component between operations: where it is deployed, and who can read it. It is kept
+/// after an unprovision, so that the next provision restores access.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
-    /// Which component, in which environment.
     pub key: ComponentKey,
-    /// The target it was put in.
+    /// The target that it was deployed to.
     pub target: String,
-    /// Whether it is there.
+    /// Whether it is deployed.
     pub status: DeploymentStatus,
-    /// The access last asked for, if ever any was.
+    /// The access that was requested last, if any.
     pub access: Option<AccessList>,
-    /// The component's `specific` as last provisioned, opaque here: it names the resources that a later request, which
-    /// may describe the component in short or otherwise, has to find.
+    /// The component's `specific` as last provisioned; the engine does not read it. It identifies the resources,
+    /// which a later request must find even when it describes the component only in part, or differently.
     pub specific: Object,
-    /// The component's kind as last provisioned, which decides with `specific` what its resources are; `None` where an
-    /// earlier version provisioned it and did not say.
+    /// The component's kind as last provisioned, which together with `specific` determines its resources; `None` when
+    /// an earlier version provisioned it, which did not store the kind.
     pub kind: Option<ComponentKind>,
     /// The id of the data product that it was last provisioned in; `None` as for the kind.
     pub product: Option<String>,
-    /// What it published last, while it is there.
+    /// The info that it published last, while it is provisioned.
     pub info: Option<Info>,
-    /// When this was written; the store's clock decides.
+    /// When this was written, by the store's clock.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Whether a component is in its target, as far as the last finished step knows.
+/// Whether a component is deployed, according to the last finished step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentStatus {
-    /// Provisioned, or on the way there.
+    /// Provisioned, or being provisioned.
     Provisioned,
-    /// Taken away on request.
+    /// Removed on request.
     Unprovisioned,
 }
 
@@ -347,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_in_the_spellings_of_its_answer() {
+    fn parses_only_the_spellings_of_a_token_in_responses() {
         let token = Token::random();
         let (text, bare) = (token.to_string(), token.0.simple().to_string());
         let upper = text.to_uppercase();
@@ -376,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dedupe_key_ignores_order_and_nothing_else() {
+    fn dedupe_key_ignores_only_order_and_duplicates() {
         use Operation::*;
         let base = task(Provision, &[("a", "dev"), ("b", "dev")], "f").dedupe_key();
         assert_eq!(task(Provision, &[("b", "dev"), ("a", "dev"), ("b", "dev")], "f").dedupe_key(), base);
