@@ -1,12 +1,12 @@
-//! The mock: turns any component green, as the platform's own mock adapter does.
+//! The mock: every operation on every component succeeds, as in the platform's own mock adapter.
 //!
-//! It makes nothing, so there is nothing to observe and nothing that differs: its plan is empty, and the operation
-//! completes. That is what keeps the promise that an operation sent again changes nothing. It says what it would
-//! have stood for, and that nothing was made.
+//! The mock creates no resource. It has nothing to observe and nothing to compare, so its plan is empty and the
+//! operation completes. A repeated operation therefore changes nothing. The notes of the plan name the component and
+//! say that nothing was provisioned.
 //!
-//! For demonstrations of slow work and of stopping, [`MockSettings`] can make a plan of idle steps. They are there
-//! every time, because doing nothing leaves no trace that they were done; a target configured so is for trying
-//! Landfall out, not for keeping anything. A trace of them lets an outsider see who did what, and when.
+//! To demonstrate slow work and cancellation, [`MockSettings`] can add idle steps to every plan. A repeated operation
+//! plans the same steps again, because an idle step leaves no state behind. Use such a target to try Landfall out, not
+//! for real components. The mock can write a trace file that records which process ran which step, and when.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -30,7 +30,7 @@ use landfall_adapter::{
     Running, Services, Technology, Work,
 };
 
-/// The driver of mocks.
+/// The driver of the mock technology.
 #[derive(Debug, Clone, Copy)]
 pub struct MockDriver;
 
@@ -53,22 +53,23 @@ impl Driver for MockDriver {
     }
 }
 
-/// How a mock keeps itself busy. The default does not.
+/// The idle steps of a mock. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(crate = "landfall_adapter::schemars")]
 pub struct MockSettings {
-    /// Idle changes in every plan.
+    /// Number of idle steps in every plan.
     pub steps: u32,
-    /// How long each of them takes; it ends early when the work is stopped.
+    /// Duration of each step. A step ends early when the work is cancelled.
     pub step_delay: Span<0>,
-    /// How long a step takes to end when the work is stopped.
+    /// How long a step takes to end after the work is cancelled.
     pub stop_delay: Span<0>,
-    /// Whether each step, with its trace, is one piece of work on a blocking thread.
+    /// Whether each step, and the writing of its trace, runs on a blocking thread.
     pub blocking: bool,
-    /// Whether work under way can be stopped; otherwise a step goes on whatever it is told.
+    /// Whether running work can be cancelled. If not, a step ignores the request and continues.
     pub stoppable: bool,
-    /// A file that gets a line of JSON when a step begins and when it ends. Several processes may share it.
+    /// A file to which the mock appends a line of JSON when a step begins and when it ends. Several processes may
+    /// share the file.
     pub trace: Option<FileUrl>,
 }
 
@@ -85,30 +86,29 @@ impl Default for MockSettings {
     }
 }
 
-/// See the module documentation.
+/// A technology that creates nothing; see the crate documentation.
 #[derive(Debug, Clone, Default)]
 pub struct Mock {
     settings: MockSettings,
 }
 
 impl Mock {
-    /// A mock with these settings.
     pub fn new(settings: MockSettings) -> Self {
         Self { settings }
     }
 
-    /// How long a step takes, and how long it takes to end when it is stopped.
+    /// The duration of a step, and how long it takes to end after a cancellation.
     fn delays(&self) -> (Duration, Duration) {
         (self.settings.step_delay.get(), self.settings.stop_delay.get())
     }
 
-    /// A step on a thread that may block, its trace included.
+    /// Runs a step, and writes its trace, on a blocking thread.
     async fn block(&self, step: Option<Step>, context: &Context) -> Result<()> {
         let MockSettings { stoppable, .. } = self.settings;
         let (step_delay, stop_delay) = self.delays();
         let idle = move |cancellation: Option<&Cancellation>| {
             let trace = |event, done| match &step {
-                Some(step) => step.append(event, done).map_err(untraceable),
+                Some(step) => step.append(event, done).map_err(trace_failed),
                 None => Ok(()),
             };
             trace("begin", false)?;
@@ -158,7 +158,7 @@ impl Technology for Mock {
     }
 }
 
-/// A component that a mock makes nothing of.
+/// A component bound to a mock, with the intent of the operation.
 #[derive(Debug)]
 pub struct Mocked {
     mock: Mock,
@@ -194,7 +194,7 @@ impl Bound for Mocked {
         };
         let mut notes = vec![format!("`{}` is a mock: nothing was {what}", component.name)];
         if self.intent == Intent::UpdateAccess || self.work.access.is_some() {
-            notes.push("a mock keeps no access list: it is accepted and ignored".to_owned());
+            notes.push("a mock keeps no access list: the list is accepted and ignored".to_owned());
         }
         let steps = (1..=self.mock.settings.steps).map(Idle);
         let changes = steps.map(|step| Change::new(Action::Alter, self.resource(), self.summary(step), step));
@@ -234,7 +234,7 @@ impl Bound for Mocked {
     async fn describe(&self, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
         let info =
-            Info::default().text("provisionedBy", "Provisioned by", "Landfall's mock: nothing is behind it");
+            Info::default().text("provisionedBy", "Provisioned by", "Landfall's mock: no resource exists");
         Ok(match &self.work.component.technology {
             Some(technology) => info.text("technology", "Technology", technology),
             None => info,
@@ -242,8 +242,8 @@ impl Bound for Mocked {
     }
 }
 
-/// As traces name it.
-fn name(intent: Intent) -> &'static str {
+/// The name of the intent in a trace.
+fn trace_name(intent: Intent) -> &'static str {
     match intent {
         Intent::Provision => "provision",
         Intent::Unprovision { .. } => "unprovision",
@@ -251,8 +251,8 @@ fn name(intent: Intent) -> &'static str {
     }
 }
 
-/// A step whose beginning is in the trace. Its end gets there too, however it comes: only a step that its process did
-/// not survive has none.
+/// A step whose `begin` event is in the trace. The `end` event always follows, also when the step is cancelled or
+/// dropped. It is missing only when the process ends during the step.
 struct Traced(Arc<Mutex<Step>>);
 
 struct Step {
@@ -263,36 +263,36 @@ struct Step {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not written yet.
-    Fresh,
+    /// No event is written yet.
+    NotBegun,
     Begun,
-    /// Nothing more is to be written.
-    Over,
+    /// No further event may be written.
+    Ended,
 }
 
-fn untraceable(error: std::io::Error) -> Error {
+fn trace_failed(error: std::io::Error) -> Error {
     Error::retryable("the trace of the mock cannot be written").because(error)
 }
 
 impl Traced {
     async fn begin(step: Step) -> Result<Self> {
         let traced = Self(Arc::new(Mutex::new(step)));
-        traced.write("begin", Stage::Fresh, Stage::Begun).await?;
+        traced.write("begin", Stage::NotBegun, Stage::Begun).await?;
         Ok(traced)
     }
 
     async fn end(self) -> Result<()> {
-        self.write("end", Stage::Begun, Stage::Over).await
+        self.write("end", Stage::Begun, Stage::Ended).await
     }
 
-    /// Off the async threads, also when the run was told to end. What was dropped meanwhile, with the run that it belonged
-    /// to, is not written any more.
+    /// Writes an event on a blocking thread, also after a cancellation. Writes nothing if the step was dropped in the
+    /// meantime.
     async fn write(&self, event: &'static str, from: Stage, to: Stage) -> Result<()> {
         let step = Arc::clone(&self.0);
         let write = move || {
             let mut step = step.lock().unwrap_or_else(PoisonError::into_inner);
             if step.stage == from {
-                step.append(event, event == "end").map_err(untraceable)?;
+                step.append(event, event == "end").map_err(trace_failed)?;
                 step.stage = to;
             }
             Ok(())
@@ -302,7 +302,7 @@ impl Traced {
 }
 
 impl Drop for Traced {
-    /// The run was stopped, or dropped: there is nothing left to await, and the line is short.
+    /// The run was cancelled or dropped. `drop` cannot await, so it writes the short line on this thread.
     fn drop(&mut self) {
         let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if step.stage == Stage::Begun
@@ -310,7 +310,7 @@ impl Drop for Traced {
         {
             log::error!("the trace of the mock cannot be written: {error}");
         }
-        step.stage = Stage::Over;
+        step.stage = Stage::Ended;
     }
 }
 
@@ -320,15 +320,15 @@ impl Step {
         line.insert("pid".to_owned(), json!(std::process::id()));
         line.insert("component".to_owned(), json!(work.component.id.to_string()));
         line.insert("environment".to_owned(), json!(work.environment));
-        line.insert("intent".to_owned(), json!(name(intent)));
+        line.insert("intent".to_owned(), json!(trace_name(intent)));
         line.insert("step".to_owned(), json!(step.0));
         if let Some(serial) = work.component.specific.get("serial") {
             line.insert("serial".to_owned(), serial.clone());
         }
-        Self { file: file.to_owned(), line, stage: Stage::Fresh }
+        Self { file: file.to_owned(), line, stage: Stage::NotBegun }
     }
 
-    /// One write in append mode, so that the lines of several processes stand in the order in which things happened.
+    /// Appends the line with one write, so that the lines of several processes are in the order of the events.
     fn append(&self, event: &str, done: bool) -> std::io::Result<()> {
         let mut line = self.line.clone();
         line.insert("event".to_owned(), json!(event));
@@ -349,10 +349,10 @@ mod tests {
     use landfall_adapter::conformance::{self, Case, Subject};
     use landfall_adapter::testing::{self, Directly};
 
-    struct Green(Mock);
+    struct MockSubject(Mock);
 
     #[async_trait]
-    impl Subject for Green {
+    impl Subject for MockSubject {
         async fn fresh() -> Self {
             Self(Mock::default())
         }
@@ -370,11 +370,11 @@ mod tests {
 
     #[tokio::test]
     async fn conforms() {
-        conformance::conforms::<Green>().await;
+        conformance::conforms::<MockSubject>().await;
     }
 
     #[test]
-    fn columns_that_look_like_others_are_refused_for_a_provision_only() {
+    fn rejects_confusable_columns_only_when_provisioning() {
         let text = testing::CASHFLOW.replace("direction", "\"dire\\u202Ection\"");
         let work = testing::work(&text, testing::PORT);
         let problems: Vec<_> =
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocking_steps_stop_on_request_and_tell_it() {
+    async fn cancelled_blocking_step_writes_its_end_to_the_trace() {
         let folder = tempfile::tempdir().unwrap();
         let (_, work, file) = traced(&folder, Duration::ZERO);
         let settings = MockSettings {
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn idle_steps_stop_on_request() {
+    async fn cancelled_idle_step_ends_early() {
         let settings =
             MockSettings { steps: 2, step_delay: Span::new(Duration::from_secs(60)), ..Default::default() };
         let mock = Mock::new(settings);
@@ -446,7 +446,7 @@ mod tests {
         text.lines().map(line).collect()
     }
 
-    /// A mock that traces into a folder, and a component with a serial.
+    /// A mock that writes its trace into a folder, and a component with a `serial`.
     fn traced(folder: &tempfile::TempDir, step_delay: Duration) -> (Mock, Work, PathBuf) {
         let file = folder.path().join("trace.jsonl");
         let mock = Mock::new(MockSettings {
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trace_tells_when_each_step_begins_and_ends() {
+    async fn trace_has_begin_and_end_of_each_step() {
         let folder = tempfile::tempdir().unwrap();
         let (mock, work, file) = traced(&folder, Duration::ZERO);
         let context = Context::default();
@@ -475,9 +475,9 @@ mod tests {
         assert_eq!(lines(&file), expected.map(|(event, step, done)| (event.clone(), step, done)));
     }
 
-    /// Stopped on request, or dropped with the run: the step has an end, and it is not that of done work.
+    /// A step that is cancelled, or dropped with its run, has an `end` event with `done` false.
     #[tokio::test]
-    async fn a_trace_tells_of_a_step_that_did_not_get_to_its_end() {
+    async fn interrupted_steps_are_traced_as_not_done() {
         let folder = tempfile::tempdir().unwrap();
         let (mock, work, file) = traced(&folder, Duration::from_secs(60));
         let context = Context::default();
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trace_that_cannot_be_written_is_a_passing_condition() {
+    async fn unwritable_trace_is_a_transient_failure() {
         let folder = tempfile::tempdir().unwrap();
         let (mock, work, file) = traced(&folder, Duration::ZERO);
         std::fs::create_dir(&file).unwrap();
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_mock_that_cannot_stop_says_so_and_goes_on() {
+    async fn unstoppable_mock_ignores_cancellation() {
         assert!(Mock::default().capabilities().stop);
         let settings = MockSettings { steps: 1, stoppable: false, ..Default::default() };
         let mock = Mock::new(settings);
