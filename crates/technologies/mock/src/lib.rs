@@ -93,6 +93,7 @@ pub struct Mock {
 }
 
 impl Mock {
+    /// Creates a mock with these settings.
     pub fn new(settings: MockSettings) -> Self {
         Self { settings }
     }
