@@ -13,7 +13,7 @@ use landfall_adapter::{AccessList, Action, Change};
 pub(super) const NOTE: &str = "access is recorded, not enforced";
 
 /// What is said of names without a prefix, which are recorded as they are.
-pub(super) fn undecided(wanted: Option<&AccessList>) -> Option<String> {
+pub(super) fn bare_names_note(wanted: Option<&AccessList>) -> Option<String> {
     const SHOWN: usize = 20;
     let refs = access::recorded(&wanted?.refs);
     let bare: Vec<_> = refs.iter().filter(|reference| matches!(reference, Ref::Bare(_))).collect();

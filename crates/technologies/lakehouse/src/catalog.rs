@@ -305,7 +305,7 @@ pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
 }
 
 /// A catalog that cannot be opened. It may pass, unless the file is no catalog.
-pub(super) fn unopened(what: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+pub(super) fn open_failed(what: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     let why = of_sqlite(error.as_ref()).unwrap_or_default();
     let make = if why == DAMAGED { Error::permanent } else { Error::retryable };
     make(format!("{what}{why}")).because(error)

@@ -1,6 +1,6 @@
-//! The embedded lakehouse: directory buckets and Iceberg tables below one directory, no server.
+//! The embedded lakehouse: directory buckets and Iceberg tables below one directory, without a server.
 //!
-//! It is real enough to read with other people's tools, and small enough to be what a fresh install provisions:
+//! Standard Iceberg tools can read its tables, and it is small enough to be the default target of a new installation:
 //!
 //! ```text
 //! WAREHOUSE/buckets/finance-cashflows/              a storage area
@@ -8,36 +8,38 @@
 //! CATALOG                                           SQLite, the layout of Iceberg's SQL catalogs
 //! ```
 //!
-//! What it guarantees:
-//! - *Whose is it* is written into the target: a mark file in every bucket and table location (`marked.rs`), and
-//!   properties in every table (`properties.rs`). What has no mark of ours is never adopted, altered or dropped.
-//! - Catalog commits are optimistic: a table that moved since it was looked at is an error to retry, not something
-//!   to write over. Two targets, or two processes, may share one warehouse and catalog.
-//! - Nothing blocks an async thread, and what is reported as done has been synced. A run has ended when its threads
-//!   have: long work stops between entries, and a change of the catalog is carried to its end (`landfall_adapter::blocking`).
-//! - No symbolic link inside the warehouse is followed (`files.rs`).
+//! Guarantees:
+//! - The target records the owner of each resource: in a mark file in every bucket and table location (`marked.rs`),
+//!   and in properties of every table (`properties.rs`). Landfall never adopts, alters or drops a resource without its
+//!   own mark.
+//! - Catalog commits are optimistic. If a table changed since Landfall read it, the commit fails with an error to retry
+//!   and overwrites nothing. Two targets, or two processes, may share one warehouse and catalog.
+//! - No operation blocks an async thread, and Landfall syncs a change before it reports the change as done. A run ends
+//!   only when its threads have ended: long work stops between entries, and a catalog change that has begun completes
+//!   (`landfall_adapter::blocking`).
+//! - Landfall follows no symbolic link inside the warehouse (`files.rs`).
 //!
-//! What it is not: access control. Lists are recorded with the resource, and everybody who can read the directory
-//! reads the data. Every answer says so.
+//! The lakehouse does not enforce access. It records the access list with the resource, but every user who can read the
+//! directory can read the data. Every plan and every description of a resource says so.
 //!
-//! # Reading it with other tools
+//! # Reading the tables with other tools
 //!
 //! pyiceberg: `SqlCatalog("landfall", uri="sqlite:////ABSOLUTE/CATALOG", warehouse="file:///ABSOLUTE/WAREHOUSE")`.
-//! The catalog's name has to be `landfall`: it is part of the catalog's primary key. DuckDB: `iceberg_scan` of the
-//! metadata file that `describe` gives as `metadataLocation`. `tests/tools/read_iceberg.py` does both.
+//! The catalog must be named `landfall`, because the name is part of the catalog's primary key. DuckDB: `iceberg_scan`
+//! of the metadata file that `describe` returns as `metadataLocation`. `tests/tools/read_iceberg.py` does both.
 //!
-//! # How a table appears and goes
+//! # How a table is created and removed
 //!
-//! | step | order of effects | a crash in between leaves |
+//! | step | order of effects | state after a crash, and what the next run does |
 //! |---|---|---|
-//! | create | marked directory, metadata file, catalog row | a marked directory without data: created again |
-//! | load | data file, then one commit | an orphan file, and a table without snapshots: loaded again |
-//! | release | mark `released` with the metadata's location, catalog row goes | the row, which counts: released again |
-//! | restore | catalog row, mark `active` | the row, and a mark that is corrected |
-//! | purge | mark `purging`, catalog row goes, directory renamed, deleted | one of these states, all recognised; a process that is killed at the very end leaves an empty directory of the namespace, which its next table uses |
+//! | create | create the marked directory, the metadata file, the catalog row | a marked directory without data: create again |
+//! | load | write the data file, then commit once | an orphan file, and a table without snapshots: load again |
+//! | release | set the mark to `released` with the metadata's location, remove the catalog row | the row, which takes precedence: release again |
+//! | restore | add the catalog row, set the mark to `active` | the row, and a mark that the next run corrects |
+//! | purge | set the mark to `purging`, remove the catalog row, rename the directory, delete it | one of these states; the next run recognises each of them. A process killed at the very end leaves an empty namespace directory, which the namespace's next table uses |
 //!
-//! A marked directory that holds data without being released or registered means that somebody dropped the table
-//! behind Landfall's back; that is a conflict, with instructions.
+//! If a marked directory holds data but is neither released nor registered, another program dropped the table. Landfall
+//! reports a conflict with instructions.
 
 mod access;
 mod bucket;
@@ -74,43 +76,43 @@ use landfall_adapter::{
 };
 use table::Output;
 
-/// The name of the catalog, which readers have to give: it is part of the key of every row.
+/// The name of the catalog. Readers must use it, because it is part of the key of every row.
 pub const CATALOG_NAME: &str = "landfall";
 
-/// Directories in the making, below the warehouse.
+/// Directory below the warehouse in which new directories are prepared.
 const SCRATCH: &str = ".creating";
 
-/// Where a lakehouse is.
+/// The location of a lakehouse.
 #[derive(Debug, Clone)]
 pub struct LakehouseSettings {
-    /// Code of the configured target, for messages.
+    /// Code of the configured target, used in messages.
     pub target: String,
-    /// Directory of the buckets and tables; made when missing. Its path has none of `%?#` and no control
-    /// characters: Iceberg's readers take locations as URLs and disagree about escapes.
+    /// Directory of the buckets and tables, created when missing. Its path must not contain `%`, `?`, `#` or control
+    /// characters: Iceberg readers treat locations as URLs and disagree about escapes.
     pub warehouse: PathBuf,
-    /// SQLite file of the catalog; made when missing.
+    /// SQLite file of the catalog, created when missing.
     pub catalog: PathBuf,
 }
 
-/// The embedded lakehouse, bound to one warehouse and catalog, which are opened when they are first used: checking
-/// a component touches neither. Cloning shares it.
+/// The embedded lakehouse, with one warehouse and one catalog. Both are opened at their first use; checking a component
+/// opens neither. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Lakehouse {
     settings: LakehouseSettings,
     opened: Arc<tokio::sync::OnceCell<Opened>>,
 }
 
-/// A component of a lakehouse, and what is asked of it.
+/// A component bound to a lakehouse, with the intent of the operation.
 #[derive(Debug)]
 pub struct Resource {
     lakehouse: Lakehouse,
     work: Work,
     intent: Intent,
-    what: What,
+    kind: ResourceKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum ResourceKind {
     Bucket(Bucket),
     Table(Box<Output>),
 }
@@ -121,24 +123,24 @@ struct Opened {
     target: String,
     buckets: Place,
     tables: Place,
-    /// Where directories are made before they get their name.
+    /// Directory in which new directories are prepared before they are renamed into place.
     scratch: Place,
     /// Absolute path of the catalog file.
     catalog_path: String,
     catalog: TableCatalog,
 }
 
-/// What one change does: nobody else makes or reads one.
+/// The action of one change. Only this crate creates and reads steps.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Delete what an interrupted purge left.
+    /// Delete the leftovers of an interrupted purge.
     Clear,
-    /// Correct the mark.
+    /// Correct the ownership mark.
     Mark,
     Create,
     Restore,
-    /// Columns by their Iceberg path.
+    /// `path` is the Iceberg path of the column.
     AddColumn {
         path: String,
     },
@@ -150,7 +152,7 @@ pub enum Step {
     Revoke {
         reference: String,
     },
-    /// Access control fields.
+    /// Record the access control fields.
     Fields,
     Grant {
         reference: String,
@@ -160,28 +162,28 @@ pub enum Step {
 }
 
 impl Lakehouse {
-    /// A lakehouse that is not opened yet.
+    /// Creates a lakehouse without opening its warehouse or catalog.
     pub fn new(settings: LakehouseSettings) -> Self {
         Self { settings, opened: Arc::default() }
     }
 
-    /// The warehouse and its catalog; a failure to open them is tried again by the next caller.
+    /// The open warehouse and catalog. After a failure, the next caller tries to open them again.
     async fn opened(&self) -> Result<&Opened> {
         self.opened.get_or_try_init(|| Opened::open(self.settings.clone())).await
     }
 }
 
 impl Opened {
-    /// Opens the warehouse and the catalog, and makes what is missing.
+    /// Opens the warehouse and the catalog, and creates them when they are missing.
     async fn open(settings: LakehouseSettings) -> Result<Self> {
         let LakehouseSettings { target, warehouse, catalog } = settings;
         let place = format!("of target `{target}`");
         let (warehouse, catalog) =
-            blocking(move |cancellation| make_places(&warehouse, &catalog, &place, cancellation)).await?;
+            blocking(move |cancellation| create_places(&warehouse, &catalog, &place, cancellation)).await?;
         let warehouse = PathBuf::from(warehouse);
         let opened = TableCatalog::open(&catalog, &warehouse).await.map_err(|e| {
             let what = format!("cannot open the catalog `{catalog}` of target `{target}`");
-            catalog::unopened(&what, e)
+            catalog::open_failed(&what, e)
         })?;
         let root = Place::root(&warehouse);
         Ok(Self {
@@ -195,15 +197,15 @@ impl Opened {
     }
 }
 
-/// Makes the warehouse and the directory of the catalog; their absolute paths without symlinks. What stands in the way
-/// of that may pass, or be put right, while a task waits for it.
-fn make_places(
+/// Creates the warehouse and the directory of the catalog. Returns the absolute paths of the warehouse and the catalog
+/// file, without symbolic links. I/O errors are retryable: the cause may pass, or an administrator may fix it meanwhile.
+fn create_places(
     warehouse: &Path,
     catalog: &Path,
     place: &str,
     cancellation: &Cancellation,
 ) -> Result<(String, String)> {
-    let make = |directory: &Path| {
+    let create = |directory: &Path| {
         marked::create_directories(directory)?;
         directory.canonicalize()
     };
@@ -211,8 +213,8 @@ fn make_places(
         let text = format!("cannot open the {what} `{}` {place}{}", path.display(), files::advice(&e));
         Error::retryable(text).because(e)
     };
-    let real = std::path::absolute(warehouse).and_then(|path| make(&path));
-    let warehouse = plain(real.map_err(|e| failed("warehouse", warehouse, e))?, "warehouse", place)?;
+    let real = std::path::absolute(warehouse).and_then(|path| create(&path));
+    let warehouse = portable(real.map_err(|e| failed("warehouse", warehouse, e))?, "warehouse", place)?;
     let absolute = std::path::absolute(catalog).map_err(|e| failed("catalog", catalog, e))?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(Error::permanent(format!(
@@ -221,17 +223,18 @@ fn make_places(
         )));
     };
     marked::tidy(&Place::root(Path::new(&warehouse)).join(SCRATCH), cancellation)?;
-    let parent = make(parent).map_err(|e| failed("catalog", catalog, e))?;
-    Ok((warehouse, plain(parent.join(name), "catalog", place)?))
+    let parent = create(parent).map_err(|e| failed("catalog", catalog, e))?;
+    Ok((warehouse, portable(parent.join(name), "catalog", place)?))
 }
 
-/// A path that every reader understands the same way.
-fn plain(path: PathBuf, what: &str, place: &str) -> Result<String> {
+/// The path as text, if every Iceberg reader interprets it the same way.
+fn portable(path: PathBuf, what: &str, place: &str) -> Result<String> {
     let text =
         path.to_str().filter(|text| !text.contains(['%', '?', '#']) && !text.chars().any(char::is_control));
     text.map(str::to_owned).ok_or_else(|| {
         Error::permanent(format!(
-            "the path `{}` of the {what} {place} has one of `%?#`, a control character or no UTF-8: choose another",
+            "the path `{}` of the {what} {place} contains one of `%?#` or a control character, or is not UTF-8: \
+             choose another path",
             path.display()
         ))
     })
@@ -255,12 +258,12 @@ impl Technology for Lakehouse {
     }
 
     fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Resource, Vec<Problem>> {
-        let what = match work.component.kind {
-            ComponentKind::Storage => What::Bucket(Bucket::read(&work, intent)?),
-            ComponentKind::OutputPort => What::Table(Box::new(Output::read(&work, intent)?)),
+        let kind = match work.component.kind {
+            ComponentKind::Storage => ResourceKind::Bucket(Bucket::read(&work, intent)?),
+            ComponentKind::OutputPort => ResourceKind::Table(Box::new(Output::read(&work, intent)?)),
             _ => return Err(vec![wrong_kind()]),
         };
-        Ok(Resource { lakehouse: self.clone(), work, intent, what })
+        Ok(Resource { lakehouse: self.clone(), work, intent, kind })
     }
 
     fn check_import(&self, params: &mut ImportParams<'_>) {
@@ -280,12 +283,12 @@ impl Bound for Resource {
     async fn plan(&self, context: &Context) -> Result<Plan<Step>> {
         context.check_cancelled()?;
         let (opened, work) = (self.lakehouse.opened().await?, &self.work);
-        let mut plan = match &self.what {
-            What::Bucket(bucket) => opened.plan_bucket(bucket, work, self.intent).await?,
-            What::Table(output) => opened.plan_table(output, work, self.intent).await?,
+        let mut plan = match &self.kind {
+            ResourceKind::Bucket(bucket) => opened.plan_bucket(bucket, work, self.intent).await?,
+            ResourceKind::Table(output) => opened.plan_table(output, work, self.intent).await?,
         };
         if !matches!(self.intent, Intent::Unprovision { .. }) {
-            plan.notes.extend(access::undecided(work.access.as_ref()));
+            plan.notes.extend(access::bare_names_note(work.access.as_ref()));
         }
         Ok(plan)
     }
@@ -293,18 +296,18 @@ impl Bound for Resource {
     async fn apply(&self, step: &Step, context: &Running) -> Result<()> {
         context.check_cancelled()?;
         let (opened, work) = (self.lakehouse.opened().await?, &self.work);
-        match &self.what {
-            What::Bucket(bucket) => opened.apply_bucket(bucket, work, step, context).await,
-            What::Table(output) => opened.apply_table(output, work, step, context).await,
+        match &self.kind {
+            ResourceKind::Bucket(bucket) => opened.apply_bucket(bucket, work, step, context).await,
+            ResourceKind::Table(output) => opened.apply_table(output, work, step, context).await,
         }
     }
 
     async fn describe(&self, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
         let opened = self.lakehouse.opened().await?;
-        match &self.what {
-            What::Bucket(bucket) => opened.describe_bucket(bucket).await,
-            What::Table(output) => opened.describe_table(output).await,
+        match &self.kind {
+            ResourceKind::Bucket(bucket) => opened.describe_bucket(bucket).await,
+            ResourceKind::Table(output) => opened.describe_table(output).await,
         }
     }
 }
@@ -318,17 +321,17 @@ fn change(action: Action, resource: &str, summary: impl Into<String>, step: Step
     Change::new(action, resource, summary, step)
 }
 
-/// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
+/// The conflict of an access update for a resource that does not exist. A retry does not help; provisioning does.
 fn not_provisioned(owner: &Owner) -> Error {
     Error::conflict(format!("{} is not provisioned: provision it first", marked::described(owner)))
 }
 
-/// `file:///...`, as the catalog has it.
+/// The location of a path as in the catalog: `file:///...`.
 fn location(path: &Path) -> String {
     format!("file://{}", path.display())
 }
 
-/// What is shown of every resource last: the files, and who has access.
+/// Adds the link to the files and the recorded access list, which are the last entries of every description.
 fn with_access(info: Info, location: &str, list: &AccessList, shown: &str) -> Info {
     let info = info
         .text("access", "Access", "recorded, not enforced")
