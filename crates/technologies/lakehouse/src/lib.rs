@@ -198,7 +198,7 @@ impl Opened {
 }
 
 /// Creates the warehouse and the directory of the catalog. Returns the absolute paths of the warehouse and the catalog
-/// file, without symbolic links. I/O errors are retryable: the cause may pass, or an administrator may fix it meanwhile.
+/// file, without symbolic links. I/O errors are retryable: the cause may pass, or an administrator may fix it.
 fn create_places(
     warehouse: &Path,
     catalog: &Path,
