@@ -1,31 +1,35 @@
-//! PostgreSQL: storage areas are schemas or databases, output ports are tables or views, and who may read is enforced.
+//! The PostgreSQL technology. A storage area is a schema or a database. An output port is a table or a view. PostgreSQL
+//! enforces read access.
 //!
-//! What it guarantees:
-//! - *Whose is it* is written into the database: a line in the comment of every role, schema, table and view
-//!   (`mark.rs`). What has no mark of ours is never adopted, altered or dropped.
-//! - Every change is one transaction under the component's advisory lock. In it, what is there is looked at again and
-//!   what is left to do is derived again (`desired.rs`); only then are statements executed. A crash leaves all of a
-//!   change or nothing.
-//! - A component has a role that owns its objects and one that may read them, both without a login. Access is being a
-//!   member of the latter (`people.rs`); Landfall is a member of the former for as long as a change takes (`membership.rs`).
-//! - What the roles of a component own never becomes Landfall's, since functions and views run with the rights of their
-//!   owner (`removal.rs`); and what may meet functions of owners runs with the rights of a role of theirs (`guard.rs`).
-//! - Nothing is dropped with CASCADE, a breaking change of columns is refused with what would be lost
-//!   (`evolution.rs`), and what belongs to others stays (`removal.rs`).
-//! - Names and texts of others get into statements through `sql.rs` alone; types are of our own making (`types.rs`).
-//! - A stop reaches the statement on the server, and no session waits for ever (`session.rs`).
+//! Guarantees:
+//! - Ownership is recorded in the database: the comment of every role, schema, table and view contains a mark
+//!   (`mark.rs`). Landfall never adopts, alters or drops an object without its own mark.
+//! - Every change is one transaction under the component's advisory lock. The transaction observes the database again
+//!   and derives the remaining changes again (`desired.rs`) before it executes any statement. After a crash, either
+//!   the whole change is there or none of it.
+//! - A component has an owners' role, which owns its objects, and a readers' role, which may read them. Both are NOLOGIN
+//!   roles. A principal gets access as a member of the readers' role (`people.rs`). Landfall is a member of the owners'
+//!   role only for the duration of a change (`membership.rs`).
+//! - Landfall never becomes the owner of objects that the component's roles own, because functions and views run with the
+//!   rights of their owner (`removal.rs`). Statements that may call functions of the owners run with the rights of
+//!   the owners' role (`guard.rs`).
+//! - Landfall never uses DROP ... CASCADE. It refuses a breaking change of columns and reports what would be lost
+//!   (`evolution.rs`). It keeps objects that belong to others (`removal.rs`).
+//! - All external names and texts are quoted in `sql.rs` before they enter a statement. The types are generated here
+//!   (`types.rs`).
+//! - A cancellation cancels the running statement on the server, and every wait has a deadline (`session.rs`).
 //!
-//! What it is not: a superuser. The role of the target is CREATEROLE and owns the database, or may create in it;
-//! docs/technologies/postgresql.md has the statements that make it.
+//! Landfall is not a superuser here. The role of the target has CREATEROLE and either owns the database or may create in
+//! it. docs/technologies/postgresql.md has the statements that create this role.
 //!
-//! | step | in one transaction | a crash before its end leaves |
+//! | step | in one transaction | after a crash |
 //! |---|---|---|
-//! | create, drop database | not in one: the role that owns it first, the mark last | a database that its owner tells from others |
-//! | prepare | roles, schema, marks, who owns what | nothing of it |
-//! | create table, view | the relation, its comments and mark, its owner | nothing of it |
-//! | each change of a column | one ALTER TABLE | the column as it was |
-//! | revoke, grant | all members that go, all that come | the list as it was |
-//! | release, purge | grants, roles, objects, the mark of what is kept | everything as it was |
+//! | create, drop database | not transactional: first the owners' role, last the mark | the owner of the database identifies its component |
+//! | prepare | roles, schema, marks, ownership | no change |
+//! | create table, view | the relation, its comments and mark, its owner | no change |
+//! | each change of a column | one ALTER TABLE | the column is unchanged |
+//! | revoke, grant | all removed members, all new members | the members are unchanged |
+//! | release, purge | grants, roles, objects, the mark of kept objects | no change |
 
 mod columns;
 mod desired;
@@ -81,32 +85,32 @@ use session::{Pool, PoolSettings, Session};
 use sql::{dotted, ident};
 use view::View;
 
-/// A target: one database.
+/// The settings of a target, which is one database.
 #[derive(Debug, Clone)]
 pub struct PostgresqlSettings {
     /// Code of the configured target, for messages.
     pub target: String,
     /// `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`.
     pub url: Secret,
-    /// Sessions at the same time.
+    /// Maximum number of concurrent sessions.
     pub connections: u32,
-    /// Longest wait for the server to open a session, and for any sign of life.
+    /// Maximum time to open a session, and to wait for a response to a connection check.
     pub connect_timeout: Duration,
-    /// Longest statement.
+    /// Maximum duration of a statement.
     pub statement_timeout: Duration,
-    /// Longest wait for somebody else's lock.
+    /// Maximum time to wait for a lock that another session holds.
     pub lock_timeout: Duration,
-    /// Longest look at rows, which may meet functions of their owners.
+    /// Maximum duration of a query that reads rows. Such a query may call functions of the owners.
     pub count_timeout: Duration,
-    /// From refs to the names of roles.
+    /// Maps refs to role names.
     pub directory: Directory,
 }
 
-/// One database of a PostgreSQL server. Nothing is opened before it is first used. Cloning shares it.
+/// One database of a PostgreSQL server. It opens the first connection on first use. Clones share the connections.
 #[derive(Clone)]
 pub struct Postgresql(Arc<Site>);
 
-/// A component of a database, and what is asked of it.
+/// A component of a database, and the intent of the operation.
 pub struct Resource {
     site: Arc<Site>,
     work: Work,
@@ -114,30 +118,31 @@ pub struct Resource {
     read: Read,
 }
 
-/// The database of a target, and those of its storage areas.
+/// The database of a target, and the databases of its storage areas.
 struct Site {
     settings: PostgresqlSettings,
     login: Result<Login, String>,
-    /// Absent with a URL that cannot be read.
+    /// `None` if the URL is not valid.
     server: Option<Arc<Server>>,
     home: Option<Handle>,
-    /// One for each database: that of the URL, and those of storage areas that have their own.
+    /// One pool for each database: the database of the URL, and the own databases of storage areas.
     pools: Mutex<BTreeMap<String, Pool>>,
 }
 
-/// What is known of a component before anything is looked at.
+/// The parsed descriptor of a component, before anything is read from the database.
 struct Read {
     place: Place,
-    /// For provisioning only.
+    /// Only for provisioning.
     contract: Option<Contract>,
     question: Question,
-    /// Whether it is to be taken away.
+    /// Whether the intent is unprovision.
     removal: bool,
     count_timeout: Duration,
 }
 
 impl Postgresql {
-    /// A target that is not opened yet. Its sessions live on the runtime that this is called on, if it is on one.
+    /// Creates a target without a connection. Its connections run on the runtime that calls this function, if there is
+    /// one.
     pub fn new(settings: PostgresqlSettings) -> Self {
         let login = Login::parse(settings.url.expose());
         let server = login.as_ref().ok().map(|login| {
@@ -156,7 +161,7 @@ impl Site {
         })
     }
 
-    /// A session with the database of the URL.
+    /// Borrows a session with the database of the URL.
     async fn session(&self, context: &Context) -> Result<Session> {
         self.session_with(&self.login()?.database, context).await
     }
@@ -171,7 +176,7 @@ impl Site {
                     server: Arc::clone(server),
                     database: database.to_owned(),
                     connections: self.settings.connections,
-                    // A server has no room for idle sessions with every database.
+                    // A server has not enough connections to keep idle sessions with every database.
                     rest: database == login.database,
                     statement_timeout: self.settings.statement_timeout,
                     lock_timeout: self.settings.lock_timeout,
@@ -183,15 +188,16 @@ impl Site {
         pool.session(context).await
     }
 
-    /// Looks at a component without a trace: the server sees to it that nothing is written.
+    /// Observes a component in READ ONLY transactions.
     async fn look(&self, read: &Read, people: &People, context: &Context) -> Result<Seen> {
         let (session, database) = self.place_of(read, context).await?;
         let done = session.within(context, looked(&session, read, people, database)).await;
         session.give_back(done)
     }
 
-    /// A session with the database that the component is in. Where that is one of its own, what is known of it; and
-    /// where it is not there yet, or not whole any more, a session with that of the URL.
+    /// Returns a session with the database of the component. If the component has its own database, the result includes
+    /// what was observed of that database. If that database does not exist or is broken, the session is with the
+    /// database of the URL.
     async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
         let session = self.session(context).await?;
         if !read.place.own_database {
@@ -206,7 +212,7 @@ impl Site {
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
 
-    /// Reads a component: all problems in one answer. What takes something away needs the names only.
+    /// Parses the descriptor of a component and returns all problems at once. Only provisioning needs more than names.
     fn read(&self, work: &Work, intent: Intent) -> Result<Read, Vec<Problem>> {
         let database = self.login.as_ref().map_or("", |login| &login.database);
         let mut specific = SpecificReader::new(&work.component.specific);
@@ -253,7 +259,7 @@ impl Site {
 }
 
 impl Read {
-    /// The same component, of which nothing is wanted.
+    /// The same component without a contract.
     fn names_only(&self) -> Self {
         let place = self.place.clone();
         let question = question(&place, None);
@@ -261,7 +267,7 @@ impl Read {
     }
 }
 
-/// What is there.
+/// Observes the component in the current transaction.
 async fn observed(
     session: &Session,
     read: &Read,
@@ -270,7 +276,7 @@ async fn observed(
 ) -> Result<Seen> {
     let mut question = Question { principals: people.names(), ..read.question.clone() };
     if read.place.own_database && database.as_ref().is_none_or(|database| database.broken) {
-        // This is another database, and what is in it is none of the component's.
+        // This session is with another database. The schema in it with the same name does not belong to the component.
         question.schema = String::new();
     }
     let mut seen = observe::observe(session, &question).await?;
@@ -283,7 +289,7 @@ async fn observed(
     Ok(seen)
 }
 
-/// What is there, and the answers about rows that a provisioning needs, in transactions that can write nothing.
+/// Observes the component in a READ ONLY transaction. Then it collects the facts about rows that provisioning needs.
 async fn looked(session: &Session, read: &Read, people: &People, database: Option<Database>) -> Result<Seen> {
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut seen = observed(session, read, people, database).await?;
@@ -295,7 +301,7 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     if !asked.is_empty() {
         let queries: Vec<_> =
             asked.iter().map(|(probe, relation)| (*relation, probe.query(&read.place.schema))).collect();
-        // A row that a policy hides is a row all the same.
+        // Rows that a row security policy hides count, too.
         let answers = guard::answers(session, &read.place, &seen, &queries, true, read.count_timeout).await?;
         let counted =
             |answer: Option<String>| answer.and_then(|count| count.parse().ok()).unwrap_or_default();
@@ -306,7 +312,7 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     Ok(seen)
 }
 
-/// What has to be known of rows.
+/// The facts about rows that the contract depends on.
 fn probes(read: &Read, seen: &Seen) -> Vec<observe::Probe> {
     let tables = match read.contract.as_ref().map(|contract| &contract.shape) {
         Some(Shape::Storage(tables)) => tables.as_slice(),
@@ -339,16 +345,16 @@ fn question(place: &Place, contract: Option<&Contract>) -> Question {
     }
 }
 
-/// The names of what a component has.
+/// The names of the objects of a component.
 struct Names {
-    /// Of a storage area that has a database of its own.
+    /// Only for a storage area with its own database.
     database: Option<String>,
     schema: String,
-    /// Of an output port.
+    /// Only for an output port.
     relation: Option<String>,
 }
 
-/// The names in `specific`, or those derived from the identity of a storage area or an output port.
+/// Returns the names in `specific`, or else names derived from the identity of the storage area or output port.
 fn names_of(
     product: &Identifier,
     component: &Component,
@@ -363,7 +369,7 @@ fn names_of(
         let relation = named(specific, "name", naming::problem, default);
         return Some(Names { database: None, schema: schema?, relation: Some(relation?) });
     }
-    // Asked for in any case: what is wrong with one of them does not make the others unknown.
+    // Read both keys in any case. Otherwise an error in one of them would report the other as an unknown key.
     let _ = (specific.value("schema"), specific.value("database"));
     let mut database = None;
     if level(specific)? == "database" {
@@ -378,7 +384,7 @@ fn names_of(
     Some(Names { database, schema, relation: None })
 }
 
-/// Where the component is.
+/// Returns the location of the component.
 fn place(work: &Work, database: &str, specific: &mut SpecificReader<'_>) -> Option<Place> {
     let (product, component, environment) = (&work.product.id, &work.component.id, &work.environment);
     let Names { database: own_database, schema, relation } =
@@ -409,7 +415,7 @@ fn place(work: &Work, database: &str, specific: &mut SpecificReader<'_>) -> Opti
     })
 }
 
-/// `level` of a storage area; `None` when it is none.
+/// Returns the `level` of a storage area, or `None` if the value is not valid.
 fn level(specific: &mut SpecificReader<'_>) -> Option<&'static str> {
     match specific.value("level") {
         None => Some("schema"),
@@ -417,7 +423,7 @@ fn level(specific: &mut SpecificReader<'_>) -> Option<&'static str> {
     }
 }
 
-/// A name of `specific`, or the default.
+/// Returns a name from `specific`, or the default.
 fn named(
     specific: &mut SpecificReader<'_>,
     key: &'static str,
@@ -453,7 +459,7 @@ fn storage_contract(
     })
 }
 
-/// With whether the storage area that a view reads from lists the table.
+/// Returns the contract, and whether the storage area that a view reads from lists the source table.
 fn port_contract(
     work: &Work,
     place: Option<&Place>,
@@ -513,7 +519,7 @@ fn port_contract(
             place: SCHEMA.to_owned(),
             renames,
             may_drop: may_drop.unwrap_or(false),
-            // Said once, with those of a view.
+            // The contract has the notes.
             notes: Vec::new(),
         })
     };
@@ -527,7 +533,7 @@ fn port_contract(
     Some((contract, listed.unwrap_or(true)))
 }
 
-/// `rowCount` and `freshness`: what the info shall say of the rows.
+/// Reads `rowCount` and `freshness`: the statistics about rows that the info includes.
 fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bool, Option<&'a str>) {
     let count = specific.boolean("rowCount").unwrap_or(false);
     let column = specific.string("freshness");
@@ -542,7 +548,7 @@ fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bo
     (count, column)
 }
 
-/// `source: {schema, name}`, and its `listed`.
+/// Reads `source: {schema, name}` and its `listed`.
 fn source(specific: &mut SpecificReader<'_>) -> Option<((String, String), bool)> {
     let mut nested = specific.object("source")?;
     let listed = nested.boolean("listed").unwrap_or(true);
@@ -561,7 +567,7 @@ fn source(specific: &mut SpecificReader<'_>) -> Option<((String, String), bool)>
     Some(((schema?, name?), listed))
 }
 
-/// `columns: {column of the port: column of the source}`.
+/// Reads `columns: {column of the port: column of the source}`.
 fn sources(specific: &mut SpecificReader<'_>, declared: &[Column]) -> Vec<(String, String)> {
     let Some(value) = specific.value("columns") else { return Vec::new() };
     let remedy = "write `column: column of the source` for those whose names differ";
@@ -662,7 +668,7 @@ impl Bound for Resource {
 
     async fn describe(&self, context: &Context) -> Result<Info> {
         context.check_cancelled()?;
-        // What is shown is read from what is there, whatever the contract asks for.
+        // The info describes the observed state, not the contract.
         let (site, read) = (&self.site, self.read.names_only());
         let seen = site.look(&read, &People::default(), context).await?;
         if read.place.standing(&seen)? != Standing::Active {
@@ -674,7 +680,7 @@ impl Bound for Resource {
     }
 }
 
-/// One change, in one transaction: what is there is looked at again, and what is left is derived again.
+/// Applies one change in one transaction. The transaction observes the database and derives the remaining changes again.
 async fn applied(
     session: &Session,
     read: &Read,
@@ -684,7 +690,8 @@ async fn applied(
     (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
     let (place, contract) = (&read.place, read.contract.as_ref());
-    // Of rows it is known what they were a moment ago. It only decides what is refused, and PostgreSQL looks for itself.
+    // Facts about rows are from before this transaction. They only decide about refusals, and PostgreSQL checks the rows
+    // itself.
     let mut before = match step {
         Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
         _ => None,
@@ -697,7 +704,7 @@ async fn applied(
         }
         let mut membership = MembershipGrant::default();
         if let (Step::ChangeType { table, .. }, Some(before)) = (step, &before) {
-            // Nobody hangs anything on it from now on.
+            // From now on, no other session can add triggers, checks or indexes to the table.
             membership = MembershipGrant::of(place, contract, before, step);
             let mut sql = membership.granted(place, before);
             sql.push(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", dotted(&place.schema, table)));
@@ -727,7 +734,7 @@ async fn applied(
             continue;
         }
         let done = session.execute(statement).await;
-        // The schema that output ports share was empty a moment ago: another one came meanwhile.
+        // The schema of output ports was empty when it was observed. Another output port was created in the meantime.
         let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
         done.map_err(|error| match error.kind() {
             Kind::Conflict if shared => Error::retryable(error.to_string()),
@@ -751,7 +758,7 @@ async fn applied(
     }
 }
 
-/// A transaction under the component's lock.
+/// Begins a transaction and takes the component's lock.
 async fn begin(session: &Session, place: &Place) -> Result<()> {
     session.execute("BEGIN").await?;
     let key = naming::lock_key(&place.owner.component, &place.owner.environment);
@@ -760,8 +767,9 @@ async fn begin(session: &Session, place: &Place) -> Result<()> {
 }
 
 impl Site {
-    /// Databases come and go outside of transactions, so these two are looked at first, under the lock, and done then.
-    /// What is made belongs to the owners' role from its first moment, which is how it is known before it is marked.
+    /// Creates or drops the database. PostgreSQL does not do that in a transaction, so this function first decides under
+    /// the component's lock and then executes the statements. The owners' role owns the new database from the start:
+    /// its owner identifies the database until it has a mark.
     async fn apply_to_database(
         &self,
         read: &Read,
@@ -800,7 +808,7 @@ impl Site {
                 let count = session.text(others, &[&read.place.database]).await?.unwrap_or_default();
                 if count != "0" {
                     return Err(Error::retryable(format!(
-                        "{count} sessions of others with {} are open, and have to end first",
+                        "{count} sessions of other roles with {} are open: they have to end first",
                         read.place.what
                     )));
                 }
@@ -857,7 +865,8 @@ impl Site {
         }
     }
 
-    /// Counts rows and finds the newest value, where `specific` asks for it. What takes too long is left out.
+    /// Adds the row count and the newest value to the info if `specific` asks for them. A query that exceeds the time
+    /// limit adds nothing.
     async fn add_statistics(
         &self,
         work: &Work,
