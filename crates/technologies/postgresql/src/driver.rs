@@ -14,25 +14,25 @@ use super::{Postgresql, PostgresqlSettings};
 #[derive(Debug, Clone, Copy)]
 pub struct PostgresqlDriver;
 
-/// What is written in `[targets.CODE]`.
+/// The settings in `[targets.CODE]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "landfall_adapter::schemars")]
 pub struct Settings {
-    /// Where `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full` is kept.
+    /// Reference to the secret with the URL, `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full`.
     url: SecretReference,
-    /// Sessions at the same time.
+    /// Maximum number of concurrent sessions.
     #[serde(default = "connections")]
     connections: Count,
-    /// Longest wait for the server to open a session, and for any sign of life.
+    /// Maximum time to open a session, and to wait for a response to a connection check.
     connect_timeout: Option<Span<100>>,
-    /// Longest statement.
+    /// Maximum duration of a statement.
     statement_timeout: Option<Span>,
-    /// Longest wait for somebody else's lock.
+    /// Maximum time to wait for a lock that another session holds.
     lock_timeout: Option<Span>,
-    /// Longest look at rows.
+    /// Maximum duration of a query that reads rows.
     count_timeout: Option<Span>,
-    /// Names of `[identity.NAME]`, from refs to roles, in the order in which they are asked.
+    /// Names of the `[identity.NAME]` sections that map refs to roles, in lookup order.
     identity: Option<Vec<String>>,
 }
 
@@ -70,7 +70,7 @@ impl Driver for PostgresqlDriver {
     }
 }
 
-/// What is wrong with the URL, or with the files that it names, if anything. Never quotes it.
+/// Returns the problem with the URL or with the files that it names, if any. The message never quotes the URL.
 fn url_problem(url: &Secret, look: bool) -> Option<String> {
     match Login::parse(url.expose()) {
         Ok(login) => look.then(|| login.check_files().err()).flatten(),
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_named_by_a_secret_and_has_limits() {
+    fn reads_the_url_secret_and_default_limits() {
         let variables =
             [("PG_URL", "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full")];
         let reference = json!({ "env": "PG_URL" });

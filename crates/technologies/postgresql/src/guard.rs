@@ -1,18 +1,19 @@
-//! Running what may meet functions of owners, with the rights of a role of theirs and no others.
+//! Runs statements that may call functions of the owners, with the rights of the component's role only.
 //!
-//! A policy, the query of a view, a check, an expression of an index: whoever owns a table hangs functions on it, and
-//! PostgreSQL runs them with the rights of whoever touches the table, some of them as early as planning. `SET ROLE` is no
-//! protection, since a function may set it back. A function with SECURITY DEFINER is: inside of it no role can be set.
-//! So what may meet such functions is wrapped into one of our own that belongs to
+//! The owner of a table can attach functions to it: in a policy, the query of a view, a check or an expression of an
+//! index. PostgreSQL runs them with the rights of the role that uses the table, some of them already during planning.
+//! `SET ROLE` does not protect against that, because a function can reset the role. A SECURITY DEFINER function does
+//! protect: PostgreSQL does not allow SET ROLE inside it. So this module wraps such statements in a temporary SECURITY
+//! DEFINER function. The function belongs to
 //!
-//! - the readers' role, where rows are looked at, in a transaction that can write nothing and is rolled back;
-//! - the owners' role, where a table is changed.
+//! - the readers' role to read rows, in a READ ONLY transaction that is rolled back;
+//! - the owners' role to change a table.
 //!
-//! The function is in a schema that nobody else can write to, and both are gone at the end of the transaction. What ran
-//! may have left settings, temporary objects and prepared statements behind: names are written out in full afterwards, and
-//! the session is reset.
+//! The function is in a schema that no other role can write to. Both are gone at the end of the transaction. Functions of
+//! the owners may leave settings, temporary objects and prepared statements behind. Therefore later statements
+//! qualify all names, and the session is reset.
 //!
-//! Nothing that such functions say (messages, notices, the text of an error) is told to anybody.
+//! Output of such functions (messages, notices, error texts) is never shown or logged.
 
 use std::time::Duration;
 
@@ -23,12 +24,12 @@ use super::session::{Session, Unknown};
 use super::sql::{dotted, ident, literal};
 use landfall_adapter::error::Result;
 
-/// A name that nobody knows before.
+/// Returns an unpredictable name.
 fn scratch() -> String {
     format!("landfall_{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Statements that make functions of a role's.
+/// Returns statements that create functions owned by a role.
 fn made(schema: &str, role: &str, functions: &[(String, String)]) -> Vec<String> {
     let (schema, role) = (ident(schema), ident(role));
     let mut sql = vec![format!("CREATE SCHEMA {schema}"), format!("GRANT ALL ON SCHEMA {schema} TO {role}")];
@@ -54,8 +55,8 @@ pub(super) async fn as_owner(session: &Session, place: &Place, statement: &str) 
         .await
 }
 
-/// What queries say that read relations of the component, each one text or why it is not known. They see what a reader
-/// sees; with `all_rows`, a query that a policy would hide rows from says nothing at all.
+/// Runs queries that read relations of the component. Each returns one text, or the reason why there is none. The queries
+/// see the same rows as a reader. With `all_rows`, a query fails if a policy would hide rows from it.
 pub(super) async fn answers(
     session: &Session,
     place: &Place,
@@ -72,7 +73,7 @@ pub(super) async fn answers(
         sql.push(membership::join(&place.reader_role, seen));
         place.reader_role.clone()
     } else {
-        // There are no readers, as long as the component is unprovisioned: somebody who may do what they could.
+        // An unprovisioned component has no readers' role. A temporary role gets the rights that readers would have.
         if seen.owner.is_some() {
             sql.push(membership::join(&place.owner_role, seen));
         }
@@ -86,7 +87,7 @@ pub(super) async fn answers(
     };
     let names: Vec<String> =
         (0..queries.len()).map(|number| dotted(&schema, &format!("look_{number}"))).collect();
-    // Names in such a body are looked up now, so that its owner need not be allowed to use the schema.
+    // PostgreSQL resolves the names in such a body now, so its owner needs no USAGE on the schema.
     let body = |query: &str| format!("RETURNS text LANGUAGE sql SECURITY DEFINER BEGIN ATOMIC {query}; END");
     let functions: Vec<(String, String)> =
         names.iter().cloned().zip(queries.iter().map(|(_, query)| body(query))).collect();

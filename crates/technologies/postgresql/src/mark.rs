@@ -1,4 +1,4 @@
-//! Comments: what people read, and below it a line that says whose the object is.
+//! Comments of database objects: the description for people, and below it a line that records the ownership.
 //!
 //! ```text
 //! Cash flows of the last ten years.
@@ -6,9 +6,9 @@
 //! landfall {"component":"urn:dmb:cmp:finance:cashflow:0:port","environment":"production"}
 //! ```
 //!
-//! The last line is the mark of a role, schema, table or view; what has none, or another component's, is somebody
-//! else's and stays untouched. A column has such a line only for what PostgreSQL cannot say of it: tags, and the
-//! declared type. Comments are readable by whoever may connect, so nothing secret goes in.
+//! The last line is the mark of a role, schema, table or view. Landfall does not touch an object that has no mark, or
+//! the mark of another component. A column has such a line only for facts that PostgreSQL cannot store: tags, and
+//! the declared type. Every role that may connect can read comments, so they contain no secrets.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,32 +19,32 @@ use landfall_adapter::descriptor::{Identifier, Object, Tag};
 
 const WORD: &str = "landfall ";
 
-/// What an object says of itself.
+/// The content of a mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Mark {
-    /// Whose it is. The schema that output ports share has the data product for a component.
+    /// The component that owns the object. For the shared schema of output ports, this is the data product.
     #[serde(flatten)]
     pub(super) owner: Owner,
-    /// The data product of a component, where its id does not say it.
+    /// The data product of a component, if the component id does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) product: Option<String>,
-    /// Of a role, which every database of the cluster sees.
+    /// Only for a role: the component's database. Every database of the cluster sees the same roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) database: Option<String>,
-    /// Unprovisioned, with its data kept.
+    /// Whether the component was unprovisioned and its data kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) released: bool,
-    /// Of a view: fingerprint of the query that was asked for.
+    /// Only for a view: fingerprint of the requested query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) asked: Option<String>,
-    /// Of a view: fingerprint of what PostgreSQL made of that query.
+    /// Only for a view: fingerprint of the query as PostgreSQL stores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) made: Option<String>,
     /// Tags of the component or table.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) tags: Vec<Value>,
-    /// Of the readers' role: `accessControlFields`, stored and shown, never interpreted.
+    /// Only for the readers' role: `accessControlFields`, stored and shown, never interpreted.
     #[serde(default, skip_serializing_if = "Object::is_empty")]
     pub(super) fields: Object,
 }
@@ -63,8 +63,8 @@ impl Mark {
         }
     }
 
-    /// Whether it is one of a data product: its own, or of one of its components. A component whose identifier does not say
-    /// which, or names another one, has it in its mark.
+    /// Whether the mark belongs to the data product itself or to one of its components. If the component id does not
+    /// contain the data product, or contains another one, the mark names it.
     pub(super) fn is_of(&self, product: &Identifier) -> bool {
         match &self.product {
             Some(own) => own == product.as_str(),
@@ -75,24 +75,24 @@ impl Mark {
         }
     }
 
-    /// The mark in a comment, if there is one.
+    /// Returns the mark in a comment, if there is one.
     pub(super) fn in_comment(comment: Option<&str>) -> Option<Self> {
         split(comment?).1
     }
 
-    /// A comment with this mark.
+    /// Returns a comment with this mark.
     pub(super) fn comment(&self, text: &str) -> String {
         join(text, &serde_json::to_string(self).unwrap_or_default())
     }
 }
 
-/// What a column says beyond its type and its description.
+/// The facts about a column that neither its type nor its description contains.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct ColumnNote {
-    /// The declared type and what belongs to it, where reading the column back would give something else.
+    /// The declared type with its parameters, if an import of the column would give another type.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub(super) declared: Option<Object>,
-    /// PostgreSQL's type that it was declared for: of another one it says nothing.
+    /// The PostgreSQL type that `declared` was written for. If the column has another type now, `declared` is ignored.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub(super) made: Option<String>,
     /// Tags of the column.
@@ -101,12 +101,12 @@ pub(super) struct ColumnNote {
 }
 
 impl ColumnNote {
-    /// The comment of a column; `None` when there is nothing to say.
+    /// Returns the comment of a column, or `None` if it is empty.
     pub(super) fn comment(&self, text: &str) -> Option<String> {
         if *self != Self::default() {
             return Some(join(text, &serde_json::to_string(self).unwrap_or_default()));
         }
-        // A description that ends like one of ours would be taken for one.
+        // Without this line, a description that ends like a mark would be read as a mark.
         match split::<Self>(text).1 {
             Some(_) => Some(join(text, "{}")),
             None => (!text.trim().is_empty()).then(|| text.trim().to_owned()),
@@ -114,7 +114,7 @@ impl ColumnNote {
     }
 }
 
-/// Text and last line of a comment.
+/// Splits a comment into its text and its last line.
 pub(super) fn split<T: DeserializeOwned>(comment: &str) -> (&str, Option<T>) {
     let (text, line) = comment.rsplit_once('\n').unwrap_or(("", comment));
     match line.strip_prefix(WORD).and_then(|json| serde_json::from_str(json).ok()) {
@@ -129,7 +129,7 @@ fn join(text: &str, json: &str) -> String {
     format!("{text}{gap}{WORD}{json}")
 }
 
-/// Tags as a descriptor writes them.
+/// Returns tags in the form of a descriptor.
 pub(super) fn tags(tags: &[Tag]) -> Vec<Value> {
     let tag = |tag: &Tag| {
         let mut object = Object::new();
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_comes_back_and_cannot_be_forged_by_a_description() {
+    fn reads_the_last_mark_not_one_in_the_description() {
         let owner = Owner { component: "urn:dmb:cmp:a:b:0:c".to_owned(), environment: "it's".to_owned() };
         let other =
             Owner { component: "urn:dmb:cmp:x:y:0:z".to_owned(), environment: "production".to_owned() };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_says_only_what_it_has_to() {
+    fn writes_column_notes_only_when_needed() {
         assert_eq!(ColumnNote::default().comment(" "), None);
         assert_eq!(ColumnNote::default().comment("amount"), Some("amount".to_owned()));
         let note = ColumnNote { tags: vec![Value::from("t")], ..Default::default() };

@@ -409,7 +409,7 @@ impl Server {
             }
             // With `target_session_attrs=read-write` in the URL.
             Some(ErrorKind::PermissionDenied) => {
-                ("takes no changes", "promote the standby, or point the URL of the target to the primary")
+                ("is read-only", "promote the standby, or point the URL of the target to the primary")
             }
             Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
                 ("cannot be reached: there is no way to it", "check the network")

@@ -1,15 +1,16 @@
-//! Sessions with the server: a small pool, deadlines on each, and statements that end when the work is stopped.
+//! Sessions with the server: a small pool, deadlines for every wait, and statements that end on cancellation.
 //!
-//! - A session is borrowed for one piece of work and goes back only when all of it went well; every other one is
-//!   closed. Nothing is reset, because nothing that failed is kept.
-//! - Sessions live on the runtime that the pool was made on. Whoever borrows one may live on another that ends sooner.
-//! - A stop is carried to the server: [`Session::within`] asks it to cancel the statement and waits for its answer. A
-//!   run that is dropped half way does the same behind its back.
+//! - A caller borrows a session for one unit of work. The session returns to the pool only if all of that work succeeds.
+//!   Otherwise it is closed, so no session in the pool needs a reset.
+//! - Sessions run on the runtime that created the pool. A caller may run on another runtime that ends earlier.
+//! - A cancellation reaches the server: [`Session::within`] asks the server to cancel the statement and waits for its
+//!   response. If a run is dropped, a background task cancels its statement.
 //! - `statement_timeout`, `lock_timeout` and `idle_in_transaction_session_timeout` are set on every session, so that
-//!   neither we nor whoever we wait for can hold up a database.
-//! - A server that is silent cannot keep to these, so every wait for it has a deadline here, too: `connect_timeout` for a
-//!   session (`server.rs`) and for a sign of life of one that rested, and that much more than `statement_timeout` for a
-//!   statement and for a session that others have. A session that missed one is thrown away.
+//!   neither Landfall nor a lock holder can block a database for long.
+//! - A server that does not respond cannot enforce these timeouts, so every wait for it has a deadline here, too. The
+//!   deadline is `connect_timeout` for opening a session (`server.rs`) and for checking an idle one. It is the sum of
+//!   `statement_timeout` and `connect_timeout` for a statement and for a free session. A session that misses its
+//!   deadline is closed.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,26 +29,28 @@ use super::sqlstate;
 use landfall_adapter::Context;
 use landfall_adapter::error::{Error, Result};
 
-/// How long a statement that ran into its own timeout may take to end.
+/// Time for a statement to end after its own timeout.
 const GRACE: Duration = Duration::from_secs(2);
-/// A session that rested for longer is tried before it is used.
+/// A session that was idle for longer is checked before it is used.
 const STALE: Duration = Duration::from_secs(1);
 
-/// What a pool is made with.
+/// The settings of a pool.
 #[derive(Debug, Clone)]
 pub(super) struct PoolSettings {
     pub(super) server: Arc<Server>,
     pub(super) database: String,
     pub(super) connections: u32,
-    /// Whether sessions rest until somebody needs one, or are closed after use.
+    /// Whether the pool keeps idle sessions. Otherwise it closes sessions after use.
     pub(super) rest: bool,
     pub(super) statement_timeout: Duration,
     pub(super) lock_timeout: Duration,
 }
 
 impl PoolSettings {
-    /// What every session begins with. An empty search path: what is not written out in full is not found in somebody
-    /// else's schema, nor among temporary objects, which would otherwise be looked at first. The one query of the catalogs takes longer to plan than to run, and every plan of it is the same.
+    /// Returns the statements that every session begins with. The search path contains only `pg_catalog`, and
+    /// `pg_temp` last: PostgreSQL would otherwise search temporary objects first. A name without a schema is therefore
+    /// not found in another role's schema. The catalog query takes longer to plan than to run, and its plan does not
+    /// depend on the parameters, so sessions use generic plans.
     fn preparation(&self) -> String {
         let statement_timeout = self.statement_timeout.as_millis();
         let lock_timeout = self.lock_timeout.as_millis();
@@ -60,7 +63,7 @@ impl PoolSettings {
     }
 }
 
-/// The sessions with one database of a target. Cloning shares them.
+/// The sessions with one database of a target. Clones share the sessions.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -68,13 +71,13 @@ pub(super) struct Pool {
 
 struct Shared {
     settings: PoolSettings,
-    /// The runtime that sessions live on.
+    /// The runtime of the sessions.
     home: Handle,
     permits: Arc<Semaphore>,
     resting: Mutex<Vec<(Connection, Instant)>>,
 }
 
-/// A connection, and what was prepared on it.
+/// A connection and its prepared statements.
 struct Connection {
     opened: Opened,
     prepared: HashMap<&'static str, Statement>,
@@ -87,14 +90,14 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Pool {
-    /// Opens nothing yet. Called on a runtime that outlives the work.
+    /// Creates a pool without connections. `home` must outlive the work.
     pub(super) fn new(settings: PoolSettings, home: Handle) -> Self {
         let permits = Arc::new(Semaphore::new(usize::try_from(settings.connections).unwrap_or(1).max(1)));
         let shared = Shared { settings, home, permits, resting: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Borrows a session; waits for one when all are in use.
+    /// Borrows a session. Waits if all sessions are in use.
     pub(super) async fn session(&self, context: &Context) -> Result<Session> {
         context.check_cancelled()?;
         let server = &self.shared.settings.server;
@@ -123,7 +126,7 @@ impl Pool {
         }
     }
 
-    /// One that rested, or a new one.
+    /// Returns an idle connection, or opens a new one.
     async fn connection(&self) -> Result<Connection> {
         let server = &self.shared.settings.server;
         while let Some((connection, since)) = self.shared.take() {
@@ -141,7 +144,7 @@ impl Pool {
                 }
                 Ok(Err(_)) => {}
                 Err(_) => {
-                    // Whatever happened to this one happened to those that rested beside it.
+                    // The other idle connections are probably broken for the same reason.
                     self.shared.end(connection);
                     self.shared.forget();
                 }
@@ -175,7 +178,7 @@ impl Shared {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Closes what rests.
+    /// Closes the idle connections.
     fn forget(&self) {
         let resting = std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
         for (connection, _) in resting {
@@ -187,27 +190,28 @@ impl Shared {
         self.home.spawn(connection.opened.close());
     }
 
-    /// Longest wait for a statement, and for a session that others have: long enough for the server to speak first.
+    /// Maximum time to wait for a statement or for a free session. It is long enough for the server to report its own
+    /// timeout first.
     fn patience(&self) -> Duration {
         self.settings.statement_timeout.saturating_add(self.settings.server.patience())
     }
 }
 
-/// A borrowed session. What is not [`Session::give_back`]-ed is closed, and its statement cancelled.
+/// A borrowed session. Without [`Session::give_back`], dropping it closes the connection and cancels its statement.
 pub(super) struct Session {
     opened: Option<Opened>,
     prepared: Mutex<HashMap<&'static str, Statement>>,
     shared: Arc<Shared>,
     usable: bool,
-    /// Whether the server missed a deadline on it.
+    /// Whether the server missed a deadline on this session.
     silent: AtomicBool,
-    /// A statement does not end: nothing more can be asked.
+    /// Whether a statement does not end. The session then accepts no more statements.
     given_up: AtomicBool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Session {
-    /// One row of one text.
+    /// Runs a query that returns at most one row with one text.
     pub(super) async fn text<T: ToStatement + ?Sized>(
         &self,
         statement: &T,
@@ -217,7 +221,7 @@ impl Session {
         row.map_or(Ok(None), |row| row.try_get(0).map_err(failed))
     }
 
-    /// A statement that is one of few: what the server makes of it is kept with the session.
+    /// Prepares a statement once and keeps it with the session. Only for the few static statements.
     pub(super) async fn prepared(&self, sql: &'static str) -> Result<Statement> {
         let kept = || self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let known = kept().get(sql).cloned();
@@ -229,7 +233,7 @@ impl Session {
         Ok(statement)
     }
 
-    /// Statements without an answer.
+    /// Executes statements that return no rows.
     pub(super) async fn execute(&self, sql: &str) -> Result<()> {
         #[cfg(test)]
         self.crash()?;
@@ -242,7 +246,7 @@ impl Session {
         Ok(())
     }
 
-    /// An error once as many statements ran as a test allows: what comes after them never happens.
+    /// Returns an error after the number of commits that a test allows, to simulate a crash.
     #[cfg(test)]
     fn crash(&self) -> Result<()> {
         match self.shared.settings.server.fuse.load(Ordering::SeqCst) {
@@ -251,14 +255,14 @@ impl Session {
         }
     }
 
-    /// Waits for an answer of the server, a little longer than it may take itself.
+    /// Waits for a response, slightly longer than the server's own timeout.
     async fn answer<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
         let patience = self.shared.patience();
         match tokio::time::timeout(patience, asking).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-                    // Those that were opened while the server takes no changes go on refusing them.
+                    // Sessions from the time when the server was read-only may stay read-only.
                     self.shared.forget();
                 }
                 Err(failed(error))
@@ -276,28 +280,31 @@ impl Session {
         }
     }
 
-    /// Makes it as good as new. To be called when functions of others may have run in it, after their transaction: no
-    /// rollback takes back what they prepared under a name of ours, nor the advisory locks that they took.
+    /// Resets the session to its initial state. Call this after a transaction that may have run functions of others. A
+    /// rollback does not undo their prepared statements, which may have the same names as Landfall's, nor
+    /// release their advisory locks.
     pub(super) async fn renew(&self) -> Result<()> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.execute("DISCARD ALL").await?;
         self.execute(&self.shared.settings.preparation()).await
     }
 
-    /// For the rest of the transaction, waits a fifth as long for locks: others wait for one that it holds.
+    /// Reduces the lock timeout to a fifth for the rest of the transaction, because others wait for a lock that it
+    /// holds.
     pub(super) async fn be_impatient(&self) -> Result<()> {
         let wait = (self.shared.settings.lock_timeout / 5).as_millis().max(1);
         self.execute(&format!("SET LOCAL lock_timeout = {wait}")).await
     }
 
-    /// Sets what a session begins with once more, in the middle of a transaction. To be called when functions of others ran
-    /// in it, before anything else: a name that is not written out in full is found where they say.
+    /// Repeats the initial settings within a transaction. Call this directly after functions of others ran in it: they
+    /// may have changed the search path, which decides where a name without a schema is found.
     pub(super) async fn reset(&self) -> Result<()> {
         self.execute(&self.shared.settings.preparation()).await
     }
 
-    /// The answer of a statement that runs functions of others, or why there is none. `backend` is the session's process,
-    /// which is ended when the statement does not end within `limit`: a function may refuse to be cancelled.
+    /// Runs a statement that calls functions of others. Returns its result, or why there is none. `backend` is the server
+    /// process of the session. It is terminated if the statement does not end within `limit`, because a function can
+    /// ignore a cancellation.
     pub(super) async fn untrusted(
         &self,
         sql: &str,
@@ -323,12 +330,12 @@ impl Session {
         }
     }
 
-    /// Whether nothing more can be asked of it.
+    /// Whether the session accepts no more statements.
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// A statement without an answer that runs functions of others.
+    /// Executes a statement that calls functions of others and returns no rows.
     pub(super) async fn execute_untrusted(&self, sql: &str) -> Result<()> {
         self.client()?.batch_execute(sql).await.map_err(|error| {
             let Some(code) = error.code().cloned() else { return failed(error) };
@@ -336,12 +343,12 @@ impl Session {
                 _ if code == SqlState::QUERY_CANCELED || code == SqlState::LOCK_NOT_AVAILABLE => {
                     return failed(error);
                 }
-                "22" => Error::conflict("a value that is there does not fit"),
-                "23" => Error::conflict("the rows that are there stand against it"),
-                "40" | "53" | "57" | "58" | "08" | "XX" => Error::retryable("PostgreSQL is not able to"),
+                "22" => Error::conflict("an existing value does not fit"),
+                "23" => Error::conflict("existing rows violate the constraint"),
+                "40" | "53" | "57" | "58" | "08" | "XX" => Error::retryable("PostgreSQL cannot do this now"),
                 _ => Error::permanent(
-                    "PostgreSQL refuses, or a function that the owners hung on the table does: they can run the change \
-                     themselves and see why",
+                    "PostgreSQL refuses the change, or a function that the owners attached to the table does: have an \
+                     owner run the change to see why",
                 ),
             };
             made.because(format!("SQLSTATE {}", code.code()))
@@ -356,7 +363,8 @@ impl Session {
         Ok(&opened.client)
     }
 
-    /// Waits for work on this session; when the context is cancelled meanwhile, the server is asked to cancel it, too.
+    /// Waits for work on this session. If the context is cancelled meanwhile, also asks the server to cancel the
+    /// statement.
     pub(super) async fn within<T>(
         &self,
         context: &Context,
@@ -370,14 +378,14 @@ impl Session {
             () = context.cancel.cancelled() => {
                 let server = &self.shared.settings.server;
                 let asked = server.cancel(cancellation).await;
-                // It ends with the statement, or with the session.
+                // The work ends when the statement or the session ends.
                 match tokio::time::timeout(server.grace(), work).await {
                     Ok(Ok(_)) => log::debug!("the work was done before it could be stopped"),
                     Ok(Err(error)) => log::debug!("stopped: {}", error.report()),
                     Err(_) => {
                         self.silent.store(!asked, Ordering::Relaxed);
                         context.journal.warn(format!(
-                            "target `{}` does not answer: what it was told before the stop may still take effect",
+                            "target `{}` does not answer: statements sent before the stop may still take effect",
                             server.target()
                         ));
                     }
@@ -387,7 +395,7 @@ impl Session {
         }
     }
 
-    /// Ends the borrowing with what came of it.
+    /// Returns the session. It stays usable if `done` is a success.
     pub(super) fn give_back<T>(mut self, done: Result<T>) -> Result<T> {
         self.usable = done.is_ok();
         done
@@ -422,12 +430,12 @@ impl Drop for Session {
     }
 }
 
-/// Why something about rows is not known. Functions of others may have run, so nothing that the server says is told.
+/// Why a fact about rows is unknown. Functions of others may have run, so this contains no text from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unknown {
-    /// A row-level security policy would have to be asked.
+    /// A row-level security policy filters the rows.
     Policy,
-    /// It takes too long.
+    /// The query exceeds its time limit.
     Slow,
     /// Anything else.
     Failed,
@@ -437,8 +445,8 @@ impl Unknown {
     pub(super) fn why(self) -> &'static str {
         match self {
             Self::Policy => "a row-level security policy decides who sees which rows",
-            Self::Slow => "looking takes longer than `count_timeout` of the target",
-            Self::Failed => "the look at the rows failed",
+            Self::Slow => "the query takes longer than `count_timeout` of the target",
+            Self::Failed => "the query of the rows failed",
         }
     }
 
@@ -451,24 +459,24 @@ impl Unknown {
     }
 }
 
-/// What an error means that functions of others may have made. Its text is nobody's to read.
+/// Classifies an error that functions of others may have raised. Its text is never shown or logged.
 fn untold(error: &tokio_postgres::Error) -> Result<Unknown> {
     let Some(code) = error.code() else {
         return Err(Error::retryable("the session with PostgreSQL was lost"));
     };
-    let passing = matches!(code.code().get(..2).unwrap_or_default(), "08" | "40" | "53" | "57" | "58");
+    let transient = matches!(code.code().get(..2).unwrap_or_default(), "08" | "40" | "53" | "57" | "58");
     match () {
         () if *code == SqlState::QUERY_CANCELED => Ok(Unknown::Slow),
-        () if passing => Err(Error::retryable("PostgreSQL is not able to look at the rows")
+        () if transient => Err(Error::retryable("PostgreSQL cannot read the rows now")
             .because(format!("SQLSTATE {}", code.code()))),
         () => {
-            log::warn!("a look at rows failed: SQLSTATE {}", code.code());
+            log::warn!("a query of rows failed: SQLSTATE {}", code.code());
             Ok(if *code == SqlState::INSUFFICIENT_PRIVILEGE { Unknown::Policy } else { Unknown::Failed })
         }
     }
 }
 
-/// What an error means for the work.
+/// Converts an error of the driver.
 pub(super) fn failed(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
         Some(db) => sqlstate::meaning(db),

@@ -1,23 +1,24 @@
-//! Names and texts in statements. DDL takes no parameters, so this is the one place where what somebody else wrote
-//! becomes part of a statement: everything else calls [`ident`], [`dotted`] and [`literal`].
+//! Quotes names and texts for statements. DDL takes no parameters, so external text becomes part of a statement. That
+//! happens only here: all other modules call [`ident`], [`dotted`] and [`literal`].
 
-/// A name, always in quotes: no keyword, capital letter or quotation mark means anything in it.
+/// Quotes a name. In a quoted name, keywords, capital letters and quotation marks have no special meaning.
 pub(super) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\"").replace('\0', ""))
 }
 
-/// A name inside a schema.
+/// Quotes a name with its schema.
 pub(super) fn dotted(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
-/// A text. Every session has `standard_conforming_strings` on; a backslash is spelt so that it would not matter.
+/// Quotes a text. Every session sets `standard_conforming_strings` on. The encoding of a backslash is correct with
+/// either setting.
 pub(super) fn literal(text: &str) -> String {
     let text = text.replace('\0', "").replace('\'', "''");
     if text.contains('\\') { format!("E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
 }
 
-/// Names with commas between them.
+/// Quotes names and joins them with commas.
 pub(super) fn idents<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(ident).collect::<Vec<_>>().join(", ")
 }
@@ -27,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quoted_stays_inside_its_quotes() {
+    fn quotes_names_and_texts() {
         assert_eq!(ident("select"), "\"select\"");
         assert_eq!(ident("a\"; DROP TABLE b; --"), "\"a\"\"; DROP TABLE b; --\"");
         assert_eq!(dotted("S", "t.u"), "\"S\".\"t.u\"");

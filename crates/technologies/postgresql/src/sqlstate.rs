@@ -1,13 +1,13 @@
-//! What an error of PostgreSQL means for the work: one table, by SQLSTATE.
+//! Classifies errors of PostgreSQL in one table, by SQLSTATE.
 //!
-//! - *Transient* is whatever the server, its administrator or other sessions change without a change of the descriptor:
-//!   outages, full disks, standbys, lost rights, changed passwords. It is tried again, and the text says what is wrong
-//!   and what the administrator does about it.
-//! - *Conflict* is what the rows and objects that are there stand against.
-//! - *Permanent* is what the same statement comes to tomorrow.
+//! - *Transient*: the server, its administrator or other sessions can fix the failure without a change of the
+//!   descriptor. Examples are outages, full disks, standbys, lost rights and changed passwords. Landfall retries; the
+//!   message names the fault and the remedy for the administrator.
+//! - *Conflict*: existing rows or objects prevent the change.
+//! - *Permanent*: the same statement will fail again.
 //!
-//! The message is public. It has what PostgreSQL says of objects, and never what it quotes from rows, nor what functions
-//! of owners say: they may raise any text under any code.
+//! The message is public. It contains what PostgreSQL reports about objects. It never contains values from rows, nor
+//! messages from functions of the owners, which may raise any text with any code.
 
 use tokio_postgres::error::DbError;
 
@@ -22,13 +22,13 @@ enum Meaning {
 
 use Meaning::{Conflict, Permanent, Transient};
 
-/// A code of five characters, or the class of those that have no row of their own.
+/// A row for one code of five characters, or for all codes of a class that have no row of their own.
 struct Row {
     code: &'static str,
     meaning: Meaning,
-    /// What is wrong, before the message of PostgreSQL.
+    /// The fault, written before the message of PostgreSQL.
     says: &'static str,
-    /// What the administrator does.
+    /// The remedy for the administrator.
     remedy: &'static str,
 }
 
@@ -37,16 +37,16 @@ const fn row(code: &'static str, meaning: Meaning, says: &'static str, remedy: &
 }
 
 const REFUSES: &str = "PostgreSQL refuses";
-const SAME_TIME: &str = "somebody else was at work at the same time";
-const UNABLE: &str = "PostgreSQL is not able to";
+const SAME_TIME: &str = "another session made a conflicting change";
+const UNABLE: &str = "PostgreSQL cannot do this now";
 const CODE_OF_OWNERS: &str = "code of the owners (a function, policy, check or trigger) failed";
-const LOGIN: &str = "the server does not let Landfall in";
+const LOGIN: &str = "the server rejects the login of Landfall";
 const CHECK_LOGIN: &str =
     "check the user and the password in the URL of the target, and `pg_hba.conf` of the server";
 const AWAY: &str = "PostgreSQL starts, stops or has lost a process";
-const WAIT_FOR_SERVER: &str = "see that the server comes back";
+const WAIT_FOR_SERVER: &str = "make sure that the server comes back";
 
-/// Every class of the manual, and the codes that mean something else than their class.
+/// Every class of the manual, and the codes that differ from their class.
 const TABLE: &[Row] = &[
     // Not errors.
     row("00", Permanent, REFUSES, ""),
@@ -64,16 +64,16 @@ const TABLE: &[Row] = &[
     row("10", Permanent, REFUSES, ""),
     row("20", Permanent, REFUSES, ""),
     row("21", Permanent, REFUSES, ""),
-    // The message quotes the value.
-    row("22", Conflict, "a value that is there does not fit", ""),
+    // The message of PostgreSQL quotes the value.
+    row("22", Conflict, "an existing value does not fit", ""),
     // The first line names a constraint; the row is in the detail.
-    row("23", Conflict, "the rows that are there stand against it", ""),
+    row("23", Conflict, "existing rows violate the constraint", ""),
     row("24", Permanent, REFUSES, ""),
     row("25", Permanent, REFUSES, ""),
     row(
         "25006",
         Transient,
-        "the server takes no changes",
+        "the server is read-only",
         "promote the standby, point the URL of the target to the primary, or end `default_transaction_read_only`",
     ),
     row("25P03", Transient, "a session was idle in a transaction for too long and was ended", ""),
@@ -92,8 +92,8 @@ const TABLE: &[Row] = &[
     row(
         "3D",
         Transient,
-        "the database is not there",
-        "end the fail-over or the restoration that it is missing in, or name another one in the URL of the target",
+        "the database does not exist",
+        "complete the failover or the restore, or name another database in the URL of the target",
     ),
     row("3F", Transient, SAME_TIME, ""),
     row("40", Transient, SAME_TIME, ""),
@@ -112,13 +112,13 @@ const TABLE: &[Row] = &[
     row("42P04", Transient, SAME_TIME, ""),
     row("42P06", Transient, SAME_TIME, ""),
     row("42P07", Transient, SAME_TIME, ""),
-    row("44", Conflict, "the rows that are there stand against it", ""),
-    row("53", Transient, UNABLE, "give the server what it lacks"),
+    row("44", Conflict, "existing rows violate the constraint", ""),
+    row("53", Transient, UNABLE, "add the missing resources to the server"),
     row(
         "53100",
         Transient,
         "a disk of PostgreSQL is full",
-        "make room on the server; it is tried again meanwhile",
+        "free space on the server; the change is retried meanwhile",
     ),
     row(
         "53200",
@@ -132,22 +132,22 @@ const TABLE: &[Row] = &[
         "PostgreSQL has too many sessions",
         "raise `max_connections` or the limit of the role, or lower `connections` of the target",
     ),
-    row("54", Conflict, "what is there is beyond a limit of PostgreSQL", ""),
+    row("54", Conflict, "a limit of PostgreSQL is exceeded", ""),
     row("55", Permanent, REFUSES, ""),
     row(
         "55000",
         Transient,
         "the object is not in a state for it",
-        "let connections to the database in again, or end the half-done drop that left it",
+        "allow connections to the database again, or complete the interrupted drop",
     ),
     row("55006", Transient, "the object is in use", "end the sessions that use it"),
-    row("55P03", Transient, "somebody else holds a lock for longer than `lock_timeout`", ""),
+    row("55P03", Transient, "another session holds a lock for longer than `lock_timeout`", ""),
     row("57", Transient, AWAY, WAIT_FOR_SERVER),
     row("57014", Transient, "a statement took longer than `statement_timeout` and was cancelled", ""),
     row("57P04", Transient, "the database was dropped meanwhile", ""),
-    row("58", Transient, "PostgreSQL cannot read or write its files", "see to the disks of the server"),
+    row("58", Transient, "PostgreSQL cannot read or write its files", "check the disks of the server"),
     row("72", Transient, UNABLE, ""),
-    row("F0", Transient, "the configuration of PostgreSQL is wrong", "see to the files of the server"),
+    row("F0", Transient, "the configuration of PostgreSQL is wrong", "check the files of the server"),
     row("HV", Permanent, "a foreign data wrapper failed", ""),
     row("HV00N", Transient, "a foreign server does not answer", ""),
     row("P0", Permanent, CODE_OF_OWNERS, ""),
@@ -157,10 +157,10 @@ const TABLE: &[Row] = &[
     row("XX002", Permanent, "an index of PostgreSQL is damaged", "rebuild it"),
 ];
 
-/// What is not in the table is of a later release.
+/// For a code of a later release.
 const UNKNOWN: Row = row("", Permanent, REFUSES, "");
 
-/// Codes whose text says all: PostgreSQL's own sentence says the same, or quotes a value.
+/// Codes without the message of PostgreSQL: it repeats the text of the row, or quotes a value.
 const SAID: [&str; 8] = ["25P03", "25P04", "53100", "55P03", "57014", "57P04", "HV00N", "XX002"];
 
 fn find(code: &str) -> &'static Row {
@@ -169,7 +169,7 @@ fn find(code: &str) -> &'static Row {
     of(code).or_else(|| of(class)).unwrap_or(&UNKNOWN)
 }
 
-/// What an error of the server means.
+/// Classifies an error of the server.
 pub(super) fn meaning(db: &DbError) -> Error {
     explained(db.code().code(), db.message(), db.detail(), db.schema(), db.where_())
 }
@@ -181,19 +181,19 @@ fn explained(
     schema: Option<&str>,
     context: Option<&str>,
 ) -> Error {
-    // Two that make the same thing at the same moment: one is told so by an index of the catalogs.
+    // Two sessions created the same object concurrently, and a unique index of the catalogs rejected one of them.
     let row = match code {
         "23505" if schema == Some("pg_catalog") => find("40"),
         code => find(code),
     };
-    // Only functions have a context, and what they say may be anything.
+    // Only errors from functions have a context, and their text is not trusted.
     let of_owners = context.is_some() || row.says == CODE_OF_OWNERS;
     let quotes_rows = code.starts_with("22");
     let mut text = row.says.to_owned();
     if of_owners && row.says != CODE_OF_OWNERS {
         text = match text.is_empty() {
             true => CODE_OF_OWNERS.to_owned(),
-            false => format!("{text}: raised by code of the owners, whose words are not shown"),
+            false => format!("{text}: raised by code of the owners, whose message is not shown"),
         };
     } else if code == "2BP01" {
         text = format!("{message}: {}", detail.unwrap_or_default().replace('\n', "; "));
@@ -208,7 +208,7 @@ fn explained(
         Conflict => Error::conflict(text),
         Permanent => Error::permanent(text),
     };
-    // Not the error itself: its detail quotes rows, and that is nothing for a log either.
+    // The cause is not the error itself: its detail quotes rows, which must not be logged.
     let said = if quotes_rows || of_owners { String::new() } else { format!(": {message}") };
     made.because(format!("SQLSTATE {code}{said}"))
 }
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use landfall_adapter::error::Kind;
 
-    /// The classes of appendix A of the manual of PostgreSQL 17, and `10`, which is there since 9.
+    /// The classes of appendix A of the manual of PostgreSQL 17, and `10`, which exists since release 9.
     const CLASSES: [&str; 44] = [
         "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "10", "20", "21", "22", "23",
         "24", "25", "26", "27", "28", "2B", "2D", "2F", "34", "38", "39", "3B", "3D", "3F", "40", "42", "44",
@@ -226,7 +226,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_class_of_sqlstate_has_a_meaning() {
+    fn classifies_every_sqlstate_class() {
         let mut classes: Vec<&str> =
             TABLE.iter().map(|row| row.code).filter(|code| code.len() == 2).collect();
         classes.sort_unstable();
@@ -238,51 +238,51 @@ mod tests {
     }
 
     #[test]
-    fn sqlstates_that_pass_are_retryable_and_say_what_to_do() {
+    fn transient_sqlstates_are_retryable_with_a_remedy() {
         let said = |code: &str| {
             let error = explained(code, "MESSAGE", None, None, None);
             (error.is_retryable(), error.to_string())
         };
         for (code, expected) in [
-            ("08006", "the connection with PostgreSQL failed: MESSAGE; see that the server comes back"),
-            ("25006", "the server takes no changes: MESSAGE; promote the standby, "),
+            ("08006", "the connection with PostgreSQL failed: MESSAGE; make sure that the server comes back"),
+            ("25006", "the server is read-only: MESSAGE; promote the standby, "),
             (
                 "28000",
-                "the server does not let Landfall in: MESSAGE; check the user and the password in the URL",
+                "the server rejects the login of Landfall: MESSAGE; check the user and the password in the URL",
             ),
             (
                 "28P01",
-                "the server does not let Landfall in: MESSAGE; check the user and the password in the URL",
+                "the server rejects the login of Landfall: MESSAGE; check the user and the password in the URL",
             ),
-            ("3D000", "the database is not there: MESSAGE; end the fail-over"),
-            ("40001", "somebody else was at work at the same time: MESSAGE"),
-            ("40P01", "somebody else was at work at the same time: MESSAGE"),
+            ("3D000", "the database does not exist: MESSAGE; complete the failover"),
+            ("40001", "another session made a conflicting change: MESSAGE"),
+            ("40P01", "another session made a conflicting change: MESSAGE"),
             ("42501", "the role of the target may not do this: MESSAGE; have a superuser run the statements"),
-            ("42P07", "somebody else was at work at the same time: MESSAGE"),
-            ("53100", "a disk of PostgreSQL is full; make room on the server"),
+            ("42P07", "another session made a conflicting change: MESSAGE"),
+            ("53100", "a disk of PostgreSQL is full; free space on the server"),
             ("53200", "PostgreSQL is out of memory or shared memory: MESSAGE; raise its limits"),
             ("53300", "PostgreSQL has too many sessions: MESSAGE; raise `max_connections`"),
-            ("53400", "PostgreSQL is not able to: MESSAGE; give the server what it lacks"),
-            ("55000", "the object is not in a state for it: MESSAGE; let connections to the database in"),
+            ("53400", "PostgreSQL cannot do this now: MESSAGE; add the missing resources to the server"),
+            ("55000", "the object is not in a state for it: MESSAGE; allow connections to the database"),
             ("55006", "the object is in use: MESSAGE; end the sessions that use it"),
-            ("55P03", "somebody else holds a lock for longer than `lock_timeout`"),
+            ("55P03", "another session holds a lock for longer than `lock_timeout`"),
             ("57014", "a statement took longer than `statement_timeout` and was cancelled"),
             (
                 "57P01",
-                "PostgreSQL starts, stops or has lost a process: MESSAGE; see that the server comes back",
+                "PostgreSQL starts, stops or has lost a process: MESSAGE; make sure that the server comes back",
             ),
             (
                 "57P02",
-                "PostgreSQL starts, stops or has lost a process: MESSAGE; see that the server comes back",
+                "PostgreSQL starts, stops or has lost a process: MESSAGE; make sure that the server comes back",
             ),
             (
                 "57P03",
-                "PostgreSQL starts, stops or has lost a process: MESSAGE; see that the server comes back",
+                "PostgreSQL starts, stops or has lost a process: MESSAGE; make sure that the server comes back",
             ),
             ("57P04", "the database was dropped meanwhile"),
-            ("58030", "PostgreSQL cannot read or write its files: MESSAGE; see to the disks of the server"),
-            ("72000", "PostgreSQL is not able to: MESSAGE"),
-            ("F0001", "the configuration of PostgreSQL is wrong: MESSAGE; see to the files of the server"),
+            ("58030", "PostgreSQL cannot read or write its files: MESSAGE; check the disks of the server"),
+            ("72000", "PostgreSQL cannot do this now: MESSAGE"),
+            ("F0001", "the configuration of PostgreSQL is wrong: MESSAGE; check the files of the server"),
             ("XX000", "PostgreSQL failed: MESSAGE"),
         ] {
             let (retryable, text) = said(code);
@@ -294,17 +294,17 @@ mod tests {
     }
 
     #[test]
-    fn sqlstates_quote_no_row_and_no_code_of_owners() {
+    fn errors_quote_neither_rows_nor_code_of_owners() {
         let schema = Some("pg_catalog");
         for (code, detail, schema, context, kind, expected) in [
-            ("22003", None, None, None, Kind::Conflict, "a value that is there does not fit"),
+            ("22003", None, None, None, Kind::Conflict, "an existing value does not fit"),
             (
                 "23505",
                 Some("Key (a)=(1)"),
                 None,
                 None,
                 Kind::Conflict,
-                "the rows that are there stand against it: MESSAGE",
+                "existing rows violate the constraint: MESSAGE",
             ),
             (
                 "23505",
@@ -312,7 +312,7 @@ mod tests {
                 schema,
                 None,
                 Kind::Retryable,
-                "somebody else was at work at the same time: MESSAGE",
+                "another session made a conflicting change: MESSAGE",
             ),
             ("2BP01", Some("view a\nview b"), None, None, Kind::Conflict, "MESSAGE: view a; view b"),
             (
@@ -321,7 +321,7 @@ mod tests {
                 None,
                 None,
                 Kind::Conflict,
-                "what is there is beyond a limit of PostgreSQL: MESSAGE",
+                "a limit of PostgreSQL is exceeded: MESSAGE",
             ),
             ("P0001", None, None, None, Kind::Permanent, CODE_OF_OWNERS),
             ("2BP01", None, None, Some("function"), Kind::Conflict, CODE_OF_OWNERS),
@@ -331,7 +331,7 @@ mod tests {
                 None,
                 Some("PL/pgSQL function"),
                 Kind::Retryable,
-                "somebody else was at work at the same time: raised by code of the owners, whose words are not shown",
+                "another session made a conflicting change: raised by code of the owners, whose message is not shown",
             ),
         ] {
             let error = explained(code, "MESSAGE", detail, schema, context);

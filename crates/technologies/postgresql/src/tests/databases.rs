@@ -139,5 +139,5 @@ async fn database_dropped_between_two_looks_is_retried() {
     target.provision(&storage).await;
     let error = target.technology.0.session_with("not_there", &Context::default()).await.err().unwrap();
     assert!(error.is_retryable(), "{:?}: {error}", error.kind());
-    assert!(error.to_string().contains("the database is not there"), "{error}");
+    assert!(error.to_string().contains("the database does not exist"), "{error}");
 }

@@ -177,7 +177,7 @@ async fn statement_on_a_frozen_server_ends_by_deadline_or_stop() {
             assert_eq!(*error.kind(), Kind::Cancelled);
             let said = context.journal.drain().into_iter().map(|line| line.message).collect::<Vec<_>>();
             let warning =
-                "target `PG_MAIN` does not answer: what it was told before the stop may still take effect";
+                "target `PG_MAIN` does not answer: statements sent before the stop may still take effect";
             assert_eq!(said, [warning]);
         } else {
             assert_eq!(
@@ -222,19 +222,19 @@ async fn outages_are_retried_with_a_reason_and_then_over() {
             "read-only default",
             format!("ALTER ROLE {name} SET default_transaction_read_only = on"),
             format!("ALTER ROLE {name} RESET default_transaction_read_only"),
-            "the server takes no changes: cannot execute",
+            "the server is read-only: cannot execute",
         ),
         (
             "changed password",
             format!("ALTER ROLE {name} PASSWORD 'another'"),
             format!("ALTER ROLE {name} PASSWORD '{}'", password_of(url)),
-            "the server does not let Landfall in: password authentication failed",
+            "the server rejects the login of Landfall: password authentication failed",
         ),
         (
             "no login",
             format!("ALTER ROLE {name} NOLOGIN"),
             format!("ALTER ROLE {name} LOGIN"),
-            "the server does not let Landfall in: role",
+            "the server rejects the login of Landfall: role",
         ),
         (
             "no more sessions",
@@ -246,7 +246,7 @@ async fn outages_are_retried_with_a_reason_and_then_over() {
             "a database without its name",
             format!("ALTER DATABASE {name} RENAME TO elsewhere"),
             format!("ALTER DATABASE elsewhere RENAME TO {name}"),
-            "the database is not there: database",
+            "the database does not exist: database",
         ),
         (
             "a closed database",
@@ -322,7 +322,7 @@ async fn sessions_of_a_read_only_time_are_replaced() {
     let plan = plans.into_iter().next().unwrap().unwrap();
     server().psql(&format!("ALTER ROLE {name} RESET default_transaction_read_only")).unwrap();
     let error = technology.apply(&port, &plan.changes[0], &context).await.unwrap_err();
-    assert!(error.is_retryable() && error.to_string().contains("the server takes no changes"), "{error}");
+    assert!(error.is_retryable() && error.to_string().contains("the server is read-only"), "{error}");
     technology.apply(&port, &plan.changes[0], &context).await.unwrap();
 }
 
