@@ -230,8 +230,8 @@ fn a_database_is_a_target_named_by_a_secret() {
         [
             "targets.PG.connections: `0` is too small; at least 1 is needed",
             "targets.PG.statement_timeout: `5` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
-            "targets.PG.url: has `sslmode=require`, which verifies nobody; write `sslmode=verify-full` (with \
-             `sslrootcert=PATH` where the certificate is your own), or `sslmode=disable`",
+            "targets.PG.url: has `sslmode=require`, which does not verify the server; write \
+             `sslmode=verify-full` (with `sslrootcert=PATH` for your own certificate authority), or `sslmode=disable`",
             "targets.PG.identity: is empty, so that nobody would be found; name at least one [identity.NAME]",
         ]
     );

@@ -1,12 +1,12 @@
-//! From what is there to what is asked for. Pure.
+//! Derives the changes from the observed state to the desired state. Pure functions.
 //!
-//! A [`Piece`] is one change with the statements that make it. [`pieces`] gives all that are left, in order, and it is
-//! called twice: for a plan, and again when one of them is applied, in the transaction that applies it and under the
-//! component's lock. A piece that is not left any more was done before. So a change is idempotent without looking so,
-//! and what has changed since the plan was made is seen.
+//! A [`Piece`] is one change with its statements. [`pieces`] returns all remaining changes, in order. It is called for a
+//! plan, and again for each change that is applied, in the transaction of that change and under the component's lock. A
+//! piece that the second call does not return is already done. This makes every change idempotent, and the second call
+//! sees what has changed since the plan.
 //!
-//! Nothing is refused half way: every refusal is found here, before the first change. Nothing is ever dropped with
-//! CASCADE, and what belongs to somebody else is a conflict.
+//! This module finds every refusal before the first change, so no operation is refused half way. Landfall never uses
+//! DROP ... CASCADE. An object of somebody else is a conflict.
 
 use std::collections::BTreeSet;
 
@@ -20,40 +20,41 @@ use landfall_adapter::descriptor::Identifier;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Intent, Owner};
 
-/// Where a component is: all that taking it away needs.
+/// The location of a component. Unprovisioning needs no more.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Place {
     pub(super) owner: Owner,
     pub(super) product: Identifier,
     pub(super) component: Identifier,
     pub(super) database: String,
-    /// Whether it comes after other components, which may bring what it reads.
+    /// Whether the component depends on others, which may create what it reads.
     pub(super) waits: bool,
-    /// Whether the database is this component's.
+    /// Whether the component has its own database.
     pub(super) own_database: bool,
     pub(super) schema: String,
-    /// Of an output port. A storage area has its schema to itself; that of output ports is their data product's.
+    /// The table or view of an output port. A storage area has its own schema instead; the output ports of a data product
+    /// share one schema.
     pub(super) relation: Option<String>,
     pub(super) owner_role: String,
     pub(super) reader_role: String,
-    /// "schema `x`", "`x.y`", in messages and plans.
+    /// The name in messages and plans: "schema `x`", "`x.y`".
     pub(super) what: String,
 }
 
-/// What a component asks for.
+/// The desired state of a component.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Contract {
     pub(super) shape: Shape,
     pub(super) description: String,
     pub(super) tags: Vec<serde_json::Value>,
-    /// Whether what others granted is taken away.
+    /// Whether to revoke what others granted.
     pub(super) repair: bool,
     pub(super) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// A storage area with these tables, and whatever its users make.
+    /// A storage area with these tables. Its users may create more.
     Storage(Vec<Table>),
     /// An output port that is a table.
     Table(Table),
@@ -61,14 +62,14 @@ pub(super) enum Shape {
     View(view::View),
 }
 
-/// What one change does: nobody else makes or reads one.
+/// Identifies one change. Only this crate creates and reads it.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The database of a storage area that has its own: the one change that no transaction can hold.
+    /// Create a storage area's own database. No transaction can contain this.
     CreateDatabase,
     DropDatabase,
-    /// Roles and schema.
+    /// Create the roles and the schema.
     Prepare,
     Restore,
     CreateTable {
@@ -108,16 +109,16 @@ pub enum Step {
     Owners,
     Repair,
     Revoke,
-    /// Access control fields.
+    /// Record the access control fields.
     Fields,
     Grant,
-    /// Somebody who cannot be found was to be let in.
+    /// Refuse to grant access, because a principal cannot be found.
     Refuse,
     Release,
     Purge,
 }
 
-/// One change with its statements.
+/// A change with its statements.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub(super) step: Step,
@@ -125,18 +126,18 @@ pub(super) struct Piece {
     pub(super) resource: String,
     pub(super) summary: String,
     pub(super) sql: Vec<String>,
-    /// The one of `sql` that may meet functions of owners: it is run with their rights and not with Landfall's.
+    /// The statement of `sql` that may call functions of the owners. It runs with the owners' rights, not Landfall's.
     pub(super) as_owner: Option<String>,
 }
 
-/// All that is left to do.
+/// The remaining changes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Left {
     pub(super) pieces: Vec<Piece>,
     pub(super) notes: Vec<String>,
 }
 
-/// Whether the component is there.
+/// Whether the component exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Absent,
@@ -151,7 +152,7 @@ impl Place {
         Mark { product: (!told).then(|| self.product.to_string()), ..Mark::of(&self.owner) }
     }
 
-    /// The mark of the schema: of output ports, it is their data product's.
+    /// The mark of the schema. The schema of output ports has the mark of their data product.
     pub(super) fn schema_mark(&self) -> Mark {
         match self.relation {
             None => self.mark(),
@@ -166,7 +167,7 @@ impl Place {
         Mark { database: Some(self.database.clone()), ..self.mark() }
     }
 
-    /// Whether it is there; a conflict when something of somebody else's is in the way.
+    /// Returns whether the component exists, or a conflict if an object of somebody else is in the way.
     pub(super) fn standing(&self, seen: &Seen) -> Result<Standing> {
         for (name, role) in [(&self.owner_role, &seen.owner), (&self.reader_role, &seen.reader)] {
             let Some(role) = role else { continue };
@@ -178,7 +179,8 @@ impl Place {
         if let Some(database) = seen.database.as_ref().filter(|_| self.own_database) {
             match Mark::in_comment(database.comment.as_deref()) {
                 Some(mark) if mark.owner == self.owner => {}
-                // Between being made and being marked, its owner says whose it is: a role with our mark, looked at above.
+                // A new database has no mark yet. Then its owner identifies the component: the owners' role, whose mark
+                // is checked above.
                 None if seen.owner.is_some() && database.owner == self.owner_role => {}
                 other => return Err(self.foreign(&format!("database `{}`", self.database), other.as_ref())),
             }
@@ -198,7 +200,7 @@ impl Place {
         Ok(if mark.released { Standing::Released } else { Standing::Active })
     }
 
-    /// The mark of a relation, if it is this component's.
+    /// Returns the mark of a relation, or a conflict if it is not this component's.
     pub(super) fn own(&self, relation: &Relation) -> Result<Mark> {
         match relation.mark() {
             Some(mark) if mark.owner == self.owner => Ok(mark),
@@ -209,7 +211,7 @@ impl Place {
     fn foreign(&self, what: &str, mark: Option<&Mark>) -> Error {
         let Owner { component, environment } = &self.owner;
         let whose = match mark {
-            None => "it carries no mark of Landfall, so it is somebody else's".to_owned(),
+            None => "it has no mark of Landfall, so it belongs to somebody else".to_owned(),
             Some(Mark { owner, database, .. }) => {
                 let place =
                     database.as_ref().map(|name| format!(" in database `{name}`")).unwrap_or_default();
@@ -222,7 +224,7 @@ impl Place {
         ))
     }
 
-    /// The access of what does not exist cannot be updated; trying again will not help, provisioning will.
+    /// The error for an access update of a component that is not provisioned. A retry does not help.
     pub(super) fn not_provisioned(&self) -> Error {
         Error::conflict(format!(
             "component `{}` in environment `{}` is not provisioned: provision it first",
@@ -240,13 +242,14 @@ impl Place {
         Piece { step, action, resource: self.what.clone(), summary: summary.into(), sql, as_owner: None }
     }
 
-    /// The readers' role and the owners', which a statement may name.
+    /// The owners' role and the readers' role, quoted.
     fn roles(&self) -> (String, String) {
         (ident(&self.owner_role), ident(&self.reader_role))
     }
 }
 
-/// All that is left to do for an intent. `strict`: what is missing now counts, although it may yet come.
+/// Returns the remaining changes for an intent. With `strict`, a missing source is an error, even if another component may
+/// still create it.
 pub(super) fn pieces(
     place: &Place,
     contract: Option<&Contract>,
@@ -259,7 +262,7 @@ pub(super) fn pieces(
     let left = match (intent, contract) {
         (Intent::Provision, Some(contract)) => provision(place, contract, seen, people, (standing, strict))?,
         (Intent::Provision, None) => {
-            return Err(Error::permanent("nothing is known of what is to be provisioned"));
+            return Err(Error::permanent("a provisioning has no contract"));
         }
         (Intent::UpdateAccess, _) => {
             if standing != Standing::Active || seen.reader.is_none() {
@@ -277,7 +280,7 @@ pub(super) fn pieces(
 
 fn unprovision(place: &Place, seen: &Seen, standing: Standing, remove_data: bool) -> Result<Left> {
     let broken = is_broken(seen);
-    // In what is left of a database there is nothing to look at, and nothing to keep.
+    // A broken database cannot be observed, and it has no data to keep.
     let gone = broken.then(|| Seen { database: None, ..seen.clone() });
     let mut left = match remove_data {
         true => removal::purge(place, gone.as_ref().unwrap_or(seen))?,
@@ -285,19 +288,19 @@ fn unprovision(place: &Place, seen: &Seen, standing: Standing, remove_data: bool
     };
     if broken {
         let summary = format!("drop what is left of the database `{}`", place.database);
-        // First: the roles cannot go before it.
+        // This comes first, because the roles cannot be dropped before the database.
         left.pieces
             .insert(0, place.piece(Step::DropDatabase, Action::Drop, summary, vec![drop_database(place)]));
         left.notes.push(format!(
-            "a removal of the database `{}` was cut off earlier: of its data nothing is left to keep",
+            "a removal of the database `{}` was interrupted earlier: none of its data is left to keep",
             place.database
         ));
     }
     Ok(left)
 }
 
-/// What the role of the target may not do any more, before it is tried. An administrator can give it back, so it is
-/// tried again later.
+/// Fails if the role of the target lacks rights for the changes. The error is retryable, because an administrator can
+/// grant them.
 fn refuse_lost_rights(place: &Place, seen: &Seen, left: &Left) -> Result<()> {
     if left.pieces.is_empty() {
         return Ok(());
@@ -322,7 +325,7 @@ fn refuse_lost_rights(place: &Place, seen: &Seen, left: &Left) -> Result<()> {
     match missing.as_slice() {
         [] => Ok(()),
         missing => Err(Error::retryable(format!(
-            "the role of the target may not do what is to be done: have a superuser run `{}`",
+            "the role of the target lacks rights for the change: have a superuser run `{}`",
             missing.join("; ")
         ))),
     }
@@ -359,7 +362,7 @@ fn provision(
         add(place.piece(
             Step::Restore,
             Action::Restore,
-            "take back what an earlier unprovision kept",
+            "restore what an earlier unprovision kept",
             comments(place, contract, seen),
         ));
     }
@@ -398,7 +401,7 @@ fn provision(
     add(place.piece(
         Step::Privileges,
         Action::Alter,
-        "give the roles of owners and readers what they need",
+        "grant the roles of owners and readers their rights",
         privileges(place, contract, seen),
     ));
     if let Some(storage) = seen.schema.as_ref().filter(|_| place.relation.is_none()) {
@@ -408,7 +411,7 @@ fn provision(
     let (shut_out, names) = without_connection(place, seen, there);
     if !names.is_empty() && !seen.may_grant_connect {
         left.notes.push(format!(
-            "{shut_out} may not connect to the database, and Landfall may not let them: have its owner run `GRANT CONNECT \
+            "{shut_out} may not connect to the database, and Landfall may not grant that: have its owner run `GRANT CONNECT \
              ON DATABASE {} TO {names}`",
             ident(&place.database),
         ));
@@ -419,7 +422,7 @@ fn provision(
     Ok(left)
 }
 
-/// Of owners and readers those who may not connect: what they are, and their roles.
+/// Returns which of "readers" and "owners" match `may_not`, and their quoted roles.
 fn without_connection(
     place: &Place,
     seen: &Seen,
@@ -431,7 +434,7 @@ fn without_connection(
     (who.join(" and "), names.join(", "))
 }
 
-/// Tables that were listed once.
+/// Returns a note for every marked table that `specific.tables` no longer contains.
 fn unlisted(place: &Place, contract: &Contract, schema: &Schema) -> Vec<String> {
     let Shape::Storage(tables) = &contract.shape else { return Vec::new() };
     let listed: BTreeSet<&str> = tables.iter().map(|table| table.name.as_str()).collect();
@@ -442,14 +445,14 @@ fn unlisted(place: &Place, contract: &Contract, schema: &Schema) -> Vec<String> 
     left_over
         .map(|relation| {
             format!(
-                "table `{}.{}` is not in `specific.tables` any more: it is kept",
+                "table `{}.{}` is no longer in `specific.tables`: it is kept",
                 place.schema, relation.name
             )
         })
         .collect()
 }
 
-/// The comments of the roles.
+/// The comment of a role.
 pub(super) fn role_comment(place: &Place, who: &str, mark: &Mark) -> String {
     mark.comment(&format!(
         "{who} of component {} in environment {}",
@@ -463,7 +466,7 @@ pub(super) fn reader_comment(place: &Place, fields: &landfall_adapter::descripto
     format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
 }
 
-/// Whether the component has a database of its own and a drop of that was cut off.
+/// Whether a drop of the component's own database was interrupted.
 pub(super) fn is_broken(seen: &Seen) -> bool {
     seen.database.as_ref().is_some_and(|database| database.broken)
 }
@@ -472,8 +475,8 @@ fn drop_database(place: &Place) -> String {
     format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))
 }
 
-/// What a database of the component's own still lacks. The statements run one by one, each for itself: before them, its
-/// owners' role is made.
+/// Returns the missing statements for the component's own database. Each runs outside of a transaction. The owners' role
+/// is created before.
 fn database(place: &Place, seen: &Seen) -> Vec<String> {
     let (name, owner) = (ident(&place.database), ident(&place.owner_role));
     let mut sql = Vec::new();
@@ -496,7 +499,7 @@ fn database(place: &Place, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// The owners' role, as far as it is missing.
+/// Returns the missing statements for the owners' role.
 pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     let (owner, _) = place.roles();
     let mut sql = Vec::new();
@@ -516,7 +519,7 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
                 let comment = role_comment(place, "Owners", &place.role_mark());
                 sql.push(format!("COMMENT ON ROLE {owner} IS {}", literal(&comment)));
             }
-            // Since 16, whoever makes a role is a member of it without its rights.
+            // Since PostgreSQL 16, the creator of a role is a member of it, but does not have its rights.
             let joined = |member: &Member| member.name == seen.me && member.grantor == seen.me;
             if place.own_database && !role.members.iter().any(joined) {
                 sql.push(join);
@@ -526,12 +529,12 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// Whether an unprovision left a role with nothing but what it owns.
+/// Whether an unprovision released the role. A released role has only the objects that it owns.
 fn is_released(role: &Role) -> bool {
     Mark::in_comment(role.comment.as_deref()).is_some_and(|mark| mark.released)
 }
 
-/// Roles and schema, as far as they are missing, and what the roles need before anything else is changed.
+/// Returns the missing statements for the roles and the schema, and for ownership that later changes need.
 fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> Vec<String> {
     let (owner, reader) = place.roles();
     let mut sql = owner_role(place, seen);
@@ -559,14 +562,14 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
     sql
 }
 
-/// Landfall gets into a database of the component's own also while it is no member of the owners' role.
+/// Lets Landfall connect to the component's own database while it is not a member of the owners' role.
 pub(super) fn own_connection(place: &Place, seen: &Seen) -> Option<String> {
     let database = seen.database.as_ref().filter(|_| place.own_database)?;
     let missing = !database.connects || database.owner == seen.me;
     missing.then(|| format!("GRANT CONNECT ON DATABASE {} TO CURRENT_USER", ident(&place.database)))
 }
 
-/// What has to be the roles' before anything of it is changed: objects, and the use of the schema.
+/// Returns statements that give the roles their objects, and USAGE of the schema, before other changes.
 fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
     let (owner, _) = place.roles();
     let schema = ident(&place.schema);
@@ -579,7 +582,8 @@ fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
     if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
         sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
     }
-    // An owner of the schema has it anyway. One statement: each writes the list of all who use the schema again.
+    // The owner of the schema has USAGE anyway. This is one statement, because each GRANT rewrites the schema's whole
+    // access control list.
     let nothing = Vec::new();
     let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
     let users = [(shared, &place.owner_role), (true, &place.reader_role)];
@@ -605,7 +609,7 @@ fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// A relation cannot get the name of an index, a sequence or a type.
+/// Fails if an index, a sequence or a type already has the name of a new relation.
 pub(super) fn refuse_taken(place: &Place, name: &str, seen: &Seen) -> Result<()> {
     match seen.taken(name) {
         None => Ok(()),
@@ -619,7 +623,7 @@ pub(super) fn refuse_taken(place: &Place, name: &str, seen: &Seen) -> Result<()>
     }
 }
 
-/// What [`prepare`] does, for people.
+/// The summary of [`prepare`].
 fn preparation(place: &Place, seen: &Seen) -> String {
     let mut parts = Vec::new();
     match (&seen.owner, &seen.reader) {
@@ -635,9 +639,9 @@ fn preparation(place: &Place, seen: &Seen) -> String {
     match parts.is_empty() {
         true if released => "take back the roles of owners and readers".to_owned(),
         true if !ownership(place, seen).is_empty() => {
-            "give the roles of owners and readers what is theirs".to_owned()
+            "give the roles of owners and readers their objects and rights".to_owned()
         }
-        true => "make the roles of owners and readers what they were".to_owned(),
+        true => "restore the roles of owners and readers".to_owned(),
         false => parts.join(", and "),
     }
 }
@@ -649,12 +653,12 @@ fn schema_comment(place: &Place, contract: &Contract) -> String {
     }
 }
 
-/// The comment of a table of the component.
+/// The comment of a table, with its mark.
 pub(super) fn table_comment(place: &Place, contract_text: &str, tags: &[serde_json::Value]) -> String {
     Mark { tags: tags.to_vec(), ..place.mark() }.comment(contract_text)
 }
 
-/// Comments that are not as they should be, and the marks in them.
+/// Returns statements for the comments that differ, and the marks in them.
 fn comments(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     let mut sql = Vec::new();
     let mut table = |table: &Table| {
@@ -688,7 +692,7 @@ fn comments(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// Comments of a relation and its columns, where they differ.
+/// Returns statements for the comments of a relation and its columns that differ.
 pub(super) fn relation_comments(
     place: &Place,
     relation: &Relation,
@@ -710,13 +714,13 @@ pub(super) fn relation_comments(
     sql
 }
 
-/// `table` is quoted.
+/// The statement for the comment of a column. `table` is already quoted.
 pub(super) fn column_comment(table: &str, column: &super::columns::Wanted) -> String {
     let text = column.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
     format!("COMMENT ON COLUMN {table}.{} IS {text}", ident(&column.name))
 }
 
-/// What the roles have to be granted.
+/// Returns the missing grants for the roles.
 fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     let (owner, reader) = place.roles();
     let mut sql = Vec::new();
@@ -735,8 +739,8 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     if let Shape::View(view) = &contract.shape {
         sql.extend(view::source_privileges(place, view, seen));
     }
-    // Last: nothing waits any more once the lock is held.
-    // Of a role that is yet to be made, it is only known then.
+    // These statements come last, so that the transaction waits for nothing while it holds the lock. A role that does not
+    // exist yet counts as one that may not connect.
     let may_not = |role: &Option<Role>| role.as_ref().is_none_or(|role| !role.connects);
     let (_, shut_out) = without_connection(place, seen, may_not);
     if !shut_out.is_empty() && seen.may_grant_connect {
@@ -746,7 +750,8 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// In the schema that output ports share, owners may make nothing: they get the right for a moment.
+/// Owners may not create objects in the shared schema of output ports. A new owner of an object needs that right, so
+/// these statements grant it temporarily.
 pub(super) fn handed_over(place: &Place, moved: Vec<String>) -> Vec<String> {
     if moved.is_empty() || place.relation.is_none() {
         return moved;

@@ -285,7 +285,7 @@ pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Lef
     sql.extend(steps.grant.iter().filter(|name| !others.contains_key(*name)).map(join));
     if !sql.is_empty() {
         let summary = match wanted.is_empty() {
-            true => "nobody owns it any more".to_owned(),
+            true => "remove all its owners".to_owned(),
             false => format!("make {} its owners", named(&wanted)),
         };
         left.pieces.push(place.piece(Step::Owners, Action::Alter, summary, sql));

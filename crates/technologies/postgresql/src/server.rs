@@ -1,12 +1,12 @@
-//! The server of a target: how it is reached, whether it is who it says, and how long it may stay silent.
+//! The server of a target: connections, TLS verification, and handling of a server that does not respond.
 //!
-//! - Nothing waits for it without a deadline: opening a session, TLS and login included, takes at most
-//!   `connect_timeout`. What keeps a connection that nobody answers on (TCP keepalives, `TCP_USER_TIMEOUT`) follows it.
-//! - A server that missed a deadline is *silent*: for the length of another one nobody else waits for it, and then one
-//!   caller tries it for all.
-//! - A URL that was read from a file, and certificates, are read again when a session could not be opened: what was
-//!   rotated meanwhile works without a restart.
-//! - Certificates are verified, or TLS is off because somebody wrote so: there is nothing in between.
+//! - Every wait for the server has a deadline. Opening a session, including TLS and login, takes at most
+//!   `connect_timeout`. TCP keepalives and `TCP_USER_TIMEOUT` are derived from it, so the system detects dead connections.
+//! - A server that missed a deadline is *silent*. For the duration of `connect_timeout`, all callers fail immediately.
+//!   Then one caller tries the server, and the others still fail immediately.
+//! - If a session cannot be opened, the certificates, and a URL from a file, are read again. A rotated password or
+//!   certificate therefore works without a restart.
+//! - Certificates are always verified, unless the configuration turns TLS off. No mode encrypts without verification.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -28,10 +28,10 @@ use landfall_adapter::Secret;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::tls::{self, Trust};
 
-/// How long the server may take to end a cancelled statement, and to see a session off.
+/// Time for the server to end a cancelled statement, and to close a session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How sessions are made. `Debug` shows no password.
+/// The parsed URL. `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Login {
     config: tokio_postgres::Config,
@@ -43,7 +43,7 @@ pub(super) struct Login {
 
 #[derive(Clone, PartialEq)]
 struct Tls {
-    /// Trusted instead of the system's certificates.
+    /// File of certificates to trust instead of those of the system.
     root: Option<PathBuf>,
 }
 
@@ -98,8 +98,8 @@ impl Login {
             None | Some("verify-full") => Some(Tls { root: options.get("sslrootcert").map(PathBuf::from) }),
             Some(other) => {
                 return Err(format!(
-                    "has `sslmode={other}`, which verifies nobody; write `sslmode=verify-full` (with `sslrootcert=PATH` \
-                     where the certificate is your own), or `sslmode=disable`"
+                    "has `sslmode={other}`, which does not verify the server; write `sslmode=verify-full` (with \
+                     `sslrootcert=PATH` for your own certificate authority), or `sslmode=disable`"
                 ));
             }
         };
@@ -116,7 +116,7 @@ impl Login {
         Ok(Self { config, tls, place, database })
     }
 
-    /// What is wrong with the certificates that it trusts. Blocks.
+    /// Checks the file of trusted certificates. Blocks.
     pub(super) fn check_files(&self) -> Result<(), String> {
         match self.tls.as_ref().and_then(|tls| tls.root.as_deref()) {
             Some(path) => {
@@ -136,8 +136,8 @@ impl Login {
         other
     }
 
-    /// Of several addresses, one that is silent leaves time for another. The rest finds out that the other side of an
-    /// open connection is gone, which no deadline of ours would.
+    /// Sets timeouts. If the host has several addresses, a silent one leaves time for another. The TCP settings detect a
+    /// dead peer of an open connection, which has no other deadline.
     fn be_patient(&mut self, patience: Duration) {
         let second = Duration::from_secs(1);
         self.config
@@ -150,22 +150,22 @@ impl Login {
     }
 }
 
-/// A connection that was opened, and the task that carries what is said on it.
+/// An open connection, and the task that drives it.
 pub(super) struct Opened {
     pub(super) client: Client,
     driver: JoinHandle<()>,
-    /// What it was encrypted with, for the request to cancel.
+    /// The TLS connector of this connection, also used for cancel requests.
     tls: Option<MakeRustlsConnect>,
 }
 
 impl Opened {
-    /// Ends what it is doing, also after it was closed.
+    /// Returns what a cancel request needs. It is usable after the connection is closed, too.
     pub(super) fn cancellation(&self) -> Cancellation {
         Cancellation { token: self.client.cancel_token(), tls: self.tls.clone() }
     }
 
-    /// Says goodbye; cuts the connection when nobody takes that. A connection that waits for an answer would stay for
-    /// ever otherwise.
+    /// Closes the connection. Aborts it if the server does not respond in time: a connection that waits for a response
+    /// would otherwise stay open for ever.
     pub(super) async fn close(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
@@ -175,29 +175,29 @@ impl Opened {
     }
 }
 
-/// What asks the server to end what a session is doing.
+/// What a cancel request for a session's statement needs.
 pub(super) struct Cancellation {
     token: CancelToken,
     tls: Option<MakeRustlsConnect>,
 }
 
-/// See the module documentation. Shared by the pools of a target.
+/// The server of a target, shared by its pools. See the module documentation.
 pub(super) struct Server {
     target: String,
-    /// As it was at the start.
+    /// The URL at startup.
     url: Secret,
     patience: Duration,
     current: Mutex<Current>,
-    /// Until when nobody else waits for a server that missed a deadline.
+    /// Until this time, callers do not wait for the server, because it missed a deadline.
     silent_until: Mutex<Option<Instant>>,
-    /// How many statements that leave a trace may run before the process is as good as killed.
+    /// How many more commits and database statements a test allows before all statements fail as in a crash.
     #[cfg(test)]
     pub(super) fuse: std::sync::atomic::AtomicI64,
 }
 
 struct Current {
     login: Login,
-    /// Made of the certificates when it is first needed.
+    /// Created from the certificates on first use.
     connector: Option<MakeRustlsConnect>,
 }
 
@@ -208,7 +208,7 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Opens nothing.
+    /// Creates a server without connecting to it.
     pub(super) fn new(target: &str, url: Secret, mut login: Login, patience: Duration) -> Self {
         login.be_patient(patience);
         Self {
@@ -222,7 +222,7 @@ impl Server {
         }
     }
 
-    /// Longest wait for a sign of life.
+    /// Maximum time to wait for a response (`connect_timeout`).
     pub(super) fn patience(&self) -> Duration {
         self.patience
     }
@@ -239,7 +239,7 @@ impl Server {
         self.silent_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error while the server is known to be silent.
+    /// Returns an error while the server is known to be silent.
     pub(super) fn check_silence(&self) -> Result<()> {
         let until = *self.silent_until();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -255,7 +255,8 @@ impl Server {
         }
     }
 
-    /// The same; once the time is over, whoever asks first tries the server, and the others wait for what comes of it.
+    /// Like [`Self::check_silence`]. After the silence, the first caller may try the server. For the others the
+    /// silence is extended until it succeeds.
     pub(super) fn admit(&self) -> Result<()> {
         self.check_silence()?;
         let mut silent_until = self.silent_until();
@@ -265,17 +266,17 @@ impl Server {
         Ok(())
     }
 
-    /// It was heard of.
+    /// Records a response.
     pub(super) fn answered(&self) {
         *self.silent_until() = None;
     }
 
-    /// It missed a deadline.
+    /// Records a missed deadline.
     pub(super) fn missed(&self) {
         *self.silent_until() = Some(Instant::now() + self.patience);
     }
 
-    /// Opens a session and begins it with `preparation`. Once more when the file of the URL has another one by now.
+    /// Opens a session and runs `preparation`. If that fails and the file of the URL has changed, tries once more.
     pub(super) async fn open(&self, database: &str, preparation: &str) -> Result<Opened> {
         let first = match self.attempt(database, preparation).await {
             Ok(opened) => return Ok(opened),
@@ -288,7 +289,7 @@ impl Server {
         }
     }
 
-    /// Whether the file of the URL has another URL now.
+    /// Reads the file of the URL again. Returns whether it contains another usable URL.
     async fn read_again(&self) -> bool {
         let Some(read) = self.url.read_again().await else { return false };
         let unusable = |why: &dyn std::fmt::Display| {
@@ -309,7 +310,7 @@ impl Server {
         login.be_patient(self.patience);
         let mut current = self.current();
         if login.database != current.login.database {
-            return unusable(&"it names another database, which takes a restart");
+            return unusable(&"it names another database, which needs a restart");
         }
         if login.config == current.login.config && login.tls == current.login.tls {
             return false;
@@ -350,7 +351,7 @@ impl Server {
         }
     }
 
-    /// It did not let a session in in time.
+    /// The error for a session that could not be opened in time.
     fn silent(&self, place: &str) -> Error {
         Error::retryable(format!(
             "target `{}` did not answer within {:?} (`connect_timeout`): see whether the server at `{place}` is frozen, \
@@ -359,7 +360,7 @@ impl Server {
         ))
     }
 
-    /// What an error of connecting means. Whatever it is, it may be over tomorrow without a restart.
+    /// Classifies a connection error. All of them are retryable, because they can be fixed without a restart.
     fn refused(&self, login: &Login, error: &tokio_postgres::Error) -> Error {
         let place = format!("`{}` of target `{}`", login.place, self.target);
         let cause = std::error::Error::source(error);
@@ -385,7 +386,7 @@ impl Server {
         let text = error.to_string();
         let (what, remedy) = match kind {
             _ if is_untrusted(error) => (
-                "does not prove who it is",
+                "has no trusted certificate",
                 "check `sslrootcert` and the host in the URL of the target, and the certificate of the server",
             ),
             _ if text.starts_with("error performing TLS") => (
@@ -393,7 +394,7 @@ impl Server {
                 "turn `ssl` on in the server, or write `sslmode=disable` in the URL of the target",
             ),
             _ if text.starts_with("authentication") => (
-                "and Landfall do not agree on how to log in",
+                "and Landfall support no common login method",
                 "check the password in the URL of the target, and `pg_hba.conf` of the server",
             ),
             _ if io.is_some_and(|io| io.to_string().contains("failed to lookup address")) => (
@@ -402,7 +403,7 @@ impl Server {
             ),
             Some(ErrorKind::ConnectionRefused) => (
                 "cannot be reached: nothing listens there",
-                "see that PostgreSQL runs, and check host and port in the URL of the target",
+                "make sure that PostgreSQL runs, and check host and port in the URL of the target",
             ),
             Some(ErrorKind::TimedOut) => {
                 ("cannot be reached: it did not answer within half of `connect_timeout`", "check the network")
@@ -412,13 +413,16 @@ impl Server {
                 ("is read-only", "promote the standby, or point the URL of the target to the primary")
             }
             Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
-                ("cannot be reached: there is no way to it", "check the network")
+                ("cannot be reached: there is no route to it", "check the network")
             }
             _ => {
-                ("cannot be reached: the connection broke", "see that PostgreSQL runs, and check the network")
+                (
+                    "cannot be reached: the connection broke",
+                    "make sure that PostgreSQL runs, and check the network",
+                )
             }
         };
-        // The error shows no password, and its chain is the administrator's.
+        // The error contains no password. Its chain goes to the log only.
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
         Error::retryable(format!("{place} {what}; {remedy}")).because(format!("{text}{cause}"))
     }
@@ -434,7 +438,7 @@ impl Server {
         Ok(Some(made))
     }
 
-    /// Asks the server to end what a session is doing; whether it took that.
+    /// Asks the server to cancel the statement of a session. Returns whether the server accepted the request.
     pub(super) async fn cancel(&self, Cancellation { token, tls }: Cancellation) -> bool {
         let cancelled = async {
             match tls {
@@ -459,14 +463,14 @@ impl Server {
         }
     }
 
-    /// How long the end of a statement is waited for.
+    /// Maximum time to wait for the end of a cancelled statement.
     pub(super) fn grace(&self) -> Duration {
         CANCEL_TIMEOUT.min(self.patience)
     }
 }
 
-/// Moves what a session sends and receives; what breaks it is found by the next one to use the session. Notices are not
-/// read: functions of others write them, with whatever is in them.
+/// Drives a connection. The next use of the session reports an error of the connection. Notices are ignored, because
+/// functions of others can write any text into them.
 async fn driven<S, T>(mut connection: tokio_postgres::Connection<S, T>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -482,7 +486,7 @@ fn connector(root: Option<PathBuf>, place: &str) -> Result<MakeRustlsConnect> {
         Some(path) => {
             let failed = |e: rustls::pki_types::pem::Error| {
                 Error::retryable(format!(
-                    "the certificates `{}` (`sslrootcert`) for `{place}` cannot be read; see to the file",
+                    "the certificates `{}` (`sslrootcert`) for `{place}` cannot be read; check the file",
                     path.display()
                 ))
                 .because(e)
@@ -490,7 +494,7 @@ fn connector(root: Option<PathBuf>, place: &str) -> Result<MakeRustlsConnect> {
             for certificate in CertificateDer::pem_file_iter(&path).map_err(failed)? {
                 trusted.add(certificate.map_err(failed)?).map_err(|e| {
                     Error::retryable(format!(
-                        "`{}` (`sslrootcert`) has no usable certificate; see to the file",
+                        "`{}` (`sslrootcert`) has no usable certificate; check the file",
                         path.display()
                     ))
                     .because(e)
@@ -523,7 +527,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_say_whether_the_server_is_verified() {
+    fn urls_decide_about_tls_verification() {
         for (url, tls, place) in [
             ("postgres://u:p@db.example.com/d", true, "db.example.com:5432/d"),
             (

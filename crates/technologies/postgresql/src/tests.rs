@@ -1894,7 +1894,7 @@ async fn certificates_are_verified() {
     {
         let error = outcome(&technology).await.unwrap_err();
         assert_eq!(*error.kind(), Kind::Retryable, "{why}");
-        assert!(error.to_string().contains("does not prove who it is"), "{why}: {}", error.report());
+        assert!(error.to_string().contains("has no trusted certificate"), "{why}: {}", error.report());
     }
     let error = outcome(&with("localhost", "missing.crt")).await.unwrap_err();
     assert!(error.to_string().contains("missing.crt"), "{}", error.report());

@@ -190,7 +190,7 @@ async fn lost_rights_are_told_at_plan_with_the_statement() {
         target.as_superuser(&filled(take));
         let error = target.plan(work, Intent::Provision).await.unwrap_err();
         let expected = format!(
-            "the role of the target may not do what is to be done: have a superuser run {}",
+            "the role of the target lacks rights for the change: have a superuser run {}",
             filled(said)
         );
         assert!(error.is_retryable() && error.to_string() == expected, "{}", error.report());
