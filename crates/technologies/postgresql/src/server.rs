@@ -415,12 +415,10 @@ impl Server {
             Some(ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable) => {
                 ("cannot be reached: there is no route to it", "check the network")
             }
-            _ => {
-                (
-                    "cannot be reached: the connection broke",
-                    "make sure that PostgreSQL runs, and check the network",
-                )
-            }
+            _ => (
+                "cannot be reached: the connection broke",
+                "make sure that PostgreSQL runs, and check the network",
+            ),
         };
         // The error contains no password. Its chain goes to the log only.
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));

@@ -315,14 +315,7 @@ mod tests {
                 "another session made a conflicting change: MESSAGE",
             ),
             ("2BP01", Some("view a\nview b"), None, None, Kind::Conflict, "MESSAGE: view a; view b"),
-            (
-                "54000",
-                None,
-                None,
-                None,
-                Kind::Conflict,
-                "a limit of PostgreSQL is exceeded: MESSAGE",
-            ),
+            ("54000", None, None, None, Kind::Conflict, "a limit of PostgreSQL is exceeded: MESSAGE"),
             ("P0001", None, None, None, Kind::Permanent, CODE_OF_OWNERS),
             ("2BP01", None, None, Some("function"), Kind::Conflict, CODE_OF_OWNERS),
             (
