@@ -14,7 +14,7 @@ fn strings(array: &Value) -> Vec<String> {
 
 /// A name needs no prefix, and may have its own.
 #[tokio::test]
-async fn users_and_groups_are_the_whole_list() {
+async fn updateacl_replaces_all_users_and_groups() {
     let server = Landfall::start();
     let api = server.api().under(AIRBYTE);
     server.api().provision_and_wait(&product_request(&cashflow())).await;
@@ -38,7 +38,7 @@ async fn users_and_groups_are_the_whole_list() {
 
 /// The contract has no place for remedies but the errors themselves.
 #[tokio::test]
-async fn a_refusal_names_the_place_in_this_contract_and_says_what_to_do() {
+async fn errors_name_the_airbyte_field_and_the_remedy() {
     let server = Landfall::start();
     let api = server.api().under(AIRBYTE);
     let acl = airbyte_acl_request(
@@ -75,7 +75,7 @@ async fn a_refusal_names_the_place_in_this_contract_and_says_what_to_do() {
 
 /// Any version is served; what is none is a bad request, and not valid where there is no 400.
 #[tokio::test]
-async fn a_version_is_numbers_and_dots() {
+async fn path_version_accepts_only_digits_and_dots() {
     let server = Landfall::start();
     let request = product_request(&cashflow());
     for (version, good) in [
@@ -100,7 +100,7 @@ async fn a_version_is_numbers_and_dots() {
 
 /// A token is the engine's: whoever has it may ask, through whichever contract.
 #[tokio::test]
-async fn a_task_of_one_contract_is_polled_through_another() {
+async fn tasks_can_be_polled_through_another_contract() {
     let server = Landfall::with().config(SLOW).start();
     let (api, airbyte) = (server.api(), server.api().under(AIRBYTE));
     let token = airbyte.post("/provision", &component_request(&cashflow(), STORAGE)).await.token();
@@ -121,7 +121,7 @@ async fn a_task_of_one_contract_is_polled_through_another() {
 
 /// The request has no `removeData`, and so keeps the data, also when somebody sends one.
 #[tokio::test]
-async fn unprovision_keeps_the_data() {
+async fn airbyte_unprovision_keeps_the_data() {
     let server = Landfall::start();
     let api = server.api().under(AIRBYTE);
     server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
@@ -134,7 +134,7 @@ async fn unprovision_keeps_the_data() {
 }
 
 #[tokio::test]
-async fn the_form_of_a_token_is_chosen_as_elsewhere() {
+async fn token_format_follows_setting_and_accept_header() {
     let request = product_request(&cashflow());
     for (format, accept, quoted) in [
         ("auto", "*/*", false),

@@ -25,7 +25,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn no_crate_depends_on_what_is_above_it() {
+fn crates_depend_only_on_lower_layers() {
     let mut found = Vec::new();
     walk(&repository().join("crates"), &mut |path| {
         if path.ends_with("Cargo.toml") {
@@ -53,7 +53,7 @@ fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
 
 /// What a technology costs outside of its folder: a line of the registry, and two words of the manifest.
 #[test]
-fn a_technology_touches_its_folder_and_two_lines() {
+fn technology_is_named_in_two_lines_outside_its_folder() {
     let manifest = read(&repository().join("Cargo.toml"));
     let own: Vec<_> = rust_files(&["src", "crates/adapter", "crates/operation"])
         .into_iter()
@@ -79,7 +79,7 @@ fn a_technology_touches_its_folder_and_two_lines() {
 
 /// A third party writes a technology without a change of ours.
 #[test]
-fn the_example_of_a_third_party_is_short_and_known_to_nobody() {
+fn example_adapter_is_short_and_unknown_to_other_code() {
     let program = read(&repository().join("examples/notes-adapter/src/main.rs"));
     assert!(program.lines().count() <= 150, "{} lines", program.lines().count());
     for file in rust_files(&["src", "crates", "codegen"]) {
@@ -98,7 +98,7 @@ fn without_tests(code: &str) -> String {
 }
 
 #[test]
-fn no_module_knows_what_is_above_it() {
+fn modules_use_only_lower_layers() {
     let mut wrong = Vec::new();
     for (module, forbidden) in MUST_NOT_KNOW {
         let files = files_of(module);
@@ -114,7 +114,7 @@ fn no_module_knows_what_is_above_it() {
 }
 
 #[test]
-fn nothing_is_left_for_later_and_no_test_is_skipped_without_a_reason() {
+fn code_has_no_todos_and_no_unexplained_ignored_tests() {
     let mut wrong = Vec::new();
     for file in rust_files(&["src", "codegen", "crates", "examples", "tests"])
         .into_iter()
@@ -131,7 +131,7 @@ fn nothing_is_left_for_later_and_no_test_is_skipped_without_a_reason() {
 }
 
 #[test]
-fn generated_code_says_so_and_is_not_included_twice() {
+fn generated_files_start_with_the_generated_mark() {
     let files = rust_files(&["generated"]);
     assert!(!files.is_empty(), "generated/ is committed");
     for file in &files {
@@ -257,7 +257,7 @@ fn raw_string(text: &str) -> Option<usize> {
 }
 
 #[test]
-fn the_scanner_sees_what_it_must() {
+fn scanner_ignores_comments_and_strings() {
     let source = r##"
         //! [`crate::http`] is only mentioned.
         use crate::{descriptor::{Component, Problem}, operation as tasks};

@@ -73,7 +73,7 @@ fn asked_for_a_token(response: &Response) {
 }
 
 #[tokio::test]
-async fn every_operation_wants_the_token_and_probes_do_not() {
+async fn every_operation_but_the_probes_requires_a_token() {
     let server = with_token("right", "[auth]\nmax_failures = 1000");
     let adapter = TECH_ADAPTER.iter().flat_map(|operation| ["", PREFIX].map(|prefix| (operation, prefix)));
     let others = OPERATOR.iter().chain(AIRBYTE).map(|operation| (operation, ""));
@@ -112,7 +112,7 @@ async fn every_operation_wants_the_token_and_probes_do_not() {
 
 /// Every operation of the topology, with every way to say who calls.
 #[tokio::test]
-async fn users_read_and_write_the_topology_as_their_role_says() {
+async fn user_roles_limit_access_to_the_topology() {
     let server = with_users("[auth]\nmax_failures = 1000").start();
     let basic = |pair: &str| Some(format!("Basic {}", STANDARD.encode(pair)));
     let all = server.api().send("GET", INSTANCES, |request| request.basic_auth("eye", Some("right"))).await;
@@ -168,7 +168,7 @@ async fn users_read_and_write_the_topology_as_their_role_says() {
 }
 
 #[tokio::test]
-async fn the_command_line_says_which_user_calls() {
+async fn cli_sends_user_credentials() {
     let server = with_users("").start();
     let on = |arguments: &[&str], password: &str| {
         let url = server.api().url();
@@ -188,7 +188,7 @@ async fn the_command_line_says_which_user_calls() {
 }
 
 #[tokio::test]
-async fn who_fails_too_often_is_told_when_to_try_again() {
+async fn too_many_failed_logins_get_a_retry_time() {
     let server = with_token("right", "[auth]\nmax_failures = 2\nfailure_window = \"1h\"");
     let text = async |token: &str| {
         let response = send(&server, "POST", "/v1/validate", Some(token)).await;
@@ -205,7 +205,7 @@ async fn who_fails_too_often_is_told_when_to_try_again() {
 }
 
 #[tokio::test]
-async fn who_was_let_in_before_stays_whatever_others_try() {
+async fn verified_token_works_despite_failed_logins() {
     let server = with_token("right", "[auth]\nmax_failures = 1\nfailure_window = \"1h\"");
     for _ in 0..3 {
         assert_eq!(send(&server, "POST", "/v1/validate", Some("Bearer right")).await.status(), 200);
@@ -215,7 +215,7 @@ async fn who_was_let_in_before_stays_whatever_others_try() {
 
 /// Neither a body that is refused nor one that never comes takes room from others.
 #[tokio::test]
-async fn who_is_refused_takes_no_room_and_gets_to_read_why() {
+async fn unauthenticated_bodies_reserve_no_memory() {
     let server = with_token(
         "right",
         "[server]\nmax_body_bytes = 3000000\nmax_inflight_bytes = 3000000\ninflight_wait = \"0s\"\n",
@@ -249,7 +249,7 @@ async fn who_is_refused_takes_no_room_and_gets_to_read_why() {
 
 /// The topology asks for a user itself, and before that its callers are strangers like any other.
 #[tokio::test]
-async fn who_is_no_user_takes_no_room_either() {
+async fn topology_bodies_without_a_user_reserve_no_memory() {
     let limits = "max_body_bytes = 3000000\nmax_inflight_bytes = 3000000\ninflight_wait = \"1s\"";
     let server = with_users(&format!("[server]\n{limits}\n")).start();
     let address = server.api().url().strip_prefix("http://").unwrap();
@@ -323,7 +323,7 @@ async fn guess(
 
 /// 250 clients that guess, each from an address of its own, while callers that the server has not seen yet sign in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guessing_takes_bounded_memory_and_time() {
+async fn password_guessing_uses_bounded_memory_and_time() {
     const CALLERS: u32 = 5;
     const CONCURRENCY: u64 = 2;
     let mut config = String::from("[auth]\nwait = \"5s\"\nconcurrency = 2\n");
@@ -374,7 +374,7 @@ async fn guessing_takes_bounded_memory_and_time() {
 }
 
 #[tokio::test]
-async fn the_command_line_sends_the_token_and_says_what_is_missing() {
+async fn cli_sends_the_token_or_names_the_missing_variable() {
     let server = with_token("right", "");
     let plan = ["plan", EXAMPLE, "--url", server.api().url()];
     for command in [plan.as_slice(), &["status", "x", "--url", server.api().url()]] {
@@ -394,7 +394,7 @@ async fn the_command_line_sends_the_token_and_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_printed_hash_is_one_that_the_server_takes() {
+async fn server_accepts_hashes_of_the_hash_password_command() {
     let hash = |stdin: &str| landfall_with(&[], stdin, ["hash-password"]);
     let printed = hash("correct horse\nsecond line\n").with_code(0);
     assert!(printed.out.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{printed:?}");
@@ -485,7 +485,7 @@ fn plan_over(server: &Landfall, more: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn with_a_certificate_nothing_is_served_without_encryption() {
+async fn tls_server_refuses_unencrypted_connections() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (certificate, key) = ours.server();
     let server = Landfall::with().config(&tls((&certificate, &key), None)).start();
@@ -513,7 +513,7 @@ async fn with_a_certificate_nothing_is_served_without_encryption() {
 }
 
 #[tokio::test]
-async fn with_an_authority_for_callers_nobody_gets_in_without_its_certificate() {
+async fn client_ca_refuses_callers_without_its_certificate() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let ((certificate, key), authority) = (ours.server(), ours.certificate());
     let (ours, theirs) = (ours.client(), (theirs.client(), ours));
@@ -541,7 +541,7 @@ async fn with_an_authority_for_callers_nobody_gets_in_without_its_certificate() 
 }
 
 #[test]
-fn a_key_of_another_certificate_is_a_wrong_configuration() {
+fn key_of_another_certificate_is_a_configuration_error() {
     let authority = Authority::new();
     let ((certificate, _), (_, key)) = (authority.server(), authority.client());
     let folder = tempfile::tempdir().unwrap();
@@ -558,7 +558,7 @@ fn a_key_of_another_certificate_is_a_wrong_configuration() {
 
 /// Whoever connects and says nothing holds up nobody.
 #[tokio::test]
-async fn silent_tls_connections_delay_no_other() {
+async fn silent_tls_connections_delay_no_other_request() {
     let authority = Authority::new();
     let (certificate, key) = authority.server();
     let server = Landfall::with().alone().config(&tls((&certificate, &key), None)).start();
@@ -580,7 +580,7 @@ async fn silent_tls_connections_delay_no_other() {
 
 /// What a stranger does to a connection is told with the address, and not without an end.
 #[tokio::test]
-async fn errors_of_unknown_callers_are_limited_in_the_log() {
+async fn log_lines_about_unauthenticated_callers_are_limited() {
     let authority = Authority::new();
     let (certificate, key) = authority.server();
     let config = format!(
@@ -612,7 +612,7 @@ const READ_AGAIN: &str = "read again who may call: ";
 const STAYS: &str = "who may call stays as it was: ";
 
 #[tokio::test]
-async fn a_hash_in_a_file_is_read_again_and_a_wrong_one_is_not_taken() {
+async fn sighup_reloads_only_valid_credential_files() {
     let folder = tempfile::tempdir().unwrap();
     let (hash, users) = (folder.path().join("hash"), folder.path().join("users.toml"));
     let user = |name: &str| {
@@ -651,14 +651,14 @@ async fn a_hash_in_a_file_is_read_again_and_a_wrong_one_is_not_taken() {
 }
 
 #[tokio::test]
-async fn a_server_that_has_nothing_to_read_again_goes_on() {
+async fn sighup_without_files_keeps_the_server_running() {
     let server = Landfall::start();
     server.reload(&format!("{READ_AGAIN}0 users, 0 tokens")).await;
     server.api().get("/landfall/v1/health").await.with_status(200);
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_after_it_was_read_again() {
+async fn sighup_reloads_the_tls_certificate() {
     let (first, second) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("server.crt"), folder.path().join("server.key"));

@@ -77,7 +77,7 @@ async fn send(server: &Landfall, operation: &Operation, body: impl Into<Vec<u8>>
 const NOT_JSON: &str = "send one JSON object in UTF-8; a descriptor is a string in it";
 
 #[tokio::test]
-async fn a_body_that_is_not_json_is_said_to_be_none_and_where() {
+async fn non_json_bodies_get_the_position_of_the_error() {
     let server = Landfall::start();
     for operation in operations() {
         let good = operation.good.to_string();
@@ -113,7 +113,7 @@ async fn a_body_that_is_not_json_is_said_to_be_none_and_where() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_object_is_told_so() {
+async fn non_object_bodies_are_refused_with_their_type() {
     let server = Landfall::start();
     for operation in operations() {
         let values: Vec<&Value> = operation.good.as_object().unwrap().values().collect();
@@ -195,7 +195,7 @@ fn pointer(field: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_wrong_type_is_told_with_field_value_and_remedy() {
+async fn wrong_field_types_are_reported_with_a_remedy() {
     let server = Landfall::start();
     let mut unused: Vec<_> = misfits().iter().map(|it| it.0).collect();
     for operation in operations() {
@@ -248,7 +248,7 @@ async fn a_wrong_type_is_told_with_field_value_and_remedy() {
 }
 
 #[tokio::test]
-async fn a_missing_field_is_told_by_its_path() {
+async fn missing_fields_are_reported_by_path() {
     let server = Landfall::start();
     for (path, body, field) in [
         ("/v1/provision", json!({}), "descriptor"),
@@ -269,7 +269,7 @@ async fn a_missing_field_is_told_by_its_path() {
 
 /// null stands for what is not there, wherever something need not be there.
 #[tokio::test]
-async fn null_is_what_is_not_there() {
+async fn null_means_absent_for_optional_fields() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&product_request(&cashflow())).await;

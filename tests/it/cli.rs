@@ -28,7 +28,7 @@ fn file(server: &Landfall, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_data_product_goes_all_the_way_and_back() {
+async fn cli_deploys_imports_and_undeploys_a_data_product() {
     let server = Landfall::start();
 
     let plan = on(&server, &["plan", EXAMPLE]).with_code(0);
@@ -86,7 +86,7 @@ async fn a_data_product_goes_all_the_way_and_back() {
 }
 
 #[tokio::test]
-async fn one_component_can_be_deployed_alone() {
+async fn component_option_deploys_one_component() {
     let server = Landfall::start();
     let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE, "--json"]).with_code(0).json();
     let components = deployed["components"].as_array().unwrap();
@@ -101,14 +101,14 @@ async fn one_component_can_be_deployed_alone() {
 }
 
 #[tokio::test]
-async fn a_base_path_in_the_address_is_honoured() {
+async fn url_option_may_contain_a_base_path() {
     let server = Landfall::start();
     let url = format!("{}/datamesh.specificprovisioner/", server.api().url());
     landfall(["deploy", EXAMPLE, "--component", STORAGE, "--url", &url]).with_code(0);
 }
 
 #[tokio::test]
-async fn a_task_can_be_stopped() {
+async fn stop_command_terminates_the_task() {
     let server = Landfall::with().config(SLOW).start();
     let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
     on(&server, &["stop", &token]).with_code(0);
@@ -118,7 +118,7 @@ async fn a_task_can_be_stopped() {
 }
 
 #[tokio::test]
-async fn a_failed_operation_is_exit_code_1() {
+async fn failed_operation_exits_with_code_1() {
     let server = Landfall::start();
     let foreign = server.data_dir().join("warehouse/buckets/finance-cashflows");
     std::fs::create_dir_all(&foreign).unwrap();
@@ -128,7 +128,7 @@ async fn a_failed_operation_is_exit_code_1() {
 }
 
 #[tokio::test]
-async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy() {
+async fn invalid_descriptor_exits_with_code_3_and_lists_problems() {
     let server = Landfall::start();
     let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
     let wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
@@ -150,7 +150,7 @@ async fn an_invalid_descriptor_is_exit_code_3_with_every_problem_and_its_remedy(
 }
 
 #[tokio::test]
-async fn an_unknown_token_is_exit_code_3() {
+async fn unknown_token_exits_with_code_3() {
     let server = Landfall::start();
     for command in ["status", "stop"] {
         let refused = on(&server, &[command, "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032"]).with_code(3);
@@ -159,7 +159,7 @@ async fn an_unknown_token_is_exit_code_3() {
 }
 
 #[test]
-fn validation_needs_no_server() {
+fn validate_command_needs_no_server() {
     let valid = landfall(["validate", EXAMPLE]).with_code(0);
     assert!(valid.out.contains("valid"), "{valid:?}");
     assert_eq!(landfall(["validate", EXAMPLE, "--json"]).with_code(0).json()["valid"], true);
@@ -168,7 +168,7 @@ fn validation_needs_no_server() {
 }
 
 #[tokio::test]
-async fn a_file_of_either_shape_is_understood() {
+async fn commands_accept_product_and_component_descriptors() {
     let server = Landfall::start();
     let path = file(&server, &component_descriptor(&cashflow(), STORAGE));
     let valid = landfall(["validate", &path]).with_code(0);
@@ -212,7 +212,7 @@ async fn unrouted_components_are_listed_with_the_nearest_route() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2() {
+fn wrong_usage_exits_with_code_2() {
     let missing = landfall(["validate", "no/such/file.yaml"]).with_code(2);
     assert!(missing.err.contains("no/such/file.yaml"), "{missing:?}");
     for arguments in [
@@ -229,7 +229,7 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn a_wrong_configuration_is_exit_code_2_and_tells_every_mistake() {
+fn invalid_configuration_exits_with_code_2_and_lists_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("landfall.toml");
     let text = "[server]\nlistn = \"127.0.0.1:0\"\nrespond_within = \"soon\"\n[store]\nurl = \"mysql://x\"\n";
@@ -245,7 +245,7 @@ fn a_wrong_configuration_is_exit_code_2_and_tells_every_mistake() {
 
 /// Of any key, in any file: nothing is left of a start that fails, and one answer has every mistake.
 #[tokio::test]
-async fn a_wrong_configuration_makes_no_store() {
+async fn invalid_configuration_creates_no_store() {
     let folder = tempfile::tempdir().unwrap();
     let (taken, data) = (folder.path().join("taken"), folder.path().join("data"));
     std::fs::write(&taken, "no folder, no certificate, no table: [").unwrap();
@@ -346,14 +346,14 @@ trace = "file://{taken}/trace.jsonl"
 }
 
 #[test]
-fn a_server_that_is_not_there_is_exit_code_4() {
+fn unreachable_server_exits_with_code_4() {
     // Port 1 of this machine serves nobody.
     let lost = landfall(["deploy", EXAMPLE, "--url", "http://127.0.0.1:1"]).with_code(4);
     assert!(lost.err.contains("127.0.0.1:1"), "{lost:?}");
 }
 
 #[test]
-fn a_port_in_use_is_told_with_the_port() {
+fn occupied_port_is_named_in_the_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
@@ -421,7 +421,7 @@ fn remote_commands(file: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-fn json_without_a_server_is_one_document() {
+fn json_output_without_a_server_is_one_document() {
     for arguments in remote_commands(EXAMPLE) {
         let all = |more: &[&'static str]| {
             landfall(arguments.iter().copied().chain(["--json"]).chain(more.iter().copied()))
@@ -444,7 +444,7 @@ fn json_without_a_server_is_one_document() {
 }
 
 #[test]
-fn json_of_wrong_files_is_one_document() {
+fn json_output_for_invalid_files_is_one_document() {
     let missing = "no/such/file.yaml";
     let mut commands: Vec<_> =
         remote_commands(missing).into_iter().filter(|it| it.contains(&missing)).collect();
@@ -480,7 +480,7 @@ fn json_of_wrong_files_is_one_document() {
 
 /// Arguments that cannot be read are told before it is known what they ask for.
 #[test]
-fn wrong_arguments_print_no_document() {
+fn invalid_arguments_print_no_json_document() {
     for arguments in
         [vec!["deploy", "--json"], vec!["status", "--json"], vec!["plan", EXAMPLE, "--json", "--jsn"]]
     {
@@ -491,7 +491,7 @@ fn wrong_arguments_print_no_document() {
 }
 
 #[tokio::test]
-async fn json_of_what_the_server_refuses_is_one_document() {
+async fn json_output_of_refused_requests_is_one_document() {
     let server = Landfall::start();
     let wrong = replace_once(&cashflow(), "bucket: finance-cashflows", "bucket: Finance_Cashflows");
     let path = file(&server, &wrong);
@@ -554,7 +554,7 @@ fn json_locally(arguments: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn json_without_credentials_is_one_document() {
+async fn json_output_without_credentials_is_one_document() {
     let tokens = "[[auth.tokens]]\nname = \"one\"\nhash = { env = \"TOKEN_HASH\" }\n";
     let server = with_users(tokens).env("TOKEN_HASH", &cheap("right")).start();
     let url = server.api().url();
@@ -596,7 +596,7 @@ group = "mock"
 
 /// The last of three components fails: what was done is in the document, and so is the token of what failed.
 #[tokio::test]
-async fn json_of_a_failed_operation_has_what_was_done() {
+async fn json_output_of_a_failure_lists_completed_components() {
     let server = Landfall::with().config(BROKEN_WORKLOAD).start();
     let json = |arguments: &[&str]| on(&server, &[arguments, &["--json"]].concat());
     let acl = failed(json(&["acl", EXAMPLE, "--component", OUTPUT_PORT, "--ref", "user:a_b.c"]), 1);
@@ -629,7 +629,7 @@ async fn json_of_a_failed_operation_has_what_was_done() {
 
 /// A task that is asked for with its token as the answer had it, quotes and all.
 #[tokio::test]
-async fn a_token_may_come_as_the_answer_had_it() {
+async fn cli_accepts_quoted_and_uppercase_tokens() {
     let server = Landfall::start();
     let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
     server.api().wait(&token).await;

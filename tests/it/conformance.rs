@@ -86,15 +86,15 @@ macro_rules! cases {
 }
 
 cases! {
-    TECH_ADAPTER: schemathesis_has_no_complaint_about_2_6_3, schemathesis_follows_the_tokens_of_2_6_3;
-    SPECIFIC_PROVISIONER: schemathesis_has_no_complaint_about_2_2_0, schemathesis_follows_the_tokens_of_2_2_0;
-    AIRBYTE: schemathesis_has_no_complaint_about_airbyte, schemathesis_follows_the_tokens_of_airbyte;
-    FLEXDEPLOY: schemathesis_has_no_complaint_about_flexdeploy, schemathesis_follows_the_ids_of_flexdeploy;
+    TECH_ADAPTER: schemathesis_finds_no_error_in_2_6_3, schemathesis_follows_the_tokens_of_2_6_3;
+    SPECIFIC_PROVISIONER: schemathesis_finds_no_error_in_2_2_0, schemathesis_follows_the_tokens_of_2_2_0;
+    AIRBYTE: schemathesis_finds_no_error_in_airbyte, schemathesis_follows_the_tokens_of_airbyte;
+    FLEXDEPLOY: schemathesis_finds_no_error_in_flexdeploy, schemathesis_follows_the_ids_of_flexdeploy;
 }
 
 /// There are no tokens in it.
 #[tokio::test]
-async fn schemathesis_has_no_complaint_about_the_operators_api() {
+async fn schemathesis_finds_no_error_in_the_operator_api() {
     OPERATOR.judge_operations().await;
 }
 

@@ -151,7 +151,7 @@ fn import_request() -> Value {
 }
 
 #[tokio::test]
-async fn every_operation_answers_every_status_that_it_declares() {
+async fn every_declared_status_is_exercised_or_excused() {
     let mut seen = Seen::new();
 
     {
@@ -351,7 +351,7 @@ async fn answer_at_once(api: &Api) {
 
 /// The page prints the token bare; a caller to whom JSON is more welcome, or who names nothing else, gets a JSON string.
 #[tokio::test]
-async fn a_token_has_the_form_that_is_more_welcome() {
+async fn accept_header_selects_the_token_format() {
     let server = Landfall::start();
     let api = server.api();
     let request = product_request(&cashflow());
@@ -388,7 +388,7 @@ async fn a_token_has_the_form_that_is_more_welcome() {
 }
 
 #[tokio::test]
-async fn the_configuration_can_fix_the_form_of_a_token() {
+async fn token_format_setting_overrides_the_accept_header() {
     for (format, accept, quoted) in [("json", "*/*", true), ("text", "application/json", false)] {
         let server = Landfall::with().env("LANDFALL__SERVER__TOKEN_FORMAT", format).start();
         let api = server.api();
@@ -402,7 +402,7 @@ async fn the_configuration_can_fix_the_form_of_a_token() {
 
 /// The pages call `removeData` required and give it a default; the samples of 2.2.0 leave it out.
 #[tokio::test]
-async fn the_samples_of_both_pages_are_accepted() {
+async fn request_samples_of_both_versions_are_accepted() {
     let server = Landfall::start();
     let api = server.api();
     let full = product_request(&cashflow());
@@ -422,7 +422,7 @@ async fn the_samples_of_both_pages_are_accepted() {
 
 /// 2.2.0 requires `result` and both infos: a caller of either version reads our answers.
 #[tokio::test]
-async fn a_status_is_complete_for_callers_of_both_versions() {
+async fn task_status_fits_both_contract_versions() {
     let server = Landfall::start();
     let api = server.api();
     let status = api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
@@ -446,7 +446,7 @@ async fn a_status_is_complete_for_callers_of_both_versions() {
 }
 
 #[tokio::test]
-async fn asynchronous_validation_tells_what_the_synchronous_one_tells() {
+async fn async_validation_gives_the_synchronous_result() {
     let server = Landfall::start();
     let api = server.api();
     let broken = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
@@ -463,7 +463,7 @@ async fn asynchronous_validation_tells_what_the_synchronous_one_tells() {
 
 /// The path prints no 404 anywhere: an unknown token is a request that cannot be served.
 #[tokio::test]
-async fn an_unknown_token_is_a_400_whatever_it_looks_like() {
+async fn unknown_tokens_of_any_form_get_400() {
     let server = Landfall::start();
     let long = "a".repeat(4000);
     let tokens = [UNKNOWN, "x", "0", "%00", "%2e%2e%2f", "%F0%9F%92%A9", "'%20OR%201=1--", "null", &long];
@@ -478,7 +478,7 @@ async fn an_unknown_token_is_a_400_whatever_it_looks_like() {
 
 /// A caller may send back a token as it came, as a JSON string, and in upper case.
 #[tokio::test]
-async fn a_token_may_be_quoted_and_in_upper_case() {
+async fn quoted_and_uppercase_tokens_are_accepted() {
     let server = Landfall::with().config(SLOW).start();
     let api = server.api();
     let paths = [
@@ -546,7 +546,7 @@ async fn a_token_may_be_quoted_and_in_upper_case() {
 
 /// A token is a promise of one operation: that of an import says nothing at /v1/provision.
 #[tokio::test]
-async fn a_token_is_read_where_the_contract_says() {
+async fn token_is_valid_only_for_its_own_operation() {
     let server = Landfall::start();
     let api = server.api();
     let validation = api.post("/v2/validate", &product_request(&cashflow())).await.token();
@@ -561,7 +561,7 @@ async fn a_token_is_read_where_the_contract_says() {
 }
 
 #[tokio::test]
-async fn both_base_paths_serve_the_same() {
+async fn both_base_paths_serve_the_same_api() {
     let server = Landfall::start();
     let prefixed = server.api().under(PREFIX);
     assert_eq!(prefixed.validate(&product_request(&cashflow())).await, json!({ "valid": true }));
@@ -572,7 +572,7 @@ async fn both_base_paths_serve_the_same() {
 
 /// /v1/validate declares no 400.
 #[tokio::test]
-async fn a_body_that_does_not_fit_is_not_valid_rather_than_refused_by_validate() {
+async fn validate_answers_invalid_bodies_with_valid_false() {
     let server = Landfall::start();
     for (body, field) in misfits() {
         let result = server.api().validate(&body).await;
@@ -585,7 +585,7 @@ async fn a_body_that_does_not_fit_is_not_valid_rather_than_refused_by_validate()
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_fit_is_refused_with_the_field_that_does_not() {
+async fn provision_refuses_invalid_bodies_by_field() {
     let server = Landfall::start();
     for (body, field) in misfits() {
         let error = server.api().post("/v1/provision", &body).await.with_status(400).json();
@@ -637,7 +637,7 @@ fn misfits() -> Vec<(Value, Option<&'static str>)> {
 /// Everything wrong is told at once, what only a technology can say included: each problem with a path, and with a
 /// way out.
 #[tokio::test]
-async fn a_wrong_descriptor_is_explained_problem_by_problem() {
+async fn invalid_descriptor_gets_all_problems_and_remedies() {
     let dependency = "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n";
     let mut wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
     wrong = replace_once(&wrong, dependency, &dependency.replace("component\n", "componen\n"));
@@ -680,7 +680,7 @@ fn strings(array: &Value) -> Vec<String> {
 
 /// Validation has no side effect: nothing is made, and nothing is remembered.
 #[tokio::test]
-async fn validating_changes_nothing() {
+async fn validation_changes_no_resources() {
     let server = Landfall::start();
     let before = server.resources().await;
     assert_eq!(server.api().validate(&product_request(&cashflow())).await["valid"], true);

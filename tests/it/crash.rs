@@ -26,7 +26,7 @@ fn each_exists_once(resources: &Resources, names: &[String]) {
 
 /// The loop of a tester: accept, kill, start again, see that it completes.
 #[tokio::test]
-async fn what_was_accepted_right_before_a_kill_is_done_once() {
+async fn tasks_accepted_before_a_kill_complete_once() {
     let mut server = Landfall::start();
     let names: Vec<_> = (0..TIMES).map(|turn| format!("crash{turn}")).collect();
     let mut tokens = Vec::new();
@@ -52,7 +52,7 @@ async fn what_was_accepted_right_before_a_kill_is_done_once() {
 
 /// Nobody waits: what was accepted first is killed again and again, before it gets anywhere.
 #[tokio::test]
-async fn what_was_accepted_before_many_kills_is_done_once() {
+async fn tasks_accepted_before_many_kills_complete_once() {
     let mut server = Landfall::start();
     let names: Vec<_> = (0..TIMES).map(|turn| format!("storm{turn}")).collect();
     let mut tokens = Vec::new();
@@ -71,7 +71,7 @@ async fn what_was_accepted_before_many_kills_is_done_once() {
 
 /// The pause before each kill grows, so that the kills fall on every part of the work.
 #[tokio::test]
-async fn a_kill_in_the_middle_of_the_work_leaves_nothing_twice() {
+async fn kills_during_the_work_create_no_duplicates() {
     let mut server = Landfall::start();
     let names: Vec<_> = (0..20).map(|turn| format!("midway{turn}")).collect();
     for (turn, name) in (0_u64..).zip(&names) {
@@ -90,7 +90,7 @@ async fn a_kill_in_the_middle_of_the_work_leaves_nothing_twice() {
 
 /// SIGTERM is not a crash: the process says goodbye in order, and nothing accepted is lost.
 #[tokio::test]
-async fn a_drain_loses_nothing() {
+async fn drain_loses_no_accepted_task() {
     let mut server = Landfall::start();
     let mut tokens = Vec::new();
     for turn in 0..8 {
@@ -107,7 +107,7 @@ async fn a_drain_loses_nothing() {
 
 /// The lease of the dead process may not hold up the same component for long.
 #[tokio::test]
-async fn a_component_can_be_asked_for_again_right_after_a_crash() {
+async fn component_accepts_requests_right_after_a_crash() {
     let mut server = Landfall::start();
     let name = "again";
     let storage = format!("urn:dmb:cmp:finance:{name}:0:storage-component");

@@ -188,7 +188,7 @@ fn difference(expected: &[String], actual: &[String]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn documents_of_the_field_get_their_verdicts_everywhere() {
+async fn field_documents_get_their_verdicts_in_every_contract() {
     let cases = Case::all();
     assert!(cases.len() >= 60, "only {} documents", cases.len());
     let server =
@@ -311,7 +311,7 @@ async fn left(api: &Api, case: &Case) -> Result<(), String> {
 
 /// The short form of an unprovision says no environment: that of ours is known, and a neighbour's is not asked.
 #[tokio::test]
-async fn a_short_form_goes_whatever_its_neighbours_are() {
+async fn unprovision_without_environment_ignores_foreign_components() {
     let server =
         Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
     let path = repository().join("tests/corpus/field/product-foreign-components.yaml");
@@ -325,7 +325,7 @@ async fn a_short_form_goes_whatever_its_neighbours_are() {
 
 /// A caller may serialise what it does not set as null.
 #[tokio::test]
-async fn a_null_remove_data_means_false() {
+async fn null_remove_data_means_false() {
     let server =
         Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
     let text =
@@ -366,7 +366,7 @@ fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Valu
 
 /// What is sent to take away what was provisioned says it otherwise, or has company.
 #[tokio::test]
-async fn unprovision_removes_what_was_provisioned() {
+async fn unprovision_with_a_changed_descriptor_removes_everything() {
     let server =
         Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
     let kept = ("", "");
@@ -426,7 +426,7 @@ async fn unprovision_removes_what_was_provisioned() {
 
 /// A component is of one kind as long as it exists.
 #[tokio::test]
-async fn a_provisioned_component_keeps_its_kind() {
+async fn changed_kind_of_a_provisioned_component_is_refused() {
     let server =
         Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
     let api = server.api();
@@ -484,7 +484,7 @@ async fn a_provisioned_component_keeps_its_kind() {
 
 /// Identifiers of components may be any text, so two data products may have one; what exists is one's only.
 #[tokio::test]
-async fn a_component_stays_in_its_data_product() {
+async fn component_of_another_data_product_is_refused() {
     let server =
         Landfall::with().config(CONFIG).env("FIELD_POSTGRESQL", "postgres://x@127.0.0.1:1/x").start();
     let api = server.api();

@@ -13,7 +13,7 @@ async fn probe(server: &Landfall, method: &str, path: &str) -> (u16, String) {
 const HEALTH: &str = "/landfall/v1/health";
 
 #[tokio::test]
-async fn head_answers_probes_as_get_does() {
+async fn head_requests_get_the_status_of_get_requests() {
     let server = Landfall::start();
     for path in ["/landfall/v1/live", HEALTH] {
         assert_eq!(probe(&server, "HEAD", path).await, (200, String::new()), "{path}");
@@ -26,7 +26,7 @@ async fn head_answers_probes_as_get_does() {
 }
 
 #[tokio::test]
-async fn targets_tell_when_work_on_them_last_went_well() {
+async fn health_reports_the_last_success_of_each_target() {
     let server = Landfall::start();
     let api = server.api();
     let seen = async |code: &str| {
@@ -43,7 +43,7 @@ async fn targets_tell_when_work_on_them_last_went_well() {
 
 /// What is accepted after its file was removed would be gone at the next start.
 #[tokio::test]
-async fn a_removed_store_takes_nothing_and_health_says_so() {
+async fn removed_store_file_refuses_requests_and_fails_health() {
     const MOVED: &str = "a file of the operation store was removed or replaced while Landfall uses it: nothing is accepted \
                          until it is back or Landfall is started again";
     let server = Landfall::start();

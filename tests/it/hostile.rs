@@ -17,7 +17,7 @@ const JSON: &str = "application/json";
 const MEMORY: u64 = 200 * 1024 * 1024;
 
 #[tokio::test]
-async fn hostile_descriptors_are_refused_soon_and_cheaply() {
+async fn hostile_descriptors_are_refused_quickly_with_little_memory() {
     let server = Landfall::with().alone().start();
     let api = server.api();
     let mut wrong = Vec::new();
@@ -44,7 +44,7 @@ async fn hostile_descriptors_are_refused_soon_and_cheaply() {
 }
 
 #[tokio::test]
-async fn hostile_requests_are_refused_soon_and_cheaply() {
+async fn hostile_requests_are_refused_quickly_with_little_memory() {
     let server = Landfall::with().alone().start();
     let api = server.api();
     let good = product_request(&cashflow()).to_string().into_bytes();
@@ -89,7 +89,7 @@ async fn hostile_requests_are_refused_soon_and_cheaply() {
 /// What is not declared as JSON is refused in the contract's own shape, never in the framework's: a web page can send
 /// it to whatever server it likes.
 #[tokio::test]
-async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
+async fn wrong_content_type_gets_a_contract_error() {
     let server = Landfall::start();
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "image/png", "nonsense", ""] {
         let answer = server
@@ -114,7 +114,7 @@ async fn a_wrong_content_type_gets_an_answer_of_the_contract() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_or_path_is_answered_in_words() {
+async fn wrong_method_or_path_gets_an_error_message() {
     let server = Landfall::start();
     for (method, path, status, said) in [
         (
@@ -144,7 +144,7 @@ async fn a_wrong_method_or_path_is_answered_in_words() {
 
 /// A page in a browser on this machine must not reach the server, also where anybody may call.
 #[tokio::test]
-async fn requests_of_web_pages_are_refused() {
+async fn requests_from_foreign_web_pages_are_refused() {
     let server =
         Landfall::with().config("[server]\nallowed_origins = [\"https://console.example\"]\n").start();
     let own = server.api().url().to_owned();
@@ -203,7 +203,7 @@ async fn requests_of_web_pages_are_refused() {
 
 /// The limit is not to be found by running out of memory.
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused() {
+async fn body_over_the_limit_is_refused() {
     let server = Landfall::with().alone().start();
     let request = product_request(&"a".repeat(100 * MEGABYTE));
     let sent = tokio::time::timeout(
@@ -469,7 +469,7 @@ fn head() -> String {
 
 /// Many at once do not hold up the one that is honest.
 #[tokio::test]
-async fn an_honest_caller_is_served_while_others_attack() {
+async fn valid_request_completes_during_an_attack() {
     let server = Landfall::with().alone().start();
     let bomb = product_request(&"{a: ".repeat(100_000));
     let attack = |api: Api| {

@@ -63,7 +63,7 @@ fn strings(value: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn imports_of_the_field_get_their_answers_everywhere() {
+async fn field_imports_get_their_answers_in_both_contracts() {
     let server = server("");
     for environment in ["development", "production"] {
         let text =
@@ -173,7 +173,7 @@ fn put(document: &mut Value, prefix: &str, updates: &Map<String, Value>) {
 
 /// As a control plane does it: import, put the updates into the entity, deploy it.
 #[tokio::test]
-async fn importing_and_provisioning_again_changes_nothing_in_both_shapes() {
+async fn provision_after_import_changes_nothing() {
     let odcs = json!({ "apiVersion": "v3.0.2", "kind": "DataContract", "id": "x",
         "slaProperties": [{ "property": "latency", "value": 4, "unit": "h" }],
         "schema": [{ "name": "cashflows", "quality": [{ "rule": "rowCount" }], "properties": [
@@ -226,7 +226,7 @@ async fn importing_and_provisioning_again_changes_nothing_in_both_shapes() {
 }
 
 #[tokio::test]
-async fn updates_go_where_the_configuration_says() {
+async fn import_updates_use_the_configured_prefixes() {
     let config = r#"
 [import]
 environment_key = "perEnvironment"

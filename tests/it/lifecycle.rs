@@ -18,7 +18,7 @@ fn removal(descriptor: &str, remove_data: bool) -> Value {
 }
 
 #[tokio::test]
-async fn a_data_product_is_provisioned_with_logs_and_info() {
+async fn data_product_provision_creates_resources_and_logs() {
     let server = Landfall::start();
     let status = server.api().provision_and_wait(&product_request(&cashflow_with_rows())).await;
 
@@ -41,7 +41,7 @@ async fn a_data_product_is_provisioned_with_logs_and_info() {
 
 /// The workload depends on the storage area, which comes last in the descriptor.
 #[tokio::test]
-async fn components_go_in_the_order_of_their_dependencies() {
+async fn components_are_provisioned_in_dependency_order() {
     let server = Landfall::start();
     let status = server.api().provision_and_wait(&product_request(&cashflow())).await;
     let phases: Vec<_> = status["logs"]
@@ -60,7 +60,7 @@ async fn components_go_in_the_order_of_their_dependencies() {
 }
 
 #[tokio::test]
-async fn a_single_component_is_provisioned_alone() {
+async fn component_request_provisions_only_that_component() {
     let server = Landfall::start();
     server.api().provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
     let resources = server.resources().await;
@@ -69,7 +69,7 @@ async fn a_single_component_is_provisioned_alone() {
 }
 
 #[tokio::test]
-async fn the_same_request_sent_at_once_gives_one_set_of_resources() {
+async fn concurrent_equal_requests_create_one_set_of_resources() {
     let server = Landfall::start();
     let request = product_request(&cashflow_with_rows());
     let callers = (0..64).map(|_| {
@@ -94,7 +94,7 @@ async fn the_same_request_sent_at_once_gives_one_set_of_resources() {
 }
 
 #[tokio::test]
-async fn the_same_request_sent_later_changes_nothing() {
+async fn repeated_provision_changes_nothing() {
     let server = Landfall::start();
     let request = product_request(&cashflow_with_rows());
     let first = server.api().provision_and_wait(&request).await;
@@ -108,7 +108,7 @@ async fn the_same_request_sent_later_changes_nothing() {
 }
 
 #[tokio::test]
-async fn access_is_what_was_asked_for_last_and_nothing_else() {
+async fn last_updateacl_request_defines_all_access() {
     let server = Landfall::start();
     let api = server.api();
     let descriptor = cashflow();
@@ -150,7 +150,7 @@ async fn access_of(server: &Landfall) -> String {
 
 /// A prefix that is none is a mistake in the request, not a person who left: nothing is guessed, nothing is half done.
 #[tokio::test]
-async fn a_ref_of_an_unknown_kind_is_refused_by_name_and_changes_nothing() {
+async fn ref_with_an_unknown_prefix_is_refused() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&product_request(&cashflow())).await;
@@ -165,7 +165,7 @@ async fn a_ref_of_an_unknown_kind_is_refused_by_name_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn unprovision_keeps_the_data_unless_told_to_remove_it() {
+async fn unprovision_removes_data_only_on_request() {
     let server = Landfall::start();
     let api = server.api();
     let descriptor = cashflow_with_rows();
@@ -198,7 +198,7 @@ async fn unprovision_keeps_the_data_unless_told_to_remove_it() {
 
 /// As short as the page's own updateacl sample: identifiers, kinds and names, and nothing that names a resource.
 #[tokio::test]
-async fn a_short_descriptor_finds_what_was_provisioned() {
+async fn short_descriptor_finds_the_provisioned_component() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
@@ -222,7 +222,7 @@ async fn a_short_descriptor_finds_what_was_provisioned() {
 }
 
 #[tokio::test]
-async fn provisioning_again_after_removal_gives_back_what_a_first_provision_gives() {
+async fn provision_after_removal_restores_the_same_resources() {
     let server = Landfall::start();
     let api = server.api();
     let descriptor = cashflow_with_rows();
@@ -243,7 +243,7 @@ async fn provisioning_again_after_removal_gives_back_what_a_first_provision_give
 }
 
 #[tokio::test]
-async fn an_import_reads_a_table_back_into_the_catalog() {
+async fn import_returns_the_columns_of_a_table() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&product_request(&cashflow())).await;
@@ -276,7 +276,7 @@ async fn an_import_reads_a_table_back_into_the_catalog() {
 }
 
 #[tokio::test]
-async fn an_import_may_name_its_target() {
+async fn import_accepts_a_target_parameter() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
@@ -292,7 +292,7 @@ async fn an_import_may_name_its_target() {
 
 /// The log of a task that fails for what was asked says first what is wrong, and then what to do.
 #[tokio::test]
-async fn an_error_comes_before_its_remedy_in_the_log() {
+async fn log_has_each_error_before_its_remedy() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
@@ -323,7 +323,7 @@ async fn an_error_comes_before_its_remedy_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_changed_contract_evolves_the_table_and_a_breaking_one_is_refused() {
+async fn schema_change_evolves_the_table_or_is_refused() {
     let server = Landfall::start();
     let api = server.api();
     api.provision_and_wait(&product_request(&cashflow_with_rows())).await;
@@ -358,7 +358,7 @@ async fn a_changed_contract_evolves_the_table_and_a_breaking_one_is_refused() {
 
 /// A storage area of another owner is never adopted.
 #[tokio::test]
-async fn what_belongs_to_somebody_else_is_left_alone() {
+async fn foreign_storage_area_is_left_unchanged() {
     let server = Landfall::start();
     let api = server.api();
     let foreign = server.data_dir().join("warehouse/buckets/finance-cashflows");
@@ -375,7 +375,7 @@ async fn what_belongs_to_somebody_else_is_left_alone() {
 }
 
 #[tokio::test]
-async fn logs_grow_while_a_task_runs() {
+async fn task_log_grows_while_the_task_runs() {
     let server = Landfall::with().config(SLOW).start();
     let api = server.api();
     let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
@@ -397,7 +397,7 @@ async fn logs_grow_while_a_task_runs() {
 }
 
 #[tokio::test]
-async fn a_running_task_stops_between_changes_and_a_queued_one_before_it_starts() {
+async fn running_and_queued_tasks_can_be_stopped() {
     let server = Landfall::with().config(SLOW).start();
     let api = server.api();
     let running = api.post("/v1/provision", &product_request(&cashflow())).await.token();
@@ -420,7 +420,7 @@ async fn a_running_task_stops_between_changes_and_a_queued_one_before_it_starts(
 }
 
 #[tokio::test]
-async fn stopping_what_has_ended_changes_nothing() {
+async fn stopping_an_ended_task_changes_nothing() {
     let server = Landfall::start();
     let api = server.api();
     let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
@@ -431,7 +431,7 @@ async fn stopping_what_has_ended_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_no_route_serves_is_explained_by_naming_what_is_served() {
+async fn unrouted_component_error_names_the_served_routes() {
     let server = Landfall::start();
     let odd = replace_once(&cashflow(), "technology: Spark", "technology: Fortran");
     let result = server.api().validate(&component_request(&odd, WORKLOAD)).await;

@@ -175,7 +175,7 @@ async fn works_again(watched: &mut Watched, loser: usize, name: &str) {
 }
 
 #[tokio::test]
-async fn a_frozen_server_that_lost_its_task_touches_nothing_when_it_wakes() {
+async fn thawed_server_changes_nothing_after_losing_its_lease() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("zombie", 1)).await.token();
@@ -205,7 +205,7 @@ async fn a_frozen_server_that_lost_its_task_touches_nothing_when_it_wakes() {
 
 /// The same while the winner is in the middle of it: the state of the task does not tell them apart, the lease does.
 #[tokio::test]
-async fn a_frozen_server_that_wakes_while_another_has_its_task_adds_nothing() {
+async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("undead", 1)).await.token();
@@ -242,7 +242,7 @@ async fn a_frozen_server_that_wakes_while_another_has_its_task_adds_nothing() {
 
 /// With one process it is the same process that takes the task up again, and does not do it twice at once.
 #[tokio::test]
-async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() {
+async fn thawed_server_runs_its_expired_task_once_at_a_time() {
     let watched = Watched::new(Cluster::of(1).config(CONFIG).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("sleeper", 1)).await.token();
     watched.worker("sleeper", 5).await;
@@ -255,13 +255,13 @@ async fn a_server_that_was_frozen_past_its_lease_runs_the_task_once_at_a_time() 
 }
 
 #[tokio::test]
-async fn a_server_cut_off_from_its_store_ends_its_work_before_another_begins() {
+async fn server_without_its_store_stops_before_another_starts() {
     ends_its_work_when_cut_off(CONFIG).await;
 }
 
 /// The work is on a thread that the end of its run does not end by itself.
 #[tokio::test]
-async fn a_server_cut_off_from_its_store_ends_its_threads_first() {
+async fn server_without_its_store_ends_its_blocking_threads() {
     let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
     ends_its_work_when_cut_off(&blocking).await;
 }
@@ -307,7 +307,7 @@ async fn ends_its_work_when_cut_off(config: &str) {
 
 /// Connections that are reset now and then are a passing condition like any other.
 #[tokio::test]
-async fn cut_connections_are_made_again() {
+async fn store_connections_are_reopened_after_resets() {
     let postgres = PostgresServer::shared().unwrap();
     let url = postgres.new_database().unwrap();
     let wire = Proxy::to(postgres.port());
@@ -441,14 +441,14 @@ fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (
 }
 
 #[tokio::test]
-async fn a_clock_that_jumps_ends_no_lease_on_sqlite() {
+async fn clock_jumps_end_no_lease_on_sqlite() {
     let (watched, clocks) = with_clocks(Cluster::of(1).config(&patient()), 1);
     clocks_jump(&watched, &clocks).await;
 }
 
 /// A collection comes with each start, by a clock that is ten years ahead and then right again.
 #[tokio::test]
-async fn a_clock_that_jumps_years_collects_nothing() {
+async fn clock_jumps_of_years_delete_no_recent_tasks() {
     let home = tempfile::tempdir().unwrap();
     let (clock, environment) = WallClock::of(home.path(), 0);
     let mut server = Landfall::with().config("[operations]\nkeep_for = \"24h\"\nkeep_count = 2\n");
@@ -487,14 +487,14 @@ async fn a_clock_that_jumps_years_collects_nothing() {
 }
 
 #[tokio::test]
-async fn clocks_that_jump_end_no_lease_on_postgres() {
+async fn clock_jumps_end_no_lease_on_postgres() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let (watched, clocks) = with_clocks(Cluster::of(2).config(&patient()).store(&url), 2);
     clocks_jump(&watched, &clocks).await;
 }
 
 #[tokio::test]
-async fn servers_outlive_their_database_and_recover_by_themselves() {
+async fn servers_recover_after_their_database_restarts() {
     let postgres = PostgresServer::start(Durability::Fast).unwrap();
     let url = postgres.new_database().unwrap();
     let watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());

@@ -10,7 +10,7 @@ use crate::postgres::{Durability, PostgresServer, query};
 const VICTIM: &str = "LANDFALL_TEST_POSTGRES_VICTIM";
 
 #[test]
-fn a_database_belongs_to_a_role_that_is_no_superuser_and_has_a_password() {
+fn new_database_belongs_to_an_ordinary_role_with_a_password() {
     let server = PostgresServer::shared().unwrap();
     let (one, other) = (server.new_database().unwrap(), server.new_database().unwrap());
     let who = query(&one, "SELECT rolsuper, rolname FROM pg_roles WHERE rolname = current_user").unwrap();
@@ -34,7 +34,7 @@ fn a_database_belongs_to_a_role_that_is_no_superuser_and_has_a_password() {
 }
 
 #[test]
-fn what_was_committed_is_there_after_an_immediate_shutdown_and_a_restart() {
+fn committed_rows_survive_an_immediate_shutdown() {
     let server = PostgresServer::start(Durability::Safe).unwrap();
     let port = server.port();
     assert_eq!(server.psql("SHOW fsync").unwrap(), [[Some("on".to_owned())]]);
@@ -54,7 +54,7 @@ fn what_was_committed_is_there_after_an_immediate_shutdown_and_a_restart() {
 }
 
 #[test]
-fn a_dropped_server_is_gone_with_its_folder() {
+fn dropped_server_removes_its_folder() {
     let server = PostgresServer::start(Durability::Fast).unwrap();
     let (folder, pid) = (server.folder().to_owned(), postmaster(&server));
     assert!(folder.is_dir() && is_alive(pid));
@@ -64,7 +64,7 @@ fn a_dropped_server_is_gone_with_its_folder() {
 
 /// A static is not dropped, and a killed process drops nothing: the server ends all the same.
 #[test]
-fn a_server_ends_with_the_process_that_started_it() {
+fn server_stops_when_its_parent_process_ends() {
     for ending in ["exit", "kill"] {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "postgres_fixture::victim", "--nocapture", "--test-threads=1"])
@@ -98,7 +98,7 @@ fn a_server_ends_with_the_process_that_started_it() {
     }
 }
 
-/// Not a test of its own: what [`a_server_ends_with_the_process_that_started_it`] starts.
+/// Not a test of its own: what [`server_stops_when_its_parent_process_ends`] starts.
 #[test]
 fn victim() {
     if std::env::var_os(VICTIM).is_none() {

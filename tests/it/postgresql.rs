@@ -118,7 +118,7 @@ group = "postgresql"
 }
 
 #[tokio::test]
-async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_back() {
+async fn access_follows_the_directory_until_revoked() {
     let stage = Stage::new();
     let api = stage.landfall.api();
     // As one task: the output port waits for its source.
@@ -189,7 +189,7 @@ async fn whom_the_directory_knows_reads_what_they_were_given_until_it_is_taken_b
 
 /// What the database is not as described is what a plan shows; after a deployment there is nothing to show.
 #[tokio::test]
-async fn a_plan_shows_what_has_drifted() {
+async fn plan_shows_schema_drift() {
     let stage = Stage::new();
     let plan = stage.on(&["plan", EXAMPLE]).with_code(0);
     assert!(
@@ -219,7 +219,7 @@ async fn a_plan_shows_what_has_drifted() {
 
 /// What was provisioned as one kind is not left behind as another.
 #[tokio::test]
-async fn unprovision_finds_a_storage_area_that_is_called_an_output_port() {
+async fn unprovision_as_output_port_removes_a_storage_area() {
     let stage = Stage::new();
     let api = stage.landfall.api();
     let store = stage.landfall.data_dir().join("landfall.db");
@@ -250,7 +250,7 @@ async fn unprovision_finds_a_storage_area_that_is_called_an_output_port() {
 
 /// A secret of a target is in no answer and no log, also when the database refuses it.
 #[tokio::test]
-async fn a_refused_password_is_not_told() {
+async fn refused_database_password_is_not_disclosed() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let (scheme, rest) = url.split_once("://").unwrap();
     let (user, host) = rest.split_once('@').unwrap();

@@ -30,7 +30,7 @@ fn bytes(request: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_full_queue_says_when_to_come_back() {
+async fn full_queue_answers_with_retry_after() {
     let config =
         format!("[server]\nretry_after = \"1500ms\"\n[operations]\nconcurrency = 1\nmax_queued = 1\n{SLOW}");
     let server = Landfall::with().config(&config).start();
@@ -74,7 +74,7 @@ fn half_a_request(server: &Landfall, declares: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
+async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
     let config =
         "[server]\nmax_body_bytes = 8000000\nmax_inflight_bytes = 8000000\ninflight_wait = \"200ms\"\n";
     for declares in ["content-length: 7999999", "content-length: 99999999", "transfer-encoding: chunked"] {
@@ -117,7 +117,7 @@ async fn bodies_wait_for_room_and_are_refused_with_an_answer() {
 
 /// Room is taken by what has come, not by what is declared.
 #[tokio::test]
-async fn bodies_that_stall_hold_up_nobody() {
+async fn stalled_bodies_block_no_other_requests() {
     let server = Landfall::start();
     let mut stalled: Vec<_> = (0..20).map(|_| half_a_request(&server, "content-length: 8388608")).collect();
     for stream in &mut stalled {
@@ -162,7 +162,7 @@ fn closed_within(stream: &mut TcpStream, time: Duration) -> Option<String> {
 }
 
 #[tokio::test]
-async fn connections_that_say_nothing_whole_are_closed() {
+async fn incomplete_or_idle_connections_are_closed() {
     let config = "[server]\nheader_timeout = \"500ms\"\nkeep_alive = \"2s\"\nanswer_timeout = \"500ms\"\n";
     let server = Landfall::with().config(config).start();
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
@@ -216,7 +216,7 @@ async fn connections_that_say_nothing_whole_are_closed() {
 
 /// What waits for its task to end holds nothing any more that others wait for.
 #[tokio::test]
-async fn waiting_for_an_answer_takes_no_room() {
+async fn waiting_for_a_task_reserves_no_body_memory() {
     let config = format!(
         "[server]\nrespond_within = \"30s\"\nmax_body_bytes = 20000\nmax_inflight_bytes = 20000\n\
          inflight_wait = \"0s\"\n{SLOW}"
@@ -243,7 +243,7 @@ async fn waiting_for_an_answer_takes_no_room() {
 /// Without a bound, forty-eight bodies of nearly 5 MB took 475 to 485 MiB; with this one 190 to 220, most of which the
 /// allocator keeps for its threads. What is asserted lies between the two, with room for both to vary.
 #[tokio::test]
-async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
+async fn many_large_bodies_use_bounded_memory() {
     let config = "[server]\nmax_inflight_bytes = 16000000\ninflight_wait = \"10s\"\n";
     let server = Landfall::with().alone().config(config).start();
     let body = bytes(&product_request(&"a: b\n".repeat(800_000)));
@@ -263,7 +263,7 @@ async fn many_large_bodies_at_once_cost_a_bounded_amount_of_memory() {
 /// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until the
 /// caller leaves or their deadline passes.
 #[tokio::test]
-async fn dry_runs_of_a_silent_target_take_their_lane_alone() {
+async fn dry_runs_on_a_silent_target_block_only_dry_runs() {
     const LIMIT: Duration = Duration::from_secs(6);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://landfall@{}/orders?sslmode=disable", silent.local_addr().unwrap());

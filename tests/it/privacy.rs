@@ -13,7 +13,7 @@ use crate::harness::{
 use crate::postgres::PostgresServer;
 
 #[tokio::test]
-async fn neither_descriptors_nor_principals_are_logged() {
+async fn descriptors_and_principals_are_not_logged() {
     let server = Landfall::start();
     let api = server.api();
     let marked = replace_once(
@@ -42,7 +42,7 @@ async fn neither_descriptors_nor_principals_are_logged() {
 }
 
 #[tokio::test]
-async fn an_operation_is_found_in_the_log_by_its_token() {
+async fn log_contains_the_token_of_each_operation() {
     let server = Landfall::start();
     let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
     server.api().wait(&token).await;
@@ -52,7 +52,7 @@ async fn an_operation_is_found_in_the_log_by_its_token() {
 /// Whatever the level: tokens, passwords and hashes, right and wrong ones, are in no line of the log, in no answer and in
 /// no file.
 #[tokio::test]
-async fn no_secret_of_a_caller_is_written_down() {
+async fn credentials_of_callers_are_never_written() {
     let (token, password) = ("secret-token-5e1d", "secret-password-77aa");
     let (wrong_token, wrong_password) = ("wrong-token-c0de", "wrong-password-beef");
     let (token_hash, user_hash) = (cheap(token), cheap(password));
@@ -151,7 +151,7 @@ async fn no_secret_of_a_caller_is_written_down() {
 }
 
 #[tokio::test]
-async fn the_password_of_the_database_is_not_logged() {
+async fn database_password_is_not_logged() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let password = url.split_once("://").and_then(|(_, rest)| rest.split_once(':')).unwrap().1;
     let password = password.split_once('@').unwrap().0.to_owned();

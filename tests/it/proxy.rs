@@ -134,7 +134,7 @@ async fn echo(stream: &mut TcpStream) -> Option<std::io::Result<usize>> {
 }
 
 #[tokio::test]
-async fn a_wire_carries_swallows_delivers_and_cuts() {
+async fn proxy_forwards_holds_delivers_and_resets_connections() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

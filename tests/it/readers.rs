@@ -29,7 +29,7 @@ fn rows(engine: &Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn pyiceberg_and_duckdb_read_the_columns_and_the_sample_rows() {
+async fn pyiceberg_and_duckdb_read_columns_and_sample_rows() {
     let server = Landfall::start();
     server.api().provision_and_wait(&product_request(&cashflow_with_rows())).await;
     let read = read(&server).await;
@@ -75,7 +75,7 @@ async fn pyiceberg_and_duckdb_read_the_columns_and_the_sample_rows() {
 
 /// Required columns, lengths, tags, nested columns, and rows that are loaded once however often it is provisioned.
 #[tokio::test]
-async fn a_richer_contract_is_read_back_as_it_was_written() {
+async fn pyiceberg_and_duckdb_read_all_contract_features() {
     let server = Landfall::start();
     let rich = replace_once(
         &cashflow_with_rows(),

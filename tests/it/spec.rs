@@ -58,7 +58,7 @@ const MOVES: &[[&str; 5]] = &[
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 #[test]
-fn a_moved_path_changes_that_path_in_generated_code_and_nothing_else() {
+fn moved_path_changes_only_that_path_in_generated_code() {
     let files = files_of(repository());
     for [document, module, from, to, method] in MOVES {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -99,7 +99,7 @@ fn is_moved(old: &str, new: &str, from: &str, to: &str) -> bool {
 
 /// A document that the build does not know would promise what nothing keeps.
 #[test]
-fn every_document_is_generated_from() {
+fn every_specification_has_generated_code() {
     let documents: Vec<_> = files_of(repository())
         .into_keys()
         .filter(|path| path.starts_with("spec") && path.extension().is_some_and(|it| it == "yaml"))
@@ -114,7 +114,7 @@ fn every_document_is_generated_from() {
 }
 
 #[test]
-fn an_edit_in_generated_code_is_undone() {
+fn build_reverts_edits_in_generated_code() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = files_of(repository());
     let mut spoilt = files.clone();
@@ -128,7 +128,7 @@ fn an_edit_in_generated_code_is_undone() {
 
 /// A second build finds nothing to write: what is committed is what the specification generates.
 #[test]
-fn a_build_of_what_is_committed_writes_nothing() {
+fn build_of_the_committed_sources_writes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     lay_out(folder.path(), &files_of(repository()));
     let said = build(folder.path());

@@ -65,7 +65,7 @@ fn removal(mut request: Value) -> Value {
 }
 
 #[tokio::test]
-async fn every_state_of_a_task_answers_a_stop_as_the_table_says() {
+async fn stop_request_answer_depends_on_the_task_state() {
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
     let slow = component_request(&cashflow(), WORKLOAD);
@@ -123,7 +123,7 @@ async fn every_state_of_a_task_answers_a_stop_as_the_table_says() {
 }
 
 #[tokio::test]
-async fn the_log_of_a_stopped_task_names_what_was_done_and_what_was_not() {
+async fn stopped_task_logs_finished_and_missing_changes() {
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
     let token = api.post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
@@ -160,7 +160,7 @@ fn in_a_row() -> String {
 }
 
 #[tokio::test]
-async fn provisioning_again_after_a_stop_makes_what_was_left_and_removing_again_leaves_nothing() {
+async fn provision_and_unprovision_resume_after_a_stop() {
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
     let request = product_request(&in_a_row());
@@ -215,7 +215,7 @@ async fn provisioning_again_after_a_stop_makes_what_was_left_and_removing_again_
 
 /// The mock ends its step too late for the grace: the engine ends it.
 #[tokio::test]
-async fn what_does_not_listen_is_cut_off_and_says_so() {
+async fn task_that_ignores_a_stop_is_cancelled_and_logged() {
     let config = format!("[operations]\ncancel_grace = \"200ms\"\n{WORKLOAD_IS_SLOW}");
     let server = Landfall::with().config(&config).start();
     let api = server.api();
@@ -236,7 +236,7 @@ async fn what_does_not_listen_is_cut_off_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stopped_says_so_while_it_runs_and_can_be_stopped_while_it_waits() {
+async fn unstoppable_task_can_only_be_stopped_while_queued() {
     let config = r#"
         [targets.SLOW]
         driver = "mock"
@@ -286,7 +286,7 @@ group = "mock"
 "#;
 
 #[tokio::test]
-async fn the_next_task_begins_after_the_thread_of_a_stopped_one() {
+async fn next_task_waits_for_the_thread_of_a_stopped_task() {
     let server = Landfall::with().config(BLOCKING).start();
     let api = server.api();
     let trace = server.data_dir().join("trace.jsonl");
@@ -326,7 +326,7 @@ fn files_left(server: &Landfall) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_file_is_deleted_after_a_stop_was_answered() {
+async fn terminated_task_deletes_no_more_files() {
     const FILES: usize = 30_000;
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
@@ -358,7 +358,7 @@ async fn no_file_is_deleted_after_a_stop_was_answered() {
 
 /// It ends with the process, and the next one takes its task up.
 #[tokio::test]
-async fn a_drain_does_not_wait_for_a_thread_that_hangs() {
+async fn drain_does_not_wait_for_a_hanging_thread() {
     let config = r#"
         [server]
         drain_grace = "100ms"

@@ -66,7 +66,7 @@ const GET: &str = r#"{
 }"#;
 
 #[tokio::test]
-async fn the_pages_get_by_id() {
+async fn documented_get_by_id_returns_the_instance() {
     let server = Landfall::start();
     let id = given(server.api(), GET).await;
     let found = server.api().get(&format!("{INSTANCES}/{id}")).await.with_status(200).json();
@@ -105,7 +105,7 @@ const LIST: &str = r#"[
 
 /// The page contradicts itself about plugin operations: its sample is read, and answered in the shape that it defines.
 #[tokio::test]
-async fn the_pages_get_by_query_parameters() {
+async fn documented_get_by_query_filters_instances() {
     let server = Landfall::start();
     let mut list: Vec<Value> = serde_json::from_str(LIST).unwrap();
     for instance in &list {
@@ -137,7 +137,7 @@ async fn the_pages_get_by_query_parameters() {
 }
 
 #[tokio::test]
-async fn the_pages_post() {
+async fn documented_post_creates_the_instance() {
     let input = r#"{
 	"description": "POST example description",
 	"environments": [11001],
@@ -187,7 +187,7 @@ async fn the_pages_post() {
 }
 
 #[tokio::test]
-async fn the_pages_put() {
+async fn documented_put_replaces_the_instance() {
     let current = r#"{
 	"description": "Example description",
 	"environments": [],
@@ -243,7 +243,7 @@ async fn the_pages_put() {
 }
 
 #[tokio::test]
-async fn the_pages_patch() {
+async fn documented_patch_updates_the_instance() {
     let current = r#"{
 	"description": "Example description",
 	"environments": [11001],
@@ -307,7 +307,7 @@ async fn the_pages_patch() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_said() {
+async fn invalid_topology_requests_get_specific_errors() {
     let server = Landfall::start();
     let api = server.api();
     let lake = instance_of(api, "LOCAL_LAKE").await["instanceId"].clone();
@@ -428,7 +428,7 @@ fn buckets(server: &Landfall, lake: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn environments_land_on_their_targets_and_one_that_is_switched_off_takes_nothing_new() {
+async fn environments_route_to_their_active_targets() {
     let server = Landfall::with().config(TWO_LAKES).start();
     let api = server.api();
     api.provision_and_wait(&product_request(&development())).await;
@@ -466,7 +466,7 @@ async fn environments_land_on_their_targets_and_one_that_is_switched_off_takes_n
 
 /// Whoever edits the configuration reads in the log why nothing has come of it, and what to run instead.
 #[tokio::test]
-async fn configuration_that_the_topology_overrides_is_told_at_start() {
+async fn startup_log_lists_overridden_configuration() {
     let mut server = Landfall::with().config(TWO_LAKES).start();
     assert!(!server.log().contains("topology set"), "{}", server.log());
     let dev = instance_of(server.api(), "LAKE_DEV").await["instanceId"].clone();
@@ -496,7 +496,7 @@ async fn configuration_that_the_topology_overrides_is_told_at_start() {
 /// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked
 /// for; what was never there does not stand in the way.
 #[tokio::test]
-async fn what_was_kept_is_removed_where_it_was_kept() {
+async fn kept_data_is_removed_from_its_original_target() {
     let server = Landfall::with().config(TWO_LAKES).start();
     let api = server.api();
     let removal = |remove_data: bool| {
@@ -522,7 +522,7 @@ async fn what_was_kept_is_removed_where_it_was_kept() {
 
 /// The same environment in another spelling is the same one, also for what is there.
 #[tokio::test]
-async fn an_environment_has_one_spelling() {
+async fn environment_names_ignore_case() {
     let server = Landfall::with().config(TWO_LAKES).start();
     let api = server.api();
     let shouted = replace_once(&cashflow(), "environment: production", "environment: PRODUCTION");
@@ -534,7 +534,7 @@ async fn an_environment_has_one_spelling() {
 }
 
 #[tokio::test]
-async fn a_target_is_taken_out_of_rotation_for_a_new_one() {
+async fn removing_a_target_from_rotation_selects_the_other() {
     let server = Landfall::with().config(TWO_LAKES).start();
     let api = server.api();
     let lake = |code: &'static str| async move { instance_of(api, code).await["instanceId"].clone() };
@@ -554,7 +554,7 @@ async fn a_target_is_taken_out_of_rotation_for_a_new_one() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_goes_where_it_was_accepted_for() {
+async fn running_task_keeps_its_target_after_deactivation() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let config = r#"
 [targets.SLOW]
@@ -587,7 +587,7 @@ group = "mock"
 }
 
 #[tokio::test]
-async fn what_operators_changed_survives_a_restart() {
+async fn topology_changes_survive_a_restart() {
     let mut server = Landfall::start();
     let lake = instance_of(server.api(), "LOCAL_LAKE").await;
     let moved = json!({"instanceName": "Renamed", "isActive": false, "groupCode": "other"});
@@ -606,7 +606,7 @@ fn on(server: &Landfall, arguments: &[&str]) -> Finished {
 }
 
 #[tokio::test]
-async fn the_command_line_lists_sets_and_explains() {
+async fn cli_lists_sets_and_explains_the_topology() {
     let server = Landfall::with().config(TWO_LAKES).start();
     let listed = on(&server, &["list", "--group", "LAKEHOUSE"]).with_code(0);
     let lines: Vec<&str> = listed.out.lines().collect();

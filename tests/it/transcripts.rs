@@ -215,7 +215,7 @@ fn is_refused(exchange: &Exchange, answer: &Answer) {
 }
 
 #[tokio::test]
-async fn a_sample_as_it_is_printed_is_understood_and_refused_as_the_page_says() {
+async fn printed_samples_fit_the_schema_and_are_refused() {
     let server = Landfall::start();
     let api = server.api();
     for name in PAGES {
@@ -243,7 +243,7 @@ async fn a_sample_as_it_is_printed_is_understood_and_refused_as_the_page_says() 
 
 /// The order of the page, with a descriptor; each token is polled as the page polls it.
 #[tokio::test]
-async fn a_sample_with_a_descriptor_is_accepted_as_the_page_says() {
+async fn samples_with_a_descriptor_get_the_documented_answer() {
     let server = Landfall::start();
     let api = server.api();
     for name in PAGES {
@@ -278,7 +278,7 @@ fn polled_at<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
 
 /// A server that waits for the end of short work gives the 200 that the pages show first.
 #[tokio::test]
-async fn a_sample_with_a_descriptor_is_answered_at_once_as_the_page_says() {
+async fn respond_within_answers_samples_with_a_direct_200() {
     let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
     for name in PAGES {
         let page = Page::read(name);
@@ -294,7 +294,7 @@ async fn a_sample_with_a_descriptor_is_answered_at_once_as_the_page_says() {
 
 /// The samples of the schemas show every attribute: each of them has an answer that has them all.
 #[tokio::test]
-async fn every_attribute_that_a_page_prints_is_there_where_there_is_something_to_say() {
+async fn answers_contain_every_documented_attribute() {
     let server = Landfall::start();
     let api = server.api();
     let page = Page::read("specific-provisioner-2.2.0.http");
@@ -325,7 +325,7 @@ async fn every_attribute_that_a_page_prints_is_there_where_there_is_something_to
 /// RUNNING, COMPLETED and FAILED are on all pages, TERMINATED on that of 2.6.3; a stopped task is FAILED to a client of
 /// the Airbyte contract.
 #[tokio::test]
-async fn every_status_that_the_pages_print_is_answered() {
+async fn every_documented_status_value_is_answered() {
     let server = Landfall::with().config(SLOW).start();
     let api = server.api();
     let pages = PAGES.map(Page::read);
@@ -359,7 +359,7 @@ async fn every_status_that_the_pages_print_is_answered() {
 
 /// What the 2.6.3 page prints as its data product is the example of this repository, but for lost indentation.
 #[test]
-fn the_example_is_the_data_product_of_the_page() {
+fn example_matches_the_data_product_of_the_page() {
     let page = Page::read("tech-adapter-2.6.3.http");
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     for exchange in page.exchanges.iter().filter_map(|it| it.body.as_deref()) {

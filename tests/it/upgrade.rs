@@ -47,7 +47,7 @@ fn request(number: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an earlier version: make upgrade"]
-async fn an_earlier_version_and_this_one_work_on_one_queue() {
+async fn earlier_and_current_version_share_one_queue() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let mut cluster = Cluster::of(2).config(SLOW).store(&url).program(0, &earlier()).start();
     let trace_file = cluster.scratch().join("trace.jsonl");
@@ -77,7 +77,7 @@ async fn an_earlier_version_and_this_one_work_on_one_queue() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs an earlier version: make upgrade"]
-async fn a_store_of_an_earlier_version_is_gone_on_with() {
+async fn current_version_continues_the_store_of_an_earlier_one() {
     let slow = r#"
 [operations]
 lease = "1s"

@@ -28,7 +28,7 @@ fn files(folder: &Path) -> usize {
 }
 
 #[test]
-fn a_note_is_deployed_and_goes_again() {
+fn cli_deploys_and_removes_a_note() {
     let folder = tempfile::tempdir().unwrap();
     let (config, descriptor) = (folder.path().join("landfall.toml"), folder.path().join("notes.yaml"));
     let notes = folder.path().join("notes");

@@ -177,20 +177,20 @@ macro_rules! groups {
 }
 
 groups! {
-    "HTTP shapes", wrong_http_shapes_are_refused: shapes::attack;
-    "HTTP shapes with tokens", wrong_tokens_in_any_shape_are_refused: shapes::attack_with_tokens;
-    "slow clients", slow_clients_hold_up_nobody_else: slow::attack;
-    "slow TLS clients", slow_tls_clients_hold_up_nobody_else: slow::attack_tls;
-    "guessing", guesses_cost_a_bounded_amount_of_memory: guessing::attack;
-    "silent target", a_silent_target_holds_up_no_other: targets::attack_silent;
-    "frozen target", a_frozen_target_completes_once_it_goes_on: targets::attack_frozen;
-    "databases away", databases_that_were_away_fail_no_task: away::attack;
+    "HTTP shapes", malformed_http_requests_are_refused: shapes::attack;
+    "HTTP shapes with tokens", requests_without_a_valid_token_are_refused: shapes::attack_with_tokens;
+    "slow clients", slow_clients_delay_no_other_requests: slow::attack;
+    "slow TLS clients", slow_tls_clients_delay_no_other_requests: slow::attack_tls;
+    "guessing", credential_guessing_uses_bounded_memory: guessing::attack;
+    "silent target", silent_target_blocks_no_other_target: targets::attack_silent;
+    "frozen target", tasks_of_a_frozen_target_complete_after_it_resumes: targets::attack_frozen;
+    "databases away", database_outages_fail_no_task: away::attack;
     "full disk", full_disks_lose_no_accepted_work: disk::attack_full;
-    "files taken away", removed_store_files_are_noticed_before_a_202: disk::attack_files;
-    "clock jumps", clock_jumps_lose_and_collect_nothing: clock::attack;
-    "damaged SQLite store", a_damaged_sqlite_store_says_so: store::attack_sqlite;
-    "unusable PostgreSQL store", an_unusable_postgres_store_recovers: store::attack_postgres;
-    "unknown rows", unknown_rows_hold_up_no_others: store::attack_rows;
+    "files taken away", removed_store_files_are_detected_before_a_202: disk::attack_files;
+    "clock jumps", clock_jumps_lose_and_delete_no_task: clock::attack;
+    "damaged SQLite store", damaged_sqlite_store_reports_the_damage: store::attack_sqlite;
+    "unusable PostgreSQL store", unusable_postgres_store_recovers: store::attack_postgres;
+    "unknown rows", unknown_rows_block_no_other_tasks: store::attack_rows;
 }
 
 // ---- what the groups share ------------------------------------------------------------------------------------------

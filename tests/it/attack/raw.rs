@@ -228,7 +228,7 @@ pub(super) fn request(
 }
 
 #[test]
-fn answers_are_read_one_after_the_other() {
+fn parser_reads_consecutive_answers() {
     let two =
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 400 Bad\r\n\
                 transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nrest";

@@ -209,7 +209,7 @@ fn described(lake: &Lake) -> String {
 }
 
 #[test]
-fn a_plan_derives_from_its_seed_and_has_everything() {
+fn plan_is_determined_by_its_seed() {
     let lease = Duration::from_secs(2);
     let plan = Plan::new(1, 1000, 2, lease);
     assert_eq!(plan, Plan::new(1, 1000, 2, lease));

@@ -261,13 +261,13 @@ mod tests {
     }
 
     #[test]
-    fn work_in_order_by_changing_processes_is_well_done() {
+    fn ordered_runs_by_different_processes_are_accepted() {
         let verdict = judged(&[run(1, 1), run(2, 2), run(1, 3)], &[1, 2, 3]);
         assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 3, cut_runs: 0, late_steps: 0 });
     }
 
     #[test]
-    fn a_run_that_was_cut_may_be_run_again_from_its_start() {
+    fn interrupted_run_may_restart_from_its_first_step() {
         let killed = vec![begin(1, 1, 1), end(1, 1, 1), begin(1, 1, 2), Event::Killed { pid: 1 }];
         let between = vec![begin(2, 1, 1), end(2, 1, 1), Event::Killed { pid: 2 }];
         let told = vec![begin(3, 1, 1), stopped(3, 1, 1)];
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_process_may_end_its_step_and_nothing_more() {
+    fn frozen_process_may_only_finish_its_step() {
         let frozen = vec![begin(1, 1, 1), Event::Frozen { pid: 1 }];
         let on_time = vec![end(1, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
         finds(&[frozen.clone(), on_time], &[1], &[]);
@@ -294,7 +294,7 @@ mod tests {
 
     /// Frozen between the look at its lease and the step: that one step is late, and no other.
     #[test]
-    fn a_frozen_process_may_begin_one_step_late() {
+    fn frozen_process_may_begin_one_late_step() {
         let frozen = vec![begin(1, 1, 1), end(1, 1, 1), Event::Frozen { pid: 1 }];
         let late = vec![
             begin(2, 1, 1),
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_are_found() {
+    fn concurrent_runs_are_reported() {
         // The step of one within that of the other, of the same serial and of different ones.
         finds(
             &[vec![begin(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), end(1, 1, 1)], run(1, 1)],
@@ -337,7 +337,7 @@ mod tests {
 
     /// No step lies within another, and yet two run at once.
     #[test]
-    fn interleaved_runs_are_found() {
+    fn interleaved_runs_are_reported() {
         let interleaved =
             vec![begin(1, 1, 1), end(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
         finds(&[interleaved], &[1], &["goes on where it had lost its place"]);
@@ -345,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn disorder_is_found() {
+    fn runs_out_of_order_are_reported() {
         finds(&[run(1, 2), run(1, 1)], &[1, 2], &["out of order", "out of order"]);
         // Nothing of an earlier one after a later one has begun, not even once more.
         finds(&[run(1, 1), run(1, 2), vec![begin(2, 1, 1), stopped(2, 1, 1)]], &[1, 2], &["out of order"]);
     }
 
     #[test]
-    fn loss_is_found() {
+    fn lost_runs_are_reported() {
         finds(&[run(1, 1), run(1, 3)], &[1, 2, 3], &["lost"]);
         finds(&[vec![begin(1, 1, 1), end(1, 1, 1)]], &[1], &["lost"]);
         finds(&[], &[1], &["lost"]);
@@ -363,13 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn work_that_nobody_asked_for_and_steps_without_end_are_found() {
+    fn unrequested_runs_and_unfinished_steps_are_reported() {
         finds(&[run(1, 7)], &[], &["never asked for", "never asked for"]);
         finds(&[run(1, 1), vec![begin(1, 1, 1)]], &[1], &["never ends"]);
     }
 
     #[test]
-    fn a_line_reads_back() {
+    fn trace_lines_are_parsed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("trace");
         assert_eq!(read(&file), []);
