@@ -104,7 +104,7 @@ fn modules_use_only_lower_layers() {
         let files = files_of(module);
         assert!(!files.is_empty(), "there is no module `{module}`");
         for file in files {
-            let known = names_used(&read(&file));
+            let known = referenced_names(&read(&file));
             for name in forbidden.iter().filter(|name| known.contains(**name)) {
                 wrong.push(format!("{} uses `{name}`", relative(&file)));
             }
@@ -174,7 +174,7 @@ fn relative(file: &Path) -> String {
 }
 
 /// Top-level modules of this crate, and other crates, that a file refers to.
-fn names_used(source: &str) -> BTreeSet<String> {
+fn referenced_names(source: &str) -> BTreeSet<String> {
     let code = code_of(source);
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -268,5 +268,5 @@ fn scanner_ignores_comments_and_strings() {
         const QUOTE: char = '"'; fn f() { crate::access::f(); }
     "##;
     let expected = ["access", "descriptor", "error", "operation"].map(str::to_owned);
-    assert_eq!(names_used(source), BTreeSet::from(expected));
+    assert_eq!(referenced_names(source), BTreeSet::from(expected));
 }

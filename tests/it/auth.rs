@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Builder, Finished, INSTANCES, Landfall, PREFIX, STORAGE, cashflow, component_request, http, https,
+    Builder, CommandOutput, INSTANCES, Landfall, PREFIX, STORAGE, cashflow, component_request, http, https,
     landfall, landfall_with,
 };
 
 const EXAMPLE: &str = "examples/cashflow.yaml";
 
 /// A hash that costs next to nothing.
-pub(crate) fn cheap(secret: &str) -> String {
+pub(crate) fn cheap_hash(secret: &str) -> String {
     let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
     Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
 }
@@ -34,7 +34,7 @@ pub(crate) fn cheap(secret: &str) -> String {
 /// A server that knows one token.
 fn with_token(token: &str, config: &str) -> Landfall {
     let tokens = "[[auth.tokens]]\nname = \"control-plane\"\nhash = { env = \"TOKEN_HASH\" }\n";
-    Landfall::with().config(&format!("{config}\n{tokens}")).env("TOKEN_HASH", &cheap(token)).start()
+    Landfall::with().config(&format!("{config}\n{tokens}")).env("TOKEN_HASH", &cheap_hash(token)).start()
 }
 
 /// A server that knows `ops`, who may write, and `eye`, who may read. Their passwords are `right`.
@@ -50,7 +50,7 @@ role = "read"
 password_hash = { env = "EYE_HASH" }
 "#;
     let server = Landfall::with().config(&format!("{config}\n{users}"));
-    server.env("OPS_HASH", &cheap("right")).env("EYE_HASH", &cheap("right"))
+    server.env("OPS_HASH", &cheap_hash("right")).env("EYE_HASH", &cheap_hash("right"))
 }
 
 async fn send(server: &Landfall, method: &str, path: &str, authorization: Option<&str>) -> Response {
@@ -66,7 +66,7 @@ async fn send(server: &Landfall, method: &str, path: &str, authorization: Option
 }
 
 #[track_caller]
-fn asked_for_a_token(response: &Response) {
+fn assert_token_required(response: &Response) {
     assert_eq!(response.status(), 401);
     assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"Landfall\"");
     assert_eq!(response.headers()["content-type"], "application/json");
@@ -90,7 +90,7 @@ async fn every_operation_but_the_probes_requires_a_token() {
                 assert_eq!(response.status(), 200, "{path} {header:?}");
                 continue;
             }
-            asked_for_a_token(&response);
+            assert_token_required(&response);
             let body: Value = response.json().await.unwrap();
             assert!(body["error"].as_str().unwrap().to_lowercase().contains("token"), "{body:#}");
             assert_eq!(body["moreInfo"]["problems"][0], body["error"], "{body:#}");
@@ -104,7 +104,7 @@ async fn every_operation_but_the_probes_requires_a_token() {
     }
     assert_eq!(closed, 5 * (2 * TECH_ADAPTER.len() + AIRBYTE.len() + OPERATOR.len() - 2));
     // What is nowhere is not told apart without a token.
-    asked_for_a_token(&send(&server, "GET", "/nowhere", None).await);
+    assert_token_required(&send(&server, "GET", "/nowhere", None).await);
     assert_eq!(send(&server, "GET", "/nowhere", Some("Bearer right")).await.status(), 404);
     // The topology contract asks for users, and there are none.
     assert_eq!(send(&server, "GET", INSTANCES, None).await.status(), 200);
@@ -209,7 +209,7 @@ async fn verified_token_works_despite_failed_logins() {
     let server = with_token("right", "[auth]\nmax_failures = 1\nfailure_window = \"1h\"");
     for _ in 0..3 {
         assert_eq!(send(&server, "POST", "/v1/validate", Some("Bearer right")).await.status(), 200);
-        asked_for_a_token(&send(&server, "POST", "/v1/validate", Some("Bearer wrong")).await);
+        assert_token_required(&send(&server, "POST", "/v1/validate", Some("Bearer wrong")).await);
     }
 }
 
@@ -223,7 +223,7 @@ async fn unauthenticated_bodies_reserve_no_memory() {
     let url = format!("{}/v1/provision", server.api().url());
     for bytes in [10, 100_000, 2_900_000] {
         let response = http().build().unwrap().post(&url).body("x".repeat(bytes)).send().await.unwrap();
-        asked_for_a_token(&response);
+        assert_token_required(&response);
         assert!(response.text().await.unwrap().contains("a token is needed"));
     }
     let address = server.api().url().strip_prefix("http://").unwrap();
@@ -297,7 +297,7 @@ async fn topology_bodies_without_a_user_reserve_no_memory() {
 }
 
 /// A hash that costs what OWASP recommends: 19 MiB.
-fn expensive(secret: &str) -> String {
+fn expensive_hash(secret: &str) -> String {
     let params = Params::new(19_456, 2, 1, None).unwrap();
     Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
 }
@@ -327,7 +327,7 @@ async fn password_guessing_uses_bounded_memory_and_time() {
     const CALLERS: u32 = 5;
     const CONCURRENCY: u64 = 2;
     let mut config = String::from("[auth]\nwait = \"5s\"\nconcurrency = 2\n");
-    let hash = expensive("right");
+    let hash = expensive_hash("right");
     for name in (0..CALLERS).map(|n| format!("caller{n}")).chain(["ops".to_owned()]) {
         config.push_str(&format!(
             "[[auth.users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{hash}\"\n"
@@ -405,7 +405,7 @@ async fn server_accepts_hashes_of_the_hash_password_command() {
     let config = "[[auth.tokens]]\nname = \"a\"\nhash = { env = \"HASH\" }\n";
     let server = Landfall::with().config(config).env("HASH", printed.out.trim()).start();
     let authorization = Some("Bearer correct horse");
-    asked_for_a_token(&send(&server, "POST", "/v1/validate", authorization).await);
+    assert_token_required(&send(&server, "POST", "/v1/validate", authorization).await);
     drop(server);
     let printed = hash("correct-horse").with_code(0);
     let server = Landfall::with().config(config).env("HASH", printed.out.trim()).start();
@@ -462,7 +462,7 @@ impl Authority {
 
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
 
-pub(crate) fn tls((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
+pub(crate) fn tls_config((certificate, key): (&Path, &Path), client_ca: Option<&Path>) -> String {
     let mut text =
         format!("[server.tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", certificate.display(), key.display());
     if let Some(path) = client_ca {
@@ -480,7 +480,7 @@ async fn health(
     client.get(format!("{}/landfall/v1/health", server.api().url())).send().await
 }
 
-fn plan_over(server: &Landfall, more: &[&str]) -> Finished {
+fn run_plan(server: &Landfall, more: &[&str]) -> CommandOutput {
     landfall(["plan", EXAMPLE, "--url", server.api().url()].iter().chain(more))
 }
 
@@ -488,7 +488,7 @@ fn plan_over(server: &Landfall, more: &[&str]) -> Finished {
 async fn tls_server_refuses_unencrypted_connections() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (certificate, key) = ours.server();
-    let server = Landfall::with().config(&tls((&certificate, &key), None)).start();
+    let server = Landfall::with().config(&tls_config((&certificate, &key), None)).start();
     let address = server.api().url().strip_prefix("https://").expect("announced as what it is");
 
     let authority = ours.certificate();
@@ -503,13 +503,13 @@ async fn tls_server_refuses_unencrypted_connections() {
     assert!(plain.is_err(), "{plain:?}");
 
     let authority = authority.to_str().unwrap();
-    plan_over(&server, &["--ca-file", authority]).with_code(0);
+    run_plan(&server, &["--ca-file", authority]).with_code(0);
     let variable = [("LANDFALL_CA_FILE", authority)];
     landfall_with(&variable, "", ["plan", EXAMPLE, "--url", server.api().url()]).with_code(0);
-    let refused = plan_over(&server, &[]).with_code(4);
+    let refused = run_plan(&server, &[]).with_code(4);
     assert!(refused.err.contains("certificate"), "{refused:?}");
-    plan_over(&server, &["--ca-file", "no/such/file"]).with_code(2);
-    plan_over(&server, &["--ca-file", key.to_str().unwrap()]).with_code(2);
+    run_plan(&server, &["--ca-file", "no/such/file"]).with_code(2);
+    run_plan(&server, &["--ca-file", key.to_str().unwrap()]).with_code(2);
 }
 
 #[tokio::test]
@@ -518,7 +518,7 @@ async fn client_ca_refuses_callers_without_its_certificate() {
     let ((certificate, key), authority) = (ours.server(), ours.certificate());
     let (ours, theirs) = (ours.client(), (theirs.client(), ours));
     let ((strange_certificate, strange_key), _keeps_its_folder) = theirs;
-    let config = tls((&certificate, &key), Some(&authority));
+    let config = tls_config((&certificate, &key), Some(&authority));
     let server = Landfall::with().config(&config).start();
     let trust = Trust::File(&authority);
 
@@ -532,12 +532,12 @@ async fn client_ca_refuses_callers_without_its_certificate() {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (authority, certificate, key) = (text(&authority), text(&ours.0), text(&ours.1));
     let arguments = ["--ca-file", &authority, "--client-cert", &certificate, "--client-key", &key];
-    plan_over(&server, &arguments).with_code(0);
-    plan_over(&server, &arguments[..2]).with_code(4);
-    plan_over(&server, &arguments[..4]).with_code(2);
+    run_plan(&server, &arguments).with_code(0);
+    run_plan(&server, &arguments[..2]).with_code(4);
+    run_plan(&server, &arguments[..4]).with_code(2);
     let (certificate, key) = (text(&strange_certificate), text(&strange_key));
     let strange = ["--ca-file", &authority, "--client-cert", &certificate, "--client-key", &key];
-    plan_over(&server, &strange).with_code(4);
+    run_plan(&server, &strange).with_code(4);
 }
 
 #[test]
@@ -546,7 +546,7 @@ fn key_of_another_certificate_is_a_configuration_error() {
     let ((certificate, _), (_, key)) = (authority.server(), authority.client());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("landfall.toml");
-    std::fs::write(&path, tls((&certificate, &key), None)).unwrap();
+    std::fs::write(&path, tls_config((&certificate, &key), None)).unwrap();
     let refused = landfall(["serve", "--config", path.to_str().unwrap()]).with_code(2);
     let told = format!(
         "server.tls.key: `{}` is not the key of the first certificate in `{}`",
@@ -561,7 +561,7 @@ fn key_of_another_certificate_is_a_configuration_error() {
 async fn silent_tls_connections_delay_no_other_request() {
     let authority = Authority::new();
     let (certificate, key) = authority.server();
-    let server = Landfall::with().alone().config(&tls((&certificate, &key), None)).start();
+    let server = Landfall::with().alone().config(&tls_config((&certificate, &key), None)).start();
     let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
     let silent: Vec<_> = (0..600).map(|_| TcpStream::connect(&address).unwrap()).collect();
     let ca = authority.certificate();
@@ -585,9 +585,9 @@ async fn log_lines_about_unauthenticated_callers_are_limited() {
     let (certificate, key) = authority.server();
     let config = format!(
         "[log]\npeer_lines = 3\n{}[[auth.tokens]]\nname = \"one\"\nhash = {{ env = \"TOKEN_HASH\" }}\n",
-        tls((&certificate, &key), None)
+        tls_config((&certificate, &key), None)
     );
-    let server = Landfall::with().config(&config).env("TOKEN_HASH", &cheap("right")).start();
+    let server = Landfall::with().config(&config).env("TOKEN_HASH", &cheap_hash("right")).start();
     let address = server.api().url().strip_prefix("https://").unwrap().to_owned();
     let client = https(Trust::File(&authority.certificate()), None).build().unwrap();
     for _ in 0..20 {
@@ -616,9 +616,9 @@ async fn sighup_reloads_only_valid_credential_files() {
     let folder = tempfile::tempdir().unwrap();
     let (hash, users) = (folder.path().join("hash"), folder.path().join("users.toml"));
     let user = |name: &str| {
-        format!("[[users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{}\"\n", cheap("x"))
+        format!("[[users]]\nname = \"{name}\"\nrole = \"read\"\npassword_hash = \"{}\"\n", cheap_hash("x"))
     };
-    std::fs::write(&hash, cheap("first")).unwrap();
+    std::fs::write(&hash, cheap_hash("first")).unwrap();
     std::fs::write(&users, user("canary-a")).unwrap();
     let config = format!(
         "[auth]\nusers_file = \"{}\"\n[[auth.tokens]]\nname = \"one\"\nhash = {{ file = \"{}\" }}\n",
@@ -632,7 +632,7 @@ async fn sighup_reloads_only_valid_credential_files() {
     assert_eq!((status("first").await, status("second").await), (200, 401));
 
     // All of it or nothing.
-    std::fs::write(&hash, cheap("second")).unwrap();
+    std::fs::write(&hash, cheap_hash("second")).unwrap();
     std::fs::write(&users, "").unwrap();
     server.reload(STAYS).await;
     assert_eq!((status("first").await, status("second").await), (200, 401));
@@ -667,7 +667,7 @@ async fn sighup_reloads_the_tls_certificate() {
         std::fs::copy(new_key, &key).unwrap();
     };
     put(first.server());
-    let server = Landfall::with().config(&tls((&certificate, &key), None)).start();
+    let server = Landfall::with().config(&tls_config((&certificate, &key), None)).start();
     let (old, new) = (first.certificate(), second.certificate());
     assert!(health(&server, Trust::File(&old), None).await.is_ok());
 

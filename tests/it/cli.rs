@@ -5,10 +5,10 @@
 
 use serde_json::json;
 
-use crate::auth::{cheap, with_users};
+use crate::auth::{cheap_hash, with_users};
 use crate::contract::SLOW;
 use crate::harness::{
-    Finished, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, landfall,
+    CommandOutput, Landfall, OUTPUT_PORT, STORAGE, WORKLOAD, cashflow, component_descriptor, landfall,
     product_request, replace_once,
 };
 use crate::postgres::PostgresServer;
@@ -16,7 +16,7 @@ use crate::postgres::PostgresServer;
 const EXAMPLE: &str = "examples/cashflow.yaml";
 
 /// A command against this server.
-fn on(server: &Landfall, arguments: &[&str]) -> Finished {
+fn run_on(server: &Landfall, arguments: &[&str]) -> CommandOutput {
     landfall(arguments.iter().copied().chain(["--url", server.api().url()]))
 }
 
@@ -31,11 +31,11 @@ fn file(server: &Landfall, text: &str) -> String {
 async fn cli_deploys_imports_and_undeploys_a_data_product() {
     let server = Landfall::start();
 
-    let plan = on(&server, &["plan", EXAMPLE]).with_code(0);
+    let plan = run_on(&server, &["plan", EXAMPLE]).with_code(0);
     assert!(plan.out.contains("finance-cashflows"), "{plan:?}");
     assert_eq!(server.resources().await.files, [], "a plan changes nothing");
 
-    let deployed = on(&server, &["deploy", EXAMPLE]).with_code(0);
+    let deployed = run_on(&server, &["deploy", EXAMPLE]).with_code(0);
     let place = |id: &str| deployed.out.find(id).unwrap_or_else(|| panic!("{id}: {deployed:?}"));
     assert!(place(STORAGE) < place(WORKLOAD), "in the order of dependencies: {deployed:?}");
     assert!(deployed.out.contains("COMPLETED"), "{deployed:?}");
@@ -43,7 +43,7 @@ async fn cli_deploys_imports_and_undeploys_a_data_product() {
     let resources = server.resources().await;
     resources.only_table();
 
-    let plan = on(&server, &["plan", EXAMPLE, "--json"]).with_code(0).json();
+    let plan = run_on(&server, &["plan", EXAMPLE, "--json"]).with_code(0).json();
     for component in plan["components"].as_array().unwrap() {
         assert_eq!(component["changes"], json!([]), "nothing is left to do: {component:#}");
     }
@@ -58,7 +58,7 @@ async fn cli_deploys_imports_and_undeploys_a_data_product() {
         "--ref",
         "group:dev",
     ];
-    let granted = on(&server, &acl).with_code(0);
+    let granted = run_on(&server, &acl).with_code(0);
     assert!(granted.out.contains("recorded, not enforced"), "{granted:?}");
     assert!(server.resources().await.only_table()["properties"].to_string().contains("alice"));
 
@@ -66,7 +66,7 @@ async fn cli_deploys_imports_and_undeploys_a_data_product() {
     let (namespace, table) = (format!("namespace={namespace}"), format!("table={table}"));
     let mut import = vec!["import", "--template", "urn:dmb:utm:output-port-template:1.0.0"];
     import.extend(["--environment", "production", "--param", &namespace, "--param", &table]);
-    let imported = on(&server, &import).with_code(0);
+    let imported = run_on(&server, &import).with_code(0);
     assert!(imported.out.contains("spec.mesh.dataContract.schema"), "{imported:?}");
     assert!(imported.out.contains("counterpartyId"), "{imported:?}");
     let folder = tempfile::tempdir().unwrap();
@@ -74,13 +74,13 @@ async fn cli_deploys_imports_and_undeploys_a_data_product() {
     let contract = "apiVersion: v3.1.0, kind: DataContract, schema: [{name: t, properties: []}]";
     std::fs::write(&entry, format!("spec: {{mesh: {{dataContract: {{{contract}}}}}}}")).unwrap();
     import.extend(["--catalog-info", entry.to_str().unwrap()]);
-    let imported = on(&server, &import).with_code(0);
+    let imported = run_on(&server, &import).with_code(0);
     assert!(imported.out.contains("logicalType"), "in the shape of the entry: {imported:?}");
     std::fs::write(&entry, "- spec").unwrap();
-    let refused = on(&server, &import).with_code(2);
+    let refused = run_on(&server, &import).with_code(2);
     assert!(refused.err.contains("catalog-info.yaml: is not a mapping in YAML: "), "{refused:?}");
 
-    on(&server, &["undeploy", EXAMPLE, "--remove-data"]).with_code(0);
+    run_on(&server, &["undeploy", EXAMPLE, "--remove-data"]).with_code(0);
     let left = server.resources().await;
     assert!(left.tables.is_empty() && left.files.is_empty(), "{left:#?}");
 }
@@ -88,7 +88,8 @@ async fn cli_deploys_imports_and_undeploys_a_data_product() {
 #[tokio::test]
 async fn component_option_deploys_one_component() {
     let server = Landfall::start();
-    let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE, "--json"]).with_code(0).json();
+    let deployed =
+        run_on(&server, &["deploy", EXAMPLE, "--component", STORAGE, "--json"]).with_code(0).json();
     let components = deployed["components"].as_array().unwrap();
     assert_eq!(components.len(), 1, "{deployed:#}");
     assert_eq!(components[0]["id"], STORAGE);
@@ -96,7 +97,7 @@ async fn component_option_deploys_one_component() {
     assert_eq!(server.resources().await.buckets(), ["finance-cashflows"]);
 
     let token = components[0]["token"].as_str().unwrap();
-    let status = on(&server, &["status", token, "--json"]).with_code(0).json();
+    let status = run_on(&server, &["status", token, "--json"]).with_code(0).json();
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
 }
 
@@ -111,9 +112,9 @@ async fn url_option_may_contain_a_base_path() {
 async fn stop_command_terminates_the_task() {
     let server = Landfall::with().config(SLOW).start();
     let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
-    on(&server, &["stop", &token]).with_code(0);
+    run_on(&server, &["stop", &token]).with_code(0);
     assert_eq!(server.api().wait(&token).await["status"], "TERMINATED");
-    let status = on(&server, &["status", &token]).with_code(1);
+    let status = run_on(&server, &["status", &token]).with_code(1);
     assert!(status.out.contains("TERMINATED"), "{status:?}");
 }
 
@@ -123,7 +124,7 @@ async fn failed_operation_exits_with_code_1() {
     let foreign = server.data_dir().join("warehouse/buckets/finance-cashflows");
     std::fs::create_dir_all(&foreign).unwrap();
     std::fs::write(foreign.join("theirs.txt"), "not ours").unwrap();
-    let deployed = on(&server, &["deploy", EXAMPLE, "--component", STORAGE]).with_code(1);
+    let deployed = run_on(&server, &["deploy", EXAMPLE, "--component", STORAGE]).with_code(1);
     assert!(deployed.out.contains("FAILED"), "{deployed:?}");
 }
 
@@ -133,9 +134,9 @@ async fn invalid_descriptor_exits_with_code_3_and_lists_problems() {
     let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
     let wrong = replace_once(&wrong, "bucket: finance-cashflows", "bucket: Finance_Cashflows");
     let path = file(&server, &wrong);
-    on(&server, &["undeploy", &path]).with_code(3);
+    run_on(&server, &["undeploy", &path]).with_code(3);
     for command in ["deploy", "plan"] {
-        let refused = on(&server, &[command, &path]).with_code(3);
+        let refused = run_on(&server, &[command, &path]).with_code(3);
         for told in
             ["components[0].dataContract.schema[2].dataType", "numbr", "components[2].specific.bucket"]
         {
@@ -153,7 +154,7 @@ async fn invalid_descriptor_exits_with_code_3_and_lists_problems() {
 async fn unknown_token_exits_with_code_3() {
     let server = Landfall::start();
     for command in ["status", "stop"] {
-        let refused = on(&server, &[command, "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032"]).with_code(3);
+        let refused = run_on(&server, &[command, "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032"]).with_code(3);
         assert!(refused.err.contains("token"), "{refused:?}");
     }
 }
@@ -178,15 +179,15 @@ async fn commands_accept_product_and_component_descriptors() {
     let nobody = landfall(["validate", &path, "--component", "nobody"]).with_code(3);
     assert!(nobody.err.contains("componentIdToProvision: the data product has no such component: `nobody`"));
 
-    let explained = on(&server, &["topology", "explain", &path, "--json"]).with_code(0).json();
+    let explained = run_on(&server, &["topology", "explain", &path, "--json"]).with_code(0).json();
     assert_eq!(explained["components"][0]["id"], STORAGE);
-    let planned = on(&server, &["plan", &path, "--json"]).with_code(0).json();
+    let planned = run_on(&server, &["plan", &path, "--json"]).with_code(0).json();
     assert_eq!(planned["components"].as_array().unwrap().len(), 1, "{planned:#}");
-    let deployed = on(&server, &["deploy", &path]).with_code(0);
+    let deployed = run_on(&server, &["deploy", &path]).with_code(0);
     assert!(deployed.out.contains(STORAGE) && !deployed.out.contains(WORKLOAD), "{deployed:?}");
-    on(&server, &["acl", &path, "--component", STORAGE, "--ref", "user:a_b.c"]).with_code(0);
-    on(&server, &["deploy", &path, "--component", WORKLOAD]).with_code(0);
-    on(&server, &["undeploy", &path]).with_code(0);
+    run_on(&server, &["acl", &path, "--component", STORAGE, "--ref", "user:a_b.c"]).with_code(0);
+    run_on(&server, &["deploy", &path, "--component", WORKLOAD]).with_code(0);
+    run_on(&server, &["undeploy", &path]).with_code(0);
 }
 
 #[tokio::test]
@@ -204,9 +205,9 @@ async fn unrouted_components_are_listed_with_the_nearest_route() {
     let report = landfall(["validate", &path, "--json"]).with_code(0).json();
     assert_eq!(report["skipped"][0]["id"], WORKLOAD, "{report:#}");
     for command in ["plan", "deploy", "undeploy"] {
-        let told = on(&server, &[command, &path]).with_code(0);
+        let told = run_on(&server, &[command, &path]).with_code(0);
         assert!(told.out.contains(&expected), "{command}: {told:?}");
-        let report = on(&server, &[command, &path, "--json"]).with_code(0).json();
+        let report = run_on(&server, &[command, &path, "--json"]).with_code(0).json();
         assert_eq!(report["skipped"][0]["id"], WORKLOAD, "{command}: {report:#}");
     }
 }
@@ -387,7 +388,7 @@ fn help_explains_every_command_and_the_exit_codes() {
 
 /// The one document of a command that failed: nothing else is on stdout, and `errors` says why.
 #[track_caller]
-fn failed(finished: Finished, code: i32) -> serde_json::Value {
+fn expect_failure(finished: CommandOutput, code: i32) -> serde_json::Value {
     let finished = finished.with_code(code);
     let document = finished.json();
     assert_eq!(finished.out, format!("{document:#}\n"));
@@ -426,7 +427,7 @@ fn json_output_without_a_server_is_one_document() {
         let all = |more: &[&'static str]| {
             landfall(arguments.iter().copied().chain(["--json"]).chain(more.iter().copied()))
         };
-        let lost = failed(all(&["--url", "http://127.0.0.1:1"]), 4);
+        let lost = expect_failure(all(&["--url", "http://127.0.0.1:1"]), 4);
         assert!(
             lost["errors"][0].as_str().unwrap().starts_with("http://127.0.0.1:1: "),
             "{arguments:?}: {lost:#}"
@@ -436,7 +437,7 @@ fn json_output_without_a_server_is_one_document() {
             ("http://", "empty host"),
             ("localhost:8093", "it is neither http nor https"),
         ] {
-            let usage = failed(all(&["--url", url]), 2);
+            let usage = expect_failure(all(&["--url", url]), 2);
             let expected = json!({ "errors": [format!("--url `{url}`: {why}; write http://HOST:PORT")] });
             assert_eq!(usage["errors"], expected["errors"], "{arguments:?}");
         }
@@ -450,17 +451,17 @@ fn json_output_for_invalid_files_is_one_document() {
         remote_commands(missing).into_iter().filter(|it| it.contains(&missing)).collect();
     commands.push(vec!["validate", missing]);
     for arguments in commands {
-        let report = failed(landfall(arguments.iter().copied().chain(["--json"])), 2);
+        let report = expect_failure(landfall(arguments.iter().copied().chain(["--json"])), 2);
         let expected = json!({ "errors": ["no/such/file.yaml: No such file or directory (os error 2)"] });
         assert_eq!(report, expected, "{arguments:?}");
     }
     let binary = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(binary.path(), b"\xff").unwrap();
     let path = binary.path().to_str().unwrap();
-    let report = failed(landfall(["validate", path, "--json"]), 2);
+    let report = expect_failure(landfall(["validate", path, "--json"]), 2);
     assert_eq!(report, json!({ "errors": [format!("{path}: is not UTF-8 text")] }));
 
-    let config = failed(landfall(["validate", EXAMPLE, "--json", "--config", "no/such.toml"]), 2);
+    let config = expect_failure(landfall(["validate", EXAMPLE, "--json", "--config", "no/such.toml"]), 2);
     assert!(config["errors"][0].as_str().unwrap().contains("no/such.toml"), "{config:#}");
     for arguments in remote_commands(EXAMPLE) {
         let (flag, user): (_, &[&str]) = match arguments[..2] {
@@ -468,12 +469,12 @@ fn json_output_for_invalid_files_is_one_document() {
             _ => ("--token-file", &[]),
         };
         let more = ["--json", flag, "no/secret"].into_iter().chain(user.iter().copied());
-        let report = failed(landfall(arguments.iter().copied().chain(more)), 2);
+        let report = expect_failure(landfall(arguments.iter().copied().chain(more)), 2);
         let expected = json!({ "errors": ["no/secret: No such file or directory (os error 2)"] });
         assert_eq!(report, expected, "{arguments:?}");
     }
     assert_eq!(
-        failed(landfall(["topology", "set", "X", "--json"]), 2),
+        expect_failure(landfall(["topology", "set", "X", "--json"]), 2),
         json!({ "errors": ["nothing to set; see `landfall topology set --help`"] })
     );
 }
@@ -495,13 +496,13 @@ async fn json_output_of_refused_requests_is_one_document() {
     let server = Landfall::start();
     let wrong = replace_once(&cashflow(), "bucket: finance-cashflows", "bucket: Finance_Cashflows");
     let path = file(&server, &wrong);
-    let json = |arguments: &[&str]| on(&server, &[arguments, &["--json"]].concat());
+    let json = |arguments: &[&str]| run_on(&server, &[arguments, &["--json"]].concat());
 
-    let local = failed(json_locally(&["validate", &path]), 3);
+    let local = expect_failure(json_locally(&["validate", &path]), 3);
     let problem = local["problems"][0].as_str().unwrap();
     assert!(problem.starts_with("components[2].specific.bucket"), "{local:#}");
     assert_eq!(local, json!({ "valid": false, "problems": [problem], "errors": [problem] }));
-    let local = failed(json_locally(&["validate", EXAMPLE, "--component", "nobody"]), 3);
+    let local = expect_failure(json_locally(&["validate", EXAMPLE, "--component", "nobody"]), 3);
     assert_eq!(local["problems"], local["errors"], "{local:#}");
 
     for arguments in remote_commands(&path).into_iter().filter(|it| it.contains(&path.as_str())) {
@@ -509,7 +510,7 @@ async fn json_output_of_refused_requests_is_one_document() {
         if ["acl", "undeploy", "topology"].contains(&arguments[0]) {
             continue;
         }
-        let refused = failed(json(&arguments), 3);
+        let refused = expect_failure(json(&arguments), 3);
         let errors: Vec<String> = serde_json::from_value(refused["errors"].clone()).unwrap();
         assert!(errors[0].contains("specific.bucket") && errors[1].starts_with("remedy: "), "{refused:#}");
     }
@@ -517,7 +518,7 @@ async fn json_output_of_refused_requests_is_one_document() {
     for arguments in
         [["deploy", EXAMPLE, "--component", "nobody"], ["undeploy", EXAMPLE, "--component", "nobody"]]
     {
-        let refused = failed(json(&arguments), 3);
+        let refused = expect_failure(json(&arguments), 3);
         assert!(refused["errors"][0].as_str().unwrap().starts_with(nobody), "{refused:#}");
         assert_eq!(
             (&refused["components"], &refused["skipped"]),
@@ -525,41 +526,41 @@ async fn json_output_of_refused_requests_is_one_document() {
             "nothing was done"
         );
     }
-    let refused = failed(json(&["acl", EXAMPLE, "--component", "nobody"]), 3);
+    let refused = expect_failure(json(&["acl", EXAMPLE, "--component", "nobody"]), 3);
     let said = refused["errors"][0].as_str().unwrap();
     assert!(said.starts_with(&format!("provisionInfo.request.{nobody}")), "{refused:#}");
-    let refused = failed(json(&["acl", EXAMPLE, "--component", STORAGE, "--ref", "robot:r2d2"]), 3);
+    let refused = expect_failure(json(&["acl", EXAMPLE, "--component", STORAGE, "--ref", "robot:r2d2"]), 3);
     assert!(refused["errors"][0].as_str().unwrap().starts_with("refs[0]: "), "{refused:#}");
 
     let token = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
     for command in ["status", "stop"] {
-        let unknown = failed(json(&[command, token]), 3);
+        let unknown = expect_failure(json(&[command, token]), 3);
         let expected = json!({ "errors": [
             format!("token: no provisioning task has this token, or it has expired: `{token}`"),
             "remedy: poll with the token that the 202 answer gave; start the operation again if it has expired",
         ] });
         assert_eq!(unknown, expected, "{command}");
     }
-    let unknown = failed(json(&["topology", "set", "nobody", "--active", "true"]), 3);
+    let unknown = expect_failure(json(&["topology", "set", "nobody", "--active", "true"]), 3);
     let said = unknown["errors"][0].as_str().unwrap();
     assert!(said.starts_with("no instance has the code `nobody`; use one of: "), "{unknown:#}");
     let unplaced =
         file(&server, &replace_once(&cashflow(), "environment: production", "environment: nowhere"));
-    let explained = failed(json(&["topology", "explain", &unplaced]), 3);
+    let explained = expect_failure(json(&["topology", "explain", &unplaced]), 3);
     assert_eq!(explained["components"].as_array().unwrap().len(), 3, "the whole explanation: {explained:#}");
 }
 
-fn json_locally(arguments: &[&str]) -> Finished {
+fn json_locally(arguments: &[&str]) -> CommandOutput {
     landfall(arguments.iter().copied().chain(["--json"]))
 }
 
 #[tokio::test]
 async fn json_output_without_credentials_is_one_document() {
     let tokens = "[[auth.tokens]]\nname = \"one\"\nhash = { env = \"TOKEN_HASH\" }\n";
-    let server = with_users(tokens).env("TOKEN_HASH", &cheap("right")).start();
+    let server = with_users(tokens).env("TOKEN_HASH", &cheap_hash("right")).start();
     let url = server.api().url();
     for arguments in remote_commands(EXAMPLE) {
-        let refused = failed(on(&server, &[&arguments, &["--json"][..]].concat()), 4);
+        let refused = expect_failure(run_on(&server, &[&arguments, &["--json"][..]].concat()), 4);
         let expected = match arguments[..2] {
             ["topology", "list" | "set"] => format!(
                 "{url}: a user is needed: send `Authorization: Basic` with a name and a password; name a user with --user, \
@@ -598,13 +599,13 @@ group = "mock"
 #[tokio::test]
 async fn json_output_of_a_failure_lists_completed_components() {
     let server = Landfall::with().config(BROKEN_WORKLOAD).start();
-    let json = |arguments: &[&str]| on(&server, &[arguments, &["--json"]].concat());
-    let acl = failed(json(&["acl", EXAMPLE, "--component", OUTPUT_PORT, "--ref", "user:a_b.c"]), 1);
+    let json = |arguments: &[&str]| run_on(&server, &[arguments, &["--json"]].concat());
+    let acl = expect_failure(json(&["acl", EXAMPLE, "--component", OUTPUT_PORT, "--ref", "user:a_b.c"]), 1);
     assert_eq!(acl["status"]["status"], "FAILED", "{acl:#}");
     let reason = acl["status"]["result"].as_str().unwrap();
     assert_eq!(acl["errors"], json!([format!("{OUTPUT_PORT}: FAILED: {reason}")]));
 
-    let deployed = failed(json(&["deploy", EXAMPLE]), 1);
+    let deployed = expect_failure(json(&["deploy", EXAMPLE]), 1);
     let components = deployed["components"].as_array().unwrap();
     let ids: Vec<_> = components.iter().map(|one| one["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [OUTPUT_PORT, STORAGE, WORKLOAD]);
@@ -616,13 +617,13 @@ async fn json_output_of_a_failure_lists_completed_components() {
     assert_eq!(deployed["errors"], json!([format!("{WORKLOAD}: FAILED: {reason}")]));
     assert_eq!(deployed["skipped"], json!([]));
     let token = last["token"].as_str().unwrap();
-    let status = failed(json(&["status", token]), 1);
+    let status = expect_failure(json(&["status", token]), 1);
     assert_eq!(status["errors"], json!([format!("{token}: FAILED: {reason}")]));
     assert_eq!(status["status"], "FAILED");
 
     let mut import = vec!["import", "--template", "urn:dmb:utm:output-port-template:1.0.0"];
     import.extend(["--environment", "production", "--param", "namespace=nobody", "--param", "table=nothing"]);
-    let imported = failed(json(&import), 1);
+    let imported = expect_failure(json(&import), 1);
     assert_eq!((&imported["status"], &imported["updates"]), (&json!("FAILED"), &json!({})));
     assert!(imported["errors"][0].as_str().unwrap().starts_with("FAILED: "), "{imported:#}");
 }
@@ -634,9 +635,9 @@ async fn cli_accepts_quoted_and_uppercase_tokens() {
     let token = server.api().post("/v1/provision", &product_request(&cashflow())).await.token();
     server.api().wait(&token).await;
     for spelling in [format!("\"{token}\""), token.to_uppercase()] {
-        let status = on(&server, &["status", &spelling, "--json"]).with_code(0).json();
+        let status = run_on(&server, &["status", &spelling, "--json"]).with_code(0).json();
         assert_eq!(status["status"], "COMPLETED", "{spelling}");
-        on(&server, &["stop", &spelling]).with_code(0);
+        run_on(&server, &["stop", &spelling]).with_code(0);
     }
-    on(&server, &["status", &format!("\"{token}")]).with_code(3);
+    run_on(&server, &["status", &format!("\"{token}")]).with_code(3);
 }

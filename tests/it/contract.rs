@@ -90,9 +90,10 @@ pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen,
     let path = path.strip_prefix(PREFIX).unwrap_or(path);
     let mut seen = Seen::new();
     for contract in CONTRACTS {
-        let operation = contract.operations.iter().find(|it| it.method == method && fits(it.path, path));
+        let operation =
+            contract.operations.iter().find(|it| it.method == method && matches_template(it.path, path));
         let Some(operation) = operation else { continue };
-        if contract.name == "specific_provisioner" && says_terminated(answer) {
+        if contract.name == "specific_provisioner" && is_terminated(answer) {
             continue;
         }
         if let Err(error) = (contract.decode)(operation, answer) {
@@ -104,12 +105,12 @@ pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen,
 }
 
 /// The one word of 2.6.3 that 2.2.0 does not know.
-fn says_terminated(answer: &Answer) -> bool {
+fn is_terminated(answer: &Answer) -> bool {
     serde_json::from_str::<Value>(&answer.text).is_ok_and(|body| body["status"] == "TERMINATED")
 }
 
 /// Whether `/v1/provision/{token}/status` is the template of a path.
-fn fits(template: &str, path: &str) -> bool {
+fn matches_template(template: &str, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
     template.len() == path.len()
@@ -156,9 +157,9 @@ async fn every_declared_status_is_exercised_or_excused() {
 
     {
         let server = Landfall::start();
-        accept_and_refuse(server.api()).await;
-        administer(server.api()).await;
-        with_a_broken_store(&server).await;
+        exercise_accepted_and_refused(server.api()).await;
+        exercise_topology(server.api()).await;
+        exercise_broken_store(&server).await;
         seen.extend(server.api().seen());
     }
     {
@@ -179,7 +180,7 @@ async fn every_declared_status_is_exercised_or_excused() {
     }
     {
         let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
-        answer_at_once(server.api()).await;
+        exercise_direct_answers(server.api()).await;
         seen.extend(server.api().seen());
     }
     {
@@ -226,7 +227,7 @@ async fn every_declared_status_is_exercised_or_excused() {
 }
 
 /// 202 and 400 of every operation that has them, 200 of those that poll.
-async fn accept_and_refuse(api: &Api) {
+async fn exercise_accepted_and_refused(api: &Api) {
     let request = product_request(&cashflow());
     api.validate(&request).await;
     let token = api.post("/v2/validate", &request).await.token();
@@ -261,7 +262,7 @@ async fn accept_and_refuse(api: &Api) {
 }
 
 /// Every status of the instances but those that somebody else has to make.
-async fn administer(api: &Api) {
+async fn exercise_topology(api: &Api) {
     let new = json!({ "instanceName": "n", "instanceCode": "c" });
     let created = api.post(INSTANCES, &new).await.with_status(201).json();
     let path = format!("{INSTANCES}/{}", created["instanceId"]);
@@ -279,7 +280,7 @@ async fn administer(api: &Api) {
 }
 
 /// 500: the store is taken from under a running server, and given back.
-async fn with_a_broken_store(server: &Landfall) {
+async fn exercise_broken_store(server: &Landfall) {
     let store = server.data_dir().join("landfall.db");
     query_write(&store, "ALTER TABLE task RENAME TO task_elsewhere").await;
     let api = server.api();
@@ -331,7 +332,7 @@ async fn with_a_broken_store(server: &Landfall) {
 }
 
 /// 200: `respond_within` is long enough for all work here.
-async fn answer_at_once(api: &Api) {
+async fn exercise_direct_answers(api: &Api) {
     let request = product_request(&cashflow());
     let done = api.post("/v1/provision", &request).await.with_status(200).json();
     assert_eq!(done["status"], "COMPLETED", "{done:#}");
@@ -647,13 +648,13 @@ async fn invalid_descriptor_gets_all_problems_and_remedies() {
         "components[1].dependsOn[0]",
         "components[2].specific.bucket",
     ];
-    explained(&wrong, &paths, &["NUMBER", "storage-component"]).await;
+    assert_explained(&wrong, &paths, &["NUMBER", "storage-component"]).await;
 
     let wrong = replace_once(&cashflow(), "format: Iceberg", "format: Iceberg\n      loadSampelData: true");
-    explained(&wrong, &["components[0].specific.loadSampelData"], &["loadSampleData"]).await;
+    assert_explained(&wrong, &["components[0].specific.loadSampelData"], &["loadSampleData"]).await;
 }
 
-async fn explained(wrong: &str, paths: &[&str], remedies: &[&str]) {
+async fn assert_explained(wrong: &str, paths: &[&str], remedies: &[&str]) {
     let server = Landfall::start();
     let error = server.api().post("/v1/provision", &product_request(wrong)).await.with_status(400).json();
     let problems = strings(&error["moreInfo"]["problems"]);

@@ -9,7 +9,7 @@ use crate::harness::{
 const TIMES: usize = 50;
 
 /// Asserts that the products `names` exist, each once, with their two rows once.
-fn each_exists_once(resources: &Resources, names: &[String]) {
+fn assert_each_exists_once(resources: &Resources, names: &[String]) {
     assert_eq!(resources.tables.len(), names.len(), "{:#?}", resources.tables);
     for (name, metadata) in &resources.tables {
         let table: serde_json::Value =
@@ -38,7 +38,7 @@ async fn tasks_accepted_before_a_kill_complete_once() {
         assert_eq!(server.api().wait(&token).await["status"], "COMPLETED");
         tokens.push(token);
     }
-    each_exists_once(&server.resources().await, &names);
+    assert_each_exists_once(&server.resources().await, &names);
 
     // What has ended stays readable, and unchanged, for the processes after it.
     let before = server.resources().await;
@@ -66,7 +66,7 @@ async fn tasks_accepted_before_many_kills_complete_once() {
         let status = server.api().wait(token).await;
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
     }
-    each_exists_once(&server.resources().await, &names);
+    assert_each_exists_once(&server.resources().await, &names);
 }
 
 /// The pause before each kill grows, so that the kills fall on every part of the work.
@@ -85,7 +85,7 @@ async fn kills_during_the_work_create_no_duplicates() {
         let status = server.api().wait(&token).await;
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
     }
-    each_exists_once(&server.resources().await, &names);
+    assert_each_exists_once(&server.resources().await, &names);
 }
 
 /// SIGTERM is not a crash: the process says goodbye in order, and nothing accepted is lost.

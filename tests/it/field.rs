@@ -216,11 +216,11 @@ async fn field_documents_get_their_verdicts_in_every_contract() {
                     told(format!("`{remedy}` is not in {remedies}"));
                 }
             }
-            if let Err(what) = operations(&api, contract, case).await {
+            if let Err(what) = run_operations(&api, contract, case).await {
                 told(what);
             }
         }
-        if let Err(what) = left(server.api(), case).await {
+        if let Err(what) = check_skipped(server.api(), case).await {
             wrong.push(format!("{}: {what}", case.name()));
         }
     }
@@ -233,7 +233,7 @@ async fn field_documents_get_their_verdicts_in_every_contract() {
 }
 
 /// What is valid goes all the way and back; what is not is refused, and may still have to go.
-async fn operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), String> {
+async fn run_operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), String> {
     if !case.valid {
         let refused = api.post(&contract.path("provision"), &case.request(false)).await;
         if refused.status != 400 {
@@ -245,7 +245,7 @@ async fn operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), S
                 return Err(format!("unprovision answers {}: {}", answer.status, answer.text));
             }
             if expected == 202 {
-                ended(api, contract, "unprovision", &answer.token()).await?;
+                expect_completed(api, contract, "unprovision", &answer.token()).await?;
             }
         }
         return Ok(());
@@ -264,18 +264,23 @@ async fn operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), S
         if answer.status != 202 {
             return Err(format!("{operation} answers {}: {}", answer.status, answer.text));
         }
-        ended(api, contract, operation, &answer.token()).await?;
+        expect_completed(api, contract, operation, &answer.token()).await?;
     }
     Ok(())
 }
 
-async fn ended(api: &Api, contract: &Contract, operation: &str, token: &str) -> Result<(), String> {
+async fn expect_completed(
+    api: &Api,
+    contract: &Contract,
+    operation: &str,
+    token: &str,
+) -> Result<(), String> {
     let status = api.wait_at(&contract.path("provision"), token).await;
     if status["status"] == "COMPLETED" { Ok(()) } else { Err(format!("{operation} ended: {status:#}")) }
 }
 
 /// What is left to other adapters is listed by a dry run and in the log.
-async fn left(api: &Api, case: &Case) -> Result<(), String> {
+async fn check_skipped(api: &Api, case: &Case) -> Result<(), String> {
     if !case.valid || case.left.is_empty() {
         return Ok(());
     }
@@ -406,7 +411,7 @@ async fn unprovision_with_a_changed_descriptor_removes_everything() {
                 for (operation, body) in [("updateacl", &access), ("unprovision", &body)] {
                     let answer = api.post(&contract.path(operation), body).await;
                     assert_eq!(answer.status, 202, "{operation} {}: {}", told(), answer.text);
-                    ended(&api, contract, operation, &answer.token())
+                    expect_completed(&api, contract, operation, &answer.token())
                         .await
                         .unwrap_or_else(|error| panic!("{}: {error}", told()));
                 }

@@ -24,17 +24,17 @@ use tempfile::TempDir;
 use crate::{contract, postgres};
 
 /// How long anything here may take before the test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tests that measure time or memory run alone; all others share.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-enum Share {
+enum MachineLock {
     Shared(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'static, ()>),
     Alone(#[expect(dead_code, reason = "held, not read")] RwLockWriteGuard<'static, ()>),
 }
 
-impl Share {
+impl MachineLock {
     fn of(alone: bool) -> Self {
         // A failed test poisons the lock, which says nothing about the next test.
         if alone {
@@ -49,7 +49,7 @@ impl Share {
 pub(crate) struct Landfall {
     replica: Replica,
     home: TempDir,
-    _share: Share,
+    _lock: MachineLock,
 }
 
 #[derive(Default, Clone)]
@@ -86,10 +86,10 @@ impl Builder {
 
     /// Starts it, and returns once it listens.
     pub(crate) fn start(self) -> Landfall {
-        let share = Share::of(self.0.alone);
+        let lock = MachineLock::of(self.0.alone);
         let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
         let replica = Replica::start(self.0, home.path());
-        Landfall { replica, home, _share: share }
+        Landfall { replica, home, _lock: lock }
     }
 }
 
@@ -160,7 +160,7 @@ impl Landfall {
     /// Has it read again who may call (SIGHUP), and waits until the log has `line` once more.
     pub(crate) async fn reload(&self, line: &str) {
         let seen = || self.log().matches(line).count();
-        let (before, end) = (seen(), Instant::now() + PATIENCE);
+        let (before, end) = (seen(), Instant::now() + TIMEOUT);
         self.replica.process.as_ref().expect("a running server").signal("-HUP");
         while seen() == before {
             assert!(Instant::now() < end, "`{line}` never came:\n{}", self.log());
@@ -182,7 +182,7 @@ impl Landfall {
 impl Drop for Landfall {
     fn drop(&mut self) {
         let store = StoreAt::Sqlite(self.data_dir().join("landfall.db"));
-        farewell(std::slice::from_mut(&mut self.replica), store);
+        stop_and_check(std::slice::from_mut(&mut self.replica), store);
     }
 }
 
@@ -191,7 +191,7 @@ pub(crate) struct Cluster {
     replicas: Vec<Replica>,
     store: StoreAt,
     home: TempDir,
-    _share: Share,
+    _lock: MachineLock,
 }
 
 /// What a cluster is started with.
@@ -240,14 +240,14 @@ impl ClusterBuilder {
     /// Starts all, one after the other, and returns once they listen.
     pub(crate) fn start(self) -> Cluster {
         assert!(self.store.is_some() || self.replicas.len() == 1, "an SQLite file has one owner");
-        let share = Share::of(false);
+        let lock = MachineLock::of(false);
         let store = match self.store {
             Some(url) => StoreAt::Postgres(url),
             None => StoreAt::Sqlite(self.home.path().join("data/landfall.db")),
         };
         let replicas =
             self.replicas.into_iter().map(|settings| Replica::start(settings, self.home.path())).collect();
-        Cluster { replicas, store, home: self.home, _share: share }
+        Cluster { replicas, store, home: self.home, _lock: lock }
     }
 }
 
@@ -296,7 +296,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        farewell(&mut self.replicas, self.store.clone());
+        stop_and_check(&mut self.replicas, self.store.clone());
     }
 }
 
@@ -334,7 +334,7 @@ impl StoreAt {
 
 /// Stops servers, and asserts that they left in order, that nothing panicked in them and that nothing waits in their
 /// store.
-fn farewell(replicas: &mut [Replica], store: StoreAt) {
+fn stop_and_check(replicas: &mut [Replica], store: StoreAt) {
     let ends: Vec<_> = replicas
         .iter_mut()
         .map(|replica| (replica.process.is_some().then(|| replica.terminate()), replica.log()))
@@ -421,12 +421,12 @@ impl Replica {
         let process = self.process.as_ref().expect("a running server");
         process.signal("-STOP");
         let pid = process.child.id();
-        let stands_still = || {
+        let is_frozen = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.contains(") T")
         };
-        let end = Instant::now() + PATIENCE;
-        while !stands_still() {
+        let end = Instant::now() + TIMEOUT;
+        while !is_frozen() {
             assert!(Instant::now() < end, "it does not stand still");
             thread::sleep(Duration::from_millis(1));
         }
@@ -456,7 +456,7 @@ pub(crate) async fn query(file: &Path, sql: &'static str) -> Vec<sqlx::sqlite::S
     use sqlx::ConnectOptions as _;
     let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(file)
-        .busy_timeout(PATIENCE)
+        .busy_timeout(TIMEOUT)
         .connect()
         .await
         .unwrap_or_else(|error| panic!("cannot open {}: {error}", file.display()));
@@ -473,7 +473,7 @@ struct Process {
 impl Process {
     fn start(settings: &Settings, home: &Path, stderr: &Arc<Mutex<String>>) -> (Self, String) {
         let own = || PathBuf::from(env!("CARGO_BIN_EXE_landfall"));
-        let mut command = dies_with_us(settings.program.clone().unwrap_or_else(own));
+        let mut command = command_killed_with_parent(settings.program.clone().unwrap_or_else(own));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(home.join("data"))
@@ -481,7 +481,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        without_our_settings(&mut command);
+        remove_landfall_variables(&mut command);
         command.env("LANDFALL__LOG__LEVEL", "info,landfall=trace").env("RUST_BACKTRACE", "1");
         if !settings.config.is_empty() {
             let file = home.join("landfall.toml");
@@ -494,7 +494,7 @@ impl Process {
         collect(child.stderr.take().expect("piped"), Arc::clone(stderr));
         let lines = lines_of(child.stdout.take().expect("piped"));
         let mut process = Self { child };
-        let Some(url) = first_listening_line(&lines) else {
+        let Some(url) = wait_for_url(&lines) else {
             let status = process.terminate();
             // The last lines of a process that just ended may still be on their way.
             thread::sleep(Duration::from_millis(100));
@@ -517,7 +517,7 @@ impl Process {
         self.signal("-TERM");
         // A frozen one would not hear it.
         self.signal("-CONT");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;
@@ -539,7 +539,7 @@ impl Drop for Process {
 }
 
 /// A command that the kernel ends when the thread that started it is gone, where setpriv exists.
-fn dies_with_us(program: impl AsRef<OsStr>) -> Command {
+fn command_killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     let works = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
     if works.is_ok_and(|output| output.status.success()) {
         let mut command = Command::new("setpriv");
@@ -551,7 +551,7 @@ fn dies_with_us(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// What a developer set for their own server is not meant for these.
-fn without_our_settings(command: &mut Command) {
+fn remove_landfall_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LANDFALL") {
             command.env_remove(name);
@@ -580,8 +580,8 @@ fn lines_of(from: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-fn first_listening_line(lines: &Receiver<String>) -> Option<String> {
-    let end = Instant::now() + PATIENCE;
+fn wait_for_url(lines: &Receiver<String>) -> Option<String> {
+    let end = Instant::now() + TIMEOUT;
     while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
         if let Some(url) = line.strip_prefix("listening on ") {
             return Some(url.trim().trim_end_matches('/').to_owned());
@@ -640,7 +640,7 @@ impl Api {
     fn new(url: &str) -> Self {
         // Shorter than a server keeps an idle connection (5 s): no request meets one that is just being closed.
         let http = http()
-            .timeout(PATIENCE)
+            .timeout(TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(1))
             .build()
             .expect("an HTTP client");
@@ -705,13 +705,13 @@ impl Api {
 
     /// Waits until nothing is queued and nothing runs.
     pub(crate) async fn settle(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let health = self.get("/landfall/v1/health").await.with_status(200).json();
             if health["queued"] == 0 && health["running"] == 0 {
                 return;
             }
-            assert!(Instant::now() < end, "still busy after {PATIENCE:?}: {health:#}");
+            assert!(Instant::now() < end, "still busy after {TIMEOUT:?}: {health:#}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -729,13 +729,13 @@ impl Api {
     /// Polls a task of any of the four kinds until it ends: `/v1/provision`, `/v2/validate`,
     /// `/v1/reverse-provisioning`.
     pub(crate) async fn wait_at(&self, path: &str, token: &str) -> Value {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let status = self.get(&format!("{path}/{token}/status")).await.with_status(200).json();
             if status["status"] != "RUNNING" {
                 return status;
             }
-            assert!(Instant::now() < end, "still running after {PATIENCE:?}: {status:#}");
+            assert!(Instant::now() < end, "still running after {TIMEOUT:?}: {status:#}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -852,7 +852,7 @@ pub(crate) fn repository() -> &'static Path {
 }
 
 /// The client side of the program under test.
-pub(crate) fn landfall<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Finished {
+pub(crate) fn landfall<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> CommandOutput {
     landfall_with(&[], "", arguments)
 }
 
@@ -861,9 +861,9 @@ pub(crate) fn landfall_with<I: AsRef<OsStr>>(
     environment: &[(&str, &str)],
     stdin: &str,
     arguments: impl IntoIterator<Item = I>,
-) -> Finished {
+) -> CommandOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
-    without_our_settings(&mut command);
+    remove_landfall_variables(&mut command);
     let mut child = command
         .args(arguments)
         .envs(environment.iter().copied())
@@ -876,7 +876,7 @@ pub(crate) fn landfall_with<I: AsRef<OsStr>>(
     // It need not read any of it.
     let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
     let output = child.wait_with_output().expect("the program ends");
-    Finished {
+    CommandOutput {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).expect("UTF-8"),
         err: String::from_utf8(output.stderr).expect("UTF-8"),
@@ -885,13 +885,13 @@ pub(crate) fn landfall_with<I: AsRef<OsStr>>(
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
-pub(crate) struct Finished {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl Finished {
+impl CommandOutput {
     /// Itself, given that it ended with this exit code.
     #[track_caller]
     pub(crate) fn with_code(self, code: i32) -> Self {

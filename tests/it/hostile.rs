@@ -39,7 +39,7 @@ async fn hostile_descriptors_are_refused_quickly_with_little_memory() {
         }
     }
     assert!(wrong.is_empty(), "{} answers are not as they must be:\n{}", wrong.len(), wrong.join("\n"));
-    unharmed(&server).await;
+    assert_unharmed(&server).await;
     assert_eq!(server.resources().await.tables, []);
 }
 
@@ -83,7 +83,7 @@ async fn hostile_requests_are_refused_quickly_with_little_memory() {
         assert_eq!(answer.with_status(200).json()["valid"], false, "{name}");
         assert!(took < SOON, "{name} at /v1/validate took {took:?}");
     }
-    unharmed(&server).await;
+    assert_unharmed(&server).await;
 }
 
 /// What is not declared as JSON is refused in the contract's own shape, never in the framework's: a web page can send
@@ -216,7 +216,7 @@ async fn body_over_the_limit_is_refused() {
     if let Ok(response) = sent {
         assert_eq!(response.status().as_u16(), 400);
     }
-    unharmed(&server).await;
+    assert_unharmed(&server).await;
 }
 
 /// Sends what is ready to be sent. A machine that is busy elsewhere gets one more try.
@@ -235,7 +235,7 @@ async fn timed(api: &Api, path: &str, content_type: &str, body: &[u8]) -> (Answe
     }
 }
 
-async fn unharmed(server: &Landfall) {
+async fn assert_unharmed(server: &Landfall) {
     if let Some(memory) = server.peak_memory() {
         assert!(memory < MEMORY, "{} MiB of memory were used", memory / 1024 / 1024);
     }
@@ -487,5 +487,5 @@ async fn valid_request_completes_during_an_attack() {
     for attacker in attackers {
         attacker.await.expect("no panic");
     }
-    unharmed(&server).await;
+    assert_unharmed(&server).await;
 }

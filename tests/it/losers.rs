@@ -14,7 +14,7 @@ use crate::harness::{
 use crate::postgres::{Durability, PostgresServer};
 use crate::proxy::Proxy;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(1);
 /// A task takes three leases.
 const STEPS: u64 = 60;
@@ -40,7 +40,7 @@ group = "mock"
 "#;
 
 /// The same with leases that no busy machine lets run out: whose end is not due to the time that it takes.
-fn patient() -> String {
+fn long_lease_config() -> String {
     replace_once(CONFIG, "lease = \"1s\"", "lease = \"3s\"").replace("50ms", "80ms")
 }
 
@@ -59,23 +59,23 @@ fn request(name: &str, serial: u64) -> Value {
 }
 
 /// Servers under the eyes of a trace.
-struct Watched {
+struct TracedCluster {
     cluster: Cluster,
     trace: PathBuf,
 }
 
-impl Watched {
+impl TracedCluster {
     fn new(cluster: Cluster) -> Self {
         let trace = cluster.scratch().join("trace.jsonl");
         Self { cluster, trace }
     }
 
     /// Waits until somebody has begun so many steps of a component; answers which server that is.
-    async fn worker(&self, name: &str, steps: usize) -> usize {
+    async fn wait_for_worker(&self, name: &str, steps: usize) -> usize {
         let component = component(name);
         let mut pids = Vec::new();
-        self.until("a server works on it", || {
-            pids = begins(&self.trace, &component);
+        self.wait_until("a server works on it", || {
+            pids = processes_that_began(&self.trace, &component);
             pids.len() >= steps
         })
         .await;
@@ -90,10 +90,10 @@ impl Watched {
             .unwrap_or_else(|| panic!("no server has pid {pid}"))
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
+    async fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let end = Instant::now() + TIMEOUT;
         while !holds() {
-            assert!(Instant::now() < end, "waited for this for {PATIENCE:?}: {what}");
+            assert!(Instant::now() < end, "waited for this for {TIMEOUT:?}: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -137,9 +137,11 @@ impl Watched {
     }
 
     /// Waits until a server reaches its store.
-    async fn recovered(&self, server: usize) {
+    async fn wait_for_recovery(&self, server: usize) {
         let end = Instant::now() + Duration::from_secs(15);
-        while ask(self.cluster.api(server), "GET", "/landfall/v1/health", &Value::Null).await.status != 200 {
+        while try_request(self.cluster.api(server), "GET", "/landfall/v1/health", &Value::Null).await.status
+            != 200
+        {
             assert!(Instant::now() < end, "server {server} does not recover");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -147,7 +149,7 @@ impl Watched {
 }
 
 /// The processes that began the steps of a component, in order.
-fn begins(trace: &Path, of: &str) -> Vec<u32> {
+fn processes_that_began(trace: &Path, of: &str) -> Vec<u32> {
     let begin = |event| match event {
         Event::Begin { pid, component, .. } if component == of => Some(pid),
         _ => None,
@@ -156,13 +158,13 @@ fn begins(trace: &Path, of: &str) -> Vec<u32> {
 }
 
 /// A request to a server that may not be able to serve it.
-async fn ask(api: &Api, method: &str, path: &str, body: &Value) -> crate::harness::Answer {
+async fn try_request(api: &Api, method: &str, path: &str, body: &Value) -> crate::harness::Answer {
     let shape = |request: reqwest::RequestBuilder| if body.is_null() { request } else { request.json(body) };
     api.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
 }
 
 /// The loser of a task works on the next ones: alone, it has to.
-async fn works_again(watched: &mut Watched, loser: usize, name: &str) {
+async fn assert_works_again(watched: &mut TracedCluster, loser: usize, name: &str) {
     let others: Vec<usize> = (0..watched.cluster.len()).filter(|index| *index != loser).collect();
     for other in others {
         let status = watched.cluster.replica(other).terminate();
@@ -171,53 +173,55 @@ async fn works_again(watched: &mut Watched, loser: usize, name: &str) {
     let status = watched.cluster.api(loser).provision_and_wait(&request(name, 1)).await;
     assert_eq!(status["status"], "COMPLETED");
     let pid = watched.cluster.server(loser).pid().expect("it lives");
-    assert_eq!(begins(&watched.trace, &component(name)), vec![pid; STEPS as usize]);
+    assert_eq!(processes_that_began(&watched.trace, &component(name)), vec![pid; STEPS as usize]);
 }
 
 #[tokio::test]
 async fn thawed_server_changes_nothing_after_losing_its_lease() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
-    let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let mut watched = TracedCluster::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("zombie", 1)).await.token();
-    let loser = watched.worker("zombie", 5).await;
+    let loser = watched.wait_for_worker("zombie", 5).await;
     let winner = 1 - loser;
     let pid = watched.freeze_in_a_step(loser).await;
 
     let before = watched.cluster.api(winner).wait(&token).await;
     assert_eq!(before["status"], "COMPLETED", "{before:#}");
-    let (stored, begun) = (watched.stored(&token).await, begins(&watched.trace, &component("zombie")));
+    let (stored, begun) =
+        (watched.stored(&token).await, processes_that_began(&watched.trace, &component("zombie")));
     assert_eq!(begun.len() - begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
 
     watched.cluster.replica(loser).thaw();
     watched
-        .until("the loser says so", || watched.cluster.server(loser).log().contains("its lease is lost"))
+        .wait_until("the loser says so", || watched.cluster.server(loser).log().contains("its lease is lost"))
         .await;
     // Whatever else it might do, it does by then.
     tokio::time::sleep(LEASE * 2).await;
-    assert_eq!(begins(&watched.trace, &component("zombie")), begun, "no further step");
+    assert_eq!(processes_that_began(&watched.trace, &component("zombie")), begun, "no further step");
     assert_eq!(watched.stored(&token).await, stored);
     for replica in [loser, winner] {
         assert_eq!(watched.cluster.api(replica).status(&token).await, before);
     }
     watched.assert_in_order(&[("zombie", &[1])]);
-    works_again(&mut watched, loser, "after").await;
+    assert_works_again(&mut watched, loser, "after").await;
 }
 
 /// The same while the winner is in the middle of it: the state of the task does not tell them apart, the lease does.
 #[tokio::test]
 async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
-    let mut watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let mut watched = TracedCluster::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("undead", 1)).await.token();
     // By then it has told of some steps, and of others not yet.
-    let loser = watched.worker("undead", 14).await;
+    let loser = watched.wait_for_worker("undead", 14).await;
     let winner = 1 - loser;
     let pid = watched.freeze_in_a_step(loser).await;
-    let begun_by =
-        |pid: u32| begins(&watched.trace, &component("undead")).iter().filter(|by| **by == pid).count();
+    let begun_by = |pid: u32| {
+        processes_that_began(&watched.trace, &component("undead")).iter().filter(|by| **by == pid).count()
+    };
     let winners = watched.cluster.server(winner).pid().expect("it lives");
-    watched.until("the other takes it over", || begun_by(winners) > 0).await;
-    let told = |rows: &[Vec<String>], step: u64| {
+    watched.wait_until("the other takes it over", || begun_by(winners) > 0).await;
+    let count_log_lines = |rows: &[Vec<String>], step: u64| {
         // As the mock tells it when it is done.
         let line = format!("mock `CashFlow Calculation`: idle step {step} of {STEPS}");
         rows.iter().filter(|row| row.len() == 3 && row[2] == line).count()
@@ -228,24 +232,28 @@ async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let status = watched.cluster.api(winner).wait(&token).await;
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
     let log = || watched.cluster.server(loser).log();
-    watched.until("the loser says so", || log().contains("its lease is lost")).await;
+    watched.wait_until("the loser says so", || log().contains("its lease is lost")).await;
     assert_eq!(begun_by(pid), begun, "no further step");
     assert_eq!(begun_by(winners), STEPS as usize);
     let after = watched.stored(&token).await;
     // The first ones the winner may have told of by the time that the store was looked at.
     for step in 6..=STEPS {
-        assert_eq!(told(&after, step), told(&before, step) + 1, "step {step}: {after:#?}");
+        assert_eq!(
+            count_log_lines(&after, step),
+            count_log_lines(&before, step) + 1,
+            "step {step}: {after:#?}"
+        );
     }
     watched.assert_in_order(&[("undead", &[1])]);
-    works_again(&mut watched, loser, "after").await;
+    assert_works_again(&mut watched, loser, "after").await;
 }
 
 /// With one process it is the same process that takes the task up again, and does not do it twice at once.
 #[tokio::test]
 async fn thawed_server_runs_its_expired_task_once_at_a_time() {
-    let watched = Watched::new(Cluster::of(1).config(CONFIG).start());
+    let watched = TracedCluster::new(Cluster::of(1).config(CONFIG).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("sleeper", 1)).await.token();
-    watched.worker("sleeper", 5).await;
+    watched.wait_for_worker("sleeper", 5).await;
     watched.freeze_in_a_step(0).await;
     tokio::time::sleep(LEASE * 2).await;
     watched.cluster.server(0).thaw();
@@ -256,17 +264,17 @@ async fn thawed_server_runs_its_expired_task_once_at_a_time() {
 
 #[tokio::test]
 async fn server_without_its_store_stops_before_another_starts() {
-    ends_its_work_when_cut_off(CONFIG).await;
+    assert_stops_without_its_store(CONFIG).await;
 }
 
 /// The work is on a thread that the end of its run does not end by itself.
 #[tokio::test]
 async fn server_without_its_store_ends_its_blocking_threads() {
     let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
-    ends_its_work_when_cut_off(&blocking).await;
+    assert_stops_without_its_store(&blocking).await;
 }
 
-async fn ends_its_work_when_cut_off(config: &str) {
+async fn assert_stops_without_its_store(config: &str) {
     let postgres = PostgresServer::shared().unwrap();
     let url = postgres.new_database().unwrap();
     let wires = [Proxy::to(postgres.port()), Proxy::to(postgres.port())];
@@ -276,17 +284,18 @@ async fn ends_its_work_when_cut_off(config: &str) {
         .env(0, STORE_URL, &wires[0].url(&url))
         .env(1, STORE_URL, &wires[1].url(&url))
         .start();
-    let mut watched = Watched::new(cluster);
+    let mut watched = TracedCluster::new(cluster);
     let token = watched.cluster.api(0).post("/v1/provision", &request("island", 1)).await.token();
-    let loser = watched.worker("island", 5).await;
+    let loser = watched.wait_for_worker("island", 5).await;
     let winner = 1 - loser;
     wires[loser].black_hole();
 
-    let refused = ask(watched.cluster.api(loser), "POST", "/v1/provision", &request("other", 1)).await;
+    let refused =
+        try_request(watched.cluster.api(loser), "POST", "/v1/provision", &request("other", 1)).await;
     refused.with_status(500);
     let status = watched.cluster.api(winner).wait(&token).await;
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
-    let begun = begins(&watched.trace, &component("island"));
+    let begun = processes_that_began(&watched.trace, &component("island"));
     let pid = watched.cluster.server(winner).pid().expect("it lives");
     assert_eq!(begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
     assert!(begun.len() > STEPS as usize, "both worked on it");
@@ -295,14 +304,14 @@ async fn ends_its_work_when_cut_off(config: &str) {
     let stored = watched.stored(&token).await;
 
     wires[loser].heal();
-    watched.recovered(loser).await;
+    watched.wait_for_recovery(loser).await;
     tokio::time::sleep(LEASE * 2).await;
     assert_eq!(watched.stored(&token).await, stored, "what it held back came too late");
-    assert_eq!(begins(&watched.trace, &component("island")), begun, "no further step");
+    assert_eq!(processes_that_began(&watched.trace, &component("island")), begun, "no further step");
     assert_eq!(watched.cluster.api(loser).status(&token).await, status);
     // What was refused may have been accepted all the same; it is safe to repeat.
     watched.cluster.api(loser).provision_and_wait(&request("other", 1)).await;
-    works_again(&mut watched, loser, "after").await;
+    assert_works_again(&mut watched, loser, "after").await;
 }
 
 /// Connections that are reset now and then are a passing condition like any other.
@@ -311,21 +320,21 @@ async fn store_connections_are_reopened_after_resets() {
     let postgres = PostgresServer::shared().unwrap();
     let url = postgres.new_database().unwrap();
     let wire = Proxy::to(postgres.port());
-    let watched = Watched::new(
-        Cluster::of(1).config(&patient()).store(&url).env(0, STORE_URL, &wire.url(&url)).start(),
+    let watched = TracedCluster::new(
+        Cluster::of(1).config(&long_lease_config()).store(&url).env(0, STORE_URL, &wire.url(&url)).start(),
     );
     let token = watched.cluster.api(0).post("/v1/provision", &request("cut", 1)).await.token();
-    watched.worker("cut", 2).await;
+    watched.wait_for_worker("cut", 2).await;
     for _ in 0..5 {
         wire.cut();
         tokio::time::sleep(LEASE / 10).await;
         wire.heal();
         tokio::time::sleep(LEASE / 5).await;
     }
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let path = format!("/v1/provision/{token}/status");
     loop {
-        let answer = ask(watched.cluster.api(0), "GET", &path, &Value::Null).await;
+        let answer = try_request(watched.cluster.api(0), "GET", &path, &Value::Null).await;
         if answer.status == 200 && answer.json()["status"] != "RUNNING" {
             assert_eq!(answer.json()["status"], "COMPLETED", "{answer:?}");
             break;
@@ -383,7 +392,7 @@ fn libfaketime() -> String {
 }
 
 /// What the servers' own clocks said when they wrote the trace, in hours from now.
-fn told_hours(trace: &Path) -> Vec<i64> {
+fn trace_clock_offsets(trace: &Path) -> Vec<i64> {
     let now = chrono::Utc::now().timestamp_micros();
     let hour = 3_600_000_000;
     let text = std::fs::read_to_string(trace).unwrap_or_default();
@@ -392,9 +401,9 @@ fn told_hours(trace: &Path) -> Vec<i64> {
 }
 
 /// Jumps the clocks of servers about while one of them works.
-async fn clocks_jump(watched: &Watched, clocks: &[WallClock]) {
+async fn jump_clocks(watched: &TracedCluster, clocks: &[WallClock]) {
     let token = watched.cluster.api(0).post("/v1/provision", &request("time", 1)).await.token();
-    let worker = watched.worker("time", 3).await;
+    let worker = watched.wait_for_worker("time", 3).await;
     // Each lasts for longer than the pause between two heartbeats, and between two looks for lost workers.
     let pause = Duration::from_millis(1100);
     clocks[worker].jump("-6h");
@@ -424,11 +433,14 @@ async fn clocks_jump(watched: &Watched, clocks: &[WallClock]) {
         let log = watched.cluster.server(server).log();
         assert!(!log.contains("lost its worker") && !log.contains("lease is lost"), "{log}");
     }
-    let told = told_hours(&watched.trace);
+    let told = trace_clock_offsets(&watched.trace);
     assert!(told.contains(&6) && told.contains(&-6), "the clocks did jump: {told:?}");
 }
 
-fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (Watched, Vec<WallClock>) {
+fn with_clocks(
+    mut cluster: crate::harness::ClusterBuilder,
+    servers: usize,
+) -> (TracedCluster, Vec<WallClock>) {
     let mut clocks = Vec::new();
     for server in 0..servers {
         let (clock, environment) = WallClock::of(cluster.scratch(), server);
@@ -437,13 +449,13 @@ fn with_clocks(mut cluster: crate::harness::ClusterBuilder, servers: usize) -> (
             cluster = cluster.env(server, name, &value);
         }
     }
-    (Watched::new(cluster.start()), clocks)
+    (TracedCluster::new(cluster.start()), clocks)
 }
 
 #[tokio::test]
 async fn clock_jumps_end_no_lease_on_sqlite() {
-    let (watched, clocks) = with_clocks(Cluster::of(1).config(&patient()), 1);
-    clocks_jump(&watched, &clocks).await;
+    let (watched, clocks) = with_clocks(Cluster::of(1).config(&long_lease_config()), 1);
+    jump_clocks(&watched, &clocks).await;
 }
 
 /// A collection comes with each start, by a clock that is ten years ahead and then right again.
@@ -489,18 +501,18 @@ async fn clock_jumps_of_years_delete_no_recent_tasks() {
 #[tokio::test]
 async fn clock_jumps_end_no_lease_on_postgres() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
-    let (watched, clocks) = with_clocks(Cluster::of(2).config(&patient()).store(&url), 2);
-    clocks_jump(&watched, &clocks).await;
+    let (watched, clocks) = with_clocks(Cluster::of(2).config(&long_lease_config()).store(&url), 2);
+    jump_clocks(&watched, &clocks).await;
 }
 
 #[tokio::test]
 async fn servers_recover_after_their_database_restarts() {
     let postgres = PostgresServer::start(Durability::Fast).unwrap();
     let url = postgres.new_database().unwrap();
-    let watched = Watched::new(Cluster::of(2).config(CONFIG).store(&url).start());
+    let watched = TracedCluster::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let pids = [0, 1].map(|index| watched.cluster.server(index).pid());
     let token = watched.cluster.api(0).post("/v1/provision", &request("away", 1)).await.token();
-    watched.worker("away", 3).await;
+    watched.wait_for_worker("away", 3).await;
     postgres.kill_immediately().unwrap();
 
     let status = format!("/v1/provision/{token}/status");
@@ -514,7 +526,7 @@ async fn servers_recover_after_their_database_restarts() {
             ("GET", status.as_str(), Value::Null),
         ] {
             let asked = Instant::now();
-            let answer = ask(api, method, path, &body).await;
+            let answer = try_request(api, method, path, &body).await;
             answer.with_status(500);
             // Its shape was held against the contract when it arrived.
             assert!(answer.content_type.starts_with("application/json"), "{answer:?}");
@@ -522,14 +534,14 @@ async fn servers_recover_after_their_database_restarts() {
             assert!(text.contains("store") && text.contains("try again"), "{method} {path}: {text}");
             assert!(asked.elapsed() < Duration::from_secs(30), "{method} {path}: {:?}", asked.elapsed());
         }
-        ask(api, "GET", "/landfall/v1/health", &Value::Null).await.with_status(503);
-        ask(api, "GET", "/landfall/v1/live", &Value::Null).await.with_status(200);
+        try_request(api, "GET", "/landfall/v1/health", &Value::Null).await.with_status(503);
+        try_request(api, "GET", "/landfall/v1/live", &Value::Null).await.with_status(200);
     }
     tokio::time::sleep(LEASE * 3).await;
     postgres.restart().unwrap();
 
     for replica in 0..2 {
-        watched.recovered(replica).await;
+        watched.wait_for_recovery(replica).await;
         let api = watched.cluster.api(replica);
         assert_eq!(api.wait(&token).await["status"], "COMPLETED");
         let name = format!("back{replica}");
@@ -537,5 +549,8 @@ async fn servers_recover_after_their_database_restarts() {
     }
     assert_eq!([0, 1].map(|index| watched.cluster.server(index).pid()), pids, "the same processes");
     watched.assert_in_order(&[("away", &[1]), ("back0", &[1]), ("back1", &[1])]);
-    assert!(begins(&watched.trace, &component("meanwhile")).is_empty(), "what was refused is not done");
+    assert!(
+        processes_that_began(&watched.trace, &component("meanwhile")).is_empty(),
+        "what was refused is not done"
+    );
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::postgres::{Durability, PostgresServer, query};
 
 /// Set for a copy of this binary that starts a server and waits to be killed.
-const VICTIM: &str = "LANDFALL_TEST_POSTGRES_VICTIM";
+const CHILD: &str = "LANDFALL_TEST_POSTGRES_VICTIM";
 
 #[test]
 fn new_database_belongs_to_an_ordinary_role_with_a_password() {
@@ -67,8 +67,13 @@ fn dropped_server_removes_its_folder() {
 fn server_stops_when_its_parent_process_ends() {
     for ending in ["exit", "kill"] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "postgres_fixture::victim", "--nocapture", "--test-threads=1"])
-            .env(VICTIM, ending)
+            .args([
+                "--exact",
+                "postgres_fixture::child_process_runs_a_server",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(CHILD, ending)
             .env("TMPDIR", std::env::temp_dir())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,8 +105,8 @@ fn server_stops_when_its_parent_process_ends() {
 
 /// Not a test of its own: what [`server_stops_when_its_parent_process_ends`] starts.
 #[test]
-fn victim() {
-    if std::env::var_os(VICTIM).is_none() {
+fn child_process_runs_a_server() {
+    if std::env::var_os(CHILD).is_none() {
         return;
     }
     let server = PostgresServer::shared().unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Finished, Landfall, acl_request, component_request, landfall, query_write, replace_once,
+    CommandOutput, Landfall, acl_request, component_request, landfall, query_write, replace_once,
 };
 use crate::ldap::{LdapServer, PASSWORD as LDAP_PASSWORD, READER};
 use crate::postgres::{PostgresServer, query};
@@ -112,7 +112,7 @@ group = "postgresql"
         query(&url, &format!("SELECT customer FROM \"{}\".\"{}\"", value("schema"), value("object")))
     }
 
-    fn on(&self, arguments: &[&str]) -> Finished {
+    fn on(&self, arguments: &[&str]) -> CommandOutput {
         landfall(arguments.iter().copied().chain(["--url", self.landfall.api().url()]))
     }
 }

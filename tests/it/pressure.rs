@@ -62,7 +62,7 @@ async fn full_queue_answers_with_retry_after() {
 }
 
 /// A caller that declares a body and has sent nothing of it.
-fn half_a_request(server: &Landfall, declares: &str) -> TcpStream {
+fn send_request_head(server: &Landfall, declares: &str) -> TcpStream {
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
@@ -79,7 +79,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
         "[server]\nmax_body_bytes = 8000000\nmax_inflight_bytes = 8000000\ninflight_wait = \"200ms\"\n";
     for declares in ["content-length: 7999999", "content-length: 99999999", "transfer-encoding: chunked"] {
         let server = Landfall::with().config(config).start();
-        let mut slow = half_a_request(&server, declares);
+        let mut slow = send_request_head(&server, declares);
         if declares.starts_with("transfer") {
             slow.write_all(b"7a0dff\r\n").unwrap();
         }
@@ -119,7 +119,8 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
 #[tokio::test]
 async fn stalled_bodies_block_no_other_requests() {
     let server = Landfall::start();
-    let mut stalled: Vec<_> = (0..20).map(|_| half_a_request(&server, "content-length: 8388608")).collect();
+    let mut stalled: Vec<_> =
+        (0..20).map(|_| send_request_head(&server, "content-length: 8388608")).collect();
     for stream in &mut stalled {
         stream.write_all(b"{").unwrap();
     }
@@ -168,29 +169,26 @@ async fn incomplete_or_idle_connections_are_closed() {
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let connect = || TcpStream::connect(&address).unwrap();
     let live = b"GET /landfall/v1/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let patience = Duration::from_secs(10);
+    let timeout = Duration::from_secs(10);
 
-    assert!(closed_within(&mut connect(), patience).is_some(), "silent from the start");
+    assert!(closed_within(&mut connect(), timeout).is_some(), "silent from the start");
     let mut torn = connect();
     torn.write_all(&live[..20]).unwrap();
-    assert!(closed_within(&mut torn, patience).is_some(), "half a head");
+    assert!(closed_within(&mut torn, timeout).is_some(), "half a head");
     let mut idle = connect();
     idle.write_all(live).unwrap();
-    assert!(
-        closed_within(&mut idle, patience).unwrap().starts_with("HTTP/1.1 200"),
-        "silent after an answer"
-    );
+    assert!(closed_within(&mut idle, timeout).unwrap().starts_with("HTTP/1.1 200"), "silent after an answer");
     let mut second = connect();
     second.write_all(live).unwrap();
     second.read_exact(&mut [0; 50]).unwrap();
     // Past the answer, so that it is no part of the first.
     std::thread::sleep(Duration::from_millis(100));
     second.write_all(&live[..20]).unwrap();
-    assert!(closed_within(&mut second, patience).is_some(), "half a second head");
+    assert!(closed_within(&mut second, timeout).is_some(), "half a second head");
 
     // Answers that are not read.
     let mut deaf = connect();
-    deaf.set_write_timeout(Some(patience)).unwrap();
+    deaf.set_write_timeout(Some(timeout)).unwrap();
     let many = live.repeat(1000);
     let ended = (0..10_000).find_map(|_| deaf.write_all(&many).err());
     let kind = ended.expect("the server stops reading at last").kind();
@@ -199,7 +197,7 @@ async fn incomplete_or_idle_connections_are_closed() {
     let logged = async |text: &str| {
         let line = "closing the connection of 127.0.0.1:";
         let has_line = |log: &str| log.lines().any(|it| it.contains(line) && it.ends_with(text));
-        let end = Instant::now() + patience;
+        let end = Instant::now() + timeout;
         while !has_line(&server.log()) {
             assert!(Instant::now() < end, "`{text}` is missing:\n{}", server.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -210,7 +208,7 @@ async fn incomplete_or_idle_connections_are_closed() {
     logged(": no part of an answer was read within 500ms").await;
     let mut broken = connect();
     broken.write_all(b"nonsense\r\n\r\n").unwrap();
-    assert!(closed_within(&mut broken, patience).unwrap().starts_with("HTTP/1.1 400"));
+    assert!(closed_within(&mut broken, timeout).unwrap().starts_with("HTTP/1.1 400"));
     logged(": what came is no HTTP: invalid Header provided").await;
 }
 

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use crate::auth::cheap;
+use crate::auth::cheap_hash;
 use crate::harness::{
     Cluster, INSTANCES, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow, cashflow_with_rows,
     component_request, http, product_request, replace_once, walk,
@@ -55,7 +55,7 @@ async fn log_contains_the_token_of_each_operation() {
 async fn credentials_of_callers_are_never_written() {
     let (token, password) = ("secret-token-5e1d", "secret-password-77aa");
     let (wrong_token, wrong_password) = ("wrong-token-c0de", "wrong-password-beef");
-    let (token_hash, user_hash) = (cheap(token), cheap(password));
+    let (token_hash, user_hash) = (cheap_hash(token), cheap_hash(password));
     let folder = tempfile::tempdir().unwrap();
     let users = folder.path().join("users.toml");
     let listed =

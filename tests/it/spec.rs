@@ -66,7 +66,7 @@ fn moved_path_changes_only_that_path_in_generated_code() {
         let spec = String::from_utf8(files[Path::new(document)].clone()).expect("UTF-8");
         let moved = replace_once(&spec, &format!("\n  {from}:\n"), &format!("\n  {to}:\n"));
         files.insert(document.into(), moved.into_bytes());
-        lay_out(folder.path(), &files);
+        write_files(folder.path(), &files);
 
         build(folder.path());
         let after = files_of(folder.path());
@@ -120,7 +120,7 @@ fn build_reverts_edits_in_generated_code() {
     let mut spoilt = files.clone();
     spoilt.get_mut(Path::new(SERVER)).expect("it is there").extend(b"// edited by hand\n");
     spoilt.remove(Path::new("generated/tech_adapter/types.rs")).expect("it is there");
-    lay_out(folder.path(), &spoilt);
+    write_files(folder.path(), &spoilt);
 
     build(folder.path());
     assert!(files_of(folder.path()) == files, "after the build, generated/ is what it was before the edit");
@@ -130,7 +130,7 @@ fn build_reverts_edits_in_generated_code() {
 #[test]
 fn build_of_the_committed_sources_writes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    lay_out(folder.path(), &files_of(repository()));
+    write_files(folder.path(), &files_of(repository()));
     let said = build(folder.path());
     assert!(!said.contains("cargo::warning"), "{said}");
 }
@@ -175,7 +175,7 @@ fn files_of(root: &Path) -> Files {
     files
 }
 
-fn lay_out(root: &Path, files: &Files) {
+fn write_files(root: &Path, files: &Files) {
     for (path, content) in files {
         let path = root.join(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

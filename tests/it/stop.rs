@@ -47,7 +47,7 @@ async fn stopped(api: &Api, token: &str) -> Value {
 }
 
 /// Polls until the log has a line that begins so.
-async fn log_says(api: &Api, token: &str, beginning: &str) {
+async fn wait_for_log_line(api: &Api, token: &str, beginning: &str) {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let status = api.status(token).await;
@@ -72,7 +72,7 @@ async fn stop_request_answer_depends_on_the_task_state() {
 
     // Running, and behind it one that waits for the same component.
     let running = api.post("/v1/provision", &slow).await.token();
-    log_says(api, &running, "1 of 20: ").await;
+    wait_for_log_line(api, &running, "1 of 20: ").await;
     let queued = api.post("/v1/unprovision", &slow).await.token();
     assert_eq!(api.status(&queued).await["status"], "RUNNING");
 
@@ -127,7 +127,7 @@ async fn stopped_task_logs_finished_and_missing_changes() {
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
     let token = api.post("/v1/provision", &component_request(&cashflow(), WORKLOAD)).await.token();
-    log_says(api, &token, "2 of 20: ").await;
+    wait_for_log_line(api, &token, "2 of 20: ").await;
     stop(api, &token).await.with_status(202);
     let status = api.wait(&token).await;
     let log = messages(&status);
@@ -151,7 +151,7 @@ async fn stopped_task_logs_finished_and_missing_changes() {
 }
 
 /// The storage area, the workload that takes its time, and then the output port.
-fn in_a_row() -> String {
+fn cashflow_with_slow_middle() -> String {
     replace_once(
         &cashflow(),
         "dependsOn: []\n    platform: AWS\n    technology: S3\n    outputPortType",
@@ -163,10 +163,10 @@ fn in_a_row() -> String {
 async fn provision_and_unprovision_resume_after_a_stop() {
     let server = Landfall::with().config(WORKLOAD_IS_SLOW).start();
     let api = server.api();
-    let request = product_request(&in_a_row());
+    let request = product_request(&cashflow_with_slow_middle());
 
     let token = api.post("/v1/provision", &request).await.token();
-    log_says(api, &token, "1 of 20: ").await;
+    wait_for_log_line(api, &token, "1 of 20: ").await;
     stop(api, &token).await.with_status(202);
     let status = api.wait(&token).await;
     assert_eq!(status["status"], "TERMINATED", "{status:#}");
@@ -197,7 +197,7 @@ async fn provision_and_unprovision_resume_after_a_stop() {
 
     // The removal is stopped half way too: the output port goes first, the storage area last.
     let token = api.post("/v1/unprovision", &removal(request.clone())).await.token();
-    log_says(api, &token, "1 of 20: ").await;
+    wait_for_log_line(api, &token, "1 of 20: ").await;
     stop(api, &token).await.with_status(202);
     let log = messages(&api.wait(&token).await);
     for line in [
@@ -219,8 +219,8 @@ async fn task_that_ignores_a_stop_is_cancelled_and_logged() {
     let config = format!("[operations]\ncancel_grace = \"200ms\"\n{WORKLOAD_IS_SLOW}");
     let server = Landfall::with().config(&config).start();
     let api = server.api();
-    let token = api.post("/v1/provision", &product_request(&in_a_row())).await.token();
-    log_says(api, &token, "1 of 20: ").await;
+    let token = api.post("/v1/provision", &product_request(&cashflow_with_slow_middle())).await.token();
+    wait_for_log_line(api, &token, "1 of 20: ").await;
     stop(api, &token).await.with_status(202);
     let status = api.wait(&token).await;
     assert_eq!(status["status"], "TERMINATED", "{status:#}");
@@ -250,7 +250,7 @@ async fn unstoppable_task_can_only_be_stopped_while_queued() {
     let api = server.api();
     let request = component_request(&cashflow(), WORKLOAD);
     let running = api.post("/v1/provision", &request).await.token();
-    log_says(api, &running, "1 of 4: ").await;
+    wait_for_log_line(api, &running, "1 of 4: ").await;
     let queued = api.post("/v1/unprovision", &request).await.token();
 
     let refusal = stop(api, &running).await.with_status(501).json();
@@ -301,7 +301,7 @@ async fn next_task_waits_for_the_thread_of_a_stopped_task() {
     };
     let request = component_request(&cashflow(), WORKLOAD);
     let token = api.post("/v1/provision", &request).await.token();
-    log_says(api, &token, "1 of 3: ").await;
+    wait_for_log_line(api, &token, "1 of 3: ").await;
     let next = api.post("/v1/unprovision", &request).await.token();
     stop(api, &token).await.with_status(202);
     let status = api.wait(&token).await;

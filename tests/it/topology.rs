@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Answer, Api, Cluster, Finished, INSTANCES, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow,
+    Answer, Api, Cluster, CommandOutput, INSTANCES, Landfall, OUTPUT_PORT, STORAGE, acl_request, cashflow,
     component_request, landfall, product_request, replace_once,
 };
 use crate::postgres::PostgresServer;
@@ -32,7 +32,7 @@ async fn instance_of(api: &Api, code: &str) -> Value {
 }
 
 /// The one that the page assumes to be there.
-async fn given(api: &Api, instance: &str) -> Value {
+async fn create_instance(api: &Api, instance: &str) -> Value {
     let instance: Value = serde_json::from_str(instance).unwrap();
     let created = api.post(INSTANCES, &instance).await.with_status(201).json();
     assert_eq!(without_id(&created), without_id(&instance));
@@ -68,7 +68,7 @@ const GET: &str = r#"{
 #[tokio::test]
 async fn documented_get_by_id_returns_the_instance() {
     let server = Landfall::start();
-    let id = given(server.api(), GET).await;
+    let id = create_instance(server.api(), GET).await;
     let found = server.api().get(&format!("{INSTANCES}/{id}")).await.with_status(200).json();
     assert_eq!(without_id(&found), without_id(&serde_json::from_str(GET).unwrap()));
     assert_eq!(found["instanceId"], id);
@@ -228,7 +228,7 @@ async fn documented_put_replaces_the_instance() {
 	"isDeploymentTarget": true
 }"#;
     let server = Landfall::start();
-    let id = given(server.api(), current).await;
+    let id = create_instance(server.api(), current).await;
     let answer = put(server.api(), &id, &serde_json::from_str(input).unwrap()).await.with_status(200).json();
     assert_eq!(without_id(&answer), without_id(&serde_json::from_str(output).unwrap()));
     assert_eq!(answer["instanceId"], id, "the id in the body is ignored");
@@ -284,7 +284,7 @@ async fn documented_patch_updates_the_instance() {
 	"isDeploymentTarget": false
 }"#;
     let server = Landfall::start();
-    let id = given(server.api(), current).await;
+    let id = create_instance(server.api(), current).await;
     let answer =
         patch(server.api(), &id, &serde_json::from_str(input).unwrap()).await.with_status(200).json();
     assert_eq!(without_id(&answer), without_id(&serde_json::from_str(output).unwrap()));
@@ -358,7 +358,7 @@ async fn invalid_topology_requests_get_specific_errors() {
 
 // ---- edits at once ------------------------------------------------------------------------------------------------
 
-async fn appends_from_everywhere(cluster: &Cluster) {
+async fn assert_no_append_is_lost(cluster: &Cluster) {
     const CALLERS: i64 = 200;
     let new = json!({"instanceName": "n", "instanceCode": "POPULAR"});
     let id = cluster.api(0).post(INSTANCES, &new).await.with_status(201).json()["instanceId"].clone();
@@ -381,7 +381,7 @@ async fn appends_from_everywhere(cluster: &Cluster) {
 
 #[tokio::test]
 async fn concurrent_patches_lose_no_append_on_sqlite() {
-    appends_from_everywhere(&Cluster::of(1).start()).await;
+    assert_no_append_is_lost(&Cluster::of(1).start()).await;
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn concurrent_patches_lose_no_append_on_postgresql() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let cluster = Cluster::of(2).store(&url).start();
     assert_eq!(find(cluster.api(1), "").await.len(), 2, "two servers seed once");
-    appends_from_everywhere(&cluster).await;
+    assert_no_append_is_lost(&cluster).await;
 }
 
 // ---- where components land ----------------------------------------------------------------------------------------
@@ -485,7 +485,7 @@ async fn startup_log_lists_overridden_configuration() {
     let log = server.log();
     assert!(log.contains(&told), "{log}");
     assert_eq!(log.matches("topology set").count(), 1, "one line for each: {log}");
-    on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
+    run_on(&server, &["set", "LAKE_DEV", "--group", "lakehouse", "--environments", "10001"]).with_code(0);
     server.terminate();
     server.restart();
     instance_of(server.api(), "LAKE_DEV").await;
@@ -600,7 +600,7 @@ async fn topology_changes_survive_a_restart() {
 
 // ---- the command line ---------------------------------------------------------------------------------------------
 
-fn on(server: &Landfall, arguments: &[&str]) -> Finished {
+fn run_on(server: &Landfall, arguments: &[&str]) -> CommandOutput {
     let url = server.api().url();
     landfall(["topology"].into_iter().chain(arguments.iter().copied()).chain(["--url", url]))
 }
@@ -608,7 +608,7 @@ fn on(server: &Landfall, arguments: &[&str]) -> Finished {
 #[tokio::test]
 async fn cli_lists_sets_and_explains_the_topology() {
     let server = Landfall::with().config(TWO_LAKES).start();
-    let listed = on(&server, &["list", "--group", "LAKEHOUSE"]).with_code(0);
+    let listed = run_on(&server, &["list", "--group", "LAKEHOUSE"]).with_code(0);
     let lines: Vec<&str> = listed.out.lines().collect();
     assert_eq!(
         lines,
@@ -617,14 +617,14 @@ async fn cli_lists_sets_and_explains_the_topology() {
             "LAKE_PROD (11002): group lakehouse, environments 10002, active, deployment target",
         ]
     );
-    assert_eq!(on(&server, &["list", "--json"]).with_code(0).json().as_array().unwrap().len(), 3);
+    assert_eq!(run_on(&server, &["list", "--json"]).with_code(0).json().as_array().unwrap().len(), 3);
 
-    let set = on(&server, &["set", "lake_prod", "--active", "false", "--add-environment", "10003"]);
+    let set = run_on(&server, &["set", "lake_prod", "--active", "false", "--add-environment", "10003"]);
     assert_eq!(
         set.with_code(0).out.trim_end(),
         "LAKE_PROD (11002): group lakehouse, environments 10002 10003, not active, deployment target"
     );
-    let explained = on(&server, &["explain", "examples/cashflow.yaml"]).with_code(3);
+    let explained = run_on(&server, &["explain", "examples/cashflow.yaml"]).with_code(3);
     for line in [
         format!("{OUTPUT_PORT} in production (10002)"),
         "  route: anything -> lakehouse".to_owned(),
@@ -637,28 +637,28 @@ async fn cli_lists_sets_and_explains_the_topology() {
     }
     assert!(explained.err.contains("no instance of group `lakehouse` takes this"), "{explained:?}");
 
-    let set = on(&server, &["set", "LAKE_PROD", "--active", "true", "--environments", "10002"]);
+    let set = run_on(&server, &["set", "LAKE_PROD", "--active", "true", "--environments", "10002"]);
     assert!(set.with_code(0).out.contains("environments 10002, active"));
-    on(&server, &["explain", "examples/cashflow.yaml"]).with_code(0);
+    run_on(&server, &["explain", "examples/cashflow.yaml"]).with_code(0);
     server.api().provision_and_wait(&product_request(&cashflow())).await;
-    let explained = on(&server, &["explain", "examples/cashflow.yaml", "--json"]).with_code(0).json();
+    let explained = run_on(&server, &["explain", "examples/cashflow.yaml", "--json"]).with_code(0).json();
     for component in explained["components"].as_array().unwrap() {
         assert_eq!(component["provisionedOn"], component["target"], "{component:#}");
     }
 
-    let unknown = on(&server, &["set", "NEW", "--group", "lakehouse"]).with_code(3);
+    let unknown = run_on(&server, &["set", "NEW", "--group", "lakehouse"]).with_code(3);
     assert_eq!(
         unknown.err.trim_end(),
         "error: no instance has the code `NEW`; use one of: LAKE_DEV, LAKE_PROD, MOCK; or make it with --create"
     );
     let made =
-        on(&server, &["set", "NEW", "--create", "--group", "lakehouse", "--deployment-target", "false"]);
+        run_on(&server, &["set", "NEW", "--create", "--group", "lakehouse", "--deployment-target", "false"]);
     assert_eq!(
         made.with_code(0).out.trim_end(),
         "NEW (11004): group lakehouse, no environments, active, no deployment target"
     );
-    let none = on(&server, &["set", "MOCK", "--environments", "none"]).with_code(0);
+    let none = run_on(&server, &["set", "MOCK", "--environments", "none"]).with_code(0);
     assert!(none.out.contains("no environments"), "{none:?}");
-    let nothing = on(&server, &["set", "NEW"]).with_code(2);
+    let nothing = run_on(&server, &["set", "NEW"]).with_code(2);
     assert!(nothing.err.contains("nothing to set"), "{nothing:?}");
 }

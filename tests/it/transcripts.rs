@@ -125,7 +125,7 @@ impl Exchange {
 
     /// Asserts that an answer is one that the page has for this request, of the shape that it prints.
     #[track_caller]
-    fn expects(&self, page: &Page, answer: &Answer) {
+    fn assert_documented(&self, page: &Page, answer: &Answer) {
         let place = format!("{} {}: {answer:?}", self.method, self.path);
         let printed =
             self.answers.get(&answer.status).unwrap_or_else(|| panic!("no such status on the page: {place}"));
@@ -135,7 +135,7 @@ impl Exchange {
         }
         let schema = printed.schema.as_deref().and_then(|name| page.schemas.get(name));
         for sample in printed.sample.iter().chain(schema) {
-            alike("", &answer.json(), sample).unwrap_or_else(|what| panic!("{what}: {place}"));
+            check_same_shape("", &answer.json(), sample).unwrap_or_else(|what| panic!("{what}: {place}"));
         }
         if is_token {
             assert!(answer.json().is_string(), "{place}");
@@ -144,24 +144,26 @@ impl Exchange {
 }
 
 /// Objects in which the pages show what somebody might put there.
-const FREE: [&str; 2] = ["updates", "publicInfo"];
+const OPEN_OBJECTS: [&str; 2] = ["updates", "publicInfo"];
 
 /// Whether values have the same kind wherever both have one.
-fn alike(path: &str, ours: &Value, printed: &Value) -> Result<(), String> {
+fn check_same_shape(path: &str, ours: &Value, printed: &Value) -> Result<(), String> {
     match (ours, printed) {
         (Value::Object(ours), Value::Object(printed)) => {
             for (key, printed) in printed {
                 let path = format!("{path}.{key}");
                 match ours.get(key) {
-                    Some(ours) if FREE.contains(&key.as_str()) && ours.is_object() => {}
-                    Some(ours) => alike(&path, ours, printed)?,
+                    Some(ours) if OPEN_OBJECTS.contains(&key.as_str()) && ours.is_object() => {}
+                    Some(ours) => check_same_shape(&path, ours, printed)?,
                     None => {}
                 }
             }
             Ok(())
         }
         (Value::Array(ours), Value::Array(printed)) => match printed.first() {
-            Some(printed) => ours.iter().try_for_each(|ours| alike(&format!("{path}[]"), ours, printed)),
+            Some(printed) => {
+                ours.iter().try_for_each(|ours| check_same_shape(&format!("{path}[]"), ours, printed))
+            }
             None => Ok(()),
         },
         (Value::String(_), Value::String(_)) | (Value::Bool(_), Value::Bool(_)) => Ok(()),
@@ -177,7 +179,7 @@ fn missing(path: &str, ours: &Value, printed: &Value) -> BTreeSet<String> {
             .flat_map(|(key, printed)| {
                 let path = format!("{path}.{key}");
                 match ours.get(key) {
-                    Some(_) if FREE.contains(&key.as_str()) => BTreeSet::new(),
+                    Some(_) if OPEN_OBJECTS.contains(&key.as_str()) => BTreeSet::new(),
                     Some(ours) => missing(&path, ours, printed),
                     None => BTreeSet::from([path]),
                 }
@@ -192,9 +194,9 @@ fn missing(path: &str, ours: &Value, printed: &Value) -> BTreeSet<String> {
 }
 
 #[track_caller]
-fn is_complete(answer: &Value, printed: &Value) {
+fn assert_complete(answer: &Value, printed: &Value) {
     assert_eq!(missing("", answer, printed), BTreeSet::new(), "{answer:#}");
-    alike("", answer, printed).unwrap_or_else(|what| panic!("{what}: {answer:#}"));
+    check_same_shape("", answer, printed).unwrap_or_else(|what| panic!("{what}: {answer:#}"));
 }
 
 const PAGES: [&str; 3] =
@@ -204,7 +206,7 @@ const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 
 /// The refusal that a page has: 400, or a verdict where it has no 400.
 #[track_caller]
-fn is_refused(exchange: &Exchange, answer: &Answer) {
+fn assert_refused(exchange: &Exchange, answer: &Answer) {
     if exchange.answers.contains_key(&400) {
         let errors = answer.with_status(400).json();
         assert!(!errors["errors"].as_array().unwrap().is_empty(), "{}: {errors:#}", exchange.path);
@@ -227,14 +229,14 @@ async fn printed_samples_fit_the_schema_and_are_refused() {
             if is_task {
                 assert!(exchange.path.starts_with("/v2/validate") || exchange.path.contains("reverse"));
             } else {
-                is_refused(exchange, &answer);
+                assert_refused(exchange, &answer);
                 let schema = !answer.text.contains("does not fit the contract");
                 assert!(schema, "{}: the sample does not fit the schema: {answer:?}", exchange.path);
             }
-            exchange.expects(&page, &answer);
+            exchange.assert_documented(&page, &answer);
             // curl and Python are printed without the body.
             if exchange.body.is_some() {
-                is_refused(exchange, &exchange.send(api, None, UNKNOWN).await);
+                assert_refused(exchange, &exchange.send(api, None, UNKNOWN).await);
             }
         }
     }
@@ -250,17 +252,17 @@ async fn samples_with_a_descriptor_get_the_documented_answer() {
         let page = Page::read(name);
         for exchange in page.exchanges.iter().filter(|it| it.body.is_some()) {
             let answer = exchange.send(api, exchange.with_a_descriptor(), "").await;
-            exchange.expects(&page, &answer);
+            exchange.assert_documented(&page, &answer);
             if exchange.path.ends_with("/v1/validate") || exchange.path.ends_with("0.0.1/validate") {
                 assert_eq!(answer.with_status(200).json(), json!({ "valid": true }));
                 continue;
             }
             let token = answer.token();
-            let polled = polled_at(&page, exchange);
+            let polled = status_exchange(&page, exchange);
             loop {
                 let answer = polled.send(api, None, &token).await;
                 answer.with_status(200);
-                polled.expects(&page, &answer);
+                polled.assert_documented(&page, &answer);
                 if answer.json()["status"] != "RUNNING" {
                     break;
                 }
@@ -271,7 +273,7 @@ async fn samples_with_a_descriptor_get_the_documented_answer() {
 }
 
 /// Where the page asks for the status of what an exchange began.
-fn polled_at<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
+fn status_exchange<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
     let stem = exchange.path.replace("unprovision", "provision").replace("updateacl", "provision");
     page.exchange("GET", &format!("{stem}/{{token}}/status"))
 }
@@ -284,7 +286,7 @@ async fn respond_within_answers_samples_with_a_direct_200() {
         let page = Page::read(name);
         for exchange in page.exchanges.iter().filter(|it| it.body.is_some()) {
             let answer = exchange.send(server.api(), exchange.with_a_descriptor(), "").await;
-            exchange.expects(&page, &answer);
+            exchange.assert_documented(&page, &answer);
             let asynchronous = exchange.path.ends_with("/v2/validate");
             answer.with_status(if asynchronous { 202 } else { 200 });
         }
@@ -301,15 +303,15 @@ async fn answers_contain_every_documented_attribute() {
     let wrong = replace_once(&cashflow(), "dataType: number", "dataType: numbr");
 
     let done = api.provision_and_wait(&product_request(&cashflow())).await;
-    is_complete(&done, &page.schemas["ProvisioningStatus"]);
+    assert_complete(&done, &page.schemas["ProvisioningStatus"]);
     let token = api.post("/v2/validate", &product_request(&wrong)).await.token();
     let verdict = api.wait_at("/v2/validate", &token).await;
-    is_complete(&verdict, &page.schemas["ValidationStatus"]);
-    is_complete(&verdict["info"]["publicInfo"], &page.schemas["ValidationResult"]);
+    assert_complete(&verdict, &page.schemas["ValidationStatus"]);
+    assert_complete(&verdict["info"]["publicInfo"], &page.schemas["ValidationResult"]);
     let shown = page.exchange("POST", "/v1/validate").answers[&200].sample.as_ref().unwrap();
-    is_complete(&api.validate(&product_request(&wrong)).await, shown);
+    assert_complete(&api.validate(&product_request(&wrong)).await, shown);
     let refused = api.post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
-    is_complete(&refused, &page.schemas["RequestValidationError"]);
+    assert_complete(&refused, &page.schemas["RequestValidationError"]);
     let import = page.exchange("POST", "/v1/reverse-provisioning");
     // Its inputs are those of some template; here a table has to be among them.
     let mut asked: Value = serde_json::from_str(import.body.as_deref().unwrap()).unwrap();
@@ -319,7 +321,7 @@ async fn answers_contain_every_documented_attribute() {
     let mut printed = page.schemas["ReverseProvisioningStatus"].clone();
     // The phase is a component, which an import has not.
     printed["logs"][0].as_object_mut().unwrap().remove("phase");
-    is_complete(&imported, &printed);
+    assert_complete(&imported, &printed);
 }
 
 /// RUNNING, COMPLETED and FAILED are on all pages, TERMINATED on that of 2.6.3; a stopped task is FAILED to a client of
@@ -333,24 +335,26 @@ async fn every_documented_status_value_is_answered() {
     let provision = tech_adapter.exchange("POST", "/v1/provision");
     let stop = tech_adapter.exchange("POST", "/v1/provision/{token}/stop");
     let status = tech_adapter.exchange("GET", "/v1/provision/{token}/status");
-    let elsewhere =
-        polled_at(airbyte, airbyte.exchange("POST", "/datamesh.airbytespecificprovisioner/0.0.1/provision"));
+    let elsewhere = status_exchange(
+        airbyte,
+        airbyte.exchange("POST", "/datamesh.airbytespecificprovisioner/0.0.1/provision"),
+    );
 
     let token = provision.send(api, provision.with_a_descriptor(), "").await.token();
     for (exchange, page) in [(status, tech_adapter), (elsewhere, airbyte)] {
         let running = exchange.send(api, None, &token).await;
-        exchange.expects(page, &running);
+        exchange.assert_documented(page, &running);
         assert_eq!(running.json()["status"], "RUNNING");
     }
     let stopping = stop.send(api, None, &token).await;
-    stop.expects(tech_adapter, &stopping);
+    stop.assert_documented(tech_adapter, &stopping);
     assert_eq!(stopping.with_status(202).token(), token);
     api.wait(&token).await;
     let stopped = stop.send(api, None, &token).await;
-    stop.expects(tech_adapter, &stopped);
+    stop.assert_documented(tech_adapter, &stopped);
     assert_eq!(stopped.with_status(200).json()["status"], "TERMINATED");
     let failed = elsewhere.send(api, None, &token).await;
-    elsewhere.expects(airbyte, &failed);
+    elsewhere.assert_documented(airbyte, &failed);
     assert_eq!(failed.json()["status"], "FAILED");
     let result = failed.json()["result"].as_str().unwrap().to_owned();
     assert!(result.contains("stopped"), "{result}");

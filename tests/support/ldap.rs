@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
 
 /// Who may search.
@@ -58,7 +58,7 @@ impl LdapServer {
             .spawn()
             .unwrap();
         let server = Self { shell, folder, plain, encrypted };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, plain)).is_err() {
             assert!(Instant::now() < end, "slapd does not answer");
             std::thread::sleep(Duration::from_millis(20));

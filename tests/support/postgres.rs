@@ -27,7 +27,7 @@ use sqlx::{Column, ConnectOptions, Connection, Row, ValueRef};
 const OLDEST: u32 = 15;
 const SUPERUSER: &str = "fixture";
 /// How long a server may take to start, to recover or to stop, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often another port is tried.
 const PORTS: usize = 20;
 
@@ -171,7 +171,7 @@ impl PostgresServer {
     }
 
     fn await_answer(&self) -> Result<(), String> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let Err(error) = self.psql("SELECT 1") else { return Ok(()) };
             let alive = self.supervisor().ask("alive", "alive").is_ok();
@@ -189,9 +189,9 @@ pub(crate) fn query(url: &str, sql: &str) -> Result<Vec<TextRow>, String> {
     let run = move || -> Result<Vec<TextRow>, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|error| error.to_string())?.block_on(async {
-            tokio::time::timeout(PATIENCE, fetch(&url, &sql))
+            tokio::time::timeout(TIMEOUT, fetch(&url, &sql))
                 .await
-                .map_err(|_| format!("no answer within {PATIENCE:?}"))?
+                .map_err(|_| format!("no answer within {TIMEOUT:?}"))?
                 .map_err(|error| error.to_string())
         })
     };
@@ -291,7 +291,7 @@ rm -rf "$folder"
 
 impl Supervisor {
     fn start(programs: &Path) -> Result<Self, String> {
-        let mut command = as_nobody_special()?;
+        let mut command = unprivileged_command()?;
         command
             .args(["sh", "-c", SCRIPT, "landfall-postgres"])
             .arg(programs)
@@ -329,7 +329,7 @@ impl Supervisor {
         let lost = |what: &dyn std::fmt::Display| format!("the shell around PostgreSQL is lost: {what}");
         let pipe = self.commands.as_mut().ok_or_else(|| lost(&"it was stopped"))?;
         pipe.write_all(format!("{command}\n").as_bytes()).map_err(|error| lost(&error))?;
-        self.answers.recv_timeout(PATIENCE).map_err(|error| lost(&error))
+        self.answers.recv_timeout(TIMEOUT).map_err(|error| lost(&error))
     }
 }
 
@@ -382,7 +382,7 @@ fn release(folder: &Path) -> Option<u32> {
 
 /// A command that runs its arguments as somebody who is not root: as us, or, when we are root, as `postgres` or
 /// `nobody`.
-fn as_nobody_special() -> Result<Command, String> {
+fn unprivileged_command() -> Result<Command, String> {
     if id(&["-u"]) != Some(0) {
         return Ok(Command::new("env"));
     }

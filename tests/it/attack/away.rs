@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::targets::CONFIG;
-use super::{Group, all_completed, look_at_log, mock_request, postgres_request, submit};
+use super::{Group, check_log, expect_all_completed, mock_request, postgres_request, submit};
 use crate::harness::{Api, Cluster};
 use crate::postgres::{Durability, PostgresServer};
 
@@ -62,12 +62,12 @@ pub(super) async fn attack(group: &mut Group) {
         tokens.len(),
         &format!("operations while two databases were away for {} s each", away.as_secs()),
     );
-    all_completed(group, &apis[0], &tokens, Duration::from_secs(240)).await;
+    expect_all_completed(group, &apis[0], &tokens, Duration::from_secs(240)).await;
     group.measured(format!("all completed {:.0} s after both were back", back.elapsed().as_secs_f64()));
     let states = cluster.store().query("SELECT state, count(*) FROM task GROUP BY state").await;
     group.expect(states.iter().all(|row| row[0] == "completed"), || format!("the store has {states:?}"));
     for replica in 0..cluster.len() {
-        look_at_log(group, &cluster.server(replica).log());
+        check_log(group, &cluster.server(replica).log());
     }
 }
 
@@ -76,7 +76,7 @@ async fn submit_all(
     api: Api,
     number: usize,
     pause: Duration,
-    patience: Duration,
+    timeout: Duration,
     over: Arc<AtomicBool>,
 ) -> (Vec<String>, Vec<String>) {
     let (mut tokens, mut refused) = (Vec::new(), Vec::new());
@@ -84,7 +84,7 @@ async fn submit_all(
     while !over.load(Ordering::Acquire) {
         let name = format!("load{number}x{count}");
         let request = if count.is_multiple_of(2) { mock_request(&name) } else { postgres_request(&name) };
-        match submit(&api, "/v1/provision", &request, patience).await {
+        match submit(&api, "/v1/provision", &request, timeout).await {
             Ok(token) => tokens.push(token),
             Err(error) => refused.push(error),
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Group, all_completed, look_at_log, mock_request, status, submit};
+use super::{Group, check_log, expect_all_completed, mock_request, status, submit};
 use crate::harness::Cluster;
 use crate::losers::WallClock;
 use crate::postgres::PostgresServer;
@@ -36,13 +36,13 @@ pub(super) async fn attack(group: &mut Group) {
             builder = builder.env(0, name, &value);
         }
         let mut cluster = builder.start();
-        let (tasks, patience) = (group.scale.of(4, 20), Duration::from_secs(60));
+        let (tasks, timeout) = (group.scale.of(4, 20), Duration::from_secs(60));
         let mut tokens = Vec::new();
         let accept = async |group: &mut Group, cluster: &Cluster, prefix: &str| {
             let mut accepted = Vec::new();
             for number in 0..tasks {
                 let name = format!("{prefix}x{number}");
-                match submit(cluster.api(0), "/v1/provision", &mock_request(&name), patience).await {
+                match submit(cluster.api(0), "/v1/provision", &mock_request(&name), timeout).await {
                     Ok(token) => accepted.push(token),
                     Err(error) => group.fault(error),
                 }
@@ -50,7 +50,7 @@ pub(super) async fn attack(group: &mut Group) {
             accepted
         };
         let first = accept(group, &cluster, "first").await;
-        all_completed(group, cluster.api(0), &first, patience).await;
+        expect_all_completed(group, cluster.api(0), &first, timeout).await;
         tokens.extend(first);
         for (number, jump) in JUMPS.into_iter().enumerate() {
             // Some are under way when it jumps, and others come under the wrong time.
@@ -59,7 +59,7 @@ pub(super) async fn attack(group: &mut Group) {
             clock.jump(jump);
             let after = accept(group, &cluster, &format!("after{number}")).await;
             for tokens in [&before, &after] {
-                all_completed(group, cluster.api(0), tokens, patience).await;
+                expect_all_completed(group, cluster.api(0), tokens, timeout).await;
             }
             tokens.extend(before.into_iter().chain(after));
             // Old tasks are collected when a server starts, and once a minute.
@@ -83,6 +83,6 @@ pub(super) async fn attack(group: &mut Group) {
         for word in ["lost its worker", "lease is lost"] {
             group.expect(!log.contains(word), || format!("{store}: the log says `{word}`"));
         }
-        look_at_log(group, &log);
+        check_log(group, &log);
     }
 }

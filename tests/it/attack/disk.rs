@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{
-    Group, all_completed, ask, health_becomes, lake_request, look_at_log, mock_request, padded_mock_request,
-    recovers, submit,
+    Group, check_log, expect_all_completed, expect_recovery, lake_request, mock_request, padded_mock_request,
+    submit, try_request, wait_for_health,
 };
 use crate::harness::{Cluster, Landfall};
 
@@ -86,7 +86,7 @@ pub(super) async fn attack_full(group: &mut Group) {
     let warehouse = Mounted::at(&data.join("warehouse"), "8m").expect("the first one could be mounted");
     let cluster = builder.start();
     let api = cluster.api(0);
-    let patience = Duration::from_secs(60);
+    let timeout = Duration::from_secs(60);
     let (tasks, lasts) = (group.scale.of(6, 40), Duration::from_secs(group.scale.of(3, 20)));
 
     for (what, folder) in [("the store's disk", &mounted.0), ("the warehouse", &warehouse.0)] {
@@ -97,7 +97,7 @@ pub(super) async fn attack_full(group: &mut Group) {
             for request in
                 [mock_request(&format!("{prefix}m{number}")), lake_request(&format!("{prefix}l{number}"))]
             {
-                match submit(api, "/v1/provision", &request, patience).await {
+                match submit(api, "/v1/provision", &request, timeout).await {
                     Ok(token) => tokens.push(token),
                     Err(error) => group.fault(error),
                 }
@@ -112,7 +112,7 @@ pub(super) async fn attack_full(group: &mut Group) {
         } else {
             for number in 0..tasks {
                 let request = lake_request(&format!("{prefix}n{number}"));
-                match submit(api, "/v1/provision", &request, patience).await {
+                match submit(api, "/v1/provision", &request, timeout).await {
                     Ok(token) => tokens.push(token),
                     Err(error) => group.fault(format!("{what} is full: {error}")),
                 }
@@ -121,31 +121,31 @@ pub(super) async fn attack_full(group: &mut Group) {
         }
         std::fs::remove_file(filler).expect("the filler goes");
         group.tried(tokens.len(), &format!("operations across a full disk ({what})"));
-        all_completed(group, api, &tokens, Duration::from_secs(120)).await;
-        recovers(group, api, &format!("{prefix}-again"), patience).await;
-        if let Err(error) = health_becomes(api, 200, patience).await {
+        expect_all_completed(group, api, &tokens, Duration::from_secs(120)).await;
+        expect_recovery(group, api, &format!("{prefix}-again"), timeout).await;
+        if let Err(error) = wait_for_health(api, 200, timeout).await {
             group.fault(error);
         }
     }
 
     // Read-only, as a file system is after errors of its disk.
-    let before = submit(api, "/v1/provision", &lake_request("readonly0"), patience).await;
+    let before = submit(api, "/v1/provision", &lake_request("readonly0"), timeout).await;
     if let Ok(token) = &before {
-        all_completed(group, api, std::slice::from_ref(token), patience).await;
+        expect_all_completed(group, api, std::slice::from_ref(token), timeout).await;
     }
     if warehouse.remount("ro") {
-        let token = submit(api, "/v1/provision", &lake_request("readonly1"), patience).await;
+        let token = submit(api, "/v1/provision", &lake_request("readonly1"), timeout).await;
         tokio::time::sleep(lasts).await;
         group.expect(warehouse.remount("rw"), || "the warehouse cannot be made writable again".to_owned());
         match token {
-            Ok(token) => all_completed(group, api, &[token], Duration::from_secs(120)).await,
+            Ok(token) => expect_all_completed(group, api, &[token], Duration::from_secs(120)).await,
             Err(error) => group.fault(format!("the warehouse is read-only: {error}")),
         }
         group.tried(1, "operation across a read-only warehouse");
     } else {
         group.skipped("a read-only warehouse: it cannot be remounted");
     }
-    look_at_log(group, &cluster.server(0).log());
+    check_log(group, &cluster.server(0).log());
     drop(cluster);
     drop(warehouse);
     drop(mounted);
@@ -170,7 +170,7 @@ async fn refused_while(
     let mut accepted = Vec::new();
     while std::time::Instant::now() < end || refused == 0 || padding > 0 {
         let request = padded_mock_request(&format!("meanwhile{number}"), padding);
-        match ask(api, "POST", "/v1/provision", &request).await {
+        match try_request(api, "POST", "/v1/provision", &request).await {
             Ok(answer) if answer.status == 500 => {
                 refused += 1;
                 padding /= 2;
@@ -189,7 +189,7 @@ async fn refused_while(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     group.tried(refused, "requests refused meanwhile");
-    match health_becomes(api, 503, Duration::from_secs(30)).await {
+    match wait_for_health(api, 503, Duration::from_secs(30)).await {
         Ok(answer) => {
             let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
             group.expect(!reason.is_empty(), || {
@@ -208,13 +208,13 @@ pub(super) async fn attack_files(group: &mut Group) {
     for file in files {
         let server = Landfall::start();
         let api = server.api();
-        let patience = Duration::from_secs(30);
-        recovers(group, api, "before", patience).await;
+        let timeout = Duration::from_secs(30);
+        expect_recovery(group, api, "before", timeout).await;
         let (path, elsewhere) = (server.data_dir().join(file), server.scratch().join("elsewhere"));
         std::fs::rename(&path, &elsewhere).expect("the file is there");
         for number in 0..3 {
             let request = mock_request(&format!("gone{number}"));
-            match ask(api, "POST", "/v1/provision", &request).await {
+            match try_request(api, "POST", "/v1/provision", &request).await {
                 Ok(answer) if answer.status == 500 => {
                     let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
                     group.expect(text.contains("store"), || {
@@ -224,21 +224,21 @@ pub(super) async fn attack_files(group: &mut Group) {
                 other => group.fault(format!("`{file}` is gone, and a request was answered {other:?}")),
             }
         }
-        if let Err(error) = health_becomes(api, 503, Duration::from_secs(15)).await {
+        if let Err(error) = wait_for_health(api, 503, Duration::from_secs(15)).await {
             group.fault(format!("`{file}` is gone: {error}"));
         }
         // Another file of that name is not it.
         if file == "landfall.db" {
             std::fs::copy(&elsewhere, &path).expect("a copy");
-            let answer = ask(api, "POST", "/v1/provision", &mock_request("copy")).await;
+            let answer = try_request(api, "POST", "/v1/provision", &mock_request("copy")).await;
             let refused = answer.as_ref().is_ok_and(|answer| answer.status == 500);
             group.expect(refused, || {
                 format!("`{file}` is another file, and a request was answered {answer:?}")
             });
         }
         std::fs::rename(&elsewhere, &path).expect("the file goes back");
-        recovers(group, api, &format!("back-{}", file.replace('.', "-")), patience).await;
+        expect_recovery(group, api, &format!("back-{}", file.replace('.', "-")), timeout).await;
         group.tried(4, &format!("requests without `{file}`"));
-        look_at_log(group, &server.log());
+        check_log(group, &server.log());
     }
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::task::JoinSet;
 
 use super::raw::{Connection, RawAnswer, request};
-use super::{CANARY, Group, look_at_log};
+use super::{CANARY, Group, check_log};
 use crate::harness::{INSTANCES, Landfall};
 
 const CLIENTS: usize = 250;
@@ -39,7 +39,7 @@ pub(super) async fn attack(group: &mut Group) {
     let address: SocketAddr = server.api().url().trim_start_matches("http://").parse().expect("an address");
 
     // Known from here on.
-    let known = right_caller(address, Ipv4Addr::LOCALHOST, "ops").await;
+    let known = sign_in(address, Ipv4Addr::LOCALHOST, "ops").await;
     group.expect(known.is_ok(), || format!("before anything: {known:?}"));
     let before = resident(&server);
     let guesses = Arc::new(Guesses::default());
@@ -54,7 +54,7 @@ pub(super) async fn attack(group: &mut Group) {
     let (mut slowest_known, mut slowest_new) = (Duration::ZERO, Duration::ZERO);
     while begun.elapsed() < Duration::from_secs(seconds) {
         largest = largest.max(resident(&server).unwrap_or_default());
-        match right_caller(address, Ipv4Addr::LOCALHOST, "ops").await {
+        match sign_in(address, Ipv4Addr::LOCALHOST, "ops").await {
             Ok(took) => slowest_known = slowest_known.max(took),
             Err(answer) => group.fault(format!("who is known was not let in: {answer}")),
         }
@@ -63,7 +63,7 @@ pub(super) async fn attack(group: &mut Group) {
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
         if come < newcomers && due >= (come as f64) / (newcomers as f64) {
             let source = Ipv4Addr::new(127, 0, 9, u8::try_from(come + 1).expect("few"));
-            match right_caller(address, source, &format!("new{come}")).await {
+            match sign_in(address, source, &format!("new{come}")).await {
                 Ok(took) => slowest_new = slowest_new.max(took),
                 Err(answer) => group.fault(format!("who is right was not let in: {answer}")),
             }
@@ -77,7 +77,7 @@ pub(super) async fn attack(group: &mut Group) {
     let count = |of: &AtomicUsize| of.load(Ordering::Acquire);
     group.tried(count(&guesses.refused), &format!("wrong guesses by {CLIENTS} clients in {seconds} s"));
     group.tried(come, "callers who came for the first time");
-    group.measured(format!("{} guesses put off", count(&guesses.put_off)));
+    group.measured(format!("{} guesses put off", count(&guesses.postponed)));
     group.measured(format!(
         "known callers served within {} ms, new ones within {} ms",
         slowest_known.as_millis(),
@@ -102,7 +102,7 @@ pub(super) async fn attack(group: &mut Group) {
     } else {
         group.skipped("memory: /proc does not tell");
     }
-    look_at_log(group, &server.log());
+    check_log(group, &server.log());
 }
 
 /// Resident memory of the server.
@@ -114,7 +114,7 @@ fn resident(server: &Landfall) -> Option<u64> {
 struct Guesses {
     refused: AtomicUsize,
     /// 500 with Retry-After.
-    put_off: AtomicUsize,
+    postponed: AtomicUsize,
     wrong: std::sync::Mutex<Vec<String>>,
 }
 
@@ -123,7 +123,7 @@ impl Guesses {
         let retry_after = answer.header("retry-after").is_some();
         match answer.status {
             401 => drop(self.refused.fetch_add(1, Ordering::AcqRel)),
-            500 if retry_after => drop(self.put_off.fetch_add(1, Ordering::AcqRel)),
+            500 if retry_after => drop(self.postponed.fetch_add(1, Ordering::AcqRel)),
             _ => {
                 let mut wrong = self.wrong.lock().expect("no panic");
                 if wrong.len() < 5 {
@@ -169,7 +169,7 @@ async fn guess(address: SocketAddr, number: usize, guesses: Arc<Guesses>, over: 
 }
 
 /// How long it took until somebody with the right password was served.
-async fn right_caller(address: SocketAddr, source: Ipv4Addr, name: &str) -> Result<Duration, String> {
+async fn sign_in(address: SocketAddr, source: Ipv4Addr, name: &str) -> Result<Duration, String> {
     let begun = Instant::now();
     let value = format!("Basic {}", STANDARD.encode(format!("{name}:right")));
     let bytes = request(address, "GET", INSTANCES, &[("Authorization", &value)], b"");

@@ -227,7 +227,7 @@ fn with_canary(descriptor: &str) -> String {
 }
 
 /// What must not be in the log of a server.
-fn look_at_log(group: &mut Group, log: &str) {
+fn check_log(group: &mut Group, log: &str) {
     for word in ["panicked at", CANARY] {
         if let Some(line) = log.lines().find(|line| line.contains(word)) {
             group.fault(format!("the log has `{word}`: {line}"));
@@ -236,37 +236,38 @@ fn look_at_log(group: &mut Group, log: &str) {
 }
 
 /// A request to a server that may not be able to serve it.
-async fn ask(api: &Api, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
+async fn try_request(api: &Api, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
     let shape = |request: reqwest::RequestBuilder| if body.is_null() { request } else { request.json(body) };
     api.try_send(method, path, shape).await.map_err(|error| format!("{method} {path}: {error:?}"))
 }
 
 /// The status of a task, where the server can tell it.
 async fn status(api: &Api, token: &str) -> Option<Value> {
-    let answer = ask(api, "GET", &format!("/v1/provision/{token}/status"), &Value::Null).await.ok()?;
+    let answer =
+        try_request(api, "GET", &format!("/v1/provision/{token}/status"), &Value::Null).await.ok()?;
     (answer.status == 200).then(|| answer.json())
 }
 
 /// Asks until a request has a token. A request whose answer is lost may have been accepted; it is safe to repeat.
-async fn submit(api: &Api, path: &str, body: &Value, patience: Duration) -> Result<String, String> {
-    let end = Instant::now() + patience;
+async fn submit(api: &Api, path: &str, body: &Value, timeout: Duration) -> Result<String, String> {
+    let end = Instant::now() + timeout;
     loop {
-        let last = match ask(api, "POST", path, body).await {
+        let last = match try_request(api, "POST", path, body).await {
             Ok(answer) if answer.status == 202 => return Ok(answer.token()),
             Ok(answer) if answer.status != 500 => return Err(format!("refused: {answer:?}")),
             Ok(answer) => format!("{answer:?}"),
             Err(error) => error,
         };
         if Instant::now() >= end {
-            return Err(format!("not accepted within {patience:?}: {last}"));
+            return Err(format!("not accepted within {timeout:?}: {last}"));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// Waits for the end of a task, through whatever its server goes through.
-async fn ended(api: &Api, token: &str, patience: Duration) -> Result<Value, String> {
-    let end = Instant::now() + patience;
+async fn wait_for_end(api: &Api, token: &str, timeout: Duration) -> Result<Value, String> {
+    let end = Instant::now() + timeout;
     let mut last = None;
     loop {
         match status(api, token).await {
@@ -276,17 +277,17 @@ async fn ended(api: &Api, token: &str, patience: Duration) -> Result<Value, Stri
         }
         if Instant::now() >= end {
             let log = last.as_ref().map(messages).unwrap_or_default();
-            return Err(format!("{token} has not ended within {patience:?}: {log:?}"));
+            return Err(format!("{token} has not ended within {timeout:?}: {log:?}"));
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
 
 /// Sees all of these completed; every other end is a fault.
-async fn all_completed(group: &mut Group, api: &Api, tokens: &[String], patience: Duration) {
-    let end = Instant::now() + patience;
+async fn expect_all_completed(group: &mut Group, api: &Api, tokens: &[String], timeout: Duration) {
+    let end = Instant::now() + timeout;
     for token in tokens {
-        match ended(api, token, end.saturating_duration_since(Instant::now())).await {
+        match wait_for_end(api, token, end.saturating_duration_since(Instant::now())).await {
             Ok(status) if status["status"] == "COMPLETED" => {}
             Ok(status) => group.fault(format!("{token} ended {}: {:?}", status["status"], messages(&status))),
             Err(error) => group.fault(error),
@@ -303,7 +304,7 @@ async fn mock_rate(api: &Api, prefix: &str, tasks: usize, limit: Duration) -> f6
             let left = limit.saturating_sub(begun.elapsed());
             let request = mock_request(&format!("{prefix}{number}"));
             let Ok(token) = submit(api, "/v1/provision", &request, left).await else { return };
-            match ended(api, &token, left).await {
+            match wait_for_end(api, &token, left).await {
                 Ok(status) if status["status"] == "COMPLETED" => done.fetch_add(1, Ordering::AcqRel),
                 _ => return,
             };
@@ -317,19 +318,19 @@ async fn mock_rate(api: &Api, prefix: &str, tasks: usize, limit: Duration) -> f6
 
 /// What the health of a server says; `None` where there is no answer in time.
 async fn health(api: &Api) -> Option<Answer> {
-    let asked = ask(api, "GET", "/landfall/v1/health", &Value::Null);
+    let asked = try_request(api, "GET", "/landfall/v1/health", &Value::Null);
     tokio::time::timeout(Duration::from_secs(20), asked).await.ok()?.ok()
 }
 
 /// Waits until the health has this status; otherwise what it said last.
-async fn health_becomes(api: &Api, wanted: u16, patience: Duration) -> Result<Answer, String> {
-    let end = Instant::now() + patience;
+async fn wait_for_health(api: &Api, wanted: u16, timeout: Duration) -> Result<Answer, String> {
+    let end = Instant::now() + timeout;
     loop {
         let last = health(api).await;
         match last {
             Some(answer) if answer.status == wanted => return Ok(answer),
             last if Instant::now() >= end => {
-                return Err(format!("the health is not {wanted} after {patience:?}: {last:?}"));
+                return Err(format!("the health is not {wanted} after {timeout:?}: {last:?}"));
             }
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -337,12 +338,12 @@ async fn health_becomes(api: &Api, wanted: u16, patience: Duration) -> Result<An
 }
 
 /// Waits until a request is accepted and completed again.
-async fn recovers(group: &mut Group, api: &Api, name: &str, patience: Duration) {
+async fn expect_recovery(group: &mut Group, api: &Api, name: &str, timeout: Duration) {
     let begun = Instant::now();
     let request = mock_request(name);
     let recovered = async {
-        let token = submit(api, "/v1/provision", &request, patience).await?;
-        ended(api, &token, patience).await
+        let token = submit(api, "/v1/provision", &request, timeout).await?;
+        wait_for_end(api, &token, timeout).await
     };
     match recovered.await {
         Ok(status) if status["status"] == "COMPLETED" => {
@@ -354,10 +355,10 @@ async fn recovers(group: &mut Group, api: &Api, name: &str, patience: Duration) 
 }
 
 /// Stops a task and sees it ended.
-async fn stopped(api: &Api, token: &str, patience: Duration) -> Result<Value, String> {
-    let answer = ask(api, "POST", &format!("/v1/provision/{token}/stop"), &json!({})).await?;
+async fn stop_and_wait(api: &Api, token: &str, timeout: Duration) -> Result<Value, String> {
+    let answer = try_request(api, "POST", &format!("/v1/provision/{token}/stop"), &json!({})).await?;
     if !matches!(answer.status, 200 | 202) {
         return Err(format!("a stop of {token} was answered {answer:?}"));
     }
-    ended(api, token, patience).await
+    wait_for_end(api, token, timeout).await
 }

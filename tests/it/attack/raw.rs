@@ -107,7 +107,7 @@ pub(super) async fn exchange(
     bytes: &[u8],
     answers: usize,
     head: bool,
-    patience: Duration,
+    timeout: Duration,
 ) -> Exchange {
     let begun = Instant::now();
     let mut got = Vec::new();
@@ -147,7 +147,7 @@ pub(super) async fn exchange(
                 () = writing => End::Silent,
             }
         };
-        tokio::time::timeout(patience, whole).await.unwrap_or(End::Silent)
+        tokio::time::timeout(timeout, whole).await.unwrap_or(End::Silent)
     };
     Exchange { answers: got, end, took: begun.elapsed() }
 }

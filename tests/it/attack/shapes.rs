@@ -12,8 +12,8 @@ use landfall::generated::tech_adapter::server::OPERATIONS as TECH_ADAPTER;
 use serde_json::{Value, json};
 
 use super::raw::{End, Exchange, RawAnswer, exchange, request};
-use super::{CANARY, Group, look_at_log, mock_request, with_canary};
-use crate::auth::cheap;
+use super::{CANARY, Group, check_log, mock_request, with_canary};
+use crate::auth::cheap_hash;
 use crate::campaign::plan::Rng;
 use crate::contract;
 use crate::harness::{
@@ -117,25 +117,25 @@ pub(super) async fn attack(group: &mut Group) {
     lengths(&mut cases);
     chunks(&mut cases);
     heads(&mut cases);
-    no_http(&mut cases);
+    not_http(&mut cases);
     documents(&mut cases);
     fields(&mut cases);
     connections(&mut cases);
-    try_all(group, &server, cases, None).await;
+    send_all(group, &server, cases, None).await;
     server.api().provision_and_wait(&mock_request("after")).await;
-    nothing_accepted(group, &server, 1).await;
-    look_at_log(group, &server.log());
+    expect_tasks(group, &server, 1).await;
+    check_log(group, &server.log());
 }
 
 pub(super) async fn attack_with_tokens(group: &mut Group) {
     let config = "[auth]\nmax_failures = 100000\n[[auth.tokens]]\nname = \"control-plane\"\nhash = { env = \"HASH\" }\n\
                   [[auth.users]]\nname = \"ops\"\nrole = \"write\"\npassword_hash = { env = \"HASH\" }\n";
-    let server = Landfall::with().alone().config(config).env("HASH", &cheap(TOKEN)).start();
+    let server = Landfall::with().alone().config(config).env("HASH", &cheap_hash(TOKEN)).start();
     let mut cases = Cases { address: address(&server), all: Vec::new() };
-    strangers(&mut cases);
-    try_all(group, &server, cases, Some(TOKEN)).await;
-    nothing_accepted(group, &server, 0).await;
-    look_at_log(group, &server.log());
+    wrong_tokens(&mut cases);
+    send_all(group, &server, cases, Some(TOKEN)).await;
+    expect_tasks(group, &server, 0).await;
+    check_log(group, &server.log());
 }
 
 fn address(server: &Landfall) -> SocketAddr {
@@ -143,7 +143,7 @@ fn address(server: &Landfall) -> SocketAddr {
 }
 
 /// Sends all, one after the other, and after each a good request.
-async fn try_all(group: &mut Group, server: &Landfall, cases: Cases, token: Option<&str>) {
+async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Option<&str>) {
     let mut rng = Rng::new(group.scale.seed);
     let (mut tried, mut slowest, mut slowest_good) = (0, Duration::ZERO, Duration::ZERO);
     for case in cases.all {
@@ -152,8 +152,8 @@ async fn try_all(group: &mut Group, server: &Landfall, cases: Cases, token: Opti
         }
         tried += 1;
         let head = case.method == "HEAD";
-        let patience = if case.endless { SOON / 16 } else { SOON };
-        let came = exchange(cases.address, &case.bytes, case.answers, head, patience).await;
+        let timeout = if case.endless { SOON / 16 } else { SOON };
+        let came = exchange(cases.address, &case.bytes, case.answers, head, timeout).await;
         slowest = slowest.max(came.took);
         if let Err(what) = judge(&case, &came) {
             group.fault(format!("{}: {what}", case.name));
@@ -226,27 +226,27 @@ fn judge_one(case: &Case, answer: &RawAnswer) -> Result<(), String> {
     let content_type = answer.header("content-type").unwrap_or_default().to_owned();
     let path = case.path.split('?').next().unwrap_or_default();
     let whole = Answer { status, content_type: content_type.clone(), text: text.clone() };
-    let in_words = || {
+    let has_message = || {
         let body = serde_json::from_str::<Value>(&text).unwrap_or_default();
         let words = body["error"].is_string() || body["errors"].is_array() || body["message"].is_string();
         content_type.starts_with("application/json") && words
     };
-    let of_the_frame = match status {
+    let is_framework_answer = match status {
         405 => text.is_empty() && answer.header("allow").is_some(),
-        400 | 408 | 413 | 414 | 431 if case.want == Want::Broken => text.is_empty() || in_words(),
-        401 | 403 | 404 | 408 | 413 | 415 | 417 | 421 | 431 => in_words(),
+        400 | 408 | 413 | 414 | 431 if case.want == Want::Broken => text.is_empty() || has_message(),
+        401 | 403 | 404 | 408 | 413 | 415 | 417 | 421 | 431 => has_message(),
         _ => false,
     };
-    if case.method == "HEAD" || of_the_frame {
+    if case.method == "HEAD" || is_framework_answer {
         return Ok(());
     }
-    if (400..500).contains(&status) && !in_words() {
+    if (400..500).contains(&status) && !has_message() {
         return Err(format!("answered without words: {}", told()));
     }
     contract::verdict(&case.method, path, &whole).map(drop)
 }
 
-async fn nothing_accepted(group: &mut Group, server: &Landfall, wanted: usize) {
+async fn expect_tasks(group: &mut Group, server: &Landfall, wanted: usize) {
     server.settle().await;
     let store = StoreAt::Sqlite(server.data_dir().join("landfall.db"));
     let tasks = store.query("SELECT id, operation FROM task").await;
@@ -838,7 +838,7 @@ fn heads(cases: &mut Cases) {
     );
 }
 
-fn no_http(cases: &mut Cases) {
+fn not_http(cases: &mut Cases) {
     let hello = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03abcdefghijklmnopqrstuvwxyz012345";
     for (name, bytes) in [
         ("noise", b"garbage\r\n\r\n".as_slice()),
@@ -1099,7 +1099,7 @@ fn connections(cases: &mut Cases) {
 }
 
 /// Without a token that is right, with every spelling of one.
-fn strangers(cases: &mut Cases) {
+fn wrong_tokens(cases: &mut Cases) {
     let body = good();
     let long = format!("Bearer {}", "t".repeat(30_000));
     let right = format!("Bearer {TOKEN}");

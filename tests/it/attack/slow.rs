@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
 
 use super::raw::{Connection, request};
-use super::{Group, look_at_log};
-use crate::auth::{Authority, tls};
+use super::{Group, check_log};
+use crate::auth::{Authority, tls_config};
 use crate::harness::{Landfall, WORKLOAD, cashflow, component_request, http, https};
 
 /// How soon a good request is answered, whoever else calls. All slow clients together stay below `server.max_connections`.
@@ -64,21 +64,24 @@ pub(super) async fn attack(group: &mut Group) {
     let mut served = Served::default();
     if group.scale.full {
         for one in &all {
-            served.and(&under(group, address, std::slice::from_ref(one), seconds, &good(&server)).await);
+            served.merge(
+                &measure_beside(group, address, std::slice::from_ref(one), seconds, &good_client(&server))
+                    .await,
+            );
         }
     } else {
-        served.and(&under(group, address, &all[1..3], seconds, &good(&server)).await);
+        served.merge(&measure_beside(group, address, &all[1..3], seconds, &good_client(&server)).await);
     }
-    served.and(&under(group, address, &all, seconds * 2, &good(&server)).await);
-    served.tell(group, &all);
-    look_at_log(group, &server.log());
+    served.merge(&measure_beside(group, address, &all, seconds * 2, &good_client(&server)).await);
+    served.report(group, &all);
+    check_log(group, &server.log());
 }
 
 /// The same of connections that never agree on a key.
 pub(super) async fn attack_tls(group: &mut Group) {
     let authority = Authority::new();
     let (certificate, key) = authority.server();
-    let server = Landfall::with().alone().config(&tls((&certificate, &key), None)).start();
+    let server = Landfall::with().alone().config(&tls_config((&certificate, &key), None)).start();
     let address: SocketAddr = server.api().url().trim_start_matches("https://").parse().expect("an address");
     // The first bytes of a hello of 512.
     let torn = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
@@ -87,28 +90,28 @@ pub(super) async fn attack_tls(group: &mut Group) {
         slow("torn TLS hellos", 200, torn),
         slow("no TLS at all", 50, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
     ];
-    let good = Good { url: server.api().url().to_owned(), authority: Some(authority.certificate()) };
+    let good = GoodClient { url: server.api().url().to_owned(), authority: Some(authority.certificate()) };
     let seconds = group.scale.of(3, 20);
-    let mut served = under(group, address, &all[..1], seconds, &good).await;
+    let mut served = measure_beside(group, address, &all[..1], seconds, &good).await;
     if group.scale.full {
-        served.and(&under(group, address, &all, seconds, &good).await);
+        served.merge(&measure_beside(group, address, &all, seconds, &good).await);
     }
     let all = group.scale.of(&all[..1], &all[..]);
-    served.tell(group, all);
-    look_at_log(group, &server.log());
+    served.report(group, all);
+    check_log(group, &server.log());
 }
 
 /// Who calls as one should.
-struct Good {
+struct GoodClient {
     url: String,
     authority: Option<std::path::PathBuf>,
 }
 
-fn good(server: &Landfall) -> Good {
-    Good { url: server.api().url().to_owned(), authority: None }
+fn good_client(server: &Landfall) -> GoodClient {
+    GoodClient { url: server.api().url().to_owned(), authority: None }
 }
 
-impl Good {
+impl GoodClient {
     fn client(&self) -> reqwest::Client {
         let builder = match &self.authority {
             None => http(),
@@ -126,12 +129,12 @@ struct Served {
 }
 
 impl Served {
-    fn and(&mut self, other: &Self) {
+    fn merge(&mut self, other: &Self) {
         self.requests += other.requests;
         self.slowest = self.slowest.max(other.slowest);
     }
 
-    fn tell(&self, group: &mut Group, all: &[Slow]) {
+    fn report(&self, group: &mut Group, all: &[Slow]) {
         let clients: usize = all.iter().map(|one| one.clients).sum();
         let kinds = all.len();
         group.tried(self.requests, &format!("good requests beside {clients} slow clients of {kinds} kinds"));
@@ -140,7 +143,13 @@ impl Served {
 }
 
 /// Calls on connections of their own while slow clients are at work.
-async fn under(group: &mut Group, address: SocketAddr, all: &[Slow], seconds: u64, good: &Good) -> Served {
+async fn measure_beside(
+    group: &mut Group,
+    address: SocketAddr,
+    all: &[Slow],
+    seconds: u64,
+    good: &GoodClient,
+) -> Served {
     let names: Vec<&str> = all.iter().map(|one| one.name).collect();
     let name = names.join(", ");
     let over = Arc::new(AtomicBool::new(false));
@@ -221,7 +230,7 @@ async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opene
             }
             match begun {
                 // It does not take any more, and is not to be hung up on for that.
-                Err(_) | Ok(Ok(())) => wait_on(&mut connection, &slow).await,
+                Err(_) | Ok(Ok(())) => hold_connection(&mut connection, &slow).await,
                 Ok(Err(_)) => {}
             }
         }
@@ -230,7 +239,7 @@ async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opene
 }
 
 /// Until the server has hung up.
-async fn wait_on(connection: &mut Connection, slow: &Slow) {
+async fn hold_connection(connection: &mut Connection, slow: &Slow) {
     let mut drips = slow.drips.chunks(1);
     loop {
         let second = Duration::from_secs(1);

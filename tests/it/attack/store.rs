@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Group, all_completed, ask, ended, health, health_becomes, look_at_log, mock_request, recovers, submit,
+    Group, check_log, expect_all_completed, expect_recovery, health, mock_request, submit, try_request,
+    wait_for_end, wait_for_health,
 };
 use crate::harness::{Cluster, Landfall, StoreAt, query_write};
 use crate::postgres::PostgresServer;
 
-const PATIENCE: Duration = Duration::from_secs(45);
+const TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Bytes of the store's file are overwritten under the server: pages first, then all of it.
 pub(super) async fn attack_sqlite(group: &mut Group) {
@@ -21,14 +22,14 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
         let mut server = Landfall::start();
         let mut tokens = Vec::new();
         for number in 0..group.scale.of(5, 50) {
-            match submit(server.api(), "/v1/provision", &mock_request(&format!("kept{number}")), PATIENCE)
+            match submit(server.api(), "/v1/provision", &mock_request(&format!("kept{number}")), TIMEOUT)
                 .await
             {
                 Ok(token) => tokens.push(token),
                 Err(error) => group.fault(error),
             }
         }
-        all_completed(group, server.api(), &tokens, PATIENCE).await;
+        expect_all_completed(group, server.api(), &tokens, TIMEOUT).await;
         let file = server.data_dir().join("landfall.db");
         query_write(&file, "PRAGMA wal_checkpoint(TRUNCATE)").await;
         let whole = std::fs::read(&file).expect("the store");
@@ -41,7 +42,7 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
                 ("POST", "/v1/provision".to_owned(), mock_request(&format!("lost{number}"))),
                 ("GET", format!("/v1/provision/{token}/status"), Value::Null),
             ] {
-                match ask(server.api(), method, &path, &body).await {
+                match try_request(server.api(), method, &path, &body).await {
                     Ok(answer) if answer.status == 500 => {
                         refused += 1;
                         let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
@@ -62,7 +63,7 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
         group.expect(refused > 0, || {
             format!("{what}: nothing was refused, {accepted} requests were accepted")
         });
-        match health_becomes(server.api(), 503, Duration::from_secs(15)).await {
+        match wait_for_health(server.api(), 503, Duration::from_secs(15)).await {
             Ok(answer) => {
                 let reason = answer.json()["reason"].as_str().unwrap_or_default().to_owned();
                 group.expect(!reason.is_empty() && !reason.contains("try again later"), || {
@@ -72,7 +73,7 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
             }
             Err(error) => group.fault(format!("{what}: {error}")),
         }
-        look_at_log(group, &server.log());
+        check_log(group, &server.log());
 
         // From a copy, as from a backup: the process that saw the damage is not to go on.
         server.kill_9();
@@ -81,8 +82,8 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
         }
         overwrite(&file, 0, &whole);
         server.restart();
-        all_completed(group, server.api(), &tokens, PATIENCE).await;
-        recovers(group, server.api(), "restored", PATIENCE).await;
+        expect_all_completed(group, server.api(), &tokens, TIMEOUT).await;
+        expect_recovery(group, server.api(), "restored", TIMEOUT).await;
     }
 }
 
@@ -103,7 +104,7 @@ pub(super) async fn attack_postgres(group: &mut Group) {
     let password = password.expect("a password");
     let cluster = Cluster::of(1).store(&url).config("[store]\ntimeout = \"2s\"\n").start();
     let api = cluster.api(0);
-    recovers(group, api, "before", PATIENCE).await;
+    expect_recovery(group, api, "before", TIMEOUT).await;
     // What is about rights on tables is said in the database, the rest from outside.
     let superuser = |sql: String| {
         let done = if sql.contains("SCHEMA") { postgres.psql_in(name, &sql) } else { postgres.psql(&sql) };
@@ -128,9 +129,9 @@ pub(super) async fn attack_postgres(group: &mut Group) {
     ] {
         superuser(on);
         disconnect();
-        recovers(group, api, &format!("read-only-{what}"), PATIENCE).await;
+        expect_recovery(group, api, &format!("read-only-{what}"), TIMEOUT).await;
         superuser(off);
-        recovers(group, api, &format!("writable-{what}"), PATIENCE).await;
+        expect_recovery(group, api, &format!("writable-{what}"), TIMEOUT).await;
     }
     let lasts = Duration::from_secs(group.scale.of(3, 15));
     for (what, on, off) in [
@@ -160,22 +161,22 @@ pub(super) async fn attack_postgres(group: &mut Group) {
         if !matches!(what, "tables" | "schema") {
             disconnect();
         }
-        if let Err(error) = health_becomes(api, 503, Duration::from_secs(15)).await {
+        if let Err(error) = wait_for_health(api, 503, Duration::from_secs(15)).await {
             group.fault(format!("without {what}: {error}"));
         }
-        match ask(api, "POST", "/v1/provision", &mock_request(&format!("without-{what}"))).await {
+        match try_request(api, "POST", "/v1/provision", &mock_request(&format!("without-{what}"))).await {
             Ok(answer) if answer.status == 500 => {}
             other => group.fault(format!("without {what}, a request was answered {other:?}")),
         }
         tokio::time::sleep(lasts).await;
         superuser(off);
-        recovers(group, api, &format!("with-{what}"), PATIENCE).await;
-        if let Err(error) = health_becomes(api, 200, Duration::from_secs(15)).await {
+        expect_recovery(group, api, &format!("with-{what}"), TIMEOUT).await;
+        if let Err(error) = wait_for_health(api, 200, Duration::from_secs(15)).await {
             group.fault(format!("with {what} again: {error}"));
         }
     }
     group.tried(7, "ways to take the store's database away");
-    look_at_log(group, &cluster.server(0).log());
+    check_log(group, &cluster.server(0).log());
 }
 
 /// Rows of another version: of an operation that is not known, and with a payload that cannot be read.
@@ -193,7 +194,7 @@ pub(super) async fn attack_rows(group: &mut Group) {
         let api = cluster.api(0);
         let mut tokens = Vec::new();
         for number in 0..6 {
-            match submit(api, "/v1/provision", &mock_request(&format!("row{number}")), PATIENCE).await {
+            match submit(api, "/v1/provision", &mock_request(&format!("row{number}")), TIMEOUT).await {
                 Ok(token) => tokens.push(token),
                 Err(error) => group.fault(error),
             }
@@ -203,9 +204,9 @@ pub(super) async fn attack_rows(group: &mut Group) {
         write(cluster.store(), "UPDATE task SET payload = '{\"canary-7f31\"' WHERE state = 'queued' AND seq = (SELECT min(seq) + 2 FROM task)").await;
         tokens.remove(1);
         let unreadable = tokens.remove(1);
-        all_completed(group, api, &tokens, Duration::from_secs(30)).await;
-        recovers(group, api, "behind", PATIENCE).await;
-        match ended(api, &unreadable, PATIENCE).await {
+        expect_all_completed(group, api, &tokens, Duration::from_secs(30)).await;
+        expect_recovery(group, api, "behind", TIMEOUT).await;
+        match wait_for_end(api, &unreadable, TIMEOUT).await {
             Ok(status) if status["status"] == "FAILED" => {
                 group.measured(format!(
                     "{store}: an unreadable row fails with `{}`",
@@ -224,7 +225,7 @@ pub(super) async fn attack_rows(group: &mut Group) {
             format!("{store}: the health is {told:?}")
         });
         group.tried(2, &format!("rows of another version ({store})"));
-        look_at_log(group, &cluster.server(0).log());
+        check_log(group, &cluster.server(0).log());
         write(cluster.store(), "DELETE FROM task WHERE operation = 'teleport'").await;
     }
 }

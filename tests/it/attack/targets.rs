@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{
-    Group, all_completed, ask, look_at_log, mock_rate, mock_request, postgres_request, status, stopped,
-    submit,
+    Group, check_log, expect_all_completed, mock_rate, mock_request, postgres_request, status, stop_and_wait,
+    submit, try_request,
 };
 use crate::harness::{Landfall, messages, replace_once};
 use crate::postgres::{Durability, PostgresServer};
@@ -104,7 +104,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
 
     // Each says in words what it waits for, and when it is tried again.
     let wanted = group.scale.of(8, SILENT).min(tokens.len());
-    let patience = Duration::from_secs(group.scale.of(40, 240));
+    let timeout = Duration::from_secs(group.scale.of(40, 240));
     let reasons = ["answer", "reach", "in use", "timed out"];
     let says = |status: &Value| {
         let tells =
@@ -113,7 +113,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     };
     let mut telling = 0;
     let mut last = None;
-    while begun.elapsed() < patience && telling < wanted {
+    while begun.elapsed() < timeout && telling < wanted {
         telling = 0;
         for token in &tokens {
             let Some(status) = status(api, token).await else { continue };
@@ -137,7 +137,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     });
 
     let begun = Instant::now();
-    let stops = tokens.iter().map(|token| stopped(api, token, Duration::from_secs(30)));
+    let stops = tokens.iter().map(|token| stop_and_wait(api, token, Duration::from_secs(30)));
     for ended in futures::future::join_all(stops).await {
         match ended {
             Ok(status) if status["status"] == "TERMINATED" => {}
@@ -148,7 +148,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
         }
     }
     group.measured(format!("all stopped within {:.1} s", begun.elapsed().as_secs_f64()));
-    look_at_log(group, &server.log());
+    check_log(group, &server.log());
 }
 
 /// Dry runs on the silent target end by themselves, and hold up neither others nor accepted work.
@@ -160,7 +160,7 @@ async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
     let one = async |number: usize| {
         let request = plan(postgres_request(&format!("dry{number}")));
         let begun = Instant::now();
-        let asked = ask(api, "POST", "/landfall/v1/plan", &request);
+        let asked = try_request(api, "POST", "/landfall/v1/plan", &request);
         (tokio::time::timeout(limit, asked).await, begun.elapsed())
     };
     let silent = futures::future::join_all((0..DRY_RUNS).map(one));
@@ -169,7 +169,7 @@ async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
         let rate = mock_rate(api, "dry", 24, Duration::from_secs(20)).await;
         let begun = Instant::now();
         let mock = plan(mock_request("dry"));
-        let mock = tokio::time::timeout(limit, ask(api, "POST", "/landfall/v1/plan", &mock)).await;
+        let mock = tokio::time::timeout(limit, try_request(api, "POST", "/landfall/v1/plan", &mock)).await;
         (rate, mock, begun.elapsed())
     };
     let (silent, (rate, mock, mock_took)) = tokio::join!(silent, others);
@@ -234,9 +234,9 @@ pub(super) async fn attack_frozen(group: &mut Group) {
     group.expect(running > 0, || "the target was frozen too late".to_owned());
     group.expect(rate > 1.0, || format!("{rate:.1} tasks/s of another target meanwhile"));
     let begun = Instant::now();
-    all_completed(group, api, &tokens, Duration::from_secs(150)).await;
+    expect_all_completed(group, api, &tokens, Duration::from_secs(150)).await;
     group.measured(format!("all completed {:.1} s after it went on", begun.elapsed().as_secs_f64()));
-    look_at_log(group, &server.log());
+    check_log(group, &server.log());
 }
 
 /// The server and all that it started.

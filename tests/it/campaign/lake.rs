@@ -18,7 +18,7 @@ pub(super) enum Kept {
     Nothing,
     /// Unprovisioned without removing the data.
     Data,
-    There,
+    Everything,
 }
 
 /// One component of the lakehouse, as the last request described it.
@@ -65,8 +65,8 @@ impl Lake {
         format!("0.1.{}", self.requests)
     }
 
-    pub(super) fn is_table_there(&self) -> bool {
-        self.kind == Kind::Table && self.kept == Kept::There
+    pub(super) fn table_exists(&self) -> bool {
+        self.kind == Kind::Table && self.kept == Kept::Everything
     }
 
     /// What is not as it should be.
@@ -104,13 +104,13 @@ impl Lake {
         let name = format!("finance__{}__0__production.cashflow_output_port", self.name);
         let mut found = resources.tables.iter().filter(|(table, _)| *table == name);
         let Some((_, metadata)) = found.next() else {
-            return if self.kept == Kept::There {
+            return if self.kept == Kept::Everything {
                 Err("it is not in the catalog".to_owned())
             } else {
                 Ok(())
             };
         };
-        if self.kept != Kept::There {
+        if self.kept != Kept::Everything {
             return Err("it is still in the catalog".to_owned());
         }
         let text = std::fs::read_to_string(metadata).map_err(|error| format!("its metadata: {error}"))?;
@@ -154,11 +154,11 @@ impl Lake {
             (Ok(_), Kept::Nothing) => return Err("it is still there".to_owned()),
             (Ok(text), _) => serde_json::from_str(&text).map_err(|error| format!("its mark: {error}"))?,
         };
-        let state = if self.kept == Kept::There { "active" } else { "released" };
+        let state = if self.kept == Kept::Everything { "active" } else { "released" };
         if mark["state"] != state || mark["component"] != self.component.as_str() {
             return Err(format!("its mark is {mark}"));
         }
-        if self.kept == Kept::There { self.readers(&mark["access"]["refs"]) } else { Ok(()) }
+        if self.kept == Kept::Everything { self.readers(&mark["access"]["refs"]) } else { Ok(()) }
     }
 
     fn readers(&self, refs: &Value) -> Result<(), String> {

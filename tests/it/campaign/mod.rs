@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use plan::{Plan, Rng, Submission, What};
+use plan::{Fault, Plan, Rng, Submission};
 use serde_json::Value;
 
 use crate::harness::{Answer, Api, Cluster};
@@ -25,7 +25,7 @@ const STEPS: u64 = 5;
 /// What a submitter has under way before it waits for the oldest.
 const OUTSTANDING: usize = 6;
 /// How long a submitter waits for one answer or one end, disturbances included.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 const CONFIG: &str = r#"
 [store]
@@ -102,11 +102,11 @@ struct Campaign {
     seed: u64,
     operations: usize,
     trace: PathBuf,
-    crowd: Arc<Crowd>,
+    state: Arc<SubmitterState>,
 }
 
 /// What the submitters share.
-struct Crowd {
+struct SubmitterState {
     /// Of the latest process of each server; it may be dead.
     apis: Mutex<Vec<Api>>,
     /// Submissions that have a token.
@@ -139,7 +139,7 @@ impl Campaign {
             postgres,
             seed: setting("LANDFALL_CRASH_SEED", 20_260_101),
             operations: usize::try_from(operations).expect("a number of operations"),
-            crowd: Arc::new(Crowd {
+            state: Arc::new(SubmitterState {
                 apis: Mutex::new(apis),
                 accepted: AtomicUsize::new(0),
                 completed: AtomicUsize::new(0),
@@ -161,12 +161,12 @@ impl Campaign {
             .zip(plan.submitters.clone())
             .map(|(number, submissions)| {
                 let rng = Rng::new(self.seed ^ number);
-                tokio::spawn(submit_all(Arc::clone(&self.crowd), submissions, rng))
+                tokio::spawn(submit_all(Arc::clone(&self.state), submissions, rng))
             })
             .collect();
         let mut done = Done::default();
         for disturbance in &plan.disturbances {
-            while self.crowd.accepted.load(Ordering::Acquire) < disturbance.after
+            while self.state.accepted.load(Ordering::Acquire) < disturbance.after
                 && !submitters.iter().any(tokio::task::JoinHandle::is_finished)
             {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -178,20 +178,20 @@ impl Campaign {
             submitter.await.expect("a submitter that does not panic");
         }
         self.cluster.api(0).settle().await;
-        let judged = self.look(&plan).await;
+        let judged = self.inspect(&plan).await;
         let count = |number: &AtomicUsize| number.load(Ordering::Acquire);
         println!(
             "campaign on {}: {} submissions accepted as {} operations, {} completed; {} kills of servers, {} kills of \
              PostgreSQL, {} servers frozen past their lease; {} requests repeated; {} runs cut off, {} steps late, {} whole runs of \
              {} serials; {:.1} s",
             self.store,
-            count(&self.crowd.accepted),
-            self.crowd.tokens.lock().unwrap_or_else(PoisonError::into_inner).len(),
-            count(&self.crowd.completed),
+            count(&self.state.accepted),
+            self.state.tokens.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            count(&self.state.completed),
             done.server_kills,
             done.postgres_kills,
             done.freezes,
-            count(&self.crowd.repeats),
+            count(&self.state.repeats),
             judged.cut_runs,
             judged.late_steps,
             judged.whole_runs,
@@ -210,22 +210,22 @@ impl Campaign {
             self.seed,
             judged.violations.join("\n")
         );
-        assert_eq!(count(&self.crowd.accepted), self.operations);
+        assert_eq!(count(&self.state.accepted), self.operations);
     }
 
     async fn disturb(&mut self, disturbance: &plan::Disturbance, done: &mut Done) {
         let all = 0..self.cluster.len();
         match disturbance.what {
-            What::Kill(replica) => self.kill(&[replica], disturbance.lasts, done).await,
-            What::KillAll => self.kill(&all.collect::<Vec<_>>(), disturbance.lasts, done).await,
-            What::KillPostgres => {
+            Fault::Kill(replica) => self.kill(&[replica], disturbance.lasts, done).await,
+            Fault::KillAll => self.kill(&all.collect::<Vec<_>>(), disturbance.lasts, done).await,
+            Fault::KillPostgres => {
                 let postgres = self.postgres.as_ref().expect("the plan is for PostgreSQL");
                 postgres.kill_immediately().expect("PostgreSQL stops");
                 tokio::time::sleep(disturbance.lasts).await;
                 postgres.restart().expect("PostgreSQL starts");
                 done.postgres_kills += 1;
             }
-            What::Freeze(replica) => {
+            Fault::Freeze(replica) => {
                 let pid = self.cluster.replica(replica).freeze();
                 trace::note_frozen(&self.trace, pid);
                 tokio::time::sleep(disturbance.lasts).await;
@@ -246,17 +246,17 @@ impl Campaign {
             // Started from here: a server ends with the thread that started it.
             self.cluster.replica(*replica).restart();
             let api = self.cluster.api(*replica).clone();
-            self.crowd.apis.lock().unwrap_or_else(PoisonError::into_inner)[*replica] = api;
+            self.state.apis.lock().unwrap_or_else(PoisonError::into_inner)[*replica] = api;
         }
     }
 
     /// From outside, when all is over.
-    async fn look(&self, plan: &Plan) -> trace::Verdict {
+    async fn inspect(&self, plan: &Plan) -> trace::Verdict {
         let mut verdict = trace::judge(&trace::read(&self.trace), &plan.serials, STEPS);
-        verdict.violations.append(&mut self.crowd.violations.lock().unwrap_or_else(PoisonError::into_inner));
+        verdict.violations.append(&mut self.state.violations.lock().unwrap_or_else(PoisonError::into_inner));
 
         // Every token is known to every server, as completed.
-        let tokens = self.crowd.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tokens = self.state.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for replica in 0..self.cluster.len() {
             for token in tokens.keys() {
                 let status = self.cluster.api(replica).status(token).await;
@@ -279,7 +279,7 @@ impl Campaign {
         for lake in &plan.lakes {
             verdict.violations.extend(lake.violations(&warehouse, &resources));
         }
-        let tables = plan.lakes.iter().filter(|lake| lake.is_table_there()).count();
+        let tables = plan.lakes.iter().filter(|lake| lake.table_exists()).count();
         if resources.tables.len() != tables {
             verdict.violations.push(format!("{tables} tables are wanted, there are {:?}", resources.tables));
         }
@@ -298,35 +298,35 @@ fn leftovers(warehouse: &Path) -> Vec<String> {
 }
 
 /// Submits one after the other, and sees every one of them completed.
-async fn submit_all(crowd: Arc<Crowd>, submissions: Vec<Submission>, mut rng: Rng) {
+async fn submit_all(state: Arc<SubmitterState>, submissions: Vec<Submission>, mut rng: Rng) {
     let mut outstanding = VecDeque::<String>::new();
     for submission in submissions {
         while outstanding.len() >= OUTSTANDING
             && let Some(token) = outstanding.pop_front()
         {
-            crowd.see_completed(&token, &mut rng).await;
+            state.wait_for_completion(&token, &mut rng).await;
         }
-        let (first, second) = (rng.below(crowd.size()), rng.below(crowd.size()));
+        let (first, second) = (rng.below(state.size()), rng.below(state.size()));
         let tokens = if submission.twice {
             let (one, other) =
-                tokio::join!(crowd.submit(&submission, first), crowd.submit(&submission, second));
+                tokio::join!(state.submit(&submission, first), state.submit(&submission, second));
             vec![one, other]
         } else {
-            vec![crowd.submit(&submission, first).await]
+            vec![state.submit(&submission, first).await]
         };
-        crowd.accepted.fetch_add(1, Ordering::AcqRel);
+        state.accepted.fetch_add(1, Ordering::AcqRel);
         for token in tokens {
-            if crowd.note(&token, &submission) {
+            if state.note(&token, &submission) {
                 outstanding.push_back(token);
             }
         }
     }
     for token in outstanding {
-        crowd.see_completed(&token, &mut rng).await;
+        state.wait_for_completion(&token, &mut rng).await;
     }
 }
 
-impl Crowd {
+impl SubmitterState {
     fn size(&self) -> usize {
         self.apis.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -337,8 +337,14 @@ impl Crowd {
     }
 
     /// Asks one server after the other until one answers with something else than that it cannot now.
-    async fn ask(&self, mut replica: usize, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        let end = Instant::now() + PATIENCE;
+    async fn request_until_answered(
+        &self,
+        mut replica: usize,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Answer {
+        let end = Instant::now() + TIMEOUT;
         loop {
             let api = self.api(replica);
             let asked = api.try_send(method, path, |request| match body {
@@ -347,8 +353,8 @@ impl Crowd {
             });
             match asked.await {
                 Ok(answer) if answer.status != 500 => return answer,
-                Ok(answer) => assert!(Instant::now() < end, "after {PATIENCE:?}: {answer:?}"),
-                Err(error) => assert!(Instant::now() < end, "after {PATIENCE:?}: {error:?}"),
+                Ok(answer) => assert!(Instant::now() < end, "after {TIMEOUT:?}: {answer:?}"),
+                Err(error) => assert!(Instant::now() < end, "after {TIMEOUT:?}: {error:?}"),
             }
             self.repeats.fetch_add(1, Ordering::AcqRel);
             replica += 1;
@@ -358,7 +364,7 @@ impl Crowd {
 
     /// Until it has a token. A request whose answer is lost may have been accepted; it is safe to repeat.
     async fn submit(&self, submission: &Submission, replica: usize) -> String {
-        self.ask(replica, "POST", submission.path, Some(&submission.body)).await.token()
+        self.request_until_answered(replica, "POST", submission.path, Some(&submission.body)).await.token()
     }
 
     /// Keeps a token; whether it is a new one. Two different requests never share one.
@@ -371,11 +377,11 @@ impl Crowd {
         before.is_none()
     }
 
-    async fn see_completed(&self, token: &str, rng: &mut Rng) {
+    async fn wait_for_completion(&self, token: &str, rng: &mut Rng) {
         let path = format!("/v1/provision/{token}/status");
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
-            let answer = self.ask(rng.below(self.size()), "GET", &path, None).await;
+            let answer = self.request_until_answered(rng.below(self.size()), "GET", &path, None).await;
             if answer.status != 200 {
                 return self.violation(format!("{token} is not known: {answer:?}"));
             }

@@ -56,13 +56,13 @@ pub(super) struct Disturbance {
     /// How many submissions are accepted by then.
     pub(super) after: usize,
     pub(super) pause: Duration,
-    pub(super) what: What,
+    pub(super) what: Fault,
     /// How long before it is made good.
     pub(super) lasts: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum Fault {
     /// kill -9 of one server.
     Kill(usize),
     /// Of all of them.
@@ -136,7 +136,7 @@ impl Plan {
                 ("/v1/provision", component_request(&text, &component))
             } else {
                 let index = rng.below(lakes.len());
-                ask_of(&mut lakes[index], rng)
+                next_request(&mut lakes[index], rng)
             };
             self.submitters[submitter].push(Submission { path, body, twice });
         }
@@ -148,18 +148,18 @@ impl Plan {
         let mut whats = Vec::new();
         for _ in 0..(operations / 20).max(4) {
             whats.push(if several && rng.chance(15) {
-                What::KillAll
+                Fault::KillAll
             } else {
-                What::Kill(rng.below(replicas))
+                Fault::Kill(rng.below(replicas))
             });
         }
         if several {
-            whats.extend((0..(operations / 45).max(2)).map(|_| What::KillPostgres));
-            whats.extend((0..(operations / 150).max(1)).map(|_| What::Freeze(rng.below(replicas))));
+            whats.extend((0..(operations / 45).max(2)).map(|_| Fault::KillPostgres));
+            whats.extend((0..(operations / 150).max(1)).map(|_| Fault::Freeze(rng.below(replicas))));
         }
         for what in whats {
             let lasts = match what {
-                What::Freeze(_) => lease + lease / 4 + rng.millis(200),
+                Fault::Freeze(_) => lease + lease / 4 + rng.millis(200),
                 // Short, mostly; and sometimes long enough for leases to run out.
                 _ if rng.chance(25) => lease / 2 + rng.millis(1000),
                 _ => rng.millis(150),
@@ -172,33 +172,33 @@ impl Plan {
 }
 
 /// A request that makes sense of a component in its state.
-fn ask_of(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
+fn next_request(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
     lake.requests += 1;
-    let provision = lake.kept != Kept::There || rng.chance(35);
+    let provision = lake.kept != Kept::Everything || rng.chance(35);
     if provision {
         if lake.extra_columns < 6 && rng.chance(60) {
             lake.extra_columns += 1;
         }
-        lake.kept = Kept::There;
+        lake.kept = Kept::Everything;
         lake.provisioned_columns = lake.extra_columns;
         lake.provisioned_version = lake.version();
-        return ("/v1/provision", component_request(&described(lake), &lake.component));
+        return ("/v1/provision", component_request(&descriptor_of(lake), &lake.component));
     }
     if rng.chance(60) {
         let people = ["user:alice_example.com", "user:bob_example.com", "group:developers", "group:auditors"];
         let refs: Vec<&str> = people.into_iter().filter(|_| rng.chance(50)).collect();
         lake.refs = refs.iter().map(|name| (*name).to_owned()).collect();
-        return ("/v1/updateacl", acl_request(&described(lake), &lake.component, &refs));
+        return ("/v1/updateacl", acl_request(&descriptor_of(lake), &lake.component, &refs));
     }
     let remove_data = rng.chance(50);
     lake.kept = if remove_data { Kept::Nothing } else { Kept::Data };
-    let mut request = component_request(&described(lake), &lake.component);
+    let mut request = component_request(&descriptor_of(lake), &lake.component);
     request["removeData"] = json!(remove_data);
     ("/v1/unprovision", request)
 }
 
 /// The data product of a lakehouse component, with as many columns as it has by now.
-fn described(lake: &Lake) -> String {
+fn descriptor_of(lake: &Lake) -> String {
     let text = cashflow_named(&cashflow_with_rows(), &lake.name);
     let text = replace_once(&text, "version: 0.1.0", &format!("version: {}", lake.version()));
     let anchor = "description: identifier of the counterparty\n          tags: []\n";
@@ -229,13 +229,13 @@ fn plan_is_determined_by_its_seed() {
     for path in ["/v1/provision", "/v1/unprovision", "/v1/updateacl"] {
         assert!(submissions.iter().any(|submission| submission.path == path), "{path}");
     }
-    let count = |of: fn(&What) -> bool| plan.disturbances.iter().filter(|one| of(&one.what)).count();
-    assert!(count(|what| *what == What::KillPostgres) >= 20);
-    assert!(count(|what| *what == What::KillAll) > 0);
-    assert!(count(|what| matches!(what, What::Freeze(_))) > 0);
+    let count = |of: fn(&Fault) -> bool| plan.disturbances.iter().filter(|one| of(&one.what)).count();
+    assert!(count(|what| *what == Fault::KillPostgres) >= 20);
+    assert!(count(|what| *what == Fault::KillAll) > 0);
+    assert!(count(|what| matches!(what, Fault::Freeze(_))) > 0);
     for replica in 0..2 {
-        assert!(plan.disturbances.iter().any(|one| one.what == What::Kill(replica)), "{replica}");
+        assert!(plan.disturbances.iter().any(|one| one.what == Fault::Kill(replica)), "{replica}");
     }
     let alone = Plan::new(1, 1000, 1, lease);
-    assert!(alone.disturbances.iter().all(|one| one.what == What::Kill(0)), "{:?}", alone.disturbances);
+    assert!(alone.disturbances.iter().all(|one| one.what == Fault::Kill(0)), "{:?}", alone.disturbances);
 }

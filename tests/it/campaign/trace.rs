@@ -247,14 +247,14 @@ mod tests {
         vec![begin(pid, serial, 1), end(pid, serial, 1), begin(pid, serial, 2), end(pid, serial, 2)]
     }
 
-    fn judged(trace: &[Vec<Event>], serials: &[u64]) -> Verdict {
+    fn judge_component(trace: &[Vec<Event>], serials: &[u64]) -> Verdict {
         judge(&trace.concat(), &Accepted::from([("c".to_owned(), serials.to_vec())]), STEPS)
     }
 
     /// The first word of each violation is what it is.
     #[track_caller]
     fn finds(trace: &[Vec<Event>], serials: &[u64], kinds: &[&str]) {
-        let verdict = judged(trace, serials);
+        let verdict = judge_component(trace, serials);
         let found: Vec<_> =
             verdict.violations.iter().map(|text| text.split(':').next().unwrap_or_default()).collect();
         assert_eq!(found, kinds, "{verdict:#?}");
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn ordered_runs_by_different_processes_are_accepted() {
-        let verdict = judged(&[run(1, 1), run(2, 2), run(1, 3)], &[1, 2, 3]);
+        let verdict = judge_component(&[run(1, 1), run(2, 2), run(1, 3)], &[1, 2, 3]);
         assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 3, cut_runs: 0, late_steps: 0 });
     }
 
@@ -271,7 +271,7 @@ mod tests {
         let killed = vec![begin(1, 1, 1), end(1, 1, 1), begin(1, 1, 2), Event::Killed { pid: 1 }];
         let between = vec![begin(2, 1, 1), end(2, 1, 1), Event::Killed { pid: 2 }];
         let told = vec![begin(3, 1, 1), stopped(3, 1, 1)];
-        let verdict = judged(&[killed, between, told, run(4, 1), run(5, 1)], &[1]);
+        let verdict = judge_component(&[killed, between, told, run(4, 1), run(5, 1)], &[1]);
         assert_eq!(verdict, Verdict { violations: vec![], whole_runs: 2, cut_runs: 3, late_steps: 0 });
     }
 
@@ -304,7 +304,7 @@ mod tests {
             begin(2, 1, 2),
             end(2, 1, 2),
         ];
-        let verdict = judged(&[frozen.clone(), late.clone()], &[1]);
+        let verdict = judge_component(&[frozen.clone(), late.clone()], &[1]);
         assert_eq!((verdict.violations, verdict.late_steps), (vec![], 1));
         finds(
             &[frozen.clone(), late.clone(), vec![begin(1, 1, 2), stopped(1, 1, 2)]],
