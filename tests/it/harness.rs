@@ -1,9 +1,8 @@
-//! The server under test, as an administrator runs it: the real binary, a free port, a folder of its own.
+//! Starts the server under test as an administrator runs it: the real binary, a free port, a folder of its own.
 //!
-//! A [`Landfall`] stops with the test that started it. Its `Drop` asks it to drain, and then asserts that it left
-//! in order, that the tasks it accepted have all ended, and that nothing panicked inside. Where the kernel can
-//! (Linux), the server also dies with a test binary that is itself killed. A [`Cluster`] is the same for several
-//! servers that share a store.
+//! A [`Landfall`] stops with the test that started it. Its `Drop` sends SIGTERM and then asserts that the server exited
+//! with success, that all accepted tasks have ended, and that nothing panicked in the server. On Linux, the kernel also
+//! kills the server when the test binary is killed. A [`Cluster`] does the same for several servers that share a store.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -23,10 +22,10 @@ use tempfile::TempDir;
 
 use crate::{contract, postgres};
 
-/// How long anything here may take before the test gives up on it.
+/// How long a test waits for a process, a request or a task.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Tests that measure time or memory run alone; all others share.
+/// Tests that measure time or memory hold this lock alone. All others share it.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 enum MachineLock {
@@ -36,7 +35,7 @@ enum MachineLock {
 
 impl MachineLock {
     fn of(alone: bool) -> Self {
-        // A failed test poisons the lock, which says nothing about the next test.
+        // A failed test poisons the lock. The next test can still use it.
         if alone {
             Self::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner))
         } else {
@@ -45,7 +44,7 @@ impl MachineLock {
     }
 }
 
-/// A running server. One a test: a second one in the same test could wait for the first for ever.
+/// A running server. A test must not start two: the second could wait forever for the lock of the first.
 pub(crate) struct Landfall {
     replica: Replica,
     home: TempDir,
@@ -54,37 +53,37 @@ pub(crate) struct Landfall {
 
 #[derive(Default, Clone)]
 struct Settings {
-    /// Another program than the one that is tested.
+    /// Runs instead of the program under test.
     program: Option<PathBuf>,
     config: String,
     environment: Vec<(String, String)>,
     alone: bool,
 }
 
-/// What a server is started with.
+/// The settings of a server.
 #[derive(Default)]
 pub(crate) struct Builder(Settings);
 
 impl Builder {
-    /// A configuration file with this content.
+    /// Sets the content of the configuration file.
     pub(crate) fn config(mut self, toml: &str) -> Self {
         toml.clone_into(&mut self.0.config);
         self
     }
 
-    /// A variable of the environment.
+    /// Sets an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.0.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// No other test runs meanwhile: for tests that measure.
+    /// Runs no other test at the same time. Tests that measure time or memory need this.
     pub(crate) fn alone(mut self) -> Self {
         self.0.alone = true;
         self
     }
 
-    /// Starts it, and returns once it listens.
+    /// Starts the server, and returns once it listens.
     pub(crate) fn start(self) -> Landfall {
         let lock = MachineLock::of(self.0.alone);
         let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
@@ -94,17 +93,17 @@ impl Builder {
 }
 
 impl Landfall {
-    /// With the embedded defaults.
+    /// Starts a server with the embedded defaults.
     pub(crate) fn start() -> Self {
         Self::with().start()
     }
 
-    /// With something else than the defaults.
+    /// Starts to build a server with other settings than the defaults.
     pub(crate) fn with() -> Builder {
         Builder::default()
     }
 
-    /// The HTTP side. Cheap to clone, and usable from other tasks.
+    /// The HTTP client of the server. It is cheap to clone, and other tasks can use it.
     pub(crate) fn api(&self) -> &Api {
         self.replica.api()
     }
@@ -124,27 +123,27 @@ impl Landfall {
         self.replica.log()
     }
 
-    /// Ends it without a word, as a crash or a lost machine does.
+    /// Kills the server (SIGKILL), as a crash does.
     pub(crate) fn kill_9(&mut self) {
         self.replica.kill_9();
     }
 
-    /// Asks it to drain (SIGTERM) and returns how it ended.
+    /// Sends SIGTERM, so that the server drains, and returns its exit status.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.replica.terminate()
     }
 
-    /// Starts it again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may be another.
+    /// Starts the server again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may change.
     pub(crate) fn restart(&mut self) {
         self.replica.restart();
     }
 
-    /// Largest resident set so far, in bytes. `None` where /proc does not tell.
+    /// Largest resident set so far, in bytes. `None` without /proc.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         self.memory("VmHWM:")
     }
 
-    /// Resident set, in bytes. `None` where /proc does not tell.
+    /// Resident set, in bytes. `None` without /proc.
     pub(crate) fn resident_memory(&self) -> Option<u64> {
         self.memory("VmRSS:")
     }
@@ -157,7 +156,7 @@ impl Landfall {
         Some(kibibytes * 1024)
     }
 
-    /// Has it read again who may call (SIGHUP), and waits until the log has `line` once more.
+    /// Reloads the credentials (SIGHUP), and waits until the log contains `line` once more.
     pub(crate) async fn reload(&self, line: &str) {
         let seen = || self.log().matches(line).count();
         let (before, end) = (seen(), Instant::now() + TIMEOUT);
@@ -168,12 +167,12 @@ impl Landfall {
         }
     }
 
-    /// Waits until nothing is queued and nothing runs.
+    /// Waits until no task is queued or running.
     pub(crate) async fn settle(&self) {
         self.api().settle().await;
     }
 
-    /// What exists in the world of the embedded lakehouse.
+    /// All resources of the embedded lakehouse.
     pub(crate) async fn resources(&self) -> Resources {
         Resources::read(&self.data_dir()).await
     }
@@ -194,7 +193,7 @@ pub(crate) struct Cluster {
     _lock: MachineLock,
 }
 
-/// What a cluster is started with.
+/// The settings of a cluster.
 pub(crate) struct ClusterBuilder {
     replicas: Vec<Settings>,
     store: Option<String>,
@@ -202,7 +201,7 @@ pub(crate) struct ClusterBuilder {
 }
 
 impl ClusterBuilder {
-    /// A configuration file with this content, the same for all. `{scratch}` in it is [`Cluster::scratch`].
+    /// Sets the content of the configuration file of all replicas. `{scratch}` in it is [`Cluster::scratch`].
     pub(crate) fn config(mut self, toml: &str) -> Self {
         let toml = toml.replace("{scratch}", &self.home.path().to_string_lossy());
         for settings in &mut self.replicas {
@@ -211,7 +210,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// The PostgreSQL database in which they keep operations. Otherwise the one replica has its SQLite file.
+    /// Sets the PostgreSQL database of the operation store. Without it, the only replica uses its SQLite file.
     pub(crate) fn store(mut self, url: &str) -> Self {
         self.store = Some(url.to_owned());
         for settings in &mut self.replicas {
@@ -220,13 +219,13 @@ impl ClusterBuilder {
         self
     }
 
-    /// A variable of one replica's environment.
+    /// Sets an environment variable of one replica.
     pub(crate) fn env(mut self, replica: usize, name: &str, value: &str) -> Self {
         self.replicas[replica].environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Another program for one replica.
+    /// Sets another program for one replica.
     pub(crate) fn program(mut self, replica: usize, program: &Path) -> Self {
         self.replicas[replica].program = Some(program.to_owned());
         self
@@ -237,7 +236,7 @@ impl ClusterBuilder {
         self.home.path()
     }
 
-    /// Starts all, one after the other, and returns once they listen.
+    /// Starts all replicas, one after the other, and returns once they listen.
     pub(crate) fn start(self) -> Cluster {
         assert!(self.store.is_some() || self.replicas.len() == 1, "an SQLite file has one owner");
         let lock = MachineLock::of(false);
@@ -252,28 +251,28 @@ impl ClusterBuilder {
 }
 
 impl Cluster {
-    /// So many servers.
+    /// Starts to build a cluster of `replicas` servers.
     pub(crate) fn of(replicas: usize) -> ClusterBuilder {
         let home = TempDir::with_prefix("landfall-it-").expect("a temporary folder");
         ClusterBuilder { replicas: vec![Settings::default(); replicas], store: None, home }
     }
 
-    /// One of them, to be killed or started.
+    /// One replica, to kill or start it.
     pub(crate) fn replica(&mut self, index: usize) -> &mut Replica {
         &mut self.replicas[index]
     }
 
-    /// One of them, to be looked at.
+    /// One replica, to read its state.
     pub(crate) fn server(&self, index: usize) -> &Replica {
         &self.replicas[index]
     }
 
-    /// The HTTP side of one.
+    /// The HTTP client of one replica.
     pub(crate) fn api(&self, index: usize) -> &Api {
         self.replicas[index].api()
     }
 
-    /// How many they are.
+    /// The number of replicas.
     pub(crate) fn len(&self) -> usize {
         self.replicas.len()
     }
@@ -283,12 +282,12 @@ impl Cluster {
         self.home.path()
     }
 
-    /// Where operations are kept.
+    /// The operation store.
     pub(crate) fn store(&self) -> &StoreAt {
         &self.store
     }
 
-    /// What exists in the world of the embedded lakehouse.
+    /// All resources of the embedded lakehouse.
     pub(crate) async fn resources(&self) -> Resources {
         Resources::read(&self.home.path().join("data")).await
     }
@@ -300,10 +299,10 @@ impl Drop for Cluster {
     }
 }
 
-/// Names the store to a server.
+/// The variable that configures the store of a server.
 pub(crate) const STORE_URL: &str = "LANDFALL__STORE__URL";
 
-/// Where operations are kept, for those who look at them from outside.
+/// The operation store, for tests that read it directly.
 #[derive(Debug, Clone)]
 pub(crate) enum StoreAt {
     Sqlite(PathBuf),
@@ -311,7 +310,7 @@ pub(crate) enum StoreAt {
 }
 
 impl StoreAt {
-    /// Rows as text. Of numbers and texts only, and in SQL that both databases know.
+    /// Rows as text. The columns must be numbers or text, and both databases must accept the SQL.
     pub(crate) async fn query(&self, sql: &'static str) -> Vec<Vec<String>> {
         match self {
             Self::Sqlite(file) => query(file, sql)
@@ -332,8 +331,7 @@ impl StoreAt {
     }
 }
 
-/// Stops servers, and asserts that they left in order, that nothing panicked in them and that nothing waits in their
-/// store.
+/// Stops servers, and asserts that they exited with success, that nothing panicked in them and that no task is pending.
 fn stop_and_check(replicas: &mut [Replica], store: StoreAt) {
     let ends: Vec<_> = replicas
         .iter_mut()
@@ -357,7 +355,7 @@ fn stop_and_check(replicas: &mut [Replica], store: StoreAt) {
 
 const PENDING: &str = "SELECT id, state FROM task WHERE state NOT IN ('completed', 'failed', 'terminated')";
 
-/// A process of the program under test: killed, frozen, started again.
+/// A server that a test can kill, freeze and restart.
 pub(crate) struct Replica {
     process: Option<Process>,
     api: Api,
@@ -373,22 +371,22 @@ impl Replica {
         Self { process: Some(process), api: Api::new(&url), settings, home: home.to_owned(), stderr }
     }
 
-    /// The HTTP side; of the latest process.
+    /// The HTTP client of the latest process.
     pub(crate) fn api(&self) -> &Api {
         &self.api
     }
 
-    /// What all its processes have logged so far.
+    /// What all processes of this replica have logged so far.
     pub(crate) fn log(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Of the process, while there is one.
+    /// The pid of the process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         Some(self.process.as_ref()?.child.id())
     }
 
-    /// Ends it without a word, as a crash or a lost machine does. Returns the pid of the process that is no more.
+    /// Kills the process (SIGKILL), as a crash does. Returns the pid of the killed process.
     pub(crate) fn kill_9(&mut self) -> u32 {
         let mut process = self.process.take().expect("a running server");
         process.child.kill().expect("kill");
@@ -396,13 +394,13 @@ impl Replica {
         process.child.id()
     }
 
-    /// Asks it to drain (SIGTERM) and returns how it ended.
+    /// Sends SIGTERM, so that the server drains, and returns its exit status.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("a running server");
         process.terminate()
     }
 
-    /// Starts it again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may be another.
+    /// Starts the server again on the same data, after [`Self::kill_9`] or [`Self::terminate`]. The port may change.
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "still running");
         let (process, url) = Process::start(&self.settings, &self.home, &self.stderr);
@@ -410,13 +408,13 @@ impl Replica {
         self.process = Some(process);
     }
 
-    /// Starts the program that is tested, after another one has ended.
+    /// Starts the program under test, after another program has ended.
     pub(crate) fn upgrade(&mut self) {
         self.settings.program = None;
         self.restart();
     }
 
-    /// Freezes it (SIGSTOP), as a machine that is suspended or starved does. Returns its pid once it stands still.
+    /// Freezes the process (SIGSTOP), like a suspended machine. Returns its pid once it is stopped.
     pub(crate) fn freeze(&self) -> u32 {
         let process = self.process.as_ref().expect("a running server");
         process.signal("-STOP");
@@ -427,19 +425,19 @@ impl Replica {
         };
         let end = Instant::now() + TIMEOUT;
         while !is_frozen() {
-            assert!(Instant::now() < end, "it does not stand still");
+            assert!(Instant::now() < end, "process {pid} does not stop");
             thread::sleep(Duration::from_millis(1));
         }
         pid
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes the process (SIGCONT).
     pub(crate) fn thaw(&self) {
         self.process.as_ref().expect("a running server").signal("-CONT");
     }
 }
 
-/// Runs a future to its end from `Drop`, which may itself run inside a runtime.
+/// Runs a future to its end. `Drop` needs this, because it may run inside a runtime.
 fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     let run = move || {
         tokio::runtime::Builder::new_current_thread()
@@ -451,7 +449,7 @@ fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static)
     thread::spawn(run).join().expect("no panic")
 }
 
-/// Rows of an SQLite file that the server owns, read beside it.
+/// Reads rows of an SQLite file that the server owns, while the server uses it.
 pub(crate) async fn query(file: &Path, sql: &'static str) -> Vec<sqlx::sqlite::SqliteRow> {
     use sqlx::ConnectOptions as _;
     let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
@@ -496,7 +494,7 @@ impl Process {
         let mut process = Self { child };
         let Some(url) = wait_for_url(&lines) else {
             let status = process.terminate();
-            // The last lines of a process that just ended may still be on their way.
+            // The reader thread may not have read the last lines yet.
             thread::sleep(Duration::from_millis(100));
             let log = stderr.lock().unwrap_or_else(PoisonError::into_inner).clone();
             panic!("the server did not say where it listens ({status}):\n{log}");
@@ -515,7 +513,7 @@ impl Process {
             return status;
         }
         self.signal("-TERM");
-        // A frozen one would not hear it.
+        // A frozen process handles SIGTERM only after SIGCONT.
         self.signal("-CONT");
         let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
@@ -538,7 +536,7 @@ impl Drop for Process {
     }
 }
 
-/// A command that the kernel ends when the thread that started it is gone, where setpriv exists.
+/// A command that the kernel kills when the thread that started it ends. This needs setpriv.
 fn command_killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     let works = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
     if works.is_ok_and(|output| output.status.success()) {
@@ -550,7 +548,7 @@ fn command_killed_with_parent(program: impl AsRef<OsStr>) -> Command {
     }
 }
 
-/// What a developer set for their own server is not meant for these.
+/// Removes the settings that a developer made for their own server.
 fn remove_landfall_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LANDFALL") {
@@ -573,7 +571,7 @@ fn lines_of(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            // The pipe is emptied to its end, even when nobody listens any more.
+            // Reads the pipe to its end, even without a receiver. A full pipe would block the server.
             let _ = sender.send(line);
         }
     });
@@ -590,20 +588,20 @@ fn wait_for_url(lines: &Receiver<String>) -> Option<String> {
     None
 }
 
-/// Requests to one server. Every answer to an operation of a contract is held against the contract.
+/// Sends requests to one server. It checks every answer to an operation of a contract against the contract.
 #[derive(Clone)]
 pub(crate) struct Api {
     url: String,
-    /// What stands between the server and the paths that are asked for.
+    /// Comes before the path of each request.
     base_path: String,
     http: reqwest::Client,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// A contract, an operationId of it and a status.
+/// The name of a contract, an operationId of it and a status.
 pub(crate) type Seen = BTreeSet<(&'static str, &'static str, u16)>;
 
-/// What came back, whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -618,7 +616,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
 
-    /// The body, given that the status is this one.
+    /// Asserts the status, and returns the answer.
     #[track_caller]
     pub(crate) fn with_status(&self, status: u16) -> &Self {
         assert_eq!(self.status, status, "{self:?}");
@@ -638,7 +636,8 @@ impl Answer {
 
 impl Api {
     fn new(url: &str) -> Self {
-        // Shorter than a server keeps an idle connection (5 s): no request meets one that is just being closed.
+        // The server closes an idle connection after 5 s. The client closes it earlier, so that no request uses a
+        // connection that the server is closing.
         let http = http()
             .timeout(TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(1))
@@ -652,12 +651,12 @@ impl Api {
         Self { base_path: format!("{}{prefix}", self.base_path), ..self.clone() }
     }
 
-    /// Where the server listens.
+    /// The URL of the server.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The operations of the contract that were called, with the statuses that they answered.
+    /// The operations that were called, with the statuses that they answered.
     pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -670,7 +669,7 @@ impl Api {
         self.send("POST", path, |request| request.json(body)).await
     }
 
-    /// Any request: `shape` adds what it needs.
+    /// Sends any request. `shape` adds headers and a body.
     pub(crate) async fn send(
         &self,
         method: &str,
@@ -680,7 +679,7 @@ impl Api {
         self.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("no answer: {error:?}"))
     }
 
-    /// The same of a server that may be gone, or go before it has answered.
+    /// Like [`Self::send`], but returns an error when the server does not answer.
     pub(crate) async fn try_send(
         &self,
         method: &str,
@@ -703,7 +702,7 @@ impl Api {
         Ok(answer)
     }
 
-    /// Waits until nothing is queued and nothing runs.
+    /// Waits until no task is queued or running.
     pub(crate) async fn settle(&self) {
         let end = Instant::now() + TIMEOUT;
         loop {
@@ -744,13 +743,13 @@ impl Api {
         self.wait_at("/v1/provision", token).await
     }
 
-    /// Sends, polls, and returns what it ended with.
+    /// Sends a request, polls its task to the end, and returns the last status.
     pub(crate) async fn run(&self, path: &str, body: &Value) -> Value {
         let token = self.post(path, body).await.token();
         self.wait(&token).await
     }
 
-    /// Like [`Self::run`], given that it ends well.
+    /// Like [`Self::run`], and asserts that the task completes.
     pub(crate) async fn complete(&self, path: &str, body: &Value) -> Value {
         let status = self.run(path, body).await;
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
@@ -762,22 +761,22 @@ impl Api {
     }
 }
 
-/// A client of a server that does not encrypt.
+/// A client for servers without TLS.
 pub(crate) fn http() -> reqwest::ClientBuilder {
     https(Trust::Nobody, None)
 }
 
-/// A client that trusts this one, and shows a certificate with its key.
+/// A client with these trusted roots and an optional client certificate with its key.
 pub(crate) fn https(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> reqwest::ClientBuilder {
     let tls = landfall_adapter::tls::client(trust, identity).expect("the files are in order");
-    #[expect(clippy::disallowed_methods, reason = "this is where TLS is given to it")]
+    #[expect(clippy::disallowed_methods, reason = "this function sets the TLS configuration")]
     reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls)
 }
 
-/// Everything the embedded lakehouse holds, comparable.
+/// Everything in the embedded lakehouse, for comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resources {
-    /// `namespace.table` and where its current metadata is.
+    /// `namespace.table` and the path of its current metadata.
     pub(crate) tables: Vec<(String, PathBuf)>,
     /// Files of the warehouse with their sizes, relative to it.
     pub(crate) files: Vec<(PathBuf, u64)>,
@@ -818,7 +817,7 @@ impl Resources {
         names
     }
 
-    /// The only table there is: its metadata document.
+    /// The metadata document of the only table.
     #[track_caller]
     pub(crate) fn only_table(&self) -> Value {
         let [(_, metadata)] = self.tables.as_slice() else { panic!("not one table: {:?}", self.tables) };
@@ -841,7 +840,7 @@ pub(crate) fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
     }
 }
 
-/// Changes an SQLite file that the server owns: for tests of what happens then.
+/// Changes an SQLite file that the server owns.
 pub(crate) async fn query_write(file: &Path, sql: &'static str) {
     query(file, sql).await;
 }
@@ -851,12 +850,12 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The client side of the program under test.
+/// Runs a command of the program under test.
 pub(crate) fn landfall<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> CommandOutput {
     landfall_with(&[], "", arguments)
 }
 
-/// The same with variables in its environment, and something to read.
+/// Runs a command with environment variables and standard input.
 pub(crate) fn landfall_with<I: AsRef<OsStr>>(
     environment: &[(&str, &str)],
     stdin: &str,
@@ -873,7 +872,7 @@ pub(crate) fn landfall_with<I: AsRef<OsStr>>(
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program runs");
-    // It need not read any of it.
+    // The command may end without reading its input.
     let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
     let output = child.wait_with_output().expect("the program ends");
     CommandOutput {
@@ -892,7 +891,7 @@ pub(crate) struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Itself, given that it ended with this exit code.
+    /// Asserts the exit code, and returns itself.
     #[track_caller]
     pub(crate) fn with_code(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
@@ -906,13 +905,13 @@ impl CommandOutput {
     }
 }
 
-/// Runs one of the pinned Python tools to its end and returns what it printed; a failure ends the test with it.
+/// Runs a pinned Python tool to its end and returns its output. Panics when the tool fails.
 pub(crate) fn python<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> String {
     let home = TempDir::with_prefix("landfall-home-").expect("a temporary folder");
     let output = tool("python")
         .args(arguments)
         .current_dir(repository())
-        // DuckDB puts its extensions there.
+        // DuckDB stores its extensions in the home folder.
         .env("HOME", home.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -932,23 +931,23 @@ pub(crate) fn tool(name: &str) -> Command {
     Command::new(program)
 }
 
-/// The data product of the contract's page.
+/// The data product of the contract documentation.
 pub(crate) fn cashflow() -> String {
     std::fs::read_to_string(repository().join("examples/cashflow.yaml")).expect("the example is there")
 }
 
-/// The same, with its sample rows loaded.
+/// [`cashflow`], with its sample rows loaded.
 pub(crate) fn cashflow_with_rows() -> String {
     replace_once(&cashflow(), "format: Iceberg", "format: Iceberg\n      loadSampleData: true")
 }
 
-/// The same under another name, so that it shares nothing with the example.
+/// `text` under another name, so that it shares no resource with the example.
 pub(crate) fn cashflow_named(text: &str, name: &str) -> String {
     text.replace("finance:cashflow:0", &format!("finance:{name}:0"))
         .replace("bucket: finance-cashflows", &format!("bucket: finance-{name}"))
 }
 
-/// `text` with the one place that reads `from` changed.
+/// Replaces the only occurrence of `from` in `text`.
 #[track_caller]
 pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "`{from}` must be there once");
@@ -958,10 +957,10 @@ pub(crate) fn replace_once(text: &str, from: &str, to: &str) -> String {
 /// The second base path of the default configuration.
 pub(crate) const PREFIX: &str = "/datamesh.specificprovisioner";
 
-/// Where the instances of the topology are.
+/// The path of the topology instances.
 pub(crate) const INSTANCES: &str = "/flexdeploy/rest/v1/topology/instance";
 
-/// Where the Airbyte contract is served; any version will do.
+/// The base path of the Airbyte contract. The server accepts any version in it.
 pub(crate) const AIRBYTE: &str = "/datamesh.airbytespecificprovisioner/0.0.1";
 
 pub(crate) const OUTPUT_PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
@@ -1000,7 +999,7 @@ pub(crate) fn acl_request(descriptor: &str, component: &str, refs: &[&str]) -> V
     })
 }
 
-/// The same in the Airbyte contract.
+/// The body of an updateacl in the Airbyte contract.
 pub(crate) fn airbyte_acl_request(
     descriptor: &str,
     component: &str,

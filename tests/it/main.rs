@@ -5,7 +5,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a test that meets what it did not expect has failed, and a panic says where"
+    reason = "an unexpected value fails the test, and the panic shows the line"
 )]
 
 mod airbyte;
@@ -24,7 +24,7 @@ mod harness;
 mod health;
 mod hostile;
 mod imports;
-#[expect(dead_code, reason = "encryption is for the tests of the library")]
+#[expect(dead_code, reason = "only the tests of the library use encryption")]
 #[path = "../support/ldap.rs"]
 mod ldap;
 mod lifecycle;

@@ -1,7 +1,7 @@
 //! A real directory server (slapd) for tests: its own folder, a free loopback port, nothing left behind.
 //!
-//! A shell stands between us and the server and holds the end of a pipe from us: however we end, the pipe closes, and it
-//! stops the server and removes the folder.
+//! A shell supervises the server and reads a pipe from the test process. When the test process ends, in whatever way, the
+//! pipe closes. The shell then stops the server and removes the folder.
 
 use std::fs;
 use std::io::Write;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(30);
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
 
-/// Who may search.
+/// The account that may search.
 pub(crate) const READER: &str = "cn=reader,dc=example,dc=org";
-/// Their password.
+/// The password of [`READER`].
 pub(crate) const PASSWORD: &str = "read me";
 
 /// A running server.
@@ -27,7 +27,7 @@ pub(crate) struct LdapServer {
 }
 
 impl LdapServer {
-    /// With the entries of an LDIF text below `dc=example,dc=org`, besides that one and the reader.
+    /// Starts a server with `dc=example,dc=org`, the reader and the entries of an LDIF text below it.
     pub(crate) fn start(entries: &str) -> Self {
         let folder = tempfile::TempDir::with_prefix("landfall-ldap-").unwrap().keep();
         fs::create_dir(folder.join("db")).unwrap();
@@ -66,22 +66,22 @@ impl LdapServer {
         server
     }
 
-    /// Without encryption.
+    /// The URL without encryption.
     pub(crate) fn url(&self) -> String {
         format!("ldap://127.0.0.1:{}", self.plain)
     }
 
-    /// With it.
+    /// The URL with encryption.
     pub(crate) fn encrypted_url(&self) -> String {
         format!("ldaps://127.0.0.1:{}", self.encrypted)
     }
 
-    /// Whose certificate it shows.
+    /// The certificate of the authority that signed the server certificate.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.join("ca.crt")
     }
 
-    /// Ends it, as a crash would as far as its clients can tell.
+    /// Stops the server. For its clients this looks like a crash.
     pub(crate) fn stop(&mut self) {
         if let Some(mut pipe) = self.shell.stdin.take() {
             // An error means that the shell has gone already.

@@ -1,12 +1,12 @@
 //! A real PostgreSQL for tests and measurements: its own folder, a free loopback port, SCRAM, nothing left behind.
 //!
-//! This file stands alone, so that each crate that needs a server includes it with `#[path]`.
+//! This file depends on no other file of the tests. Each crate that needs a server includes it with `#[path]`.
 //!
-//! A shell stands between us and the server. It holds the end of a pipe from us, and when the pipe closes it stops the
-//! server and removes the folder. A pipe closes however its owner ends: a value that is dropped, a process that
-//! returns from `main` with the server in a static, a process that is killed. The shell and the server are no root
-//! user, which PostgreSQL insists on, and in a process group of their own, so that an interrupt from the terminal
-//! reaches them only through us.
+//! A shell supervises the server and reads a pipe from the test process. When the pipe closes, the shell stops the server
+//! and removes the folder. The pipe closes when the value is dropped, when the process returns from `main` with the
+//! server in a static, and when the process is killed. The shell and the server do not run as root, because PostgreSQL
+//! refuses that. They have a process group of their own, so that an interrupt from the terminal does not reach them
+//! directly.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -31,19 +31,19 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often another port is tried.
 const PORTS: usize = 20;
 
-/// What a row came to, as text; `None` is NULL.
+/// The values of a row as text. `None` is NULL.
 pub(crate) type TextRow = Vec<Option<String>>;
 
-/// What survives a loss of power. Either way everything committed survives the loss of the server's processes.
+/// What survives a loss of power. In both cases, committed data survives the loss of the server processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// As PostgreSQL comes: a commit is on disk.
+    /// The default of PostgreSQL: a commit is on disk.
     Safe,
-    /// No fsync: for suites about meaning.
+    /// No fsync, for tests that need no durability.
     Fast,
 }
 
-/// A running server. Its end and that of its folder come with the drop, and with the end of this process.
+/// A running server. It stops, and its folder is removed, when the value is dropped or this process ends.
 pub(crate) struct PostgresServer {
     supervisor: Mutex<Supervisor>,
     folder: PathBuf,
@@ -71,7 +71,7 @@ impl PostgresServer {
             };
             match server.await_answer() {
                 Ok(()) => return Ok(server),
-                // Somebody else was quicker: the next port.
+                // Another process took the port: try the next port.
                 Err(error) if error.contains("Address already in use") => {
                     supervisor = server.into_supervisor();
                     supervisor.ask("stop QUIT", "stopped")?;
@@ -82,13 +82,13 @@ impl PostgresServer {
         Err(format!("no free port for PostgreSQL in {PORTS} attempts"))
     }
 
-    /// One for the whole process, started on first use, [`Durability::Fast`].
+    /// The server for the whole process, started on first use with [`Durability::Fast`].
     pub(crate) fn shared() -> Result<&'static Self, String> {
         static SHARED: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(Durability::Fast)).as_ref().map_err(Clone::clone)
     }
 
-    /// A fresh database that belongs to a role of its own, which is no superuser and has a password; its URL.
+    /// Makes a database with a role of its own, which has a password and is no superuser. Returns the URL.
     pub(crate) fn new_database(&self) -> Result<String, String> {
         let name = format!("landfall_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let password = random_text()?;
@@ -97,8 +97,8 @@ impl PostgresServer {
         Ok(format!("postgres://{name}:{password}@{}:{}/{name}", Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// A fresh database for the technology: its role may make roles and databases. Its URL and its name, which is the
-    /// role's too.
+    /// Makes a database for the technology. Its role may make roles and databases. Returns the URL, and the name of the
+    /// database and the role.
     pub(crate) fn new_target(&self) -> Result<(String, String), String> {
         let url = self.new_database()?;
         let (_, name) = url.rsplit_once('/').ok_or("no database in the URL")?;
@@ -107,47 +107,47 @@ impl PostgresServer {
         Ok((url, name))
     }
 
-    /// Where it listens.
+    /// The port of the server.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its folder, which belongs to the user that it runs as.
+    /// The folder of the server. It belongs to the user that runs the server.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// SQL as the superuser, outside of any test's database.
+    /// Runs SQL as the superuser, outside of the databases of tests.
     pub(crate) fn psql(&self, sql: &str) -> Result<Vec<TextRow>, String> {
         query(&self.superuser_url(), sql)
     }
 
-    /// SQL as the superuser, in a test's database.
+    /// Runs SQL as the superuser, in the database of a test.
     pub(crate) fn psql_in(&self, database: &str, sql: &str) -> Result<Vec<TextRow>, String> {
         let url = self.superuser_url();
         let (server, _) = url.rsplit_once('/').ok_or("no database in the URL")?;
         query(&format!("{server}/{database}"), sql)
     }
 
-    /// Ends every process of the server at once, as a crash does (`pg_ctl stop -m immediate`): connections are cut,
-    /// nothing is finished, and the next start recovers.
+    /// Ends every process of the server at once, like a crash (`pg_ctl stop -m immediate`). Connections are reset, no
+    /// transaction is finished, and the next start recovers.
     pub(crate) fn kill_immediately(&self) -> Result<(), String> {
         self.supervisor().ask("stop QUIT", "stopped")
     }
 
-    /// Starts it again on the same port and data, after [`Self::kill_immediately`]; returns once it answers.
+    /// Starts the server again on the same port and data, after [`Self::kill_immediately`]. Returns once it answers.
     pub(crate) fn restart(&self) -> Result<(), String> {
         self.supervisor().ask(&format!("start {}", self.port), "started")?;
         self.await_answer()
     }
 
-    /// Stops every process of the server where it stands (SIGSTOP): the kernel goes on accepting connections, and nobody
-    /// answers on them.
+    /// Freezes every process of the server (SIGSTOP). The kernel still accepts connections, but the server does not
+    /// answer on them.
     pub(crate) fn freeze(&self) -> Result<(), String> {
         self.supervisor().ask("signal STOP", "signalled")
     }
 
-    /// Lets it go on after [`Self::freeze`].
+    /// Resumes the server after [`Self::freeze`].
     pub(crate) fn thaw(&self) -> Result<(), String> {
         self.supervisor().ask("signal CONT", "signalled")
     }
@@ -183,7 +183,7 @@ impl PostgresServer {
     }
 }
 
-/// SQL on any database, in one implicit transaction. From wherever: it waits on a thread of its own.
+/// Runs SQL on any database, in one implicit transaction. It uses a thread of its own, so any caller may wait for it.
 pub(crate) fn query(url: &str, sql: &str) -> Result<Vec<TextRow>, String> {
     let (url, sql) = (url.to_owned(), sql.to_owned());
     let run = move || -> Result<Vec<TextRow>, String> {
@@ -201,7 +201,7 @@ pub(crate) fn query(url: &str, sql: &str) -> Result<Vec<TextRow>, String> {
 async fn fetch(url: &str, sql: &str) -> sqlx::Result<Vec<TextRow>> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection: PgConnection = options.disable_statement_logging().connect().await?;
-    // The simple protocol answers text, whatever the type.
+    // The simple protocol returns text for every type.
     let rows = sqlx::raw_sql(sql).fetch_all(&mut connection).await?;
     let mut texts = Vec::with_capacity(rows.len());
     for row in rows {
@@ -217,15 +217,15 @@ async fn fetch(url: &str, sql: &str) -> sqlx::Result<Vec<TextRow>> {
     Ok(texts)
 }
 
-/// The shell that owns the server. Each line that it is sent it answers with one.
+/// The shell that owns the server. It answers each line with one line.
 struct Supervisor {
     child: Child,
-    /// Dropped first: that is what tells it to clean up.
+    /// Dropped first: the closed pipe makes the shell clean up.
     commands: Option<ChildStdin>,
     answers: Receiver<String>,
 }
 
-/// What the shell runs. `$1` is the folder of the programs, `$2` where temporary folders go.
+/// The script of the shell. `$1` is the folder of the programs, `$2` the parent of temporary folders.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM PIPE
 umask 077
@@ -296,7 +296,7 @@ impl Supervisor {
             .args(["sh", "-c", SCRIPT, "landfall-postgres"])
             .arg(programs)
             .arg(std::env::temp_dir())
-            // Whatever may be read by whoever that is.
+            // The other user may not be able to read the current folder.
             .current_dir("/")
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
@@ -380,7 +380,7 @@ fn release(folder: &Path) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// A command that runs its arguments as somebody who is not root: as us, or, when we are root, as `postgres` or
+/// A command that runs its arguments without root rights: as the current user, or, when that is root, as `postgres` or
 /// `nobody`.
 fn unprivileged_command() -> Result<Command, String> {
     if id(&["-u"]) != Some(0) {
@@ -404,7 +404,7 @@ fn unprivileged_command() -> Result<Command, String> {
             }
         }
     }
-    Err("PostgreSQL does not run as root, and neither setpriv nor runuser can make somebody else of us: install \
+    Err("PostgreSQL does not run as root, and neither setpriv nor runuser can switch to another user: install \
          util-linux, or run as another user"
         .to_owned())
 }
@@ -414,9 +414,9 @@ fn id(arguments: &[&str]) -> Option<u32> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// A port that is free now, and that the kernel gives to nobody who asks for any: below the range of those, so that it
-/// stays free while the server is down. (A client that calls a port of that range at home while nobody listens may even
-/// be given the port itself, and talk to itself.)
+/// A port that is free now, below the range from which the kernel assigns ports. The kernel gives it to no other process
+/// while the server is down. (In that range, a client that connects to a closed loopback port may get the same port as
+/// its own source port, and then talks to itself.)
 fn free_port() -> Result<u16, String> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let lowest_given: u16 =
@@ -443,7 +443,7 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], String> {
     Ok(bytes)
 }
 
-/// Nobody uses all of it; named here, none of it is dead.
+/// No crate uses all items. Naming them here prevents warnings about dead code.
 const _: () = {
     let _ = (Durability::Safe, Durability::Fast);
     let _ = PostgresServer::shared;
