@@ -1,4 +1,4 @@
-//! kill -9 at the worst moments. What was accepted is done, once, by the next process.
+//! kill -9 at the worst moments. The next process completes every accepted task, once.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::{
 
 const TIMES: usize = 50;
 
-/// Asserts that the products `names` exist, each once, with their two rows once.
+/// Asserts that each data product in `names` exists once, with its two rows once.
 fn assert_each_exists_once(resources: &Resources, names: &[String]) {
     assert_eq!(resources.tables.len(), names.len(), "{:#?}", resources.tables);
     for (name, metadata) in &resources.tables {
@@ -24,7 +24,7 @@ fn assert_each_exists_once(resources: &Resources, names: &[String]) {
     }
 }
 
-/// The loop of a tester: accept, kill, start again, see that it completes.
+/// For each task: accept it, kill the server, restart it, and wait for the task to complete.
 #[tokio::test]
 async fn tasks_accepted_before_a_kill_complete_once() {
     let mut server = Landfall::start();
@@ -40,7 +40,7 @@ async fn tasks_accepted_before_a_kill_complete_once() {
     }
     assert_each_exists_once(&server.resources().await, &names);
 
-    // What has ended stays readable, and unchanged, for the processes after it.
+    // Later processes still read the ended tasks, unchanged.
     let before = server.resources().await;
     server.kill_9();
     server.restart();
@@ -50,7 +50,7 @@ async fn tasks_accepted_before_a_kill_complete_once() {
     assert_eq!(server.resources().await, before);
 }
 
-/// Nobody waits: what was accepted first is killed again and again, before it gets anywhere.
+/// The test does not wait between kills. The first tasks are interrupted many times before they make progress.
 #[tokio::test]
 async fn tasks_accepted_before_many_kills_complete_once() {
     let mut server = Landfall::start();
@@ -69,7 +69,7 @@ async fn tasks_accepted_before_many_kills_complete_once() {
     assert_each_exists_once(&server.resources().await, &names);
 }
 
-/// The pause before each kill grows, so that the kills fall on every part of the work.
+/// The pause before each kill grows, so that the kills hit every part of the work.
 #[tokio::test]
 async fn kills_during_the_work_create_no_duplicates() {
     let mut server = Landfall::start();
@@ -88,7 +88,7 @@ async fn kills_during_the_work_create_no_duplicates() {
     assert_each_exists_once(&server.resources().await, &names);
 }
 
-/// SIGTERM is not a crash: the process says goodbye in order, and nothing accepted is lost.
+/// SIGTERM drains the server: the process exits with success, and no accepted task is lost.
 #[tokio::test]
 async fn drain_loses_no_accepted_task() {
     let mut server = Landfall::start();
@@ -105,7 +105,7 @@ async fn drain_loses_no_accepted_task() {
     }
 }
 
-/// The lease of the dead process may not hold up the same component for long.
+/// The lease of the dead process must not block the same component for long.
 #[tokio::test]
 async fn component_accepts_requests_right_after_a_crash() {
     let mut server = Landfall::start();

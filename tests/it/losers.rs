@@ -1,5 +1,5 @@
-//! Who has lost a task writes nothing: processes that were frozen, cut off or told a wrong time, and a database that is
-//! away. Of two servers on one PostgreSQL the one that has the task is whichever was quicker.
+//! A process that has lost the lease of a task writes nothing. The tests freeze servers, cut their connections, change
+//! their clocks and stop their database. With two servers on one PostgreSQL, either may get the task.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -39,12 +39,12 @@ trace = "file://{scratch}/trace.jsonl"
 group = "mock"
 "#;
 
-/// The same with leases that no busy machine lets run out: whose end is not due to the time that it takes.
+/// [`CONFIG`] with leases that do not expire on a busy machine.
 fn long_lease_config() -> String {
     replace_once(CONFIG, "lease = \"1s\"", "lease = \"3s\"").replace("50ms", "80ms")
 }
 
-/// A component that takes its time.
+/// The id of the slow component of a data product.
 fn component(name: &str) -> String {
     format!("urn:dmb:cmp:finance:{name}:0:cashflow-calculation")
 }
@@ -58,7 +58,7 @@ fn request(name: &str, serial: u64) -> Value {
     component_request(&text, &component(name))
 }
 
-/// Servers under the eyes of a trace.
+/// Servers whose mock writes a trace.
 struct TracedCluster {
     cluster: Cluster,
     trace: PathBuf,
@@ -70,7 +70,7 @@ impl TracedCluster {
         Self { cluster, trace }
     }
 
-    /// Waits until somebody has begun so many steps of a component; answers which server that is.
+    /// Waits until so many steps of a component have begun. Returns the index of the server that works on it.
     async fn wait_for_worker(&self, name: &str, steps: usize) -> usize {
         let component = component(name);
         let mut pids = Vec::new();
@@ -83,7 +83,7 @@ impl TracedCluster {
         self.index(pid)
     }
 
-    /// Which server a process is.
+    /// The index of the server with this pid.
     fn index(&self, pid: u32) -> usize {
         (0..self.cluster.len())
             .find(|index| self.cluster.server(*index).pid() == Some(pid))
@@ -98,7 +98,7 @@ impl TracedCluster {
         }
     }
 
-    /// Not between the look at its lease and a step: it would still make that one.
+    /// Freezes a server during a step. Between the check of its lease and a step, it would still make that step.
     async fn freeze_in_a_step(&self, server: usize) -> u32 {
         loop {
             let frozen = self.cluster.server(server).freeze();
@@ -123,7 +123,7 @@ impl TracedCluster {
         assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
     }
 
-    /// Everything that the store has of a task, to be compared.
+    /// All that the store contains about a task, for comparison.
     async fn stored(&self, token: &str) -> Vec<Vec<String>> {
         let store: &StoreAt = self.cluster.store();
         let task = "SELECT id, state, attempt, crashes, lease_epoch, log_lines, COALESCE(reason, ''), outcome, \
@@ -136,7 +136,7 @@ impl TracedCluster {
         rows
     }
 
-    /// Waits until a server reaches its store.
+    /// Waits until a server reaches its store again.
     async fn wait_for_recovery(&self, server: usize) {
         let end = Instant::now() + Duration::from_secs(15);
         while try_request(self.cluster.api(server), "GET", "/landfall/v1/health", &Value::Null).await.status
@@ -148,7 +148,7 @@ impl TracedCluster {
     }
 }
 
-/// The processes that began the steps of a component, in order.
+/// The pid of the process that began each step of a component, in order.
 fn processes_that_began(trace: &Path, of: &str) -> Vec<u32> {
     let begin = |event| match event {
         Event::Begin { pid, component, .. } if component == of => Some(pid),
@@ -163,7 +163,7 @@ async fn try_request(api: &Api, method: &str, path: &str, body: &Value) -> crate
     api.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
 }
 
-/// The loser of a task works on the next ones: alone, it has to.
+/// Stops the other servers, and asserts that the server that lost a task completes another one.
 async fn assert_works_again(watched: &mut TracedCluster, loser: usize, name: &str) {
     let others: Vec<usize> = (0..watched.cluster.len()).filter(|index| *index != loser).collect();
     for other in others {
@@ -195,7 +195,7 @@ async fn thawed_server_changes_nothing_after_losing_its_lease() {
     watched
         .wait_until("the loser says so", || watched.cluster.server(loser).log().contains("its lease is lost"))
         .await;
-    // Whatever else it might do, it does by then.
+    // The server has enough time for a wrong write.
     tokio::time::sleep(LEASE * 2).await;
     assert_eq!(processes_that_began(&watched.trace, &component("zombie")), begun, "no further step");
     assert_eq!(watched.stored(&token).await, stored);
@@ -206,13 +206,13 @@ async fn thawed_server_changes_nothing_after_losing_its_lease() {
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// The same while the winner is in the middle of it: the state of the task does not tell them apart, the lease does.
+/// The loser wakes while the winner works on the task. Only the lease distinguishes the two, not the state of the task.
 #[tokio::test]
 async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let mut watched = TracedCluster::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("undead", 1)).await.token();
-    // By then it has told of some steps, and of others not yet.
+    // By then the server has logged some steps, and others not yet.
     let loser = watched.wait_for_worker("undead", 14).await;
     let winner = 1 - loser;
     let pid = watched.freeze_in_a_step(loser).await;
@@ -222,7 +222,7 @@ async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let winners = watched.cluster.server(winner).pid().expect("it lives");
     watched.wait_until("the other takes it over", || begun_by(winners) > 0).await;
     let count_log_lines = |rows: &[Vec<String>], step: u64| {
-        // As the mock tells it when it is done.
+        // The mock logs this line after a step.
         let line = format!("mock `CashFlow Calculation`: idle step {step} of {STEPS}");
         rows.iter().filter(|row| row.len() == 3 && row[2] == line).count()
     };
@@ -236,7 +236,7 @@ async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     assert_eq!(begun_by(pid), begun, "no further step");
     assert_eq!(begun_by(winners), STEPS as usize);
     let after = watched.stored(&token).await;
-    // The first ones the winner may have told of by the time that the store was looked at.
+    // The winner may have logged the first steps before the test read the store.
     for step in 6..=STEPS {
         assert_eq!(
             count_log_lines(&after, step),
@@ -248,7 +248,7 @@ async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// With one process it is the same process that takes the task up again, and does not do it twice at once.
+/// With one server, the same process takes the task again. It never has two runs of the task at once.
 #[tokio::test]
 async fn thawed_server_runs_its_expired_task_once_at_a_time() {
     let watched = TracedCluster::new(Cluster::of(1).config(CONFIG).start());
@@ -267,7 +267,7 @@ async fn server_without_its_store_stops_before_another_starts() {
     assert_stops_without_its_store(CONFIG).await;
 }
 
-/// The work is on a thread that the end of its run does not end by itself.
+/// The work runs on a blocking thread, which does not end with its run.
 #[tokio::test]
 async fn server_without_its_store_ends_its_blocking_threads() {
     let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
@@ -299,22 +299,22 @@ async fn assert_stops_without_its_store(config: &str) {
     let pid = watched.cluster.server(winner).pid().expect("it lives");
     assert_eq!(begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
     assert!(begun.len() > STEPS as usize, "both worked on it");
-    // Nobody was killed or frozen: had the loser not ended its step before the winner began, they would overlap.
+    // No process was killed or frozen. If the loser had not ended its step before the winner began, they would overlap.
     watched.assert_in_order(&[("island", &[1])]);
     let stored = watched.stored(&token).await;
 
     wires[loser].heal();
     watched.wait_for_recovery(loser).await;
     tokio::time::sleep(LEASE * 2).await;
-    assert_eq!(watched.stored(&token).await, stored, "what it held back came too late");
+    assert_eq!(watched.stored(&token).await, stored, "a delayed write changed the store");
     assert_eq!(processes_that_began(&watched.trace, &component("island")), begun, "no further step");
     assert_eq!(watched.cluster.api(loser).status(&token).await, status);
-    // What was refused may have been accepted all the same; it is safe to repeat.
+    // The server may have accepted the refused request. Repeating it is safe.
     watched.cluster.api(loser).provision_and_wait(&request("other", 1)).await;
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// Connections that are reset now and then are a passing condition like any other.
+/// Connection resets are transient failures.
 #[tokio::test]
 async fn store_connections_are_reopened_after_resets() {
     let postgres = PostgresServer::shared().unwrap();
@@ -350,11 +350,12 @@ async fn store_connections_are_reopened_after_resets() {
     );
 }
 
-/// The wall clock of one server, as libfaketime shows it.
+/// The wall clock of one server, controlled by libfaketime.
 pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {
-    /// A library, and a file that it reads before each look at the clock. The monotonic clock stays what it is.
+    /// Makes the file that the library reads at each use of the clock. Returns the environment for the server. The
+    /// monotonic clock does not change.
     pub(crate) fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
         let file = scratch.join(format!("clock{server}"));
         let clock = Self(file.clone());
@@ -369,9 +370,9 @@ impl WallClock {
         (clock, environment)
     }
 
-    /// To so far from the true time: `+6h`, `-6h`.
+    /// Sets the offset from the true time: `+6h`, `-6h`.
     pub(crate) fn jump(&self, to: &str) {
-        // Never half written, nor empty.
+        // A rename: the file is never empty or half written.
         let fresh = self.0.with_extension("fresh");
         std::fs::write(&fresh, format!("{to}\n")).expect("the clock's file");
         std::fs::rename(&fresh, &self.0).expect("the clock's file");
@@ -391,7 +392,7 @@ fn libfaketime() -> String {
         .into_owned()
 }
 
-/// What the servers' own clocks said when they wrote the trace, in hours from now.
+/// The clock offsets, in hours, with which the servers wrote the trace.
 fn trace_clock_offsets(trace: &Path) -> Vec<i64> {
     let now = chrono::Utc::now().timestamp_micros();
     let hour = 3_600_000_000;
@@ -400,11 +401,11 @@ fn trace_clock_offsets(trace: &Path) -> Vec<i64> {
     at.map(|at| (at - now + hour / 2).div_euclid(hour)).collect()
 }
 
-/// Jumps the clocks of servers about while one of them works.
+/// Changes the clocks of the servers while one of them works.
 async fn jump_clocks(watched: &TracedCluster, clocks: &[WallClock]) {
     let token = watched.cluster.api(0).post("/v1/provision", &request("time", 1)).await.token();
     let worker = watched.wait_for_worker("time", 3).await;
-    // Each lasts for longer than the pause between two heartbeats, and between two looks for lost workers.
+    // Each jump lasts longer than the pause between two lease renewals, and between two searches for lost workers.
     let pause = Duration::from_millis(1100);
     clocks[worker].jump("-6h");
     tokio::time::sleep(pause).await;
@@ -420,7 +421,7 @@ async fn jump_clocks(watched: &TracedCluster, clocks: &[WallClock]) {
     }
     tokio::time::sleep(pause).await;
     clocks[worker].jump("-6h");
-    // Accepted under wrong clocks, and run behind the first.
+    // This task is accepted under wrong clocks, and runs after the first.
     let second = watched.cluster.api(worker).post("/v1/provision", &request("time", 2)).await.token();
     for token in [&token, &second] {
         for server in 0..watched.cluster.len() {
@@ -458,7 +459,7 @@ async fn clock_jumps_end_no_lease_on_sqlite() {
     jump_clocks(&watched, &clocks).await;
 }
 
-/// A collection comes with each start, by a clock that is ten years ahead and then right again.
+/// Each start deletes expired tasks. The clock is ten years ahead at one start and correct at the next.
 #[tokio::test]
 async fn clock_jumps_of_years_delete_no_recent_tasks() {
     let home = tempfile::tempdir().unwrap();
@@ -479,7 +480,7 @@ async fn clock_jumps_of_years_delete_no_recent_tasks() {
         clock.jump(jump);
         server.terminate();
         server.restart();
-        // The collection of the start is over well before the next operation ends.
+        // The deletion at the start ends well before the next operation ends.
         tokens.push(done(&server).await);
         tokio::time::sleep(Duration::from_millis(500)).await;
         for token in tokens.iter().rev().take(2) {
@@ -495,7 +496,7 @@ async fn clock_jumps_of_years_delete_no_recent_tasks() {
             .map(async |token| server.api().get(&format!("/v1/provision/{token}/status")).await.status),
     )
     .await;
-    assert_eq!(kept, [400, 200, 200], "the first to end is the one too many, whatever the clock said then");
+    assert_eq!(kept, [400, 200, 200], "only the task that ended first is deleted, whatever the clock was");
 }
 
 #[tokio::test]
@@ -528,7 +529,7 @@ async fn servers_recover_after_their_database_restarts() {
             let asked = Instant::now();
             let answer = try_request(api, method, path, &body).await;
             answer.with_status(500);
-            // Its shape was held against the contract when it arrived.
+            // `try_request` has checked the answer against the contract.
             assert!(answer.content_type.starts_with("application/json"), "{answer:?}");
             let text = answer.json()["error"].as_str().unwrap_or_default().to_owned();
             assert!(text.contains("store") && text.contains("try again"), "{method} {path}: {text}");
@@ -551,6 +552,6 @@ async fn servers_recover_after_their_database_restarts() {
     watched.assert_in_order(&[("away", &[1]), ("back0", &[1]), ("back1", &[1])]);
     assert!(
         processes_that_began(&watched.trace, &component("meanwhile")).is_empty(),
-        "what was refused is not done"
+        "refused requests start no work"
     );
 }

@@ -2,8 +2,8 @@
 //!
 //! This file depends on no other file of the tests. Each crate that needs a server includes it with `#[path]`.
 //!
-//! A shell supervises the server and reads a pipe from the test process. When the pipe closes, the shell stops the server
-//! and removes the folder. The pipe closes when the value is dropped, when the process returns from `main` with the
+//! A shell supervises the server and reads a pipe from the test process. When the pipe closes, the shell stops the
+//! server and removes the folder. The pipe closes when the value is dropped, when the process returns from `main` with the
 //! server in a static, and when the process is killed. The shell and the server do not run as root, because PostgreSQL
 //! refuses that. They have a process group of their own, so that an interrupt from the terminal does not reach them
 //! directly.
@@ -414,9 +414,9 @@ fn id(arguments: &[&str]) -> Option<u32> {
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
-/// A port that is free now, below the range from which the kernel assigns ports. The kernel gives it to no other process
-/// while the server is down. (In that range, a client that connects to a closed loopback port may get the same port as
-/// its own source port, and then talks to itself.)
+/// A port that is free now, below the range from which the kernel assigns ports. The kernel gives it to no other
+/// process while the server is down. (In that range, a client that connects to a closed loopback port may get the same
+/// port as its own source port, and then talks to itself.)
 fn free_port() -> Result<u16, String> {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let lowest_given: u16 =

@@ -1,4 +1,4 @@
-//! What the lakehouse must hold when a campaign is over, and whether it does.
+//! The expected content of the lakehouse at the end of a campaign, and the check of it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ pub(super) enum Kind {
     Bucket,
 }
 
-/// What is left of a component.
+/// How much of a component exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
     Nothing,
@@ -25,19 +25,20 @@ pub(super) enum Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lake {
     pub(super) kind: Kind,
-    /// Of its data product.
+    /// The name of its data product.
     pub(super) name: String,
     pub(super) component: String,
     pub(super) kept: Kept,
-    /// Columns beyond the example's, which only become more.
+    /// The number of columns beyond those of the example. It only grows.
     pub(super) extra_columns: usize,
     /// How many of them the last provision described.
     pub(super) provisioned_columns: usize,
     /// Who may read it.
     pub(super) refs: BTreeSet<String>,
-    /// How many requests for it there were; the number of each is the version of the data product in it, so that no two are the same.
+    /// The number of requests for it. Each request uses its number as the version of the data product, so that no two
+    /// requests are equal.
     pub(super) requests: usize,
-    /// That of the last provision.
+    /// The version in the last provision request.
     pub(super) provisioned_version: String,
 }
 
@@ -60,7 +61,7 @@ impl Lake {
         }
     }
 
-    /// Of the data product in the request that is being made.
+    /// The version of the data product in the current request.
     pub(super) fn version(&self) -> String {
         format!("0.1.{}", self.requests)
     }
@@ -69,7 +70,7 @@ impl Lake {
         self.kind == Kind::Table && self.kept == Kept::Everything
     }
 
-    /// What is not as it should be.
+    /// The differences from the expected state.
     pub(super) fn violations(&self, warehouse: &std::path::Path, resources: &Resources) -> Vec<String> {
         let found = match self.kind {
             Kind::Table => self.table(resources),
@@ -86,7 +87,7 @@ impl Lake {
             .iter()
             .filter(|(path, _)| path.starts_with(&folder) && path.extension().is_some_and(|e| e == "parquet"))
             .count();
-        // Another one is what a run left that was cut off between the write and the commit.
+        // There may be more than one data file: a run that is interrupted between write and commit leaves one.
         if self.kind == Kind::Table && self.kept != Kept::Nothing && data == 0 {
             violations.push("the rows are gone".to_owned());
         }

@@ -1,8 +1,9 @@
-//! The crash campaign: operations are submitted all the time while servers, and the database below them, are killed at
-//! random. Then an outsider looks: everything accepted is done, once at a time, in order, and nothing else is.
+//! The crash campaign submits operations all the time while it kills servers, and their database, at random. It then
+//! checks the trace, the store and the lakehouse: the servers completed every accepted task, one run at a time, in order,
+//! and did no other work.
 //!
-//! `LANDFALL_CRASH_SEED` repeats a campaign: its submissions and its disturbances derive from it, though not the
-//! instant at which each falls. `LANDFALL_CRASH_OPERATIONS` is its size.
+//! `LANDFALL_CRASH_SEED` repeats a campaign: it determines the submissions and the disturbances, but not the exact time
+//! of each. `LANDFALL_CRASH_OPERATIONS` is the number of operations.
 
 mod lake;
 pub(crate) mod plan;
@@ -22,9 +23,9 @@ use crate::postgres::{Durability, PostgresServer};
 
 const LEASE: Duration = Duration::from_millis(1500);
 const STEPS: u64 = 5;
-/// What a submitter has under way before it waits for the oldest.
+/// The number of open tasks of a submitter before it waits for the oldest.
 const OUTSTANDING: usize = 6;
-/// How long a submitter waits for one answer or one end, disturbances included.
+/// How long a submitter waits for an answer or for the end of a task, disturbances included.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 const CONFIG: &str = r#"
@@ -34,7 +35,7 @@ timeout = "2s"
 [operations]
 lease = "1500ms"
 poll = "100ms"
-# Nothing is given up: how often a task is hit is up to the seed, not to the task.
+# No task fails because of crashes: the seed decides how many crashes hit it.
 max_crashes = 100000
 crash_pause = "20ms"
 backoff = "20ms"
@@ -46,7 +47,7 @@ steps = 5
 step_delay = "8ms"
 trace = "file://{scratch}/trace.jsonl"
 
-# Its steps, trace included, are on threads that block.
+# Its steps, trace included, run on blocking threads.
 [targets.THREADS]
 driver = "mock"
 group = "threads"
@@ -81,14 +82,14 @@ async fn run_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn run_on_postgres() {
-    // As it comes, with commits on disk: what survives here survives there.
+    // The default durability, with commits on disk, as in production.
     let postgres = PostgresServer::start(Durability::Safe).expect("PostgreSQL starts");
     let url = postgres.new_database().expect("a database");
     let cluster = Cluster::of(2).config(CONFIG).store(&url).start();
     Campaign::new("PostgreSQL", cluster, Some(postgres)).run().await;
 }
 
-/// What the environment says, or what suits a test among others.
+/// The value of an environment variable, or the default.
 fn setting(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty());
     text.map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{name}: `{text}`: {error}")))
@@ -96,7 +97,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 struct Campaign {
     store: &'static str,
-    /// Before the database: it is asked for what is pending when it is dropped.
+    /// Dropped before the database, because its drop reads the pending tasks from there.
     cluster: Cluster,
     postgres: Option<PostgresServer>,
     seed: u64,
@@ -107,20 +108,20 @@ struct Campaign {
 
 /// What the submitters share.
 struct SubmitterState {
-    /// Of the latest process of each server; it may be dead.
+    /// The client for the latest process of each server. The process may be dead.
     apis: Mutex<Vec<Api>>,
     /// Submissions that have a token.
     accepted: AtomicUsize,
-    /// Tokens that ended COMPLETED.
+    /// Tasks that ended COMPLETED.
     completed: AtomicUsize,
-    /// Requests that got no token: no answer, or one that says to try again.
+    /// Requests without an answer, or with an answer that asks for a retry.
     repeats: AtomicUsize,
-    /// Tokens and the requests that they were given for.
+    /// The tokens, and the request of each.
     tokens: Mutex<BTreeMap<String, Value>>,
     violations: Mutex<Vec<String>>,
 }
 
-/// How often what was done.
+/// The number of disturbances of each kind.
 #[derive(Default)]
 struct Done {
     server_kills: usize,
@@ -243,19 +244,19 @@ impl Campaign {
         }
         tokio::time::sleep(down).await;
         for replica in replicas {
-            // Started from here: a server ends with the thread that started it.
+            // Restarted on this thread, because a server ends with the thread that started it.
             self.cluster.replica(*replica).restart();
             let api = self.cluster.api(*replica).clone();
             self.state.apis.lock().unwrap_or_else(PoisonError::into_inner)[*replica] = api;
         }
     }
 
-    /// From outside, when all is over.
+    /// Checks the trace, the tasks and the lakehouse at the end of the campaign.
     async fn inspect(&self, plan: &Plan) -> trace::Verdict {
         let mut verdict = trace::judge(&trace::read(&self.trace), &plan.serials, STEPS);
         verdict.violations.append(&mut self.state.violations.lock().unwrap_or_else(PoisonError::into_inner));
 
-        // Every token is known to every server, as completed.
+        // Every server knows every token, as completed.
         let tokens = self.state.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for replica in 0..self.cluster.len() {
             for token in tokens.keys() {
@@ -265,7 +266,7 @@ impl Campaign {
                 }
             }
         }
-        // Nor did anything end otherwise that was accepted without anybody hearing of it.
+        // Tasks whose answer was lost, so that no submitter has their token, completed too.
         let sql = "SELECT state, count(*) FROM task GROUP BY state";
         let states = self.cluster.store().query(sql).await;
         match states.as_slice() {
@@ -288,7 +289,7 @@ impl Campaign {
     }
 }
 
-/// Directories in the making and in the going are not to outlive the work on their components.
+/// Temporary folders of creations and deletions must be gone after the work on their components.
 fn leftovers(warehouse: &Path) -> Vec<String> {
     let names = |folder: &str| {
         let entries = std::fs::read_dir(warehouse.join(folder)).into_iter().flatten().flatten();
@@ -297,7 +298,7 @@ fn leftovers(warehouse: &Path) -> Vec<String> {
     names("buckets").into_iter().filter(|name| name.contains("/.purged.")).collect()
 }
 
-/// Submits one after the other, and sees every one of them completed.
+/// Submits one request after the other, and waits until all of them complete.
 async fn submit_all(state: Arc<SubmitterState>, submissions: Vec<Submission>, mut rng: Rng) {
     let mut outstanding = VecDeque::<String>::new();
     for submission in submissions {
@@ -336,7 +337,7 @@ impl SubmitterState {
         apis[replica % apis.len()].clone()
     }
 
-    /// Asks one server after the other until one answers with something else than that it cannot now.
+    /// Sends the request to one server after the other until one answers with another status than 500.
     async fn request_until_answered(
         &self,
         mut replica: usize,
@@ -362,12 +363,12 @@ impl SubmitterState {
         }
     }
 
-    /// Until it has a token. A request whose answer is lost may have been accepted; it is safe to repeat.
+    /// Submits until there is a token. A server may have accepted a request whose answer is lost. Repeating it is safe.
     async fn submit(&self, submission: &Submission, replica: usize) -> String {
         self.request_until_answered(replica, "POST", submission.path, Some(&submission.body)).await.token()
     }
 
-    /// Keeps a token; whether it is a new one. Two different requests never share one.
+    /// Remembers a token, and returns whether it is new. Two different requests never share a token.
     fn note(&self, token: &str, submission: &Submission) -> bool {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let before = tokens.insert(token.to_owned(), submission.body.clone());

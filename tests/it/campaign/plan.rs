@@ -1,4 +1,4 @@
-//! What a campaign does, decided before it begins: everything derives from one seed.
+//! The plan of a campaign. One seed determines all of it before the campaign begins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::harness::{
     acl_request, cashflow, cashflow_named, cashflow_with_rows, component_request, replace_once,
 };
 
-/// Random numbers that a seed decides (SplitMix64).
+/// Random numbers from a seed (SplitMix64).
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -27,7 +27,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `end`, without it.
+    /// A number from 0 to `end`, exclusive.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
@@ -41,23 +41,23 @@ impl Rng {
     }
 }
 
-/// A request that one submitter makes after the one before it was accepted.
+/// A request of a submitter. It sends the request after the previous one is accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Submission {
     pub(super) path: &'static str,
     pub(super) body: Value,
-    /// Whether it is sent to two servers at the same time.
+    /// Whether the submitter sends it twice at the same time.
     pub(super) twice: bool,
 }
 
-/// What happens to the servers meanwhile.
+/// A disturbance of the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Disturbance {
-    /// How many submissions are accepted by then.
+    /// The number of accepted submissions before it.
     pub(super) after: usize,
     pub(super) pause: Duration,
     pub(super) what: Fault,
-    /// How long before it is made good.
+    /// The time until the campaign repairs it.
     pub(super) lasts: Duration,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Disturbance {
 pub(super) enum Fault {
     /// kill -9 of one server.
     Kill(usize),
-    /// Of all of them.
+    /// kill -9 of all servers.
     KillAll,
     /// An immediate shutdown of PostgreSQL.
     KillPostgres,
@@ -74,7 +74,8 @@ pub(super) enum Fault {
 }
 
 pub(super) const SUBMITTERS: usize = 4;
-/// Of each submitter: nobody else submits for them, so that the order of acceptance is the order of submission.
+/// Components of the mock for each submitter. No other submitter uses them, so the order of acceptance is the order of
+/// submission.
 const QUEUES: usize = 3;
 const LAKES: usize = 1;
 
@@ -83,14 +84,14 @@ const LAKES: usize = 1;
 pub(super) struct Plan {
     pub(super) submitters: Vec<Vec<Submission>>,
     pub(super) disturbances: Vec<Disturbance>,
-    /// What the mock's components were asked for, in order.
+    /// The serials that each mock component was asked for, in order.
     pub(super) serials: Accepted,
-    /// What the lakehouse must hold in the end.
+    /// The expected content of the lakehouse at the end.
     pub(super) lakes: Vec<Lake>,
 }
 
 impl Plan {
-    /// `replicas` beyond one share a PostgreSQL that is disturbed too.
+    /// Two or more `replicas` share a PostgreSQL. The plan disturbs it too.
     pub(super) fn new(seed: u64, operations: usize, replicas: usize, lease: Duration) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = Self {
@@ -128,7 +129,7 @@ impl Plan {
                     "    specific: {}",
                     &format!("    specific: {{ serial: {serial} }}"),
                 );
-                // Every second queue is worked on by threads that block.
+                // Blocking threads do the work of every second queue.
                 let text = match queue % 2 {
                     0 => replace_once(&text, "technology: Spark", "technology: Threads"),
                     _ => text,
@@ -160,7 +161,7 @@ impl Plan {
         for what in whats {
             let lasts = match what {
                 Fault::Freeze(_) => lease + lease / 4 + rng.millis(200),
-                // Short, mostly; and sometimes long enough for leases to run out.
+                // Mostly short, and sometimes long enough for leases to expire.
                 _ if rng.chance(25) => lease / 2 + rng.millis(1000),
                 _ => rng.millis(150),
             };
@@ -171,7 +172,7 @@ impl Plan {
     }
 }
 
-/// A request that makes sense of a component in its state.
+/// A request that is valid for a component in its current state.
 fn next_request(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
     lake.requests += 1;
     let provision = lake.kept != Kept::Everything || rng.chance(35);
@@ -197,7 +198,7 @@ fn next_request(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
     ("/v1/unprovision", request)
 }
 
-/// The data product of a lakehouse component, with as many columns as it has by now.
+/// The descriptor of a lakehouse component, with its current number of columns.
 fn descriptor_of(lake: &Lake) -> String {
     let text = cashflow_named(&cashflow_with_rows(), &lake.name);
     let text = replace_once(&text, "version: 0.1.0", &format!("version: {}", lake.version()));
@@ -218,7 +219,7 @@ fn plan_is_determined_by_its_seed() {
     let submissions: Vec<_> = plan.submitters.iter().flatten().collect();
     assert_eq!(submissions.len(), 1000);
     let different: BTreeSet<String> = submissions.iter().map(|s| format!("{}{}", s.path, s.body)).collect();
-    assert_eq!(different.len(), 1000, "no two ask for the same");
+    assert_eq!(different.len(), 1000, "no two requests are equal");
     assert!(submissions.iter().any(|submission| submission.twice));
     for technology in ["technology: Threads", "technology: Spark"] {
         let of = |submission: &&&Submission| {

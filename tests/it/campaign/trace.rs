@@ -1,7 +1,7 @@
-//! What the trace of the mock proves, or disproves: a judge that knows nothing of Landfall but what it promises.
+//! Checks the trace of the mock against the promises of Landfall. It uses no code of Landfall.
 //!
-//! The lines of a trace stand in the order in which things happened, whatever any clock says, because each is one
-//! write in append mode. Whoever kills or freezes a process adds a line that says so.
+//! The lines of a trace are in the order of the events, independent of any clock, because each line is one write in append
+//! mode. A test that kills or freezes a process adds a line for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,17 +24,18 @@ pub(crate) enum Event {
         step: u64,
         done: bool,
     },
-    /// By then the process was no more.
+    /// The test wrote this line after the process ended.
     Killed {
         pid: u32,
     },
-    /// By then the process stood still. Others may pass it by; what it was in the middle of ends when it goes on.
+    /// The test wrote this line after the process was stopped. Other processes may take over its task. The step that it
+    /// was in ends after it resumes.
     Frozen {
         pid: u32,
     },
 }
 
-/// Reads a trace. A file that is not there has no lines.
+/// Reads a trace. A missing file has no lines.
 pub(crate) fn read(file: &Path) -> Vec<Event> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| parse(line).unwrap_or_else(|| panic!("no line of a trace: {line}"))).collect()
@@ -58,12 +59,12 @@ fn parse(line: &str) -> Option<Event> {
     }
 }
 
-/// To be called when the process is no more.
+/// Call this after the process has ended.
 pub(crate) fn note_killed(file: &Path, pid: u32) {
     note(file, pid, "killed");
 }
 
-/// To be called when the process stands still.
+/// Call this after the process is stopped.
 pub(crate) fn note_frozen(file: &Path, pid: u32) {
     note(file, pid, "frozen");
 }
@@ -75,32 +76,32 @@ fn note(file: &Path, pid: u32, event: &str) {
     file.write_all(line.as_bytes()).expect("the trace");
 }
 
-/// What was accepted of each component: its serials in the order of acceptance, which ascends.
+/// The accepted serials of each component, in the order of acceptance. They ascend.
 pub(crate) type Accepted = BTreeMap<String, Vec<u64>>;
 
-/// What a trace tells.
+/// The result of the check of a trace.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Broken promises, in words; none is what is wanted.
+    /// Descriptions of broken promises. A correct trace has none.
     pub(crate) violations: Vec<String>,
-    /// Runs that got through all steps.
+    /// Runs that finished all steps.
     pub(crate) whole_runs: usize,
-    /// Runs that ended before, with their process or at the word of the engine.
+    /// Runs that ended earlier: the process ended, or the engine stopped them.
     pub(crate) cut_runs: usize,
-    /// Steps that a process was about to begin when it was frozen, and began when others had passed it by.
+    /// Steps that a process was about to begin when it was frozen, and began after another process took over.
     pub(crate) late_steps: usize,
 }
 
-/// Where the work on a component stands.
+/// The state of the work on a component.
 #[derive(Default)]
 struct Work {
-    /// Whose step is under way: process, serial, step.
+    /// The step under way: process, serial, step.
     open: Option<(u32, u64, u64)>,
-    /// Whether that process was frozen in it.
+    /// Whether that process was frozen during the step.
     frozen: bool,
-    /// Steps of frozen processes that others have passed by.
+    /// Steps of frozen processes whose task another process took over.
     passed: Vec<(u32, u64, u64)>,
-    /// The step that was done last, if nothing else happened since: only there may a run go on.
+    /// The last finished step, if nothing else happened since. A run may continue only from there.
     last: Option<(u32, u64, u64)>,
     /// The latest serial that has begun.
     latest: u64,
@@ -108,11 +109,11 @@ struct Work {
     whole: BTreeSet<u64>,
 }
 
-/// Holds a trace against what was accepted, each run having so many steps.
+/// Checks a trace against the accepted serials. Each run has `steps` steps.
 pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict {
     let mut verdict = Verdict::default();
     let mut works: BTreeMap<&str, Work> = BTreeMap::new();
-    // Of each process that was frozen: where it has begun a step since.
+    // For each process that was frozen: the components on which it has begun a step since.
     let mut thawed: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     let violations = &mut verdict.violations;
     for event in trace {
@@ -124,8 +125,8 @@ pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict
                 let is_wrong =
                     (work.open.is_some() && !work.frozen) || is_place_lost || *serial < work.latest;
                 if first && is_wrong {
-                    // It had looked at its lease, was frozen, and then did what it had looked for. No look can be so
-                    // close to the deed that nothing comes between; but for a second step it would have to look again.
+                    // The process checked its lease, was frozen, and then began the step. No check can exclude a pause
+                    // between check and step. Before a second step the process has to check its lease again.
                     work.passed.push((*pid, *serial, *step));
                     verdict.late_steps += 1;
                     continue;
@@ -180,7 +181,7 @@ pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict
                 }
             }
             Event::Frozen { pid } => {
-                // Where it is in the middle of a step it looks again before the next one.
+                // A process that is frozen during a step checks its lease again before the next step.
                 let begun = thawed.entry(*pid).or_default();
                 begun.clear();
                 for (component, work) in &mut works {
@@ -242,7 +243,7 @@ mod tests {
         Event::End { pid, component: "c".to_owned(), serial, step, done: false }
     }
 
-    /// All of a run by process `pid`.
+    /// A complete run by process `pid`.
     fn run(pid: u32, serial: u64) -> Vec<Event> {
         vec![begin(pid, serial, 1), end(pid, serial, 1), begin(pid, serial, 2), end(pid, serial, 2)]
     }
@@ -251,7 +252,7 @@ mod tests {
         judge(&trace.concat(), &Accepted::from([("c".to_owned(), serials.to_vec())]), STEPS)
     }
 
-    /// The first word of each violation is what it is.
+    /// The text of each violation before the colon is its kind.
     #[track_caller]
     fn finds(trace: &[Vec<Event>], serials: &[u64], kinds: &[&str]) {
         let verdict = judge_component(trace, serials);
@@ -284,7 +285,7 @@ mod tests {
         finds(&[frozen.clone(), zombie.clone()], &[1], &[]);
         let undead = vec![begin(1, 1, 2), end(1, 1, 2)];
         finds(&[frozen.clone(), zombie, undead], &[1], &["goes on where it had lost its place"]);
-        // Only it is excused.
+        // Only the frozen process is excused.
         finds(
             &[frozen, vec![begin(2, 1, 1)], run(3, 1), vec![end(2, 1, 1)]],
             &[1],
@@ -292,7 +293,7 @@ mod tests {
         );
     }
 
-    /// Frozen between the look at its lease and the step: that one step is late, and no other.
+    /// The process is frozen between the check of its lease and the step. Only that step may be late.
     #[test]
     fn frozen_process_may_begin_one_late_step() {
         let frozen = vec![begin(1, 1, 1), end(1, 1, 1), Event::Frozen { pid: 1 }];
@@ -311,7 +312,7 @@ mod tests {
             &[1],
             &["goes on where it had lost its place"],
         );
-        // The next run of a process that was frozen is a run like any other.
+        // No exception applies to the next run of a process that was frozen.
         finds(&[frozen, late, run(2, 2), run(1, 3)], &[1, 2, 3], &[]);
         let unfrozen =
             vec![begin(1, 1, 1), end(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), begin(1, 1, 2), end(1, 1, 2)];
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn concurrent_runs_are_reported() {
-        // The step of one within that of the other, of the same serial and of different ones.
+        // A step begins during the step of another process, of the same serial and of different serials.
         finds(
             &[vec![begin(1, 1, 1), begin(2, 1, 1), end(2, 1, 1), end(1, 1, 1)], run(1, 1)],
             &[1],
@@ -331,11 +332,11 @@ mod tests {
             &[1, 2],
             &["two at once", "lost"],
         );
-        // A kill excuses only what the killed process did.
+        // A kill excuses only the steps of the killed process.
         finds(&[vec![begin(1, 1, 1), Event::Killed { pid: 9 }], run(2, 1)], &[1], &["two at once"]);
     }
 
-    /// No step lies within another, and yet two run at once.
+    /// No steps overlap, but two runs are under way at once.
     #[test]
     fn interleaved_runs_are_reported() {
         let interleaved =
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn runs_out_of_order_are_reported() {
         finds(&[run(1, 2), run(1, 1)], &[1, 2], &["out of order", "out of order"]);
-        // Nothing of an earlier one after a later one has begun, not even once more.
+        // No step of an earlier serial may follow the begin of a later serial, not even a repetition.
         finds(&[run(1, 1), run(1, 2), vec![begin(2, 1, 1), stopped(2, 1, 1)]], &[1, 2], &["out of order"]);
     }
 
@@ -356,7 +357,7 @@ mod tests {
         finds(&[run(1, 1), run(1, 3)], &[1, 2, 3], &["lost"]);
         finds(&[vec![begin(1, 1, 1), end(1, 1, 1)]], &[1], &["lost"]);
         finds(&[], &[1], &["lost"]);
-        // Half by one and half by the other is no run.
+        // Two halves by two processes are not a run.
         let halves =
             vec![begin(1, 1, 1), end(1, 1, 1), Event::Killed { pid: 1 }, begin(2, 1, 2), stopped(2, 1, 2)];
         finds(&[halves], &[1], &["goes on where it had lost its place", "lost"]);
