@@ -1,7 +1,7 @@
 //! A real directory server (slapd) for tests: its own folder, a free loopback port, nothing left behind.
 //!
-//! A shell supervises the server and reads a pipe from the test process. When the test process ends, the pipe closes. The
-//! shell then stops the server and removes the folder.
+//! A shell supervises the server and reads a pipe from the test process. When the test process ends, the pipe closes.
+//! The shell then stops the server and removes the folder.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The databases of a target and of the store go away under load, and come back: everything accepted is completed.
+//! The databases of a target and of the store stop under load and restart later. Every accepted task completes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ pub(super) async fn attack(group: &mut Group) {
     let target = PostgresServer::start(Durability::Safe).expect("PostgreSQL starts");
     let store_url = store.new_database().expect("a database");
     let (target_url, _) = target.new_target().expect("a target");
-    // What is waited for in the quick version is the same, but shorter.
+    // The quick version uses shorter pauses.
     let shorter =
         if group.scale.full { "" } else { "[operations]\nbackoff_cap = \"4s\"\n[store]\ntimeout = \"2s\"\n" };
     let cluster = Cluster::of(2)
@@ -71,7 +71,7 @@ pub(super) async fn attack(group: &mut Group) {
     }
 }
 
-/// One request after the other, of the mock and of PostgreSQL in turn; those that got a token, and what was refused.
+/// Submits one request after the other, for the mock and for PostgreSQL in turn. Returns the tokens and the refusals.
 async fn submit_all(
     api: Api,
     number: usize,

@@ -1,4 +1,4 @@
-//! Clocks that jump by years: no lease ends, nothing accepted is lost, nothing finished is forgotten.
+//! The clock jumps by years. No lease expires, no accepted task is lost, and no finished task is deleted.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub(super) async fn attack(group: &mut Group) {
         expect_all_completed(group, cluster.api(0), &first, timeout).await;
         tokens.extend(first);
         for (number, jump) in JUMPS.into_iter().enumerate() {
-            // Some are under way when it jumps, and others come under the wrong time.
+            // Some tasks are under way at the jump. Others are submitted under the wrong time.
             let before = accept(group, &cluster, &format!("before{number}")).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
             clock.jump(jump);
@@ -62,14 +62,14 @@ pub(super) async fn attack(group: &mut Group) {
                 expect_all_completed(group, cluster.api(0), tokens, timeout).await;
             }
             tokens.extend(before.into_iter().chain(after));
-            // Old tasks are collected when a server starts, and once a minute.
+            // A server deletes old tasks at its start, and once a minute.
             let status = cluster.replica(0).terminate();
             group.expect(status.success(), || format!("at {jump} the server left with {status}"));
             cluster.replica(0).restart();
             tokio::time::sleep(Duration::from_millis(group.scale.of(300, 2000))).await;
         }
         if group.scale.full {
-            // Across one more look for what is to be collected, far ahead.
+            // The server searches for old tasks once more, with a clock far ahead.
             clock.jump("+20y");
             tokio::time::sleep(Duration::from_secs(65)).await;
         }

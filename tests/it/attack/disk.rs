@@ -1,5 +1,5 @@
-//! A disk that is full, a file system that is read-only, files that are gone: what was accepted is done once that is
-//! over, nothing is accepted that cannot be kept, and the health says so.
+//! A full disk, a read-only file system, removed files. The server completes the accepted tasks after the failure, accepts
+//! no request that it cannot store, and reports the failure in its health.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::harness::{Cluster, Landfall};
 
-/// Work that is under way when the disk is full.
+/// Tasks that are still under way when the disk becomes full.
 const CONFIG: &str = r#"
 [operations]
 backoff_cap = "2s"
@@ -36,11 +36,11 @@ group = "lakehouse"
 group = "mock"
 "#;
 
-/// A small file system in memory, gone with the drop.
+/// A small file system in memory. The drop unmounts it.
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// `None` where this process may not mount.
+    /// Mounts a file system. `None` when this process may not mount.
     fn at(folder: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(folder).expect("a folder");
         let options = format!("size={size},mode=0755");
@@ -64,7 +64,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Takes what is left of a disk.
+/// Fills the rest of a disk.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("filler");
     let mut file = File::create(&path).expect("a file");
@@ -128,7 +128,7 @@ pub(super) async fn attack_full(group: &mut Group) {
         }
     }
 
-    // Read-only, as a file system is after errors of its disk.
+    // A file system becomes read-only after errors of its disk.
     let before = submit(api, "/v1/provision", &lake_request("readonly0"), timeout).await;
     if let Ok(token) = &before {
         expect_all_completed(group, api, std::slice::from_ref(token), timeout).await;
@@ -151,11 +151,11 @@ pub(super) async fn attack_full(group: &mut Group) {
     drop(mounted);
 }
 
-/// While the store cannot be written: the contract's 500, no token, and a health that says so. Returns the tokens of what
-/// was accepted before that.
+/// Submits requests while the server cannot write its store, and expects the 500 of the contract, no token, and a failing
+/// health. Returns the tokens of the requests that were accepted before that.
 ///
-/// SQLite writes into the room that its log already has: some MiB are accepted on a full disk, and are durable. Large
-/// requests use that room up, and smaller ones what they leave, so that in the end the smallest one is refused.
+/// SQLite writes into the free space of its existing log file. So the server accepts some MiB on a full disk, and they are
+/// durable. Large requests use up most of that space and smaller ones the rest, until the smallest one is refused.
 async fn refused_while(
     group: &mut Group,
     api: &crate::harness::Api,
@@ -202,7 +202,7 @@ async fn refused_while(
     accepted
 }
 
-/// Files of the store that go away under the server, by hand or by a cleaner of temporary folders.
+/// Files of the store disappear while the server runs, for example because a job deletes temporary files.
 pub(super) async fn attack_files(group: &mut Group) {
     let files = ["landfall.db", "landfall.db-wal", "landfall.db.lock"];
     for file in files {
@@ -227,7 +227,7 @@ pub(super) async fn attack_files(group: &mut Group) {
         if let Err(error) = wait_for_health(api, 503, Duration::from_secs(15)).await {
             group.fault(format!("`{file}` is gone: {error}"));
         }
-        // Another file of that name is not it.
+        // A copy under the same name is another file.
         if file == "landfall.db" {
             std::fs::copy(&elsewhere, &path).expect("a copy");
             let answer = try_request(api, "POST", "/v1/provision", &mock_request("copy")).await;

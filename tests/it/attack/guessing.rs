@@ -1,4 +1,4 @@
-//! Clients that guess passwords and tokens: what checking them costs is bounded, and who is right is let in.
+//! Clients guess passwords and tokens. The cost of the checks is bounded, and callers with valid credentials are served.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use super::{CANARY, Group, check_log};
 use crate::harness::{INSTANCES, Landfall};
 
 const CLIENTS: usize = 250;
-/// As configured by default.
+/// The default of `auth.concurrency`.
 const CONCURRENCY: u64 = 2;
 const WAIT: Duration = Duration::from_secs(5);
 const MIB: u64 = 1024 * 1024;
 
 pub(super) async fn attack(group: &mut Group) {
-    // As `landfall hash-password` makes them: 19 MiB each.
+    // `landfall hash-password` makes such hashes. Each check takes 19 MiB.
     let hash = Argon2::default().hash_password(b"right").expect("a hash").to_string();
     let newcomers = group.scale.of(4, 20);
     let users: String = ["ops".to_owned(), "eye".to_owned()]
@@ -38,7 +38,7 @@ pub(super) async fn attack(group: &mut Group) {
     let server = Landfall::with().alone().config(&format!("{users}{tokens}")).env("HASH", &hash).start();
     let address: SocketAddr = server.api().url().trim_start_matches("http://").parse().expect("an address");
 
-    // Known from here on.
+    // From now on the server has verified this caller.
     let known = sign_in(address, Ipv4Addr::LOCALHOST, "ops").await;
     group.expect(known.is_ok(), || format!("before anything: {known:?}"));
     let before = resident(&server);
@@ -56,16 +56,16 @@ pub(super) async fn attack(group: &mut Group) {
         largest = largest.max(resident(&server).unwrap_or_default());
         match sign_in(address, Ipv4Addr::LOCALHOST, "ops").await {
             Ok(took) => slowest_known = slowest_known.max(took),
-            Err(answer) => group.fault(format!("who is known was not let in: {answer}")),
+            Err(answer) => group.fault(format!("a verified caller was refused: {answer}")),
         }
-        // Who comes for the first time, from an address that nobody guesses from.
+        // A caller that the server has not verified yet, from an address without guesses.
         let due = begun.elapsed().as_secs_f64() / f64::from(u32::try_from(seconds).expect("a minute"));
         #[expect(clippy::cast_precision_loss, reason = "a few dozen")]
         if come < newcomers && due >= (come as f64) / (newcomers as f64) {
             let source = Ipv4Addr::new(127, 0, 9, u8::try_from(come + 1).expect("few"));
             match sign_in(address, source, &format!("new{come}")).await {
                 Ok(took) => slowest_new = slowest_new.max(took),
-                Err(answer) => group.fault(format!("who is right was not let in: {answer}")),
+                Err(answer) => group.fault(format!("a new caller was refused: {answer}")),
             }
             come += 1;
         }
@@ -76,17 +76,18 @@ pub(super) async fn attack(group: &mut Group) {
 
     let count = |of: &AtomicUsize| of.load(Ordering::Acquire);
     group.tried(count(&guesses.refused), &format!("wrong guesses by {CLIENTS} clients in {seconds} s"));
-    group.tried(come, "callers who came for the first time");
-    group.measured(format!("{} guesses put off", count(&guesses.postponed)));
+    group.tried(come, "new callers with valid credentials");
+    group.measured(format!("{} guesses postponed", count(&guesses.postponed)));
     group.measured(format!(
-        "known callers served within {} ms, new ones within {} ms",
+        "verified callers served within {} ms, new ones within {} ms",
         slowest_known.as_millis(),
         slowest_new.as_millis()
     ));
-    group.expect(count(&guesses.refused) > 50, || "hardly anything was refused".to_owned());
-    group
-        .expect(slowest_known <= Duration::from_secs(2), || format!("who is known waited {slowest_known:?}"));
-    group.expect(slowest_new <= WAIT, || format!("who is right waited {slowest_new:?}"));
+    group.expect(count(&guesses.refused) > 50, || "fewer than 51 guesses were refused".to_owned());
+    group.expect(slowest_known <= Duration::from_secs(2), || {
+        format!("a verified caller waited {slowest_known:?}")
+    });
+    group.expect(slowest_new <= WAIT, || format!("a new caller waited {slowest_new:?}"));
     let wrong = guesses.wrong.lock().expect("no panic").clone();
     group.expect(wrong.is_empty(), || format!("guesses were answered {wrong:?}"));
     if let (Some(before), Some(peak)) = (before, server.peak_memory()) {
@@ -100,7 +101,7 @@ pub(super) async fn attack(group: &mut Group) {
             format!("resident memory {before} MiB before, {peak_mib} MiB at most ({largest} MiB seen), bound {} MiB", bound / MIB)
         });
     } else {
-        group.skipped("memory: /proc does not tell");
+        group.skipped("memory: /proc has no value");
     }
     check_log(group, &server.log());
 }
@@ -134,8 +135,8 @@ impl Guesses {
     }
 }
 
-/// One client of many, ten of them at an address: for a user that there is, for another, for ones that nobody knows,
-/// and for a token.
+/// One of many guessing clients, ten of them at each address. It guesses for one of two existing users, for unknown users,
+/// or for a token.
 async fn guess(address: SocketAddr, number: usize, guesses: Arc<Guesses>, over: Arc<AtomicBool>) {
     let source = Ipv4Addr::new(127, 0, 7, u8::try_from(number / 10 + 1).expect("few"));
     let mut tries = 0_usize;
@@ -168,7 +169,7 @@ async fn guess(address: SocketAddr, number: usize, guesses: Arc<Guesses>, over: 
     }
 }
 
-/// How long it took until somebody with the right password was served.
+/// Signs in with the right password, and returns how long it took.
 async fn sign_in(address: SocketAddr, source: Ipv4Addr, name: &str) -> Result<Duration, String> {
     let begun = Instant::now();
     let value = format!("Basic {}", STANDARD.encode(format!("{name}:right")));

@@ -1,9 +1,9 @@
-//! The attack: what callers, targets, disks, clocks and databases do to a server at their worst, group by group, and
-//! whether everybody else is served meanwhile.
+//! The attack tests: hostile callers, silent targets, full disks, wrong clocks and broken databases. Each group checks that
+//! the server still serves all other callers.
 //!
-//! Each group is a test. Among the others it is small; `make attack` runs all of them at full size (`LANDFALL_ATTACK=full`)
-//! one after the other and prints a line for each. `LANDFALL_ATTACK_SEED` repeats its choices. Only loopback addresses are
-//! used.
+//! Each group is one test. By default it is small. `make attack` runs all groups at full size (`LANDFALL_ATTACK=full`), one
+//! after the other, and prints a line for each. `LANDFALL_ATTACK_SEED` repeats the random choices. The tests use only
+//! loopback addresses.
 
 mod away;
 mod clock;
@@ -26,12 +26,12 @@ use crate::harness::{
     Answer, Api, WORKLOAD, cashflow, cashflow_named, component_request, messages, repository,
 };
 
-/// A seed that nobody chose.
+/// The default seed.
 const SEED: u64 = 20_261_126;
-/// Must never be in a log: every descriptor and every token here has it somewhere.
+/// Every descriptor and every token here contains it. It must never be in a log.
 const CANARY: &str = "canary-7f31";
 
-/// How much is tried.
+/// The size of the attack.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     full: bool,
@@ -43,7 +43,7 @@ impl Scale {
         Self { full: setting("LANDFALL_ATTACK").is_some_and(|size| size == "full"), seed: seed() }
     }
 
-    /// One of two sizes.
+    /// The value for the current size.
     fn of<T>(self, quick: T, full: T) -> T {
         if self.full { full } else { quick }
     }
@@ -58,17 +58,17 @@ fn seed() -> u64 {
     setting("LANDFALL_ATTACK_SEED").map_or(SEED, parse)
 }
 
-/// A group of attacks and what came of it.
+/// A group of attacks and its results.
 struct Group {
     name: &'static str,
     scale: Scale,
     begun: Instant,
     took: Duration,
-    /// How many of what were tried.
+    /// The number of attempts of each kind.
     tried: Vec<String>,
-    /// What was measured beside.
+    /// Other measurements.
     measured: Vec<String>,
-    /// How long it took until a server worked again, each time.
+    /// The duration of each recovery of a server.
     recoveries: Vec<Duration>,
     skipped: Vec<String>,
     faults: Vec<String>,
@@ -106,7 +106,7 @@ impl Group {
         self.skipped.push(what);
     }
 
-    /// Told at once: what follows may end the process.
+    /// Records a fault, and prints it at once, because a later failure may end the process.
     fn fault(&mut self, what: impl Into<String>) {
         let what = what.into();
         println!("attack {}: FAULT: {what}", self.name);
@@ -119,7 +119,7 @@ impl Group {
         }
     }
 
-    /// Runs the attack. A panic is one more fault.
+    /// Runs the attack. A panic counts as a fault.
     async fn run(mut self, attack: impl AsyncFnOnce(&mut Self)) -> Self {
         println!("attack {}: LANDFALL_ATTACK_SEED={}", self.name, self.scale.seed);
         if let Err(panic) = AssertUnwindSafe(attack(&mut self)).catch_unwind().await {
@@ -164,7 +164,7 @@ impl Group {
     }
 }
 
-/// Declares the groups, a test for each.
+/// Declares a test for each group.
 macro_rules! groups {
     ($($name:literal, $test:ident: $attack:path;)*) => {
         $(
@@ -193,14 +193,14 @@ groups! {
     "unknown rows", unknown_rows_block_no_other_tasks: store::attack_rows;
 }
 
-// ---- what the groups share ------------------------------------------------------------------------------------------
+// ---- shared by the groups -------------------------------------------------------------------------------------------
 
 /// A component of the mock in a data product of its own.
 fn mock_request(name: &str) -> Value {
     padded_mock_request(name, 0)
 }
 
-/// The same with a comment of so many bytes.
+/// [`mock_request`] with a comment of so many bytes.
 fn padded_mock_request(name: &str, padding: usize) -> Value {
     let component = WORKLOAD.replace("cashflow:0", &format!("{name}:0"));
     let text = format!("{}\n# {}", cashflow_named(&cashflow(), name), "x".repeat(padding));
@@ -226,7 +226,7 @@ fn with_canary(descriptor: &str) -> String {
     format!("{descriptor}\n# {CANARY}\n")
 }
 
-/// What must not be in the log of a server.
+/// Records a fault when the log contains a panic or the canary.
 fn check_log(group: &mut Group, log: &str) {
     for word in ["panicked at", CANARY] {
         if let Some(line) = log.lines().find(|line| line.contains(word)) {
@@ -235,20 +235,20 @@ fn check_log(group: &mut Group, log: &str) {
     }
 }
 
-/// A request to a server that may not be able to serve it.
+/// Sends a request to a server that may not answer.
 async fn try_request(api: &Api, method: &str, path: &str, body: &Value) -> Result<Answer, String> {
     let shape = |request: reqwest::RequestBuilder| if body.is_null() { request } else { request.json(body) };
     api.try_send(method, path, shape).await.map_err(|error| format!("{method} {path}: {error:?}"))
 }
 
-/// The status of a task, where the server can tell it.
+/// The status of a task. `None` when the server does not answer with 200.
 async fn status(api: &Api, token: &str) -> Option<Value> {
     let answer =
         try_request(api, "GET", &format!("/v1/provision/{token}/status"), &Value::Null).await.ok()?;
     (answer.status == 200).then(|| answer.json())
 }
 
-/// Asks until a request has a token. A request whose answer is lost may have been accepted; it is safe to repeat.
+/// Submits until there is a token. The server may have accepted a request whose answer is lost. Repeating it is safe.
 async fn submit(api: &Api, path: &str, body: &Value, timeout: Duration) -> Result<String, String> {
     let end = Instant::now() + timeout;
     loop {
@@ -265,7 +265,7 @@ async fn submit(api: &Api, path: &str, body: &Value, timeout: Duration) -> Resul
     }
 }
 
-/// Waits for the end of a task, through whatever its server goes through.
+/// Waits for the end of a task, also while the server does not answer.
 async fn wait_for_end(api: &Api, token: &str, timeout: Duration) -> Result<Value, String> {
     let end = Instant::now() + timeout;
     let mut last = None;
@@ -283,7 +283,7 @@ async fn wait_for_end(api: &Api, token: &str, timeout: Duration) -> Result<Value
     }
 }
 
-/// Sees all of these completed; every other end is a fault.
+/// Waits until all tasks complete. Every other end is a fault.
 async fn expect_all_completed(group: &mut Group, api: &Api, tokens: &[String], timeout: Duration) {
     let end = Instant::now() + timeout;
     for token in tokens {
@@ -295,7 +295,7 @@ async fn expect_all_completed(group: &mut Group, api: &Api, tokens: &[String], t
     }
 }
 
-/// Tasks of the mock, submitted and waited for one after the other by several callers; how many complete in a second.
+/// Several callers submit tasks of the mock, each one task after the other. Returns the completed tasks per second.
 async fn mock_rate(api: &Api, prefix: &str, tasks: usize, limit: Duration) -> f64 {
     const CALLERS: usize = 8;
     let (done, begun) = (AtomicUsize::new(0), Instant::now());
@@ -316,13 +316,13 @@ async fn mock_rate(api: &Api, prefix: &str, tasks: usize, limit: Duration) -> f6
     done / begun.elapsed().as_secs_f64()
 }
 
-/// What the health of a server says; `None` where there is no answer in time.
+/// The health of a server. `None` without an answer in time.
 async fn health(api: &Api) -> Option<Answer> {
     let asked = try_request(api, "GET", "/landfall/v1/health", &Value::Null);
     tokio::time::timeout(Duration::from_secs(20), asked).await.ok()?.ok()
 }
 
-/// Waits until the health has this status; otherwise what it said last.
+/// Waits until the health has this status. The error contains the last answer.
 async fn wait_for_health(api: &Api, wanted: u16, timeout: Duration) -> Result<Answer, String> {
     let end = Instant::now() + timeout;
     loop {
@@ -337,7 +337,7 @@ async fn wait_for_health(api: &Api, wanted: u16, timeout: Duration) -> Result<An
     }
 }
 
-/// Waits until a request is accepted and completed again.
+/// Waits until the server accepts and completes a request again.
 async fn expect_recovery(group: &mut Group, api: &Api, name: &str, timeout: Duration) {
     let begun = Instant::now();
     let request = mock_request(name);
@@ -354,7 +354,7 @@ async fn expect_recovery(group: &mut Group, api: &Api, name: &str, timeout: Dura
     }
 }
 
-/// Stops a task and sees it ended.
+/// Stops a task and waits for its end.
 async fn stop_and_wait(api: &Api, token: &str, timeout: Duration) -> Result<Value, String> {
     let answer = try_request(api, "POST", &format!("/v1/provision/{token}/stop"), &json!({})).await?;
     if !matches!(answer.status, 200 | 202) {

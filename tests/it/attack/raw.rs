@@ -1,4 +1,4 @@
-//! HTTP/1.1 byte by byte, for what no client sends.
+//! HTTP/1.1 byte by byte, for requests that no HTTP client sends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// One answer, whole.
+/// A complete response.
 #[derive(Debug, Clone)]
 pub(super) struct RawAnswer {
     pub(super) status: u16,
@@ -24,18 +24,18 @@ impl RawAnswer {
     }
 }
 
-/// How a connection was left.
+/// The state of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The server keeps it.
+    /// The server keeps the connection open.
     Open,
-    /// The server closed or reset it.
+    /// The server closed or reset the connection.
     Closed,
-    /// What was expected did not come in time.
+    /// The expected answers did not arrive in time.
     Silent,
 }
 
-/// What came back.
+/// The answers to the bytes that were sent.
 #[derive(Debug, Clone)]
 pub(super) struct Exchange {
     pub(super) answers: Vec<RawAnswer>,
@@ -43,7 +43,7 @@ pub(super) struct Exchange {
     pub(super) took: Duration,
 }
 
-/// A connection, and what was read of it and not yet understood.
+/// A connection, and the bytes that were read and not parsed yet.
 pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -54,14 +54,14 @@ impl Connection {
         Ok(Self { stream: TcpStream::connect(address).await?, buffer: Vec::new() })
     }
 
-    /// With room for little that is not read.
+    /// Opens a connection with a small receive buffer.
     pub(super) async fn open_narrow(address: SocketAddr) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4096)?;
         Ok(Self { stream: socket.connect(address).await?, buffer: Vec::new() })
     }
 
-    /// From another address of this machine.
+    /// Opens a connection from another loopback address.
     pub(super) async fn open_from(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from((source, 0)))?;
@@ -72,17 +72,18 @@ impl Connection {
         &mut self.stream
     }
 
-    /// Sends, whether or not it is read to the end.
+    /// Sends bytes. The server may not read all of them.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// The next answer; `None` once the server has closed. `head`: it has no body, whatever it declares.
+    /// Reads the next answer. `None` once the server has closed. With `head`, the answer has no body, even if it declares
+    /// one.
     pub(super) async fn answer(&mut self, head: bool) -> Option<RawAnswer> {
         loop {
             if let Some((answer, used)) = parse(&self.buffer, head, false) {
                 self.buffer.drain(..used);
-                // Not the answer yet.
+                // An interim answer.
                 if answer.status >= 200 {
                     return Some(answer);
                 }
@@ -101,7 +102,7 @@ impl Connection {
     }
 }
 
-/// Sends bytes on a connection of their own, and reads so many answers.
+/// Sends bytes on a new connection, and reads so many answers.
 pub(super) async fn exchange(
     address: SocketAddr,
     bytes: &[u8],
@@ -114,7 +115,7 @@ pub(super) async fn exchange(
     let Ok(mut connection) = Connection::open(address).await else {
         return Exchange { answers: got, end: End::Closed, took: begun.elapsed() };
     };
-    // What is written after the server has hung up is lost, and what it said before is not.
+    // After the server has closed, written bytes are lost, but earlier answers can still be read.
     let end = {
         let (mut read, mut write) = connection.stream.split();
         let mut buffer = Vec::new();
@@ -152,7 +153,7 @@ pub(super) async fn exchange(
     Exchange { answers: got, end, took: begun.elapsed() }
 }
 
-/// The first answer in these bytes, and how many of them it takes. `closed`: no more will come.
+/// The first answer in these bytes, and its length. With `closed`, no more bytes will arrive.
 fn parse(bytes: &[u8], head: bool, closed: bool) -> Option<(RawAnswer, usize)> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = String::from_utf8_lossy(&bytes[..end]);

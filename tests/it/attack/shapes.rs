@@ -1,5 +1,5 @@
-//! HTTP in every shape that is wrong, or nearly right. Each is answered as the contract says, or hung up on where it is
-//! no HTTP; nothing is accepted that should not be, and a good request right after is answered as ever.
+//! Malformed and unusual HTTP requests. The server answers each as the contract says, or closes the connection when it is
+//! not HTTP. It accepts no invalid request, and answers a good request right after.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,23 +22,23 @@ use crate::harness::{
 
 const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 const TOKEN: &str = "right-canary-7f31";
-/// How soon anything is answered here, on a busy machine.
+/// The time limit for an answer to a malformed request, on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
-/// How soon a good request is answered right after.
+/// The time limit for the good request after it.
 const GOOD: Duration = Duration::from_secs(2);
 
-/// What must come back.
+/// The expected answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
-    /// 4xx in a shape of the contract; of a validation also `valid: false`.
+    /// 4xx in a shape of the contract, or `valid: false` of a validation.
     Refused,
-    /// The same, or no answer but the end of the connection: it is no HTTP, or not to be trusted.
+    /// Like `Refused`, or a closed connection without an answer: the request is not HTTP, or is not trustworthy.
     Broken,
     /// 401.
     Unauthorized,
     /// 2xx.
     Served,
-    /// Whatever the contract declares below 500.
+    /// Any status below 500 that the contract declares.
     Declared,
 }
 
@@ -48,11 +48,11 @@ struct Case {
     path: String,
     bytes: Vec<u8>,
     want: Want,
-    /// How many answers there are to be, where more than one.
+    /// The number of expected answers.
     answers: usize,
-    /// Whether one in a few of its kind is enough for a quick look.
+    /// Whether the quick version skips most cases of its kind.
     common: bool,
-    /// Whether there is to be more of it, so that nothing need be answered yet.
+    /// Whether the request is incomplete, so that the server need not answer yet.
     endless: bool,
 }
 
@@ -93,7 +93,7 @@ impl Cases {
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const PROVISION: (&str, &str) = ("POST", "/v1/provision");
 
-/// A request that would be accepted: only for what has to be refused for another reason.
+/// The body of a valid request. The cases that use it must be refused for another reason.
 fn good() -> Vec<u8> {
     component_request(&with_canary(&cashflow()), WORKLOAD).to_string().into_bytes()
 }
@@ -142,7 +142,7 @@ fn address(server: &Landfall) -> SocketAddr {
     server.api().url().trim_start_matches("http://").parse().expect("an address")
 }
 
-/// Sends all, one after the other, and after each a good request.
+/// Sends all cases, one after the other, and a good request after each.
 async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Option<&str>) {
     let mut rng = Rng::new(group.scale.seed);
     let (mut tried, mut slowest, mut slowest_good) = (0, Duration::ZERO, Duration::ZERO);
@@ -158,7 +158,7 @@ async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Opt
         if let Err(what) = judge(&case, &came) {
             group.fault(format!("{}: {what}", case.name));
         }
-        // A quick look at the rest of the server, too.
+        // The quick version sends a good request after every fourth case only.
         if !group.scale.full && tried % 4 != 0 {
             continue;
         }
@@ -171,10 +171,10 @@ async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Opt
     let (slowest, good) = (slowest.as_millis(), slowest_good.as_millis());
     group.measured(format!("slowest answer {slowest} ms, slowest good request {good} ms"));
     let alive = server.api().send("GET", "/landfall/v1/live", |request| request).await;
-    group.expect(alive.status == 200, || format!("the server does not live: {alive:?}"));
+    group.expect(alive.status == 200, || format!("the liveness probe failed: {alive:?}"));
 }
 
-/// A validation of a whole descriptor, on a connection of its own.
+/// Validates a complete descriptor, on a new connection.
 async fn good_request(address: SocketAddr, token: Option<&str>) -> Result<Duration, String> {
     let body = component_request(&cashflow(), WORKLOAD).to_string();
     let authorization = token.map(|token| format!("Bearer {token}"));
@@ -222,7 +222,7 @@ fn judge_one(case: &Case, answer: &RawAnswer) -> Result<(), String> {
     if !fits {
         return Err(format!("{:?} was wanted, and it answered {}", case.want, told()));
     }
-    // The frame around the contracts has a few answers of its own: nobody there, no such path or method, no HTTP.
+    // The HTTP layer has a few answers of its own: unauthenticated, unknown path or method, not HTTP.
     let content_type = answer.header("content-type").unwrap_or_default().to_owned();
     let path = case.path.split('?').next().unwrap_or_default();
     let whole = Answer { status, content_type: content_type.clone(), text: text.clone() };
@@ -278,7 +278,7 @@ fn methods_and_paths(cases: &mut Cases) {
             case.common = !(probe && method == "HEAD");
         }
     }
-    // Its body has no end, and is thrown away for a while before the answer.
+    // Its body has no end. The server discards it for a while before it answers.
     cases.add("CONNECT", ("CONNECT", "example.org:443"), &[], b"", Want::Broken).endless = true;
     cases.add("OPTIONS *", ("OPTIONS", "*"), &[], b"", Want::Broken);
     cases.add("PRI *", ("PRI", "*"), &[], b"", Want::Broken);
@@ -442,7 +442,7 @@ fn unknown_tokens(cases: &mut Cases) {
     }
 }
 
-/// A page may send these without asking, all but `application/json`.
+/// A web page may send all of these without a preflight, except `application/json`.
 fn content_types(cases: &mut Cases) {
     let body = good();
     let posts = ["/v1/provision", "/v1/unprovision", "/v2/validate", "/v1/validate"];
@@ -517,7 +517,7 @@ fn content_types(cases: &mut Cases) {
     }
 }
 
-/// What a browser tells of the page that sends.
+/// The headers with which a browser describes the page that sends.
 fn web_pages(cases: &mut Cases) {
     let body = good();
     let own = format!("http://{}", cases.address);
@@ -565,7 +565,7 @@ fn web_pages(cases: &mut Cases) {
     }
 }
 
-/// A name that a page resolves to this machine is not this machine's.
+/// A foreign host name that resolves to this machine (DNS rebinding) is refused.
 fn hosts(cases: &mut Cases) {
     let body = good();
     let port = cases.address.port();
@@ -862,7 +862,7 @@ fn not_http(cases: &mut Cases) {
     }
 }
 
-/// JSON that is none, or not what was asked for.
+/// Bodies that are not JSON, or not the expected JSON.
 fn documents(cases: &mut Cases) {
     let good = String::from_utf8(good()).expect("text");
     let wide: String = (0..100_000).map(|n| format!("\"k{n}\":0,")).collect();
@@ -916,7 +916,7 @@ fn documents(cases: &mut Cases) {
     cases.add("JSON: 100,000 keys", PROVISION, &[JSON], many.as_bytes(), Want::Refused);
 }
 
-/// A wrong type for every field of every request. What is around it is never good enough to be accepted.
+/// A wrong type for every field of every request. The rest of the request is not valid either, so none is accepted.
 fn fields(cases: &mut Cases) {
     let no_product = json!("id: canary-7f31");
     let requests = [
@@ -994,7 +994,7 @@ fn fields(cases: &mut Cases) {
             let mut wrong = json!({ "instanceName": CANARY });
             wrong[field] = value.clone();
             if field != "instanceCode" {
-                // Without its code it is never made.
+                // Without its code, an instance is never created.
                 wrong["instanceCode"] = json!([CANARY]);
             }
             let short: String = value.to_string().chars().take(20).collect();
@@ -1013,7 +1013,7 @@ fn fields(cases: &mut Cases) {
     }
 }
 
-/// More than one request on a connection, and what is between them.
+/// More than one request on a connection, and bytes between them.
 fn connections(cases: &mut Cases) {
     let address = cases.address;
     let valid = request(
@@ -1028,7 +1028,7 @@ fn connections(cases: &mut Cases) {
     cases.bytes("20 requests at once", "POST", "/v1/validate", Want::Served, valid.repeat(20)).answers = 20;
     cases.bytes("100 probes at once", "GET", "/landfall/v1/live", Want::Served, live.repeat(100)).answers =
         100;
-    // Whatever is refused with its body: what the body holds is not taken for a request.
+    // The server refuses these requests, and must not read their bodies as further requests.
     let refused =
         |path: &str, headers: &[(&str, &str)], body: &[u8]| request(address, "POST", path, headers, body);
     for (name, first) in [
@@ -1098,7 +1098,7 @@ fn connections(cases: &mut Cases) {
     );
 }
 
-/// Without a token that is right, with every spelling of one.
+/// Requests with a missing, wrong or malformed token.
 fn wrong_tokens(cases: &mut Cases) {
     let body = good();
     let long = format!("Bearer {}", "t".repeat(30_000));
@@ -1201,7 +1201,7 @@ fn wrong_tokens(cases: &mut Cases) {
         let case = cases.add(&format!("without a token: {path}"), ("POST", path), &[JSON], &body, want);
         case.path = "/nowhere".to_owned();
     }
-    // Below the topology nobody is asked for a token, and nothing is there but the topology.
+    // Paths below the topology require no token, and serve only the topology.
     for path in [
         "/flexdeploy/../v1/provision",
         "/flexdeploy/..%2fv1%2fprovision",

@@ -1,4 +1,4 @@
-//! Clients that take their time, or all of it: whoever else calls is served soon all along.
+//! Slow and silent clients. The server answers all other callers quickly meanwhile.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,21 +15,21 @@ use super::{Group, check_log};
 use crate::auth::{Authority, tls_config};
 use crate::harness::{Landfall, WORKLOAD, cashflow, component_request, http, https};
 
-/// How soon a good request is answered, whoever else calls. All slow clients together stay below `server.max_connections`.
+/// The time limit for a good request. All slow clients together stay below `server.max_connections`.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What a slow client does on each connection, again and again.
+/// The behaviour of a slow client. It repeats it on each new connection.
 #[derive(Debug, Clone)]
 struct Slow {
     name: &'static str,
     clients: usize,
-    /// At once.
+    /// Sent at once.
     begins: Vec<u8>,
-    /// A byte of these each second, where there are any.
+    /// Sent afterwards, one byte a second.
     drips: Vec<u8>,
-    /// Closes its half after the beginning.
+    /// Closes its sending half after `begins`.
     half_closes: bool,
-    /// Never reads.
+    /// Whether it reads the answers.
     reads: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn attack(group: &mut Group) {
         slow("twenty bodies of 8 MB, 100 kB", 20, body_head(large) + "{" + &" ".repeat(100_000)),
         slow("ninety bodies in chunks, one byte", 90, body_head("Transfer-Encoding: chunked") + "1\r\n{\r\n"),
         slow("silent connections", 200, ""),
-        Slow { reads: false, ..slow("answers that nobody reads", 40, answers) },
+        Slow { reads: false, ..slow("unread answers", 40, answers) },
         Slow { half_closes: true, ..slow("half-closed connections", 50, half) },
     ];
     let seconds = group.scale.of(1, 12);
@@ -77,13 +77,13 @@ pub(super) async fn attack(group: &mut Group) {
     check_log(group, &server.log());
 }
 
-/// The same of connections that never agree on a key.
+/// Slow clients that never finish the TLS handshake.
 pub(super) async fn attack_tls(group: &mut Group) {
     let authority = Authority::new();
     let (certificate, key) = authority.server();
     let server = Landfall::with().alone().config(&tls_config((&certificate, &key), None)).start();
     let address: SocketAddr = server.api().url().trim_start_matches("https://").parse().expect("an address");
-    // The first bytes of a hello of 512.
+    // The first bytes of a ClientHello of 512 bytes.
     let torn = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice();
     let all = [
         slow("silent TLS connections", group.scale.of(600, 300), ""),
@@ -101,7 +101,7 @@ pub(super) async fn attack_tls(group: &mut Group) {
     check_log(group, &server.log());
 }
 
-/// Who calls as one should.
+/// A client that sends good requests.
 struct GoodClient {
     url: String,
     authority: Option<std::path::PathBuf>,
@@ -121,7 +121,7 @@ impl GoodClient {
     }
 }
 
-/// What good clients got.
+/// The results of the good requests.
 #[derive(Default)]
 struct Served {
     requests: usize,
@@ -142,7 +142,7 @@ impl Served {
     }
 }
 
-/// Calls on connections of their own while slow clients are at work.
+/// Sends good requests on new connections while the slow clients run.
 async fn measure_beside(
     group: &mut Group,
     address: SocketAddr,
@@ -214,7 +214,7 @@ async fn measure_beside(
     Served { requests: served, slowest }
 }
 
-/// Connects again whenever it is hung up on.
+/// Runs one slow client. It connects again when the server closes its connection.
 async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opened: Arc<AtomicUsize>) {
     let mut first = true;
     while !over.load(Ordering::Acquire) {
@@ -229,7 +229,7 @@ async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opene
                 let _ = tokio::io::AsyncWriteExt::shutdown(connection.stream()).await;
             }
             match begun {
-                // It does not take any more, and is not to be hung up on for that.
+                // After a timeout the server reads no more, and must not close the connection for that.
                 Err(_) | Ok(Ok(())) => hold_connection(&mut connection, &slow).await,
                 Ok(Err(_)) => {}
             }
@@ -238,7 +238,7 @@ async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opene
     }
 }
 
-/// Until the server has hung up.
+/// Keeps the connection until the server closes it.
 async fn hold_connection(connection: &mut Connection, slow: &Slow) {
     let mut drips = slow.drips.chunks(1);
     loop {

@@ -1,4 +1,4 @@
-//! Stores that fail: damaged, read-only, without rights, and with rows that this version cannot read.
+//! Failing stores: damaged, read-only, without privileges, and with rows that this version cannot read.
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ use crate::postgres::PostgresServer;
 
 const TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Bytes of the store's file are overwritten under the server: pages first, then all of it.
+/// Overwrites bytes of the store's file while the server runs: first all pages but the first, then the whole file.
 pub(super) async fn attack_sqlite(group: &mut Group) {
     for (what, from) in [("malformed pages", 4096), ("no database any more", 0)] {
         let mut server = Landfall::start();
@@ -75,7 +75,7 @@ pub(super) async fn attack_sqlite(group: &mut Group) {
         }
         check_log(group, &server.log());
 
-        // From a copy, as from a backup: the process that saw the damage is not to go on.
+        // Restores a copy, as from a backup. The process that saw the damage must not go on.
         server.kill_9();
         for ending in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(file.with_file_name(format!("landfall.db{ending}")));
@@ -94,7 +94,7 @@ fn overwrite(file: &Path, from: u64, with: &[u8]) {
     file.flush().expect("bytes");
 }
 
-/// What an administrator does to the database of a running server, and takes back.
+/// Changes of an administrator to the database of a running server, each reverted later.
 pub(super) async fn attack_postgres(group: &mut Group) {
     let postgres = PostgresServer::shared().expect("PostgreSQL");
     let url = postgres.new_database().expect("a database");
@@ -105,7 +105,7 @@ pub(super) async fn attack_postgres(group: &mut Group) {
     let cluster = Cluster::of(1).store(&url).config("[store]\ntimeout = \"2s\"\n").start();
     let api = cluster.api(0);
     expect_recovery(group, api, "before", TIMEOUT).await;
-    // What is about rights on tables is said in the database, the rest from outside.
+    // Privileges on tables are changed in the database itself, the rest from outside.
     let superuser = |sql: String| {
         let done = if sql.contains("SCHEMA") { postgres.psql_in(name, &sql) } else { postgres.psql(&sql) };
         done.map(drop).unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -114,7 +114,7 @@ pub(super) async fn attack_postgres(group: &mut Group) {
         superuser(format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'"));
     };
 
-    // Asked for READ WRITE, such a default changes nothing; sessions that have it already are replaced.
+    // The store begins its transactions READ WRITE, so this default changes nothing. Existing sessions are replaced.
     for (what, on, off) in [
         (
             "database",
@@ -179,10 +179,10 @@ pub(super) async fn attack_postgres(group: &mut Group) {
     check_log(group, &cluster.server(0).log());
 }
 
-/// Rows of another version: of an operation that is not known, and with a payload that cannot be read.
+/// Rows of another version: one with an unknown operation, and one with an unreadable payload.
 pub(super) async fn attack_rows(group: &mut Group) {
     let url = PostgresServer::shared().and_then(PostgresServer::new_database).expect("a database");
-    // One after the other, so that rows wait long enough to be changed.
+    // Tasks run one after the other, so that rows wait long enough to be changed.
     let config = "[operations]\nconcurrency = 1\n[targets.MOCK]\ndriver = \"mock\"\nsteps = 10\nstep_delay = \"100ms\"\n\
                   [[routes]]\ngroup = \"mock\"\n";
     for (store, url) in [("SQLite", None), ("PostgreSQL", Some(url))] {

@@ -1,5 +1,5 @@
-//! Targets that say nothing: what belongs elsewhere goes on at its usual rate, and what belongs there waits, says so,
-//! and can be stopped.
+//! Silent targets. Tasks of other targets keep their rate. Tasks of the silent target wait, log the reason, and can be
+//! stopped.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -37,10 +37,10 @@ const DRIVER: &str = "driver = \"postgresql\"\n";
 const IMPATIENT: &str = "driver = \"postgresql\"\nconnect_timeout = \"2s\"\n";
 /// Tasks that wait for the silent target.
 const SILENT: usize = 50;
-/// Of the rate without it.
+/// The required part of the rate without the silent target.
 const RATE: f64 = 0.8;
 
-/// Takes connections and says nothing, until it is dropped.
+/// Accepts connections and sends nothing, until it is dropped.
 struct Silent {
     port: u16,
     task: JoinHandle<()>,
@@ -72,7 +72,7 @@ impl Drop for Silent {
 
 pub(super) async fn attack_silent(group: &mut Group) {
     let silent = Silent::listen().await;
-    // The short version has less patience with it than what is configured by default.
+    // The quick version has a shorter connect timeout than the default.
     let config = if group.scale.full { CONFIG.to_owned() } else { replace_once(CONFIG, DRIVER, IMPATIENT) };
     let server = Landfall::with().alone().config(&config).env("PG_URL", &silent.url()).start();
     let api = server.api();
@@ -90,7 +90,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut beside = mock_rate(api, "beside", tasks, limit).await;
     if beside < usual * RATE {
-        // The machine may have been busy elsewhere.
+        // The machine may have been busy.
         beside = mock_rate(api, "again", tasks, limit).await.max(beside);
     }
     group.tried(tokens.len(), "tasks of a silent target");
@@ -102,7 +102,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
 
     dry_runs(group, &server, usual).await;
 
-    // Each says in words what it waits for, and when it is tried again.
+    // Each task logs what it waits for, and when the server tries again.
     let wanted = group.scale.of(8, SILENT).min(tokens.len());
     let timeout = Duration::from_secs(group.scale.of(40, 240));
     let reasons = ["answer", "reach", "in use", "timed out"];
@@ -151,7 +151,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     check_log(group, &server.log());
 }
 
-/// Dry runs on the silent target end by themselves, and hold up neither others nor accepted work.
+/// Dry runs on the silent target end by themselves, and block neither other dry runs nor accepted tasks.
 async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
     const DRY_RUNS: usize = 24;
     let api = server.api();
@@ -187,7 +187,7 @@ async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
     group.expect(rate >= usual * RATE / 2.0, || {
         format!("{usual:.1} tasks/s without, {rate:.1} tasks/s beside dry runs on the silent target")
     });
-    // One that has no room is told so.
+    // A dry run beyond the limit is refused with a remedy.
     match mock {
         Ok(Ok(answer)) if answer.status == 200 || (answer.status == 500 && answer.text.contains("again")) => {
             group.measured(format!(
@@ -200,7 +200,7 @@ async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
     }
 }
 
-/// A server that stands still in the middle of its work, and then goes on.
+/// A PostgreSQL server freezes during its work, and then resumes.
 pub(super) async fn attack_frozen(group: &mut Group) {
     let postgres = PostgresServer::start(Durability::Fast).expect("PostgreSQL starts");
     let (url, _) = postgres.new_target().expect("a target");
@@ -239,7 +239,7 @@ pub(super) async fn attack_frozen(group: &mut Group) {
     check_log(group, &server.log());
 }
 
-/// The server and all that it started.
+/// The server process and its children.
 fn processes_of(postgres: &PostgresServer) -> Vec<u32> {
     let file = fs::read_to_string(postgres.folder().join("data/postmaster.pid")).expect("it runs");
     let first = file.lines().next().and_then(|line| line.parse::<u32>().ok()).expect("a pid");
@@ -249,13 +249,13 @@ fn processes_of(postgres: &PostgresServer) -> Vec<u32> {
     };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    // The one that starts others goes first.
+    // The parent process goes first.
     [first].into_iter().chain(pids.filter(|pid| parent(*pid) == Some(first))).collect()
 }
 
 fn signal(signal: &str, processes: &[u32]) {
     for pid in processes {
-        // It may have ended meanwhile.
+        // The process may have ended meanwhile.
         let _ = std::process::Command::new("kill")
             .args([signal, &pid.to_string()])
             .stderr(std::process::Stdio::null())

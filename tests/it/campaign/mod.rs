@@ -1,6 +1,6 @@
 //! The crash campaign submits operations all the time while it kills servers, and their database, at random. It then
-//! checks the trace, the store and the lakehouse: the servers completed every accepted task, one run at a time, in order,
-//! and did no other work.
+//! checks the trace, the store and the lakehouse: the servers completed every accepted task, one run at a time, in
+//! order, and did no other work.
 //!
 //! `LANDFALL_CRASH_SEED` repeats a campaign: it determines the submissions and the disturbances, but not the exact time
 //! of each. `LANDFALL_CRASH_OPERATIONS` is the number of operations.

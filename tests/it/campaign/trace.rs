@@ -1,7 +1,7 @@
 //! Checks the trace of the mock against the promises of Landfall. It uses no code of Landfall.
 //!
-//! The lines of a trace are in the order of the events, independent of any clock, because each line is one write in append
-//! mode. A test that kills or freezes a process adds a line for it.
+//! The lines of a trace are in the order of the events, independent of any clock, because each line is one write in
+//! append mode. A test that kills or freezes a process adds a line for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
