@@ -1,4 +1,4 @@
-//! The Airbyte specific provisioner contract: what is its own. That it does the same work is told by the statuses.
+//! The parts of the Airbyte specific provisioner contract that differ from the other contracts.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn strings(array: &Value) -> Vec<String> {
     array.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// A name needs no prefix, and may have its own.
+/// Names may have a prefix, but do not need one.
 #[tokio::test]
 async fn updateacl_replaces_all_users_and_groups() {
     let server = Landfall::start();
@@ -36,7 +36,7 @@ async fn updateacl_replaces_all_users_and_groups() {
     assert!(!granted.contains("alice") && granted.contains("group:developers"), "{granted}");
 }
 
-/// The contract has no place for remedies but the errors themselves.
+/// The contract has no field for remedies, so each error contains its remedy.
 #[tokio::test]
 async fn errors_name_the_airbyte_field_and_the_remedy() {
     let server = Landfall::start();
@@ -73,7 +73,7 @@ async fn errors_name_the_airbyte_field_and_the_remedy() {
     assert_eq!(misfit, json!({ "errors": [said] }));
 }
 
-/// Any version is served; what is none is a bad request, and not valid where there is no 400.
+/// Any version is served. Other text is a bad request, or not valid for the operation without a 400.
 #[tokio::test]
 async fn path_version_accepts_only_digits_and_dots() {
     let server = Landfall::start();
@@ -98,7 +98,7 @@ async fn path_version_accepts_only_digits_and_dots() {
     server.api().get("/datamesh.airbytespecificprovisioner/validate").await.with_status(404);
 }
 
-/// A token is the engine's: whoever has it may ask, through whichever contract.
+/// All contracts share the tokens of the engine.
 #[tokio::test]
 async fn tasks_can_be_polled_through_another_contract() {
     let server = Landfall::with().config(SLOW).start();
@@ -119,7 +119,7 @@ async fn tasks_can_be_polled_through_another_contract() {
     airbyte.get(&format!("/provision/{validation}/status")).await.with_status(400);
 }
 
-/// The request has no `removeData`, and so keeps the data, also when somebody sends one.
+/// The contract has no `removeData`. The server keeps the data even when a caller sends the field.
 #[tokio::test]
 async fn airbyte_unprovision_keeps_the_data() {
     let server = Landfall::start();

@@ -1,4 +1,4 @@
-//! The rules of docs/ARCHITECTURE.md that a compiler does not know.
+//! The rules of docs/ARCHITECTURE.md that the compiler does not check.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{repository, walk};
 
-/// For each module of the root crate: what it must not know. What other crates know, their manifests say.
+/// The modules and crates that each module of the root crate must not use. For the other crates, see the manifests.
 const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("http", &["cli"]),
     ("auth", &["http", "cli", "server", "config", "registry", "generated", "actix_web"]),
@@ -15,7 +15,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
     ("cli", &["http", "actix_web"]),
 ];
 
-/// For each crate: the crates of this repository that it may depend on, tests aside.
+/// The crates of this repository that each crate may depend on, except in tests.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("crates/adapter", &[]),
     ("crates/operation", &["landfall-adapter"]),
@@ -51,7 +51,7 @@ fn section<'a>(manifest: &'a str, name: &str) -> Vec<&'a str> {
     after.take_while(|line| !line.starts_with('[')).filter(|line| !line.is_empty()).collect()
 }
 
-/// What a technology costs outside of its folder: a line of the registry, and two words of the manifest.
+/// Outside of its folder, a technology is named in one line of the registry and one line of the manifest.
 #[test]
 fn technology_is_named_in_two_lines_outside_its_folder() {
     let manifest = read(&repository().join("Cargo.toml"));
@@ -77,7 +77,7 @@ fn technology_is_named_in_two_lines_outside_its_folder() {
     }
 }
 
-/// A third party writes a technology without a change of ours.
+/// A third party can add a technology without a change to this repository.
 #[test]
 fn example_adapter_is_short_and_unknown_to_other_code() {
     let program = read(&repository().join("examples/notes-adapter/src/main.rs"));
@@ -159,7 +159,7 @@ fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
             }
         });
     }
-    // This file names the words that it looks for.
+    // This file contains the words that it searches for.
     files.retain(|file| !file.ends_with(file!()));
     files.sort();
     files
@@ -249,7 +249,7 @@ fn code_of(source: &str) -> String {
     code
 }
 
-/// `r#"` at the start: how many `#`.
+/// The number of `#` of a raw string at the start of `text`.
 fn raw_string(text: &str) -> Option<usize> {
     let rest = text.strip_prefix('r')?;
     let hashes = rest.chars().take_while(|c| *c == '#').count();

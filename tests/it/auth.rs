@@ -1,4 +1,4 @@
-//! Who may call: tokens, certificates, and what is read again while the server serves.
+//! Authentication and authorization: tokens, users, certificates, and their reload while the server runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -25,19 +25,19 @@ use crate::harness::{
 
 const EXAMPLE: &str = "examples/cashflow.yaml";
 
-/// A hash that costs next to nothing.
+/// A hash that is cheap to check.
 pub(crate) fn cheap_hash(secret: &str) -> String {
     let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
     Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
 }
 
-/// A server that knows one token.
+/// Starts a server with one valid token.
 fn with_token(token: &str, config: &str) -> Landfall {
     let tokens = "[[auth.tokens]]\nname = \"control-plane\"\nhash = { env = \"TOKEN_HASH\" }\n";
     Landfall::with().config(&format!("{config}\n{tokens}")).env("TOKEN_HASH", &cheap_hash(token)).start()
 }
 
-/// A server that knows `ops`, who may write, and `eye`, who may read. Their passwords are `right`.
+/// A server with the user `ops`, who may write, and the user `eye`, who may read. Their passwords are `right`.
 pub(crate) fn with_users(config: &str) -> Builder {
     let users = r#"
 [[auth.users]]
@@ -103,14 +103,14 @@ async fn every_operation_but_the_probes_requires_a_token() {
         assert_eq!(response.headers().get("www-authenticate"), None);
     }
     assert_eq!(closed, 5 * (2 * TECH_ADAPTER.len() + AIRBYTE.len() + OPERATOR.len() - 2));
-    // What is nowhere is not told apart without a token.
+    // Without a token, unknown paths get the same answer as known ones.
     assert_token_required(&send(&server, "GET", "/nowhere", None).await);
     assert_eq!(send(&server, "GET", "/nowhere", Some("Bearer right")).await.status(), 404);
-    // The topology contract asks for users, and there are none.
+    // The topology contract requires users, but none are configured.
     assert_eq!(send(&server, "GET", INSTANCES, None).await.status(), 200);
 }
 
-/// Every operation of the topology, with every way to say who calls.
+/// Every operation of the topology, with every kind of credential.
 #[tokio::test]
 async fn user_roles_limit_access_to_the_topology() {
     let server = with_users("[auth]\nmax_failures = 1000").start();
@@ -164,7 +164,11 @@ async fn user_roles_limit_access_to_the_topology() {
         writer.with_status(if operation.method == "POST" { 201 } else { 200 });
     }
     let status = async |path: &str| send(&server, "POST", path, None).await.status().as_u16();
-    assert_eq!(status("/v1/validate").await, 200, "the adapter contracts ask for tokens, and there are none");
+    assert_eq!(
+        status("/v1/validate").await,
+        200,
+        "the adapter contracts require tokens, but none are configured"
+    );
 }
 
 #[tokio::test]
@@ -213,7 +217,7 @@ async fn verified_token_works_despite_failed_logins() {
     }
 }
 
-/// Neither a body that is refused nor one that never comes takes room from others.
+/// Bodies without a valid token reserve no memory, whether they arrive or not.
 #[tokio::test]
 async fn unauthenticated_bodies_reserve_no_memory() {
     let server = with_token(
@@ -239,7 +243,7 @@ async fn unauthenticated_bodies_reserve_no_memory() {
         let response = request.header("content-type", "application/json").body(padded).send().await.unwrap();
         assert_eq!(response.status(), 200);
     }
-    // The answer is written once the body has come.
+    // The server writes the answer once the body has arrived.
     let mut last = slow.pop().unwrap();
     last.write_all(&vec![b'x'; 2_999_999]).unwrap();
     let mut answer = [0; 12];
@@ -247,7 +251,7 @@ async fn unauthenticated_bodies_reserve_no_memory() {
     assert_eq!(&answer, b"HTTP/1.1 401");
 }
 
-/// The topology asks for a user itself, and before that its callers are strangers like any other.
+/// The topology contract checks users itself. Before that check, its callers are unauthenticated.
 #[tokio::test]
 async fn topology_bodies_without_a_user_reserve_no_memory() {
     let limits = "max_body_bytes = 3000000\nmax_inflight_bytes = 3000000\ninflight_wait = \"1s\"";
@@ -265,7 +269,7 @@ async fn topology_bodies_without_a_user_reserve_no_memory() {
         let request = request.basic_auth("ops", Some("right")).header("content-type", "application/json");
         assert_eq!(request.body(padded).send().await.unwrap().status(), 201);
     }
-    // A user's body does take room, and gives it back.
+    // The body of a valid user reserves memory, and releases it later.
     let mut held = TcpStream::connect(address).unwrap();
     let credentials = STANDARD.encode("ops:right");
     let head = format!(
@@ -292,7 +296,7 @@ async fn topology_bodies_without_a_user_reserve_no_memory() {
     assert_eq!(refused.json(), json!({ "message": message }));
     drop(held);
     while ask().await.status == 500 {
-        assert!(std::time::Instant::now() < end, "the room does not come back");
+        assert!(std::time::Instant::now() < end, "the memory is not released");
     }
 }
 
@@ -302,7 +306,7 @@ fn expensive_hash(secret: &str) -> String {
     Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
 }
 
-/// Guesses until told to stop, from an address of its own. Returns how many were answered.
+/// Guesses passwords until `stop` is set, from its own source address. Returns the number of answered guesses.
 async fn guess(
     url: String,
     from: std::net::Ipv4Addr,
@@ -321,7 +325,7 @@ async fn guess(
     answered
 }
 
-/// 250 clients that guess, each from an address of its own, while callers that the server has not seen yet sign in.
+/// 250 clients guess, each from its own address, while callers that the server has not verified yet sign in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn password_guessing_uses_bounded_memory_and_time() {
     const CALLERS: u32 = 5;
@@ -414,7 +418,7 @@ async fn server_accepts_hashes_of_the_hash_password_command() {
 
 // ---- certificates ---------------------------------------------------------------------------------------------------
 
-/// Somebody who vouches for others, by the program that everybody makes certificates with.
+/// A certificate authority, made with openssl.
 pub(crate) struct Authority {
     folder: TempDir,
 }
@@ -431,7 +435,7 @@ impl Authority {
         self.folder.path().join("ca.crt")
     }
 
-    /// The certificate, and the key of it.
+    /// Issues a certificate. Returns the paths of the certificate and its key.
     fn issue(&self, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
         let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
         std::fs::write(path("ext"), extensions).unwrap();
@@ -489,16 +493,16 @@ async fn tls_server_refuses_unencrypted_connections() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     let (certificate, key) = ours.server();
     let server = Landfall::with().config(&tls_config((&certificate, &key), None)).start();
-    let address = server.api().url().strip_prefix("https://").expect("announced as what it is");
+    let address = server.api().url().strip_prefix("https://").expect("the server announces https");
 
     let authority = ours.certificate();
     let response = health(&server, Trust::File(&authority), None).await.unwrap();
     assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11));
     assert!(
         health(&server, Trust::File(&theirs.certificate()), None).await.is_err(),
-        "vouched for by others"
+        "a certificate of another authority"
     );
-    assert!(health(&server, Trust::System, None).await.is_err(), "vouched for by nobody");
+    assert!(health(&server, Trust::System, None).await.is_err(), "a certificate of no system authority");
     let plain = http().build().unwrap().get(format!("http://{address}/landfall/v1/health")).send().await;
     assert!(plain.is_err(), "{plain:?}");
 
@@ -524,8 +528,8 @@ async fn client_ca_refuses_callers_without_its_certificate() {
 
     assert!(health(&server, trust, None).await.is_err(), "no certificate");
     let strange = health(&server, trust, Some((&strange_certificate, &strange_key))).await;
-    assert!(strange.is_err(), "one of somebody else");
-    assert!(health(&server, trust, Some((&certificate, &key))).await.is_err(), "one that is not for callers");
+    assert!(strange.is_err(), "a certificate of another authority");
+    assert!(health(&server, trust, Some((&certificate, &key))).await.is_err(), "a server certificate");
     let served = health(&server, trust, Some((&ours.0, &ours.1))).await.unwrap();
     assert_eq!(served.status(), 200);
 
@@ -556,7 +560,7 @@ fn key_of_another_certificate_is_a_configuration_error() {
     assert!(refused.err.contains(&told), "{refused:?}");
 }
 
-/// Whoever connects and says nothing holds up nobody.
+/// Connections that send nothing do not delay other callers.
 #[tokio::test]
 async fn silent_tls_connections_delay_no_other_request() {
     let authority = Authority::new();
@@ -572,13 +576,13 @@ async fn silent_tls_connections_delay_no_other_request() {
         assert_eq!(served.status(), 200);
         assert!(took < std::time::Duration::from_secs(2), "{took:?} behind {} silent ones", silent.len());
     }
-    // Nor are they kept: the handshake has an end.
+    // The server closes them: the handshake has a timeout.
     let mut first = &silent[0];
     first.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "closed");
 }
 
-/// What a stranger does to a connection is told with the address, and not without an end.
+/// Failures of unauthenticated connections are logged with the address, and the number of lines is limited.
 #[tokio::test]
 async fn log_lines_about_unauthenticated_callers_are_limited() {
     let authority = Authority::new();
@@ -606,7 +610,7 @@ async fn log_lines_about_unauthenticated_callers_are_limited() {
     assert_eq!(lines(" WARN  rustls") + lines(" ERROR rustls") + lines("actix_http"), 0, "{log}");
 }
 
-// ---- read again -----------------------------------------------------------------------------------------------------
+// ---- reload ---------------------------------------------------------------------------------------------------------
 
 const READ_AGAIN: &str = "read again who may call: ";
 const STAYS: &str = "who may call stays as it was: ";
@@ -631,7 +635,7 @@ async fn sighup_reloads_only_valid_credential_files() {
     };
     assert_eq!((status("first").await, status("second").await), (200, 401));
 
-    // All of it or nothing.
+    // A reload applies all files or none.
     std::fs::write(&hash, cheap_hash("second")).unwrap();
     std::fs::write(&users, "").unwrap();
     server.reload(STAYS).await;

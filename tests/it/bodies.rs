@@ -1,5 +1,5 @@
-//! What a caller is told of a body that is no JSON or does not fit, word by word, by every operation that has a body; and
-//! what may be null.
+//! What a caller is told of a body that is no JSON or does not fit, word by word, by every operation that has a body;
+//! and what may be null.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::harness::{
     component_descriptor, component_request, product_request,
 };
 
-/// An operation with a body, and one that it takes.
+/// An operation with a body, and a valid body.
 struct Operation {
     method: &'static str,
     path: String,
@@ -47,7 +47,7 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// What was said is wrong and what to do, whatever shape the contract has for it; the status goes with the shape.
+/// The error and the remedy of an answer, in any shape of error. Asserts the status that belongs to the shape.
 fn told(operation: &Operation, answer: &Answer) -> String {
     let body = answer.json();
     let texts = |list: &Value| -> Vec<String> { serde_json::from_value(list.clone()).unwrap_or_default() };
@@ -120,7 +120,7 @@ async fn non_object_bodies_are_refused_with_their_type() {
         let list = json!(values).to_string();
         for (body, found) in [
             ("[]", "a list"),
-            // To serde, the values of an object in the order of its fields are the object.
+            // serde accepts a list of the field values, in order, as the object.
             (list.as_str(), "a list"),
             ("null", "`null`"),
             ("true", "`true`"),
@@ -138,7 +138,7 @@ const KINDS: &str =
     "one of `DATAPRODUCT_DESCRIPTOR`, `COMPONENT_DESCRIPTOR`, `DATAPRODUCT_DESCRIPTOR_WITH_RESULTS`";
 const WHOLE: &str = "a whole number of 64 bits";
 
-/// By field: a value that it cannot have, as it is told, and what it should be.
+/// For each field: an invalid value, its description in the error, and the expected type.
 fn misfits() -> Vec<(&'static str, Value, &'static str, &'static str)> {
     vec![
         ("descriptorKind", json!("SYSTEM_DESCRIPTOR"), "the string `SYSTEM_DESCRIPTOR`", KINDS),
@@ -202,7 +202,7 @@ async fn wrong_field_types_are_reported_with_a_remedy() {
         for (field, value, found, expected) in misfits() {
             let mut body = operation.good.clone();
             match body.pointer_mut(&pointer(field)) {
-                // Also what is optional and absent.
+                // Optional fields that the valid body does not have.
                 None if field == "latestEnrichedDescriptor"
                     && operation.path.starts_with("/v1/provision") =>
                 {
@@ -211,9 +211,9 @@ async fn wrong_field_types_are_reported_with_a_remedy() {
                 None if field == "accessControlFields" && operation.path.starts_with("/v1/updateacl") => {
                     body[field] = value.clone();
                 }
-                // This contract has no such field, whatever the request has.
+                // The Airbyte contract has no such field.
                 Some(_) if field == "removeData" && operation.path.starts_with(AIRBYTE) => continue,
-                // All of a patch may be null.
+                // All fields of a patch may be null.
                 Some(_) if operation.method == "PATCH" && value.is_null() && !field.ends_with(']') => {
                     continue;
                 }
@@ -267,7 +267,7 @@ async fn missing_fields_are_reported_by_path() {
     }
 }
 
-/// null stands for what is not there, wherever something need not be there.
+/// For optional fields, null means absent.
 #[tokio::test]
 async fn null_means_absent_for_optional_fields() {
     let server = Landfall::start();

@@ -15,12 +15,12 @@ use crate::postgres::PostgresServer;
 
 const EXAMPLE: &str = "examples/cashflow.yaml";
 
-/// A command against this server.
+/// Runs a command against this server.
 fn run_on(server: &Landfall, arguments: &[&str]) -> CommandOutput {
     landfall(arguments.iter().copied().chain(["--url", server.api().url()]))
 }
 
-/// A file of the test's own.
+/// Writes a descriptor file for the test, and returns its path.
 fn file(server: &Landfall, text: &str) -> String {
     let path = server.scratch().join("descriptor.yaml");
     std::fs::write(&path, text).unwrap();
@@ -244,7 +244,7 @@ fn invalid_configuration_exits_with_code_2_and_lists_errors() {
     landfall(["serve", "--config", "no/such/file.toml"]).with_code(2);
 }
 
-/// Of any key, in any file: nothing is left of a start that fails, and one answer has every mistake.
+/// A start that fails leaves no files, and its error lists every mistake of every key and file.
 #[tokio::test]
 async fn invalid_configuration_creates_no_store() {
     let folder = tempfile::tempdir().unwrap();
@@ -323,7 +323,7 @@ trace = "file://{taken}/trace.jsonl"
         assert_eq!(refused.err.lines().count(), mistakes.len(), "{}", refused.err);
         assert!(!data.exists(), "a folder was made");
     }
-    // One at a time is enough.
+    // A single mistake is enough.
     let keys = "[server]\nlisten = \"127.0.0.1:0\"\n";
     for (text, store) in [
         (
@@ -348,7 +348,7 @@ trace = "file://{taken}/trace.jsonl"
 
 #[test]
 fn unreachable_server_exits_with_code_4() {
-    // Port 1 of this machine serves nobody.
+    // No server listens on port 1.
     let lost = landfall(["deploy", EXAMPLE, "--url", "http://127.0.0.1:1"]).with_code(4);
     assert!(lost.err.contains("127.0.0.1:1"), "{lost:?}");
 }
@@ -386,7 +386,7 @@ fn help_explains_every_command_and_the_exit_codes() {
 
 // ---- --json --------------------------------------------------------------------------------------------------------
 
-/// The one document of a command that failed: nothing else is on stdout, and `errors` says why.
+/// The JSON document of a failed command. Stdout contains nothing else, and `errors` has the reasons.
 #[track_caller]
 fn expect_failure(finished: CommandOutput, code: i32) -> serde_json::Value {
     let finished = finished.with_code(code);
@@ -397,7 +397,7 @@ fn expect_failure(finished: CommandOutput, code: i32) -> serde_json::Value {
     if code != 1 {
         let lines: String =
             errors.iter().map(|error| format!("error: {}\n", error.as_str().unwrap())).collect();
-        assert_eq!(finished.err, lines, "people are told the same");
+        assert_eq!(finished.err, lines, "stderr has the same errors");
     }
     document
 }
@@ -479,7 +479,7 @@ fn json_output_for_invalid_files_is_one_document() {
     );
 }
 
-/// Arguments that cannot be read are told before it is known what they ask for.
+/// The parser reports invalid arguments before it knows about `--json`.
 #[test]
 fn invalid_arguments_print_no_json_document() {
     for arguments in
@@ -506,7 +506,7 @@ async fn json_output_of_refused_requests_is_one_document() {
     assert_eq!(local["problems"], local["errors"], "{local:#}");
 
     for arguments in remote_commands(&path).into_iter().filter(|it| it.contains(&path.as_str())) {
-        // What is wrong in the first one of them: it is not there, and may be unprovisioned whatever its bucket.
+        // These commands do not fail for the invalid bucket of this component.
         if ["acl", "undeploy", "topology"].contains(&arguments[0]) {
             continue;
         }
@@ -595,7 +595,7 @@ technology = "Spark"
 group = "mock"
 "#;
 
-/// The last of three components fails: what was done is in the document, and so is the token of what failed.
+/// The last of three components fails. The document has the completed components and the token of the failed one.
 #[tokio::test]
 async fn json_output_of_a_failure_lists_completed_components() {
     let server = Landfall::with().config(BROKEN_WORKLOAD).start();
@@ -628,7 +628,7 @@ async fn json_output_of_a_failure_lists_completed_components() {
     assert!(imported["errors"][0].as_str().unwrap().starts_with("FAILED: "), "{imported:#}");
 }
 
-/// A task that is asked for with its token as the answer had it, quotes and all.
+/// `status` and `stop` accept a token with JSON quotes, and in upper case.
 #[tokio::test]
 async fn cli_accepts_quoted_and_uppercase_tokens() {
     let server = Landfall::start();

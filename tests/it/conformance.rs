@@ -1,7 +1,7 @@
-//! A stranger judges a running server by its specifications alone: schemathesis, with all its checks.
+//! schemathesis tests a running server against its specifications, with all its checks.
 //!
-//! spec/schemathesis.toml holds the exceptions that the contracts make; schemathesis_hooks.py tells what a good
-//! descriptor is and which tokens exist. A contract more is a [`Case`] more.
+//! spec/schemathesis.toml has the exceptions that the contracts require. schemathesis_hooks.py provides valid
+//! descriptors and existing tokens. To add a contract, add a [`Case`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,21 +13,21 @@ use serde_json::Value;
 use crate::auth::with_users;
 use crate::harness::{Builder, Landfall, repository, tool};
 
-/// Requests that each operation must get, at least.
+/// The minimum number of requests for each operation.
 const EXAMPLES: usize = 100;
 
-/// What schemathesis calls the scenarios that go from one operation to the next.
+/// The label of schemathesis for scenarios with several operations.
 const STATEFUL: &str = "Stateful tests";
 
-/// A document, and how a server is asked to keep it.
+/// A specification, and how to test a server against it.
 struct Case {
     document: &'static str,
     operations: &'static [Operation],
-    /// The server that can: with users, say, where the document asks for some.
+    /// The server under test, for example with users when the specification requires them.
     server: fn() -> Builder,
-    /// What schemathesis must know for it beside the document: credentials, say.
+    /// More options for schemathesis, for example credentials.
     options: &'static [&'static str],
-    /// How many ways from one operation to the next are gone.
+    /// The number of scenarios with several operations (`--max-examples`).
     ways: &'static str,
 }
 
@@ -65,12 +65,12 @@ const FLEXDEPLOY: Case = Case {
     operations: flexdeploy::server::OPERATIONS,
     server: || with_users("[auth]\nmax_failures = 1000000\n[topology]\nmax_instances = 100000"),
     options: &["--auth", "ops:right"],
-    // They are shorter than those of the others.
+    // Its scenarios are shorter than those of the other contracts.
     ways: "90",
 };
 
-/// Two tests a case: each operation by itself, and from a token to its task. A caller that asks for JSON gets tokens that
-/// schemathesis can follow, through the links.
+/// Two tests a case: each operation by itself, and from a token to its task. A caller that asks for JSON gets tokens
+/// that schemathesis can follow, through the links.
 macro_rules! cases {
     ($($case:ident: $alone:ident, $following:ident;)*) => {$(
         #[tokio::test]
@@ -92,7 +92,7 @@ cases! {
     FLEXDEPLOY: schemathesis_finds_no_error_in_flexdeploy, schemathesis_follows_the_ids_of_flexdeploy;
 }
 
-/// There are no tokens in it.
+/// This contract has no tokens.
 #[tokio::test]
 async fn schemathesis_finds_no_error_in_the_operator_api() {
     OPERATOR.judge_operations().await;
@@ -122,7 +122,7 @@ impl Case {
     }
 }
 
-/// Of what takes none, as far as method and path tell, there is little to try.
+/// Whether method and path show that an operation takes input. Other operations get few requests.
 fn takes_input(operation: &Operation) -> bool {
     operation.method != "GET" || operation.path.contains('{')
 }
@@ -158,7 +158,7 @@ fn judge(server: &Landfall, specification: &str, options: &[&str]) -> BTreeMap<S
     counts
 }
 
-/// `POST /v1/provision` -> how many requests it got, of every phase.
+/// The number of requests of all phases for each operation, such as `POST /v1/provision`.
 fn requests_by_operation(events: &str) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in events.lines() {
@@ -169,7 +169,7 @@ fn requests_by_operation(events: &str) -> BTreeMap<String, usize> {
         else {
             continue;
         };
-        // Methods that the contract does not know are tried too; they are no examples of the operation.
+        // schemathesis also tries unknown methods. They do not count for the operation.
         let (method, _) = label.split_once(' ').expect("METHOD PATH, or STATEFUL");
         let own = interactions.values().filter(|one| label == STATEFUL || one["request"]["method"] == method);
         *counts.entry(label.to_owned()).or_default() += own.count();

@@ -1,7 +1,7 @@
 //! The contracts, operation by operation: Tech Adapter 2.6.3, Specific Provisioner 2.2.0 and Airbyte.
 //!
-//! [`check`] holds every answer that any test gets against each contract that has the operation: what is served under
-//! the paths of 2.6.3 must be good for a client of 2.2.0 too. The tests below are about what a schema cannot say.
+//! [`check`] checks every answer that any test gets against each contract that has the operation: an answer at a path
+//! of 2.6.3 must also be valid for a client of 2.2.0. The tests below check what a schema cannot express.
 
 use landfall::generated::runtime::{DecodeError, Operation};
 use landfall::generated::{airbyte, flexdeploy, specific_provisioner, tech_adapter};
@@ -13,7 +13,7 @@ use crate::harness::{
     airbyte_acl_request, cashflow, component_request, product_request, query_write, replace_once,
 };
 
-/// A document of spec/, as its generated module reads answers.
+/// A document of spec/, with the decoder of its generated module.
 struct Contract {
     name: &'static str,
     operations: &'static [Operation],
@@ -78,14 +78,14 @@ const CONTRACTS: &[Contract] = &[
     ),
 ];
 
-/// Asserts that an answer is one that every contract with such an operation declares: its status, its content type, its
-/// schema. Returns what it was an answer to; nothing for a path that is of no contract.
+/// Asserts that every contract with this operation declares the answer: its status, its content type and its schema.
+/// Returns the operations and the status. The set is empty for a path of no contract.
 #[track_caller]
 pub(crate) fn check(method: &str, path: &str, answer: &Answer) -> Seen {
     verdict(method, path, answer).unwrap_or_else(|broken| panic!("{broken}"))
 }
 
-/// The same, with what is wrong for an error.
+/// Like [`check`], but returns a violation as an error.
 pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen, String> {
     let path = path.strip_prefix(PREFIX).unwrap_or(path);
     let mut seen = Seen::new();
@@ -104,12 +104,12 @@ pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen,
     Ok(seen)
 }
 
-/// The one word of 2.6.3 that 2.2.0 does not know.
+/// Whether the answer has the only status value of 2.6.3 that 2.2.0 does not have.
 fn is_terminated(answer: &Answer) -> bool {
     serde_json::from_str::<Value>(&answer.text).is_ok_and(|body| body["status"] == "TERMINATED")
 }
 
-/// Whether `/v1/provision/{token}/status` is the template of a path.
+/// Whether a path matches a template such as `/v1/provision/{token}/status`.
 fn matches_template(template: &str, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
@@ -117,13 +117,11 @@ fn matches_template(template: &str, path: &str) -> bool {
         && template.iter().zip(&path).all(|(part, actual)| part.starts_with('{') || part == actual)
 }
 
-/// What no test provokes, in whatever contract, and why.
-const NOT_EXERCISED: &[(&str, u16, &str)] = &[
-    ("findInstances", 403, "whoever may call at all may read"),
-    ("getInstance", 403, "whoever may call at all may read"),
-];
+/// The declared statuses that no test provokes, with the reason.
+const NOT_EXERCISED: &[(&str, u16, &str)] =
+    &[("findInstances", 403, "every user may read"), ("getInstance", 403, "every user may read")];
 
-/// Everything lands on a mock that takes its time.
+/// Routes all components to a slow mock.
 pub(crate) const SLOW: &str = r#"
 [targets.SLOW]
 driver = "mock"
@@ -226,7 +224,7 @@ async fn every_declared_status_is_exercised_or_excused() {
     }
 }
 
-/// 202 and 400 of every operation that has them, 200 of those that poll.
+/// Gets 202 and 400 from every operation that has them, and 200 from the status operations.
 async fn exercise_accepted_and_refused(api: &Api) {
     let request = product_request(&cashflow());
     api.validate(&request).await;
@@ -261,7 +259,7 @@ async fn exercise_accepted_and_refused(api: &Api) {
     api.get(&format!("/provision/{UNKNOWN}/status")).await.with_status(400);
 }
 
-/// Every status of the instances but those that somebody else has to make.
+/// Gets every status of the topology, except 401, 403 and 500.
 async fn exercise_topology(api: &Api) {
     let new = json!({ "instanceName": "n", "instanceCode": "c" });
     let created = api.post(INSTANCES, &new).await.with_status(201).json();
@@ -279,7 +277,7 @@ async fn exercise_topology(api: &Api) {
     }
 }
 
-/// 500: the store is taken from under a running server, and given back.
+/// Gets 500 from every operation: renames tables of the store while the server runs, and renames them back.
 async fn exercise_broken_store(server: &Landfall) {
     let store = server.data_dir().join("landfall.db");
     query_write(&store, "ALTER TABLE task RENAME TO task_elsewhere").await;
@@ -294,7 +292,7 @@ async fn exercise_broken_store(server: &Landfall) {
         let answer = api.send(method, &path.replace("{}", UNKNOWN), |request| request).await;
         let error = answer.with_status(500).json();
         for secret in ["sqlite", "SQL", "no such table", "landfall.db"] {
-            assert!(!answer.text.contains(secret), "the cause is the administrator's alone: {error:#}");
+            assert!(!answer.text.contains(secret), "the answer discloses the cause: {error:#}");
         }
     }
     {
@@ -314,7 +312,7 @@ async fn exercise_broken_store(server: &Landfall) {
     }
     query_write(&store, "ALTER TABLE deployment_elsewhere RENAME TO deployment").await;
 
-    // What was read of them is known for as long as nothing is changed.
+    // The server caches the instances until one changes.
     let new = json!({ "instanceName": "n", "instanceCode": "changed" });
     let created = api.post(INSTANCES, &new).await.with_status(201).json();
     let path = format!("{INSTANCES}/{}", created["instanceId"]);
@@ -350,7 +348,8 @@ async fn exercise_direct_answers(api: &Api) {
     }
 }
 
-/// The page prints the token bare; a caller to whom JSON is more welcome, or who names nothing else, gets a JSON string.
+/// The page prints the token bare; a caller to whom JSON is more welcome, or who names nothing else, gets a JSON
+/// string.
 #[tokio::test]
 async fn accept_header_selects_the_token_format() {
     let server = Landfall::start();
@@ -401,7 +400,7 @@ async fn token_format_setting_overrides_the_accept_header() {
     }
 }
 
-/// The pages call `removeData` required and give it a default; the samples of 2.2.0 leave it out.
+/// The documentation calls `removeData` required and gives it a default. The samples of 2.2.0 omit it.
 #[tokio::test]
 async fn request_samples_of_both_versions_are_accepted() {
     let server = Landfall::start();
@@ -421,7 +420,7 @@ async fn request_samples_of_both_versions_are_accepted() {
     }
 }
 
-/// 2.2.0 requires `result` and both infos: a caller of either version reads our answers.
+/// 2.2.0 requires `result` and both infos. Callers of both versions must be able to read the answers.
 #[tokio::test]
 async fn task_status_fits_both_contract_versions() {
     let server = Landfall::start();
@@ -462,7 +461,7 @@ async fn async_validation_gives_the_synchronous_result() {
     }
 }
 
-/// The path prints no 404 anywhere: an unknown token is a request that cannot be served.
+/// The contract declares no 404, so an unknown token gets a 400.
 #[tokio::test]
 async fn unknown_tokens_of_any_form_get_400() {
     let server = Landfall::start();
@@ -477,7 +476,7 @@ async fn unknown_tokens_of_any_form_get_400() {
     }
 }
 
-/// A caller may send back a token as it came, as a JSON string, and in upper case.
+/// A caller may send a token as plain text, as a JSON string, and in upper case.
 #[tokio::test]
 async fn quoted_and_uppercase_tokens_are_accepted() {
     let server = Landfall::with().config(SLOW).start();
@@ -545,7 +544,7 @@ async fn quoted_and_uppercase_tokens_are_accepted() {
     }
 }
 
-/// A token is a promise of one operation: that of an import says nothing at /v1/provision.
+/// A token belongs to one kind of operation: the token of an import is unknown at /v1/provision.
 #[tokio::test]
 async fn token_is_valid_only_for_its_own_operation() {
     let server = Landfall::start();
@@ -635,8 +634,7 @@ fn misfits() -> Vec<(Value, Option<&'static str>)> {
     ]
 }
 
-/// Everything wrong is told at once, what only a technology can say included: each problem with a path, and with a
-/// way out.
+/// One answer has all problems, including those that only a technology finds. Each has a path and a remedy.
 #[tokio::test]
 async fn invalid_descriptor_gets_all_problems_and_remedies() {
     let dependency = "      - urn:dmb:cmp:finance:cashflow:0:storage-component\n";
@@ -668,7 +666,7 @@ async fn assert_explained(wrong: &str, paths: &[&str], remedies: &[&str]) {
     assert!(error["userMessage"].as_str().is_some_and(|message| !message.is_empty()), "{error:#}");
     let field = error["inputErrorField"].as_str().unwrap();
     assert!(problems.iter().any(|problem| problem.contains(field)), "{field} is one of {problems:#?}");
-    assert_eq!(server.resources().await.tables, [], "nothing was made of it");
+    assert_eq!(server.resources().await.tables, [], "the refused request created nothing");
 
     let result = server.api().validate(&product_request(wrong)).await;
     assert_eq!(strings(&result["error"]["moreInfo"]["problems"]), problems, "validate says the same");
@@ -679,7 +677,7 @@ fn strings(array: &Value) -> Vec<String> {
     array.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// Validation has no side effect: nothing is made, and nothing is remembered.
+/// Validation has no side effects.
 #[tokio::test]
 async fn validation_changes_no_resources() {
     let server = Landfall::start();

@@ -349,8 +349,8 @@ async fn null_remove_data_means_false() {
 
 const PORT: &str = "urn:dmb:cmp:sales:orders:0:orders";
 
-/// The descriptor of an output port of the lakehouse, or of its data product, between what comes before it and with what
-/// its own lines are replaced by.
+/// The descriptor of an output port of the lakehouse, or of its data product, between what comes before it and with
+/// what its own lines are replaced by.
 fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Value {
     let own = format!(
         "    - id: {PORT}\n      name: Orders\n      kind: outputport\n      technology: S3\n      specific: {{table: \

@@ -258,8 +258,8 @@ async fn many_large_bodies_use_bounded_memory() {
     }
 }
 
-/// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until the
-/// caller leaves or their deadline passes.
+/// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until
+/// the caller leaves or their deadline passes.
 #[tokio::test]
 async fn dry_runs_on_a_silent_target_block_only_dry_runs() {
     const LIMIT: Duration = Duration::from_secs(6);

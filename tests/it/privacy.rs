@@ -49,8 +49,8 @@ async fn log_contains_the_token_of_each_operation() {
     assert!(server.log().contains(&token), "no line names {token}:\n{}", server.log());
 }
 
-/// Whatever the level: tokens, passwords and hashes, right and wrong ones, are in no line of the log, in no answer and in
-/// no file.
+/// Whatever the level: tokens, passwords and hashes, right and wrong ones, are in no line of the log, in no answer and
+/// in no file.
 #[tokio::test]
 async fn credentials_of_callers_are_never_written() {
     let (token, password) = ("secret-token-5e1d", "secret-password-77aa");

@@ -493,8 +493,8 @@ async fn startup_log_lists_overridden_configuration() {
     assert_eq!(log.matches("topology set").count(), 1, "nothing new is told: {log}");
 }
 
-/// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is asked
-/// for; what was never there does not stand in the way.
+/// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is
+/// asked for; what was never there does not stand in the way.
 #[tokio::test]
 async fn kept_data_is_removed_from_its_original_target() {
     let server = Landfall::with().config(TWO_LAKES).start();

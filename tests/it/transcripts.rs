@@ -1,5 +1,5 @@
-//! The vendor's pages, word for word: every sample request that they print is sent as it is printed, and what comes back
-//! has the status and the shape that the same page prints.
+//! The vendor's pages, word for word: every sample request that they print is sent as it is printed, and what comes
+//! back has the status and the shape that the same page prints.
 //!
 //! tests/transcripts/ holds what the pages print. Where a sample says `"descriptor": "string"`, or has lost the
 //! indentation of its YAML, it is a request that fits the schema and describes nothing: the answer is the page's

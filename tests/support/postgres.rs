@@ -4,9 +4,9 @@
 //!
 //! A shell supervises the server and reads a pipe from the test process. When the pipe closes, the shell stops the
 //! server and removes the folder. The pipe closes when the value is dropped, when the process returns from `main` with
-//! the server in a static, and when the process is killed. The shell and the server do not run as root, because PostgreSQL
-//! refuses that. They have a process group of their own, so that an interrupt from the terminal does not reach them
-//! directly.
+//! the server in a static, and when the process is killed. The shell and the server do not run as root, because
+//! PostgreSQL refuses that. They have a process group of their own, so that an interrupt from the terminal does not
+//! reach them directly.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,5 +1,5 @@
-//! A full disk, a read-only file system, removed files. The server completes the accepted tasks after the failure, accepts
-//! no request that it cannot store, and reports the failure in its health.
+//! A full disk, a read-only file system, removed files. The server completes the accepted tasks after the failure,
+//! accepts no request that it cannot store, and reports the failure in its health.
 
 use std::fs::File;
 use std::io::Write;
@@ -151,11 +151,11 @@ pub(super) async fn attack_full(group: &mut Group) {
     drop(mounted);
 }
 
-/// Submits requests while the server cannot write its store, and expects the 500 of the contract, no token, and a failing
-/// health. Returns the tokens of the requests that were accepted before that.
+/// Submits requests while the server cannot write its store, and expects the 500 of the contract, no token, and a
+/// failing health. Returns the tokens of the requests that were accepted before that.
 ///
-/// SQLite writes into the free space of its existing log file. So the server accepts some MiB on a full disk, and they are
-/// durable. Large requests use up most of that space and smaller ones the rest, until the smallest one is refused.
+/// SQLite writes into the free space of its existing log file. So the server accepts some MiB on a full disk, and they
+/// are durable. Large requests use up most of that space and smaller ones the rest, until the smallest one is refused.
 async fn refused_while(
     group: &mut Group,
     api: &crate::harness::Api,

@@ -1,4 +1,5 @@
-//! Clients guess passwords and tokens. The cost of the checks is bounded, and callers with valid credentials are served.
+//! Clients guess passwords and tokens. The cost of the checks is bounded, and callers with valid credentials are
+//! served.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -135,8 +136,8 @@ impl Guesses {
     }
 }
 
-/// One of many guessing clients, ten of them at each address. It guesses for one of two existing users, for unknown users,
-/// or for a token.
+/// One of many guessing clients, ten of them at each address. It guesses for one of two existing users, for unknown
+/// users, or for a token.
 async fn guess(address: SocketAddr, number: usize, guesses: Arc<Guesses>, over: Arc<AtomicBool>) {
     let source = Ipv4Addr::new(127, 0, 7, u8::try_from(number / 10 + 1).expect("few"));
     let mut tries = 0_usize;

@@ -1,9 +1,9 @@
-//! The attack tests: hostile callers, silent targets, full disks, wrong clocks and broken databases. Each group checks that
-//! the server still serves all other callers.
+//! The attack tests: hostile callers, silent targets, full disks, wrong clocks and broken databases. Each group checks
+//! that the server still serves all other callers.
 //!
-//! Each group is one test. By default it is small. `make attack` runs all groups at full size (`LANDFALL_ATTACK=full`), one
-//! after the other, and prints a line for each. `LANDFALL_ATTACK_SEED` repeats the random choices. The tests use only
-//! loopback addresses.
+//! Each group is one test. By default it is small. `make attack` runs all groups at full size (`LANDFALL_ATTACK=full`),
+//! one after the other, and prints a line for each. `LANDFALL_ATTACK_SEED` repeats the random choices. The tests use
+//! only loopback addresses.
 
 mod away;
 mod clock;

@@ -77,8 +77,8 @@ impl Connection {
         self.stream.write_all(bytes).await
     }
 
-    /// Reads the next answer. `None` once the server has closed. With `head`, the answer has no body, even if it declares
-    /// one.
+    /// Reads the next answer. `None` once the server has closed. With `head`, the answer has no body, even if it
+    /// declares one.
     pub(super) async fn answer(&mut self, head: bool) -> Option<RawAnswer> {
         loop {
             if let Some((answer, used)) = parse(&self.buffer, head, false) {

@@ -1,5 +1,5 @@
-//! Malformed and unusual HTTP requests. The server answers each as the contract says, or closes the connection when it is
-//! not HTTP. It accepts no invalid request, and answers a good request right after.
+//! Malformed and unusual HTTP requests. The server answers each as the contract says, or closes the connection when it
+//! is not HTTP. It accepts no invalid request, and answers a good request right after.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
