@@ -178,6 +178,7 @@ impl Default for Limits {
 pub struct Submission {
     /// The task's token, unless the submission is deduplicated.
     pub token: Token,
+    /// What to store.
     pub task: NewTask,
 }
 
@@ -193,6 +194,7 @@ pub enum StopScope {
 /// A worker process that asks for tasks.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
+    /// Only tasks of this lane are claimed.
     pub lane: Lane,
     /// The worker; becomes [`Lease::owner`].
     pub worker: String,
@@ -214,6 +216,7 @@ pub struct Claims {
 /// A task that can run now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
+    /// The lane that it waits in.
     pub lane: Lane,
     /// Its position in the order of submission.
     pub seq: i64,
@@ -238,7 +241,10 @@ pub struct Settlement {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
     /// The run succeeded.
-    Succeed { outcome: Value },
+    Succeed {
+        /// The result, as the client reads it.
+        outcome: Value,
+    },
     /// The run failed, and the task is not retried.
     Fail {
         /// The outcome of the failed run, if it has one.
@@ -280,6 +286,7 @@ impl Ending {
 /// A task that lost its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired {
+    /// The task whose lease expired.
     pub token: Token,
     /// Its new state.
     pub state: State,

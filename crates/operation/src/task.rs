@@ -137,6 +137,7 @@ pub struct ComponentKey {
 }
 
 impl ComponentKey {
+    /// The key of `component` in `environment`, by their ids.
     pub fn new(component: impl Into<String>, environment: impl Into<String>) -> Self {
         Self { component: component.into(), environment: environment.into() }
     }
@@ -151,6 +152,7 @@ impl fmt::Display for ComponentKey {
 /// A task to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTask {
+    /// Decides the lane and how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; empty for operations that change nothing. Order
     /// and duplicates do not matter.
@@ -203,6 +205,7 @@ impl NewTask {
 /// The response to a submission. The task is already on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submitted {
+    /// What the client polls with.
     pub token: Token,
     /// Whether the same request was already in flight; then this is the token of that task.
     pub deduplicated: bool,
@@ -211,12 +214,15 @@ pub struct Submitted {
 /// A task as it was at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
+    /// What the client polls with.
     pub token: Token,
+    /// Decides the lane and how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
     /// Codes of the targets that the task works on; sorted.
     pub targets: Vec<String>,
+    /// Where it is in its life cycle.
     pub state: State,
     /// How many runs have started, not counting those that a process handed back when it shut down.
     pub attempt: u32,
@@ -237,7 +243,9 @@ pub struct Task {
 /// A task that a worker has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedTask {
+    /// What the client polls with.
     pub token: Token,
+    /// Decides how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
@@ -259,6 +267,7 @@ pub struct ClaimedTask {
 /// the task's current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
+    /// The task that may be written.
     pub token: Token,
     /// Counts the leases of the task, from 1.
     pub epoch: i64,
@@ -279,6 +288,7 @@ pub struct Counts {
 /// after an unprovision, so that the next provision restores access.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
+    /// The component, and its environment.
     pub key: ComponentKey,
     /// The target that it was deployed to.
     pub target: String,
