@@ -1,17 +1,15 @@
 //! Wiring: from a configuration to a server that answers, and back to nothing without losing work.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::auth::{Callers, Credentials};
-use crate::config::{Config, Import, RunLimits, StoreUrl};
+use crate::config::{Config, Import, StoreUrl};
 use crate::http;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::tls;
@@ -19,8 +17,8 @@ use landfall_operation::postgres::{PostgresSettings, PostgresStore};
 use landfall_operation::sqlite::SqliteStore;
 use landfall_operation::topology::{Installation, Target};
 use landfall_operation::{
-    Domain, DryRunSettings, Engine, ImportSettings, Limits as StoreLimits, Operation, ParseSettings, Service,
-    Settings, Store, TechnologyRunner,
+    Domain, DryRunSettings, Engine, ImportSettings, Limits as StoreLimits, ParseSettings, Service, Settings,
+    Store, TechnologyRunner,
 };
 
 /// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the credentials and the certificate.
@@ -271,7 +269,7 @@ fn settings(config: &Config) -> Settings {
         backoff_cap: operations.backoff_cap,
         retry_for: operations.retry_for,
         run_limit: operations.run_limit,
-        run_limits: run_limits(&operations.run_limits),
+        run_limits: operations.run_limits.clone(),
         cancel_grace: operations.cancel_grace,
         health_timeout: operations.health_timeout,
     }
@@ -292,22 +290,10 @@ fn dry_runs(config: &Config) -> DryRunSettings {
     }
 }
 
-fn run_limits(configured: &RunLimits) -> HashMap<Operation, Duration> {
-    let RunLimits { validate, provision, unprovision, updateacl, reverse } = *configured;
-    [
-        (Operation::Validate, validate),
-        (Operation::Provision, provision),
-        (Operation::Unprovision, unprovision),
-        (Operation::UpdateAccess, updateacl),
-        (Operation::Reverse, reverse),
-    ]
-    .into_iter()
-    .filter_map(|(operation, limit)| Some((operation, limit?)))
-    .collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::auth::{Bounds, Hash, Role, Token, User, cheap};
     use crate::config::Overrides;
     use crate::registry::Registry;

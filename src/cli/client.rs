@@ -27,11 +27,11 @@ const POLL_CAP: Duration = Duration::from_secs(1);
 pub(super) async fn run(output: &mut Output, command: Command) -> Result<(), Failure> {
     match command {
         Command::Deploy { file, component, remote } => {
-            each(output, &remote, &read(&file)?, component.as_deref(), Operation::Provision).await
+            each(output, &remote, &read(&file)?, component.as_deref(), Direction::Deploy).await
         }
         Command::Undeploy { file, component, remove_data, remote } => {
-            let operation = Operation::Unprovision { remove_data };
-            each(output, &remote, &read(&file)?, component.as_deref(), operation).await
+            let direction = Direction::Undeploy { remove_data };
+            each(output, &remote, &read(&file)?, component.as_deref(), direction).await
         }
         Command::Plan { file, remote } => plan(output, &remote, &read(&file)?).await,
         Command::Acl { file, component, refs, remote } => {
@@ -120,9 +120,9 @@ fn say_skipped(output: &Output, id: &str, reason: &str) {
 }
 
 #[derive(Clone, Copy)]
-enum Operation {
-    Provision,
-    Unprovision { remove_data: bool },
+enum Direction {
+    Deploy,
+    Undeploy { remove_data: bool },
 }
 
 /// Provisions or unprovisions component after component, in the order that the server plans.
@@ -131,15 +131,15 @@ async fn each(
     remote: &Remote,
     text: &str,
     only: Option<&str>,
-    operation: Operation,
+    direction: Direction,
 ) -> Result<(), Failure> {
     let client = client(remote)?;
     let (ids, skipped) = match only {
         Some(id) => (vec![id.to_owned()], Vec::new()),
         None => {
-            let planned = match operation {
-                Operation::Provision => operator_types::PlanRequestOperation::Provision,
-                Operation::Unprovision { .. } => operator_types::PlanRequestOperation::Unprovision,
+            let planned = match direction {
+                Direction::Deploy => operator_types::PlanRequestOperation::Provision,
+                Direction::Undeploy { .. } => operator_types::PlanRequestOperation::Unprovision,
             };
             let plan = dry_run(remote, text, planned).await?;
             (plan.components.into_iter().map(|component| component.id).collect(), plan.skipped)
@@ -154,9 +154,9 @@ async fn each(
     for id in &ids {
         output.working_on(id);
         output.say(id);
-        let (answer, remove_data) = match operation {
-            Operation::Provision => (client.provision(&request(text, id, false)?).await, false),
-            Operation::Unprovision { remove_data } => {
+        let (answer, remove_data) = match direction {
+            Direction::Deploy => (client.provision(&request(text, id, false)?).await, false),
+            Direction::Undeploy { remove_data } => {
                 (client.unprovision(&request(text, id, remove_data)?).await, remove_data)
             }
         };

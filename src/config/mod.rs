@@ -14,7 +14,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use figment::value::{Dict, Value};
 use landfall_adapter::any::AnyTechnology;
 use landfall_adapter::descriptor::Limits;
 use landfall_adapter::{Secret, tls};
+use landfall_operation::Operation;
 use landfall_operation::topology::{Route, TopologyLimits};
 
 use crate::registry::Registry;
@@ -203,8 +204,8 @@ pub struct Operations {
     pub max_log_lines: u32,
     /// Longest single run.
     pub run_limit: Duration,
-    /// `[operations.run_limits]`
-    pub run_limits: RunLimits,
+    /// `[operations.run_limits]`: the longest single run of the operations for which it differs from `run_limit`.
+    pub run_limits: HashMap<Operation, Duration>,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
     /// How long the store may take to answer whether it can be written.
@@ -213,21 +214,6 @@ pub struct Operations {
     pub keep_for: Duration,
     /// How many finished tasks can be asked for.
     pub keep_count: u64,
-}
-
-/// `[operations.run_limits]`: the longest single run of one operation, where it is another than that of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RunLimits {
-    /// Of an asynchronous validation.
-    pub validate: Option<Duration>,
-    /// Of a provisioning.
-    pub provision: Option<Duration>,
-    /// Of an unprovisioning.
-    pub unprovision: Option<Duration>,
-    /// Of a change of access.
-    pub updateacl: Option<Duration>,
-    /// Of an import.
-    pub reverse: Option<Duration>,
 }
 
 /// `[log]`
@@ -291,7 +277,7 @@ impl Config {
         overrides: &Overrides,
         registry: &Registry,
     ) -> Result<Self, Vec<String>> {
-        Self::assemble(file, variables(), overrides, registry, Purpose::Look)
+        Self::assemble(file, variables(), overrides, registry, Mode::Check)
     }
 
     /// The same for a server that is about to start: what the configuration names on this machine (folders, files, the
@@ -301,7 +287,7 @@ impl Config {
         overrides: &Overrides,
         registry: &Registry,
     ) -> Result<Self, Vec<String>> {
-        Self::assemble(file, variables(), overrides, registry, Purpose::Serve)
+        Self::assemble(file, variables(), overrides, registry, Mode::Serve)
     }
 
     fn assemble(
@@ -309,7 +295,7 @@ impl Config {
         environment: impl Iterator<Item = (String, String)>,
         overrides: &Overrides,
         registry: &Registry,
-        purpose: Purpose,
+        mode: Mode,
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut own = Figment::new();
@@ -344,7 +330,7 @@ impl Config {
         if let Some(data_dir) = &overrides.data_dir {
             figment = figment.merge(Serialized::default("data_dir", data_dir));
         }
-        let config = Reader::new(&figment, &environment, purpose, &mut problems).config(registry);
+        let config = Reader::new(&figment, &environment, mode, &mut problems).config(registry);
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(problems),
@@ -352,12 +338,12 @@ impl Config {
     }
 }
 
-/// The purpose of reading a configuration.
+/// What is done with a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// To check it: the files and addresses that it names may be on another machine.
-    Look,
-    /// To serve on this machine.
+enum Mode {
+    /// It is checked: the files and addresses that it names may be on another machine.
+    Check,
+    /// A server on this machine starts with it.
     Serve,
 }
 

@@ -10,13 +10,13 @@ use landfall_adapter::Secret;
 use landfall_adapter::settings::duration;
 use serde::de::DeserializeOwned;
 
-use super::Purpose;
+use super::Mode;
 
 /// Reads keys, remembers which, and collects what is wrong.
 pub(super) struct Reader<'a> {
     pub(super) figment: &'a Figment,
     pub(super) environment: &'a BTreeMap<String, String>,
-    pub(super) purpose: Purpose,
+    pub(super) mode: Mode,
     pub(super) problems: &'a mut Vec<String>,
     pub(super) read: BTreeSet<String>,
     pub(super) data_dir: String,
@@ -26,10 +26,10 @@ impl<'a> Reader<'a> {
     pub(super) fn new(
         figment: &'a Figment,
         environment: &'a BTreeMap<String, String>,
-        purpose: Purpose,
+        mode: Mode,
         problems: &'a mut Vec<String>,
     ) -> Self {
-        Self { figment, environment, purpose, problems, read: BTreeSet::new(), data_dir: String::new() }
+        Self { figment, environment, mode, problems, read: BTreeSet::new(), data_dir: String::new() }
     }
 
     pub(super) fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
 
     /// Notes what is wrong with a thing of this machine, where the configuration is to be served on it.
     pub(super) fn look(&mut self, key: &str, look: impl FnOnce() -> Option<String>) {
-        if self.purpose == Purpose::Serve
+        if self.mode == Mode::Serve
             && let Some(problem) = look()
         {
             self.problem(key, problem);

@@ -10,13 +10,14 @@ use figment::value::Value;
 use landfall_adapter::descriptor::Limits;
 use landfall_adapter::settings::file_problem;
 use landfall_adapter::{Secret, tls};
+use landfall_operation::Operation;
 use landfall_operation::topology::{TopologyLimits, same_code};
 use sqlx::postgres::PgConnectOptions;
 
 use super::reader::Reader;
 use super::{
-    Config, HANDSHAKE_TIMEOUT, Identity, Log, LogFormat, MAX_HANDSHAKES, Operations, RunLimits, Server,
-    Store, StoreUrl, TOPOLOGY_PATH, TokenFormat,
+    Config, HANDSHAKE_TIMEOUT, Identity, Log, LogFormat, MAX_HANDSHAKES, Operations, Server, Store, StoreUrl,
+    TOPOLOGY_PATH, TokenFormat,
 };
 use crate::registry::Registry;
 
@@ -306,13 +307,10 @@ impl Reader<'_> {
         let max_queued_bytes = self.at_least_one("operations.max_queued_bytes");
         let max_log_lines = self.at_least_one("operations.max_log_lines");
         let run_limit = self.duration("operations.run_limit", INSTANT);
-        let run_limits = RunLimits {
-            validate: self.optional_duration("operations.run_limits.validate", INSTANT),
-            provision: self.optional_duration("operations.run_limits.provision", INSTANT),
-            unprovision: self.optional_duration("operations.run_limits.unprovision", INSTANT),
-            updateacl: self.optional_duration("operations.run_limits.updateacl", INSTANT),
-            reverse: self.optional_duration("operations.run_limits.reverse", INSTANT),
+        let own_limit = |operation: Operation| {
+            Some((operation, self.optional_duration(operation.description().run_limit, INSTANT)?))
         };
+        let run_limits = Operation::ALL.into_iter().filter_map(own_limit).collect();
         let cancel_grace = self.duration("operations.cancel_grace", INSTANT);
         let health_timeout = self.duration("operations.health_timeout", INSTANT);
         let keep_for = self.duration("operations.keep_for", INSTANT);

@@ -11,7 +11,7 @@ use landfall_adapter::{Mistakes, Services};
 use landfall_operation::topology::{Route, same_code};
 
 use super::reader::Reader;
-use super::{Purpose, Target};
+use super::{Mode, Target};
 use crate::registry::{Open, Registry};
 
 /// Keys of a target that are not its driver's.
@@ -112,7 +112,7 @@ impl Reader<'_> {
         for key in keys.missing(&table) {
             self.problem(&format!("{at}.{key}"), "is missing");
         }
-        let services = Services::new(code, self.purpose == Purpose::Serve, self.environment, identities);
+        let services = Services::new(code, self.mode == Mode::Serve, self.environment, identities);
         let mut mistakes = Mistakes::new();
         let technology = driver.open_table(table, &services, &mut mistakes);
         let is_right = mistakes.is_empty();

@@ -49,8 +49,7 @@ pub(super) fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, V
 fn load_with(text: &str, environment: &[(&str, &str)], registry: &Registry) -> Result<Config, Vec<String>> {
     let file = file(text);
     let variables = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let config =
-        Config::assemble(Some(file.path()), variables, &Overrides::default(), registry, Purpose::Look);
+    let config = Config::assemble(Some(file.path()), variables, &Overrides::default(), registry, Mode::Check);
     config.map_err(|problems| {
         problems.iter().map(|p| p.replace(&format!(" (in {})", file.path().display()), "")).collect()
     })
@@ -58,14 +57,9 @@ fn load_with(text: &str, environment: &[(&str, &str)], registry: &Registry) -> R
 
 #[test]
 fn nothing_configured_is_the_embedded_default() {
-    let config = Config::assemble(
-        None,
-        std::iter::empty(),
-        &Overrides::default(),
-        &Registry::builtin(),
-        Purpose::Look,
-    )
-    .unwrap();
+    let config =
+        Config::assemble(None, std::iter::empty(), &Overrides::default(), &Registry::builtin(), Mode::Check)
+            .unwrap();
     assert_eq!(config.server.listen, "127.0.0.1:8093");
     assert_eq!(config.server.base_paths, ["", "/datamesh.specificprovisioner"]);
     assert_eq!(config.store.url, StoreUrl::Sqlite("data/landfall.db".into()));
@@ -84,7 +78,7 @@ fn nothing_configured_is_the_embedded_default() {
 fn data_dir_moves_everything_embedded() {
     let overrides = Overrides { data_dir: Some("/srv/x".into()), listen: Some("127.0.0.1:0".into()) };
     let config =
-        Config::assemble(None, std::iter::empty(), &overrides, &Registry::builtin(), Purpose::Look).unwrap();
+        Config::assemble(None, std::iter::empty(), &overrides, &Registry::builtin(), Mode::Check).unwrap();
     assert_eq!(config.store.url, StoreUrl::Sqlite("/srv/x/landfall.db".into()));
     assert_eq!(config.server.listen, "127.0.0.1:0");
 }
@@ -337,8 +331,9 @@ fn naming_environments_replaces_the_defaults() {
 fn operations_may_have_a_run_limit_of_their_own() {
     let text = "[operations.run_limits]\nprovision = \"2h\"\n";
     let config = load(text, &[("LANDFALL__OPERATIONS__RUN_LIMITS__UPDATEACL", "5s")]).unwrap();
-    let (provision, updateacl) = (Some(Duration::from_secs(7200)), Some(Duration::from_secs(5)));
-    assert_eq!(config.operations.run_limits, RunLimits { provision, updateacl, ..RunLimits::default() });
+    let (provision, updateacl) = (Duration::from_secs(7200), Duration::from_secs(5));
+    let expected = HashMap::from([(Operation::Provision, provision), (Operation::UpdateAccess, updateacl)]);
+    assert_eq!(config.operations.run_limits, expected);
 
     let text = "[operations.run_limits]\nprovision = \"0s\"\nupdatacl = \"1m\"\nreverse = 7\n";
     assert_eq!(
@@ -364,7 +359,7 @@ fn a_file_that_is_no_toml_or_not_there_is_said_so() {
         std::iter::empty(),
         &Overrides::default(),
         &Registry::builtin(),
-        Purpose::Look,
+        Mode::Check,
     )
     .unwrap_err();
     assert_eq!(problems, ["the configuration file `/no/such.toml` does not exist or is not a file"]);

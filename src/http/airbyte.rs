@@ -11,11 +11,11 @@ use crate::generated::runtime::{IntoResponse, Limits, Rejection, RequestContext}
 use landfall_adapter::access::Ref;
 use landfall_adapter::descriptor::{DescriptorKind, Object};
 use landfall_adapter::error::{Error, Result};
-use landfall_operation::{Document, State};
+use landfall_operation::{Document, Lane, State};
 
 use super::Shared;
 use super::refusal::{Fault, Refusal, Said, Shapes, system_error, verdict};
-use super::tasks::{PROVISIONING, Status};
+use super::tasks::Status;
 
 /// Serves the contract from the service. The version in its paths says nothing to it: there is one.
 pub(super) struct Provisioner {
@@ -108,7 +108,7 @@ impl Airbyte for Provisioner {
         _version: String,
         token: String,
     ) -> Result<GetStatusResponse> {
-        let task = self.shared.task(&token, PROVISIONING).await?;
+        let task = self.shared.task(&token, Lane::Change).await?;
         Ok(GetStatusResponse::Ok(Status::of(task).into()))
     }
 }

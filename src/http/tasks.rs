@@ -6,13 +6,9 @@ use crate::generated::runtime::{Answer, RequestContext, TextOrJson};
 use landfall_adapter::LogLine;
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
-use landfall_operation::{Operation, Report, State, Submitted, Task};
+use landfall_operation::{Lane, Report, State, Submitted, Task};
 
 use super::{Shared, TokenFormat, pressure};
-
-/// Tokens that a status of provision, unprovision or updateacl is asked for with.
-pub(super) const PROVISIONING: &[Operation] =
-    &[Operation::Provision, Operation::Unprovision, Operation::UpdateAccess];
 
 impl Shared {
     /// 202 with the token, or 200 when the work ended within `respond_within`.
@@ -48,19 +44,19 @@ impl Shared {
         (token.to_string().into(), form)
     }
 
-    /// The task of a token, when it is one of these operations.
-    pub(super) async fn task(&self, token: &str, of: &[Operation]) -> Result<Task> {
+    /// The task of a token, if it is a task of that lane.
+    pub(super) async fn task(&self, token: &str, lane: Lane) -> Result<Task> {
         let task = self.service.task(token).await?;
-        task.filter(|task| of.contains(&task.operation)).ok_or_else(|| unknown(token, of))
+        task.filter(|task| task.operation.lane() == lane).ok_or_else(|| unknown(token, lane))
     }
 }
 
-/// A token that stands for no task of these operations.
-pub(super) fn unknown(token: &str, of: &[Operation]) -> Error {
-    let operation = match of {
-        [Operation::Validate] => "validation",
-        [Operation::Reverse] => "reverse provisioning",
-        _ => "provisioning",
+/// No task of that lane has the token.
+pub(super) fn unknown(token: &str, lane: Lane) -> Error {
+    let operation = match lane {
+        Lane::Validation => "validation",
+        Lane::Import => "reverse provisioning",
+        Lane::Change => "provisioning",
     };
     let problem = Problem::new("token", format!("no {operation} task has this token, or it has expired"))
         .value(token)

@@ -10,11 +10,11 @@ use landfall_adapter::access::Ref;
 use landfall_adapter::descriptor::DescriptorKind;
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{Level, LogLine, ReverseRequest};
-use landfall_operation::{Document, Operation, State};
+use landfall_operation::{Document, Lane, State};
 
 use super::Shared;
 use super::refusal::{Refusal, Shapes, not_offered, system_error, verdict};
-use super::tasks::{PROVISIONING, Status, unknown};
+use super::tasks::{Status, unknown};
 
 /// Serves the contract from the service.
 pub(super) struct Adapter {
@@ -81,7 +81,7 @@ impl TechAdapter for Adapter {
         _: &RequestContext,
         token: String,
     ) -> Result<GetValidationStatusResponse> {
-        let task = self.shared.task(&token, &[Operation::Validate]).await?;
+        let task = self.shared.task(&token, Lane::Validation).await?;
         Ok(GetValidationStatusResponse::Ok(Status::of(task).into()))
     }
 
@@ -117,16 +117,16 @@ impl TechAdapter for Adapter {
     }
 
     async fn get_status(&self, _: &RequestContext, token: String) -> Result<GetStatusResponse> {
-        let task = self.shared.task(&token, PROVISIONING).await?;
+        let task = self.shared.task(&token, Lane::Change).await?;
         Ok(GetStatusResponse::Ok(Status::of(task).into()))
     }
 
     async fn stop(&self, context: &RequestContext, token: String) -> Result<StopResponse> {
-        self.shared.task(&token, PROVISIONING).await?;
+        self.shared.task(&token, Lane::Change).await?;
         match self.shared.service.stop(&token).await {
             Ok(Some(task)) if task.state.is_terminal() => Ok(StopResponse::Ok(Status::of(task).into())),
             Ok(Some(task)) => Ok(StopResponse::answer(self.shared.token(context, &task.token))),
-            Ok(None) => Err(unknown(&token, PROVISIONING)),
+            Ok(None) => Err(unknown(&token, Lane::Change)),
             Err(error) if *error.kind() == Kind::Unsupported => {
                 let instead = "wait for the end of the operation: its status tells";
                 Ok(StopResponse::NotImplemented(not_offered(context, &error, instead).into()))
@@ -155,7 +155,7 @@ impl TechAdapter for Adapter {
         _: &RequestContext,
         token: String,
     ) -> Result<GetReverseProvisioningStatusResponse> {
-        let task = self.shared.task(&token, &[Operation::Reverse]).await?;
+        let task = self.shared.task(&token, Lane::Import).await?;
         Ok(GetReverseProvisioningStatusResponse::Ok(Status::of(task).into()))
     }
 }

@@ -83,7 +83,7 @@ fn server_stops_when_its_parent_process_ends() {
         let (pid, folder) = loop {
             let line = lines.next().expect("it says where its server is").unwrap();
             // The test runner may have begun the line.
-            if let Some((_, rest)) = line.split_once("server ") {
+            if let Some((_, rest)) = line.rsplit_once("server ") {
                 let (pid, folder) = rest.split_once(' ').unwrap();
                 break (pid.parse::<u32>().unwrap(), PathBuf::from(folder));
             }

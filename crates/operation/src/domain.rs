@@ -16,7 +16,7 @@ use landfall_adapter::{AccessList, Import, Intent, ReverseRequest};
 use super::request::SMALL;
 use super::target_health::TargetRecorder;
 use super::work::{self, Document, Placement, Places, Resolved, Skipped};
-use super::{Deployment, ImportSettings, Store};
+use super::{Deployment, ImportSettings, Lane, Operation, Store};
 
 /// The parts that decide, shared by the service and the worker.
 pub struct Domain {
@@ -51,15 +51,6 @@ impl Default for ParseSettings {
     }
 }
 
-/// For whom a document is read, which decides the permits it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Validation,
-    Operation,
-    /// Bounded by its lane.
-    DryRun,
-}
-
 impl Domain {
     /// `limits` bound what one document may cost, `parses` how many are read at the same time.
     pub fn new(installation: Installation, limits: Limits, parses: ParseSettings) -> Self {
@@ -89,7 +80,7 @@ impl Domain {
         if text <= SMALL {
             return Ok(Import::new(request, &key, &limits));
         }
-        let permit = self.permit(Purpose::Operation).await?;
+        let permit = self.permit(Some(Operation::Reverse.lane())).await?;
         blocking(move || {
             let _permit = permit;
             Import::new(request, &key, &limits)
@@ -104,7 +95,8 @@ impl Domain {
 
     /// Whether the document could be provisioned now; gives what is left to other adapters.
     pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Vec<Skipped>> {
-        let read = self.read(Purpose::Validation, document, Intent::Provision, None, store, None);
+        let lane = Some(Operation::Validate.lane());
+        let read = self.read(lane, document, Intent::Provision, None, store, None);
         Ok(read.await?.skipped)
     }
 
@@ -118,12 +110,14 @@ impl Domain {
         store: &dyn Store,
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
-        self.read(Purpose::Operation, document, intent, placements, store, access).await
+        let lane = Operation::from(intent).lane();
+        self.read(Some(lane), document, intent, placements, store, access).await
     }
 
+    /// Reads a document for a task of that lane; `None` for a dry run, which has a bound of its own.
     pub(super) async fn read(
         self: &Arc<Self>,
-        purpose: Purpose,
+        lane: Option<Lane>,
         document: &Document,
         intent: Intent,
         placements: Option<&[Placement]>,
@@ -131,8 +125,8 @@ impl Domain {
         access: Option<&AccessList>,
     ) -> Result<Resolved> {
         let topology = self.topology(store).await?;
-        let small = document.text.len() <= SMALL;
-        let permit = if small { None } else { self.permit(purpose).await? };
+        let small = document.is_small();
+        let permit = if small { None } else { self.permit(lane).await? };
         let (domain, landscape) = (Arc::clone(self), topology.clone());
         let document = document.clone();
         let placements = placements.map(<[Placement]>::to_vec);
@@ -160,7 +154,7 @@ impl Domain {
                 work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())?;
             // What is being accepted is to be told from other requests.
             resolved.digest =
-                (purpose == Purpose::Operation && placements.is_none()).then(|| descriptor.digest());
+                (lane == Some(Lane::Change) && placements.is_none()).then(|| descriptor.digest());
             Ok(resolved)
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
@@ -175,11 +169,11 @@ impl Domain {
     }
 
     /// Leave to read one more document. The wait for it is bounded, and ends when the caller leaves.
-    pub(super) async fn permit(&self, purpose: Purpose) -> Result<Option<OwnedSemaphorePermit>> {
-        let permits = match purpose {
-            Purpose::Validation => &self.validating,
-            Purpose::Operation => &self.parsing,
-            Purpose::DryRun => return Ok(None),
+    pub(super) async fn permit(&self, lane: Option<Lane>) -> Result<Option<OwnedSemaphorePermit>> {
+        let permits = match lane {
+            Some(Lane::Validation) => &self.validating,
+            Some(Lane::Change | Lane::Import) => &self.parsing,
+            None => return Ok(None),
         };
         match timeout(self.parses.wait, Arc::clone(permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Some(permit)),

@@ -18,11 +18,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use super::health::{Health, Probe, Watch};
+use super::operation::{Lane, Operation};
 use super::repeats::Repeats;
 use super::store::{ClaimRequest, Claims, Hint, StopScope, Store, Submission};
-use super::task::{
-    ClaimedTask, ComponentKey, Counts, Deployment, Lane, NewTask, Operation, Submitted, Task, Token,
-};
+use super::task::{ClaimedTask, ComponentKey, Counts, Deployment, NewTask, Submitted, Task, Token};
 use super::worker::{Cause, Interrupt, Runner, work};
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
@@ -97,14 +96,7 @@ impl Settings {
         let Some(own) = self.run_limits.get(&operation) else {
             return (self.run_limit, "operations.run_limit");
         };
-        let key = match operation {
-            Operation::Validate => "operations.run_limits.validate",
-            Operation::Provision => "operations.run_limits.provision",
-            Operation::Unprovision => "operations.run_limits.unprovision",
-            Operation::UpdateAccess => "operations.run_limits.updateacl",
-            Operation::Reverse => "operations.run_limits.reverse",
-        };
-        (*own, key)
+        (*own, operation.description().run_limit)
     }
 }
 

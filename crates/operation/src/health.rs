@@ -13,8 +13,9 @@ use futures::future::{BoxFuture, Shared};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
+use super::operation::Lane;
 use super::store::{Due, Store};
-use super::task::{Counts, Lane};
+use super::task::Counts;
 use landfall_adapter::error::Result;
 
 /// How long one answer of the store serves everybody who asks.

@@ -39,6 +39,7 @@ mod health;
 mod import;
 mod ledger;
 mod migration;
+mod operation;
 pub mod postgres;
 mod repeats;
 mod request;
@@ -59,7 +60,8 @@ pub use dry_run::DryRunSettings;
 pub use engine::{Drained, Engine, Settings};
 pub use health::{Health, Stuck};
 pub use import::ImportSettings;
-pub use request::Request;
+pub use operation::{Description, Lane, Operation};
+pub use request::{ChangeRequest, Request};
 pub use runner::{Report, TechnologyRunner};
 pub use service::{ComponentPlace, ComponentPlan, Planned, Service};
 pub use state::{Event, IllegalTransition, State, transition};
@@ -68,8 +70,8 @@ pub use store::{
 };
 pub use target_health::{TargetFailure, TargetHealth};
 pub use task::{
-    ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, NewTask, NotAToken,
-    Operation, Submitted, Task, Token,
+    ClaimedTask, ComponentKey, Counts, Deployment, DeploymentStatus, Lease, NewTask, NotAToken, Submitted,
+    Task, Token,
 };
 pub use work::{Document, Placement, Skipped, check_document};
 pub use worker::{Deployments, RunError, Runner};

@@ -1,11 +1,13 @@
-//! What a task is to do, as it is stored, and what makes two requests the same.
+//! The work of a task: its stored form, and when two requests ask for the same work.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use landfall_adapter::descriptor::Object;
-use landfall_adapter::{AccessList, ReverseRequest};
+use landfall_adapter::{AccessList, Intent, ReverseRequest};
 
 use super::Operation;
 use super::work::{Document, Placement};
@@ -14,41 +16,17 @@ use super::work::{Document, Placement};
 /// as much again. It takes little memory, and so no permit, either.
 pub(super) const SMALL: usize = 8 * 1024;
 
-/// What a task is to do; its payload in the store.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "operation", rename_all = "kebab-case")]
+/// The work of a task, with everything that the runner needs for it.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Say whether the document could be provisioned.
+    /// Report whether the document could be provisioned.
     Validate {
-        /// What to look at.
+        /// The descriptor to check.
         document: Document,
     },
-    /// Make it exist.
-    Provision {
-        /// What to provision.
-        document: Document,
-        /// Where.
-        placements: Vec<Placement>,
-    },
-    /// Make it go.
-    Unprovision {
-        /// What to unprovision.
-        document: Document,
-        /// Where.
-        placements: Vec<Placement>,
-        /// Whether the data goes too.
-        remove_data: bool,
-    },
-    /// Let exactly these in.
-    UpdateAccess {
-        /// What to open.
-        document: Document,
-        /// Where.
-        placements: Vec<Placement>,
-        /// To whom.
-        access: AccessList,
-    },
-    /// Read what exists.
+    /// Change components on their targets.
+    Change(ChangeRequest),
+    /// Read an existing resource into catalog updates.
     Reverse {
         /// What to read.
         request: ReverseRequest,
@@ -57,23 +35,32 @@ pub enum Request {
     },
 }
 
+/// A change of components: a provision, an unprovision or an update of access, according to its intent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangeRequest {
+    /// How the components are changed.
+    pub intent: Intent,
+    /// The descriptor of the components.
+    pub document: Document,
+    /// The components to change, and the target of each, as decided when the task was accepted.
+    pub placements: Vec<Placement>,
+    /// The identities that may read the components; `None` except for [`Intent::UpdateAccess`].
+    pub access: Option<AccessList>,
+}
+
 impl Request {
-    /// What the engine files it under.
+    /// The operation of the task.
     pub fn operation(&self) -> Operation {
         match self {
             Self::Validate { .. } => Operation::Validate,
-            Self::Provision { .. } => Operation::Provision,
-            Self::Unprovision { .. } => Operation::Unprovision,
-            Self::UpdateAccess { .. } => Operation::UpdateAccess,
+            Self::Change(change) => change.intent.into(),
             Self::Reverse { .. } => Operation::Reverse,
         }
     }
 
     pub(super) fn placements(&self) -> &[Placement] {
         match self {
-            Self::Provision { placements, .. }
-            | Self::Unprovision { placements, .. }
-            | Self::UpdateAccess { placements, .. } => placements,
+            Self::Change(change) => &change.placements,
             Self::Validate { .. } | Self::Reverse { .. } => &[],
         }
     }
@@ -81,26 +68,22 @@ impl Request {
     /// Whether it is serialised and hashed in well under a millisecond.
     pub(super) fn is_small(&self) -> bool {
         match self {
-            Self::Validate { document }
-            | Self::Provision { document, .. }
-            | Self::Unprovision { document, .. } => document.text.len() <= SMALL,
-            Self::UpdateAccess { document, access, .. } => {
-                document.text.len() <= SMALL && access.refs.len() <= 100 && access.fields.is_empty()
+            Self::Validate { document } => document.is_small(),
+            Self::Change(ChangeRequest { document, access, .. }) => {
+                let short = |access: &AccessList| access.refs.len() <= 100 && access.fields.is_empty();
+                document.is_small() && access.as_ref().is_none_or(short)
             }
             Self::Reverse { .. } => false,
         }
     }
 
-    /// The same for two requests that ask for the same, whatever process makes it. `digest` is that of the document's
-    /// content, where it was read.
+    /// Equal for two requests that ask for the same work, in whichever process it is computed. `digest` is the digest of
+    /// the document's content, where the document was parsed.
     pub(super) fn fingerprint(&self, digest: Option<[u8; 32]>) -> String {
         let mut parts = Parts(Sha256::new());
         parts.text(self.operation().as_str());
         match self {
-            Self::Validate { document }
-            | Self::Provision { document, .. }
-            | Self::Unprovision { document, .. }
-            | Self::UpdateAccess { document, .. } => {
+            Self::Validate { document } | Self::Change(ChangeRequest { document, .. }) => {
                 parts.text(document.kind.name());
                 match &digest {
                     Some(digest) => parts.bytes(digest),
@@ -122,15 +105,16 @@ impl Request {
                 parts.text(text);
             }
         }
-        match self {
-            Self::Unprovision { remove_data, .. } => parts.bytes(&[u8::from(*remove_data)]),
-            Self::UpdateAccess { access, .. } => {
+        if let Self::Change(ChangeRequest { intent, access, .. }) = self {
+            if let Intent::Unprovision { remove_data } = intent {
+                parts.bytes(&[u8::from(*remove_data)]);
+            }
+            if let Some(access) = access {
                 for reference in &access.refs {
                     parts.text(&reference.to_string());
                 }
                 parts.object(&access.fields);
             }
-            Self::Validate { .. } | Self::Provision { .. } | Self::Reverse { .. } => {}
         }
         parts.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -140,6 +124,85 @@ impl Request {
             Self::Reverse { target, .. } => vec![target.clone()],
             _ => self.placements().iter().map(|placement| placement.target.clone()).collect(),
         }
+    }
+}
+
+/// The stored form of a request: the payload of its task. The tag is [`Operation::as_str`].
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+enum Stored<'a> {
+    Validate {
+        document: Cow<'a, Document>,
+    },
+    Provision {
+        document: Cow<'a, Document>,
+        placements: Cow<'a, [Placement]>,
+    },
+    Unprovision {
+        document: Cow<'a, Document>,
+        placements: Cow<'a, [Placement]>,
+        remove_data: bool,
+    },
+    UpdateAccess {
+        document: Cow<'a, Document>,
+        placements: Cow<'a, [Placement]>,
+        access: Cow<'a, AccessList>,
+    },
+    Reverse {
+        request: Cow<'a, ReverseRequest>,
+        target: Cow<'a, str>,
+    },
+}
+
+impl Serialize for Request {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored = match self {
+            Self::Validate { document } => Stored::Validate { document: Cow::Borrowed(document) },
+            Self::Change(ChangeRequest { intent, document, placements, access }) => {
+                let (document, placements) = (Cow::Borrowed(document), Cow::Borrowed(placements.as_slice()));
+                match intent {
+                    Intent::Provision => Stored::Provision { document, placements },
+                    Intent::Unprovision { remove_data } => {
+                        Stored::Unprovision { document, placements, remove_data: *remove_data }
+                    }
+                    Intent::UpdateAccess => {
+                        let Some(access) = access else {
+                            return Err(ser::Error::custom("an update of access without an access list"));
+                        };
+                        let access = Cow::Borrowed(access);
+                        Stored::UpdateAccess { document, placements, access }
+                    }
+                }
+            }
+            Self::Reverse { request, target } => {
+                Stored::Reverse { request: Cow::Borrowed(request), target: Cow::Borrowed(target) }
+            }
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let change = |intent, document: Cow<'_, Document>, placements: Cow<'_, [Placement]>, access| {
+            let (document, placements) = (document.into_owned(), placements.into_owned());
+            Self::Change(ChangeRequest { intent, document, placements, access })
+        };
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Validate { document } => Self::Validate { document: document.into_owned() },
+            Stored::Provision { document, placements } => {
+                change(Intent::Provision, document, placements, None)
+            }
+            Stored::Unprovision { document, placements, remove_data } => {
+                change(Intent::Unprovision { remove_data }, document, placements, None)
+            }
+            Stored::UpdateAccess { document, placements, access } => {
+                change(Intent::UpdateAccess, document, placements, Some(access.into_owned()))
+            }
+            Stored::Reverse { request, target } => {
+                Self::Reverse { request: request.into_owned(), target: target.into_owned() }
+            }
+        })
     }
 }
 
@@ -193,6 +256,45 @@ mod tests {
 
     use super::*;
 
+    fn change(
+        intent: Intent,
+        document: Document,
+        places: &[Placement],
+        access: Option<AccessList>,
+    ) -> Request {
+        Request::Change(ChangeRequest { intent, document, placements: places.to_vec(), access })
+    }
+
+    #[test]
+    fn every_operation_is_stored_under_its_name_and_read_back() {
+        let document = || Document { kind: DescriptorKind::Component, text: "x".to_owned() };
+        let request = ReverseRequest {
+            use_case_template_id: "urn:t".to_owned(),
+            environment: "dev".to_owned(),
+            params: Object::new(),
+            catalog_info: Object::new(),
+        };
+        let requests = [
+            Request::Validate { document: document() },
+            change(Intent::Provision, document(), &[], None),
+            change(Intent::Unprovision { remove_data: true }, document(), &[], None),
+            change(
+                Intent::UpdateAccess,
+                document(),
+                &[],
+                Some(AccessList { refs: Vec::new(), fields: Object::new() }),
+            ),
+            Request::Reverse { request, target: "PG".to_owned() },
+        ];
+        let operations = requests.each_ref().map(Request::operation);
+        assert_eq!(operations, Operation::ALL);
+        for request in requests {
+            let stored = serde_json::to_value(&request).unwrap();
+            assert_eq!(stored.get("operation"), Some(&Value::from(request.operation().as_str())));
+            assert_eq!(Request::deserialize(&stored).unwrap(), request);
+        }
+    }
+
     #[test]
     fn fingerprint_is_of_what_is_asked_for() {
         let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
@@ -223,7 +325,7 @@ mod tests {
             path: String::new(),
         };
         let provision = |text: &str, places: &[Placement], digest| {
-            Request::Provision { document: document(text), placements: places.to_vec() }.fingerprint(digest)
+            change(Intent::Provision, document(text), places, None).fingerprint(digest)
         };
         let (a, b) = (place("a", "PG"), place("b", "PG"));
         let base = provision("x: 1", &[a.clone(), b.clone()], Some([1; 32]));
@@ -231,15 +333,14 @@ mod tests {
         assert_ne!(provision("x: 1", &[a.clone(), b.clone()], Some([2; 32])), base);
         assert_ne!(provision("x: 1", &[a.clone(), place("b", "LAKE")], Some([1; 32])), base);
         let unprovision = |remove_data| {
-            let placements = vec![a.clone()];
-            Request::Unprovision { document: document("x"), placements, remove_data }
-                .fingerprint(Some([1; 32]))
+            let intent = Intent::Unprovision { remove_data };
+            change(intent, document("x"), std::slice::from_ref(&a), None).fingerprint(Some([1; 32]))
         };
         assert_ne!(unprovision(true), unprovision(false));
         let access = |refs: &[&str], fields: &str| {
             let refs = refs.iter().map(|text| Ref::parse(text).unwrap()).collect();
             let access = AccessList { refs, fields: object(fields) };
-            Request::UpdateAccess { document: document("x"), placements: vec![a.clone()], access }
+            change(Intent::UpdateAccess, document("x"), std::slice::from_ref(&a), Some(access))
                 .fingerprint(Some([1; 32]))
         };
         let base = access(&["group:dev"], "{}");

@@ -16,14 +16,15 @@ use landfall_adapter::descriptor::{self, Object, Outline, Problem, Strictness};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{AccessList, AccessMode, Change, Context, Intent, Memory, ReverseRequest};
 
-use super::domain::{Domain, Purpose, blocking};
+use super::domain::{Domain, blocking};
 use super::dry_run::{At, DryRunSettings, DryRuns};
-use super::request::Request;
+use super::request::{ChangeRequest, Request};
 use super::runner;
 use super::target_health::TargetHealth;
-use super::work::{self, Assigned, Document, Placement, Skipped, located, under};
+use super::work::{self, Assigned, Document, Skipped, located, under};
 use super::{
-    ComponentKey, Counts, Drained, Engine, Health, NewTask, State, StopScope, Store, Submitted, Task, Token,
+    ComponentKey, Counts, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
+    Task, Token,
 };
 
 /// What one component would undergo.
@@ -96,19 +97,17 @@ impl Service {
         self.submit(Request::Validate { document }, None).await
     }
 
-    /// Makes what the document describes exist.
+    /// Creates or updates the components of the document.
     pub async fn provision(&self, document: Document) -> Result<Submitted> {
-        let (placements, digest) = self.place(&document, Intent::Provision, None).await?;
-        self.submit(Request::Provision { document, placements }, digest).await
+        self.change(document, Intent::Provision, None).await
     }
 
-    /// Makes it go, its data too when `remove_data`.
+    /// Removes the components of the document, with their data when `remove_data`.
     pub async fn unprovision(&self, document: Document, remove_data: bool) -> Result<Submitted> {
-        let (placements, digest) = self.place(&document, Intent::Unprovision { remove_data }, None).await?;
-        self.submit(Request::Unprovision { document, placements, remove_data }, digest).await
+        self.change(document, Intent::Unprovision { remove_data }, None).await
     }
 
-    /// Lets exactly `refs` read the component that `document` names.
+    /// Gives read access to the component of the document to exactly `refs`.
     pub async fn update_access(
         &self,
         document: Document,
@@ -116,11 +115,21 @@ impl Service {
         fields: Object,
     ) -> Result<Submitted> {
         let access = AccessList { refs: refs.into_iter().collect(), fields };
-        let (placements, digest) = self
-            .place(&document, Intent::UpdateAccess, Some(&access))
-            .await
-            .map_err(|error| under(error, "provisionInfo.request"))?;
-        self.submit(Request::UpdateAccess { document, placements, access }, digest).await
+        let submitted = self.change(document, Intent::UpdateAccess, Some(access)).await;
+        submitted.map_err(|error| under(error, "provisionInfo.request"))
+    }
+
+    async fn change(
+        &self,
+        document: Document,
+        intent: Intent,
+        access: Option<AccessList>,
+    ) -> Result<Submitted> {
+        let store = self.store.as_ref();
+        let resolved = self.domain.resolve(&document, intent, None, store, access.as_ref()).await?;
+        let placements = work::placements(&resolved);
+        let change = ChangeRequest { intent, document, placements, access };
+        self.submit(Request::Change(change), resolved.digest).await
     }
 
     /// Reads an existing resource into catalog updates.
@@ -181,7 +190,7 @@ impl Service {
     pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
         let limits = self.domain.limits;
-        let permit = self.domain.permit(Purpose::Validation).await?;
+        let permit = self.domain.permit(Some(Operation::Validate.lane())).await?;
         let landscape = topology.clone();
         let descriptor = blocking(move || {
             let _permit = permit;
@@ -280,16 +289,6 @@ impl Service {
         self.engine.drain(grace).await
     }
 
-    async fn place(
-        &self,
-        document: &Document,
-        intent: Intent,
-        access: Option<&AccessList>,
-    ) -> Result<(Vec<Placement>, Option<[u8; 32]>)> {
-        let resolved = self.domain.resolve(document, intent, None, self.store.as_ref(), access).await?;
-        Ok((work::placements(&resolved), resolved.digest))
-    }
-
     /// Serialised once, and off the async threads unless the request is small.
     async fn submit(&self, request: Request, digest: Option<[u8; 32]>) -> Result<Submitted> {
         let operation = request.operation();
@@ -314,8 +313,7 @@ async fn dry_run(
     context: &Context,
     at: &At,
 ) -> Result<Planned> {
-    let resolved =
-        domain.read(Purpose::DryRun, document, intent, None, store.as_ref(), access.as_ref()).await?;
+    let resolved = domain.read(None, document, intent, None, store.as_ref(), access.as_ref()).await?;
     let mut planned = Planned { components: Vec::new(), skipped: resolved.skipped };
     let waiting = runner::waiting(&resolved.assigned, intent);
     for one in runner::in_order(resolved.assigned, intent) {

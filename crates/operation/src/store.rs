@@ -18,10 +18,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+use super::operation::Lane;
 use super::state::{Event, State};
-use super::task::{
-    ClaimedTask, ComponentKey, Counts, Deployment, Lane, Lease, NewTask, Submitted, Task, Token,
-};
+use super::task::{ClaimedTask, ComponentKey, Counts, Deployment, Lease, NewTask, Submitted, Task, Token};
 use crate::topology::{Attributes, Edit, Instance, TopologyLimits};
 use landfall_adapter::LogLine;
 use landfall_adapter::error::Result;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::operation::Operation;
 use super::state::State;
 use landfall_adapter::descriptor::{ComponentKind, Object};
 use landfall_adapter::{AccessList, Info, LogLine};
@@ -47,83 +48,6 @@ impl FromStr for Token {
         let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         let token = Self(Uuid::try_parse(bare).map_err(|_| NotAToken)?);
         if token.to_string().eq_ignore_ascii_case(bare) { Ok(token) } else { Err(NotAToken) }
-    }
-}
-
-/// The kind of work that a task does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// Report what is wrong with a descriptor.
-    Validate,
-    /// Create or update components as described.
-    Provision,
-    /// Remove components.
-    Unprovision,
-    /// Give read access to a component to exactly the listed identities.
-    UpdateAccess,
-    /// Read an existing resource into catalog updates.
-    Reverse,
-}
-
-impl Operation {
-    /// Every operation.
-    pub const ALL: [Self; 5] =
-        [Self::Validate, Self::Provision, Self::Unprovision, Self::UpdateAccess, Self::Reverse];
-
-    /// The persisted name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Validate => "validate",
-            Self::Provision => "provision",
-            Self::Unprovision => "unprovision",
-            Self::UpdateAccess => "update-access",
-            Self::Reverse => "reverse",
-        }
-    }
-
-    /// Reads a persisted name.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|operation| operation.as_str() == text)
-    }
-
-    /// The lane whose workers run it.
-    pub fn lane(self) -> Lane {
-        match self {
-            Self::Validate => Lane::Validation,
-            Self::Reverse => Lane::Import,
-            Self::Provision | Self::Unprovision | Self::UpdateAccess => Lane::Change,
-        }
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A queue with workers of its own, so that interactive requests never wait for long work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// Operations that change targets.
-    Change,
-    /// Validations: pure and fast.
-    Validation,
-    /// Reverse provisioning: it reads from targets, so it is slower than a validation and must not delay one.
-    Import,
-}
-
-impl Lane {
-    /// Every lane.
-    pub const ALL: [Self; 3] = [Self::Change, Self::Validation, Self::Import];
-
-    /// The persisted name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Change => "change",
-            Self::Validation => "validation",
-            Self::Import => "import",
-        }
     }
 }
 

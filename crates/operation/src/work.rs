@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{Purpose, Target, Topology, Unplaced, same_code};
+use crate::topology::{Target, Topology, Unplaced, same_code};
 use landfall_adapter::any::AnyBound;
 use landfall_adapter::descriptor::{
     self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Identifier, Limits,
@@ -20,8 +20,9 @@ use landfall_adapter::{AccessList, Dependency, Intent, Kinds, Neighbours, Work};
 
 use landfall_adapter::error::{Error, Kind};
 
+use super::request::SMALL;
 use super::service::ComponentPlace;
-use super::{ComponentKey, Deployment, DeploymentStatus};
+use super::{ComponentKey, Deployment, DeploymentStatus, Operation};
 
 /// A descriptor as it arrived.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,13 @@ pub struct Document {
     pub kind: DescriptorKind,
     /// YAML or JSON. Never logged.
     pub text: String,
+}
+
+impl Document {
+    /// Whether it is read in well under a millisecond.
+    pub(super) fn is_small(&self) -> bool {
+        self.text.len() <= SMALL
+    }
 }
 
 impl std::fmt::Debug for Document {
@@ -386,7 +394,7 @@ impl<'a> Resolver<'a> {
         let target = match placed {
             Some(target) => target,
             None if self.descriptor.scope == Scope::DataProduct => return Ok(None),
-            None => self.topology.choose(component, &environment, self.intent.into()).map_err(within)?,
+            None => self.topology.choose(component, &environment, (*self.intent).into()).map_err(within)?,
         };
         let capabilities = target.technology.capabilities();
         let kinds = capabilities.kinds;
@@ -641,7 +649,7 @@ fn place(
             if !topology.is_routed(&component.routing()) {
                 return Ok(None);
             }
-            let chosen = topology.choose(component, &key.environment, intent.into())?;
+            let chosen = topology.choose(component, &key.environment, (*intent).into())?;
             match remembered.filter(|_| is_there) {
                 Some(deployment) if !same_code(&deployment.target, &chosen.code) => {
                     let problem = Problem::new(
@@ -683,7 +691,7 @@ pub(super) fn explain(
                 places.push(ComponentPlace {
                     id: key.component.clone(),
                     name: component.name.clone(),
-                    explanation: topology.explain(component, &environment, Purpose::Provision),
+                    explanation: topology.explain(component, &environment, Operation::Provision),
                     target: chosen(),
                     provisioned_on: remembered
                         .filter(|deployment| deployment.status == DeploymentStatus::Provisioned)

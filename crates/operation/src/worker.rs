@@ -28,9 +28,10 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::engine::{Settings, Workers};
+use super::operation::Operation;
 use super::state::{Event, State};
 use super::store::{Ending, Settlement, Store};
-use super::task::{ClaimedTask, ComponentKey, Deployment, Lease, Operation};
+use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
 use landfall_adapter::blocking::{self, Scope};
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{Context, Journal, Level, LogLine, Memory};

@@ -33,13 +33,12 @@ use self::finished::Finished;
 use self::formats::FORMAT;
 use self::sql::{Arg, Row, Statement, args};
 use self::submit::Submissions;
+use super::operation::{Lane, Operation};
 use super::state::State;
 use super::store::{
     ClaimRequest, Claims, Due, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
 };
-use super::task::{
-    ComponentKey, Counts, Deployment, DeploymentStatus, Lane, Lease, Operation, Submitted, Task, Token,
-};
+use super::task::{ComponentKey, Counts, Deployment, DeploymentStatus, Lease, Submitted, Task, Token};
 use crate::topology::{Attributes, Edit, Instance};
 use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::error::{Error, Result};

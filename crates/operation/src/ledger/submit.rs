@@ -16,9 +16,10 @@ use super::fault::failed;
 use super::formats::FORMAT;
 use super::sql::{Arg, Dialect, Statement, Transaction, args, to_json};
 use super::{Database, Shared};
+use crate::operation::{Lane, Operation};
 use crate::state::State;
 use crate::store::{Hint, Limits, Submission};
-use crate::task::{ComponentKey, Lane, Operation, Submitted, Token};
+use crate::task::{ComponentKey, Submitted, Token};
 use landfall_adapter::error::{Error, Result};
 
 /// Submissions committed together at most.

@@ -15,9 +15,10 @@ use super::commit::Write;
 use super::formats::{FORMAT, known};
 use super::sql::{Dialect, Row, Statement, Transaction, args, to_json};
 use super::{Shared, between, level_name, micros};
+use crate::operation::{Lane, Operation};
 use crate::state::{Event, IllegalTransition, State, transition};
 use crate::store::{ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope};
-use crate::task::{ClaimedTask, ComponentKey, Deployment, Lane, Lease, Operation, Token};
+use crate::task::{ClaimedTask, ComponentKey, Deployment, Lease, Token};
 use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::{Level, LogLine};
 

@@ -33,8 +33,8 @@ use super::ledger::pool::{Pool, PooledConnection};
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_postgres, fetch_postgres};
 use super::ledger::{self, Database, Ledger, Shared, between};
 use super::migration::Migrations;
+use super::operation::Lane;
 use super::store::Limits;
-use super::task::Lane;
 use landfall_adapter::error::{Error, Result};
 
 const MIGRATIONS: Migrations = Migrations(&[

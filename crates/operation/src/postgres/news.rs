@@ -14,8 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{Connections, patiently};
 use crate::ledger::sql::args;
+use crate::operation::Lane;
 use crate::store::Hint;
-use crate::task::Lane;
 
 /// News that wait to be told; more are lost, as hints may be.
 pub(super) const NEWS_QUEUE: usize = 4096;

@@ -23,15 +23,13 @@ use tokio::sync::SemaphorePermit;
 use landfall_adapter::descriptor::{Identifier, Object, Problem};
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::import::Checked;
-use landfall_adapter::{
-    AccessList, AccessMode, Context, Info, Intent, Journal, Plan, ReverseRequest, Running,
-};
+use landfall_adapter::{AccessMode, Context, Info, Intent, Journal, Plan, ReverseRequest, Running};
 
 use super::domain::Domain;
-use super::request::Request;
+use super::request::{ChangeRequest, Request};
 use super::schedule::Schedule;
 use super::target_health::TargetRecorder;
-use super::work::{Assigned, Document, Placement, Skipped, located};
+use super::work::{Assigned, Document, Skipped, located};
 use super::{ClaimedTask, Deployment, DeploymentStatus, Deployments, RunError, Runner, Store};
 use info::merge;
 use left::{kept_elsewhere, made_as_another_kind};
@@ -75,19 +73,7 @@ impl TechnologyRunner {
     ) -> Result<()> {
         match request {
             Request::Validate { document } => self.validate(&document, context, report).await,
-            Request::Provision { document, placements } => {
-                self.components(&document, Intent::Provision, &placements, None, context, deployments, report)
-                    .await
-            }
-            Request::Unprovision { document, placements, remove_data } => {
-                let intent = Intent::Unprovision { remove_data };
-                self.components(&document, intent, &placements, None, context, deployments, report).await
-            }
-            Request::UpdateAccess { document, placements, access } => {
-                let intent = Intent::UpdateAccess;
-                self.components(&document, intent, &placements, Some(&access), context, deployments, report)
-                    .await
-            }
+            Request::Change(change) => self.change(&change, context, deployments, report).await,
             Request::Reverse { request, target } => self.reverse(request, &target, context, report).await,
         }
     }
@@ -148,21 +134,17 @@ impl TechnologyRunner {
         Ok(())
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a different thing, and grouping them would name nothing"
-    )]
-    async fn components(
+    /// Changes every component of the request.
+    async fn change(
         &self,
-        document: &Document,
-        intent: Intent,
-        placements: &[Placement],
-        access: Option<&AccessList>,
+        change: &ChangeRequest,
         context: &Context,
         deployments: &Deployments,
         report: &mut Report,
     ) -> Result<()> {
-        let resolved = self.domain.resolve(document, intent, Some(placements), self.store.as_ref(), access);
+        let ChangeRequest { intent, document, placements, access } = change;
+        let (intent, store) = (*intent, self.store.as_ref());
+        let resolved = self.domain.resolve(document, intent, Some(placements), store, access.as_ref());
         let resolved = unless_cancelled(context, resolved).await?;
         say_skipped(&resolved.skipped, &context.journal);
         let assigned = in_order(resolved.assigned, intent);

@@ -29,8 +29,8 @@ use super::ledger::pool::Pool;
 use super::ledger::sql::{Arg, Dialect, Row, Statement, Transaction, args, execute_sqlite, fetch_sqlite};
 use super::ledger::{self, Database, Ledger, Shared, between, micros};
 use super::migration::Migrations;
+use super::operation::Lane;
 use super::store::Limits;
-use super::task::Lane;
 use landfall_adapter::error::{Error, Result};
 
 const MIGRATIONS: Migrations = Migrations(&[

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use landfall_adapter::Intent;
+use crate::Operation;
 use landfall_adapter::any::AnyTechnology;
 use landfall_adapter::descriptor::{Component, ComponentKind, Problem, Routing, is_typo};
 
@@ -108,38 +108,6 @@ impl Installation {
     /// "LAKE, WAREHOUSE", for remedies.
     fn codes(&self) -> String {
         list(self.targets.iter().map(|target| target.code.clone()), "(none is configured)")
-    }
-}
-
-/// What somebody wants of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Make a component exist.
-    Provision,
-    /// Remove or open one that exists, where nobody remembers on which target.
-    Find,
-    /// Read what exists into a catalog.
-    Import,
-}
-
-impl Purpose {
-    /// The operationId of the Tech Adapter contract, which is how an instance's plugin operations name it. What exists is
-    /// let go and opened whatever an instance allows.
-    fn operation(self) -> Option<&'static str> {
-        match self {
-            Self::Provision => Some("provision"),
-            Self::Find => None,
-            Self::Import => Some("reverseProvision"),
-        }
-    }
-}
-
-impl From<&Intent> for Purpose {
-    fn from(intent: &Intent) -> Self {
-        match intent {
-            Intent::Provision => Self::Provision,
-            Intent::Unprovision { .. } | Intent::UpdateAccess => Self::Find,
-        }
     }
 }
 
@@ -373,7 +341,7 @@ impl Topology {
 
     /// A target that the component may land on in some environment, where all that it may land on are of one technology.
     pub fn any_target(&self, component: &Component) -> Option<Arc<Target>> {
-        let explanation = self.explain(component, "", Purpose::Find);
+        let explanation = self.explain(component, "", Operation::Unprovision);
         let mut targets = explanation.candidates.into_iter().filter_map(|candidate| candidate.target);
         let first = targets.next()?;
         let name = first.technology.name();
@@ -385,7 +353,7 @@ impl Topology {
     }
 
     /// What `choose` looks at.
-    pub fn explain(&self, component: &Component, environment: &str, purpose: Purpose) -> Explanation {
+    pub fn explain(&self, component: &Component, environment: &str, operation: Operation) -> Explanation {
         let route = self.route(&component.routing());
         let environment_id = self.installation.environment_id(environment);
         let in_group = |instance: &&Instance| {
@@ -396,14 +364,14 @@ impl Topology {
         Explanation {
             route: route.map(|route| (route.summary(), route.group.clone())),
             environment_id,
-            candidates: candidates.map(|it| self.candidate(it, environment_id, purpose)).collect(),
+            candidates: candidates.map(|it| self.candidate(it, environment_id, operation)).collect(),
         }
     }
 
-    fn candidate(&self, instance: &Instance, environment: Option<i64>, purpose: Purpose) -> Candidate {
+    fn candidate(&self, instance: &Instance, environment: Option<i64>, operation: Operation) -> Candidate {
         let attributes = &instance.attributes;
         let target = self.installation.target(&attributes.code);
-        let operation = purpose.operation();
+        let operation = operation.description().plugin_operation;
         let allowed = &attributes.plugin_operations;
         let lacks = |wanted: &str| {
             !allowed.is_empty() && !allowed.iter().any(|allowed| same_code(&allowed.operation, wanted))
@@ -431,10 +399,10 @@ impl Topology {
         &self,
         component: &Component,
         environment: &str,
-        purpose: Purpose,
+        operation: Operation,
     ) -> Result<Arc<Target>, Unplaced> {
         self.check_environment(environment).map_err(Unplaced::Environment)?;
-        let explanation = self.explain(component, environment, purpose);
+        let explanation = self.explain(component, environment, operation);
         if let Some(problem) = self.not_served(&explanation, environment) {
             return Err(Unplaced::Environment(problem));
         }
@@ -567,7 +535,7 @@ impl Topology {
         let mut able: Vec<Importer<'_>> = Vec::new();
         let mut passed = Vec::new();
         for instance in self.instances.iter() {
-            let mut candidate = self.candidate(instance, Some(id), Purpose::Import);
+            let mut candidate = self.candidate(instance, Some(id), Operation::Reverse);
             if let Some(target) = &candidate.target
                 && !target.technology.capabilities().reverse
             {

@@ -90,7 +90,7 @@ fn changed(topology: &Topology, change: impl FnOnce(&mut Attributes)) -> Topolog
 }
 
 fn chosen(topology: &Topology, environment: &str) -> Result<String, String> {
-    match topology.choose(&component(), environment, Purpose::Provision) {
+    match topology.choose(&component(), environment, Operation::Provision) {
         Ok(target) => Ok(target.code.clone()),
         Err(unplaced) => Err(unplaced.within("", "").with_remedy()),
     }
