@@ -1113,7 +1113,7 @@ async fn what_others_changed_is_seen_and_made_right() {
             format!("REVOKE \"{owner}\" FROM \"john.smith@example.com\""),
             "make `john.smith@example.com` its owners",
         ),
-        (VIEW, format!("REVOKE SELECT ON {PORT_SCHEMA}.recent_orders FROM \"{reader}\""), "give the roles"),
+        (VIEW, format!("REVOKE SELECT ON {PORT_SCHEMA}.recent_orders FROM \"{reader}\""), "grant the roles"),
         (
             VIEW,
             format!("REVOKE \"{reader}\" FROM \"alice@example.com\""),

@@ -264,7 +264,7 @@ async fn outages_are_retried_with_a_reason_and_then_over() {
             "no right to make roles",
             format!("ALTER ROLE {name} NOCREATEROLE"),
             format!("ALTER ROLE {name} CREATEROLE"),
-            "the role of the target may not",
+            "the role of the target lacks rights for the change: have a superuser run `ALTER ROLE",
         ),
     ];
     let everything = async |technology: &Postgresql| -> Result<()> {
