@@ -59,8 +59,8 @@ pub(super) fn validate(
     let text = read(file)?;
     let limits = &config.descriptor;
     let document = match component {
-        Some(id) => Document { kind: DescriptorKind::Component, text: of_component(&text, id, limits)? },
-        None => Document { kind: descriptor::kind_of(&text, limits), text },
+        Some(id) => Document::new(DescriptorKind::Component, of_component(&text, id, limits)?),
+        None => Document::new(descriptor::kind_of(&text, limits), text),
     };
     let topology = Topology::of_configuration(Arc::new(server::installation(&config)));
     match check_document(&document, &topology, limits) {

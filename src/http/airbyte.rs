@@ -97,7 +97,7 @@ impl Airbyte for Provisioner {
         _version: String,
         body: types::UpdateAclRequest,
     ) -> Result<UpdateaclResponse> {
-        let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
+        let document = Document::new(DescriptorKind::Component, body.provision_info.request);
         let submitted = self.shared.service.update_access(document, refs(&body.acl)?, Object::new()).await?;
         Ok(self.shared.accepted(context, submitted).await)
     }
@@ -114,7 +114,7 @@ impl Airbyte for Provisioner {
 }
 
 fn document(body: types::ProvisioningRequest) -> Document {
-    Document { kind: body.descriptor_kind.into(), text: body.descriptor }
+    Document::new(body.descriptor_kind.into(), body.descriptor)
 }
 
 /// Users and groups as one set, or the problems of both.

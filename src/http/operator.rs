@@ -64,7 +64,7 @@ impl Contract for Operator {
                 (Intent::UpdateAccess, refs)
             }
         };
-        let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
+        let document = Document::new(body.descriptor_kind.into(), body.descriptor);
         let planned = self.shared.service.plan(document, intent, refs).await?;
         Ok(PlanResponse::Ok(types::Plan {
             components: planned.components.into_iter().map(component).collect(),
@@ -73,7 +73,7 @@ impl Contract for Operator {
     }
 
     async fn explain(&self, _: &RequestContext, body: types::ExplainRequest) -> Result<ExplainResponse> {
-        let document = Document { kind: body.descriptor_kind.into(), text: body.descriptor };
+        let document = Document::new(body.descriptor_kind.into(), body.descriptor);
         let places = self.shared.service.explain(document).await?;
         let components = places.into_iter().map(place).collect();
         Ok(ExplainResponse::Ok(types::Explanation { components }))

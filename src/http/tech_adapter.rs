@@ -109,7 +109,7 @@ impl TechAdapter for Adapter {
         context: &RequestContext,
         body: types::UpdateAclRequest,
     ) -> Result<UpdateaclResponse> {
-        let document = Document { kind: DescriptorKind::Component, text: body.provision_info.request };
+        let document = Document::new(DescriptorKind::Component, body.provision_info.request);
         let fields = body.access_control_fields.unwrap_or_default();
         let refs = Ref::parse_list("refs", &body.refs, Ref::parse).map_err(Error::invalid)?;
         let submitted = self.shared.service.update_access(document, refs, fields).await?;
@@ -161,7 +161,7 @@ impl TechAdapter for Adapter {
 }
 
 fn document(body: types::ProvisioningRequest) -> Document {
-    Document { kind: body.descriptor_kind.into(), text: body.descriptor }
+    Document::new(body.descriptor_kind.into(), body.descriptor).with_latest(body.latest_enriched_descriptor)
 }
 
 fn log_line(line: LogLine) -> types::Log {

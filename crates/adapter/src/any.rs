@@ -23,6 +23,9 @@ pub trait AnyTechnology: Send + Sync + 'static {
     /// See [`Technology::capabilities`].
     fn capabilities(&self) -> Capabilities;
 
+    /// See [`Technology::reads_sent`].
+    fn reads_sent(&self) -> bool;
+
     /// See [`Technology::bind`].
     fn bind(&self, work: Work, intent: Intent) -> Result<Arc<dyn AnyBound>, Vec<Problem>>;
 
@@ -107,6 +110,10 @@ impl<T: Technology> AnyTechnology for T {
 
     fn capabilities(&self) -> Capabilities {
         Technology::capabilities(self)
+    }
+
+    fn reads_sent(&self) -> bool {
+        Technology::reads_sent(self)
     }
 
     fn bind(&self, work: Work, intent: Intent) -> Result<Arc<dyn AnyBound>, Vec<Problem>> {

@@ -20,6 +20,12 @@ pub trait Technology: Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether components are bound with [`Work::sent`]. By default they are not: the document takes memory as long as
+    /// what is bound does.
+    fn reads_sent(&self) -> bool {
+        false
+    }
+
     /// Reads a component once for all that follows, or says everything that is wrong with it for this technology, with
     /// paths relative to the component. Pure and cheap: no I/O, also called by `/validate`. What is to be taken away, or
     /// opened to somebody, must only be identified.

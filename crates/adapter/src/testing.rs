@@ -27,8 +27,9 @@ pub const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calculation"
 pub fn work(text: &str, component: &str) -> Work {
     let descriptor =
         parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap();
+    let component = descriptor.product.component(&component.parse().unwrap()).unwrap().clone();
+    let sent = descriptor.sent(&descriptor.sent_product(), &component);
     let product = Arc::new(descriptor.product);
-    let component = product.component(&component.parse().unwrap()).unwrap().clone();
     Work {
         environment: product.environment.clone().unwrap(),
         product,
@@ -36,6 +37,7 @@ pub fn work(text: &str, component: &str) -> Work {
         access: None,
         neighbours: Neighbours::default(),
         dependencies: Vec::new(),
+        sent: Some(sent),
     }
 }
 

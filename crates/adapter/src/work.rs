@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Info;
 use crate::access::Ref;
-use crate::descriptor::{Component, DataProduct, Identifier, Object};
+use crate::descriptor::{Component, DataProduct, Identifier, Object, Sent};
 
 /// One component to work on, with everything a technology may look at.
 #[derive(Debug, Clone)]
@@ -23,8 +23,12 @@ pub struct Work {
     pub access: Option<AccessList>,
     /// Components of the same document, for what one of them says of another.
     pub neighbours: Neighbours,
-    /// What the components in `dependsOn` published, as far as it is known.
+    /// What the components in `dependsOn` published, as far as it is known: a component that was never provisioned published
+    /// nothing. A component that depends on another of its task is bound again once that one is provisioned.
     pub dependencies: Vec<Dependency>,
+    /// Component and data product as they were sent, as JSON: for technologies that ask for it, see
+    /// [`Technology::reads_sent`](crate::Technology::reads_sent), and `None` for others.
+    pub sent: Option<Sent>,
 }
 
 /// A component that another one depends on, whoever provisions it.
@@ -32,7 +36,8 @@ pub struct Work {
 pub struct Dependency {
     /// Component id.
     pub id: Identifier,
-    /// What it published: from the descriptor where the control plane enriched it, or from Landfall's own inventory.
+    /// What it published: in the same task; else what the descriptor says, where the control plane enriched it; else
+    /// `latestEnrichedDescriptor`; else Landfall's own inventory.
     pub info: Info,
 }
 

@@ -134,10 +134,19 @@ impl Domain {
         // The permit goes with the work: it is not free while a thread still reads for a caller who has left.
         let parse = move || {
             let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
-            (work::parse(&document, &intent, &landscape, places, &domain.limits), permit)
+            let descriptor = work::parse(&document, &intent, &landscape, places, &domain.limits);
+            let descriptor = descriptor.map(|mut descriptor| {
+                let published = work::published(&document, &descriptor, &domain.limits);
+                let known = &mut descriptor.product.published;
+                for (id, info) in &published {
+                    known.entry(id.clone()).or_insert_with(|| info.clone());
+                }
+                (descriptor, published)
+            });
+            (descriptor, permit)
         };
         let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
-        let descriptor = descriptor.map_err(Error::invalid)?;
+        let (descriptor, published) = descriptor.map_err(Error::invalid)?;
         // Of what is made, what is beside it counts, too.
         let all = intent == Intent::Provision;
         let components =
@@ -155,6 +164,7 @@ impl Domain {
             // What is being accepted is to be told from other requests.
             resolved.digest =
                 (lane == Some(Lane::Change) && placements.is_none()).then(|| descriptor.digest());
+            resolved.published = published;
             Ok(resolved)
         };
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
@@ -222,7 +232,7 @@ mod tests {
         let parses = ParseSettings { concurrency: 1, wait: Duration::from_millis(100) };
         let domain = Arc::new(Domain::new(installation, Limits::default(), parses));
         let text = format!("{CASHFLOW}\n#{}\n", " ".repeat(SMALL));
-        let document = Document { kind: DescriptorKind::DataProduct, text };
+        let document = Document::new(DescriptorKind::DataProduct, text);
         let validate = || tokio::time::timeout(Duration::from_secs(30), domain.validate(&document, &store));
         let resolve = |patience| {
             let read = domain.resolve(&document, Intent::Provision, None, &store, None);
@@ -235,7 +245,7 @@ mod tests {
         let refused = resolve(Duration::from_secs(30)).await.unwrap().map(drop).unwrap_err();
         assert_eq!(*refused.kind(), Kind::Overloaded, "but not without end");
         assert_eq!(refused.to_string(), "1 descriptors are being read, which is the limit; try again later");
-        let small = Document { kind: DescriptorKind::DataProduct, text: CASHFLOW.to_owned() };
+        let small = Document::new(DescriptorKind::DataProduct, CASHFLOW);
         assert!(small.text.len() <= SMALL);
         domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
         drop(busy);

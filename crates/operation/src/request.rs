@@ -105,9 +105,14 @@ impl Request {
                 parts.text(text);
             }
         }
-        if let Self::Change(ChangeRequest { intent, access, .. }) = self {
+        if let Self::Change(ChangeRequest { intent, document, access, .. }) = self {
             if let Intent::Unprovision { remove_data } = intent {
                 parts.bytes(&[u8::from(*remove_data)]);
+            }
+            for (id, info) in &document.published {
+                parts.text(id);
+                parts.object(&info.public);
+                parts.object(&info.private);
             }
             if let Some(access) = access {
                 for reference in &access.refs {
@@ -251,6 +256,7 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use landfall_adapter::Info;
     use landfall_adapter::access::Ref;
     use landfall_adapter::descriptor::DescriptorKind;
 
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_stored_under_its_name_and_read_back() {
-        let document = || Document { kind: DescriptorKind::Component, text: "x".to_owned() };
+        let document = || Document::new(DescriptorKind::Component, "x");
         let request = ReverseRequest {
             use_case_template_id: "urn:t".to_owned(),
             environment: "dev".to_owned(),
@@ -318,7 +324,7 @@ mod tests {
             assert_ne!(reverse(params, target), base, "{params} {target}");
         }
 
-        let document = |text: &str| Document { kind: DescriptorKind::DataProduct, text: text.to_owned() };
+        let document = |text: &str| Document::new(DescriptorKind::DataProduct, text);
         let place = |component: &str, target: &str| Placement {
             key: crate::ComponentKey::new(component, "dev"),
             target: target.to_owned(),
@@ -346,6 +352,14 @@ mod tests {
         let base = access(&["group:dev"], "{}");
         assert_ne!(access(&[], "{}"), base);
         assert_ne!(access(&["group:dev"], r#"{"a": 1}"#), base);
+        let enriched = |value: i32| {
+            let info = Info { public: object(&format!(r#"{{"a": {value}}}"#)), private: Object::new() };
+            let published = [("b".to_owned(), info)].into();
+            let document = Document { published, ..document("x") };
+            change(Intent::Provision, document, std::slice::from_ref(&a), None).fingerprint(Some([1; 32]))
+        };
+        assert_ne!(enriched(1), enriched(2), "what a dependency published decides, too");
+        assert_eq!(enriched(1), enriched(1));
         let validate = |text: &str| Request::Validate { document: document(text) }.fingerprint(None);
         assert_ne!(validate("x: 1"), validate("x:  1"), "a verdict names lines and columns");
     }

@@ -121,13 +121,14 @@ impl Service {
 
     async fn change(
         &self,
-        document: Document,
+        mut document: Document,
         intent: Intent,
         access: Option<AccessList>,
     ) -> Result<Submitted> {
         let store = self.store.as_ref();
         let resolved = self.domain.resolve(&document, intent, None, store, access.as_ref()).await?;
         let placements = work::placements(&resolved);
+        (document.latest, document.published) = (None, resolved.published);
         let change = ChangeRequest { intent, document, placements, access };
         self.submit(Request::Change(change), resolved.digest).await
     }

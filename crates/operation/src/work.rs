@@ -5,18 +5,19 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::topology::{Target, Topology, Unplaced, same_code};
 use landfall_adapter::any::AnyBound;
 use landfall_adapter::descriptor::{
     self, Causes, Component, ComponentKind, DataProduct, Descriptor, DescriptorKind, Identifier, Limits,
-    Outline, Problem, Scope, Sequence, Strictness,
+    Outline, Problem, Scope, Sent, Sequence, Strictness,
 };
-use landfall_adapter::{AccessList, Dependency, Intent, Kinds, Neighbours, Work};
+use landfall_adapter::{AccessList, Dependency, Info, Intent, Kinds, Neighbours, Work};
 
 use landfall_adapter::error::{Error, Kind};
 
@@ -25,18 +26,36 @@ use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus, Operation};
 
 /// A descriptor as it arrived.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
     /// How to read it.
     pub kind: DescriptorKind,
     /// YAML or JSON. Never logged.
     pub text: String,
+    /// `latestEnrichedDescriptor` of the request, until it is read. Never stored, never logged.
+    #[serde(skip)]
+    pub latest: Option<String>,
+    /// What dependencies of its components had published, according to `latestEnrichedDescriptor`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<String, Info>,
 }
 
 impl Document {
+    /// A descriptor that comes alone.
+    pub fn new(kind: DescriptorKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), latest: None, published: BTreeMap::new() }
+    }
+
+    /// The same with the `latestEnrichedDescriptor` of its request.
+    #[must_use]
+    pub fn with_latest(mut self, latest: Option<String>) -> Self {
+        self.latest = latest.filter(|text| !text.trim().is_empty());
+        self
+    }
+
     /// Whether it is read in well under a millisecond.
     pub(super) fn is_small(&self) -> bool {
-        self.text.len() <= SMALL
+        self.text.len() + self.latest.as_ref().map_or(0, String::len) <= SMALL
     }
 }
 
@@ -89,6 +108,8 @@ pub struct Resolved {
     pub skipped: Vec<Skipped>,
     /// Of the document's content; see [`Descriptor::digest`].
     pub digest: Option<[u8; 32]>,
+    /// What dependencies had published, according to the request; to be stored with it.
+    pub published: BTreeMap<String, Info>,
 }
 
 /// A component that is left to another adapter.
@@ -178,6 +199,25 @@ pub(super) fn parse(
     })
 }
 
+/// What the components that the document works on depend on had published, according to `latestEnrichedDescriptor`. That is
+/// the control plane's own account of earlier operations: what cannot be read of it is no reason to refuse the request.
+pub(super) fn published(
+    document: &Document,
+    descriptor: &Descriptor,
+    limits: &Limits,
+) -> BTreeMap<String, Info> {
+    let Some(latest) = &document.latest else { return document.published.clone() };
+    let named = descriptor.targets().into_iter().flat_map(|component| &component.depends_on);
+    let wanted: HashSet<&str> = named.map(Identifier::as_str).collect();
+    if wanted.is_empty() {
+        return BTreeMap::new();
+    }
+    descriptor::published(latest, limits, &|id| wanted.contains(id)).unwrap_or_else(|_| {
+        log::warn!("the `latestEnrichedDescriptor` of a request is ignored: it cannot be read");
+        BTreeMap::new()
+    })
+}
+
 /// Whether a problem is one of this component, and not of one in it.
 fn is_of(problem: &Problem, component: &Component) -> bool {
     problem.path.strip_prefix(&component.path).is_some_and(|rest| {
@@ -253,7 +293,13 @@ pub(super) fn resolve(
         problems.push(nothing(&skipped, topology));
     }
     if problems.is_empty() {
-        Ok(Resolved { assigned, sequence: descriptor.sequence.clone(), skipped, digest: None })
+        Ok(Resolved {
+            assigned,
+            sequence: descriptor.sequence.clone(),
+            skipped,
+            digest: None,
+            published: BTreeMap::new(),
+        })
     } else {
         Err(descriptor.locate(problems))
     }
@@ -299,6 +345,8 @@ struct Resolver<'a> {
     /// Of a document that could not be read as a whole, the paths of components that are not as written.
     broken: Option<HashSet<String>>,
     neighbours: OnceCell<HashMap<String, Neighbours>>,
+    /// The data product as it was sent, once a technology asks for it.
+    sent: OnceCell<Arc<Value>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -311,8 +359,26 @@ impl<'a> Resolver<'a> {
         access: Option<&'a AccessList>,
     ) -> Self {
         let product = Arc::new(descriptor.product.clone());
-        let neighbours = OnceCell::new();
-        Self { descriptor, product, intent, topology, places, deployments, access, broken: None, neighbours }
+        Self {
+            descriptor,
+            product,
+            intent,
+            topology,
+            places,
+            deployments,
+            access,
+            broken: None,
+            neighbours: OnceCell::new(),
+            sent: OnceCell::new(),
+        }
+    }
+
+    /// The component as it was sent, if its technology asks for it.
+    fn sent(&self, component: &Component, target: &Target) -> Option<Sent> {
+        target.technology.reads_sent().then(|| {
+            let product = self.sent.get_or_init(|| self.descriptor.sent_product());
+            self.descriptor.sent(product, component)
+        })
     }
 
     /// The components that go to a target; of a task, those that it was accepted for. Only what is to be made is compared
@@ -453,6 +519,7 @@ impl<'a> Resolver<'a> {
             access: None,
             neighbours: Neighbours::default(),
             dependencies: Vec::new(),
+            sent: self.sent(component, &target),
         };
         let found = target.technology.bind(work, *self.intent).err().unwrap_or_default();
         problems.extend(component.told(found));
@@ -481,6 +548,7 @@ impl<'a> Resolver<'a> {
             access: self.access.cloned().or_else(remembered_access),
             neighbours: self.neighbours(&target.code),
             dependencies: self.dependencies(component, &key.environment),
+            sent: self.sent(component, &target),
         };
         let bound = target.technology.bind(work.clone(), *self.intent);
         let before = remembered

@@ -132,7 +132,7 @@ fn misspelt(node: &Node, fields: &[&'static str]) -> Vec<Misspelt> {
         .collect()
 }
 
-fn child<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+pub(super) fn child<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
     let fields = Fields::of(node, "", node.at)?;
     fields.get(name).map(|entry| &entry.node)
 }

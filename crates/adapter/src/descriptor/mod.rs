@@ -38,6 +38,7 @@ mod problems;
 mod read;
 mod render;
 mod rules;
+mod sent;
 mod shape;
 mod specific;
 mod subject;
@@ -58,6 +59,7 @@ pub use model::*;
 pub use problem::Problem;
 pub use problems::{Suggestions, is_typo};
 pub use render::{Written as WrittenContract, type_keys, write_contract, write_sla, write_tags};
+pub use sent::{Sent, published};
 pub use shape::{kind_of, of_component};
 pub use specific::SpecificReader;
 pub use subject::Subject;
@@ -173,10 +175,7 @@ pub fn parse(
         ]
         .into());
     }
-    // Reading recurses once a level, and what calls this may run on any stack. One that is large enough is taken
-    // at the root, and only there: growing where the stack happens to end could happen once a list element.
-    let stack = STACK_PER_LEVEL.saturating_mul(limits.max_depth.clamp(8, 255) + 8);
-    stacker::maybe_grow(stack, stack, || {
+    on_a_large_stack(limits, || {
         let document = Document::read(text.as_ref(), limits).map_err(|problem| vec![problem])?;
         let read = read::descriptor(kind, &document.root, ours, &mut problems);
         let descriptor = |document| {
@@ -193,6 +192,13 @@ pub fn parse(
             read => Err(Rejected { problems: problems.into_list(), readable: read.map(Box::new) }),
         }
     })
+}
+
+/// Reading recurses once a level, and its caller may run on any stack. One that is large enough is taken at the root, and
+/// only there: growing where the stack happens to end could happen once a list element.
+fn on_a_large_stack<T>(limits: &Limits, read: impl FnOnce() -> T) -> T {
+    let stack = STACK_PER_LEVEL.saturating_mul(limits.max_depth.clamp(8, 255) + 8);
+    stacker::maybe_grow(stack, stack, read)
 }
 
 /// More than twice what was measured a level: 40 KiB unoptimised, 6 KiB optimised.

@@ -48,8 +48,8 @@ pub struct DataProduct {
     /// The components that were read, in the order written; a nested one after the one it is in. Of a component's
     /// descriptor, what it depends on comes after it, as far as that is ours and in order.
     pub components: Vec<Component>,
-    /// What components of the document published in an earlier operation, where the control plane sent it (`info` of a
-    /// component): of those that one that was read depends on, whoever provisions them.
+    /// What components published in an earlier operation, where the control plane sent it (`info` of a component, or
+    /// `latestEnrichedDescriptor`): of those that one that was read depends on, whoever provisions them.
     pub published: BTreeMap<String, Info>,
 }
 

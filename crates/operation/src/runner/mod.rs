@@ -9,8 +9,8 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -23,7 +23,9 @@ use tokio::sync::SemaphorePermit;
 use landfall_adapter::descriptor::{Identifier, Object, Problem};
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::import::Checked;
-use landfall_adapter::{AccessMode, Context, Info, Intent, Journal, Plan, ReverseRequest, Running};
+use landfall_adapter::{
+    AccessMode, Context, Dependency, Info, Intent, Journal, Plan, ReverseRequest, Running,
+};
 
 use super::domain::Domain;
 use super::request::{ChangeRequest, Request};
@@ -155,11 +157,20 @@ impl TechnologyRunner {
             self.plan_all(&assigned, intent, context, deployments, &mut progress).await?;
         }
         let schedule = Schedule::new(&resolved.sequence, &assigned, intent);
+        let published = &Mutex::default();
         let begin = |one: &'_ Assigned| {
             let id = one.work.component.id.to_string();
             let journal = if many { context.journal.group(&id) } else { context.journal.phase(&id) };
             let (one, context) = (one.clone(), context.with_journal(journal));
-            async move { component(&one, intent, &context, deployments, recorder).await }
+            async move {
+                let one = bound_again(one, intent, published, &context).await?;
+                let done = component(&one, intent, &context, deployments, recorder).await?;
+                if let Some(info) = done.info.as_ref().filter(|_| many) {
+                    let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
+                    published.insert(one.work.component.id.clone(), info.clone());
+                }
+                Ok(done)
+            }
         };
         let (results, failed) =
             side_by_side(schedule, self.components_at_once, &mut progress, Stage::Working, begin).await;
@@ -383,6 +394,39 @@ struct Done {
     changes: usize,
     recorded: bool,
     info: Option<Info>,
+}
+
+/// What components of this task published.
+type PublishedNow = Mutex<HashMap<Identifier, Info>>;
+
+/// Binds a component again if one that it depends on published something else in this task than was known when the task
+/// began.
+async fn bound_again(
+    mut one: Assigned,
+    intent: Intent,
+    published: &PublishedNow,
+    context: &Context,
+) -> Result<Assigned> {
+    if intent != Intent::Provision {
+        return Ok(one);
+    }
+    let known = &one.work.dependencies;
+    let dependencies: Vec<Dependency> = {
+        let published = published.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = |id: &Identifier| {
+            let before = || known.iter().find(|it| it.id == *id).map(|it| &it.info);
+            Some(Dependency { id: id.clone(), info: published.get(id).or_else(before)?.clone() })
+        };
+        one.work.component.depends_on.iter().filter_map(latest).collect()
+    };
+    if dependencies == *known {
+        return Ok(one);
+    }
+    one.work.dependencies = dependencies;
+    let (target, work) = (Arc::clone(&one.target), one.work.clone());
+    let bound = context.blocking(move |_| Ok(target.technology.bind(work, intent))).await?;
+    one.bound = bound.map_err(|problems| located(Error::invalid(problems), &one.work.component))?;
+    Ok(one)
 }
 
 /// Observe, plan, apply: the only place where anything is changed.

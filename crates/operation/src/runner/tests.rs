@@ -73,14 +73,12 @@ async fn serving(folder: &Path, installation: Installation) -> (Service, Arc<Dom
 }
 
 fn product(text: &str) -> Document {
-    Document { kind: landfall_adapter::descriptor::DescriptorKind::DataProduct, text: text.to_owned() }
+    Document::new(landfall_adapter::descriptor::DescriptorKind::DataProduct, text)
 }
 
 fn component_of(text: &str, id: &str) -> Document {
-    Document {
-        kind: landfall_adapter::descriptor::DescriptorKind::Component,
-        text: format!("dataProduct:\n  {}\ncomponentIdToProvision: {id}", text.replace('\n', "\n  ")),
-    }
+    let text = format!("dataProduct:\n  {}\ncomponentIdToProvision: {id}", text.replace('\n', "\n  "));
+    Document::new(landfall_adapter::descriptor::DescriptorKind::Component, text)
 }
 
 fn told(task: &Task) -> Vec<&str> {
@@ -846,6 +844,10 @@ impl Technology for Of<Poster> {
         Technology::capabilities(&Mock::default())
     }
 
+    fn reads_sent(&self) -> bool {
+        true
+    }
+
     fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Post, Vec<Problem>> {
         Ok(Post { poster: Arc::clone(&self.0), work, intent })
     }
@@ -893,6 +895,9 @@ impl Bound for Post {
             let address = &known.info.public["address"]["value"];
             self.event(&format!("{} is at {}, says", known.id, address.as_str().unwrap()));
         }
+        let sent = self.work.sent.as_ref().expect("the technology asks for it");
+        assert_eq!(sent.component()["name"], *self.work.component.name);
+        assert_eq!(sent.product()["components"].as_array().map(Vec::len), Some(2));
         let memory: String = context.recall().await?.unwrap();
         Ok(Info::default().text("address", "Address", format!("{memory} {}", self.work.component.name)))
     }
@@ -931,11 +936,55 @@ async fn a_technology_remembers_and_dependencies_are_known() {
         assert_eq!(store.memory(&key).await.unwrap().is_some(), kept);
     }
     events();
-    // What the control plane knows of a component stands above what is remembered.
+    // What this task did stands above what the control plane knows of a component, and that above what is remembered.
     let enriched =
         both.text.replace("name: a,", "name: a, info: {publicInfo: {address: {value: elsewhere}}},");
     assert_ne!(enriched, both.text);
     let done = ended(&service, service.provision(product(&enriched)).await).await;
     assert_eq!(done.state, State::Completed, "{done:?}");
-    assert!(events().contains(&"urn:dmb:cmp:f:p:1:a is at elsewhere, says b".to_owned()));
+    assert!(
+        events().contains(&"urn:dmb:cmp:f:p:1:a is at posted a, says b".to_owned()),
+        "it was provisioned with it"
+    );
+    let alone = component_of(&enriched, "urn:dmb:cmp:f:p:1:b");
+    let done = ended(&service, service.provision(alone).await).await;
+    assert_eq!(done.state, State::Completed, "{done:?}");
+    assert_eq!(events(), ["urn:dmb:cmp:f:p:1:a is at elsewhere, says b"]);
+}
+
+/// The sources of what a dependency published, each alone, for a component that nothing else is known of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn published_info_comes_from_the_task_and_from_the_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let poster = Arc::new(Poster::default());
+    let route = Route { group: "POSTER".to_owned(), ..Route::default() };
+    let targets = vec![target("POSTER", Arc::new(Of(Arc::clone(&poster))))];
+    let (service, _, _) =
+        serving(folder.path(), Installation::new(targets, vec![route], environments())).await;
+    let both = product_of(&["a", "b<a"]);
+    let only_b = || component_of(&both.text, "urn:dmb:cmp:f:p:1:b");
+    let says = async |submitted| {
+        let done = ended(&service, submitted).await;
+        assert_eq!(done.state, State::Completed, "{done:?}");
+        let events = std::mem::take(&mut *poster.events.lock().unwrap());
+        events.into_iter().filter(|event| event.contains("says")).collect::<Vec<_>>()
+    };
+
+    assert_eq!(says(service.provision(only_b()).await).await, [""; 0], "nothing is known of `a`");
+    let latest = |address: &str| {
+        Some(format!(
+            "{{components: [{{id: 'urn:dmb:cmp:f:p:1:a', info: {{publicInfo: {{address: {{value: {address}}}}}}}}}]}}"
+        ))
+    };
+    let enriched = only_b().with_latest(latest("there"));
+    assert_eq!(says(service.provision(enriched).await).await, ["urn:dmb:cmp:f:p:1:a is at there, says b"]);
+    let large = format!("#{}\n{}", " ".repeat(10_000), latest("far").unwrap());
+    let enriched = only_b().with_latest(Some(large));
+    assert_eq!(says(service.provision(enriched).await).await, ["urn:dmb:cmp:f:p:1:a is at far, says b"]);
+    for unreadable in ["{", "a: [", "17", " "] {
+        let enriched = only_b().with_latest(Some(unreadable.to_owned()));
+        assert_eq!(says(service.provision(enriched).await).await, [""; 0], "{unreadable}");
+    }
+    let whole = says(service.provision(both.clone()).await).await;
+    assert_eq!(whole, ["urn:dmb:cmp:f:p:1:a is at posted a, says b"]);
 }
