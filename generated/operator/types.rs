@@ -5,7 +5,7 @@ pub use super::super::shared::{
     DescriptorKind, ErrorMoreInfo, RequestValidationError,
     RequestValidationErrorOrSystemError, SystemError,
 };
-///ENFORCED: the target itself refuses whoever has no grant. RECORDED: grants are written down, and enforced by nobody. NONE: the component has no access control.
+///ENFORCED: the target itself refuses callers without a grant. RECORDED: grants are stored, and nothing enforces them. DELEGATED: grants are passed on to another system, which may or may not enforce them. NONE: the component has no access control.
 #[derive(
     ::serde::Deserialize,
     ::serde::Serialize,
@@ -23,6 +23,8 @@ pub enum AccessMode {
     Enforced,
     #[serde(rename = "RECORDED")]
     Recorded,
+    #[serde(rename = "DELEGATED")]
+    Delegated,
     #[serde(rename = "NONE")]
     None,
 }
@@ -31,6 +33,7 @@ impl ::std::fmt::Display for AccessMode {
         match *self {
             Self::Enforced => f.write_str("ENFORCED"),
             Self::Recorded => f.write_str("RECORDED"),
+            Self::Delegated => f.write_str("DELEGATED"),
             Self::None => f.write_str("NONE"),
         }
     }
@@ -43,6 +46,7 @@ impl ::std::str::FromStr for AccessMode {
         match value {
             "ENFORCED" => Ok(Self::Enforced),
             "RECORDED" => Ok(Self::Recorded),
+            "DELEGATED" => Ok(Self::Delegated),
             "NONE" => Ok(Self::None),
             _ => Err("invalid value".into()),
         }
@@ -123,6 +127,9 @@ pub struct ComponentPlan {
     pub target: ::std::string::String,
     ///The driver that does the work
     pub technology: ::std::string::String,
+    ///What the target cannot do. The operation would apply the changes and then fail with these reasons. Absent where there are none
+    #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
+    pub unmet: ::std::vec::Vec<::std::string::String>,
 }
 ///`ExplainRequest`
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
@@ -316,6 +323,9 @@ impl ::std::convert::TryFrom<::std::string::String> for PlanRequestOperation {
 pub struct PlannedChange {
     ///What is done, e.g. `create`
     pub action: ::std::string::String,
+    ///Whether it deletes data that no later provisioning restores; absent means no
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub destructive: ::std::option::Option<bool>,
     ///What it is done to
     pub resource: ::std::string::String,
     ///One line for a reader

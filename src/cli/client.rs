@@ -190,7 +190,11 @@ async fn plan(output: &mut Output, remote: &Remote, text: &str) -> Result<(), Fa
             None => {}
         }
         for change in &component.changes {
-            output.say(&format!("  {}: {}", change.resource, change.summary));
+            let deletes = if change.destructive == Some(true) { " (deletes data)" } else { "" };
+            output.say(&format!("  {}: {}{deletes}", change.resource, change.summary));
+        }
+        for problem in &component.unmet {
+            output.say(&format!("  cannot be done: {problem}"));
         }
     }
     for other in &skipped {

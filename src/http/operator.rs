@@ -111,7 +111,7 @@ fn target(health: TargetHealth) -> types::TargetHealth {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
     types::TargetHealth {
         code: health.code,
-        technology: health.technology.to_owned(),
+        technology: health.technology,
         last_success: health.last_success.map(time),
         last_failure: health.last_failure.map(|failure| time(failure.at)),
     }
@@ -164,13 +164,16 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
         id: plan.id,
         name: plan.name,
         environment: plan.environment,
-        technology: plan.technology.to_owned(),
+        technology: plan.technology,
         target: plan.target,
         access: match plan.access {
             AccessMode::Enforced => types::AccessMode::Enforced,
             AccessMode::Recorded => types::AccessMode::Recorded,
-            AccessMode::None => types::AccessMode::None,
+            AccessMode::Delegated => types::AccessMode::Delegated,
+            // The list is ignored, or the mode is one that this API does not know.
+            _ => types::AccessMode::None,
         },
+        unmet: plan.unmet.iter().map(ToString::to_string).collect(),
         pending: plan.pending,
         changes: plan
             .changes
@@ -179,6 +182,7 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
                 action: change.action.name().to_owned(),
                 resource: change.resource,
                 summary: change.summary,
+                destructive: change.destructive.then_some(true),
             })
             .collect(),
     }

@@ -10,15 +10,15 @@ use async_trait::async_trait;
 use crate::descriptor::Problem;
 use crate::error::{Error, Result};
 use crate::{
-    Bound, Capabilities, Context, Import, ImportParams, Imported, Info, Intent, Plan, Running, Technology,
-    Work,
+    Bound, Capabilities, Context, Found, Import, ImportParams, Imported, Info, Intent, Plan, Running,
+    Technology, Work,
 };
 
 /// Any technology. Every [`Technology`] is one; Landfall's engine works with these.
 #[async_trait]
 pub trait AnyTechnology: Send + Sync + 'static {
     /// See [`Technology::name`].
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// See [`Technology::capabilities`].
     fn capabilities(&self) -> Capabilities;
@@ -39,6 +39,15 @@ pub trait AnyTechnology: Send + Sync + 'static {
 /// Any component on a target, with what is asked of it; see [`Bound`].
 #[async_trait]
 pub trait AnyBound: Send + Sync + 'static {
+    /// See [`Bound::has_check`].
+    fn has_check(&self) -> bool;
+
+    /// See [`Bound::check`].
+    async fn check(&self, context: &Context) -> Result<Vec<Problem>>;
+
+    /// See [`Bound::find`].
+    async fn find(&self, context: &Context) -> Result<Found>;
+
     /// See [`Bound::plan`].
     async fn plan(&self, context: &Context) -> Result<Plan>;
 
@@ -104,7 +113,7 @@ struct Erased<B> {
 
 #[async_trait]
 impl<T: Technology> AnyTechnology for T {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Technology::name(self)
     }
 
@@ -136,6 +145,18 @@ impl<T: Technology> AnyTechnology for T {
 
 #[async_trait]
 impl<B: Bound> AnyBound for Erased<B> {
+    fn has_check(&self) -> bool {
+        self.bound.has_check()
+    }
+
+    async fn check(&self, context: &Context) -> Result<Vec<Problem>> {
+        self.bound.check(context).await
+    }
+
+    async fn find(&self, context: &Context) -> Result<Found> {
+        self.bound.find(context).await
+    }
+
     async fn plan(&self, context: &Context) -> Result<Plan> {
         let plan = self.bound.plan(context).await?;
         Ok(plan.map(|step| AnyStep::new(step, self.intent)))
@@ -158,8 +179,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::Kinds;
     use crate::testing::{self, CASHFLOW, STORAGE};
-    use crate::{AccessMode, Kinds};
 
     #[derive(Debug)]
     struct Clumsy;
@@ -168,12 +189,12 @@ mod tests {
     impl Technology for Clumsy {
         type Bound = Self;
 
-        fn name(&self) -> &'static str {
+        fn name(&self) -> &str {
             "clumsy"
         }
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: false, stop: true }
+            Capabilities::new(Kinds::Any)
         }
 
         fn bind(&self, _: Work, _: Intent) -> Result<Self, Vec<Problem>> {

@@ -16,11 +16,18 @@
 //! preserve, remove, empty, repeat, restored by unprovision and provision, revocations first), that what belongs to
 //! somebody else is a conflict and stays as it is, and that cancelled work stops.
 //!
-//! It asserts, so it belongs in tests; it is public so that tests outside this crate can run it.
+//! A technology that cannot observe its target ([`Capabilities::observes`](crate::Capabilities::observes) is false) plans its
+//! change each time. For it, the suite asks less: work is done when a whole plan has been applied; the shape of access
+//! plans is free, and an update of access before a provisioning may succeed. What the subject observes after each stage has to
+//! be the same all the same.
+//!
+//! Like the engine, the suite gives each component a memory, which lasts until a purge is complete.
+//!
+//! The suite asserts, so it belongs in tests; it is public so that tests outside this crate can run it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use async_trait::async_trait;
@@ -33,7 +40,7 @@ use crate::any::AnyTechnology;
 use crate::blocking::Scope;
 use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Kind};
-use crate::{AccessList, AccessMode, Action, Change, Context, Intent, Plan, Work};
+use crate::{AccessList, AccessMode, Action, Change, Context, Found, Intent, Memory, Plan, Work};
 
 /// A plan that is still not empty after so many rounds does not converge.
 const MAX_ROUNDS: usize = 200;
@@ -133,7 +140,7 @@ fn allowing(work: &Work, refs: &[&str]) -> Work {
 /// A component from nothing to nothing and back; what was in the target after each stage.
 async fn life<S: Subject>(case: &Case, disturbance: Disturbance) -> Vec<(&'static str, Value)> {
     let subject = S::fresh().await;
-    let run = Run { subject: &subject, disturbance };
+    let run = Run::new(&subject, disturbance);
     let some = ["user:alice_example.com", "group:developers"];
     let work = allowing(&case.work, &some);
     let changed = allowing(case.changed.as_ref().unwrap_or(&case.work), &some);
@@ -167,29 +174,96 @@ async fn life<S: Subject>(case: &Case, disturbance: Disturbance) -> Vec<(&'stati
 struct Run<'a, S> {
     subject: &'a S,
     disturbance: Disturbance,
+    memory: Arc<Remembered>,
 }
 
-impl<S: Subject> Run<'_, S> {
-    /// Plans and applies until nothing is left to do, and looks at the target.
+/// The memory of the component of a run.
+#[derive(Default)]
+struct Remembered(Mutex<Option<Value>>);
+
+impl Remembered {
+    fn set(&self, value: Option<Value>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+#[async_trait]
+impl Memory for Remembered {
+    async fn recall(&self) -> Result<Option<Value>, Error> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn remember(&self, value: Value) -> Result<(), Error> {
+        self.set(Some(value));
+        Ok(())
+    }
+}
+
+impl<'a, S: Subject> Run<'a, S> {
+    fn new(subject: &'a S, disturbance: Disturbance) -> Self {
+        Self { subject, disturbance, memory: Arc::default() }
+    }
+
+    fn context(&self) -> Context {
+        Context::default().with_memory(Arc::clone(&self.memory) as Arc<dyn Memory>)
+    }
+
+    fn observes(&self) -> bool {
+        self.subject.technology().capabilities().observes
+    }
+
+    /// Plans and applies until nothing is left to do, and looks at the target. A technology that does not observe is done
+    /// when it has applied a whole plan.
     async fn to_the_end(&self, work: &Work, intent: Intent) -> Value {
         let technology = self.subject.technology();
-        let context = Context::default();
+        let context = self.context();
         assert_eq!(technology.check(work, &intent), [], "{} passes its check", name(work));
         let mut met: BTreeMap<String, usize> = BTreeMap::new();
         let mut rounds = 0;
         loop {
             let plan = self.look(work, intent).await;
+            assert_eq!(plan.unmet, [], "the target of {} can do what is asked", name(work));
             if plan.changes.is_empty() {
-                return self.subject.observe().await;
+                return self.ended(work, intent).await;
             }
             rounds += 1;
             assert!(rounds < MAX_ROUNDS, "{intent:?} of {} does not converge", name(work));
-            if self.round(work, &plan, &context, &mut met).await && self.disturbance == Disturbance::Again {
+            let whole = self.round(work, &plan, &context, &mut met).await;
+            if whole && self.disturbance == Disturbance::Again {
                 for change in &plan.changes {
                     self.apply(work, change, &context).await;
                 }
             }
+            if whole && !self.observes() {
+                return self.ended(work, intent).await;
+            }
         }
+    }
+
+    /// What is there after an operation, which `find` agrees with where it knows.
+    async fn ended(&self, work: &Work, intent: Intent) -> Value {
+        let technology = self.subject.technology();
+        let bound = technology.bind(work.clone(), intent).map_err(Error::invalid);
+        let found = match bound {
+            Ok(bound) => bound.find(&self.context()).await,
+            Err(error) => Err(error),
+        };
+        let agrees = match (&found, intent) {
+            (Ok(Found::Unknown), _) => true,
+            (Ok(Found::Provisioned(names)), Intent::Provision | Intent::UpdateAccess) => !names.is_empty(),
+            (Ok(Found::Kept(names)), Intent::Unprovision { remove_data: false }) => !names.is_empty(),
+            (Ok(Found::Nothing), Intent::Unprovision { .. }) => true,
+            _ => false,
+        };
+        assert!(agrees, "after {intent:?} of {}, `find` answers {found:?}", name(work));
+        match intent {
+            Intent::Unprovision { remove_data: true } => self.memory.set(None),
+            Intent::Unprovision { remove_data: false } => {}
+            Intent::Provision | Intent::UpdateAccess => {
+                unwrap(technology.describe(work, &self.context()).await, work, "describing");
+            }
+        }
+        self.subject.observe().await
     }
 
     /// Applies a plan up to the disturbance; whether all of it.
@@ -230,7 +304,7 @@ impl<S: Subject> Run<'_, S> {
     /// Drops the application of a change when it was polled so often, and waits until nothing of it is left; whether it was
     /// done before that.
     async fn cut_off(&self, work: &Work, change: &Change, polls: usize) -> bool {
-        let (context, scope) = (Context::default(), Scope::new(&CancellationToken::new()));
+        let (context, scope) = (self.context(), Scope::new(&CancellationToken::new()));
         let technology = self.subject.technology();
         let mut applying = Box::pin(scope.enter(technology.apply(work, change, &context)));
         let mut left = polls;
@@ -272,14 +346,18 @@ impl<S: Subject> Run<'_, S> {
         );
     }
 
-    /// Plans and describes, which must change nothing, and gives the same plan twice.
+    /// Plans and describes, which must change nothing, and gives the same plan twice. A technology that does not observe may
+    /// have nothing to describe before its first provisioning.
     async fn look(&self, work: &Work, intent: Intent) -> Plan {
         let technology = self.subject.technology();
-        let context = Context::default();
+        let context = self.context();
         let before = self.subject.observe().await;
         let plan = unwrap(technology.plan(work, &intent, &context).await, work, "planning");
         let again = unwrap(technology.plan(work, &intent, &context).await, work, "planning again");
-        unwrap(technology.describe(work, &context).await, work, "describing");
+        let described = technology.describe(work, &context).await;
+        if self.observes() {
+            unwrap(described, work, "describing");
+        }
         assert_eq!(plan, again, "planning {} twice gives one plan", name(work));
         assert_eq!(self.subject.observe().await, before, "looking at {} changes nothing", name(work));
         for change in &plan.changes {
@@ -302,12 +380,14 @@ fn unwrap<T: Default>(result: Result<T, Error>, work: &Work, what: &str) -> T {
 /// The access table: what is asked, what has to be granted and revoked for it.
 async fn access_rules<S: Subject>(case: &Case) {
     let subject = S::fresh().await;
-    let run = Run { subject: &subject, disturbance: Disturbance::None };
+    let run = Run::new(&subject, Disturbance::None);
     let technology = subject.technology();
-    let keeps_lists = technology.capabilities().access != AccessMode::None;
+    let capabilities = technology.capabilities();
+    let keeps_lists = capabilities.access_of(&case.work.component.kind) != AccessMode::None;
+    let plans_lists = keeps_lists && capabilities.observes;
     let (alice, bob, dev) = ("user:alice_example.com", "user:bob_example.com", "group:developers");
     let unlisted = Work { access: None, ..case.work.clone() };
-    if keeps_lists {
+    if plans_lists {
         let early = technology
             .plan(&allowing(&case.work, &[alice]), &Intent::UpdateAccess, &Context::default())
             .await;
@@ -333,7 +413,7 @@ async fn access_rules<S: Subject>(case: &Case) {
         let work = allowing(&case.work, &refs);
         let plan = run.look(&work, Intent::UpdateAccess).await;
         let wanted: BTreeSet<String> = list(&refs).refs.iter().map(ToString::to_string).collect();
-        if keeps_lists {
+        if plans_lists {
             if wanted == held {
                 assert_eq!(plan.changes, [], "{what}: a repeat changes nothing");
             }
@@ -463,8 +543,6 @@ async fn stops<S: Subject>(case: &Case) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError};
-
     use super::*;
     use crate::testing::{self, CASHFLOW, STORAGE};
     use crate::{Bound, Capabilities, Info, Kinds, Running, Technology};
@@ -475,6 +553,8 @@ mod tests {
         halves: Arc<Mutex<u8>>,
         /// Whether half of a thing is made whole; otherwise nobody can do anything with it.
         mends: bool,
+        /// Whether a plan does not look at the thing.
+        blind: bool,
     }
 
     struct Made {
@@ -495,12 +575,13 @@ mod tests {
     impl Technology for Thing {
         type Bound = Made;
 
-        fn name(&self) -> &'static str {
+        fn name(&self) -> &str {
             "thing"
         }
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: false, stop: false }
+            let capabilities = Capabilities::new(Kinds::Any).stoppable(false);
+            if self.blind { capabilities.blind() } else { capabilities }
         }
 
         fn bind(&self, _: Work, intent: Intent) -> Result<Made, Vec<Problem>> {
@@ -517,16 +598,23 @@ mod tests {
             let (found, wanted) = match self.intent {
                 Intent::Provision => (self.thing.halves(), 2),
                 Intent::Unprovision { .. } => (self.thing.halves(), 0),
-                Intent::UpdateAccess => (0, 0),
+                Intent::UpdateAccess => (self.thing.halves(), 2),
             };
+            if self.thing.blind {
+                let change = Change::new(Action::Run, "thing", format!("run {wanted} halves"), wanted);
+                return Ok(Plan::new(vec![change]));
+            }
             if found == 1 && !self.thing.mends {
                 return Err(Error::permanent("half a thing"));
             }
             let change = Change::new(Action::Alter, "thing", format!("make it {wanted} halves"), wanted);
-            Ok(Plan { changes: if found == wanted { Vec::new() } else { vec![change] }, notes: Vec::new() })
+            Ok(Plan::new(if found == wanted { Vec::new() } else { vec![change] }))
         }
 
         async fn apply(&self, wanted: &u8, _: &Running) -> Result<(), Error> {
+            if self.thing.halves() == 1 && !self.thing.mends {
+                return Err(Error::permanent("half a thing"));
+            }
             self.thing.set(1);
             tokio::task::yield_now().await;
             self.thing.set(*wanted);
@@ -538,12 +626,12 @@ mod tests {
         }
     }
 
-    struct Target<const MENDS: bool>(Thing);
+    struct Target<const MENDS: bool, const BLIND: bool>(Thing);
 
     #[async_trait]
-    impl<const MENDS: bool> Subject for Target<MENDS> {
+    impl<const MENDS: bool, const BLIND: bool> Subject for Target<MENDS, BLIND> {
         async fn fresh() -> Self {
-            Self(Thing { halves: Arc::default(), mends: MENDS })
+            Self(Thing { halves: Arc::default(), mends: MENDS, blind: BLIND })
         }
 
         fn technology(&self) -> &dyn AnyTechnology {
@@ -561,12 +649,23 @@ mod tests {
 
     #[tokio::test]
     async fn changes_that_can_be_cut_off_conform() {
-        conforms::<Target<true>>().await;
+        conforms::<Target<true, false>>().await;
     }
 
     #[tokio::test]
     #[should_panic(expected = "half a thing")]
-    async fn a_change_that_leaves_half_of_it_is_found() {
-        conforms::<Target<false>>().await;
+    async fn finds_a_change_that_cannot_continue_when_cut_off() {
+        conforms::<Target<false, false>>().await;
+    }
+
+    #[tokio::test]
+    async fn technologies_that_do_not_observe_conform() {
+        conforms::<Target<true, true>>().await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "fails after it was cut off: half a thing")]
+    async fn finds_it_in_technologies_that_do_not_observe() {
+        conforms::<Target<false, true>>().await;
     }
 }

@@ -55,5 +55,5 @@ pub use journal::{Journal, Level, LogLine};
 pub use plan::{Action, Change, Info, Plan};
 pub use schemars;
 pub use secret::Secret;
-pub use technology::{AccessMode, Bound, Capabilities, Kinds, Technology};
+pub use technology::{AccessMode, Bound, Capabilities, Found, Kinds, Technology};
 pub use work::{AccessList, Dependency, Intent, Neighbours, Owner, Work};

@@ -1,78 +1,124 @@
-//! What a technology is going to do, and what it publishes afterwards.
+//! Plans of a technology, and what it publishes afterwards.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::any::AnyStep;
-use crate::descriptor::Object;
+use crate::descriptor::{Object, Problem};
 
-/// The way from what is to what is wanted.
+/// The changes that lead from the observed state to the wanted one.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Plan<S = AnyStep> {
     /// In the order of application.
     pub changes: Vec<Change<S>>,
-    /// Said to the user, whether or not anything changes ("access is recorded, not enforced").
+    /// Sentences for the user, whether or not anything changes ("access is recorded, not enforced").
     pub notes: Vec<String>,
+    /// What the request asks for and the target cannot do, such as access for an identity that it does not know. The run applies
+    /// all changes and then fails with these problems, for good. What may become possible by itself is not among them: then
+    /// `plan` returns a retryable error.
+    pub unmet: Vec<Problem>,
 }
 
-/// Nothing to change, and nothing to say.
+/// A plan without changes, notes or problems.
 impl<S> Default for Plan<S> {
     fn default() -> Self {
-        Self { changes: Vec::new(), notes: Vec::new() }
+        Self::new(Vec::new())
     }
 }
 
 impl<S> Plan<S> {
+    /// A plan with these changes.
+    pub fn new(changes: Vec<Change<S>>) -> Self {
+        Self { changes, notes: Vec::new(), unmet: Vec::new() }
+    }
+
+    /// The same plan with these notes.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes = notes;
+        self
+    }
+
+    /// The same plan with these problems, which the run fails with after its changes.
+    #[must_use]
+    pub fn with_unmet(mut self, unmet: Vec<Problem>) -> Self {
+        self.unmet = unmet;
+        self
+    }
+
     pub(crate) fn map<T>(self, with: impl Fn(S) -> T) -> Plan<T> {
-        let change = |Change { action, resource, summary, step }| Change {
+        let change = |Change { action, resource, summary, destructive, step }| Change {
             action,
             resource,
             summary,
+            destructive,
             step: with(step),
         };
-        Plan { changes: self.changes.into_iter().map(change).collect(), notes: self.notes }
+        Plan { changes: self.changes.into_iter().map(change).collect(), notes: self.notes, unmet: self.unmet }
     }
 }
 
 /// One idempotent step.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Change<S = AnyStep> {
     /// The verb.
     pub action: Action,
-    /// What it touches, in the target's own terms: `table finance_cashflow_0.cashflow_output_port`.
+    /// The resource that it changes, in the target's own terms: `table finance_cashflow_0.cashflow_output_port`.
     pub resource: String,
     /// A sentence for logs and dry runs: "add column `amount` decimal(38, 9)".
     pub summary: String,
-    /// What `apply` needs: see [`Bound::Step`](crate::Bound::Step).
+    /// Whether it deletes data that no later provisioning restores.
+    pub destructive: bool,
+    /// The input of `apply`: see [`Bound::Step`](crate::Bound::Step).
     pub step: S,
 }
 
 impl<S> Change<S> {
-    /// A change.
+    /// A change. [`Action::Drop`] is destructive, unless [`Change::harmless`] says otherwise.
     pub fn new(action: Action, resource: impl Into<String>, summary: impl Into<String>, step: S) -> Self {
-        Self { action, resource: resource.into(), summary: summary.into(), step }
+        let destructive = action == Action::Drop;
+        Self { action, resource: resource.into(), summary: summary.into(), destructive, step }
+    }
+
+    /// The same change, which deletes data for good.
+    #[must_use]
+    pub fn destructive(mut self) -> Self {
+        self.destructive = true;
+        self
+    }
+
+    /// The same change, which deletes no data.
+    #[must_use]
+    pub fn harmless(mut self) -> Self {
+        self.destructive = false;
+        self
     }
 }
 
 /// The verb of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
-    /// Make what does not exist.
+    /// Create what does not exist.
     Create,
     /// Change what exists.
     Alter,
-    /// Put data in.
+    /// Load data.
     Load,
-    /// Take out of the catalog, keep the data.
+    /// Remove from the catalog and keep the data.
     Release,
-    /// Take back what an earlier unprovision released.
+    /// Restore what an earlier unprovision released.
     Restore,
     /// Remove.
     Drop,
-    /// Let somebody in.
+    /// Grant read access.
     Grant,
-    /// Let somebody in no longer.
+    /// Revoke read access.
     Revoke,
+    /// Run something whose effect Landfall cannot observe: a program, or another system's operation.
+    Run,
 }
 
 impl Action {
@@ -87,6 +133,7 @@ impl Action {
             Self::Drop => "drop",
             Self::Grant => "grant",
             Self::Revoke => "revoke",
+            Self::Run => "run",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The interface of a technology, and what it says of itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ pub trait Technology: Send + Sync + 'static {
     type Bound: Bound;
 
     /// The driver's name in the configuration: `lakehouse`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
@@ -52,6 +53,25 @@ pub trait Bound: Send + Sync + 'static {
     /// same process, and is neither stored nor shown. Its `Debug` has no secret.
     type Step: fmt::Debug + PartialEq + Send + Sync + 'static;
 
+    /// Whether [`Bound::check`] has to be called, because only the target can tell whether the component is valid.
+    fn has_check(&self) -> bool {
+        false
+    }
+
+    /// Every problem that only the target can tell, with paths relative to the component. Reads only. Landfall calls it in
+    /// validations, in dry runs and before the first plan of a run, within a deadline. A retryable error means that nothing is
+    /// known: it is never taken for "valid".
+    async fn check(&self, _context: &Context) -> Result<Vec<Problem>> {
+        Ok(Vec::new())
+    }
+
+    /// The state of the component on the target. Reads only. A resource of another owner is a conflict, as in `plan`.
+    /// Landfall asks where its own records do not answer: whether a component exists as another kind, and whether an
+    /// earlier unprovision kept data.
+    async fn find(&self, _context: &Context) -> Result<Found> {
+        Ok(Found::Unknown)
+    }
+
     /// The changes that lead from what is observed to what is wanted. Reads only.
     async fn plan(&self, context: &Context) -> Result<Plan<Self::Step>>;
 
@@ -63,17 +83,91 @@ pub trait Bound: Send + Sync + 'static {
     async fn describe(&self, context: &Context) -> Result<Info>;
 }
 
-/// What a technology can do.
+/// The state of a component on its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Found {
+    /// The technology cannot observe the component.
+    Unknown,
+    /// There is nothing of it.
+    Nothing,
+    /// It was unprovisioned, and its data was kept: the resources, named as in a plan.
+    Kept(Vec<String>),
+    /// It is provisioned: the resources, named as in a plan.
+    Provisioned(Vec<String>),
+}
+
+/// What a technology can do, as far as it is known at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Capabilities {
     /// Kinds of component it provisions.
     pub kinds: Kinds,
-    /// What becomes of access lists.
+    /// How access lists are applied, for kinds that are not in `access_by_kind`.
     pub access: AccessMode,
+    /// How access lists are applied to components of these kinds.
+    pub access_by_kind: BTreeMap<ComponentKind, AccessMode>,
     /// Whether `reverse` is offered.
     pub reverse: bool,
     /// Whether work under way can be stopped.
     pub stop: bool,
+    /// Whether a plan is empty once it has been applied. A technology that cannot observe its target plans the same change
+    /// each time, usually [`Action::Run`](crate::Action::Run).
+    pub observes: bool,
+}
+
+impl Capabilities {
+    /// A technology that observes its target, can be stopped, ignores access lists and offers no import.
+    pub fn new(kinds: Kinds) -> Self {
+        Self {
+            kinds,
+            access: AccessMode::None,
+            access_by_kind: BTreeMap::new(),
+            reverse: false,
+            stop: true,
+            observes: true,
+        }
+    }
+
+    /// How access lists are applied.
+    #[must_use]
+    pub fn access(mut self, mode: AccessMode) -> Self {
+        self.access = mode;
+        self
+    }
+
+    /// How access lists are applied to components of one kind, where that differs.
+    #[must_use]
+    pub fn access_to(mut self, kind: ComponentKind, mode: AccessMode) -> Self {
+        self.access_by_kind.insert(kind, mode);
+        self
+    }
+
+    /// It offers `reverse`.
+    #[must_use]
+    pub fn with_import(mut self) -> Self {
+        self.reverse = true;
+        self
+    }
+
+    /// Whether work under way can be stopped.
+    #[must_use]
+    pub fn stoppable(mut self, stop: bool) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// It cannot observe its target.
+    #[must_use]
+    pub fn blind(mut self) -> Self {
+        self.observes = false;
+        self
+    }
+
+    /// How access lists are applied to components of that kind.
+    pub fn access_of(&self, kind: &ComponentKind) -> AccessMode {
+        self.access_by_kind.get(kind).copied().unwrap_or(self.access)
+    }
 }
 
 /// Kinds of component that a technology takes.
@@ -109,13 +203,16 @@ impl Kinds {
     }
 }
 
-/// What becomes of an access list.
+/// How an access list is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AccessMode {
-    /// The target itself lets in who is listed and nobody else.
+    /// The target itself gives access to exactly the listed identities.
     Enforced,
-    /// The list is kept with the resource; nothing stops anybody from reading. Always said in answers.
+    /// The list is stored with the resource, and nothing prevents other reads. Every result says so.
     Recorded,
-    /// No access list: accepted and ignored, and said so.
+    /// The list is passed on to another system, which may or may not enforce it. Every result says so.
+    Delegated,
+    /// The list is accepted and ignored. Every result says so.
     None,
 }

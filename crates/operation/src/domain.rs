@@ -15,7 +15,7 @@ use landfall_adapter::{AccessList, Import, Intent, ReverseRequest};
 
 use super::request::SMALL;
 use super::target_health::TargetRecorder;
-use super::work::{self, Document, Placement, Places, Resolved, Skipped};
+use super::work::{self, Document, Placement, Places, Resolved};
 use super::{Deployment, ImportSettings, Lane, Operation, Store};
 
 /// The parts that decide, shared by the service and the worker.
@@ -93,11 +93,11 @@ impl Domain {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Whether the document could be provisioned now; gives what is left to other adapters.
-    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Vec<Skipped>> {
+    /// Whether the document could be provisioned now, as far as that can be told without its targets.
+    pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Resolved> {
         let lane = Some(Operation::Validate.lane());
         let read = self.read(lane, document, Intent::Provision, None, store, None);
-        Ok(read.await?.skipped)
+        read.await
     }
 
     /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go

@@ -102,13 +102,13 @@ impl DryRuns {
         }
     }
 
-    /// What is said of a dry run whose deadline has passed.
-    pub(super) fn overdue(&self, at: Option<&Target>) -> Error {
+    /// The error of a dry run, or of the other work that `what` names, whose deadline has passed.
+    pub(super) fn overdue(&self, what: &str, at: Option<&Target>) -> Error {
         let at = at.map_or_else(String::new, |target| {
             format!(" in target `{}` ({})", target.code, target.technology.name())
         });
         Error::retryable(format!(
-            "the dry run took longer than the {} s of operations.dry_run_limit{at} and was cancelled; try again later",
+            "the {what} took longer than the {} s of operations.dry_run_limit{at} and was cancelled; try again later",
             self.settings.limit.as_secs_f64()
         ))
     }

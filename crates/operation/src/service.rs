@@ -37,13 +37,15 @@ pub struct ComponentPlan {
     /// Witboost environment name.
     pub environment: String,
     /// Driver of the target.
-    pub technology: &'static str,
+    pub technology: String,
     /// Code of the target.
     pub target: String,
     /// What becomes of access lists there.
     pub access: AccessMode,
     /// In the order of application; empty when nothing differs.
     pub changes: Vec<Change>,
+    /// What the target cannot do: the operation would apply the changes and then fail with these problems.
+    pub unmet: Vec<Problem>,
     /// Why it cannot be planned before what comes before it is done; there are no changes then.
     pub pending: Option<String>,
 }
@@ -88,8 +90,37 @@ impl Service {
     }
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
+    ///
+    /// Targets are asked only where a technology needs it ([`Bound::check`](landfall_adapter::Bound::check)): with the
+    /// bounds and the deadline of a dry run, and so with its errors.
     pub async fn validate(&self, document: Document) -> Result<()> {
-        self.domain.validate(&document, self.store.as_ref()).await.map(drop)
+        let resolved = self.domain.validate(&document, self.store.as_ref()).await?;
+        if !resolved.assigned.iter().any(|one| one.bound.has_check()) {
+            return Ok(());
+        }
+        let domain = Arc::clone(&self.domain);
+        self.bounded("validation", |context, at| async move {
+            check(&domain, &resolved.assigned, &context, &at).await
+        })
+        .await
+    }
+
+    /// Runs a dry run or a check within the bounds of dry runs.
+    async fn bounded<T, F>(&self, what: &str, work: impl FnOnce(Context, At) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let at = At::default();
+        if let Some(done) = self.dry_runs.run(|context| work(context, at.clone())).await? {
+            return Ok(done);
+        }
+        let target = at.target();
+        let overdue = self.dry_runs.overdue(what, target.as_deref());
+        if let Some(target) = target {
+            self.domain.recorder.failed(&target.code, &overdue);
+        }
+        Err(overdue)
     }
 
     /// The same as a task, whose outcome tells.
@@ -171,20 +202,11 @@ impl Service {
             }
             Intent::Provision | Intent::Unprovision { .. } => None,
         };
-        let (at, domain, store) = (At::default(), Arc::clone(&self.domain), Arc::clone(&self.store));
-        let planned = self.dry_runs.run(|context| {
-            let at = at.clone();
-            async move { dry_run(&domain, &document, intent, access, &store, &context, &at).await }
-        });
-        if let Some(planned) = planned.await? {
-            return Ok(planned);
-        }
-        let target = at.target();
-        let overdue = self.dry_runs.overdue(target.as_deref());
-        if let Some(target) = target {
-            self.domain.recorder.failed(&target.code, &overdue);
-        }
-        Err(overdue)
+        let (domain, store) = (Arc::clone(&self.domain), Arc::clone(&self.store));
+        self.bounded("dry run", |context, at| async move {
+            dry_run(&domain, &document, intent, access, &store, &context, &at).await
+        })
+        .await
     }
 
     /// Where each component would land, and why.
@@ -267,7 +289,7 @@ impl Service {
             let last = self.domain.recorder.last(&target.code);
             TargetHealth {
                 code: target.code.clone(),
-                technology: target.technology.name(),
+                technology: target.technology.name().to_owned(),
                 last_success: last.success,
                 last_failure: last.failure,
             }
@@ -316,6 +338,9 @@ async fn dry_run(
 ) -> Result<Planned> {
     let resolved = domain.read(None, document, intent, None, store.as_ref(), access.as_ref()).await?;
     let mut planned = Planned { components: Vec::new(), skipped: resolved.skipped };
+    if intent == Intent::Provision {
+        check(domain, &resolved.assigned, context, at).await?;
+    }
     let waiting = runner::waiting(&resolved.assigned, intent);
     for one in runner::in_order(resolved.assigned, intent) {
         context.check_cancelled()?;
@@ -325,26 +350,36 @@ async fn dry_run(
         let context =
             context.clone().with_memory(Arc::new(ReadOnly { store: Arc::clone(store), key: one.key() }));
         let plan = runner::plan(&one, &intent, &context, remembered.as_ref(), &domain.recorder).await;
-        let (changes, pending) = match plan {
-            Ok(plan) => (plan.changes, None),
+        let (changes, unmet, pending) = match plan {
+            Ok(plan) => {
+                let unmet = plan.unmet.into_iter().map(|problem| one.work.component.located(problem));
+                (plan.changes, unmet.collect(), None)
+            }
             Err(error) if runner::stands(&error, intent, waits) => {
                 return Err(located(error, &one.work.component));
             }
-            Err(error) => (Vec::new(), Some(error.to_string())),
+            Err(error) => (Vec::new(), Vec::new(), Some(error.to_string())),
         };
         let Assigned { work, target, .. } = one;
         planned.components.push(ComponentPlan {
             id: work.component.id.to_string(),
             name: work.component.name.clone(),
             environment: work.environment.clone(),
-            technology: target.technology.name(),
+            technology: target.technology.name().to_owned(),
             target: target.code.clone(),
-            access: target.technology.capabilities().access,
+            access: target.technology.capabilities().access_of(&work.component.kind),
             changes,
+            unmet,
             pending,
         });
     }
     Ok(planned)
+}
+
+/// Asks the targets about components, one after the other, so that `at` is the target that a deadline is told of.
+async fn check(domain: &Domain, assigned: &[Assigned], context: &Context, at: &At) -> Result<()> {
+    let begin = |one: &Assigned| at.set(&one.target);
+    runner::check(assigned, context, &domain.recorder, 1, &begin).await
 }
 
 /// What a technology remembers of a component, for a dry run.

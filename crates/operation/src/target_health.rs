@@ -16,7 +16,7 @@ pub struct TargetHealth {
     /// Code in the configuration.
     pub code: String,
     /// Name of its technology: `postgresql`.
-    pub technology: &'static str,
+    pub technology: String,
     /// When work on it last succeeded; `None` when none has since the process started.
     pub last_success: Option<DateTime<Utc>>,
     /// The last transient failure since the process started.

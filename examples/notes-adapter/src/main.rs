@@ -52,13 +52,13 @@ struct Notes {
 impl Technology for Notes {
     type Bound = Page;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "notes"
     }
 
     fn capabilities(&self) -> Capabilities {
         let kinds = Kinds::Only(vec![ComponentKind::Storage]);
-        Capabilities { kinds, access: AccessMode::None, reverse: false, stop: true }
+        Capabilities::new(kinds)
     }
 
     fn bind(&self, work: Work, intent: Intent) -> Result<Page, Vec<Problem>> {
@@ -124,7 +124,7 @@ impl Bound for Page {
             (Intent::Unprovision { .. } | Intent::UpdateAccess, _) => return Ok(Plan::default()),
         };
         let change = Change::new(action, format!("note `{}`", self.path.display()), summary, step);
-        Ok(Plan { changes: vec![change], notes: Vec::new() })
+        Ok(Plan::new(vec![change]))
     }
 
     async fn apply(&self, step: &Option<Note>, context: &Running) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use landfall_adapter::descriptor::{Component, DataProduct, Problem};
 use landfall_adapter::error::Error;
-use landfall_adapter::{Action, Context, Intent, Kinds, Plan, Work};
+use landfall_adapter::{Action, Context, Found, Intent, Kinds, Plan, Work};
 
 use crate::topology::same_code;
 use crate::work::Assigned;
@@ -27,16 +27,14 @@ pub(super) async fn made_as_another_kind(
     let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
     let made = remembered.and_then(|deployment| deployment.kind.as_ref());
-    let (candidates, asked) = match (remembered, made) {
-        (Some(_), Some(made)) if removes_nothing && made != own => (vec![made], *intent),
-        // An earlier version did not say.
+    let candidates: Vec<_> = match (remembered, made) {
+        (Some(_), Some(made)) if removes_nothing && made != own => vec![made],
+        // An earlier version did not record the kind.
         (Some(_), None) if is_there && *intent != Intent::UpdateAccess => {
             let others = kinds.iter().filter(|kind| *kind != own);
-            (iter::once(own).chain(others).collect(), Intent::UpdateAccess)
+            iter::once(own).chain(others).collect()
         }
-        (None, _) if removes_nothing => {
-            (kinds.iter().filter(|kind| *kind != own).collect(), Intent::UpdateAccess)
-        }
+        (None, _) if removes_nothing => kinds.iter().filter(|kind| *kind != own).collect(),
         _ => return None,
     };
     let silent = context.silent();
@@ -46,14 +44,20 @@ pub(super) async fn made_as_another_kind(
         if let Some(deployment) = remembered {
             component.specific.clone_from(&deployment.specific);
         }
-        // The access of what is not there cannot be planned, not even when none is asked for.
         let there = Work { component: Arc::new(component), access: None, ..work.clone() };
-        let Ok(bound) = target.technology.bind(there, asked) else { continue };
-        let Ok(found) = bound.plan(&silent).await else { continue };
-        if kind == own {
+        // It only has to be identified, as for an unprovision.
+        let Ok(bound) = target.technology.bind(there, Intent::Unprovision { remove_data: true }) else {
+            continue;
+        };
+        let exists = match bound.find(&silent).await {
+            Ok(Found::Provisioned(_)) => true,
+            Ok(Found::Kept(_)) => *intent == (Intent::Unprovision { remove_data: true }),
+            _ => false,
+        };
+        if exists && kind == own {
             return None;
         }
-        if asked == Intent::UpdateAccess || !found.changes.is_empty() {
+        if exists {
             let was = kind.name();
             return Some(
                 Problem::new("kind", format!("this component exists as `{was}`"))
@@ -102,16 +106,17 @@ pub(super) async fn kept_elsewhere(
     component.kind.clone_from(kind);
     let there = Work { product: Arc::new(product), component: Arc::new(component), ..one.work.clone() };
     let silent = context.silent();
-    let resources = |plan: &Plan| {
-        let kept = plan.changes.iter().filter(|change| change.action == Action::Restore);
-        kept.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
+    let restored = || {
+        let restored = plan.changes.iter().filter(|change| change.action == Action::Restore);
+        restored.map(|change| change.resource.clone()).collect::<BTreeSet<_>>()
     };
-    let planned = match before.technology.bind(there, *intent) {
-        Ok(bound) => bound.plan(&silent).await,
+    let found = match before.technology.bind(there, Intent::Unprovision { remove_data: true }) {
+        Ok(bound) => bound.find(&silent).await,
         Err(problems) => Err(Error::invalid(problems)),
     };
-    let old = match planned {
-        Ok(plan) => resources(&plan),
+    let old: BTreeSet<String> = match found {
+        Ok(Found::Kept(resources)) => resources.into_iter().collect(),
+        Ok(_) => return None,
         Err(error) if moved => {
             return Some(format!(
                 "the component was unprovisioned on target `{code}`, which cannot say whether it kept data ({error}): what \
@@ -120,7 +125,7 @@ pub(super) async fn kept_elsewhere(
         }
         Err(_) => return None,
     };
-    if old.is_empty() || (!moved && resources(plan) == old) {
+    if old.is_empty() || (!moved && restored() == old) {
         return None;
     }
     let names = old.into_iter().collect::<Vec<_>>().join(", ");

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream::{self, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::SemaphorePermit;
@@ -82,7 +82,12 @@ impl TechnologyRunner {
 
     /// An invalid document is a result, not a failure.
     async fn validate(&self, document: &Document, context: &Context, report: &mut Report) -> Result<()> {
-        match unless_cancelled(context, self.domain.validate(document, self.store.as_ref())).await {
+        let checked = async {
+            let resolved = self.domain.validate(document, self.store.as_ref()).await?;
+            self.check(&resolved.assigned, context).await?;
+            Ok(resolved.skipped)
+        };
+        match unless_cancelled(context, checked).await {
             Ok(skipped) => {
                 say_skipped(&skipped, &context.journal);
                 report.result = "the descriptor is valid".to_owned();
@@ -152,6 +157,9 @@ impl TechnologyRunner {
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let recorder = &self.domain.recorder;
+        if intent == Intent::Provision {
+            unless_cancelled(context, self.check(&assigned, context)).await?;
+        }
         let mut progress = ComponentProgress::new(&context.journal, &assigned);
         if many && intent != Intent::UpdateAccess {
             self.plan_all(&assigned, intent, context, deployments, &mut progress).await?;
@@ -175,11 +183,11 @@ impl TechnologyRunner {
         let (results, failed) =
             side_by_side(schedule, self.components_at_once, &mut progress, Stage::Working, begin).await;
         let mut changes = 0;
-        let mut recorded = false;
+        let mut modes = Vec::new();
         for (one, done) in assigned.iter().zip(results) {
             let Some(done) = done else { continue };
             changes += done.changes;
-            recorded |= done.recorded;
+            modes.extend(done.mode);
             if let Some(info) = done.info {
                 merge(report.info.get_or_insert_default(), info, many.then_some(one));
             }
@@ -198,14 +206,26 @@ impl TechnologyRunner {
             1 => format!("{verb}: {} {plural}, 1 change", assigned.len()),
             _ => format!("{verb}: {} {plural}, {changes} changes", assigned.len()),
         };
-        if recorded {
-            report.result.push_str("; access is recorded, not enforced");
+        for (mode, note) in [
+            (AccessMode::Recorded, "; access is recorded, not enforced"),
+            (
+                AccessMode::Delegated,
+                "; access is passed on, and Landfall does not know whether it is enforced",
+            ),
+        ] {
+            if modes.contains(&mode) {
+                report.result.push_str(note);
+            }
         }
         Ok(())
     }
 }
 
 impl TechnologyRunner {
+    async fn check(&self, assigned: &[Assigned], context: &Context) -> Result<()> {
+        check(assigned, context, &self.domain.recorder, self.components_at_once, &|_| {}).await
+    }
+
     /// Plans every component before the first one is changed, so that what stands in the way of the last is found while
     /// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
     /// turn comes, since what was applied before it may have changed what there is to do.
@@ -243,6 +263,46 @@ impl TechnologyRunner {
             side_by_side(schedule, self.components_at_once, progress, Stage::Planning, begin).await;
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Asks the targets whether components are valid, as far as their technologies need it; at most `at_once` at a time. Every
+/// problem of every component is in the error. A check that failed is an error, unless another one found problems.
+pub(super) async fn check(
+    assigned: &[Assigned],
+    context: &Context,
+    recorder: &TargetRecorder,
+    at_once: usize,
+    begin: &(dyn Fn(&Assigned) + Sync),
+) -> Result<()> {
+    let asked = assigned.iter().filter(|one| one.bound.has_check());
+    let checks: Vec<_> = asked.map(|one| checked(one, context, recorder, begin).boxed()).collect();
+    let results: Vec<Result<Vec<Problem>>> = stream::iter(checks).buffered(at_once).collect().await;
+    let mut problems = Vec::new();
+    let mut failed = None;
+    for result in results {
+        match result {
+            Ok(found) => problems.extend(found),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match (problems.is_empty(), failed) {
+        (false, _) => Err(Error::invalid(problems)),
+        (true, Some(error)) => Err(error),
+        (true, None) => Ok(()),
+    }
+}
+
+async fn checked(
+    one: &Assigned,
+    context: &Context,
+    recorder: &TargetRecorder,
+    begin: &(dyn Fn(&Assigned) + Sync),
+) -> Result<Vec<Problem>> {
+    context.check_cancelled()?;
+    let _turn = turn(one, context).await?;
+    begin(one);
+    let found = recorder.record(&one.target.code, one.bound.check(context).await)?;
+    Ok(one.work.component.told(found))
 }
 
 /// Does something with components, so many at once, each when its schedule lets it. After a failure nothing new begins,
@@ -392,7 +452,8 @@ pub(super) fn in_order(mut assigned: Vec<Assigned>, intent: Intent) -> Vec<Assig
 
 struct Done {
     changes: usize,
-    recorded: bool,
+    /// How access lists are applied to it, if it exists now.
+    mode: Option<AccessMode>,
     info: Option<Info>,
 }
 
@@ -466,7 +527,7 @@ async fn component(
         // Written before the first change: what a crash leaves behind must be found where it was put.
         deployments.put(&deployment).await?;
     }
-    if plan.changes.is_empty() {
+    if plan.changes.is_empty() && plan.unmet.is_empty() {
         journal.info(format!("nothing to change on target `{}`", target.code));
     }
     let count = plan.changes.len();
@@ -483,6 +544,9 @@ async fn component(
         progress.begun = false;
         progress.made += 1;
         journal.info(format!("{} of {count}: {}", progress.made, change.summary));
+    }
+    if !plan.unmet.is_empty() {
+        return Err(located(Error::invalid(plan.unmet), &work.component));
     }
     let info = match intent {
         Intent::Unprovision { .. } => {
@@ -503,8 +567,8 @@ async fn component(
             Some(info)
         }
     };
-    let recorded = technology.capabilities().access == AccessMode::Recorded && info.is_some();
-    Ok(Done { changes: count, recorded, info })
+    let mode = info.as_ref().map(|_| technology.capabilities().access_of(&work.component.kind));
+    Ok(Done { changes: count, mode, info })
 }
 
 /// Components that something of the same task comes before.
@@ -552,10 +616,8 @@ pub(super) async fn plan(
                 && matches!(intent, Intent::Unprovision { .. })
                 && !provisioned =>
         {
-            Plan {
-                changes: Vec::new(),
-                notes: vec![format!("it is not provisioned, so there is nothing to remove: {error}")],
-            }
+            let reason = format!("it is not provisioned, so there is nothing to remove: {error}");
+            Plan::default().with_notes(vec![reason])
         }
         planned => planned?,
     };

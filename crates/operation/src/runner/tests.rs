@@ -9,6 +9,7 @@ use crate::topology::{Installation, Target};
 use crate::{DryRunSettings, Engine, Limits, ParseSettings, Service, Settings, State, Submitted, Task};
 use landfall_adapter::Change;
 use landfall_adapter::any::{AnyStep, AnyTechnology};
+use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::testing::{CASHFLOW, PORT, STORAGE, WORKLOAD};
 use landfall_adapter::{Action, Bound, Capabilities, Technology, Work};
 use landfall_lakehouse::{Lakehouse, LakehouseSettings};
@@ -183,7 +184,7 @@ struct Tower {
 impl Technology for Of<Tower> {
     type Bound = Stone;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "tower"
     }
 
@@ -230,7 +231,7 @@ impl Bound for Stone {
         let action = if wanted { Action::Create } else { Action::Drop };
         let change = Change::new(action, &id, format!("move {id}"), wanted);
         let changes = if there.contains(&id) == wanted { Vec::new() } else { vec![change] };
-        Ok(Plan { changes, notes: vec!["a stone of the tower".to_owned()] })
+        Ok(Plan::new(changes).with_notes(vec!["a stone of the tower".to_owned()]))
     }
 
     async fn apply(&self, wanted: &bool, _: &Running) -> Result<()> {
@@ -346,7 +347,8 @@ fn what_was_made_and_what_was_not_is_said_whichever_way_it_ends() {
     assert_eq!(said(&changes, 9, false, End::CutOff), [""; 0], "all were made");
     assert_eq!(said(&[], 0, false, End::CutOff), [""; 0], "there was nothing to make");
 
-    let long = [Change { summary: "\u{e9}".repeat(5000), ..changes[0].clone() }];
+    let mut long = [changes[0].clone()];
+    long[0].summary = "\u{e9}".repeat(5000);
     let line = said(&long, 0, false, End::Stopped).remove(1);
     assert_eq!(line, format!("not made: {}...", "\u{e9}".repeat(120)));
 }
@@ -419,7 +421,7 @@ impl Busy {
 impl Technology for Of<Busy> {
     type Bound = Job;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "busy"
     }
 
@@ -444,7 +446,7 @@ impl Bound for Job {
     async fn plan(&self, _: &Context) -> Result<Plan<()>> {
         let name = &self.name;
         let change = Change::new(Action::Create, name, format!("make {name}"), ());
-        Ok(Plan { changes: vec![change], notes: vec![format!("a note of {name}")] })
+        Ok(Plan::new(vec![change]).with_notes(vec![format!("a note of {name}")]))
     }
 
     async fn apply(&self, (): &(), context: &Running) -> Result<()> {
@@ -637,7 +639,7 @@ impl Silent {
 impl Technology for Of<Silent> {
     type Bound = Of<Silent>;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "silent"
     }
 
@@ -722,7 +724,7 @@ async fn dry_run_of_a_silent_target_ends_at_its_deadline() {
         let health = service.target_health();
         let known: Vec<_> = health
             .iter()
-            .map(|one| (one.code.as_str(), one.technology, one.last_success.is_some()))
+            .map(|one| (one.code.as_str(), one.technology.as_str(), one.last_success.is_some()))
             .collect();
         assert_eq!(known, [("SILENT", "silent", false), ("MOCK", "mock", true)]);
         assert_eq!(health[0].last_failure.as_ref().unwrap().message, overdue.to_string());
@@ -836,7 +838,7 @@ struct Poster {
 impl Technology for Of<Poster> {
     type Bound = Post;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "poster"
     }
 
@@ -874,7 +876,7 @@ impl Bound for Post {
         let posted = context.recall::<String>().await?.as_deref() == Some("posted");
         let wanted = self.intent == Intent::Provision;
         let change = Change::new(Action::Create, &self.work.component.name, "post", ());
-        Ok(Plan { changes: if posted == wanted { Vec::new() } else { vec![change] }, notes: Vec::new() })
+        Ok(Plan::new(if posted == wanted { Vec::new() } else { vec![change] }))
     }
 
     async fn apply(&self, (): &(), context: &Running) -> Result<()> {
@@ -987,4 +989,167 @@ async fn published_info_comes_from_the_task_and_from_the_request() {
     }
     let whole = says(service.provision(both.clone()).await).await;
     assert_eq!(whole, ["urn:dmb:cmp:f:p:1:a is at posted a, says b"]);
+}
+
+/// Asks its target whether a component is valid, and cannot do all that is asked of it.
+#[derive(Default)]
+struct Judge {
+    /// What a check of a component finds, by its name; `None`: it never answers.
+    verdicts: std::sync::Mutex<BTreeMap<String, Option<Result<Vec<Problem>>>>>,
+    unmet: std::sync::Mutex<Vec<Problem>>,
+    events: std::sync::Mutex<Vec<String>>,
+}
+
+impl Judge {
+    fn finds(&self, name: &str, verdict: Option<Result<Vec<Problem>>>) {
+        self.verdicts.lock().unwrap().insert(name.to_owned(), verdict);
+    }
+
+    fn events(&self) -> Vec<String> {
+        std::mem::take(&mut *self.events.lock().unwrap())
+    }
+}
+
+impl Technology for Of<Judge> {
+    type Bound = Judged;
+
+    fn name(&self) -> &str {
+        "judge"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(landfall_adapter::Kinds::Any)
+            .access(AccessMode::Recorded)
+            .access_to(ComponentKind::Workload, AccessMode::Delegated)
+            .blind()
+    }
+
+    fn bind(&self, work: Work, _: Intent) -> std::result::Result<Judged, Vec<Problem>> {
+        Ok(Judged { judge: Arc::clone(&self.0), name: work.component.name.clone() })
+    }
+}
+
+struct Judged {
+    judge: Arc<Judge>,
+    name: String,
+}
+
+#[async_trait]
+impl Bound for Judged {
+    type Step = ();
+
+    fn has_check(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, _: &Context) -> Result<Vec<Problem>> {
+        self.judge.events.lock().unwrap().push(format!("check {}", self.name));
+        let verdict = self.judge.verdicts.lock().unwrap().remove(&self.name);
+        match verdict {
+            None => Ok(Vec::new()),
+            Some(Some(verdict)) => verdict,
+            Some(None) => std::future::pending().await,
+        }
+    }
+
+    async fn plan(&self, _: &Context) -> Result<Plan<()>> {
+        let change = Change::new(Action::Run, &self.name, "run", ());
+        Ok(Plan::new(vec![change]).with_unmet(self.judge.unmet.lock().unwrap().clone()))
+    }
+
+    async fn apply(&self, (): &(), _: &Running) -> Result<()> {
+        self.judge.events.lock().unwrap().push(format!("run {}", self.name));
+        Ok(())
+    }
+
+    async fn describe(&self, _: &Context) -> Result<Info> {
+        Ok(Info::default())
+    }
+}
+
+async fn judging(folder: &Path) -> (Service, Arc<Judge>) {
+    let judge = Arc::new(Judge::default());
+    let route = Route { group: "JUDGE".to_owned(), ..Route::default() };
+    let targets = vec![target("JUDGE", Arc::new(Of(Arc::clone(&judge))))];
+    let (service, ..) = serving(folder, Installation::new(targets, vec![route], environments())).await;
+    (service, judge)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_target_can_say_is_asked_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (service, judge) = judging(folder.path()).await;
+    let both = product_of(&["a", "b<a"]);
+    let wrong = |what: &str| Some(Ok(vec![Problem::new("specific.size", what)]));
+    let told = "2 problems, the first: components[0].specific.size: too large";
+
+    for (kind, way) in [("validate", 0), ("validate later", 1), ("plan", 2), ("provision", 3)] {
+        judge.finds("a", wrong("too large"));
+        judge.finds("b", wrong("too small"));
+        let problems = match way {
+            0 => service.validate(both.clone()).await.unwrap_err(),
+            2 => service.plan(both.clone(), Intent::Provision, BTreeSet::new()).await.unwrap_err(),
+            _ => {
+                let submitted = match way {
+                    1 => service.submit_validation(both.clone()).await,
+                    _ => service.provision(both.clone()).await,
+                };
+                let done = ended(&service, submitted).await;
+                let report: Report = serde_json::from_value(done.outcome.unwrap()).unwrap();
+                Error::invalid(report.problems)
+            }
+        };
+        assert_eq!(problems.to_string(), told, "{kind}");
+        let mut events = judge.events();
+        events.sort();
+        assert_eq!(events, ["check a", "check b"], "{kind}: nothing is done");
+    }
+    // A check that fails says nothing of the component, whatever the other one found.
+    judge.finds("a", Some(Err(Error::retryable("nobody answers"))));
+    let error = service.validate(both.clone()).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string() == "nobody answers", "{error}");
+    judge.finds("b", None);
+    let error = service.validate(both.clone()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the validation took longer than the 0.5 s of operations.dry_run_limit in target `JUDGE` (judge) and was cancelled; \
+         try again later"
+    );
+    assert!(error.is_retryable());
+    judge.events();
+
+    let done = ended(&service, service.provision(both.clone()).await).await;
+    assert_eq!(done.state, State::Completed, "{done:?}");
+    let mut events = judge.events();
+    events[..2].sort();
+    assert_eq!(events, ["check a", "check b", "run a", "run b"]);
+    let report: Report = serde_json::from_value(done.outcome.unwrap()).unwrap();
+    assert_eq!(
+        report.result,
+        "provisioned: 2 components, 2 changes; access is passed on, and Landfall does not know whether it is enforced"
+    );
+    let gone = ended(&service, service.unprovision(both, true).await).await;
+    assert_eq!(gone.state, State::Completed, "{gone:?}");
+    assert_eq!(judge.events(), ["run b", "run a"], "what was provisioned can go without being asked about");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_target_cannot_do_fails_the_run_after_its_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (service, judge) = judging(folder.path()).await;
+    let one = component_of(&product_of(&["a", "b<a"]).text, "urn:dmb:cmp:f:p:1:a");
+    let unknown = Problem::new("specific.reader", "the target does not know the user").value("eve");
+    judge.unmet.lock().unwrap().push(unknown);
+    let expected = "dataProduct.components[0].specific.reader: the target does not know the user: `eve`";
+
+    let planned = service.plan(one.clone(), Intent::Provision, BTreeSet::new()).await.unwrap();
+    let [plan] = planned.components.as_slice() else { panic!("{planned:?}") };
+    assert_eq!(plan.access, AccessMode::Delegated);
+    assert_eq!(plan.changes.len(), 1);
+    assert_eq!(plan.unmet.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    judge.events();
+
+    let failed = ended(&service, service.provision(one).await).await;
+    assert_eq!((failed.state, failed.reason.as_deref()), (State::Failed, Some(expected)));
+    assert_eq!(judge.events(), ["check a", "run a"]);
 }

@@ -6,9 +6,7 @@ use landfall_adapter::descriptor::{
     ComponentKind, DescriptorKind, Limits, Misspelt, Routing, Strictness, parse,
 };
 use landfall_adapter::error::Result;
-use landfall_adapter::{
-    AccessMode, Bound, Capabilities, Context, Info, Intent, Kinds, Plan, Running, Technology, Work,
-};
+use landfall_adapter::{Bound, Capabilities, Context, Info, Intent, Kinds, Plan, Running, Technology, Work};
 
 /// Does nothing, and says whether it could import.
 struct Fake {
@@ -19,12 +17,15 @@ struct Fake {
 impl Technology for Fake {
     type Bound = Self;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "fake"
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { kinds: Kinds::Any, access: AccessMode::None, reverse: self.reverse, stop: true }
+        {
+            let capabilities = Capabilities::new(Kinds::Any);
+            if self.reverse { capabilities.with_import() } else { capabilities }
+        }
     }
 
     fn bind(&self, _: Work, _: Intent) -> std::result::Result<Self, Vec<Problem>> {

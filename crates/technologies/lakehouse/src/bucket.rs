@@ -52,6 +52,16 @@ impl Opened {
         blocking(move |_| Ok((marked::observe(&path)?, marked::has_leftovers(&path, &owner)?))).await
     }
 
+    pub(super) async fn find_bucket(&self, bucket: &Bucket) -> Result<landfall_adapter::Found> {
+        let (found, _) = self.observe_bucket(bucket).await?;
+        let what = || vec![bucket.what.clone()];
+        Ok(match found.owned_by(&bucket.owner, &bucket.what)?.map(|mark| mark.state) {
+            None | Some(State::Purging) => landfall_adapter::Found::Nothing,
+            Some(State::Active) => landfall_adapter::Found::Provisioned(what()),
+            Some(State::Released) => landfall_adapter::Found::Kept(what()),
+        })
+    }
+
     pub(super) async fn plan_bucket(
         &self,
         bucket: &Bucket,
@@ -97,7 +107,7 @@ impl Opened {
             }
             (Intent::Unprovision { .. }, _) => {}
         }
-        Ok(Plan { changes, notes: vec![access::NOTE.to_owned()] })
+        Ok(Plan::new(changes).with_notes(vec![access::NOTE.to_owned()]))
     }
 
     pub(super) async fn apply_bucket(

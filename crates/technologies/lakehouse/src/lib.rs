@@ -71,8 +71,8 @@ use landfall_adapter::blocking::{Cancellation, run as blocking};
 use landfall_adapter::descriptor::{ComponentKind, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{
-    AccessList, AccessMode, Action, Bound, Capabilities, Change, Context, Import, ImportParams, Imported,
-    Info, Intent, Kinds, Owner, Plan, Running, Technology, Work,
+    AccessList, AccessMode, Action, Bound, Capabilities, Change, Context, Found, Import, ImportParams,
+    Imported, Info, Intent, Kinds, Owner, Plan, Running, Technology, Work,
 };
 use table::Output;
 
@@ -244,17 +244,13 @@ fn portable(path: PathBuf, what: &str, place: &str) -> Result<String> {
 impl Technology for Lakehouse {
     type Bound = Resource;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "lakehouse"
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            kinds: Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]),
-            access: AccessMode::Recorded,
-            reverse: true,
-            stop: true,
-        }
+        let kinds = Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]);
+        Capabilities::new(kinds).access(AccessMode::Recorded).with_import()
     }
 
     fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Resource, Vec<Problem>> {
@@ -279,6 +275,15 @@ impl Technology for Lakehouse {
 #[async_trait]
 impl Bound for Resource {
     type Step = Step;
+
+    async fn find(&self, context: &Context) -> Result<Found> {
+        context.check_cancelled()?;
+        let opened = self.lakehouse.opened().await?;
+        match &self.kind {
+            ResourceKind::Bucket(bucket) => opened.find_bucket(bucket).await,
+            ResourceKind::Table(output) => opened.find_output(output).await,
+        }
+    }
 
     async fn plan(&self, context: &Context) -> Result<Plan<Step>> {
         context.check_cancelled()?;

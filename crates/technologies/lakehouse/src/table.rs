@@ -219,6 +219,20 @@ impl Opened {
         )))
     }
 
+    pub(super) async fn find_output(&self, output: &Output) -> Result<landfall_adapter::Found> {
+        let port = &output.port;
+        let seen = self.observe_table(port).await?;
+        let what = vec![port.what.clone()];
+        if seen.table.is_some() {
+            return Ok(landfall_adapter::Found::Provisioned(what));
+        }
+        Ok(match self.own_mark(seen.directory, port)?.map(|mark| mark.state) {
+            None | Some(State::Purging) => landfall_adapter::Found::Nothing,
+            // Another program dropped a table that is active: its data is there all the same.
+            Some(State::Active | State::Released) => landfall_adapter::Found::Kept(what),
+        })
+    }
+
     pub(super) async fn plan_table(
         &self,
         output: &Output,
@@ -336,7 +350,7 @@ impl Opened {
         if purging || seen.leftovers {
             changes.push(step(Action::Drop, "delete what an interrupted purge left", Step::Clear));
         }
-        Ok(Plan { changes, notes: Vec::new() })
+        Ok(Plan::new(changes))
     }
 
     pub(super) async fn apply_table(
@@ -624,7 +638,7 @@ struct Planning<'a> {
 
 impl<'a> Planning<'a> {
     fn new(work: &'a Work, port: &'a Port, contract: &'a Contract) -> Self {
-        let mut plan = Plan { changes: Vec::new(), notes: contract.wanted.notes.clone() };
+        let mut plan = Plan::default().with_notes(contract.wanted.notes.clone());
         if contract.load && contract.rows.is_none() {
             plan.notes
                 .push("`specific.loadSampleData` is true, and there are no sample rows to load".to_owned());

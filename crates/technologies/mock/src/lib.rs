@@ -26,8 +26,8 @@ use landfall_adapter::error::{Error, Result};
 use landfall_adapter::schemars::JsonSchema;
 use landfall_adapter::settings::{FileUrl, Span, file_problem};
 use landfall_adapter::{
-    AccessMode, Action, Bound, Capabilities, Change, Context, Driver, Info, Intent, Kinds, Mistakes, Plan,
-    Running, Services, Technology, Work,
+    Action, Bound, Capabilities, Change, Context, Driver, Info, Intent, Kinds, Mistakes, Plan, Running,
+    Services, Technology, Work,
 };
 
 /// The driver of the mock technology.
@@ -136,17 +136,13 @@ impl Mock {
 impl Technology for Mock {
     type Bound = Mocked;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "mock"
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            kinds: Kinds::Any,
-            access: AccessMode::None,
-            reverse: false,
-            stop: self.settings.stoppable,
-        }
+        let capabilities = Capabilities::new(Kinds::Any).stoppable(self.settings.stoppable);
+        if self.settings.steps > 0 { capabilities.blind() } else { capabilities }
     }
 
     fn bind(&self, work: Work, intent: Intent) -> std::result::Result<Mocked, Vec<Problem>> {
@@ -198,8 +194,8 @@ impl Bound for Mocked {
             notes.push("a mock keeps no access list: the list is accepted and ignored".to_owned());
         }
         let steps = (1..=self.mock.settings.steps).map(Idle);
-        let changes = steps.map(|step| Change::new(Action::Alter, self.resource(), self.summary(step), step));
-        Ok(Plan { changes: changes.collect(), notes })
+        let changes = steps.map(|step| Change::new(Action::Run, self.resource(), self.summary(step), step));
+        Ok(Plan::new(changes.collect()).with_notes(notes))
     }
 
     async fn apply(&self, step: &Idle, context: &Running) -> Result<()> {

@@ -16,7 +16,7 @@ use super::observe::{Member, Relation, Role, Schema, Seen, has};
 use super::people::{self, People};
 use super::sql::{dotted, ident, literal};
 use super::{evolution, membership, removal, view};
-use landfall_adapter::descriptor::Identifier;
+use landfall_adapter::descriptor::{Identifier, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Intent, Owner};
 
@@ -112,8 +112,6 @@ pub enum Step {
     /// Record the access control fields.
     Fields,
     Grant,
-    /// Refuse to grant access, because a principal cannot be found.
-    Refuse,
     Release,
     Purge,
 }
@@ -135,6 +133,8 @@ pub(super) struct Piece {
 pub(super) struct Left {
     pub(super) pieces: Vec<Piece>,
     pub(super) notes: Vec<String>,
+    /// Grants that were asked for and are refused.
+    pub(super) unmet: Vec<Problem>,
 }
 
 /// Whether the component exists.
@@ -338,7 +338,7 @@ fn provision(
     people: &People,
     (standing, strict): (Standing, bool),
 ) -> Result<Left> {
-    let mut left = Left { pieces: Vec::new(), notes: contract.notes.clone() };
+    let mut left = Left { notes: contract.notes.clone(), ..Left::default() };
     let mut add = |piece: Piece| {
         if !piece.sql.is_empty() {
             left.pieces.push(piece);

@@ -124,7 +124,7 @@ fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'
 
 /// What is left to do to a table.
 pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
-    let mut left = Left { pieces: Vec::new(), notes: table.notes.clone() };
+    let mut left = Left { notes: table.notes.clone(), ..Left::default() };
     let Some(relation) = seen.relation(&table.name) else {
         desired::refuse_taken(place, &table.name, seen)?;
         left.pieces.push(create(place, table));

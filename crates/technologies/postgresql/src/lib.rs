@@ -74,8 +74,8 @@ use landfall_adapter::descriptor::{
 };
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{
-    AccessMode, Bound, Capabilities, Change, Context, Import, ImportParams, Imported, Info, Intent, Kinds,
-    Plan, Running, Technology, Work,
+    AccessMode, Bound, Capabilities, Change, Context, Found, Import, ImportParams, Imported, Info, Intent,
+    Kinds, Plan, Running, Technology, Work,
 };
 use membership::MembershipGrant;
 use observe::{Database, Question, Seen};
@@ -595,17 +595,13 @@ fn sources(specific: &mut SpecificReader<'_>, declared: &[Column]) -> Vec<(Strin
 impl Technology for Postgresql {
     type Bound = Resource;
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "postgresql"
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            kinds: Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]),
-            access: AccessMode::Enforced,
-            reverse: true,
-            stop: true,
-        }
+        let kinds = Kinds::Only(vec![ComponentKind::Storage, ComponentKind::OutputPort]);
+        Capabilities::new(kinds).access(AccessMode::Enforced).with_import()
     }
 
     fn bind(&self, work: Work, intent: Intent) -> Result<Resource, Vec<Problem>> {
@@ -639,6 +635,17 @@ impl Technology for Postgresql {
 impl Bound for Resource {
     type Step = Step;
 
+    async fn find(&self, context: &Context) -> Result<Found> {
+        context.check_cancelled()?;
+        let seen = self.site.look(&self.read, &People::default(), context).await?;
+        let place = &self.read.place;
+        Ok(match place.standing(&seen)? {
+            Standing::Absent => Found::Nothing,
+            Standing::Active => Found::Provisioned(vec![place.what.clone()]),
+            Standing::Released => Found::Kept(vec![place.what.clone()]),
+        })
+    }
+
     async fn plan(&self, context: &Context) -> Result<Plan<Step>> {
         context.check_cancelled()?;
         let (site, read) = (&self.site, &self.read);
@@ -650,7 +657,7 @@ impl Bound for Resource {
             .into_iter()
             .map(|piece| Change::new(piece.action, piece.resource, piece.summary, piece.step))
             .collect();
-        Ok(Plan { changes, notes: left.notes })
+        Ok(Plan::new(changes).with_notes(left.notes).with_unmet(left.unmet))
     }
 
     async fn apply(&self, step: &Step, context: &Running) -> Result<()> {
@@ -719,9 +726,8 @@ async fn applied(
     };
     seen.facts = before.map(|seen| seen.facts).unwrap_or_default();
     let left = desired::pieces(place, contract, &seen, people, intent, true)?;
-    let refused = left.pieces.iter().any(|piece| piece.step == Step::Refuse);
-    if refused && matches!(step, Step::Refuse | Step::Grant) {
-        return Err(people::refusal(place, &seen, people));
+    if *step == Step::Grant && !left.unmet.is_empty() {
+        return Err(Error::invalid(left.unmet));
     }
     let Some(piece) = left.pieces.iter().find(|piece| piece.step == *step) else {
         return session.execute("ROLLBACK").await;

@@ -94,7 +94,6 @@ fn alters(step: &Step) -> bool {
         | Step::Revoke
         | Step::Fields
         | Step::Grant
-        | Step::Refuse
         | Step::Release
         | Step::Purge => false,
     }

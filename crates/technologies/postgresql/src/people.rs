@@ -20,7 +20,7 @@ use super::observe::{Grant, Role, Seen};
 use super::sql::{dotted, ident};
 use landfall_adapter::access::{Candidate, Directory, Known, Lookups, Qualified, Ref, reconcile};
 use landfall_adapter::descriptor::{Object, Problem};
-use landfall_adapter::error::{Error, Result};
+use landfall_adapter::error::Result;
 use landfall_adapter::{AccessList, Action, Intent, Work};
 
 /// Names that a line has room for.
@@ -170,7 +170,7 @@ fn foreign(role: Option<&Role>, me: &str) -> BTreeMap<String, (String, bool)> {
         .collect()
 }
 
-/// The access list: revocations, fields, grants or a refusal.
+/// The access list: revocations, fields, and grants or the reasons against them.
 pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent, left: &mut Left) {
     let Some(list) = &people.list else { return };
     let reader = ident(&place.reader_role);
@@ -207,10 +207,7 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
         left.notes.push(format!("`{reference}` cannot be found: {why}"));
     }
     if !lost.is_empty() && intent == Intent::UpdateAccess {
-        let names: Vec<_> = lost.iter().map(|(reference, _)| format!("`{reference}`")).collect();
-        let summary = format!("refuse to grant anything, because of {}", names.join(", "));
-        // Nothing to execute, and yet something to do: `refusal` is what becomes of it.
-        left.pieces.push(place.piece(Step::Refuse, Action::Alter, summary, Vec::new()));
+        left.unmet = refusals(lost);
         return;
     }
     let grant: BTreeSet<String> =
@@ -231,30 +228,20 @@ fn without_role(reference: &Ref, missing: &[String]) -> Option<String> {
         .then(|| format!("{} members of `{reference}` are left out: {reasons}", missing.len()))
 }
 
-/// Why nothing is granted: everybody who cannot be found.
-pub(super) fn refusal(place: &Place, seen: &Seen, people: &People) -> Error {
-    let list = people.list.as_ref().map(|list| list.refs.as_slice()).unwrap_or_default();
-    let problems: Vec<Problem> = list
-        .iter()
-        .filter_map(|reference| {
-            let why = people.roles(reference, place, seen).err()?;
-            let remedy = match reference {
-                Ref::Qualified(_) => "have the role made, or leave the ref out".to_owned(),
-                Ref::Bare(name) => format!(
-                    "write `user:{name}` or `group:{name}`, have the user or the group made, or leave the ref out"
-                ),
-            };
-            Some(
-                Problem::new("refs", format!("nobody was granted anything: {why}"))
-                    .value(reference)
-                    .remedy(format!("{remedy}; what was to be revoked is revoked")),
-            )
-        })
-        .collect();
-    match problems.is_empty() {
-        true => Error::retryable("somebody who could not be found is there now"),
-        false => Error::invalid(problems),
-    }
+/// The reasons why nothing is granted: a problem for each ref that cannot be found.
+fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
+    let refusal = |(reference, why): (&Ref, String)| {
+        let remedy = match reference {
+            Ref::Qualified(_) => "have the role made, or leave the ref out".to_owned(),
+            Ref::Bare(name) => format!(
+                "write `user:{name}` or `group:{name}`, have the user or the group made, or leave the ref out"
+            ),
+        };
+        Problem::new("refs", format!("nobody was granted anything: {why}"))
+            .value(reference)
+            .remedy(format!("{remedy}; what was to be revoked is revoked"))
+    };
+    lost.into_iter().map(refusal).collect()
 }
 
 /// A reader inherits the rights and, since 16, cannot become the role: a session that did would outlive a revocation.

@@ -46,7 +46,7 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
             let summary = format!("make view `{}`, once what it reads is as it should be", view.name);
             // Never executed: applying it comes to the error, or to the real one.
             let piece = place.piece(Step::View, Action::Create, summary, Vec::new());
-            return Ok(Left { pieces: vec![piece], notes: notes.collect() });
+            return Ok(Left { pieces: vec![piece], notes: notes.collect(), ..Left::default() });
         }
         source => source?,
     };
