@@ -16,7 +16,7 @@ use landfall_adapter::{AccessList, Import, Intent, ReverseRequest};
 use super::request::SMALL;
 use super::target_health::TargetRecorder;
 use super::work::{self, Document, Placement, Places, Resolved};
-use super::{Deployment, ImportSettings, Lane, Operation, Store};
+use super::{Deployment, ImportSettings, Instances, Lane, Operation, Store};
 
 /// The parts that decide, shared by the service and the worker.
 pub struct Domain {
@@ -89,7 +89,7 @@ impl Domain {
     }
 
     /// The topology as it is now.
-    pub async fn topology(&self, store: &dyn Store) -> Result<Topology> {
+    pub async fn topology(&self, store: &dyn Instances) -> Result<Topology> {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 

@@ -66,7 +66,8 @@ pub use runner::{Report, TechnologyRunner};
 pub use service::{ComponentPlace, ComponentPlan, Planned, Service};
 pub use state::{Event, IllegalTransition, State, transition};
 pub use store::{
-    ClaimRequest, Claims, Due, Ending, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+    ClaimRequest, Claims, Due, Ending, Expired, Hint, Instances, Inventory, Limits, Queue, Settlement,
+    StopScope, Store, Submission,
 };
 pub use target_health::{TargetFailure, TargetHealth};
 pub use task::{

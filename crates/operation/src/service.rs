@@ -23,8 +23,8 @@ use super::runner;
 use super::target_health::TargetHealth;
 use super::work::{self, Assigned, Document, Skipped, located, under};
 use super::{
-    ComponentKey, Counts, Drained, Engine, Health, NewTask, Operation, State, StopScope, Store, Submitted,
-    Task, Token,
+    ComponentKey, Counts, Drained, Engine, Health, Inventory, NewTask, Operation, State, StopScope, Store,
+    Submitted, Task, Token,
 };
 
 /// What one component would undergo.
@@ -347,8 +347,10 @@ async fn dry_run(
         at.set(&one.target);
         let remembered = store.deployment(&one.key()).await?;
         let waits = waiting.contains(&one.work.component.id);
-        let context =
-            context.clone().with_memory(Arc::new(ReadOnly { store: Arc::clone(store), key: one.key() }));
+        let context = context.clone().with_memory(Arc::new(ReadOnly {
+            store: Arc::clone(store) as Arc<dyn Inventory>,
+            key: one.key(),
+        }));
         let plan = runner::plan(&one, &intent, &context, remembered.as_ref(), &domain.recorder).await;
         let (changes, unmet, pending) = match plan {
             Ok(plan) => {
@@ -384,7 +386,7 @@ async fn check(domain: &Domain, assigned: &[Assigned], context: &Context, at: &A
 
 /// What a technology remembers of a component, for a dry run.
 struct ReadOnly {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Inventory>,
     key: ComponentKey,
 }
 

@@ -4,7 +4,7 @@
 //! clock: no caller passes the current time. Only a store can enforce what the engine promises, so the promises are
 //! listed here, and one test suite (`suite.rs`) checks them for every store:
 //!
-//! - when [`Store::submit`] returns, the task is on disk;
+//! - when [`Queue::submit`] returns, the task is on disk;
 //! - while a request is in flight and no later request concerns its components, the same request gets the same token;
 //! - a component is never under two leases at once, and its tasks are claimed in the order of submission;
 //! - a write under a lease that is no longer the task's current one changes nothing, and the result reports that;
@@ -25,13 +25,13 @@ use crate::topology::{Attributes, Edit, Instance, TopologyLimits};
 use landfall_adapter::LogLine;
 use landfall_adapter::error::Result;
 
-/// Keeps tasks, their logs, the deployments and the instances.
+/// Tasks and their logs.
 ///
 /// Errors are [`landfall_adapter::error::Kind::Retryable`] when the database does not answer,
 /// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full and
-/// [`landfall_adapter::error::Kind::Permanent`] when a row is not valid.
+/// [`landfall_adapter::error::Kind::Permanent`] when a row is not valid. The other traits of this module have the same errors.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Queue: Send + Sync + 'static {
     /// Accepts a task durably, unless the same request is in flight and leads to the same state.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
@@ -65,13 +65,18 @@ pub trait Store: Send + Sync + 'static {
     /// How many tasks wait and run, in all lanes.
     async fn counts(&self) -> Result<Counts>;
 
-    /// Writes a test row, to check that the store can accept tasks.
-    async fn check(&self) -> Result<()>;
-
     /// The head of each lane: the oldest due task that `worker` can take, and the oldest one that this version does
     /// not know.
     async fn due(&self, worker: &str) -> Result<Vec<Due>>;
 
+    /// Notifications of commits, also from other processes if the store supports that. A hint can be late, duplicated
+    /// or missing: it says where to look, never what is there.
+    fn hints(&self) -> broadcast::Receiver<Hint>;
+}
+
+/// What is known of each component between operations: its deployment, and the memory of its technology.
+#[async_trait]
+pub trait Inventory: Send + Sync + 'static {
     /// The stored deployment of a component.
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>>;
 
@@ -88,7 +93,11 @@ pub trait Store: Send + Sync + 'static {
     /// Stores or deletes a technology's data for a component. Returns `false`, and writes nothing, when the lease is
     /// lost, when the component has no stored deployment, or when it is not part of the leased task.
     async fn remember(&self, lease: &Lease, key: &ComponentKey, memory: Option<&Value>) -> Result<bool>;
+}
 
+/// The instances of the topology.
+#[async_trait]
+pub trait Instances: Send + Sync + 'static {
     /// All instances by id. The result includes every edit that returned before the call, in any process.
     async fn instances(&self) -> Result<Arc<[Instance]>>;
 
@@ -99,6 +108,13 @@ pub trait Store: Send + Sync + 'static {
     /// Creates instances for targets that never had one, and leaves all others unchanged. Returns how many it
     /// created.
     async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize>;
+}
+
+/// A database with all of it, and its maintenance.
+#[async_trait]
+pub trait Store: Queue + Inventory + Instances {
+    /// Writes a test row, to check that the store can accept tasks.
+    async fn check(&self) -> Result<()>;
 
     /// Deletes one batch of terminal tasks that exceed [`Limits::keep_for`] or [`Limits::keep_count`]. Returns how
     /// many; zero when no task is left to delete.
@@ -107,10 +123,6 @@ pub trait Store: Send + Sync + 'static {
     /// Returns a small part of the free space to the file system, so that no deleted data stays in it. Returns
     /// whether there is more to do.
     async fn tidy(&self) -> Result<bool>;
-
-    /// Notifications of commits, also from other processes if the store supports that. A hint can be late, duplicated
-    /// or missing: it says where to look, never what is there.
-    fn hints(&self) -> broadcast::Receiver<Hint>;
 
     /// Finishes the calls in progress and closes the database. Later calls return an error.
     async fn close(&self);

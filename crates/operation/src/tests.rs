@@ -1074,16 +1074,19 @@ impl Breakable {
 }
 
 #[async_trait]
-impl Store for Breakable {
+impl Queue for Breakable {
     async fn submit(&self, submission: Submission) -> landfall_adapter::error::Result<Submitted> {
         self.inner.submit(submission).await
     }
+
     async fn task(&self, token: &Token) -> landfall_adapter::error::Result<Option<Task>> {
         self.inner.task(token).await
     }
+
     async fn state(&self, token: &Token) -> landfall_adapter::error::Result<Option<State>> {
         self.inner.state(token).await
     }
+
     async fn claim(&self, request: &ClaimRequest) -> landfall_adapter::error::Result<Claims> {
         let _under_way = self.claiming.read().await;
         self.pass(Point::Claim).await?;
@@ -1093,6 +1096,7 @@ impl Store for Breakable {
         }
         Ok(claims)
     }
+
     async fn heartbeat(
         &self,
         lease: &Lease,
@@ -1101,6 +1105,7 @@ impl Store for Breakable {
         self.pass(Point::Heartbeat).await?;
         self.inner.heartbeat(lease, extension).await
     }
+
     async fn append_logs(
         &self,
         lease: &Lease,
@@ -1109,6 +1114,7 @@ impl Store for Breakable {
         self.pass(Point::AppendLogs).await?;
         self.inner.append_logs(lease, lines).await
     }
+
     async fn settle(
         &self,
         lease: &Lease,
@@ -1119,6 +1125,7 @@ impl Store for Breakable {
         self.pass(Point::Settled).await?;
         settled
     }
+
     async fn request_stop(
         &self,
         token: &Token,
@@ -1126,21 +1133,46 @@ impl Store for Breakable {
     ) -> landfall_adapter::error::Result<Option<State>> {
         self.inner.request_stop(token, scope).await
     }
+
     async fn expire_leases(&self) -> landfall_adapter::error::Result<Vec<Expired>> {
         self.inner.expire_leases().await
     }
+
     async fn counts(&self) -> landfall_adapter::error::Result<Counts> {
         self.inner.counts().await
     }
-    async fn check(&self) -> landfall_adapter::error::Result<()> {
-        self.inner.check().await
-    }
+
     async fn due(&self, worker: &str) -> landfall_adapter::error::Result<Vec<Due>> {
         self.inner.due(worker).await
     }
+
+    fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint> {
+        self.inner.hints()
+    }
+}
+
+#[async_trait]
+impl Inventory for Breakable {
+    async fn deployment(&self, key: &ComponentKey) -> landfall_adapter::error::Result<Option<Deployment>> {
+        self.inner.deployment(key).await
+    }
+
+    async fn deployments(&self, components: &[String]) -> landfall_adapter::error::Result<Vec<Deployment>> {
+        self.inner.deployments(components).await
+    }
+
+    async fn put_deployment(
+        &self,
+        lease: &Lease,
+        deployment: &Deployment,
+    ) -> landfall_adapter::error::Result<bool> {
+        self.inner.put_deployment(lease, deployment).await
+    }
+
     async fn memory(&self, key: &ComponentKey) -> landfall_adapter::error::Result<Option<Value>> {
         self.inner.memory(key).await
     }
+
     async fn remember(
         &self,
         lease: &Lease,
@@ -1149,37 +1181,37 @@ impl Store for Breakable {
     ) -> landfall_adapter::error::Result<bool> {
         self.inner.remember(lease, key, memory).await
     }
-    async fn deployments(&self, components: &[String]) -> landfall_adapter::error::Result<Vec<Deployment>> {
-        self.inner.deployments(components).await
-    }
-    async fn deployment(&self, key: &ComponentKey) -> landfall_adapter::error::Result<Option<Deployment>> {
-        self.inner.deployment(key).await
-    }
-    async fn put_deployment(
-        &self,
-        lease: &Lease,
-        deployment: &Deployment,
-    ) -> landfall_adapter::error::Result<bool> {
-        self.inner.put_deployment(lease, deployment).await
-    }
+}
+
+#[async_trait]
+impl Instances for Breakable {
     async fn instances(&self) -> landfall_adapter::error::Result<Arc<[Instance]>> {
         self.inner.instances().await
     }
+
     async fn edit_instance(&self, edit: Edit) -> landfall_adapter::error::Result<Option<Instance>> {
         self.inner.edit_instance(edit).await
     }
+
     async fn seed_instances(&self, seeds: Vec<Attributes>) -> landfall_adapter::error::Result<usize> {
         self.inner.seed_instances(seeds).await
     }
+}
+
+#[async_trait]
+impl Store for Breakable {
+    async fn check(&self) -> landfall_adapter::error::Result<()> {
+        self.inner.check().await
+    }
+
     async fn purge(&self) -> landfall_adapter::error::Result<u64> {
         self.inner.purge().await
     }
+
     async fn tidy(&self) -> landfall_adapter::error::Result<bool> {
         self.inner.tidy().await
     }
-    fn hints(&self) -> tokio::sync::broadcast::Receiver<Hint> {
-        self.inner.hints()
-    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

@@ -30,7 +30,7 @@ use uuid::Uuid;
 use super::engine::{Settings, Workers};
 use super::operation::Operation;
 use super::state::{Event, State};
-use super::store::{Ending, Settlement, Store};
+use super::store::{Ending, Inventory, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
 use landfall_adapter::blocking::{self, Scope};
 use landfall_adapter::error::{Error, Kind, Result};
@@ -81,14 +81,14 @@ impl From<Error> for RunError {
 /// What a running task may remember: the deployments of its own components, written under its lease.
 #[derive(Clone)]
 pub struct Deployments {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Inventory>,
     lease: Lease,
     clock: Arc<LeaseClock>,
 }
 
 impl Deployments {
     /// For a lease that is good for `valid_for` from now.
-    pub fn new(store: Arc<dyn Store>, lease: Lease, valid_for: Duration) -> Self {
+    pub fn new(store: Arc<dyn Inventory>, lease: Lease, valid_for: Duration) -> Self {
         let clock = Arc::new(LeaseClock::new(Instant::now() + valid_for));
         Self { store, lease, clock }
     }
@@ -239,8 +239,8 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     let facts = Facts::of(&task);
     let clock = Arc::new(LeaseClock::new(claimed_at + workers.settings.lease));
     let journal = context.journal.clone();
-    let deployments =
-        Deployments { store: Arc::clone(&workers.store), lease: lease.clone(), clock: Arc::clone(&clock) };
+    let store: Arc<dyn Inventory> = Arc::<dyn Store>::clone(&workers.store);
+    let deployments = Deployments { store, lease: lease.clone(), clock: Arc::clone(&clock) };
     let runner = Arc::clone(&workers.runner);
     log::info!(token:% = lease.token, operation:% = task.operation, attempt = task.attempt; "run begins");
     let (earlier, within) = (registered.earlier(), scope.clone());

@@ -36,7 +36,8 @@ use self::submit::Submissions;
 use super::operation::{Lane, Operation};
 use super::state::State;
 use super::store::{
-    ClaimRequest, Claims, Due, Expired, Hint, Limits, Settlement, StopScope, Store, Submission,
+    ClaimRequest, Claims, Due, Expired, Hint, Instances, Inventory, Limits, Queue, Settlement, StopScope,
+    Store, Submission,
 };
 use super::task::{ComponentKey, Counts, Deployment, DeploymentStatus, Lease, Submitted, Task, Token};
 use crate::topology::{Attributes, Edit, Instance};
@@ -180,7 +181,7 @@ pub(super) const SURPLUS: Statement<'_> = Statement::both(
 );
 
 #[async_trait]
-impl<D: Database> Store for Ledger<D> {
+impl<D: Database> Queue for Ledger<D> {
     async fn submit(&self, submission: Submission) -> Result<Submitted> {
         self.submissions.submit(&submission).await
     }
@@ -248,15 +249,18 @@ impl<D: Database> Store for Ledger<D> {
         counts().map_err(|error| unreadable("a count", error))
     }
 
-    async fn check(&self) -> Result<()> {
-        self.database.queue().write(write::Tick).await.map(drop)
-    }
-
     async fn due(&self, worker: &str) -> Result<Vec<Due>> {
         let look = write::LookAtHeads { worker: worker.to_owned(), shared: self.shared.clone() };
         self.database.write_aside(look).await
     }
 
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.shared.hints.subscribe()
+    }
+}
+
+#[async_trait]
+impl<D: Database> Inventory for Ledger<D> {
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         let rows = read(self, DEPLOYMENT, args![&key.component, &key.environment]).await?;
         rows.first().map(deployment).transpose()
@@ -284,7 +288,10 @@ impl<D: Database> Store for Ledger<D> {
         let memory = memory.map(Value::to_string);
         self.database.write_aside(write::Remember { lease: lease.clone(), key: key.clone(), memory }).await
     }
+}
 
+#[async_trait]
+impl<D: Database> Instances for Ledger<D> {
     async fn instances(&self) -> Result<Arc<[Instance]>> {
         instances::all(self).await
     }
@@ -295,6 +302,13 @@ impl<D: Database> Store for Ledger<D> {
 
     async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize> {
         instances::seed(self, seeds).await
+    }
+}
+
+#[async_trait]
+impl<D: Database> Store for Ledger<D> {
+    async fn check(&self) -> Result<()> {
+        self.database.queue().write(write::Tick).await.map(drop)
     }
 
     async fn purge(&self) -> Result<u64> {
@@ -314,10 +328,6 @@ impl<D: Database> Store for Ledger<D> {
 
     async fn tidy(&self) -> Result<bool> {
         self.database.queue().tidy().await
-    }
-
-    fn hints(&self) -> broadcast::Receiver<Hint> {
-        self.shared.hints.subscribe()
     }
 
     async fn close(&self) {

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
 use crate::postgres_server::{self as server, PostgresServer};
+use crate::store::{Inventory, Queue};
 use crate::suite::{FORMAT_1, Tables, store_suite, submission, tables_suite};
 use crate::{
     ClaimRequest, ClaimedTask, ComponentKey, Deployments, Ending, Engine, Hint, Lane, RunError, Runner,

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::ledger::{COUNTS, STATE, SURPLUS, TASK, submit, write};
+use crate::store::Queue;
 use crate::suite::{FORMAT_1, Tables, store_suite, submission, tables_suite};
 use crate::{ClaimRequest, Counts, Ending, Lane, Settlement, State, StopScope, Store, Token};
 use landfall_adapter::error::Kind;
