@@ -35,6 +35,7 @@ mod driver;
 pub mod error;
 pub mod import;
 mod journal;
+pub mod naming;
 mod places;
 mod plan;
 mod secret;

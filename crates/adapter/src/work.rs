@@ -1,6 +1,7 @@
 //! What a technology works on: one component, and what is asked of it.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Info;
 use crate::access::Ref;
 use crate::descriptor::{Component, DataProduct, Identifier, Object, Sent};
+use crate::error::Error;
 
 /// One component to work on, with everything a technology may look at.
 #[derive(Debug, Clone)]
@@ -108,6 +110,19 @@ pub struct Owner {
     pub component: String,
     /// Witboost environment name.
     pub environment: String,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "component `{}` in environment `{}`", self.component, self.environment)
+    }
+}
+
+impl Owner {
+    /// The conflict of an update of access for a component that does not exist. A retry does not help.
+    pub fn not_provisioned(&self) -> Error {
+        Error::conflict(format!("{self} is not provisioned: provision it first"))
+    }
 }
 
 /// What is asked of a component.

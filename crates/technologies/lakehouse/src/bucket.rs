@@ -97,7 +97,7 @@ impl Opened {
             (Intent::UpdateAccess, Some(mark)) if mark.state == State::Active => {
                 reconcile(&mut changes, Some(&mark));
             }
-            (Intent::UpdateAccess, _) => return Err(super::not_provisioned(&bucket.owner)),
+            (Intent::UpdateAccess, _) => return Err(bucket.owner.not_provisioned()),
             (Intent::Unprovision { remove_data: true }, Some(_)) => {
                 changes.push(step(Action::Drop, "delete the bucket and all that is in it", Step::Purge));
             }

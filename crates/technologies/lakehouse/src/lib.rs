@@ -72,7 +72,7 @@ use landfall_adapter::descriptor::{ComponentKind, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{
     AccessList, AccessMode, Action, Bound, Capabilities, Change, Context, Found, Import, ImportParams,
-    Imported, Info, Intent, Kinds, Owner, Plan, Running, Technology, Work,
+    Imported, Info, Intent, Kinds, Plan, Running, Technology, Work,
 };
 use table::Output;
 
@@ -324,11 +324,6 @@ fn wrong_kind() -> Problem {
 
 fn change(action: Action, resource: &str, summary: impl Into<String>, step: Step) -> Change<Step> {
     Change::new(action, resource, summary, step)
-}
-
-/// The conflict of an access update for a resource that does not exist. A retry does not help; provisioning does.
-fn not_provisioned(owner: &Owner) -> Error {
-    Error::conflict(format!("{} is not provisioned: provision it first", marked::described(owner)))
 }
 
 /// The location of a path as in the catalog: `file:///...`.

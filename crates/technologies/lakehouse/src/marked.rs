@@ -19,7 +19,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Directory, Entry, Kind, Place};
-use super::naming;
 use landfall_adapter::blocking::Cancellation;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{AccessList, Owner};
@@ -110,22 +109,15 @@ impl Found {
 
 fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
     Error::conflict(format!(
-        "{what} exists and {why}, so it is not taken for {}: choose another name, or move it away",
-        described(owner)
+        "{what} exists and {why}, so it is not taken for {owner}: choose another name, or move it away"
     ))
-}
-
-/// "component `...` in environment `...`".
-pub(super) fn described(owner: &Owner) -> String {
-    format!("component `{}` in environment `{}`", owner.component, owner.environment)
 }
 
 /// The conflict of two owners over one resource.
 pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
-    let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), described);
+    let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), Owner::to_string);
     Error::conflict(format!(
-        "{what} belongs to {holder}, so it is not touched for {}: choose another name, or unprovision the other first",
-        described(ours)
+        "{what} belongs to {holder}, so it is not touched for {ours}: choose another name, or unprovision the other first"
     ))
 }
 
@@ -311,7 +303,7 @@ pub(super) fn has_any(place: &Place, name: &str) -> Result<bool> {
 
 /// `.purged.NAME.HASH` next to `NAME`.
 pub(super) fn purged(place: &Place, owner: &Owner) -> Place {
-    let hash = naming::hash(&[&owner.component, &owner.environment]);
+    let hash = landfall_adapter::naming::hash(&[&owner.component, &owner.environment]);
     place.parent().join(&format!(".purged.{}.{hash}", place.name().to_string_lossy()))
 }
 

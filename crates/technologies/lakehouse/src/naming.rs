@@ -18,14 +18,12 @@
 //! | component `...:0:Cashflow_Port` of it | table `cashflow_port___` + hash |
 //! | component `urn:dmb:cmp:finance:cashflow:0:storage` in `production` | bucket `finance--cashflow--0--storage--production` |
 
-use sha2::{Digest, Sha256};
+use landfall_adapter::naming::{self, hash};
 
 /// Longest derived or accepted name of a namespace or table.
 const MAX_TABLE_NAME: usize = 128;
 /// Longest bucket name of S3.
 const MAX_BUCKET_NAME: usize = 63;
-/// Hex digits of the hash.
-const HASH_DIGITS: usize = 16;
 
 /// The namespace of a data product's tables in an environment.
 pub(super) fn namespace(product: &str, environment: &str) -> String {
@@ -69,75 +67,37 @@ pub(super) fn bucket(component: &str, environment: &str) -> String {
     format!("b---{}", hash(&identity))
 }
 
-/// A short, filesystem-safe name of an owner, for working names that two owners must not share.
-pub(super) fn hash(identity: &[&str]) -> String {
-    let mut digest = Sha256::new();
-    for part in identity {
-        // The length keeps ("ab", "c") apart from ("a", "bc").
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
-    }
-    digest.finalize().iter().flat_map(|byte| [byte >> 4, byte & 15]).take(HASH_DIGITS).fold(
-        String::with_capacity(HASH_DIGITS),
-        |mut text, nibble| {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            text
-        },
-    )
-}
-
-/// A name in the making.
-struct Name {
+/// A name that is being derived.
+struct Name<'a> {
     separator: char,
     limit: usize,
-    text: String,
-    clean: bool,
+    segments: Vec<&'a str>,
+    /// Whether the segments alone tell the identity apart.
+    is_plain: bool,
 }
 
-impl Name {
+impl<'a> Name<'a> {
     fn new(separator: char, limit: usize) -> Self {
-        Self { separator, limit, text: String::new(), clean: true }
+        Self { separator, limit, segments: Vec::new(), is_plain: true }
     }
 
-    /// Adds an identifier of an unknown shape: readable as far as possible, never clean.
-    fn push_foreign(&mut self, identifier: &str) {
-        identifier.split(':').for_each(|segment| self.push(segment));
-        self.clean = false;
+    /// Adds an identifier of an unknown shape, which makes the name a hashed one.
+    fn push_foreign(&mut self, identifier: &'a str) {
+        self.segments.extend(identifier.split(':'));
+        self.is_plain = false;
     }
 
-    fn push(&mut self, segment: &str) {
-        let clean = !segment.is_empty()
-            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !segment.starts_with('-')
-            && !segment.ends_with('-')
-            && !segment.contains("--");
-        self.clean &= clean;
-        let mut kept = String::new();
-        for c in segment.chars() {
-            if c.is_ascii_alphanumeric() {
-                kept.push(c.to_ascii_lowercase());
-            } else if !kept.is_empty() && !kept.ends_with(self.separator) {
-                kept.push(self.separator);
-            }
-        }
-        let kept = kept.trim_end_matches(self.separator);
-        if !kept.is_empty() {
-            if !self.text.is_empty() {
-                self.text.extend([self.separator; 2]);
-            }
-            self.text.push_str(kept);
-        }
+    fn push(&mut self, segment: &'a str) {
+        self.segments.push(segment);
     }
 
-    fn finish(mut self, identity: &[&str]) -> String {
-        if self.clean && self.text.len() <= self.limit {
-            return self.text;
+    fn finish(self, identity: &[&str]) -> String {
+        let name = naming::joined(&self.segments, self.separator);
+        let is_clean = self.is_plain && self.segments.iter().all(|segment| naming::is_clean(segment));
+        if is_clean && name.len() <= self.limit {
+            return name;
         }
-        self.text.truncate(self.limit - HASH_DIGITS - 3);
-        self.text.truncate(self.text.trim_end_matches(self.separator).len());
-        self.text.extend([self.separator; 3]);
-        self.text.push_str(&hash(identity));
-        self.text
+        naming::with_hash(&name, self.separator, self.limit, identity)
     }
 }
 

@@ -312,7 +312,7 @@ impl Opened {
 
     async fn plan_access(&self, work: &Work, port: &Port) -> Result<Plan<Step>> {
         let Some(table) = self.own_table(port).await? else {
-            return Err(super::not_provisioned(&port.owner));
+            return Err(port.owner.not_provisioned());
         };
         let mut plan = Plan::default();
         if let Some(wanted) = &work.access {

@@ -209,7 +209,6 @@ impl Place {
     }
 
     fn foreign(&self, what: &str, mark: Option<&Mark>) -> Error {
-        let Owner { component, environment } = &self.owner;
         let whose = match mark {
             None => "it has no mark of Landfall, so it belongs to somebody else".to_owned(),
             Some(Mark { owner, database, .. }) => {
@@ -219,17 +218,14 @@ impl Place {
             }
         };
         Error::conflict(format!(
-            "{what} is in the way of component `{component}` in environment `{environment}`: {whose}. Rename or remove \
-             it, or give the component another name in `specific`"
+            "{what} is in the way of {}: {whose}. Rename or remove it, or give the component another name in `specific`",
+            self.owner
         ))
     }
 
     /// The error for an access update of a component that is not provisioned. A retry does not help.
     pub(super) fn not_provisioned(&self) -> Error {
-        Error::conflict(format!(
-            "component `{}` in environment `{}` is not provisioned: provision it first",
-            self.owner.component, self.owner.environment
-        ))
+        self.owner.not_provisioned()
     }
 
     pub(super) fn piece(

@@ -22,16 +22,13 @@
 //!
 //! Names that a descriptor spells out are taken as they are, capitals and quotation marks included, up to 63 bytes.
 
-use sha2::{Digest, Sha256};
-
 use landfall_adapter::descriptor::Identifier;
+use landfall_adapter::naming::{self, digest, hex};
 
 /// PostgreSQL's NAMEDATALEN less one.
 pub(super) const MAX_NAME: usize = 63;
 /// Domain, name and major of a data product. With another number of parts a product and a component could read alike.
 const PRODUCT_PARTS: usize = 3;
-const HASH_DIGITS: usize = 16;
-const HASH_MARK: &str = "___";
 
 /// The schema of a data product's output ports.
 pub(super) fn product_schema(product: &Identifier, environment: &str) -> String {
@@ -128,56 +125,18 @@ fn parts(identifier: &Identifier) -> Vec<&str> {
 
 /// See the module documentation. `identity` is hashed and must tell everything apart that `segments` may not.
 fn derived(segments: &[&str], identity: &[&str], plain: bool) -> String {
-    let clean = |segment: &&str| {
-        !segment.is_empty()
-            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !segment.starts_with('-')
-            && !segment.ends_with('-')
-            && !segment.contains("--")
-    };
-    let readable: Vec<String> = segments.iter().map(|segment| readable(segment)).collect();
-    let name = readable.join("__");
+    let name = naming::joined(segments, '_');
+    let is_clean = plain && segments.iter().all(|segment| naming::is_clean(segment));
     // A schema must not begin with `pg_`.
-    if plain && segments.iter().all(clean) && name.len() <= MAX_NAME && !name.starts_with("pg_") {
+    if is_clean && name.len() <= MAX_NAME && !name.starts_with("pg_") {
         return name;
     }
-    let room = MAX_NAME - HASH_MARK.len() - HASH_DIGITS;
-    let readable: Vec<String> = readable.into_iter().filter(|part| !part.is_empty()).collect();
-    let mut kept = readable.join("__");
-    kept.truncate(room);
+    let kept = name.get(..MAX_NAME - naming::HASH_DIGITS - 3).unwrap_or(&name);
     let kept = match kept.trim_matches('_').trim_start_matches("pg_") {
         "" => "x",
         kept => kept,
     };
-    format!("{kept}{HASH_MARK}{}", hex(&digest(identity), HASH_DIGITS))
-}
-
-/// Letters, digits and single underscores; ASCII only, so that it can be cut anywhere.
-fn readable(segment: &str) -> String {
-    let mut kept = String::new();
-    for c in segment.chars() {
-        match c.to_ascii_lowercase() {
-            c if c.is_ascii_alphanumeric() => kept.push(c),
-            _ if !kept.is_empty() && !kept.ends_with('_') => kept.push('_'),
-            _ => {}
-        }
-    }
-    kept.trim_end_matches('_').to_owned()
-}
-
-fn digest(identity: &[&str]) -> Vec<u8> {
-    let mut digest = Sha256::new();
-    for part in identity {
-        // The length keeps ("ab", "c") apart from ("a", "bc").
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
-    }
-    digest.finalize().to_vec()
-}
-
-fn hex(bytes: &[u8], digits: usize) -> String {
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.chars().take(digits).collect()
+    naming::with_hash(kept, '_', MAX_NAME, identity)
 }
 
 #[cfg(test)]
