@@ -12,7 +12,7 @@ target="${CARGO_TARGET_DIR:-$PWD/target}"
 work="$(mktemp -d)"
 data="$work/data"
 product="$work/cashflow.yaml"
-# Both follow from the output port's id and the environment: docs/technologies/lakehouse.md says how.
+# Both follow from the output port's id and the environment: crates/technologies/lakehouse/README.md says how.
 namespace="finance__cashflow__0__production"
 table="cashflow_output_port"
 port_id="urn:dmb:cmp:finance:cashflow:0:cashflow-output-port"
@@ -154,7 +154,7 @@ query() { PGUSER=$1 PGPASSWORD="$superuser" "$psql" --no-psqlrc --quiet --comman
 as() { echo "\$ psql --username $1 --command '$2'"; query "$1" "$2" 2>&1; }
 refused() { if as "$@"; then echo "it was let in" >&2; return 1; fi; }
 
-orders="examples/postgresql/orders.yaml"
+orders="crates/technologies/postgresql/examples/orders.yaml"
 port_id="urn:dmb:cmp:sales:orders:1:recent-orders"
 look="SELECT order_id, customer, amount FROM sales__orders__1__production.recent_orders"
 for role in '"alice@mydomain.com"' '"bob@mydomain.com"' '"john.smith@example.com"' orders_team 'landfall CREATEROLE CREATEDB'; do

@@ -270,3 +270,46 @@ fn scanner_ignores_comments_and_strings() {
     let expected = ["access", "descriptor", "error", "operation"].map(str::to_owned);
     assert_eq!(referenced_names(source), BTreeSet::from(expected));
 }
+
+/// Anchors are GitHub's: a heading in lower case, without punctuation, with hyphens for spaces.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let slug = |heading: &str| -> String {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn links_between_pages_resolve() {
+    let mut pages: Vec<PathBuf> = vec![repository().join("README.md"), repository().join("CHANGELOG.md")];
+    for folder in ["docs", "crates", "examples"] {
+        walk(&repository().join(folder), &mut |path| {
+            if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path.to_owned());
+            }
+        });
+    }
+    assert!(pages.len() > 25, "{pages:?}");
+    let mut broken = Vec::new();
+    for page in &pages {
+        let text = read(page);
+        for (_, rest) in text.match_indices("](").map(|(at, mark)| (at, &text[at + mark.len()..])) {
+            let Some((link, _)) = rest.split_once(')') else { continue };
+            if link.contains("://") || link.contains(char::is_whitespace) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let is_page = target.extension().is_some_and(|it| it == "md");
+            if !target.exists()
+                || (is_page && !anchor.is_empty() && !anchors(&read(&target)).contains(anchor))
+            {
+                broken.push(format!("{}: {link}", relative(page)));
+            }
+        }
+    }
+    assert_eq!(broken, [""; 0]);
+}

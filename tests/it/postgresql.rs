@@ -10,7 +10,7 @@ use crate::postgres::{PostgresServer, query};
 
 const PORT: &str = "urn:dmb:cmp:sales:orders:1:recent-orders";
 const STORAGE: &str = "urn:dmb:cmp:sales:orders:1:storage";
-const EXAMPLE: &str = "examples/postgresql/orders.yaml";
+const EXAMPLE: &str = "crates/technologies/postgresql/examples/orders.yaml";
 const PASSWORD: &str = "of everybody";
 
 const PEOPLE: &str = "dn: uid=alice,dc=example,dc=org

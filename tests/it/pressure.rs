@@ -271,7 +271,9 @@ async fn dry_runs_on_a_silent_target_block_only_dry_runs() {
                   driver = \"mock\"\n[[routes]]\ntechnology = \"PostgreSQL\"\ngroup = \"postgresql\"\n\
                   [[routes]]\ngroup = \"mock\"\n";
     let server = Landfall::with().config(config).env("PG_URL", &url).start();
-    let orders = std::fs::read_to_string(repository().join("examples/postgresql/orders.yaml")).unwrap();
+    let orders =
+        std::fs::read_to_string(repository().join("crates/technologies/postgresql/examples/orders.yaml"))
+            .unwrap();
     let dry_run = |descriptor: &str| {
         let kind = "DATAPRODUCT_DESCRIPTOR";
         bytes(&json!({"descriptorKind": kind, "descriptor": descriptor, "operation": "PROVISION"}))

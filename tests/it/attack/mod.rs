@@ -216,7 +216,7 @@ fn lake_request(name: &str) -> Value {
 
 /// A storage area in PostgreSQL in a data product of its own.
 fn postgres_request(name: &str) -> Value {
-    let example = repository().join("examples/postgresql/orders.yaml");
+    let example = repository().join("crates/technologies/postgresql/examples/orders.yaml");
     let text = std::fs::read_to_string(example).expect("the example is there");
     let text = text.replace("sales:orders:1", &format!("sales:{name}:1"));
     component_request(&with_canary(&text), &format!("urn:dmb:cmp:sales:{name}:1:storage"))

@@ -20,7 +20,7 @@
 //! - A cancellation cancels the running statement on the server, and every wait has a deadline (`session.rs`).
 //!
 //! Landfall is not a superuser here. The role of the target has CREATEROLE and either owns the database or may create in
-//! it. docs/technologies/postgresql.md has the statements that create this role.
+//! it. crates/technologies/postgresql/README.md has the statements that create this role.
 //!
 //! | step | in one transaction | after a crash |
 //! |---|---|---|

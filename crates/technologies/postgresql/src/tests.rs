@@ -19,8 +19,8 @@ use landfall_adapter::error::Kind;
 use landfall_adapter::import::Updates;
 use landfall_adapter::testing::{self, Directly, work as work_of};
 
-const ORDERS: &str = include_str!("../../../../examples/postgresql/orders.yaml");
-const INVALID: &str = include_str!("../../../../examples/postgresql/invalid.yaml");
+const ORDERS: &str = include_str!("../examples/orders.yaml");
+const INVALID: &str = include_str!("../examples/invalid.yaml");
 const STORAGE: &str = "urn:dmb:cmp:sales:orders:1:storage";
 const VIEW: &str = "urn:dmb:cmp:sales:orders:1:recent-orders";
 const TABLE: &str = "urn:dmb:cmp:sales:orders:1:daily-totals";
@@ -1712,7 +1712,7 @@ fn invalid_components_are_told_all_that_is_wrong() {
             said.push_str(&format!("  {}\n", problem.with_remedy()));
         }
     }
-    assert_eq!(said, include_str!("../../../../examples/postgresql/invalid.expected.txt"), "{said}");
+    assert_eq!(said, include_str!("../examples/invalid.expected.txt"), "{said}");
 }
 
 #[test]
@@ -1771,9 +1771,9 @@ fn names_that_cannot_be_told_apart_are_refused() {
     assert_eq!(technology.check(&work, &Intent::Unprovision { remove_data: true }), []);
 }
 
-/// The statements of docs/technologies/postgresql.md that make the role of a target, for a database of this name.
+/// The statements of crates/technologies/postgresql/README.md that make the role of a target, for a database of this name.
 fn bootstrap(role: &str, database: &str) -> Vec<String> {
-    const PAGE: &str = include_str!("../../../../docs/technologies/postgresql.md");
+    const PAGE: &str = include_str!("../README.md");
     let blocks = PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let sql: String = blocks.collect::<Vec<_>>().join("");
     let sql = sql.replace("landfall", role).replace("analytics", database).replace("choose one", PASSWORD);
