@@ -1,4 +1,4 @@
-//! Technologies whose types are not known: what Landfall's engine works with. Whoever writes a technology needs none of it.
+//! Technologies of unknown types, which the engine works with. Authors of technologies do not need this module.
 
 use std::any::Any;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::{
     Technology, Work,
 };
 
-/// Any technology. Every [`Technology`] is one; Landfall's engine works with these.
+/// A technology of any type. Every [`Technology`] implements it.
 #[async_trait]
 pub trait AnyTechnology: Send + Sync + 'static {
     /// See [`Technology::name`].
@@ -36,7 +36,7 @@ pub trait AnyTechnology: Send + Sync + 'static {
     async fn reverse(&self, import: &Import, context: &Context) -> Result<Imported>;
 }
 
-/// Any component on a target, with what is asked of it; see [`Bound`].
+/// A bound component of any technology; see [`Bound`].
 #[async_trait]
 pub trait AnyBound: Send + Sync + 'static {
     /// See [`Bound::has_check`].
@@ -51,14 +51,14 @@ pub trait AnyBound: Send + Sync + 'static {
     /// See [`Bound::plan`].
     async fn plan(&self, context: &Context) -> Result<Plan>;
 
-    /// See [`Bound::apply`]. The step has to be of a plan for a component of the same technology.
+    /// See [`Bound::apply`]. The step must come from a plan of the same technology.
     async fn apply(&self, step: &AnyStep, context: &Running) -> Result<()>;
 
     /// See [`Bound::describe`].
     async fn describe(&self, context: &Context) -> Result<Info>;
 }
 
-/// A step of whatever technology.
+/// A step of any technology.
 #[derive(Clone)]
 pub struct AnyStep {
     step: Arc<dyn Step>,
@@ -66,12 +66,12 @@ pub struct AnyStep {
 }
 
 impl AnyStep {
-    /// Of a technology's own step.
+    /// Wraps the step of a technology.
     pub fn new(step: impl fmt::Debug + PartialEq + Send + Sync + 'static, intent: Intent) -> Self {
         Self { step: Arc::new(step), intent }
     }
 
-    /// What it was planned for.
+    /// The intent that it was planned for.
     pub fn intent(&self) -> Intent {
         self.intent
     }
@@ -99,13 +99,13 @@ impl<T: Any + fmt::Debug + PartialEq + Send + Sync> Step for T {
     }
 }
 
-/// What is said of a panic where a request is answered: anybody may have written the technology.
+/// The problem after a panic of a technology in a request.
 fn panicked(name: &str, what: &str) -> Problem {
     Problem::new("", format!("technology `{name}` failed to read {what}: an internal error"))
         .remedy("ask the administrator, whose log has more; it is no fault of the request")
 }
 
-/// A component of a technology that is known here only.
+/// A bound component whose technology is known only here.
 struct Erased<B> {
     bound: B,
     intent: Intent,

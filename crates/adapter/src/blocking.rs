@@ -1,20 +1,20 @@
 //! Blocking work, and when it has ended.
 //!
-//! A file operation blocks its thread, so it runs on a thread that may block. Dropping the future that waits for such
-//! a thread does not end the thread: a deletion of many files goes on after the run that began it was cut off. A run
-//! is over only when its threads are, and this module makes that a fact that can be waited for:
+//! A file operation blocks its thread, so it runs on a blocking thread. Dropping the future that waits for the
+//! thread does not end the thread: a deletion of many files continues after its run was dropped. A run has ended
+//! only when its threads have ended. This module makes that a fact that the engine can wait for:
 //!
-//! - [`run`] runs work on a blocking thread and [`finish`] a future that must not be dropped half way. Both count in
-//!   the [`Scope`] of the run that they work for.
-//! - Work that takes long looks at its [`Cancellation`] between entries: it fires when the run is told to end, and
-//!   when nobody waits for the work any more. Work that was not begun by then never begins.
-//! - [`Scope::end`] waits until nothing of the run is left. The worker settles a run, frees its slot and gives up its
-//!   lease only after that.
+//! - [`run`] runs work on a blocking thread, and [`finish`] runs a future that must not be dropped half way. Both
+//!   belong to the [`Scope`] of their run.
+//! - Long work checks its [`Cancellation`] between entries. It fires when the run should end, and when no caller
+//!   waits for the work any more. Work that has not started by then never starts.
+//! - [`Scope::end`] waits until all work of the run has ended. The worker settles the run, frees its slot and
+//!   releases its lease only after that.
 //!
-//! The scope travels with the task and not as an argument, because libraries call back without one: Iceberg's storage
-//! gets a path and nothing else. That is no global state. A task-local value is an argument of all that one task
-//! awaits, ends with it, and is seen by nothing else; tasks that are spawned do not inherit it. Work outside of any
-//! scope (a dry run, a test) runs the same way, and nothing waits for its end.
+//! The scope is a task-local value and not an argument, because libraries call back without one: Iceberg's
+//! storage gets only a path. It is not global state: it is visible only in what one task awaits, ends with the
+//! task, and spawned tasks do not inherit it. Work outside of any scope (a dry run, a test) runs in the same way,
+//! and nothing waits for its end.
 //!
 //! Clippy forbids `tokio::task::spawn_blocking` everywhere else (`clippy.toml`).
 
@@ -30,10 +30,10 @@ tokio::task_local! {
     static CURRENT: Scope;
 }
 
-/// How often work that waits on a blocking thread looks whether it is still wanted.
+/// How often waiting work on a blocking thread checks whether it was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// All the blocking work of one run. Cloning shares it.
+/// All blocking work of one run. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     work: TaskTracker,
@@ -41,37 +41,37 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Work in it is told to end when `parent` fires.
+    /// Creates a scope whose work is cancelled when `parent` fires.
     pub fn new(parent: &CancellationToken) -> Self {
         Self { work: TaskTracker::new(), cancel: parent.child_token() }
     }
 
-    /// Runs a future whose blocking work counts here.
+    /// Runs a future whose blocking work belongs to this scope.
     pub async fn enter<F: Future>(&self, future: F) -> F::Output {
         CURRENT.scope(self.clone(), future).await
     }
 
-    /// The scope that the calling task runs in, or one that nothing waits for.
+    /// The scope of the calling task, or a new one that nothing waits for.
     fn current() -> Self {
         CURRENT.try_with(Self::clone).unwrap_or_default()
     }
 
-    /// Tells what is left to end when the guard is dropped.
+    /// Returns a guard that cancels the work when it is dropped.
     pub fn cancel_on_drop(&self) -> DropGuard {
         self.cancel.clone().drop_guard()
     }
 
-    /// Whether nothing of it is under way.
+    /// Whether no work is running.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty()
     }
 
-    /// Tells what is left to end. To be called when the run itself is over: nothing begins after that.
+    /// Cancels the work. Call it when the run itself is over; then no work starts any more.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Tells what is left to end, and waits until it has.
+    /// Cancels the work and waits until it has ended.
     pub async fn end(&self) {
         self.cancel();
         self.work.close();
@@ -79,27 +79,27 @@ impl Scope {
     }
 }
 
-/// Whether work is still wanted. A look at it costs an atomic read.
+/// Whether work was cancelled. A check costs one atomic read.
 #[derive(Debug, Clone)]
 pub struct Cancellation(CancellationToken);
 
 impl Cancellation {
-    /// Of a token that means the same.
+    /// A cancellation from a token.
     pub fn of(token: &CancellationToken) -> Self {
         Self(token.clone())
     }
 
-    /// Work that is wanted whatever happens.
+    /// A cancellation that never fires.
     pub fn never() -> Self {
         Self(CancellationToken::new())
     }
 
-    /// [`Error::cancelled`] when the work should end here.
+    /// Returns [`Error::cancelled`] if the work should end.
     pub fn check(&self) -> Result<()> {
         if self.0.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
-    /// Blocks for so long, or until the work should end.
+    /// Sleeps for that long, or until the work should end.
     pub fn pause(&self, time: Duration) -> Result<()> {
         let mut left = time;
         while !left.is_zero() {
@@ -116,15 +116,15 @@ fn stopped() -> Error {
     Error::cancelled("stopped on request")
 }
 
-/// Runs work on a thread that may block. It is told to end when the run is, or when the caller stops waiting; then it
-/// does not begin at all. A panic in it is an error that trying again does not help.
+/// Runs work on a blocking thread. The work is cancelled when its run should end and when the caller stops
+/// waiting; if it has not started, it never starts. A panic in it becomes a permanent error.
 pub async fn run<T: Send + 'static>(
     work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     run_until(&Scope::current().cancel.clone(), work).await
 }
 
-/// The same, told to end by `cancel`.
+/// The same, with another cancellation.
 pub(crate) async fn run_until<T: Send + 'static>(
     cancel: &CancellationToken,
     work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
@@ -139,7 +139,7 @@ pub(crate) async fn run_until<T: Send + 'static>(
     .await
 }
 
-/// Runs work on a thread that may block, also when the run was told to end: work that cannot be stopped.
+/// Runs work that cannot be cancelled on a blocking thread, even if the run should end.
 pub async fn run_regardless<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -148,12 +148,12 @@ pub async fn run_regardless<T: Send + 'static>(
 
 #[expect(clippy::disallowed_methods, reason = "this is the place that tracks it")]
 async fn spawn<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    // Dropped before it has begun, it never begins.
+    // If the future is dropped before the work starts, it never starts.
     outcome(AbortOnDropHandle::new(Scope::current().work.spawn_blocking(work)).await)
 }
 
-/// Awaits a future that goes on to its end when the caller stops waiting, and counts in the scope until then. For
-/// what works on threads of its own: SQLite carries out a statement whose future was dropped.
+/// Awaits a future that continues to its end when the caller stops waiting, and belongs to the scope until then.
+/// For libraries with threads of their own: SQLite completes a statement whose future was dropped.
 pub async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
     let scope = Scope::current();
     if scope.cancel.is_cancelled() {
@@ -162,8 +162,8 @@ pub async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T>> + S
     outcome(scope.work.clone().spawn(async move { scope.enter(work).await }).await)
 }
 
-/// [`Error::cancelled`] when the run that the calling task works for should end. For what is in [`finish`]: a look before
-/// what cannot be taken back.
+/// Returns [`Error::cancelled`] if the run of the calling task should end. Inside [`finish`], check this before a
+/// step that cannot be undone.
 pub fn check() -> Result<()> {
     if Scope::current().cancel.is_cancelled() { Err(stopped()) } else { Ok(()) }
 }
@@ -179,7 +179,7 @@ fn outcome<T>(joined: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     })
 }
 
-/// Waits for the end of a scope, and calls `report` each time that `every` has passed.
+/// Waits for the end of a scope, and calls `report` after each `every`.
 pub async fn end_reporting(scope: &Scope, first: Duration, every: Duration, mut report: impl FnMut()) {
     let mut wait = first;
     let ended = scope.end();
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
     use crate::error::Kind;
 
-    /// Counts until it is told to end.
+    /// Runs until it is cancelled.
     async fn count(counter: &Arc<AtomicUsize>) -> Result<()> {
         let counter = Arc::clone(counter);
         run(move |cancellation| {
@@ -250,7 +250,7 @@ mod tests {
         let finished = scope.enter(finish(async { Ok(()) })).await.unwrap_err();
         assert_eq!(*finished.kind(), Kind::Cancelled);
         assert_eq!(counter.load(Ordering::Acquire), 0);
-        // What cannot be stopped is done all the same.
+        // Work that cannot be cancelled is completed.
         scope.enter(run_regardless(|| Ok(()))).await.unwrap();
     }
 

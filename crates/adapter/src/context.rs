@@ -1,4 +1,4 @@
-//! What a run gives to a technology besides the component.
+//! What the engine gives to a technology for one run, besides the component.
 
 use std::fmt;
 use std::ops::Deref;
@@ -16,56 +16,56 @@ use crate::blocking::{self, Cancellation};
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 
-/// What a technology gets besides the work: where to log, whether to stop, until when, and what it remembers.
+/// The environment of a call: the log, cancellation, the deadline, and the technology's memory of the component.
 #[derive(Clone, Default)]
 pub struct Context {
-    /// Lines the platform's users see while polling.
+    /// Log lines that users see while they poll.
     pub journal: Journal,
-    /// Cancelled when the task is stopped, loses its lease or the process drains.
+    /// Is cancelled when the task is stopped, when its lease is lost, and when the process drains.
     pub cancel: CancellationToken,
-    /// What was looked up of people in this run.
+    /// Results of identity lookups in this run.
     pub lookups: Lookups,
     deadline: Option<Instant>,
     memory: Option<Arc<dyn Memory>>,
 }
 
 impl Context {
-    /// The same with another journal.
+    /// The same context with another journal.
     #[must_use]
     pub fn with_journal(&self, journal: Journal) -> Self {
         Self { journal, ..self.clone() }
     }
 
-    /// The same, with all that is written to the log lost.
+    /// The same context with a journal that discards everything.
     #[must_use]
     pub fn silent(&self) -> Self {
         self.with_journal(Journal::default())
     }
 
-    /// The same with a deadline.
+    /// The same context with a deadline.
     #[must_use]
     pub fn with_deadline(self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// The same with the memory of a component.
+    /// The same context with the memory of a component.
     #[must_use]
     pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
         Self { memory: Some(memory), ..self }
     }
 
-    /// When the run is told to end, if it has a limit.
+    /// The time at which the run is cancelled, if it has a limit.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// [`Error::cancelled`] when the work should end here.
+    /// Returns [`Error::cancelled`] if the work should end.
     pub fn check_cancelled(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
-    /// Waits for something that looks at no context itself: [`Error::cancelled`] as soon as the work is to end, and an error
-    /// that is retryable at the deadline.
+    /// Waits for a future that does not use this context. Returns [`Error::cancelled`] as soon as the work
+    /// should end, and a retryable error at the deadline.
     pub async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let over = async {
             match self.deadline {
@@ -81,8 +81,8 @@ impl Context {
         }
     }
 
-    /// Runs work on a thread that may block. The run ends only after it, however it ends; work that takes long looks at
-    /// its [`Cancellation`] between entries.
+    /// Runs work on a blocking thread. The run does not end before this work does. Long work checks its
+    /// [`Cancellation`] between entries.
     pub async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
@@ -90,8 +90,8 @@ impl Context {
         blocking::run_until(&self.cancel, work).await
     }
 
-    /// What [`Running::remember`] was last given for this component in this environment, in whatever run; nothing after an
-    /// unprovisioning with its data.
+    /// Returns the last value of [`Running::remember`] for this component and environment, from any run;
+    /// `None` after an unprovisioning with data.
     pub async fn recall<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let Some(memory) = &self.memory else { return Ok(None) };
         let Some(value) = memory.recall().await? else { return Ok(None) };
@@ -117,25 +117,26 @@ impl fmt::Debug for Context {
     }
 }
 
-/// What the application of a change gets: it may also remember. A plan cannot, since it changes nothing.
+/// The context of [`apply`](crate::Bound::apply), which can also remember. A plan cannot, because it changes
+/// nothing.
 #[derive(Debug, Clone)]
 pub struct Running(Context);
 
 impl Running {
-    /// Most bytes of JSON that are remembered of a component.
+    /// The maximum size of a component's memory, in bytes of JSON.
     pub const MAX_MEMORY: usize = 256 << 10;
 
-    /// For the application of changes.
+    /// Creates the context for applying changes.
     pub fn new(context: Context) -> Self {
         Self(context)
     }
 
-    /// Remembers this of the component instead of what was remembered before. It is durable once this returns, and is there
-    /// for the next run, also after a crash. [`Error::cancelled`] when the run has lost its lease. Operators see what is
-    /// remembered, so it holds no secret.
+    /// Replaces the memory of the component. The value is durable when this returns, and later runs can
+    /// recall it, also after a crash. Returns [`Error::cancelled`] if the run has lost its lease. Operators
+    /// can read the memory, so it must not contain secrets.
     ///
-    /// A crash can come between a side effect and this. Remember what is about to be done before it, and what came of it
-    /// afterwards: whoever recalls the first without the second knows that the outcome is unknown.
+    /// A crash can happen between a side effect and this call. So remember what you are about to do before
+    /// you do it, and the result afterwards. If a later run recalls only the first, the outcome is unknown.
     pub async fn remember<T: Serialize + Sync>(&self, value: &T) -> Result<()> {
         let odd = |error| Error::permanent("what is to be remembered is no JSON").because(error);
         let value = serde_json::to_value(value).map_err(odd)?;
@@ -161,13 +162,13 @@ impl Deref for Running {
     }
 }
 
-/// Where a technology's memory of one component is kept.
+/// The store of a technology's memory of one component.
 #[async_trait]
 pub trait Memory: Send + Sync {
-    /// What was last remembered.
+    /// The last remembered value.
     async fn recall(&self) -> Result<Option<Value>>;
 
-    /// Remembers durably, or not at all.
+    /// Stores the value durably, or returns an error.
     async fn remember(&self, value: Value) -> Result<()>;
 }
 

@@ -12,54 +12,54 @@ use crate::access::{Directory, Principals, Template, TemplateSettings};
 use crate::settings::SecretReference;
 use crate::{Secret, Technology};
 
-/// A driver: what `[targets.CODE] driver = "NAME"` names. It reads the settings of one target and makes the technology
-/// that works on it.
+/// A kind of target: the value of `driver` in `[targets.CODE]`. It reads the settings of a target and makes its
+/// technology.
 pub trait Driver: Send + Sync + 'static {
-    /// Every key of `[targets.CODE]` but `driver`, `group`, `environments` and `concurrency`. Its JSON Schema says which
-    /// keys there are: neither `flatten` nor untagged enums can be part of it, for serde loses track of keys in them.
-    /// [`settings`](crate::settings) has types for durations, files and secrets.
+    /// The keys of `[targets.CODE]` except `driver`, `group`, `environments` and `concurrency`. The JSON
+    /// Schema lists the valid keys. Do not use `flatten` or untagged enums, because serde loses track of the
+    /// keys in them. [`settings`](crate::settings) has types for durations, files and secrets.
     type Settings: DeserializeOwned + JsonSchema;
 
-    /// What it makes.
+    /// The technology that it makes.
     type Technology: Technology;
 
-    /// The name in the configuration: `lakehouse`. Two drivers of one program have different names.
+    /// The name in the configuration, such as `lakehouse`. It is unique within a program.
     fn name(&self) -> &'static str;
 
-    /// Makes the technology of one target, or says everything that is wrong with the settings. Connects to nothing: it is
-    /// also called where a descriptor or a configuration is only checked. It looks at files and folders of the machine only
-    /// when [`Services::will_serve`].
+    /// Makes the technology of one target, or returns every mistake in the settings. It must not connect to
+    /// anything, because it also runs when a descriptor or a configuration is only checked. It may look at
+    /// local files and folders if [`Services::will_serve`] is true.
     fn open(&self, settings: Self::Settings, services: &Services<'_>) -> Result<Self::Technology, Mistakes>;
 }
 
-/// What is wrong with the settings of a target: each mistake with its key, relative to `[targets.CODE]`.
+/// Mistakes in the settings of a target, each with its key, relative to `[targets.CODE]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mistakes(Vec<(String, String)>);
 
 impl Mistakes {
-    /// None yet.
+    /// An empty list.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One mistake. The message names the value, unless it may be a secret, and says what would be right.
+    /// A list with one mistake. The message names the value, unless it may be a secret, and the remedy.
     pub fn one(key: impl Into<String>, message: impl fmt::Display) -> Self {
         let mut mistakes = Self::new();
         mistakes.add(key, message);
         mistakes
     }
 
-    /// Adds one.
+    /// Adds a mistake.
     pub fn add(&mut self, key: impl Into<String>, message: impl fmt::Display) {
         self.0.push((key.into(), message.to_string()));
     }
 
-    /// The value, or `None` after its mistakes were added to these.
+    /// Returns the value, or adds its mistakes to this list.
     pub fn keep<T>(&mut self, result: Result<T, Self>) -> Option<T> {
         result.map_err(|Self(more)| self.0.extend(more)).ok()
     }
 
-    /// The value when there is one and nothing is wrong, or else the mistakes.
+    /// Returns the value if there is one and the list is empty, and the list otherwise.
     pub fn or<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
@@ -67,13 +67,13 @@ impl Mistakes {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Key and message, in the order in which they were added.
+/// Keys and messages, in the order in which they were added.
 impl IntoIterator for Mistakes {
     type Item = (String, String);
     type IntoIter = std::vec::IntoIter<(String, String)>;
@@ -83,7 +83,7 @@ impl IntoIterator for Mistakes {
     }
 }
 
-/// What a driver gets from Landfall when it opens a target.
+/// What Landfall offers to a driver that opens a target.
 pub struct Services<'a> {
     target: &'a str,
     will_serve: bool,
@@ -92,8 +92,8 @@ pub struct Services<'a> {
 }
 
 impl<'a> Services<'a> {
-    /// For the target of that code. `variables` are those of the process; an identity is `None` where its own configuration
-    /// is wrong.
+    /// The services for the target `code`. `variables` are those of the process. An identity source is `None`
+    /// if its own configuration is wrong.
     pub fn new(
         target: &'a str,
         will_serve: bool,
@@ -103,18 +103,18 @@ impl<'a> Services<'a> {
         Self { target, will_serve, variables, identities }
     }
 
-    /// Code of the target, for messages.
+    /// The code of the target, for messages.
     pub fn target(&self) -> &str {
         self.target
     }
 
-    /// Whether a server is about to start on this machine. Otherwise files and folders that the settings name may be on
-    /// another one.
+    /// Whether a server is about to start on this machine. If not, files and folders in the settings may be
+    /// on another machine.
     pub fn will_serve(&self) -> bool {
         self.will_serve
     }
 
-    /// The secret that the setting `key` refers to.
+    /// Reads the secret that the setting `key` refers to.
     pub fn secret(&self, key: &str, reference: &SecretReference) -> Result<Secret, Mistakes> {
         match reference {
             SecretReference::Variable(name) => match self.variables.get(name) {
@@ -130,8 +130,8 @@ impl<'a> Services<'a> {
         }
     }
 
-    /// The configured `[identity.NAME]` that the setting `key` names, in the order in which they are asked. Without names:
-    /// by the form of names alone.
+    /// The identity sources that the setting `key` names, in this order. Without names, refs are mapped by
+    /// their text alone.
     pub fn directory(&self, key: &str, names: Option<&[String]>) -> Result<Directory, Mistakes> {
         let Some(names) = names else {
             return Ok(Directory::new(vec![Arc::new(Template::new(TemplateSettings::default()))]));

@@ -1,35 +1,35 @@
-//! The one error of Landfall.
+//! The error type of Landfall.
 //!
-//! An error has a *kind* that decides what happens next (retry, refuse, give up), a *public message* that a
-//! person on the other side of the contract may read, and an *internal cause* that only the administrator's log
-//! sees. `Display` prints the public message alone; [`Error::report`] prints the chain, once, where it is handled.
-//! `http` is the only place that maps a kind to a status.
+//! An error has a *kind*, which decides what happens next (retry, refuse, fail), a *public message* for the
+//! caller, and an *internal cause* for the administrator's log. `Display` prints only the public message.
+//! [`Error::report`] prints the chain of causes; it is called once, where the error is handled. Only `http` maps
+//! kinds to statuses.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::descriptor::Problem;
 
-/// What an error means for the work it stopped.
+/// What an error means for the work that it ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    /// The request cannot be served as written; every problem found is listed.
+    /// The request is wrong. Every problem is listed.
     Invalid(Vec<Problem>),
-    /// What is in the target belongs to somebody else, or contradicts what is asked.
+    /// A resource of another owner is in the way, or the target contradicts the request.
     Conflict,
-    /// A transient failure: trying again later may succeed.
+    /// A transient failure: a later retry may succeed.
     Retryable,
-    /// The work was asked to stop and did.
+    /// The work ended because it was cancelled.
     Cancelled,
-    /// Not offered by this technology or this build.
+    /// This technology or this build does not support it.
     Unsupported,
-    /// The bounded queue or another configured limit is full.
+    /// The queue or another configured limit is exceeded.
     Overloaded,
-    /// Trying again will not help.
+    /// A retry does not help.
     Permanent,
 }
 
-/// See the module documentation.
+/// An error with a kind, a public message and an internal cause.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -38,7 +38,7 @@ pub struct Error {
     retry_after: Option<Duration>,
 }
 
-/// `Result` with [`Error`].
+/// A `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
@@ -46,7 +46,7 @@ impl Error {
         Self { kind, message: message.into(), source: None, retry_after: None }
     }
 
-    /// The request is wrong; `problems` must not be empty.
+    /// A wrong request; `problems` must not be empty.
     pub fn invalid(problems: Vec<Problem>) -> Self {
         let message = match problems.as_slice() {
             [one] => one.to_string(),
@@ -59,7 +59,7 @@ impl Error {
         Self::new(Kind::Invalid(problems), message)
     }
 
-    /// Somebody else's resource is in the way.
+    /// A resource of another owner is in the way.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
     }
@@ -69,52 +69,52 @@ impl Error {
         Self::new(Kind::Retryable, message)
     }
 
-    /// The work was asked to stop and did.
+    /// The work was cancelled.
     pub fn cancelled(message: impl Into<String>) -> Self {
         Self::new(Kind::Cancelled, message)
     }
 
-    /// Not offered here.
+    /// Not supported.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(Kind::Unsupported, message)
     }
 
-    /// A configured limit is reached.
+    /// A configured limit is exceeded.
     pub fn overloaded(message: impl Into<String>) -> Self {
         Self::new(Kind::Overloaded, message)
     }
 
-    /// Trying again will not help.
+    /// A retry does not help.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::new(Kind::Permanent, message)
     }
 
-    /// Attaches the internal cause. It reaches the administrator's log only.
+    /// Adds the internal cause, which only the administrator's log shows.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// Says how long to wait before another try: what the target asked for, where it did. Means something only on an
-    /// error that is retryable.
+    /// Sets how long to wait before a retry, if the target requested it. It has an effect only on a retryable
+    /// error.
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// How long to wait at least before another try, where the error knows.
+    /// The minimum wait before a retry, if the error has one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// What the error means for the work it stopped.
+    /// The kind of the error.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// Whether trying the same work again later may succeed.
+    /// Whether a later retry may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, Kind::Retryable | Kind::Overloaded)
     }

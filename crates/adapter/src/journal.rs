@@ -1,4 +1,4 @@
-//! The log of an operation: what the platform's users see while they poll.
+//! The log of a task, which users see while they poll.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::descriptor::names;
 
-/// Level of a log line of the contract.
+/// The level of a log line in the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
@@ -22,22 +22,22 @@ pub enum Level {
     Error,
 }
 
-/// A line the platform's users see.
+/// A log line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// When.
+    /// The time of the line.
     pub at: DateTime<Utc>,
-    /// How bad.
+    /// The level.
     pub level: Level,
     /// One line, at most [`Journal::MAX_MESSAGE`] bytes.
     pub message: String,
-    /// Which part of the task: a component id, or absent.
+    /// The part of the task: a component id, if any.
     pub phase: Option<String>,
 }
 
-/// Where work writes its progress. Bounded: past [`Journal::MAX_PENDING`] undrained lines, further ones are
-/// counted and reported as one line. Cloning shares the journal; [`Journal::phase`] tags lines, and [`Journal::group`] keeps
-/// those of parts that run side by side together.
+/// The log of running work. It is bounded: after [`Journal::MAX_PENDING`] undrained lines, further lines are only
+/// counted, and the number is reported in one line. Clones share the journal. [`Journal::phase`] tags lines, and
+/// [`Journal::group`] keeps the lines of concurrent parts together.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
     lines: Arc<Mutex<Lines>>,
@@ -47,12 +47,12 @@ pub struct Journal {
 
 #[derive(Debug, Default)]
 struct Lines {
-    /// To be drained.
+    /// Lines to drain.
     ready: Vec<LogLine>,
-    /// The groups that have not ended, and those that ended behind one that has not, in the order in which they began. The
-    /// lines of the first are ready as they are written.
+    /// Groups that have not ended, and ended ones behind them, in the order in which they began. Lines of the
+    /// first group are ready when they are written.
     groups: VecDeque<Waiting>,
-    /// Lines of groups that are not the first.
+    /// Lines of the other groups.
     waiting: usize,
     begun: u64,
     dropped: u64,
@@ -65,7 +65,7 @@ struct Waiting {
     has_ended: bool,
 }
 
-/// Ends with the last journal that writes to it.
+/// Ends the group when its last journal is dropped.
 #[derive(Debug)]
 struct Group {
     lines: Arc<Mutex<Lines>>,
@@ -109,19 +109,20 @@ impl Drop for Group {
 }
 
 impl Journal {
-    /// Longest message kept; the rest is cut.
+    /// The maximum length of a message in bytes; the rest is cut off.
     pub const MAX_MESSAGE: usize = 2000;
-    /// Undrained lines kept.
+    /// The maximum number of undrained lines.
     pub const MAX_PENDING: usize = 1000;
 
-    /// The same journal, with lines tagged.
+    /// The same journal, which tags its lines.
     #[must_use]
     pub fn phase(&self, phase: &str) -> Self {
         Self { phase: Some(phase.into()), ..self.clone() }
     }
 
-    /// The same journal, for a part that runs beside others: until the parts that began before it have ended, its lines are
-    /// kept, so that they follow each other. The part ends when the last clone of this journal is dropped.
+    /// The same journal for a part that runs beside others. Its lines are held back until the parts that
+    /// began before it have ended, so the lines of each part stay together. The part ends when the last clone
+    /// of this journal is dropped.
     #[must_use]
     pub fn group(&self, phase: &str) -> Self {
         let mut lines = self.lines();
@@ -170,7 +171,7 @@ impl Journal {
         self.log(Level::Error, message);
     }
 
-    /// Takes what was written since the last call.
+    /// Takes the lines since the last call.
     pub fn drain(&self) -> Vec<LogLine> {
         let mut journal = self.lines();
         let mut lines = std::mem::take(&mut journal.ready);
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!(told(&journal), ["a: 1", ": of all"]);
         a.info("2");
         b.info("2");
-        // It ended, and its lines wait all the same.
+        // The group has ended, but its lines still wait.
         drop(b);
         let clone = a.clone();
         drop(a);

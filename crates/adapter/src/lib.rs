@@ -1,27 +1,28 @@
-//! What a technology of Landfall is made of: the library that every technology is written with, in Landfall's own
-//! repository and elsewhere.
+//! The interface between Landfall and its technologies, for technologies in this repository and elsewhere.
 //!
-//! Every side effect is the same loop, whatever is asked and wherever it lands: a technology *binds* a component, which
-//! reads and checks it (pure), *plans* by comparing what is wanted with what it observes (reads only), and *applies* one
-//! idempotent change at a time. There is no step journal and no undo: after a crash the plan is made again and what is left
-//! is applied. An empty plan is a no-op that completes.
+//! Every operation on every target follows the same steps. A technology *binds* a component, which reads and
+//! checks it without I/O. It *plans*: it compares the wanted state with the state that it observes, and only
+//! reads. Then it *applies* one idempotent change at a time. There is no step journal and no undo: after a crash,
+//! Landfall plans again and applies what is left. An operation with an empty plan completes.
 //!
 //! A technology guarantees that
 //! - `plan` and `describe` change nothing,
-//! - every change may be applied twice, and a crash between any two leaves a state from which planning converges,
-//! - what it creates carries a mark of its owner (component id and environment) in the target itself; what carries
-//!   no mark, or another owner's, is never adopted, altered or dropped: [`Error::conflict`].
+//! - every change can be applied twice, and planning converges from the state that a crash between any two
+//!   changes leaves,
+//! - every resource that it creates carries a mark of its owner (component id and environment) in the target
+//!   itself. It never adopts, alters or drops a resource with another mark, or without one: [`Error::conflict`].
 //!
-//! | module | what it is for |
+//! | module | content |
 //! |---|---|
 //! | [`Driver`], [`settings`] | from the configuration of a target to a technology |
-//! | [`Technology`], [`Bound`], [`Work`], [`Plan`], [`Context`] | the interface: what is implemented, worked on, returned and called |
-//! | [`any`] | technologies whose types are not known, for the engine |
-//! | [`access`] | refs, where they are looked up, and the difference between who has access and who should |
+//! | [`Technology`], [`Bound`], [`Work`], [`Plan`], [`Context`] | the interface between the engine and a technology |
+//! | [`any`] | technologies of unknown types, for the engine |
+//! | [`access`] | refs, identity sources, and the difference between the current and the wanted access |
 //! | [`descriptor`] | YAML in, a typed data product or every problem out |
 //! | [`import`] | reverse provisioning: parameters in, updates of an entity out |
-//! | [`blocking`] | work on threads that may block, and when all of a run's has ended |
-//! | [`error`] | why work failed, and whether trying again helps |
+//! | [`naming`] | derives resource names from identities |
+//! | [`blocking`] | work on blocking threads, and when all of a run's has ended |
+//! | [`error`] | why work failed, and whether a retry helps |
 
 pub mod access;
 pub mod any;

@@ -1,14 +1,15 @@
-//! Whether the folders and files that a configuration names can be made, found out before anything is made.
+//! Checks whether the folders and files of a configuration can be created, before anything is created.
 //!
-//! Nothing of a look stays: a folder that is missing is made and removed again, since only that tells of file systems on
-//! which nobody makes folders. What may pass by itself (a full disk, a file system that does not answer) is no mistake.
+//! A check leaves nothing behind: it creates a missing folder and removes it again, because only that reveals
+//! file systems on which no folder can be created. Transient causes (a full disk, a file system that does not
+//! respond) are not reported as mistakes.
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-/// Why a folder can neither be made nor written in.
+/// Why a folder cannot be created or written.
 pub fn folder_problem(path: &Path) -> Option<String> {
     let absolute = match std::path::absolute(path) {
         Ok(absolute) => absolute,
@@ -38,7 +39,7 @@ pub fn folder_problem(path: &Path) -> Option<String> {
     None
 }
 
-/// Why a file can neither be made nor written.
+/// Why a file cannot be created or written.
 pub fn file_problem(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => Some(format!("`{}` is a folder; name a file", path.display())),
@@ -53,11 +54,11 @@ pub fn file_problem(path: &Path) -> Option<String> {
 fn made(missing: &Path) -> Option<String> {
     match std::fs::create_dir(missing) {
         Ok(()) => {
-            // Whoever put something into it meanwhile needs it.
+            // If it is not empty, another process uses it.
             let _ = std::fs::remove_dir(missing);
             None
         }
-        // Another process has just made it.
+        // Another process has just created it.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && missing.is_dir() => None,
         Err(error) => told(missing, &error, "cannot be made"),
     }

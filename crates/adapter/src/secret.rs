@@ -1,10 +1,10 @@
-//! A text that nobody gets to see.
+//! Texts that are never shown.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A password, or what contains one. It has no `Display`, and its `Debug` shows nothing.
+/// A password, or a text that contains one. It has no `Display`, and its `Debug` shows nothing.
 #[derive(Clone)]
 pub struct Secret {
     text: String,
@@ -13,28 +13,28 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Keeps it.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), file: None }
     }
 
-    /// The content of a file without the line end at its end. Blocks.
+    /// Reads a file, without the line end at the end. Blocks.
     pub fn from_file(path: &Path) -> io::Result<Self> {
         let text = std::fs::read_to_string(path)?;
         Ok(Self { text: text.trim_end_matches(['\n', '\r']).to_owned(), file: Some(path.to_owned()) })
     }
 
-    /// The text, for whom it is meant.
+    /// The secret text.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The file that it was read from, which may hold another one by now.
+    /// The file that it was read from, which may have another content now.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// What the file holds now; `None` for a secret that was not read from a file. Reads on a blocking thread.
+    /// Reads the file again, on a blocking thread; `None` for a secret that does not come from a file.
     pub async fn read_again(&self) -> Option<io::Result<Self>> {
         let path = self.file.clone()?;
         let read = crate::blocking::run_regardless(move || Ok(Self::from_file(&path))).await;
@@ -42,7 +42,6 @@ impl Secret {
     }
 }
 
-/// Wherever it comes from.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text

@@ -1,4 +1,4 @@
-//! Types for the settings of a driver: they are read from the configuration, and say what is wrong in its words.
+//! Types for the settings of a driver, with their own error messages.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::places::{file_problem, folder_problem};
 
-/// A duration with its unit, `500ms`, `30s`, `5m` or `1h`, of at least that many milliseconds.
+/// A duration with a unit (`500ms`, `30s`, `5m`, `1h`), of at least `LEAST_MS` milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span<const LEAST_MS: u64 = 1>(Duration);
 
 impl<const LEAST_MS: u64> Span<LEAST_MS> {
-    /// A default.
+    /// Creates a default value.
     pub const fn new(duration: Duration) -> Self {
         Self(duration)
     }
@@ -48,7 +48,7 @@ impl<const LEAST_MS: u64> JsonSchema for Span<LEAST_MS> {
     }
 }
 
-/// A duration that is written as text, or what is wrong with it.
+/// Parses a duration, or returns the mistake.
 pub fn duration(text: &str, least: Duration) -> Result<Duration, String> {
     match parse_duration(text) {
         Some(duration) if duration >= least => Ok(duration),
@@ -71,12 +71,12 @@ fn parse_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// A number of at least one.
+/// A number of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count(u32);
 
 impl Count {
-    /// A default.
+    /// Creates a default value.
     pub const fn new(count: u32) -> Self {
         Self(count)
     }
@@ -110,12 +110,12 @@ impl JsonSchema for Count {
     }
 }
 
-/// A file or folder, `file://PATH`.
+/// A file or folder, written as `file://PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileUrl(PathBuf);
 
 impl FileUrl {
-    /// Of a path.
+    /// Creates the URL of a path.
     pub fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
@@ -147,7 +147,7 @@ impl JsonSchema for FileUrl {
     }
 }
 
-/// The path of `SCHEME://PATH`, or what is wrong with the text.
+/// The path in `SCHEME://PATH`, or the mistake in the text.
 pub fn path(scheme: &str, text: &str) -> Result<PathBuf, String> {
     match text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")) {
         Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
@@ -155,18 +155,19 @@ pub fn path(scheme: &str, text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Where a secret is: `{ env = "NAME" }` or `{ file = "PATH" }`. [`Services::secret`](crate::Services::secret) reads it.
+/// A reference to a secret: `{ env = "NAME" }` or `{ file = "PATH" }`.
+/// [`Services::secret`](crate::Services::secret) reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum SecretReference {
     /// A variable of the process.
     #[serde(rename = "env")]
     Variable(String),
-    /// A file; a line end at its end is not part of the secret.
+    /// A file; a line end at the end is not part of the secret.
     #[serde(rename = "file")]
     File(String),
 }
 
-/// What it is written as. Whatever else is there may be the secret itself, so it is never quoted.
+/// The expected form. The message never quotes the value, because it may be the secret itself.
 const EITHER: &str = "must be one of `{ env = \"NAME\" }` and `{ file = \"PATH\" }`";
 
 impl<'de> Deserialize<'de> for SecretReference {

@@ -1,4 +1,4 @@
-//! The interface of a technology, and what it says of itself.
+//! The interface of a technology.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use crate::descriptor::{ComponentKind, Problem, is_typo};
 use crate::error::{Error, Result};
 use crate::{Context, Import, ImportParams, Imported, Info, Intent, Plan, Running, Work};
 
-/// One technology on one configured target. Its methods may run for several components at the same time.
+/// A technology on one configured target. Its methods may run for several components at the same time.
 #[async_trait]
 pub trait Technology: Send + Sync + 'static {
-    /// A component that it has read.
+    /// A bound component.
     type Bound: Bound;
 
     /// The driver's name in the configuration: `lakehouse`.
@@ -21,22 +21,22 @@ pub trait Technology: Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether components are bound with [`Work::sent`]. By default they are not: the document takes memory as long as
-    /// what is bound does.
+    /// Whether components are bound with [`Work::sent`]. The default is `false`, because the document takes
+    /// memory as long as the bound component exists.
     fn reads_sent(&self) -> bool {
         false
     }
 
-    /// Reads a component once for all that follows, or says everything that is wrong with it for this technology, with
-    /// paths relative to the component. Pure and cheap: no I/O, also called by `/validate`. What is to be taken away, or
-    /// opened to somebody, must only be identified.
+    /// Reads a component once for all later calls, or returns every problem that this technology has with it,
+    /// with paths relative to the component. No I/O: `/validate` calls it, too. For an unprovision and an
+    /// update of access, the component only has to be identified.
     fn bind(&self, work: Work, intent: Intent) -> Result<Self::Bound, Vec<Problem>>;
 
-    /// Everything wrong with the parameters of an import, which it reads and asks for there. Pure and cheap: no I/O, called
-    /// before an import is accepted. Asks for nothing by default.
+    /// Asks for the parameters of an import and reports their problems. No I/O: it runs before an import is
+    /// accepted. The default asks for nothing.
     fn check_import(&self, _params: &mut ImportParams<'_>) {}
 
-    /// Reads an existing table. Never changes the target. By default there is nothing to import.
+    /// Reads an existing table. Never changes the target. The default refuses.
     async fn reverse(&self, _import: &Import, _context: &Context) -> Result<Imported> {
         Err(nothing_to_import(self.name()))
     }
@@ -46,11 +46,11 @@ fn nothing_to_import(name: &str) -> Error {
     Error::unsupported(format!("`{name}` has nothing to import: route the template to another technology"))
 }
 
-/// One component on one target, and what is asked of it.
+/// One component on one target, with an intent.
 #[async_trait]
 pub trait Bound: Send + Sync + 'static {
-    /// What a change has to know to be applied: private to the technology. It goes from `plan` to `apply` as it is, in the
-    /// same process, and is neither stored nor shown. Its `Debug` has no secret.
+    /// The private input of a change. It goes from `plan` to `apply` in the same process, and is neither
+    /// stored nor shown. Its `Debug` output must not contain a secret.
     type Step: fmt::Debug + PartialEq + Send + Sync + 'static;
 
     /// Whether [`Bound::check`] has to be called, because only the target can tell whether the component is valid.
@@ -75,11 +75,12 @@ pub trait Bound: Send + Sync + 'static {
     /// The changes that lead from what is observed to what is wanted. Reads only.
     async fn plan(&self, context: &Context) -> Result<Plan<Self::Step>>;
 
-    /// Carries out one change of a plan. Idempotent; stops early with [`Error::cancelled`] when asked to. The target may be
-    /// another than the plan saw: whose a resource is has to be looked at again.
+    /// Applies one change of a plan. It is idempotent, and returns [`Error::cancelled`] early after a
+    /// cancellation. The target may have changed since the plan, so it checks the owner of the resource
+    /// again.
     async fn apply(&self, step: &Self::Step, context: &Running) -> Result<()>;
 
-    /// What the platform shows of the component. Reads only.
+    /// Returns the info of the component that the platform shows. Reads only.
     async fn describe(&self, context: &Context) -> Result<Info>;
 }
 
@@ -170,17 +171,17 @@ impl Capabilities {
     }
 }
 
-/// Kinds of component that a technology takes.
+/// The kinds of component that a technology accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kinds {
-    /// Whatever the document says, and also when it says nothing.
+    /// Every kind, and also no kind.
     Any,
-    /// These and no other; the document has to say which.
+    /// Only these kinds; the document must name one of them.
     Only(Vec<ComponentKind>),
 }
 
 impl Kinds {
-    /// What is wrong with the kind of a component for the target `code` of `technology`, if anything; the path is
+    /// The problem with the kind of a component on the target `code` of `technology`, if any; its path is
     /// relative to the component.
     pub fn problem(&self, kind: &ComponentKind, code: &str, technology: &str) -> Option<Problem> {
         let Self::Only(kinds) = self else { return None };

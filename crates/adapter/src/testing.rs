@@ -1,4 +1,4 @@
-//! Components for the tests of technologies. They panic where a test would.
+//! Components for tests of technologies. The functions panic on errors.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "this is for tests")]
 
@@ -23,7 +23,7 @@ pub const PORT: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
 pub const STORAGE: &str = "urn:dmb:cmp:finance:cashflow:0:storage-component";
 pub const WORKLOAD: &str = "urn:dmb:cmp:finance:cashflow:0:cashflow-calculation";
 
-/// A component of a data product written as YAML, without an access list.
+/// A component of a data product in YAML, without an access list.
 pub fn work(text: &str, component: &str) -> Work {
     let descriptor =
         parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap();
@@ -41,14 +41,14 @@ pub fn work(text: &str, component: &str) -> Work {
     }
 }
 
-/// The same as part of its document, of which all goes to one target.
+/// The same component with its neighbours, all on one target.
 pub fn work_beside_others(text: &str, component: &str) -> Work {
     let work = work(text, component);
     let numbers = (0..work.product.components.len()).collect();
     Work { neighbours: Neighbours::new(numbers, true), ..work }
 }
 
-/// The `schema` of one contract, in both shapes: OpenMetadata's and that of ODCS.
+/// The `schema` of one contract in both shapes, OpenMetadata and ODCS.
 pub const SCHEMAS: [&str; 2] = [
     "[{name: order_id, dataType: BIGINT, constraint: PRIMARY_KEY, description: Number of the order},
       {name: placed_at, dataType: TIMESTAMP, constraint: NOT_NULL},
@@ -66,12 +66,12 @@ pub const SCHEMAS: [&str; 2] = [
       {name: code, logicalType: string, physicalType: clob, unique: true}, {name: express, logicalType: boolean}]}]",
 ];
 
-/// An output port with such a `schema`.
+/// An output port with this `schema`.
 pub fn port_of(schema: &str) -> Work {
     work(&port_text(schema), "urn:dmb:cmp:sales:shapes:1:port")
 }
 
-/// A data product with an output port with such a `schema`.
+/// A data product that has an output port with this `schema`.
 pub fn port_text(schema: &str) -> String {
     format!(
         "{{id: 'urn:dmb:dp:sales:shapes:1', name: Shapes, version: 1.0.0, environment: production, domain: sales,
@@ -80,7 +80,7 @@ pub fn port_text(schema: &str) -> String {
     )
 }
 
-/// An import with these parameters, into an entity whose catalog entry has this in `spec.mesh`.
+/// An import with these parameters, for an entity with `mesh` in `spec.mesh` of its catalog entry.
 pub fn import(environment: &str, params: &Value, mesh: &Value) -> Import {
     let request = ReverseRequest {
         use_case_template_id: "urn:dmb:utm:x:1".to_owned(),
@@ -91,14 +91,14 @@ pub fn import(environment: &str, params: &Value, mesh: &Value) -> Import {
     Import::new(request, "environmentSpecificConfig", &Limits::default())
 }
 
-/// The only component of a data product, as its catalog entry has it in `spec.mesh`.
+/// The only component of a data product, as in `spec.mesh` of its catalog entry.
 pub fn mesh(product: &str) -> Value {
     let product: Value = serde_yaml::from_str(product).unwrap();
     product["components"][0].clone()
 }
 
-/// The data product with updates put into its only component, as a control plane does: the fields that their keys name are
-/// replaced.
+/// The data product after updates of its only component. Like a control plane, it replaces the fields that the
+/// keys name.
 pub fn updated(product: &str, updates: &Object) -> String {
     let mut product: Value = serde_yaml::from_str(product).unwrap();
     for (key, value) in updates {
@@ -111,7 +111,7 @@ pub fn updated(product: &str, updates: &Object) -> String {
     product.to_string()
 }
 
-/// Asserts that no two of these (name, what it is the name of) have the same name.
+/// Asserts that the names in these pairs (name, owner of the name) are distinct.
 pub fn assert_distinct(names: impl Iterator<Item = (String, String)>) {
     let mut known = HashMap::new();
     for (name, of) in names {
@@ -120,7 +120,7 @@ pub fn assert_distinct(names: impl Iterator<Item = (String, String)>) {
     }
 }
 
-/// The technology that a driver makes of settings, where the process has these variables.
+/// The technology that a driver makes of these settings, with these variables of the process.
 pub fn open<D: Driver>(
     driver: &D,
     settings: Value,
@@ -131,19 +131,19 @@ pub fn open<D: Driver>(
     driver.open(settings, &Services::new("TARGET", false, &variables, &BTreeMap::new()))
 }
 
-/// A technology without the steps in between: for tests that look at one of them.
+/// Direct calls of a technology, without binding first.
 #[async_trait]
 pub trait Directly {
-    /// What is wrong with a component.
+    /// The problems of a component.
     fn check(&self, work: &Work, intent: &Intent) -> Vec<Problem>;
 
-    /// The plan for a component, or everything that is wrong with it.
+    /// The plan of a component, or all its problems.
     async fn plan(&self, work: &Work, intent: &Intent, context: &Context) -> Result<Plan>;
 
-    /// Applies a change to a component, which may be another one than it was planned for.
+    /// Applies a change to a component, which may differ from the planned one.
     async fn apply(&self, work: &Work, change: &Change, context: &Context) -> Result<()>;
 
-    /// What is shown of a component.
+    /// The info of a component.
     async fn describe(&self, work: &Work, context: &Context) -> Result<Info>;
 }
 

@@ -1,4 +1,4 @@
-//! What a technology works on: one component, and what is asked of it.
+//! The input of a technology: one component and its surroundings.
 
 use std::any::Any;
 use std::fmt;
@@ -11,67 +11,69 @@ use crate::access::Ref;
 use crate::descriptor::{Component, DataProduct, Identifier, Object, Sent};
 use crate::error::Error;
 
-/// One component to work on, with everything a technology may look at.
+/// One component to work on, with everything that a technology may use.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// The data product it belongs to.
+    /// The data product of the component.
     pub product: Arc<DataProduct>,
-    /// The component itself (possibly nested in another).
+    /// The component, possibly nested in another one.
     pub component: Arc<Component>,
     /// Witboost environment name.
     pub environment: String,
-    /// The last access list that was asked for this component, if ever one was: survives unprovision, so that
-    /// provisioning again restores it.
+    /// The access list that was requested last, if any. It survives an unprovision, so the next provisioning
+    /// restores it.
     pub access: Option<AccessList>,
-    /// Components of the same document, for what one of them says of another.
+    /// Components of the same document, for checks across components.
     pub neighbours: Neighbours,
-    /// What the components in `dependsOn` published, as far as it is known: a component that was never provisioned published
-    /// nothing. A component that depends on another of its task is bound again once that one is provisioned.
+    /// The published info of the components in `dependsOn`, as far as it is known; a component that was never
+    /// provisioned published nothing. A component that depends on another one in its task is bound again
+    /// after that one is provisioned.
     pub dependencies: Vec<Dependency>,
-    /// Component and data product as they were sent, as JSON: for technologies that ask for it, see
-    /// [`Technology::reads_sent`](crate::Technology::reads_sent), and `None` for others.
+    /// The component and the data product as they were sent, as JSON. `None` unless the technology asks for
+    /// it with [`Technology::reads_sent`](crate::Technology::reads_sent).
     pub sent: Option<Sent>,
 }
 
-/// A component that another one depends on, whoever provisions it.
+/// A component in `dependsOn`, whichever adapter provisions it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dependency {
     /// Component id.
     pub id: Identifier,
-    /// What it published: in the same task; else what the descriptor says, where the control plane enriched it; else
-    /// `latestEnrichedDescriptor`; else Landfall's own inventory.
+    /// Its published info. The first source with info decides: this task, the descriptor,
+    /// `latestEnrichedDescriptor`, Landfall's own inventory.
     pub info: Info,
 }
 
-/// The components of a document that are to be provisioned on one target. Cloning shares them.
+/// The components of a document that are provisioned on one target. Clones share them.
 #[derive(Clone, Default)]
 pub struct Neighbours(Arc<Beside>);
 
 #[derive(Default)]
 struct Beside {
-    /// Their numbers in the data product.
+    /// Their positions in the data product.
     numbers: Vec<usize>,
     complete: bool,
     index: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Neighbours {
-    /// Those with these numbers in their data product. `complete`: no other component of the document goes there.
+    /// Components at these positions of the data product. `complete`: no other component of the document goes
+    /// to the target.
     pub fn new(numbers: Vec<usize>, complete: bool) -> Self {
         Self(Arc::new(Beside { numbers, complete, index: OnceLock::new() }))
     }
 
-    /// The components, those that are asked for among them.
+    /// The components, including the one that is worked on.
     pub fn components<'a>(&self, product: &'a DataProduct) -> impl Iterator<Item = &'a Component> {
         self.0.numbers.iter().filter_map(|number| product.components.get(*number))
     }
 
-    /// Whether these are all: what none of them has, the document does not have for this target.
+    /// Whether these are all components of the document on this target.
     pub fn are_complete(&self) -> bool {
         self.0.complete
     }
 
-    /// What a technology makes of them, once for all components of the document; `None` when there are none.
+    /// An index of the components, which is computed once for the whole document; `None` without components.
     pub fn index<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
         if self.0.numbers.is_empty() {
             return None;
@@ -88,22 +90,22 @@ impl std::fmt::Debug for Neighbours {
 }
 
 impl Work {
-    /// The mark that every resource of this component carries.
+    /// The owner that marks every resource of this component.
     pub fn owner(&self) -> Owner {
         Owner { component: self.component.id.to_string(), environment: self.environment.clone() }
     }
 }
 
-/// The wanted access, in full.
+/// The complete wanted access.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessList {
-    /// Who may read: `user:...` and `group:...`, sorted, without repetition.
+    /// The refs with read access: `user:...` and `group:...`, sorted, without duplicates.
     pub refs: Vec<Ref>,
     /// `accessControlFields` of the request: untrusted, stored and shown, never interpreted.
     pub fields: Object,
 }
 
-/// Whose a resource is; written into the target.
+/// The owner of a resource, which is stored in the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// Component id.
@@ -119,22 +121,22 @@ impl fmt::Display for Owner {
 }
 
 impl Owner {
-    /// The conflict of an update of access for a component that does not exist. A retry does not help.
+    /// The conflict of an access update for a component that does not exist. A retry does not help.
     pub fn not_provisioned(&self) -> Error {
         Error::conflict(format!("{self} is not provisioned: provision it first"))
     }
 }
 
-/// What is asked of a component.
+/// The wanted state of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intent {
-    /// It exists as described, with the access last asked for.
+    /// It exists as described, with the access list that was requested last.
     Provision,
-    /// It is gone; its data too when `remove_data`.
+    /// It is deregistered; with `remove_data`, its data is deleted, too.
     Unprovision {
-        /// Whether the underlying data goes too. Otherwise it is deregistered and kept.
+        /// Whether the data is deleted; otherwise it is kept.
         remove_data: bool,
     },
-    /// Exactly [`Work::access`] may read it.
+    /// Exactly the identities in [`Work::access`] can read it.
     UpdateAccess,
 }
