@@ -1,4 +1,4 @@
-//! Documents read, placed and bound, at a bounded cost: what the service and the worker share.
+//! Parses, places and binds documents within limits, for the service and the worker.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,30 +18,31 @@ use super::target_health::TargetRecorder;
 use super::work::{self, Document, Placement, Places, Resolved};
 use super::{Deployment, ImportSettings, Instances, Lane, Operation, Store};
 
-/// The parts that decide, shared by the service and the worker.
+/// Configuration and limits that the service and the worker share.
 pub struct Domain {
-    /// What the configuration says of targets and routes.
+    /// Targets and routes of the configuration.
     pub installation: Arc<Installation>,
-    /// What a descriptor may cost.
+    /// The limits of a descriptor.
     pub limits: Limits,
-    /// Parsing takes memory in proportion to the document: this many at a time.
+    /// Limits concurrent parsing, because it takes memory in proportion to the document.
     parsing: Arc<Semaphore>,
-    /// As many for validations, which are asked for without end by whoever types: neither they nor what was accepted
-    /// wait for the other.
+    /// A second limit for validations. Users trigger many of them, so validations and accepted work do not wait for
+    /// each other.
     validating: Arc<Semaphore>,
     parses: ParseSettings,
-    /// How imports are read and answered.
+    /// Settings of imports.
     pub(super) imports: ImportSettings,
-    /// What was last heard of each target.
+    /// The recorded health of the targets.
     pub(super) recorder: TargetRecorder,
 }
 
-/// How many documents are read at the same time, which bounds the memory that they take meanwhile.
+/// The limits of concurrent parsing, which also limit its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseSettings {
-    /// So many for validations, and so many for accepting and running operations. Dry runs have a bound of their own.
+    /// The limit for validations, and the same limit for accepting and running operations. Dry runs have their own
+    /// limit.
     pub concurrency: usize,
-    /// How long a document waits for its turn; then it is refused.
+    /// The longest wait of a document; then it is refused.
     pub wait: Duration,
 }
 
@@ -52,7 +53,7 @@ impl Default for ParseSettings {
 }
 
 impl Domain {
-    /// `limits` bound what one document may cost, `parses` how many are read at the same time.
+    /// Creates the domain. `limits` applies to one document, `parses` to concurrent parsing.
     pub fn new(installation: Installation, limits: Limits, parses: ParseSettings) -> Self {
         let permits = || Arc::new(Semaphore::new(parses.concurrency.max(1)));
         Self {
@@ -66,14 +67,14 @@ impl Domain {
         }
     }
 
-    /// The same, with other imports.
+    /// The same domain with other import settings.
     #[must_use]
     pub fn with_imports(mut self, imports: ImportSettings) -> Self {
         self.imports = imports;
         self
     }
 
-    /// An import as it was asked for. A descriptor that is sent as text is read as any other.
+    /// Reads an import request. A descriptor that is sent as text is parsed within the same limits.
     pub(super) async fn import(&self, request: ReverseRequest) -> Result<Import> {
         let text = request.params.get("descriptor").and_then(Value::as_str).map_or(0, str::len);
         let (key, limits) = (self.imports.environment_key.clone(), self.limits);
@@ -88,7 +89,7 @@ impl Domain {
         .await
     }
 
-    /// The topology as it is now.
+    /// The current topology.
     pub async fn topology(&self, store: &dyn Instances) -> Result<Topology> {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
@@ -100,8 +101,8 @@ impl Domain {
         read.await
     }
 
-    /// Parses, places and checks, off the async threads unless the document is small. `store` tells where things may go
-    /// and what is already provisioned.
+    /// Parses, places and checks a document, off the async threads unless it is small. `store` has the instances and
+    /// the deployments.
     pub async fn resolve(
         self: &Arc<Self>,
         document: &Document,
@@ -114,7 +115,7 @@ impl Domain {
         self.read(Some(lane), document, intent, placements, store, access).await
     }
 
-    /// Reads a document for a task of that lane; `None` for a dry run, which has a bound of its own.
+    /// Reads a document for a task of that lane; `None` for a dry run, which has its own limit.
     pub(super) async fn read(
         self: &Arc<Self>,
         lane: Option<Lane>,
@@ -131,7 +132,7 @@ impl Domain {
         let document = document.clone();
         let placements = placements.map(<[Placement]>::to_vec);
         let accepted = placements.clone();
-        // The permit goes with the work: it is not free while a thread still reads for a caller who has left.
+        // The permit moves with the work: a thread may still parse for a caller that has left.
         let parse = move || {
             let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
             let descriptor = work::parse(&document, &intent, &landscape, places, &domain.limits);
@@ -147,7 +148,7 @@ impl Domain {
         };
         let (descriptor, permit) = if small { parse() } else { blocking(parse).await? };
         let (descriptor, published) = descriptor.map_err(Error::invalid)?;
-        // Of what is made, what is beside it counts, too.
+        // A provisioning also needs the deployments of other components.
         let all = intent == Intent::Provision;
         let components =
             if all { descriptor.product.all_components().collect() } else { descriptor.targets() };
@@ -161,7 +162,7 @@ impl Domain {
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
             let mut resolved =
                 work::resolve(&descriptor, &intent, &topology, places, &deployments, access.as_ref())?;
-            // What is being accepted is to be told from other requests.
+            // Only an accepted request needs a digest, to recognise a repetition.
             resolved.digest =
                 (lane == Some(Lane::Change) && placements.is_none()).then(|| descriptor.digest());
             resolved.published = published;
@@ -170,7 +171,7 @@ impl Domain {
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
     }
 
-    /// All permits, for a test in which others have them.
+    /// Takes all permits, for tests.
     #[cfg(test)]
     pub(super) fn all_permits(&self) -> [OwnedSemaphorePermit; 2] {
         let all = u32::try_from(self.parses.concurrency).unwrap();
@@ -178,7 +179,7 @@ impl Domain {
             .map(|permits| Arc::clone(permits).try_acquire_many_owned(all).unwrap())
     }
 
-    /// Leave to read one more document. The wait for it is bounded, and ends when the caller leaves.
+    /// A permit to parse one document. The wait is limited, and ends when the caller leaves.
     pub(super) async fn permit(&self, lane: Option<Lane>) -> Result<Option<OwnedSemaphorePermit>> {
         let permits = match lane {
             Some(Lane::Validation) => &self.validating,
@@ -212,7 +213,7 @@ mod tests {
     use landfall_adapter::testing::CASHFLOW;
     use landfall_mock::Mock;
 
-    /// However many of one kind are being read, the other kind gets its turn.
+    /// Validations and other work do not wait for each other's permits.
     #[tokio::test]
     async fn validations_and_the_rest_do_not_wait_for_one_another() {
         let mock = Target {

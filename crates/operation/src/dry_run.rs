@@ -1,7 +1,7 @@
-//! The lane of dry runs: so many at a time, a bounded wait for a turn, and a deadline, all apart from accepted work.
+//! Bounds for dry runs, apart from accepted work: how many at a time, the wait for a turn, and a deadline.
 //!
-//! A dry run goes on in a task of its own, which holds its turn until the work has ended. Whoever asked for it stops
-//! waiting at the deadline, or leaves earlier; either way the work is told to stop, and cut off when it does not.
+//! A dry run continues in a task of its own, which keeps its turn until the work has ended. The caller stops waiting
+//! at the deadline, or leaves earlier. In both cases the work is cancelled, and dropped if it does not end.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,16 +14,16 @@ use crate::topology::Target;
 use landfall_adapter::Context;
 use landfall_adapter::error::{Error, Result};
 
-/// How many dry runs there are, and how long they take.
+/// The limits of dry runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DryRunSettings {
-    /// Dry runs that are under way at the same time in this process.
+    /// The maximum number of concurrent dry runs in this process.
     pub concurrency: usize,
-    /// How long one waits for its turn; then it is refused.
+    /// The longest wait for a turn; then the dry run is refused.
     pub wait: Duration,
-    /// How long one may take from then on; then it is cancelled.
+    /// The longest dry run, without the wait; then it is cancelled.
     pub limit: Duration,
-    /// How long a cancelled one may take to end; then it is cut off. Its turn lasts until it has ended.
+    /// How long a cancelled dry run may take to end; then it is dropped. It keeps its turn until it has ended.
     pub cancel_grace: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for DryRunSettings {
     }
 }
 
-/// The target that a dry run is at, for the error that ends it.
+/// The target that a dry run is working on, for its errors.
 #[derive(Clone, Default)]
 pub(super) struct At(Arc<Mutex<Option<Arc<Target>>>>);
 
@@ -52,7 +52,7 @@ impl At {
     }
 }
 
-/// See the module documentation.
+/// Runs dry runs within their limits.
 pub(super) struct DryRuns {
     turns: Arc<Semaphore>,
     settings: DryRunSettings,
@@ -63,7 +63,7 @@ impl DryRuns {
         Self { turns: Arc::new(Semaphore::new(settings.concurrency.max(1))), settings }
     }
 
-    /// Waits for a turn, then for the work. Answers `None` when the deadline came first.
+    /// Waits for a turn, then for the work. Returns `None` if the deadline came first.
     pub(super) async fn run<T, F>(&self, work: impl FnOnce(Context) -> F) -> Result<Option<T>>
     where
         T: Send + 'static,
@@ -81,7 +81,7 @@ impl DryRuns {
         };
         let context = Context::default().with_deadline(Instant::now() + limit);
         let cancel = context.cancel.clone();
-        // Dropped at the deadline, and with this future when the caller leaves.
+        // Fires at the deadline, and when the caller drops this future.
         let _cancels = context.cancel.clone().drop_guard();
         let work = work(context);
         let task = tokio::spawn(async move {
@@ -102,7 +102,7 @@ impl DryRuns {
         }
     }
 
-    /// The error of a dry run, or of the other work that `what` names, whose deadline has passed.
+    /// The error after the deadline of a dry run, or of the other work that `what` names.
     pub(super) fn overdue(&self, what: &str, at: Option<&Target>) -> Error {
         let at = at.map_or_else(String::new, |target| {
             format!(" in target `{}` ({})", target.code, target.technology.name())

@@ -1,9 +1,10 @@
-//! The public face, and the workers behind it.
+//! The public interface of the engine, and its workers.
 //!
-//! Each lane has a dispatcher that claims as many tasks as it has free slots and spawns a run for each. It looks
-//! when it is told to, when a slot comes free, when the next task becomes due, and at a steady pace whatever
-//! happens: hints make it quick, polling makes it right. A sweeper takes tasks from lost workers and collects old
-//! ones. Everything ends when the engine is dropped; what was running is then as if the process had been killed.
+//! Each lane has a dispatcher. It claims as many tasks as it has free slots, and spawns a run for each. It looks for
+//! tasks after a notification, when a slot becomes free, when the next task becomes due, and at a fixed interval.
+//! Notifications make it fast; polling makes it correct. A sweeper takes tasks from lost workers and deletes old
+//! ones. Everything ends when the engine is dropped; running work is then in the same state as after a kill of the
+//! process.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,15 +27,15 @@ use super::worker::{Cause, Interrupt, Runner, work};
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
 
-/// How often old tasks are collected, and the pause between two batches.
+/// How often old tasks are deleted, and the pause between two batches.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
-/// Steps of housekeeping after a collection at most; what is left is for the next one.
+/// The maximum number of housekeeping steps after a deletion; the rest follows after the next one.
 const MOST_TIDYING: u32 = 500;
-/// The longest pause between two claims while the store does not answer.
+/// The longest pause between two claims while the store does not respond.
 const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
 
-/// How the engine works.
+/// Settings of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Tasks of [`Lane::Change`] that run at once in this process.
@@ -43,23 +44,23 @@ pub struct Settings {
     pub validation_concurrency: usize,
     /// Tasks of [`Lane::Import`] that run at once.
     pub import_concurrency: usize,
-    /// How long a task stays with a worker that says nothing. Extended every third of it.
+    /// How long a worker keeps a task without a heartbeat. The worker sends one after each third of it.
     pub lease: Duration,
-    /// How often to look for work when nothing hints at any.
+    /// How often the engine looks for work without a notification.
     pub poll: Duration,
-    /// The longest wait before the second attempt; doubles with each further one.
+    /// The longest wait before the second attempt; it doubles with each further one.
     pub backoff_base: Duration,
-    /// The longest wait before any attempt, unless the error asks for a longer one.
+    /// The longest wait before any attempt, unless the error requests a longer one.
     pub backoff_cap: Duration,
-    /// How long work that meets transient failures is tried again, from the first of them on.
+    /// How long a task is retried after its first transient failure.
     pub retry_for: Duration,
-    /// The longest a run may take; it is cancelled then and the task fails.
+    /// The longest run; after that it is cancelled, and the task fails.
     pub run_limit: Duration,
-    /// The same for operations that have a limit of their own.
+    /// The longest run of operations that have their own limit.
     pub run_limits: HashMap<Operation, Duration>,
-    /// How long a run may take to end when it is stopped, or its time or its process is over; then it is cut off.
+    /// How long a run may take to end after a stop, at its time limit or when the process ends; then it is dropped.
     pub cancel_grace: Duration,
-    /// How long the store may take to answer whether it can be written.
+    /// How long the store may take to write a row for a health check.
     pub health_timeout: Duration,
 }
 
@@ -91,7 +92,7 @@ impl Settings {
         }
     }
 
-    /// The longest a run of that operation may take, and the key of the configuration that says so.
+    /// The longest run of an operation, and its configuration key.
     pub(super) fn run_limit(&self, operation: Operation) -> (Duration, &'static str) {
         let Some(own) = self.run_limits.get(&operation) else {
             return (self.run_limit, "operations.run_limit");
@@ -100,24 +101,24 @@ impl Settings {
     }
 }
 
-/// What became of running work when the engine was drained.
+/// The result of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Tasks whose run did not end within the grace and that went back to the queue.
+    /// Tasks that went back to the queue, because their run did not end within the grace period.
     pub handed_back: usize,
 }
 
-/// See the module documentation of [`crate::operation`].
+/// Runs accepted tasks; see the documentation of the crate.
 pub struct Engine {
     workers: Arc<Workers>,
     /// The dispatchers; they end after a drain.
     dispatchers: TaskTracker,
-    /// Dropping them ends everything the engine does.
+    /// Dropping them ends all work of the engine.
     _background: Vec<AbortOnDropHandle<()>>,
 }
 
 impl Engine {
-    /// Begins to work. Must be called inside a tokio runtime.
+    /// Starts the engine. Must be called inside a tokio runtime.
     pub fn start(store: Arc<dyn Store>, runner: Arc<dyn Runner>, mut settings: Settings) -> Self {
         settings.lease = settings.lease.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
         let workers = Arc::new(Workers {
@@ -138,7 +139,7 @@ impl Engine {
             watch: Watch::default(),
         });
         let dispatchers = TaskTracker::new();
-        // Subscribed before the first claim: no commit after that goes unheard.
+        // Subscribe before the first claim, so that no notification is missed.
         let hints = workers.store.hints();
         let mut background = vec![
             AbortOnDropHandle::new(tokio::spawn(relay(Arc::clone(&workers), hints))),
@@ -152,10 +153,11 @@ impl Engine {
         Self { workers, dispatchers, _background: background }
     }
 
-    /// Accepts work. It is on disk when this returns; and accepted all the same when the caller stops waiting.
+    /// Accepts a task. When this returns, the task is on disk; it is also accepted if the caller stops waiting.
     ///
-    /// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full, [`landfall_adapter::error::Kind::Retryable`] when the store
-    /// does not answer: the work may or may not have been accepted then, and submitting it again is safe.
+    /// Returns [`landfall_adapter::error::Kind::Overloaded`] if the queue is full, and
+    /// [`landfall_adapter::error::Kind::Retryable`] if the store does not respond. In the second case the task may
+    /// have been accepted, and submitting it again is safe.
     pub async fn submit(&self, task: NewTask) -> Result<Submitted> {
         for key in &task.components {
             if key.component.contains('\0') || key.environment.contains('\0') {
@@ -174,19 +176,19 @@ impl Engine {
         Ok(submitted)
     }
 
-    /// The task as it is now, with its log; `None` for an unknown or collected one.
+    /// The current task with its log; `None` if it is unknown or was deleted.
     pub async fn task(&self, token: &Token) -> Result<Option<Task>> {
         self.workers.store.task(token).await
     }
 
-    /// The task when it has ended, or as it is when `patience` is over. `None` for an unknown one.
+    /// Returns the task when it has ended, or its current state after `patience`; `None` if it is unknown.
     pub async fn wait(&self, token: &Token, patience: Duration) -> Result<Option<Task>> {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let deadline = Instant::now() + patience.min(FOREVER);
         let waiter = self.workers.await_end(*token);
         loop {
             let mut ended = std::pin::pin!(waiter.notify.notified());
-            // Listens before it looks: an end between the two is not missed.
+            // Subscribe before the first look, so that an end between the two is not missed.
             ended.as_mut().enable();
             match self.workers.store.state(token).await? {
                 None => return Ok(None),
@@ -202,8 +204,8 @@ impl Engine {
         }
     }
 
-    /// Asks for a stop; the task as it is after the request. One that has ended stays as it ended, and one that the scope
-    /// leaves alone goes on.
+    /// Requests a stop, and returns the task after the request. A task that has ended, or that is outside the scope,
+    /// does not change.
     pub async fn stop(&self, token: &Token, scope: StopScope) -> Result<Option<Task>> {
         match self.workers.store.request_stop(token, scope).await? {
             None => Ok(None),
@@ -214,12 +216,12 @@ impl Engine {
         }
     }
 
-    /// How much waits and runs.
+    /// How many tasks wait and run.
     pub async fn counts(&self) -> Result<Counts> {
         self.workers.store.counts().await
     }
 
-    /// Whether operations can be taken and run.
+    /// Whether the engine can accept and run operations.
     pub async fn health(&self) -> Health {
         let Workers { store, settings, probe, watch, .. } = &*self.workers;
         let stuck_after = (settings.lease * 2).max(settings.poll * 10);
@@ -229,13 +231,13 @@ impl Engine {
         }
     }
 
-    /// What is remembered of a component.
+    /// The stored deployment of a component.
     pub async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         self.workers.store.deployment(key).await
     }
 
-    /// Takes up no more work, waits up to `grace` for what runs, then hands the rest back to the queue. What is
-    /// submitted meanwhile is kept for the next process. Leases stay alive until the end.
+    /// Claims no more tasks, waits up to `grace` for running ones, and returns the others to the queue. Tasks that
+    /// are submitted in the meantime stay for the next process. Leases are renewed until the end.
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.workers.no_more_claims.cancel();
         if timeout(grace, self.dispatchers.wait()).await.is_err() {
@@ -248,39 +250,40 @@ impl Engine {
     }
 }
 
-/// "landfall-7f9c/12-4d1e...": which machine or pod, which process, and a part that no other process has.
+/// The name of the worker: "landfall-7f9c/12-4d1e...", with the machine or pod, the process id, and a unique part.
 fn worker_name() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_default();
     let host = if host.is_empty() { "localhost" } else { &host };
     format!("{host}/{}-{}", std::process::id(), Uuid::new_v4().simple())
 }
 
-/// What the parts of an engine share.
+/// State that the parts of an engine share.
 pub(super) struct Workers {
     pub(super) store: Arc<dyn Store>,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) settings: Settings,
-    /// Names this process in leases.
+    /// The name of this process in leases.
     worker: String,
     running: Mutex<HashMap<Token, Arc<Interrupt>>>,
-    /// What the runs of a task that is tried again had to say.
+    /// The log lines of earlier runs of retried tasks.
     pub(super) repeats: Repeats,
-    /// Of every run: what it works on, and a token that fires when it has ended.
+    /// Each run with its components, and a token that fires when it has ended.
     runs: Mutex<Vec<(Vec<ComponentKey>, CancellationToken)>>,
     waiting: Mutex<HashMap<Token, (usize, Arc<Notify>)>>,
     wake: [(Lane, Notify); Lane::ALL.len()],
     no_more_claims: CancellationToken,
-    /// Cancelled when running work must go back to the queue.
+    /// Fires when running work must go back to the queue.
     pub(super) hand_back: CancellationToken,
     hand_back_since: OnceLock<Instant>,
-    /// Tasks, not runs: a claim that was under way when the drain began may take one of them up once more.
+    /// Tasks, not runs: a claim that was in progress when the drain began may start one of them again.
     handed_back: Mutex<HashSet<Token>>,
     probe: Probe,
     watch: Watch,
 }
 
 impl Workers {
-    /// Makes a run known to those who stop it, and to later runs of its components, until the guard is dropped.
+    /// Registers a run, so that it can be stopped and later runs of its components can wait for it, until the guard
+    /// is dropped.
     pub(super) fn register(&self, task: &ClaimedTask, interrupt: &Arc<Interrupt>) -> Registered<'_> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.insert(task.token, Arc::clone(interrupt));
@@ -294,7 +297,7 @@ impl Workers {
         Registered { workers: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
     }
 
-    /// Returns when running work had to be handed back by now.
+    /// Completes when running work must have been returned to the queue.
     pub(super) async fn drain_is_over(&self) {
         self.hand_back.cancelled().await;
         let since = self.hand_back_since.get().copied().unwrap_or_else(Instant::now);
@@ -350,7 +353,7 @@ impl Workers {
     }
 }
 
-/// Keeps a run known.
+/// Keeps a run registered.
 pub(super) struct Registered<'c> {
     workers: &'c Workers,
     token: Token,
@@ -360,14 +363,14 @@ pub(super) struct Registered<'c> {
 }
 
 impl Registered<'_> {
-    /// Of each run of the same components that has not ended in this process: what fires when it has. There is one only
-    /// when it lost its lease.
+    /// The end tokens of earlier runs of the same components in this process. There is such a run only if it lost its
+    /// lease.
     pub(super) fn earlier(&self) -> Vec<CancellationToken> {
         self.earlier.clone()
     }
 
-    /// The work of the run has ended. That has to be known before its end is written: the next run of its components may
-    /// begin at once after that.
+    /// The work of the run has ended. This must be known before the end is written, because the next run of the
+    /// components may start right after that.
     pub(super) fn work_has_ended(&self) {
         self.over.cancel();
         self.workers
@@ -382,14 +385,14 @@ impl Drop for Registered<'_> {
     fn drop(&mut self) {
         self.work_has_ended();
         let mut running = self.workers.running.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later run of the same task may have taken the place.
+        // A later run of the same task may have replaced the entry.
         if running.get(&self.token).is_some_and(|current| Arc::ptr_eq(current, &self.interrupt)) {
             running.remove(&self.token);
         }
     }
 }
 
-/// Keeps a place among those who wait for the end of a task.
+/// Keeps the registration of a caller that waits for the end of a task.
 struct Waiter<'c> {
     workers: &'c Workers,
     token: Token,
@@ -408,7 +411,7 @@ impl Drop for Waiter<'_> {
     }
 }
 
-/// Passes news of commits on to those they concern.
+/// Forwards notifications of commits.
 async fn relay(workers: Arc<Workers>, mut hints: tokio::sync::broadcast::Receiver<Hint>) {
     loop {
         match hints.recv().await {
@@ -418,7 +421,7 @@ async fn relay(workers: Arc<Workers>, mut hints: tokio::sync::broadcast::Receive
                 workers.announce_end(&token);
                 workers.wake_all();
             }
-            // Some were missed: anything may have happened. A missed stop is found by the next heartbeat.
+            // Some notifications were missed, so anything may have happened. The next heartbeat finds a missed stop.
             Ok(Hint::Anything) | Err(RecvError::Lagged(_)) => {
                 workers.announce_all_ends();
                 workers.wake_all();
@@ -428,7 +431,7 @@ async fn relay(workers: Arc<Workers>, mut hints: tokio::sync::broadcast::Receive
     }
 }
 
-/// Keeps the slots of a lane busy until the engine drains, then waits for them to come free.
+/// Keeps the slots of a lane busy until the engine drains, then waits until they are free.
 async fn dispatch(workers: Arc<Workers>, lane: Lane) {
     let slots = workers.settings.slots(lane).max(1);
     let mut runs = JoinSet::new();
@@ -478,7 +481,7 @@ async fn dispatch(workers: Arc<Workers>, lane: Lane) {
     }
 }
 
-/// Takes tasks from workers that are lost, and collects old ones.
+/// Takes tasks from lost workers, and deletes old ones.
 async fn sweep(workers: Arc<Workers>) {
     let pace = (workers.settings.lease / 3).max(Duration::from_millis(10));
     let mut purged_at: Option<Instant> = None;
@@ -491,7 +494,7 @@ async fn sweep(workers: Arc<Workers>) {
                         token:% = one.token, state:% = one.state, crashes = one.crashes; "a run lost its worker"
                     );
                 }
-                // There may be more than one sweep takes.
+                // One call may not take all of them.
                 continue;
             }
             Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),

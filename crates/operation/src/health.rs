@@ -1,8 +1,8 @@
-//! Whether operations can be taken and run, as far as this process can tell.
+//! Whether this process can accept and run operations.
 //!
-//! The store is asked to write, since one that only reads takes nothing; callers who ask within [`SHARED_FOR`] share one
-//! such write, and none waits for longer than the deadline. The lanes are watched by the sweeper: a lane is
-//! stuck when this process has had a free slot, and the same task at the head that it could have taken, for long.
+//! The store is asked to write, because a store that only reads accepts no tasks. Callers within [`SHARED_FOR`] share
+//! one such write, and none waits longer than the deadline. The sweeper watches the lanes. A lane is stuck if this
+//! process has had a free slot for a long time, and the same task that it could run has been at the head.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,45 +18,45 @@ use super::store::{Due, Store};
 use super::task::Counts;
 use landfall_adapter::error::Result;
 
-/// How long one answer of the store serves everybody who asks.
+/// How long a result of the store is shared.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
-/// How the service is.
+/// The health of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// What waits and runs, or one public sentence why the store cannot be used.
+    /// The numbers of waiting and running tasks, or one public sentence why the store cannot be used.
     pub store: Result<Counts, String>,
-    /// Lanes in which something has been due for long and is not taken.
+    /// Lanes with a task that has been due for a long time.
     pub stuck: Vec<Stuck>,
 }
 
 /// A lane that does not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stuck {
-    /// Which.
+    /// The lane.
     pub lane: Lane,
     /// How long the task at its head has been due.
     pub due_for: Duration,
-    /// Whether this version could run it; another one has to where not.
+    /// Whether this version can run the task; if not, another version has to.
     pub known: bool,
 }
 
 type Answer = Result<(), String>;
 
-/// Asks the store, once for many.
+/// Asks the store once for many callers.
 pub(super) struct Probe {
-    /// Where it is asked: whoever wants to know may be gone before the answer comes.
+    /// The runtime in which the store is asked, because the caller may be gone before the result.
     runtime: Handle,
     latest: Mutex<Option<(Instant, Shared<BoxFuture<'static, Answer>>)>>,
 }
 
 impl Probe {
-    /// Must be called inside a Tokio runtime, in which the store is asked.
+    /// Must be called inside the tokio runtime in which the store is asked.
     pub(super) fn new() -> Self {
         Self { runtime: Handle::current(), latest: Mutex::default() }
     }
 
-    /// Whether the store can be written, which many share, and what is in it now.
+    /// Whether the store can be written, as a shared result, and its current counts.
     pub(super) async fn ask(&self, store: &Arc<dyn Store>, patience: Duration) -> Result<Counts, String> {
         self.check(store, patience).await?;
         within(patience, store.counts()).await
@@ -83,7 +83,7 @@ impl Probe {
     }
 }
 
-/// What the store answers in time, or one public sentence.
+/// The result of the store within the deadline, or one public sentence.
 async fn within<T>(patience: Duration, asked: impl Future<Output = Result<T>>) -> Result<T, String> {
     match timeout(patience, asked).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -99,15 +99,15 @@ async fn within<T>(patience: Duration, asked: impl Future<Output = Result<T>>) -
     }
 }
 
-/// What is known of the lanes.
+/// The observed state of the lanes.
 #[derive(Default)]
 pub(super) struct Watch(Mutex<HashMap<Lane, Watched>>);
 
 #[derive(Default)]
 struct Watched {
-    /// Since when this process could have taken something.
+    /// Since when this process has been able to take a task.
     free_since: Option<Instant>,
-    /// By whether this version knows the task.
+    /// By whether this version can run the task.
     heads: HashMap<bool, Head>,
 }
 
@@ -116,20 +116,20 @@ struct Head {
     seq: i64,
     /// Since when it has been seen there.
     since: Instant,
-    /// How long it was due at `seen_at`.
+    /// How long it had been due at `seen_at`.
     due_for: Duration,
     seen_at: Instant,
 }
 
 impl Watch {
-    /// Whether this process has a free slot for the lane.
+    /// Records whether this process has a free slot for the lane.
     pub(super) fn note_slots(&self, lane: Lane, free: bool, now: Instant) {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let watched = lanes.entry(lane).or_default();
         watched.free_since = free.then(|| watched.free_since.unwrap_or(now));
     }
 
-    /// What is at the heads of all lanes now.
+    /// Records the tasks at the heads of all lanes.
     pub(super) fn note_due(&self, due: &[Due], now: Instant) {
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in Lane::ALL {

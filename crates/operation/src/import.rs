@@ -1,18 +1,18 @@
-//! Where the updates of an import go.
+//! The keys of the updates that an import returns.
 //!
-//! Technologies give updates of the entity's catalog entry, below `spec.mesh`. The values of an entity that was made from a
-//! template may be elsewhere: in `parameters`, or in `environmentParameters` where they differ from environment to
-//! environment. [`ImportSettings::place`] moves updates there.
+//! Technologies return updates of the entity's catalog entry, below `spec.mesh`. An entity that was created from a
+//! template may have its values in `parameters`, or in `environmentParameters` if they differ between environments.
+//! [`ImportSettings::place`] moves updates there.
 
 use landfall_adapter::descriptor::Object;
 use landfall_adapter::import::MESH;
 
-/// How imports are read and answered.
+/// Settings of imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportSettings {
-    /// The parameter in which the control plane sends the environment-specific values of an entity.
+    /// The parameter with the environment-specific values of an entity.
     pub environment_key: String,
-    /// What an update may begin with, and what it begins with instead: once for each; not at all where there is none.
+    /// Maps the beginning of an update's key to its new prefixes: one update for each, none for an empty list.
     pub prefixes: Vec<(String, Vec<String>)>,
 }
 
@@ -26,8 +26,7 @@ impl Default for ImportSettings {
 }
 
 impl ImportSettings {
-    /// Updates under the keys that they shall have. The longest prefix that one begins with counts; one that begins with
-    /// none stays as it is.
+    /// The updates with their new keys. The longest matching prefix applies; an update without one does not change.
     pub fn place(&self, updates: Object) -> Object {
         let mut placed = Object::new();
         for (key, value) in updates {

@@ -1,6 +1,6 @@
-//! Which failure a task that is tried again met last, so that its log has the same failure a few times and not once a try.
+//! The last failure of each retried task, so that its log repeats the same failure only a few times.
 //!
-//! It is the memory of one process: another one that takes the task up writes the failure once more.
+//! Each process has its own memory: another process that continues the task writes the failure once more.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,23 +9,24 @@ use std::sync::{Mutex, PoisonError};
 use super::task::Token;
 use landfall_adapter::LogLine;
 
-/// See the module documentation.
+/// The last failures of retried tasks.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(Mutex<HashMap<Token, Repeat>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Repeat {
-    /// Hash of what the run had to say.
+    /// A hash of the lines of the run.
     said: u64,
-    /// How many runs before the last one said the same.
+    /// How many runs before the last one had the same lines.
     times: u32,
 }
 
 impl Repeats {
-    /// Tasks remembered at most. Those that ended in another process are forgotten when it is reached, with all others.
+    /// The maximum number of tasks. When it is reached, all entries are deleted, also those of tasks that ended in
+    /// other processes.
     const MOST: usize = 4096;
 
-    /// Remembers what a run had to say, and answers how many runs of the task in a row had said the same before.
+    /// Records the lines of a run, and returns how many runs in a row had the same lines before.
     pub(super) fn note(&self, token: Token, failure: &str, lines: &[LogLine]) -> u32 {
         let mut hasher = DefaultHasher::new();
         failure.hash(&mut hasher);
@@ -45,7 +46,7 @@ impl Repeats {
         times
     }
 
-    /// Forgets a task that is not tried again.
+    /// Deletes the entry of a task that is not retried.
     pub(super) fn forget(&self, token: &Token) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }

@@ -1,4 +1,4 @@
-//! Which component of a task comes next: each after all that it has to follow.
+//! The order of the components of a task: each after the components that it must follow.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -8,27 +8,27 @@ use landfall_adapter::descriptor::Sequence;
 
 use super::work::Assigned;
 
-/// What is left to begin of the components of a task, by their numbers in it. Pure.
+/// The components of a task that have not begun, by their positions. Pure.
 #[derive(Debug)]
 pub(super) struct Schedule {
     steps: Vec<Step>,
-    /// Steps that wait for nothing; those of earlier components first.
+    /// Steps that wait for nothing, in the order of the components.
     ready: BinaryHeap<Reverse<(usize, usize)>>,
-    /// Of each component.
+    /// One for each component.
     step: Vec<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Step {
-    /// Number of the component; another adapter's component has none, and only passes on what comes before it.
+    /// The position of the component; `None` for a component of another adapter, which only forwards the order.
     component: Option<usize>,
-    /// How many steps it still waits for.
+    /// The number of steps that it still waits for.
     waits: usize,
     followers: Vec<usize>,
 }
 
 impl Schedule {
-    /// Of components in the order of their intent.
+    /// A schedule in the order of the intent.
     pub(super) fn new(sequence: &Sequence, assigned: &[Assigned], intent: Intent) -> Self {
         let numbers: HashMap<&str, usize> = assigned
             .iter()
@@ -55,7 +55,7 @@ impl Schedule {
         }
     }
 
-    /// Components that wait for nothing.
+    /// A schedule of components that do not wait for each other.
     pub(super) fn free(count: usize) -> Self {
         Self::of((0..count).map(Some).collect(), &[], count)
     }
@@ -91,7 +91,7 @@ impl Schedule {
         schedule
     }
 
-    /// The next component to begin, if any waits for nothing.
+    /// The next component that waits for nothing.
     pub(super) fn next(&mut self) -> Option<usize> {
         while let Some(Reverse((_, at))) = self.ready.pop() {
             match self.steps.get(at).and_then(|step| step.component) {
@@ -102,7 +102,7 @@ impl Schedule {
         None
     }
 
-    /// A component is done: those that waited for it alone may begin.
+    /// Records that a component is done; components that waited only for it may begin.
     pub(super) fn done(&mut self, component: usize) {
         if let Some(at) = self.step.get(component) {
             self.pass(*at);
@@ -121,7 +121,7 @@ impl Schedule {
     }
 
     fn push(&mut self, at: usize) {
-        // What only passes on goes first: it costs nothing.
+        // Steps of other adapters go first, because they cost nothing.
         let rank = self.steps.get(at).and_then(|step| step.component).map_or(0, |component| component + 1);
         self.ready.push(Reverse((rank, at)));
     }
@@ -134,7 +134,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Steps, some of others, with arbitrary edges from smaller to larger, at most some at once, ended in any order.
+        /// Random steps, some of other adapters, with random edges to later steps, a limit of concurrent ones, and a
+        /// random order of ends.
         #[test]
         fn each_begins_once_and_after_all_that_it_follows(
             ours in prop::collection::vec(any::<bool>(), 1..12),
@@ -145,7 +146,7 @@ mod tests {
             let mut count = 0;
             let components: Vec<Option<usize>> = ours.iter().map(|ours| ours.then(|| { count += 1; count - 1 })).collect();
             let edges: Vec<_> = edges.into_iter().filter(|(a, b)| a < b && *b < components.len()).collect();
-            // Before what each component must not begin, over others too.
+            // The components that each one must follow, also through other adapters.
             let mut before: Vec<std::collections::BTreeSet<usize>> = vec![Default::default(); components.len()];
             for at in 0..components.len() {
                 for (a, _) in edges.iter().filter(|(_, b)| *b == at) {

@@ -1,7 +1,7 @@
-//! What Landfall does when it is asked: the one interface between the contracts and everything below.
+//! The operations that Landfall offers: the one interface between the contracts and the layers below.
 //!
-//! Every method takes what a contract received, refuses what cannot work with every problem found, and otherwise
-//! makes one durable task. What is refused leaves no trace; what is accepted survives a crash.
+//! Every method takes the content of a request. It either refuses the request with every problem, or creates one
+//! durable task. A refused request leaves no trace, and an accepted task survives a crash.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::{
     Submitted, Task, Token,
 };
 
-/// What one component would undergo.
+/// The changes of one component.
 #[derive(Debug, Clone)]
 pub struct ComponentPlan {
     /// Component id.
@@ -40,26 +40,26 @@ pub struct ComponentPlan {
     pub technology: String,
     /// Code of the target.
     pub target: String,
-    /// What becomes of access lists there.
+    /// How access lists are applied there.
     pub access: AccessMode,
-    /// In the order of application; empty when nothing differs.
+    /// In the order of application; empty if nothing differs.
     pub changes: Vec<Change>,
     /// What the target cannot do: the operation would apply the changes and then fail with these problems.
     pub unmet: Vec<Problem>,
-    /// Why it cannot be planned before what comes before it is done; there are no changes then.
+    /// Why the component cannot be planned before its dependencies are done; then there are no changes.
     pub pending: Option<String>,
 }
 
-/// What an operation would change.
+/// The changes of an operation.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// In the order in which the operation would treat them.
+    /// In the order in which the operation would process them.
     pub components: Vec<ComponentPlan>,
     /// Components that are left to other adapters.
     pub skipped: Vec<Skipped>,
 }
 
-/// Where one component would land, and why.
+/// The target that one component would get, and why.
 pub struct ComponentPlace {
     /// Component id.
     pub id: String,
@@ -67,15 +67,15 @@ pub struct ComponentPlace {
     pub name: String,
     /// Witboost environment name.
     pub environment: String,
-    /// What was looked at.
+    /// The route and the candidates.
     pub explanation: Explanation,
-    /// Code of the target that is chosen; `None` when no route leads anywhere.
+    /// The code of the chosen target, or the problem; `None` if no route leads to a target.
     pub target: Option<Result<String, Problem>>,
-    /// Code of the target where it is provisioned, which is where all but a provisioning goes.
+    /// The code of the target where the component is provisioned; all operations except a provisioning use it.
     pub provisioned_on: Option<String>,
 }
 
-/// See the module documentation.
+/// The operations, on an engine and a store.
 pub struct Service {
     domain: Arc<Domain>,
     engine: Engine,
@@ -84,15 +84,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// `engine` runs on `store`.
+    /// Creates the service. `engine` must run on `store`.
     pub fn new(domain: Arc<Domain>, engine: Engine, store: Arc<dyn Store>, dry_runs: DryRunSettings) -> Self {
         Self { domain, engine, store, dry_runs: DryRuns::new(dry_runs) }
     }
 
     /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
     ///
-    /// Targets are asked only where a technology needs it ([`Bound::check`](landfall_adapter::Bound::check)): with the
-    /// bounds and the deadline of a dry run, and so with its errors.
+    /// It asks targets only for technologies with [`Bound::has_check`](landfall_adapter::Bound::has_check), within
+    /// the limits of a dry run and with its errors.
     pub async fn validate(&self, document: Document) -> Result<()> {
         let resolved = self.domain.validate(&document, self.store.as_ref()).await?;
         if !resolved.assigned.iter().any(|one| one.bound.has_check()) {
@@ -105,7 +105,7 @@ impl Service {
         .await
     }
 
-    /// Runs a dry run or a check within the bounds of dry runs.
+    /// Runs a dry run or a check within the limits of dry runs.
     async fn bounded<T, F>(&self, what: &str, work: impl FnOnce(Context, At) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -123,7 +123,7 @@ impl Service {
         Err(overdue)
     }
 
-    /// The same as a task, whose outcome tells.
+    /// Validates as a task, whose outcome has the result.
     pub async fn submit_validation(&self, document: Document) -> Result<Submitted> {
         self.submit(Request::Validate { document }, None).await
     }
@@ -167,7 +167,7 @@ impl Service {
     /// Reads an existing resource into catalog updates.
     pub async fn reverse(&self, mut request: ReverseRequest) -> Result<Submitted> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
-        // In one spelling: names are derived from it.
+        // Use one spelling, because names are derived from it.
         request.environment = topology.environment(&request.environment).to_owned();
         let import = self.domain.import(request).await?;
         let ReverseRequest { use_case_template_id, environment, .. } = import.request();
@@ -186,15 +186,15 @@ impl Service {
             return Err(Error::invalid(problems));
         }
         let mut request = import.into_request();
-        // It named the target, which is kept beside the request.
+        // The target is stored beside the request.
         request.params.shift_remove("target");
         self.submit(Request::Reverse { request, target: target.code.clone() }, None).await
     }
 
-    /// What an operation would change, without changing anything. `refs` count where access is updated.
+    /// The changes of an operation, without making them. `refs` matters only for an update of access.
     ///
-    /// [`Kind::Overloaded`] when its lane is full, [`Kind::Retryable`] when it takes too long. It is cancelled when the
-    /// future is dropped.
+    /// Returns [`Kind::Overloaded`] if too many dry runs are running, and [`Kind::Retryable`] if it takes too long.
+    /// Dropping the future cancels it.
     pub async fn plan(&self, document: Document, intent: Intent, refs: BTreeSet<Ref>) -> Result<Planned> {
         let access = match intent {
             Intent::UpdateAccess => {
@@ -209,7 +209,7 @@ impl Service {
         .await
     }
 
-    /// Where each component would land, and why.
+    /// The target that each component would get, and why.
     pub async fn explain(&self, document: Document) -> Result<Vec<ComponentPlace>> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
         let limits = self.domain.limits;
@@ -228,23 +228,23 @@ impl Service {
         work::explain(&descriptor, &topology, &deployments).map_err(Error::invalid)
     }
 
-    /// The instances of the topology, by id, that a filter lets through.
+    /// The instances of the topology that match a filter, by id.
     pub async fn instances(&self, filter: &Filter) -> Result<Vec<Instance>> {
         let all = self.store.instances().await?;
         Ok(all.iter().filter(|instance| filter.matches(instance)).cloned().collect())
     }
 
-    /// One instance.
+    /// An instance by id.
     pub async fn instance(&self, id: i64) -> Result<Option<Instance>> {
         Ok(self.store.instances().await?.iter().find(|instance| instance.id == id).cloned())
     }
 
-    /// Changes the topology for what is accepted from now on; `None` when there is no such instance.
+    /// Edits an instance, for requests that are accepted from now on; `None` if it does not exist.
     pub async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>> {
         self.store.edit_instance(edit).await
     }
 
-    /// The task as it stands, or nothing when the token is unknown or expired.
+    /// The current task; `None` if the token is unknown or expired.
     pub async fn task(&self, token: &str) -> Result<Option<Task>> {
         match token.parse::<Token>() {
             Ok(token) => self.engine.task(&token).await,
@@ -252,13 +252,13 @@ impl Service {
         }
     }
 
-    /// The task once it has ended, or as it stands when `within` is over.
+    /// Returns the task when it has ended, or its current state after `within`.
     pub async fn wait(&self, token: &Token, within: Duration) -> Result<Option<Task>> {
         self.engine.wait(token, within).await
     }
 
-    /// Asks a task to stop and answers how it stands; [`Kind::Unsupported`] when it runs on a target that cannot stop.
-    /// What waits has begun nothing and can always be stopped.
+    /// Requests a stop, and returns the task after the request. Returns [`Kind::Unsupported`] if it runs on a target
+    /// that cannot stop. A waiting task can always be stopped.
     pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
         let Ok(token) = token.parse::<Token>() else { return Ok(None) };
         let Some(task) = self.store.task(&token).await? else { return Ok(None) };
@@ -275,7 +275,7 @@ impl Service {
         }
     }
 
-    /// The first target of a task that cannot stop work under way.
+    /// The first target of a task that cannot stop running work.
     fn unstoppable(&self, task: &Task) -> Option<Arc<Target>> {
         task.targets
             .iter()
@@ -283,7 +283,7 @@ impl Service {
             .find(|target| !target.technology.capabilities().stop)
     }
 
-    /// What this process last heard of each configured target.
+    /// The recorded health of each configured target.
     pub fn target_health(&self) -> Vec<TargetHealth> {
         let health = |target: &Arc<Target>| {
             let last = self.domain.recorder.last(&target.code);
@@ -297,22 +297,22 @@ impl Service {
         self.domain.installation.targets().iter().map(health).collect()
     }
 
-    /// Waiting and running tasks.
+    /// How many tasks wait and run.
     pub async fn counts(&self) -> Result<Counts> {
         self.engine.counts().await
     }
 
-    /// Whether operations can be taken and run.
+    /// Whether operations can be accepted and run.
     pub async fn health(&self) -> Health {
         self.engine.health().await
     }
 
-    /// Stops taking work, waits for what runs, hands the rest over.
+    /// Claims no more tasks, waits for running ones, and returns the others to the queue.
     pub async fn drain(&self, grace: Duration) -> Drained {
         self.engine.drain(grace).await
     }
 
-    /// Serialised once, and off the async threads unless the request is small.
+    /// Serialises the request once, and off the async threads unless it is small.
     async fn submit(&self, request: Request, digest: Option<[u8; 32]>) -> Result<Submitted> {
         let operation = request.operation();
         let components = request.placements().iter().map(|placement| placement.key.clone()).collect();
@@ -326,7 +326,7 @@ impl Service {
     }
 }
 
-/// The changes of each component, in the order in which they would be made.
+/// Plans each component, in the order of the operation.
 async fn dry_run(
     domain: &Arc<Domain>,
     document: &Document,
@@ -378,13 +378,13 @@ async fn dry_run(
     Ok(planned)
 }
 
-/// Asks the targets about components, one after the other, so that `at` is the target that a deadline is told of.
+/// Checks components on their targets, one after the other, so that `at` is the target that a deadline error names.
 async fn check(domain: &Domain, assigned: &[Assigned], context: &Context, at: &At) -> Result<()> {
     let begin = |one: &Assigned| at.set(&one.target);
     runner::check(assigned, context, &domain.recorder, 1, &begin).await
 }
 
-/// What a technology remembers of a component, for a dry run.
+/// The memory of a component, for a dry run.
 struct ReadOnly {
     store: Arc<dyn Inventory>,
     key: ComponentKey,

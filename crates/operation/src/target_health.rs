@@ -1,7 +1,7 @@
-//! What this process last heard of each target, for the health answer.
+//! The last success and failure of each target, for health responses.
 //!
-//! The runner and dry runs record it where they call a technology. A transient failure is the target's; a request
-//! that is wrong, a conflict or a stop says nothing about the target, and is not recorded.
+//! The runner and dry runs record each call of a technology. Only transient failures count as failures of the target.
+//! A wrong request, a conflict and a stop say nothing about the target, and are not recorded.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +10,14 @@ use chrono::{DateTime, Utc};
 
 use landfall_adapter::error::{Error, Result};
 
-/// What this process knows of one configured target.
+/// The recorded health of one configured target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetHealth {
     /// Code in the configuration.
     pub code: String,
     /// Name of its technology: `postgresql`.
     pub technology: String,
-    /// When work on it last succeeded; `None` when none has since the process started.
+    /// The last success since the process started, if any.
     pub last_success: Option<DateTime<Utc>>,
     /// The last transient failure since the process started.
     pub last_failure: Option<TargetFailure>,
@@ -26,9 +26,9 @@ pub struct TargetHealth {
 /// A transient failure of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetFailure {
-    /// When.
+    /// The time of the failure.
     pub at: DateTime<Utc>,
-    /// Public, one line.
+    /// The public message, in one line.
     pub message: String,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Last {
 }
 
 impl TargetRecorder {
-    /// Longest message kept, in characters.
+    /// The maximum length of a stored message, in characters.
     const MAX_MESSAGE: usize = 500;
 
     /// Records the result of a call to the technology of a target, and passes it on.
@@ -67,12 +67,12 @@ impl TargetRecorder {
         self.change(code, |last| last.failure = Some(TargetFailure { at: Utc::now(), message }));
     }
 
-    /// What is known of a target.
+    /// The recorded health of a target.
     pub(super) fn last(&self, code: &str) -> Last {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(code).cloned().unwrap_or_default()
     }
 
-    /// Codes are those of configured targets: there are no more entries than targets.
+    /// The codes are those of configured targets, so there are no more entries than targets.
     fn change(&self, code: &str, change: impl FnOnce(&mut Last)) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match all.get_mut(code) {

@@ -1,7 +1,7 @@
-//! From a request's text to components on their targets: parse, place, check.
+//! From the text of a request to components on their targets: parse, place, check.
 //!
-//! Pure but for what it is given to remember, so that `/validate`, `/provision`, the dry run, the worker and the
-//! offline `landfall validate` cannot disagree. Costs what parsing costs; callers keep it off the async threads.
+//! These functions are pure, so `/validate`, `/provision`, the dry run, the worker and the offline `landfall
+//! validate` cannot disagree. They cost as much as parsing, so callers run them off the async threads.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -25,10 +25,10 @@ use super::request::SMALL;
 use super::service::ComponentPlace;
 use super::{ComponentKey, Deployment, DeploymentStatus, Operation};
 
-/// A descriptor as it arrived.
+/// A descriptor as it was sent.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
-    /// How to read it.
+    /// Its kind.
     pub kind: DescriptorKind,
     /// YAML or JSON. Never logged.
     pub text: String,
@@ -41,19 +41,19 @@ pub struct Document {
 }
 
 impl Document {
-    /// A descriptor that comes alone.
+    /// A descriptor without `latestEnrichedDescriptor`.
     pub fn new(kind: DescriptorKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into(), latest: None, published: BTreeMap::new() }
     }
 
-    /// The same with the `latestEnrichedDescriptor` of its request.
+    /// The same descriptor with the `latestEnrichedDescriptor` of its request.
     #[must_use]
     pub fn with_latest(mut self, latest: Option<String>) -> Self {
         self.latest = latest.filter(|text| !text.trim().is_empty());
         self
     }
 
-    /// Whether it is read in well under a millisecond.
+    /// Whether parsing it takes well under a millisecond.
     pub(super) fn is_small(&self) -> bool {
         self.text.len() + self.latest.as_ref().map_or(0, String::len) <= SMALL
     }
@@ -65,29 +65,29 @@ impl std::fmt::Debug for Document {
     }
 }
 
-/// Where a component was placed when its task was accepted; the task goes there whatever the topology says later.
+/// The target of a component, as decided when its task was accepted. The task uses it even if the topology changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// Component and environment.
     pub key: ComponentKey,
     /// Code of the target.
     pub target: String,
-    /// Where the component is in its document, in which another may have the same id. Empty in a task of a version that did
-    /// not keep it.
+    /// The path of the component in the document, because another component may have the same id. Empty in tasks of
+    /// versions that did not store it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
 }
 
-/// One component on its target.
+/// A component on its target.
 #[derive(Clone)]
 pub struct Assigned {
-    /// What is to be worked on.
+    /// The component and its surroundings.
     pub work: Work,
-    /// The same, as the technology of its target has read it.
+    /// The component, bound by the technology of the target.
     pub bound: Arc<dyn AnyBound>,
-    /// Where.
+    /// The target.
     pub target: Arc<Target>,
-    /// Where it was unprovisioned, of a component that is provisioned again.
+    /// The target where the component was unprovisioned, if it is provisioned again.
     pub before: Option<Arc<Target>>,
 }
 
@@ -98,35 +98,35 @@ impl Assigned {
     }
 }
 
-/// What a document comes to.
+/// A document with its components on their targets.
 pub struct Resolved {
-    /// Components to work on, each after what it depends on.
+    /// The components to work on, each after its dependencies.
     pub assigned: Vec<Assigned>,
-    /// What comes before what.
+    /// The order of all components.
     pub sequence: Sequence,
-    /// Components of a data product that no route leads to: another adapter's.
+    /// Components of a data product that no route leads to. They are left to other adapters.
     pub skipped: Vec<Skipped>,
-    /// Of the document's content; see [`Descriptor::digest`].
+    /// A digest of the document's content; see [`Descriptor::digest`].
     pub digest: Option<[u8; 32]>,
-    /// What dependencies had published, according to the request; to be stored with it.
+    /// What dependencies had published according to the request; it is stored with the task.
     pub published: BTreeMap<String, Info>,
 }
 
 /// A component that is left to another adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its id, or its name or place where it has none.
+    /// Its id, or its name or path if it has none.
     pub id: String,
-    /// Why, with the route that nearly leads to it.
+    /// The reason, with the nearest route.
     pub reason: String,
 }
 
-/// The same error, its problems seen from further up.
+/// The same error with a prefix before the paths of its problems.
 pub(super) fn under(error: Error, prefix: &str) -> Error {
     each_problem(error, |problem| problem.under(prefix))
 }
 
-/// The same error, the problems that a technology found seen from the root of the document.
+/// The same error with the paths of a technology's problems from the root of the document.
 pub(super) fn located(error: Error, component: &Component) -> Error {
     each_problem(error, |problem| component.located(problem))
 }
@@ -142,11 +142,12 @@ fn key(component: &Component, environment: &str) -> ComponentKey {
     ComponentKey { component: component.id.to_string(), environment: environment.to_owned() }
 }
 
-/// Reads a document as strictly as the intent needs: what is to be created must be described in full, what is to be
-/// removed or opened to somebody must only be identified. What is wrong with the parts that could be read is found
-/// by their technologies even so: one answer has every problem.
+/// Parses a document as strictly as the intent requires: a component to provision must be described completely, and a
+/// component to unprovision or to update access of must only be identified. If parsing fails, technologies still
+/// check the parts that could be read, so that one response has every problem.
 ///
-/// Ours is what a route leads to; of a task that was accepted, what it was accepted for.
+/// Landfall's own components are those that a route leads to or, for an accepted task, those that it was accepted
+/// for.
 pub(super) fn parse(
     document: &Document,
     intent: &Intent,
@@ -175,7 +176,7 @@ pub(super) fn parse(
     };
     descriptor::parse(document.kind, document.text.as_str(), strictness, limits, &ours).map_err(|rejected| {
         let mut problems = rejected.problems;
-        // In short, where a component goes is not known without what is remembered of it.
+        // In short form, the target of a component is not known without its stored deployment.
         if let (Some(readable), Strictness::Full) = (rejected.readable, strictness) {
             let is_broken = |component: &Component| problems.iter().any(|it| is_of(it, component));
             let broken = readable.product.all_components().filter(|it| is_broken(it));
@@ -186,7 +187,7 @@ pub(super) fn parse(
             for component in readable.product.all_components().filter(|it| in_scope(&readable, it)) {
                 let known = Causes::of(component, &problems);
                 for problem in resolver.assign(component).err().unwrap_or_default() {
-                    // What is wrong with the environment is found with every component.
+                    // Problems of the environment are found again with every component.
                     if !more.contains(&problem) && (problem.is_of_reading() || !known.may_cause(&problem)) {
                         more.push(problem);
                     }
@@ -199,8 +200,8 @@ pub(super) fn parse(
     })
 }
 
-/// What the components that the document works on depend on had published, according to `latestEnrichedDescriptor`. That is
-/// the control plane's own account of earlier operations: what cannot be read of it is no reason to refuse the request.
+/// What the dependencies of the document's components had published, according to `latestEnrichedDescriptor`. That
+/// document is the control plane's account of earlier operations, so an unreadable one does not refuse the request.
 pub(super) fn published(
     document: &Document,
     descriptor: &Descriptor,
@@ -218,7 +219,7 @@ pub(super) fn published(
     })
 }
 
-/// Whether a problem is one of this component, and not of one in it.
+/// Whether a problem belongs to this component itself, and not to a component in it.
 fn is_of(problem: &Problem, component: &Component) -> bool {
     problem.path.strip_prefix(&component.path).is_some_and(|rest| {
         rest.is_empty() || (rest.starts_with(['.', '[']) && !rest.starts_with(".components["))
@@ -243,7 +244,7 @@ fn skipped(descriptor: &Descriptor, assigned: &[Assigned], topology: &Topology) 
         .collect()
 }
 
-/// Characters of what a component is called that is left to another adapter; identifiers of ours are shorter.
+/// The maximum length of the label of such a component, in characters; Landfall's own identifiers are shorter.
 const MAX_LABEL: usize = 512;
 
 fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
@@ -253,12 +254,12 @@ fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     }
 }
 
-/// Where components may go.
+/// The source of the targets.
 #[derive(Clone, Copy)]
 pub(super) enum Places<'a> {
-    /// Where the topology says, or, for what exists, where it was provisioned.
+    /// The topology, or the stored deployment for a component that exists.
     Topology,
-    /// Where the task was accepted for.
+    /// The placements of an accepted task.
     Fixed(&'a [Placement]),
 }
 
@@ -279,7 +280,7 @@ pub(super) fn resolve(
             Ok(one) => assigned.extend(one),
             Err(found) => {
                 for problem in found {
-                    // What is wrong with the environment is the same for every component of a group.
+                    // Problems of the environment are the same for every component of a group.
                     let of_environment = problem.path == resolver.environment_path();
                     if !of_environment || !problems.contains(&problem) {
                         problems.push(problem);
@@ -305,7 +306,7 @@ pub(super) fn resolve(
     }
 }
 
-/// There is nothing to do, and why.
+/// The problem of a document without any component to work on.
 fn nothing(skipped: &[Skipped], topology: &Topology) -> Problem {
     const SHOWN: usize = 3;
     let (first, one) = match skipped {
@@ -333,7 +334,7 @@ fn nothing(skipped: &[Skipped], topology: &Topology) -> Problem {
     ))
 }
 
-/// Everything that decides where a component goes.
+/// Everything that decides the target of a component.
 struct Resolver<'a> {
     descriptor: &'a Descriptor,
     product: Arc<DataProduct>,
@@ -342,7 +343,7 @@ struct Resolver<'a> {
     places: Places<'a>,
     deployments: &'a [Deployment],
     access: Option<&'a AccessList>,
-    /// Of a document that could not be read as a whole, the paths of components that are not as written.
+    /// For a document with parse errors: the paths of components that differ from the text.
     broken: Option<HashSet<String>>,
     neighbours: OnceCell<HashMap<String, Neighbours>>,
     /// The data product as it was sent, once a technology asks for it.
@@ -381,8 +382,8 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The components that go to a target; of a task, those that it was accepted for. Only what is to be made is compared
-    /// with what is made beside it.
+    /// The components that go to a target; for a task, those that it was accepted for. Only a provisioning compares
+    /// components with each other.
     fn neighbours(&self, code: &str) -> Neighbours {
         if *self.intent != Intent::Provision {
             return Neighbours::default();
@@ -414,7 +415,7 @@ impl<'a> Resolver<'a> {
         all.get(code).cloned().unwrap_or_default()
     }
 
-    /// What the components that it depends on published.
+    /// What the dependencies of a component published.
     fn dependencies(&self, component: &Component, environment: &str) -> Vec<Dependency> {
         let published = |id: &Identifier| {
             if let Some(info) = self.product.published.get(id.as_str()) {
@@ -434,9 +435,9 @@ impl<'a> Resolver<'a> {
         environment_path(self.descriptor)
     }
 
-    /// Where the component goes, nowhere when it is another adapter's, or why it cannot.
+    /// The target of a component, `None` if it belongs to another adapter, or the reason why it has none.
     fn target(&self, component: &Component) -> Result<Option<(ComponentKey, Arc<Target>)>, Problem> {
-        // A data product has components of other adapters, of which not even the environment is asked.
+        // A data product has components of other adapters, whose environment does not matter.
         if self.descriptor.scope == Scope::DataProduct && !self.concerns(component) {
             return Ok(None);
         }
@@ -476,7 +477,8 @@ impl<'a> Resolver<'a> {
         Ok(Some((key, target)))
     }
 
-    /// Whether a route leads to it, or it is known from earlier; of a task, whether it was accepted for it.
+    /// Whether a route leads to the component, or it has a stored deployment; for a task, whether the task was
+    /// accepted for it.
     fn concerns(&self, component: &Component) -> bool {
         let id = component.id.as_str();
         match self.places {
@@ -492,8 +494,9 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
-    /// What keeps a component from its target; if that is the environment, with what is wrong with the component in any, and
-    /// if it is the kind, with what is wrong with its data contract: with the right kind, that may be used.
+    /// The problem that keeps a component from its target. If it concerns the environment, the problems that the
+    /// component has in any environment follow. If it concerns the kind, the problems of its data contract follow,
+    /// because the right kind may use the contract.
     fn with_what_else_is_wrong(&self, component: &Component, problem: Problem) -> Vec<Problem> {
         let of_contract = || component.told(component.faults.contract.clone());
         let (of_environment, of_kind) =
@@ -526,7 +529,7 @@ impl<'a> Resolver<'a> {
         problems
     }
 
-    /// The component on its target, nothing when it is another adapter's, or everything wrong with it.
+    /// The component on its target, `None` if it belongs to another adapter, or all its problems.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
         let (key, target) = match self.target(component) {
             Ok(Some(found)) => found,
@@ -561,9 +564,9 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The component with the kind and the `specific` that it was provisioned with, where those and not the document decide:
-/// its resources are to be found, and a short form or an edit since then does not name them. What is left in
-/// [`Component::unread`] is of what the document decides.
+/// The component with the kind and `specific` that it was provisioned with, for intents that have to find its
+/// resources: a short form or a later edit may not name them. [`Component::unread`] then has only problems of fields
+/// that the document decides.
 fn as_provisioned<'c>(
     component: &'c Component,
     intent: &Intent,
@@ -590,8 +593,8 @@ fn as_provisioned<'c>(
     Cow::Owned(provisioned)
 }
 
-/// A component that exists as one kind cannot become another, where the kind decides what it is made of: what there is of
-/// it would be left behind.
+/// The problem of a provisioned component that changes its kind, if the kind decides its resources: the existing ones
+/// would be left behind.
 fn kind_changed(component: &Component, remembered: &Deployment, kinds: &Kinds) -> Option<Problem> {
     let kind = remembered.kind.as_ref().filter(|_| remembered.status == DeploymentStatus::Provisioned)?;
     if *kind == component.kind || *kinds == Kinds::Any {
@@ -605,7 +608,7 @@ fn kind_changed(component: &Component, remembered: &Deployment, kinds: &Kinds) -
     )
 }
 
-/// Identifiers of components are any text, and what has one in another data product is another component.
+/// Component ids are arbitrary texts, so the same id in another data product is another component.
 fn of_another_product(
     product: &DataProduct,
     component: &Component,
@@ -624,7 +627,7 @@ fn of_another_product(
     )
 }
 
-/// Where the data product is in its document.
+/// The path of the data product in its document.
 fn product_path(descriptor: &Descriptor) -> &'static str {
     match descriptor.scope {
         Scope::DataProduct => "",
@@ -639,8 +642,8 @@ fn environment_path(descriptor: &Descriptor) -> &'static str {
     }
 }
 
-/// The environment of the product; a short form may lack it, then the one the task was accepted for, or the only one
-/// where the component is known.
+/// The environment of the product. A short form may lack it; then it is the environment that the task was accepted
+/// for, or the only one in which the component is known.
 fn environment(
     descriptor: &Descriptor,
     component: &Component,
@@ -649,7 +652,7 @@ fn environment(
     deployments: &[Deployment],
 ) -> Result<String, Problem> {
     if let Some(environment) = &descriptor.product.environment {
-        // In one spelling: what is remembered is found by it.
+        // Use one spelling, because deployments are found by it.
         return Ok(topology.environment(environment).to_owned());
     }
     let id = component.id.to_string();
@@ -675,7 +678,7 @@ fn environment(
     }
 }
 
-/// The target, or none when no route leads anywhere.
+/// The target of a component; `None` if no route leads to one.
 fn place(
     key: &ComponentKey,
     component: &Component,
@@ -704,7 +707,7 @@ fn place(
         },
         Places::Topology => {
             let is_there = remembered.is_some_and(|it| it.status == DeploymentStatus::Provisioned);
-            // Also what was unprovisioned goes to where it was: its data may have been kept there.
+            // An unprovisioned component also goes to its earlier target, because its data may have been kept there.
             if let (Intent::Unprovision { .. } | Intent::UpdateAccess, Some(deployment)) =
                 (intent, remembered)
             {
@@ -737,7 +740,7 @@ fn place(
     }
 }
 
-/// Where each component would land were it provisioned now, and why.
+/// The target that each component would get now, and why.
 pub(super) fn explain(
     descriptor: &Descriptor,
     topology: &Topology,
@@ -773,7 +776,7 @@ pub(super) fn explain(
     if problems.is_empty() { Ok(places) } else { Err(descriptor.locate(problems)) }
 }
 
-/// Where everything was placed, to be kept with the task.
+/// The placements to store with the task.
 pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
     resolved
         .assigned
@@ -786,8 +789,7 @@ pub(super) fn placements(resolved: &Resolved) -> Vec<Placement> {
         .collect()
 }
 
-/// What `/validate` says, without a server: the components that are routed here and those that are not, or every
-/// problem.
+/// Validates a document without a server: returns the components with and without a route, or every problem.
 pub fn check_document(
     document: &Document,
     topology: &Topology,

@@ -1,17 +1,18 @@
-//! The course of one run, from the lease to the end of it.
+//! One run of a task, from the lease to the end.
 //!
-//! The [`Runner`] does the work, in a task of its own, so that its panic is an answer like any other. Around it
-//! three things go on until it ends: the lease is kept alive, the log is carried to the store, and a watchdog
-//! looks at the time. What the end of the run means for the task is decided purely, by [`decide`]; then it is
+//! The [`Runner`] does the work in a task of its own, so that a panic becomes an ordinary result. Until it ends,
+//! three things run beside it: the lease is renewed, the log is written to the store, and a watchdog observes the
+//! time limit. The pure function [`decide`] decides what the end of the run means for the task. Then the result is
 //! written, fenced by the lease.
 //!
-//! A run has ended when its threads have: what it began on blocking threads counts in a [`Scope`], and the worker keeps
-//! the lease, the slot and the task's state until that is empty. A thread that does not end (a mount that hangs) keeps
-//! its task, which is what it does in the target too; the administrator's log says so. Only the end of the process
-//! ends such a thread: a drain waits for it no longer than for any other run, and leaves the lease to run out.
+//! A run has ended when its threads have ended. Work on blocking threads belongs to a [`Scope`], and the worker keeps
+//! the lease, the slot and the state of the task until the scope is empty. A thread that does not end (for example
+//! because a mount hangs) keeps its task, because it also keeps working on the target; the administrator's log
+//! reports it. Only the end of the process ends such a thread: a drain waits for it no longer than for any other run,
+//! and lets the lease expire.
 //!
-//! A worker that cannot reach its store stops the work by its own clock before the lease ends: nobody else can
-//! have begun by then.
+//! A worker that cannot reach its store stops the work by its own clock before the lease ends, so no other worker can
+//! have started by then.
 
 use std::fmt;
 use std::pin::pin;
@@ -36,25 +37,25 @@ use landfall_adapter::blocking::{self, Scope};
 use landfall_adapter::error::{Error, Kind, Result};
 use landfall_adapter::{Context, Journal, Level, LogLine, Memory};
 
-/// How often the log of a run is carried to the store.
+/// How often the log of a run is written to the store.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
-/// Lines kept while the store does not take them.
+/// The maximum number of lines that are held while the store does not accept them.
 const MAX_UNSHIPPED: usize = 2 * Journal::MAX_PENDING;
-/// How often the administrator's log tells of a run whose threads do not end.
+/// How often the administrator's log reports a run whose threads do not end.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// A wait for threads that is worth a line in the task's log.
+/// A wait for threads that is long enough for a line in the task's log.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
-/// Does the work of tasks. The engine calls it; it knows nothing of queues, leases or attempts.
+/// Does the work of tasks. The engine calls it. It does not know queues, leases or attempts.
 #[async_trait]
 pub trait Runner: Send + Sync + 'static {
-    /// Does what `task` asks, from the start, whatever earlier runs left behind.
+    /// Does the work of `task` from the start, whatever earlier runs left behind.
     ///
-    /// `Ok` completes the task. An error that is retryable sends it back to the queue while there is time for retries;
-    /// one of [`Kind::Cancelled`] after [`Context::cancel`] fired ends it as whoever asked meant it; any other error
-    /// fails it. The engine writes the error into the task's log; the runner need not. The run may be dropped at
-    /// any await once its lease has ended, or when it ignores a cancellation for too long. What it does on blocking
-    /// threads goes through [`landfall_adapter::blocking`]: the run has ended when that has.
+    /// `Ok` completes the task. A retryable error returns it to the queue while there is time for retries.
+    /// [`Kind::Cancelled`] after [`Context::cancel`] fired ends the run as the cause of the cancellation requires.
+    /// Any other error fails the task. The engine writes the error to the task's log. The run may be dropped at any
+    /// await after its lease has ended, and after it ignored a cancellation for too long. Blocking work goes through
+    /// [`landfall_adapter::blocking`], because the run ends only after it.
     async fn run(
         &self,
         task: &ClaimedTask,
@@ -63,12 +64,12 @@ pub trait Runner: Send + Sync + 'static {
     ) -> Result<Value, RunError>;
 }
 
-/// Why a run did not do what was asked.
+/// Why a run failed.
 #[derive(Debug)]
 pub struct RunError {
-    /// What happened; its kind decides what becomes of the task.
+    /// The error; its kind decides what happens to the task.
     pub error: Error,
-    /// What to tell the caller, stored as the task's outcome unless it is tried again.
+    /// The outcome for the client, which is stored unless the task is retried.
     pub outcome: Option<Value>,
 }
 
@@ -78,7 +79,7 @@ impl From<Error> for RunError {
     }
 }
 
-/// What a running task may remember: the deployments of its own components, written under its lease.
+/// The stored deployments, for a running task. It writes those of its own components, under its lease.
 #[derive(Clone)]
 pub struct Deployments {
     store: Arc<dyn Inventory>,
@@ -87,18 +88,19 @@ pub struct Deployments {
 }
 
 impl Deployments {
-    /// For a lease that is good for `valid_for` from now.
+    /// Creates the value for a lease that is valid for `valid_for` from now.
     pub fn new(store: Arc<dyn Inventory>, lease: Lease, valid_for: Duration) -> Self {
         let clock = Arc::new(LeaseClock::new(Instant::now() + valid_for));
         Self { store, lease, clock }
     }
 
-    /// What is remembered of a component; of any, not only of the task's own.
+    /// The stored deployment of any component.
     pub async fn get(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         self.store.deployment(key).await
     }
 
-    /// Remembers, durably. [`Kind::Cancelled`] when the lease is lost or the component is not the task's.
+    /// Stores a deployment durably. Returns [`Kind::Cancelled`] if the lease is lost or the component does not belong
+    /// to the task.
     pub async fn put(&self, deployment: &Deployment) -> Result<()> {
         if self.store.put_deployment(&self.lease, deployment).await? { Ok(()) } else { Err(lease_lost()) }
     }
@@ -108,13 +110,13 @@ impl Deployments {
         Arc::new(Remembered { deployments: self.clone(), key })
     }
 
-    /// Forgets what the technology remembers of a component.
+    /// Deletes the memory of a component.
     pub async fn forget(&self, key: &ComponentKey) -> Result<()> {
         if self.store.remember(&self.lease, key, None).await? { Ok(()) } else { Err(lease_lost()) }
     }
 
-    /// [`Kind::Cancelled`] once the lease has run out by this process's own clock. To be called before every
-    /// change: a process that was paused learns it here, before any timer of its own has fired.
+    /// Returns [`Kind::Cancelled`] after the lease has expired by the clock of this process. Call it before every
+    /// change: a process that was paused finds out here, before any of its timers has fired.
     pub fn check_lease(&self) -> Result<()> {
         if self.clock.is_over() { Err(lease_lost()) } else { Ok(()) }
     }
@@ -147,7 +149,7 @@ fn lease_lost() -> Error {
     Error::cancelled("another worker took this operation over")
 }
 
-/// When a lease ends, by the monotonic clock.
+/// The end of a lease, by the monotonic clock.
 struct LeaseClock {
     origin: Instant,
     end_micros: AtomicU64,
@@ -174,21 +176,21 @@ impl LeaseClock {
     }
 }
 
-/// Why a run was asked to end.
+/// The cause of a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Somebody stopped the task.
+    /// A stop was requested.
     Stop,
     /// The process ends.
     Drain,
-    /// It takes too long.
+    /// The run exceeded its limit.
     Overdue,
-    /// The lease is lost or cannot be kept.
+    /// The lease is lost, or cannot be renewed.
     Lease,
 }
 
-/// The way to end a run early. The first cause stands, but for a stop that follows a drain: whoever wanted the task to end
-/// does not want another process to take it up.
+/// Cancels a run. The first cause counts, with one exception: a stop replaces a drain, because then no other process
+/// must continue the task.
 pub(super) struct Interrupt {
     cancel: CancellationToken,
     cause: Mutex<Option<Cause>>,
@@ -218,11 +220,11 @@ impl Interrupt {
 enum Ended {
     Returned(Result<Value, RunError>),
     Panicked,
-    /// It ignored its cancellation until the grace was over.
+    /// It ignored its cancellation until the grace period was over.
     Aborted,
 }
 
-/// Runs a claimed task to its end. `claimed_at` was read before the claim was asked for.
+/// Runs a claimed task to its end. `claimed_at` is the time before the claim.
 pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: Instant) {
     let limit = workers.settings.run_limit(task.operation).0;
     let context = Context::default().with_deadline(Instant::now() + limit);
@@ -230,7 +232,7 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     let scope = Scope::new(&context.cancel);
     let _told = scope.cancel_on_drop();
     let registered = workers.register(&task, &interrupt);
-    // A stop that was committed after the claim and before the registration found nobody to tell.
+    // A stop that was committed after the claim and before the registration could not be forwarded.
     if let Ok(Some(State::Stopping)) = workers.store.state(&task.token).await {
         interrupt.raise(Cause::Stop);
     }
@@ -268,8 +270,8 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     };
     if !run.is_finished() {
         run.abort();
-        // Waits for the await at which the run is dropped: its slot is free, and its task ends, only after that. The
-        // lease is kept alive meanwhile: nobody may begin what has not ended here.
+        // Waits for the await at which the run is dropped, because the slot becomes free and the task ends only after
+        // that. The lease is renewed until then, so that no other worker starts.
         let lost = tokio::select! {
             _ = &mut run => false,
             () = &mut keeping, if ended.is_some() => true,
@@ -335,21 +337,22 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     if !retried {
         workers.repeats.forget(&lease.token);
     }
-    // What a run repeats word for word is in the log already.
+    // Lines that a retried run repeats are in the log already.
     let folded = retried && closing.is_none();
     let lines = if folded { Vec::new() } else { lines };
     let settlement = Settlement { ending, lines, closing };
     let mut settling = pin!(settle(&workers, &lease, settlement));
     tokio::select! {
         () = &mut settling => {}
-        // A heartbeat that crossed the end of its own run finds no lease either: what became of the end tells.
+        // A heartbeat after the end of its own run finds no lease, either. The settle result decides; otherwise no
+        // warning is logged.
         () = &mut keeping => if timeout(workers.settings.lease, settling).await.is_err() {
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
 }
 
-/// How many runs of the task in a row had failed in the same way before, with the same lines left to write.
+/// How many earlier runs of the task in a row failed with the same error and the same unwritten lines.
 fn repeats(workers: &Workers, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 {
     match ended {
         Ended::Returned(Err(RunError { error, .. })) if error.is_retryable() => {
@@ -363,13 +366,13 @@ fn repeats(workers: &Workers, lease: &Lease, ended: &Ended, lines: &[LogLine]) -
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Threads, and the lease is lost meanwhile.
+    /// Threads, after the lease was lost.
     Lease,
-    /// Threads, and the process ends.
+    /// Threads, while the process ends.
     Threads,
 }
 
-/// Waits for earlier runs of the same components in this process, whose lease was lost and whose threads go on.
+/// Waits for earlier runs of the same components in this process that lost their lease and whose threads continue.
 async fn await_ends(earlier: Vec<CancellationToken>, context: &Context) -> Result<()> {
     if earlier.iter().all(CancellationToken::is_cancelled) {
         return Ok(());
@@ -386,7 +389,7 @@ async fn await_ends(earlier: Vec<CancellationToken>, context: &Context) -> Resul
     Ok(())
 }
 
-/// Tells the run's blocking work to end, and waits until it has, however long that takes.
+/// Cancels the blocking work of the run, and waits until it has ended, however long that takes.
 async fn threads_end(workers: &Workers, lease: &Lease, scope: &Scope, journal: &Journal) {
     let mut told = false;
     blocking::end_reporting(scope, workers.settings.cancel_grace, REPORT_EVERY, || {
@@ -402,14 +405,14 @@ async fn threads_end(workers: &Workers, lease: &Lease, scope: &Scope, journal: &
     .await;
 }
 
-/// The chain of causes, which the task's own log does not have. Nothing when there is none, and nothing of a request that
-/// is wrong: its problems quote the descriptor.
+/// The chain of causes, which the task's log does not have. `None` without a chain, and for a wrong request, because
+/// its problems quote the descriptor.
 fn for_administrators(error: &Error) -> Option<String> {
     let has_cause = std::error::Error::source(error).is_some();
     (has_cause && !matches!(error.kind(), Kind::Invalid(_))).then(|| error.report())
 }
 
-/// Writes the end of a run, however long the store takes to come back.
+/// Writes the end of a run, and retries until the store responds.
 async fn settle(workers: &Workers, lease: &Lease, settlement: Settlement) {
     let mut pause = Duration::from_millis(100);
     loop {
@@ -438,7 +441,7 @@ async fn settle(workers: &Workers, lease: &Lease, settlement: Settlement) {
     }
 }
 
-/// Extends the lease until it is lost; returns then. Long enough before its end the run is told to stop.
+/// Renews the lease until it is lost, and then returns. It cancels the run long enough before the lease ends.
 async fn keep_lease(workers: &Workers, lease: &Lease, clock: &LeaseClock, interrupt: &Interrupt) {
     let length = workers.settings.lease;
     let mut next_beat = clock.end() - length + length / 3;
@@ -473,8 +476,8 @@ async fn keep_lease(workers: &Workers, lease: &Lease, clock: &LeaseClock, interr
     }
 }
 
-/// Carries log lines to the store. Once the run has ended, answers those it still holds; `None` when it finds the
-/// lease lost. Of what the store does not take, the first lines are kept, and one that counts the others.
+/// Writes log lines to the store. After the run has ended, returns the lines that are left, or `None` if the lease is
+/// lost. If the store does not accept lines, the first ones are kept, and one line with the number of the others.
 async fn ship_logs(
     workers: &Workers,
     lease: &Lease,
@@ -515,21 +518,22 @@ async fn ship_logs(
     }
 }
 
-/// Keeps as many lines as may be held, and answers how many others there were.
+/// Keeps as many lines as allowed, and returns the number of the others.
 fn bound(held: &mut Vec<LogLine>) -> usize {
     let dropped = held.len().saturating_sub(MAX_UNSHIPPED);
     held.truncate(MAX_UNSHIPPED);
     dropped
 }
 
-/// The line that stands for those that could not be kept.
+/// The line with the number of lines that were not kept.
 fn not_kept(dropped: usize) -> Option<LogLine> {
     let plural = if dropped == 1 { "line was" } else { "lines were" };
     let text = || format!("{dropped} {plural} not kept: the operation store did not take them in time");
     (dropped > 0).then(|| line(Level::Warning, text())).flatten()
 }
 
-/// Tells the run to end when the process or its time does; returns when it has ignored that, or a stop, for the grace.
+/// Cancels the run when the process ends or the time limit is reached. Returns after the run ignored that, or a stop,
+/// for the grace period.
 async fn watch(workers: &Workers, operation: Operation, interrupt: &Interrupt) {
     tokio::select! {
         () = workers.hand_back.cancelled() => interrupt.raise(Cause::Drain),
@@ -537,23 +541,23 @@ async fn watch(workers: &Workers, operation: Operation, interrupt: &Interrupt) {
         () = interrupt.cancel.cancelled() => {}
     }
     if interrupt.cause() == Some(Cause::Lease) {
-        // Its end is that of the lease, whatever the grace is.
+        // Without a lease, the grace period is not needed.
         std::future::pending::<()>().await;
     }
     sleep(workers.settings.cancel_grace).await;
 }
 
-/// What a decision looks at of a task.
+/// The facts about a task that a decision needs.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     operation: Operation,
-    /// Runs that were not lost to a crash, this one included.
+    /// Runs that were not lost to a crash, including this one.
     tries: u32,
-    /// How long it has met transient failures; `None` when none came before this run.
+    /// The time since the first transient failure; `None` if there was none before this run.
     failing_for: Option<Duration>,
-    /// How long this run took.
+    /// The duration of this run.
     ran_for: Duration,
-    /// How many runs in a row had failed in the same way before.
+    /// How many earlier runs in a row failed in the same way.
     repeats: u32,
 }
 
@@ -568,19 +572,19 @@ impl Facts {
         }
     }
 
-    /// Since the first transient failure, which may be the one of this run.
+    /// The time since the first transient failure, which may be the failure of this run.
     fn elapsed(&self) -> Duration {
         self.failing_for.map_or(Duration::ZERO, |failing_for| failing_for.saturating_add(self.ran_for))
     }
 
-    /// Whether a failure that the log has already is written once more: the more often, the more seldom.
+    /// Whether a repeated failure is written again: the more repetitions, the more rarely.
     fn is_written(&self) -> bool {
         self.repeats <= 1 || self.repeats.is_power_of_two()
     }
 }
 
-/// What becomes of the task, and what its log says about it. Pure; `fraction` of 0 to 1 is the jitter, and `now` is what
-/// the time of the last try is told by.
+/// Decides what happens to the task, and the last lines of its log. Pure: `fraction` (0 to 1) is the jitter, and
+/// `now` is the time from which the last retry is computed.
 fn decide(
     ended: Ended,
     cause: Option<Cause>,
@@ -643,7 +647,7 @@ fn decide(
                 );
             }
             let asked_for = error.retry_after().unwrap_or_default();
-            // A wait that leads past the end ends there, with the last try.
+            // The wait ends at the end of the retry time, with the last retry.
             let after = backoff(facts.tries, settings, fraction).max(asked_for).min(left);
             let closing = if facts.is_written() {
                 let again = match facts.repeats {
@@ -663,7 +667,7 @@ fn decide(
         _ => {
             let (ending, closing) = fail(outcome, error.to_string());
             match error.kind() {
-                // What to do about it comes after it.
+                // The remedies follow.
                 Kind::Invalid(problems) if problems.len() == 1 => {
                     (ending, problems.first().and_then(|one| line(Level::Error, one.with_remedy())))
                 }
@@ -682,22 +686,22 @@ fn release() -> (Ending, Option<LogLine>) {
     (Ending::Release, line(Level::Info, "handed over: the process that ran it ends".to_owned()))
 }
 
-/// A line as a journal would keep it: of one line, and not too long.
+/// A line in the form that a journal stores: one line of limited length.
 fn line(level: Level, message: String) -> Option<LogLine> {
     let journal = Journal::default();
     journal.log(level, message);
     journal.drain().pop()
 }
 
-/// Exponential, capped, and spread over the upper half of the interval: what failed together does not return together, and
-/// nothing is tried again without a pause.
+/// An exponential wait with a maximum, spread over the upper half of the interval. So tasks that failed together are
+/// not retried together, and every retry has a pause.
 fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let ceiling = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_cap);
     ceiling.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
 }
 
-/// The moment so long from now: `12:34:56 UTC`, with the date where that is another one.
+/// The time after that duration: `12:34:56 UTC`, with the date if it is another day.
 fn moment(now: DateTime<Utc>, from_now: Duration) -> String {
     let then = chrono::Duration::from_std(from_now).ok().and_then(|wait| now.checked_add_signed(wait));
     match then {
@@ -707,7 +711,7 @@ fn moment(now: DateTime<Utc>, from_now: Duration) -> String {
     }
 }
 
-/// A time for people: `20 ms`, `0.4 s`, `25 s`. What is small matters only while it is short.
+/// A duration for users: `20 ms`, `0.4 s`, `25 s`.
 fn spell(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if (1..100).contains(&time.as_millis()) {
@@ -720,7 +724,7 @@ fn spell(time: Duration) -> String {
 }
 
 fn random_fraction() -> f64 {
-    // 53 random bits: what a double holds. The low end of a version 4 UUID is all random.
+    // 53 random bits fill a double. The low end of a version 4 UUID is all random.
     let bits = (Uuid::new_v4().as_u128() & ((1 << 53) - 1)) as u64;
     bits as f64 / (1u64 << 53) as f64
 }
@@ -790,7 +794,7 @@ mod tests {
         assert_eq!(decided(cancelled(), Some(Cause::Stop), 1), stopped);
         assert_eq!(decided(cancelled(), Some(Cause::Drain), 1), Ending::Release);
         assert_eq!(decided(cancelled(), Some(Cause::Overdue), 1).event(), super::super::Event::Fail);
-        // Nobody asked: the run gave up by itself.
+        // The run gave up without a cancellation.
         assert_eq!(decided(cancelled(), None, 1), failed("stopped on request"));
     }
 
@@ -852,7 +856,7 @@ mod tests {
         assert_eq!(moment(noon(), Duration::MAX), "it succeeds");
     }
 
-    /// A target that never comes back, by the default settings: (seconds of each try, lines in the log).
+    /// A target that never recovers, with the default settings: (duration of each attempt in s, lines in the log).
     fn outage(mut end: impl FnMut(u32, u64) -> bool) -> (Vec<f64>, Vec<String>, Ending) {
         let (mut at, mut tries, mut lines) = (0.0, vec![0.0], Vec::new());
         for number in 1.. {
@@ -893,7 +897,7 @@ mod tests {
             assert!((tries.last().unwrap() - 3600.0).abs() < 0.001, "{tries:?}");
             assert!((60..=130).contains(&tries.len()), "{}", tries.len());
             assert!(tries.windows(2).take(3).all(|pair| pair[1] - pair[0] >= 0.5), "no hammering: {tries:?}");
-            // The 1st, the 2nd, the 3rd, the 5th, ... and the end.
+            // Attempts 1, 2, 3, 5, ... and the last one.
             assert!(lines.len() <= 10, "{lines:?}");
             assert!(lines[3].starts_with("away (5 times in a row); trying again in "), "{lines:?}");
             assert!(lines.last().unwrap().starts_with("away; given up after "), "{lines:?}");
