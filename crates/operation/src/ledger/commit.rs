@@ -1,8 +1,8 @@
-//! One writer for everybody: what asks to be written while the disk is busy is committed together.
+//! One writer for many callers: writes that arrive while the disk is busy are committed together.
 //!
-//! A flush takes milliseconds. An actor holds the one connection that writes and takes whatever has gathered since
-//! the last commit as one transaction ("group commit"); the flush is shared by all who wait for it. When the shared
-//! transaction fails, each of its parts is tried alone, so that a write that cannot succeed takes nobody with it.
+//! A flush takes milliseconds. An actor owns the one connection that writes. It commits everything that arrived since
+//! the last commit as one transaction (group commit), so all of it shares the flush. If the shared transaction fails,
+//! each part is tried alone, so that a write that cannot succeed does not affect others.
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -11,60 +11,60 @@ use super::fault::{Fault, failed};
 use super::sql::Transaction;
 use landfall_adapter::error::{Error, Result};
 
-/// Jobs that may wait for the writer before callers wait to hand theirs over.
+/// The maximum number of jobs that wait for the writer; then callers wait.
 const QUEUE: usize = 1024;
-/// Jobs committed together at most.
+/// The maximum number of jobs in one commit.
 const BATCH: usize = 256;
 
-/// Something to write. It runs inside a transaction that others may share, and may run a second time, alone, when
-/// the shared transaction failed: what it keeps of a run must not survive into the next.
+/// A write. It runs in a transaction that other writes may share, and may run a second time, alone, if that
+/// transaction fails. It must not keep state of the first run.
 #[async_trait]
 pub(crate) trait Write: Send + Sync + 'static {
-    /// What the caller learns after the commit.
+    /// The result for the caller after the commit.
     type Answer: Send + Sync + 'static;
 
     /// Reads and writes. An error rolls the transaction back.
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer>;
 
-    /// Called once after the commit, even when the caller has gone.
+    /// Called once after the commit, even if the caller has gone.
     fn committed(&self, _answer: &Self::Answer) {}
 }
 
-/// The connection that writes, and how to get another one.
+/// The connection that writes, and how to replace it.
 #[async_trait]
 pub(crate) trait Connection: Send + 'static {
-    /// Begins a transaction. Every other one that goes through a writer has ended, in whatever process, and what it
-    /// wrote is seen.
+    /// Begins a transaction. All other transactions of writers, in any process, have ended, and their changes are
+    /// visible.
     async fn begin(&mut self) -> sqlx::Result<&mut dyn Transaction>;
 
-    /// Makes it last: on disk when this returns.
+    /// Commits; the data is on disk when this returns.
     async fn commit(&mut self) -> sqlx::Result<()>;
 
-    /// After a failure: gets rid of what was not committed, with a new connection if need be. Answers whether the same
-    /// may fare better at once: `true` where nothing was committed and the connection was to blame.
+    /// After a failure, discards uncommitted changes, with a new connection if necessary. Returns `true` if nothing
+    /// was committed and the connection caused the failure, so that an immediate retry may succeed.
     async fn recover(&mut self, error: &sqlx::Error) -> bool;
 
-    /// One small step of housekeeping between two transactions. Answers whether there is more to do.
+    /// One short step of housekeeping between two transactions. Returns whether there is more to do.
     async fn tidy(&mut self) -> sqlx::Result<bool> {
         Ok(false)
     }
 
-    /// Lets go of the database.
+    /// Closes the database.
     async fn close(self);
 }
 
-/// The way to the writer.
+/// A handle of the writer.
 pub(crate) struct Writer(mpsc::Sender<Message>);
 
 impl Writer {
-    /// Begins to write; ends when dropped or closed.
+    /// Starts the writer, which ends when the handle is dropped or closed.
     pub(crate) fn start(connection: impl Connection) -> Self {
         let (writer, jobs) = mpsc::channel(QUEUE);
         tokio::spawn(run(connection, jobs));
         Self(writer)
     }
 
-    /// Commits `work` and answers what it found out. The commit happens even when the caller stops waiting.
+    /// Commits `work` and returns its result. The commit also happens if the caller stops waiting.
     pub(crate) async fn write<W: Write>(&self, work: W) -> Result<W::Answer> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Call { work, answer: None, reply });
@@ -72,24 +72,24 @@ impl Writer {
         answer.await.map_err(|_| closed())?
     }
 
-    /// One small step of housekeeping. Answers whether there is more to do.
+    /// One short step of housekeeping. Returns whether there is more to do.
     pub(crate) async fn tidy(&self) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Message::Tidy(reply)).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?.map_err(failed)
     }
 
-    /// Commits what was handed over and lets go of the database.
+    /// Commits all accepted work and closes the database.
     pub(crate) async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.0.send(Message::Close(done)).await.is_ok() {
-            // An error means that the writer is gone already.
+            // An error means that the writer has ended.
             let _ = closed.await;
         }
     }
 }
 
-/// No word from the database; that may pass.
+/// The transient error of a database that does not respond.
 pub(crate) fn unavailable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Fault::Away.error(error)
 }
@@ -104,13 +104,13 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// A [`Write`] without its type, with the way back to its caller.
+/// A [`Write`] of any type, with the channel to its caller.
 #[async_trait]
 trait Job: Send {
-    /// Runs inside a transaction; a second time when the first transaction failed.
+    /// Runs in a transaction, and a second time if the first transaction failed.
     async fn attempt(&mut self, transaction: &mut dyn Transaction) -> sqlx::Result<()>;
 
-    /// Tells the caller, after the commit or the last failure.
+    /// Sends the result to the caller, after the commit or the last failure.
     fn conclude(self: Box<Self>, committed: Result<()>);
 }
 
@@ -157,22 +157,22 @@ async fn run(mut connection: impl Connection, mut jobs: mpsc::Receiver<Message>)
             commit(&mut connection, batch).await;
         }
         if let Some(done) = tidy.take() {
-            // An error means that nobody wants to know.
+            // An error means that no caller waits.
             let _ = done.send(connection.tidy().await);
         }
     }
     connection.close().await;
     if let Some(done) = close {
-        // An error means that the closer stopped waiting.
+        // An error means that the caller stopped waiting.
         let _ = done.send(());
     }
 }
 
-/// Commits the jobs together or, where that fails for a reason of one of them, each by itself.
+/// Commits the jobs together. If that fails because of one of them, commits each by itself.
 async fn commit(connection: &mut impl Connection, mut jobs: Vec<Box<dyn Job>>) {
     let together = transaction(connection, &mut jobs).await;
     let several = jobs.len() > 1;
-    // Once there is no database to talk to, the rest need not find that out one by one.
+    // Without a connection, the other jobs fail at once.
     let mut gone = together.as_ref().err().filter(|failure| !failure.may_be_of_one).cloned();
     for job in jobs {
         let mut alone = [job];
@@ -195,7 +195,7 @@ async fn commit(connection: &mut impl Connection, mut jobs: Vec<Box<dyn Job>>) {
 struct Failure {
     fault: Fault,
     cause: String,
-    /// Whether the same jobs, one by one, may fare better: not when there is no database to talk to.
+    /// Whether the same jobs may succeed one by one: not without a connection to the database.
     may_be_of_one: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a failure of the database means for whoever asked: whether it passes, and what to do about it.
+//! What a database error means for the caller: whether it is transient, and the remedy.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use sqlx::postgres::PgDatabaseError;
 
 use landfall_adapter::error::Error;
 
-/// Why a database did not do what it was asked.
+/// Why a database call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It does not answer, or not in time.
+    /// It does not respond in time.
     Away,
     /// Its disk is full.
     Full,
-    /// It takes no writes for now.
+    /// It is read-only at the moment.
     ReadOnly,
-    /// It is a standby of PostgreSQL.
+    /// It is a PostgreSQL standby.
     Standby,
-    /// The role may not do what Landfall needs, or what it needs is not there.
+    /// The role lacks a right, or an object is missing.
     Denied,
-    /// Its files are not a database any more.
+    /// Its files are damaged.
     Damaged,
-    /// A row is not what it should be.
+    /// A row violates a constraint or a type.
     Unreadable,
-    /// A file of it was removed or replaced while it was used.
+    /// A file was removed or replaced while it was in use.
     Moved,
 }
 
@@ -70,7 +70,7 @@ impl Fault {
         }
     }
 
-    /// The public face of it; `cause` is for the administrator's log.
+    /// The public error; `cause` is for the administrator's log.
     pub(crate) fn error(self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         let error = match self {
             Self::Away => Error::retryable("the operation store does not answer; try again later"),
@@ -101,7 +101,7 @@ impl Fault {
     }
 }
 
-/// A store that this process finds unfit, though the database said nothing.
+/// The error of a store that this process finds unusable without a database error.
 #[derive(Debug)]
 pub(crate) struct Refused {
     fault: Fault,
@@ -122,7 +122,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// The public face of a database error.
+/// The public error of a database error.
 pub(crate) fn failed(error: sqlx::Error) -> Error {
     Fault::of(&error).error(error)
 }

@@ -1,7 +1,7 @@
-//! Finished tasks that were asked for lately.
+//! A cache of finished tasks that were polled recently.
 //!
-//! A finished task never changes, so what was read of it once is true until it is collected. When this process collects,
-//! everything is forgotten; when another one does, what is kept here outlives the task by [`KEPT_FOR`] at most.
+//! A finished task does not change until it is purged. When this process purges, it empties the cache. After a purge
+//! by another process, an entry can outlive its task by at most [`KEPT_FOR`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::task::{Task, Token};
 
 const KEPT_FOR: Duration = Duration::from_secs(10);
-/// How many, and how large: together that bounds the memory.
+/// The maximum number and size of entries, which limit the memory.
 const MOST: usize = 512;
 const LARGEST: usize = 32 * 1024;
 
-/// See the module documentation.
+/// The cache; see the module documentation.
 #[derive(Default)]
 pub(super) struct Finished(Mutex<HashMap<Token, Kept>>);
 
@@ -24,13 +24,13 @@ struct Kept {
 }
 
 impl Finished {
-    /// The task, with its log.
+    /// The task with its log.
     pub(super) fn task(&self, token: &Token) -> Option<Task> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(token).filter(|kept| kept.since.elapsed() < KEPT_FOR).map(|kept| kept.task.clone())
     }
 
-    /// Keeps a finished task, unless it is large. `outcome` is how long that is as text.
+    /// Keeps a finished task, unless it is large. `outcome` is the length of its outcome as text.
     pub(super) fn keep(&self, task: &Task, outcome: usize) {
         let size: usize = task.logs.iter().map(|line| line.message.len() + 64).sum();
         if !task.state.is_terminal() || outcome.saturating_add(size) > LARGEST {
@@ -41,13 +41,13 @@ impl Finished {
             all.retain(|_, kept| kept.since.elapsed() < KEPT_FOR);
         }
         if all.len() >= MOST {
-            // Whoever asks for so many at once asks for each of them once.
+            // A client that polls so many tasks at once polls each of them once.
             all.clear();
         }
         all.insert(task.token, Kept { since: Instant::now(), task: task.clone() });
     }
 
-    /// Forgets all.
+    /// Empties the cache.
     pub(super) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

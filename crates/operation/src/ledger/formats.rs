@@ -1,16 +1,17 @@
-//! The formats of what is stored, so that versions of Landfall can share a store.
+//! The formats of stored rows, so that versions of Landfall can share a store.
 //!
-//! A row says in which format it was written. During a rolling upgrade an older process leaves alone what it does not
-//! know: operations by name, and rows of a format beyond [`FORMAT`]. What it should know and cannot read fails alone.
+//! Each row has the format in which it was written. During a rolling upgrade an older process ignores rows that it
+//! does not know: unknown operations, and formats beyond [`FORMAT`]. A row that it should know and cannot read fails
+//! alone.
 //!
-//! `golden/` has rows as each format was first written. A test reads them all, so a change of a stored type that would
-//! make older rows unreadable, or that writes the same format differently, does not pass unseen: raise [`FORMAT`] and
-//! [`known`] then, add a golden file, and keep reading the older ones.
+//! `golden/` has rows of each format as they were first written, and a test reads them all. So the test fails if a
+//! change of a stored type makes older rows unreadable, or writes the same format differently. Then raise [`FORMAT`]
+//! and [`known`], add a golden file, and keep reading the older ones.
 
-/// The format that this version writes; it reads this one and those before.
+/// The format that this version writes. It reads this one and all earlier ones.
 pub(crate) const FORMAT: i64 = 1;
 
-/// The rows that this version can run: what every look for work asks.
+/// The rows that this version can run; part of every query for work.
 macro_rules! known {
     () => {
         "operation IN ('validate', 'provision', 'unprovision', 'update-access', 'reverse') AND format <= 1"

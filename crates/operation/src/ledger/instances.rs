@@ -1,7 +1,7 @@
-//! Instances: read whole, from a copy for as long as that is known to be true; edited one at a time.
+//! Instances are read as a whole, from a cache while it is known to be current, and edited one at a time.
 //!
-//! Edits go through the queue writer, so that each sees all before it, whatever process those came from: nothing that
-//! two callers append at once is lost, and a code is never given twice.
+//! Edits go through the queue writer, so each sees all earlier ones, from any process. No appended value is lost, and
+//! no code is used twice.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,13 @@ use crate::topology::{Attributes, Edit, Instance, TopologyLimits, code_key};
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
 
-/// The id of the first instance is the one after.
+/// The first instance gets the next id.
 const FIRST_ID: i64 = 11_000;
 
 const CODE: &str = "instanceCode";
 
 pub(crate) const REVISION: Statement<'_> = Statement::both("SELECT revision FROM topology WHERE one = 1");
-/// With the revision in each row: one statement sees one moment.
+/// The revision is in each row, so that one statement reads a consistent state.
 pub(crate) const INSTANCES: Statement<'_> = Statement::both(
     "SELECT t.revision, i.id, i.attributes FROM topology t LEFT JOIN instance i ON 1 = 1 WHERE t.one = 1 ORDER BY i.id",
 );
@@ -37,14 +37,14 @@ const UPDATE: Statement<'_> =
 const SEED: Statement<'_> =
     Statement::both("INSERT INTO seeded_target (code_key) VALUES ($1) ON CONFLICT (code_key) DO NOTHING");
 
-/// All instances, and what is known of how new they are.
+/// The cached instances and their revision.
 #[derive(Default)]
 pub(super) struct Copy {
     latest: Latest,
     kept: Mutex<Option<(i64, Arc<[Instance]>)>>,
 }
 
-/// The last revision that this process has made or seen; zero before any.
+/// The last revision that this process wrote or read; zero before the first.
 type Latest = Arc<AtomicI64>;
 
 impl Copy {
@@ -58,7 +58,7 @@ impl Copy {
 pub(super) async fn all<D: Database>(ledger: &Ledger<D>) -> Result<Arc<[Instance]>> {
     let copy = &ledger.instances;
     let revision = if ledger.database.is_exclusive() {
-        // Nobody else can have changed them since.
+        // No other process can have changed them.
         copy.latest.load(Ordering::Acquire)
     } else {
         let rows = read(ledger, REVISION, args![]).await?;
@@ -82,7 +82,8 @@ fn snapshot(rows: &[Row]) -> sqlx::Result<(i64, Arc<[Instance]>)> {
         if let Some(id) = row.optional_int(1)? {
             match row.json(2) {
                 Ok(attributes) => instances.push(Instance { id, attributes }),
-                // Nothing new is placed there; the others go on, and what is there already has its own memory of where.
+                // Landfall places nothing new there. Other instances still work, and existing components have stored
+                // deployments.
                 Err(error) => {
                     log::error!(instance = id; "an instance of the topology is left out, it cannot be read: {error}");
                 }
@@ -92,7 +93,7 @@ fn snapshot(rows: &[Row]) -> sqlx::Result<(i64, Arc<[Instance]>)> {
     Ok((revision, instances.into()))
 }
 
-/// Carries out an edit. `None` when there is no such instance.
+/// Applies an edit. Returns `None` if the instance does not exist.
 pub(super) async fn edit<D: Database>(
     ledger: &Ledger<D>,
     edit: Edit,
@@ -103,7 +104,7 @@ pub(super) async fn edit<D: Database>(
     edited.map_err(Error::invalid)
 }
 
-/// Makes instances of targets of which none was ever made. Answers how many.
+/// Creates instances of targets that never had one. Returns how many.
 pub(super) async fn seed<D: Database>(ledger: &Ledger<D>, seeds: Vec<Attributes>) -> Result<usize> {
     let latest = Arc::clone(&ledger.instances.latest);
     let (made, _) = ledger.database.queue().write(Seed { seeds, latest }).await?;
@@ -118,7 +119,7 @@ struct Apply {
 
 #[async_trait]
 impl Write for Apply {
-    /// With the revision that it made.
+    /// With the new revision.
     type Answer = (Result<Option<Instance>, Vec<Problem>>, i64);
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer> {
@@ -144,7 +145,7 @@ impl Write for Apply {
         let attributes = attributes.without_repetition();
         let mut problems = attributes.check(before.as_ref(), &self.limits);
         let key = code_key(&attributes.code);
-        // One that is no code is not looked up: it may be none that a database can take.
+        // An invalid code is not looked up, because the database may not be able to store it.
         if problems.iter().all(|problem| problem.path != CODE) {
             problems.extend(self.taken(transaction, id, &key, &attributes.code).await?);
         }
@@ -173,7 +174,7 @@ impl Write for Apply {
 }
 
 impl Apply {
-    /// Another instance that has the code.
+    /// Another instance with the same code.
     async fn taken(
         &self,
         transaction: &mut dyn Transaction,
@@ -191,13 +192,13 @@ impl Apply {
     }
 }
 
-/// The last id that was given, and how many instances there are.
+/// The last id, and the number of instances.
 async fn last(transaction: &mut dyn Transaction) -> sqlx::Result<(i64, i64)> {
     let rows = transaction.fetch(LAST, args![FIRST_ID]).await?;
     rows.first().map_or(Ok((FIRST_ID, 0)), |row| Ok((row.int(0)?, row.int(1)?)))
 }
 
-/// Under the next id, which it answers.
+/// Inserts with the next id, and returns that id.
 async fn insert(transaction: &mut dyn Transaction, key: &str, attributes: &Attributes) -> sqlx::Result<i64> {
     let id = last(transaction).await?.0 + 1;
     transaction.execute(INSERT, args![id, key, &to_json(attributes)?]).await?;
@@ -215,7 +216,7 @@ struct Seed {
 
 #[async_trait]
 impl Write for Seed {
-    /// How many were made, with the revision after that.
+    /// The number of created instances, and the next revision.
     type Answer = (usize, i64);
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer> {

@@ -1,13 +1,14 @@
 //! The rules of the store, written once for every database.
 //!
-//! A [`Ledger`] is a [`Store`] on a [`Database`]. It holds what is decided (who joins whom, who may be claimed, what an
-//! ending means) and the statements that carry it out; a database adds connections, clocks, migrations and news.
+//! A [`Ledger`] is a [`Store`] on a [`Database`]. It contains the decisions (which requests join, which tasks may be
+//! claimed, what an ending means) and their statements. A database adds connections, clocks, migrations and
+//! notifications.
 //!
-//! What changes the queue (submit, claim, settle, stop, sweep) goes through the database's *queue writer*: one
-//! transaction at a time, whatever process it comes from, each seeing all before it. So "is anything before me" has
-//! one answer, an insertion that commits late cannot slip in front, and every change may be reasoned about as if it
-//! were alone. What concerns one row of a run under way (heartbeat, log lines, deployments) and collection go *aside*,
-//! and wait for nobody.
+//! Changes of the queue (submit, claim, settle, stop, expire) go through the *queue writer* of the database: one
+//! transaction at a time over all processes, and each sees all earlier ones. So it is always known whether an earlier
+//! task exists, a late commit cannot overtake, and every change can be understood as if it were alone. Changes of one
+//! row of a running task (heartbeat, log lines, deployments) and purges go *aside*, and do not wait for the queue
+//! writer.
 
 pub(super) mod commit;
 pub(super) mod fault;
@@ -45,68 +46,68 @@ use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Level, LogLine};
 
-/// Hints kept for a slow listener; one that falls further behind looks everywhere.
+/// Notifications that are kept for a slow listener; a listener that falls further behind looks everywhere.
 const HINTS: usize = 1024;
 
-/// A database that can keep a ledger.
+/// A database that can contain a ledger.
 #[async_trait]
 pub(super) trait Database: Send + Sync + 'static {
-    /// Reads what is committed, by a connection that waits for no writer.
+    /// Reads committed data on a connection that does not wait for the writer.
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
 
     /// Whether no other process can have it open.
     fn is_exclusive(&self) -> bool;
 
-    /// The one way to change the queue.
+    /// The only way to change the queue.
     fn queue(&self) -> &Writer;
 
-    /// Writes what does not change the queue, in a transaction that holds nobody up for long.
+    /// Writes data outside of the queue, in a short transaction.
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer>;
 
-    /// How long until a task of the lane may be claimed; zero when one may be already, `None` when none waits for
-    /// time alone. Read beside the writer.
+    /// How long until a task of the lane can be claimed: zero if one can be claimed now, `None` if no task waits only
+    /// for time to pass. Read without the writer.
     async fn due_in(&self, lane: Lane) -> sqlx::Result<Option<Duration>>;
 
-    /// Finishes what was begun and lets go of the database.
+    /// Finishes calls in progress and closes the database.
     async fn close(&self);
 }
 
-/// See the module documentation.
+/// A store on a database; see the module documentation.
 pub struct Ledger<D> {
     pub(super) database: Arc<D>,
     submissions: Submissions,
     shared: Shared,
     finished: Finished,
     instances: instances::Copy,
-    /// Until when finished tasks are collected, while there are more than one batch of them: to find that out, all that
-    /// are kept have to be counted.
+    /// Up to this time finished tasks are deleted, while more than one batch is left, because finding it requires
+    /// counting all finished tasks.
     collecting: Mutex<Option<i64>>,
 }
 
-/// What every write needs.
+/// State that every write needs.
 #[derive(Clone)]
 pub(super) struct Shared {
     limits: Limits,
     hints: broadcast::Sender<Hint>,
-    /// Where hints go besides, for other processes.
+    /// The channel of notifications to other processes.
     to_other_processes: Option<tokio::sync::mpsc::Sender<Hint>>,
 }
 
 impl Shared {
-    /// `to_other_processes` carries hints to other processes; hints that it cannot take are lost, as hints may be.
+    /// `to_other_processes` receives notifications; those that it cannot take are lost, which is allowed.
     pub(super) fn new(limits: Limits, to_other_processes: Option<tokio::sync::mpsc::Sender<Hint>>) -> Self {
         let (hints, _) = broadcast::channel(HINTS);
         Self { limits, hints, to_other_processes }
     }
 
-    /// Where hints of other processes come in.
+    /// Notifications from other processes.
     pub(super) fn hints(&self) -> broadcast::Sender<Hint> {
         self.hints.clone()
     }
 
-    /// Tells whoever listens.
+    /// Notifies listeners.
     fn hint(&self, hint: Hint) {
-        // An error means that nobody does.
+        // An error means that there are no listeners.
         let _ = self.hints.send(hint);
         if let Some(to_other_processes) = &self.to_other_processes {
             let _ = to_other_processes.try_send(hint);
@@ -114,7 +115,7 @@ impl Shared {
     }
 }
 
-/// A ledger on `database`; it begins to take submissions.
+/// Creates a ledger on `database`, which accepts submissions from now on.
 pub(super) fn open<D: Database>(database: D, shared: Shared) -> Ledger<D> {
     let database = Arc::new(database);
     let submissions = Submissions::start(Arc::clone(&database), shared.clone());
@@ -136,7 +137,7 @@ async fn read<D: Database>(
     ledger.database.read(statement, args).await.map_err(failed)
 }
 
-/// With its log, in order: what a poll asks for, by one look at one moment.
+/// The task with its log in order, from one moment: what a poll needs.
 macro_rules! task {
     ($log:literal) => {
         concat!(
@@ -174,7 +175,7 @@ const DEPLOYMENT: Statement<'_> = Statement::both(
 );
 const MEMORY: Statement<'_> =
     Statement::both("SELECT memory FROM deployment WHERE component = $1 AND environment = $2");
-/// The newest of the terminal tasks that are one too many.
+/// The end of the newest terminal task beyond the limit.
 pub(super) const SURPLUS: Statement<'_> = Statement::both(
     "SELECT coalesce(kept_from, finished_at) FROM task WHERE finished_at IS NOT NULL \
      ORDER BY coalesce(kept_from, finished_at) DESC LIMIT 1 OFFSET $1",
@@ -209,7 +210,7 @@ impl<D: Database> Queue for Ledger<D> {
         if request.limit == 0 {
             return Ok(Claims::default());
         }
-        // Most looks find nothing, and need not wait for the writer to learn that.
+        // Most claims find nothing, and need not wait for the writer.
         let due = self.database.due_in(request.lane).await.map_err(failed)?;
         if due != Some(Duration::ZERO) {
             return Ok(Claims { tasks: Vec::new(), next_due: due });
@@ -335,8 +336,8 @@ impl<D: Database> Store for Ledger<D> {
     }
 }
 
-/// The last moment of which finished tasks are too old, or too many; by the time that passed while a process ran, which no
-/// clock that jumps moves far.
+/// Finished tasks up to this time are too old or too many. The time counts only while a process runs, so a clock that
+/// jumps does not move it far.
 async fn collectable_until<D: Database>(ledger: &Ledger<D>) -> Result<i64> {
     let Limits { keep_for, keep_count, .. } = ledger.shared.limits;
     let now = ledger.database.write_aside(write::Tick).await?;
@@ -351,7 +352,7 @@ pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// How long from one time to a later one, both in microseconds; zero when it is not later.
+/// The duration between two times in microseconds; zero if the second is not later.
 pub(super) fn between(from: i64, to: i64) -> Duration {
     Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
@@ -360,11 +361,11 @@ fn unreadable(what: &str, error: sqlx::Error) -> Error {
     Error::permanent(format!("the operation store holds {what} that cannot be read")).because(error)
 }
 
-/// A line of a log as [`TASK`] has it: time, level, phase, message.
+/// A line of a log in [`TASK`]: time, level, phase, message.
 #[derive(Deserialize)]
 struct Line(i64, String, Option<String>, String);
 
-/// A row of [`TASK`]. What only describes it does not hide how it ended.
+/// A row of [`TASK`]. An unreadable detail does not hide how the task ended.
 fn task(token: Token, row: &Row) -> Result<Task> {
     let unreadable = |error| unreadable("a task", error);
     let format = row.int(11).map_err(unreadable)?;
@@ -405,7 +406,7 @@ fn task(token: Token, row: &Row) -> Result<Task> {
     described().map_err(unreadable)
 }
 
-/// A row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].
+/// Reads a row of [`DEPLOYMENT`] or [`DEPLOYMENTS`].
 fn deployment(row: &Row) -> Result<Deployment> {
     let unnamed = |error| unreadable("a deployment", error);
     let key = ComponentKey::new(row.text(0).map_err(unnamed)?, row.text(1).map_err(unnamed)?);

@@ -100,7 +100,7 @@ mod tests {
         second.give_back("second");
         let (pooled, idle) = pool.borrow().await.unwrap();
         assert_eq!(idle.unwrap().0, "second");
-        // One that does not come back leaves room for a new one.
+        // A closed connection leaves room for a new one.
         drop(pooled);
         let (_lent, idle) = pool.borrow().await.unwrap();
         assert_eq!(idle.unwrap().0, "first");

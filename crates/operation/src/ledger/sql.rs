@@ -1,7 +1,7 @@
-//! The little of SQL that both databases are spoken to with: parameters and columns are integers and texts.
+//! The SQL interface to both databases: parameters and columns are integers and texts.
 //!
-//! Parameters are `$1`, `$2`: both databases read those. Lists travel as JSON text, which both can take apart; how
-//! they do is one of the few places where a statement needs two spellings ([`Statement::each`]).
+//! Parameters are `$1`, `$2`, which both databases accept. Lists are passed as JSON text. How a statement unpacks
+//! them is one of the few differences between the databases ([`Statement::each`]).
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -12,14 +12,14 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-/// Which database.
+/// The kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
     Postgres,
 }
 
-/// A statement in the words of both databases.
+/// A statement for both databases.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Statement<'s> {
     sqlite: &'s str,
@@ -27,12 +27,12 @@ pub(crate) struct Statement<'s> {
 }
 
 impl<'s> Statement<'s> {
-    /// Both understand it.
+    /// The same text for both.
     pub(crate) const fn both(text: &'s str) -> Self {
         Self { sqlite: text, postgres: text }
     }
 
-    /// One spelling for each.
+    /// One text for each.
     pub(crate) const fn each(sqlite: &'s str, postgres: &'s str) -> Self {
         Self { sqlite, postgres }
     }
@@ -89,22 +89,22 @@ macro_rules! args {
 }
 pub(crate) use args;
 
-/// One open transaction.
+/// An open transaction.
 #[async_trait]
 pub(crate) trait Transaction: Send {
-    /// Which database, for the few steps that only one of them needs.
+    /// The kind of database, for the few steps that only one of them needs.
     fn dialect(&self) -> Dialect;
 
-    /// The time by which leases and waits are measured, in microseconds; that of the transaction's begin.
+    /// The time that leases and waits use, in microseconds, at the beginning of the transaction.
     fn now(&self) -> i64;
 
-    /// The time of day, in microseconds since 1970; that of the transaction's begin.
+    /// The time of day in microseconds since 1970, at the beginning of the transaction.
     fn time_of_day(&self) -> i64;
 
-    /// Reads, or writes and reads back.
+    /// Reads, or writes and returns rows.
     async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
 
-    /// Writes; answers how many rows.
+    /// Writes, and returns the number of rows.
     async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64>;
 }
 
@@ -173,7 +173,7 @@ pub(crate) async fn execute_postgres(
     Ok(postgres(text, args).execute(on).await?.rows_affected())
 }
 
-/// A row of either, whose columns are read as what they stand for.
+/// A row of either database, with typed access to its columns.
 pub(crate) enum Row {
     Sqlite(SqliteRow),
     Postgres(PgRow),
@@ -211,7 +211,7 @@ impl Row {
         u32::try_from(value).map_err(|_| sqlx::Error::Decode(format!("{value} is no count").into()))
     }
 
-    /// A number that decides little, as near as it can be told: one damaged row must not stop what reads many.
+    /// A number with little effect, as close as possible: one damaged row must not stop a query of many rows.
     pub(crate) fn clamped(&self, index: usize) -> u32 {
         self.int(index).map_or(0, |value| u32::try_from(value.max(0)).unwrap_or(u32::MAX))
     }
@@ -247,7 +247,7 @@ pub(crate) fn time(micros: i64) -> sqlx::Result<DateTime<Utc>> {
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> sqlx::Result<T> {
-    // The error of serde_json may quote the text; only its place goes on.
+    // The error of serde_json may quote the text, so only its position is used.
     serde_json::from_str(text).map_err(|error| {
         sqlx::Error::Decode(
             format!("not the JSON expected, line {} column {}", error.line(), error.column()).into(),

@@ -1,7 +1,7 @@
-//! Many submissions, few statements.
+//! Many submissions with few statements.
 //!
-//! Submissions gather while those before are being committed; then all of them go into the tables by a few
-//! statements. The cost of a submission under load is that of its rows, not of its statements.
+//! Submissions gather while earlier ones are committed. Then a few statements insert all of them. Under load, a
+//! submission costs only its rows.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ use crate::store::{Hint, Limits, Submission};
 use crate::task::{ComponentKey, Submitted, Token};
 use landfall_adapter::error::{Error, Result};
 
-/// Submissions committed together at most.
+/// The maximum number of submissions in one commit.
 const BATCH: usize = 512;
 
 const COLUMNS: [&str; 15] = [
@@ -43,13 +43,14 @@ const COLUMNS: [&str; 15] = [
     "bytes",
 ];
 
-/// `max_attempts`, by which an older version of Landfall bounds how often it tries a task; this one does not read it.
+/// `max_attempts` limits the attempts in older versions of Landfall; this version does not read it.
 const NO_BOUND: i64 = i32::MAX as i64;
 
-/// A list of targets of this length is the name of its line; a longer one is hashed, as indexes bound their keys.
+/// A list of targets up to this length is the name of its line; a longer one is hashed, because index keys are
+/// limited.
 const LONGEST_PLACE: usize = 200;
 
-/// The insertion of so many rows. A few sizes, each prepared once, serve every number of rows.
+/// An insert of that many rows. A few sizes, each prepared once, cover every number of rows.
 static INSERTS: LazyLock<[Insert; 7]> = LazyLock::new(|| [64, 32, 16, 8, 4, 2, 1].map(Insert::of));
 
 struct Insert {
@@ -77,7 +78,7 @@ impl Insert {
         Self {
             rows,
             sqlite: format!("{insert}) RETURNING seq"),
-            // The rows of their components go in by the same statement: each one is a way to the server and back.
+            // The same statement inserts the rows of their components, because each statement is a round trip.
             postgres: format!(
                 "WITH new AS ({insert}) RETURNING seq, components), \
                  held AS (INSERT INTO task_component (component, environment, task_seq) \
@@ -93,12 +94,12 @@ impl Insert {
     }
 }
 
-/// Rows that came since the queue was counted are read one by one, up to this many; beyond it the queue is counted again.
+/// Up to this many rows since the last count are read one by one; if there are more, the queue is counted again.
 const SINCE: usize = 2_000;
 
-/// What there is before an insertion, in one look. The first row: the newest task's number, and whether an unfinished
-/// task has one of the components of `$2`. Then tasks that the requests of `$1` may join; then the lanes and the sizes of
-/// those after `$3`, no more than `$4`.
+/// One look before an insert. The first row has the number of the newest task, and whether an unfinished task has one
+/// of the components of `$2`. Then follow tasks that the requests of `$1` may join, and the lanes and sizes of tasks
+/// after `$3`, at most `$4`.
 pub(crate) const LOOK: Statement<'_> = Statement::each(
     "SELECT NULL, NULL, (SELECT max(seq) FROM task), \
        EXISTS (SELECT 1 FROM json_each($2) mine JOIN task_component earlier \
@@ -107,7 +108,7 @@ pub(crate) const LOOK: Statement<'_> = Statement::each(
      UNION ALL SELECT dedupe_key, id, NULL, NULL FROM task WHERE dedupe_key IS NOT NULL \
      AND dedupe_key IN (SELECT value FROM json_each($1)) \
      UNION ALL SELECT * FROM (SELECT lane, NULL, bytes, NULL FROM task WHERE seq > $3 LIMIT $4)",
-    // An array has PostgreSQL look each key up, and so has a limit for each component.
+    // With an array, PostgreSQL looks up each key, and so applies the limit for each component.
     "SELECT NULL, NULL, (SELECT max(seq) FROM task), \
        (SELECT count(*) FROM jsonb_array_elements($2::jsonb) AS mine (value), LATERAL \
          (SELECT FROM task_component earlier WHERE earlier.component = mine.value ->> 'component' \
@@ -116,7 +117,7 @@ pub(crate) const LOOK: Statement<'_> = Statement::each(
      AND dedupe_key = ANY (ARRAY (SELECT jsonb_array_elements_text($1::jsonb))) \
      UNION ALL (SELECT lane, NULL, bytes, NULL FROM task WHERE seq > $3 LIMIT $4)",
 );
-/// How many tasks of a lane wait and how large they are, and the same of all that run.
+/// The number and size of waiting tasks of a lane, and of all running tasks.
 pub(crate) const UNFINISHED: Statement<'_> = Statement::both(
     "SELECT queued.number, queued.bytes, running.number, running.bytes FROM \
        (SELECT count(*) AS number, CAST(coalesce(sum(bytes), 0) AS BIGINT) AS bytes \
@@ -128,14 +129,14 @@ pub(crate) const UNFINISHED: Statement<'_> = Statement::both(
 pub(crate) const COMPONENTS: &str = "INSERT INTO task_component (component, environment, task_seq) \
      SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
      FROM task t, json_each(t.components) c WHERE t.seq >= $1";
-/// Whatever comes after another task on a component waits for it ...
+/// A task that follows another one on a component waits for it ...
 pub(crate) const BLOCK: Statement<'_> = Statement::both(
     "UPDATE task SET blocked = 1 WHERE seq >= $1 AND EXISTS (\
        SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
        WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
 );
-/// ... and is the last word on it: nobody joins the other one any more. Only the nearest can still be open to joining,
-/// those before it were closed when it came.
+/// ... and decides its state: no request joins the earlier task any more. Only the nearest one can still be open,
+/// because its arrival closed those before it.
 pub(crate) const SUPERSEDE: Statement<'_> = Statement::both(
     "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
        SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
@@ -144,7 +145,7 @@ pub(crate) const SUPERSEDE: Statement<'_> = Statement::both(
        FROM task_component mine WHERE mine.task_seq >= $1)",
 );
 
-/// The way in for submissions.
+/// Accepts submissions.
 pub(super) struct Submissions(mpsc::Sender<Waiting>);
 
 struct Waiting {
@@ -153,7 +154,7 @@ struct Waiting {
 }
 
 impl Submissions {
-    /// Begins to take submissions; ends when dropped.
+    /// Starts accepting; ends when dropped.
     pub(super) fn start<D: Database>(database: Arc<D>, shared: Shared) -> Self {
         let (sender, receiver) = mpsc::channel(BATCH);
         tokio::spawn(gather(receiver, database, shared));
@@ -179,7 +180,7 @@ async fn gather<D: Database>(mut receiver: mpsc::Receiver<Waiting>, database: Ar
         match database.queue().write(all).await {
             Ok(Written { verdicts, .. }) => {
                 for (reply, verdict) in replies.into_iter().zip(verdicts) {
-                    // An error means that the caller stopped waiting. The task is kept all the same.
+                    // An error means that the caller stopped waiting. The task is accepted all the same.
                     let _ = reply.send(verdict.answer(&limits));
                 }
             }
@@ -196,7 +197,7 @@ async fn gather<D: Database>(mut receiver: mpsc::Receiver<Waiting>, database: Ar
     }
 }
 
-/// A submission, ready to be written.
+/// A submission that is ready to be written.
 struct Entry {
     token: Token,
     operation: Operation,
@@ -263,14 +264,14 @@ fn place(targets_json: &str) -> String {
     Sha256::digest(targets_json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What became of an entry.
+/// The result of an entry.
 #[derive(Clone, Copy)]
 pub(super) enum Verdict {
     Accepted(Token),
     Joined(Token),
-    /// As many wait in the lane as may.
+    /// The lane has its maximum number of waiting tasks.
     TooMany(Lane),
-    /// What waits in the lane is so large that a task of this size would be too much.
+    /// The waiting tasks of the lane, with this one, would exceed the maximum size.
     TooLarge(Lane, i64),
 }
 
@@ -294,7 +295,7 @@ impl Verdict {
     }
 }
 
-/// What waits in a lane: no more than this.
+/// An upper bound of what waits in a lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Waits {
     tasks: i64,
@@ -307,7 +308,7 @@ impl Waits {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// `None` where another task of that size may wait. One may always wait alone, however large it is.
+    /// `None` if a task of that size may wait. A single task may always wait, whatever its size.
     fn refuses(self, entry: &Entry, limits: &Limits) -> Option<Verdict> {
         let lane = entry.operation.lane();
         let max_bytes = i64::try_from(limits.max_queued_bytes).unwrap_or(i64::MAX);
@@ -321,18 +322,18 @@ impl Waits {
     }
 }
 
-/// What was counted when the queue was last counted, and what came since, by whichever process: no more waits now. To
-/// count the queue for each commit would cost more than the commit, where many wait.
+/// The last count of the queue, plus the tasks that any process added since: an upper bound of what waits. Counting
+/// the queue for each commit would cost more than the commit if many tasks wait.
 #[derive(Clone, Default)]
 struct Counted {
-    /// Tasks that waited or ran, by lane; those that were counted.
+    /// Waiting and running tasks by lane, at the last count.
     lanes: HashMap<Lane, Waits>,
-    /// The newest task's number at the last look.
+    /// The newest task at the last look.
     newest: i64,
 }
 
 impl Counted {
-    /// `since`: what came after [`Self::newest`], `None` when that is too much to tell.
+    /// `since` are the tasks after [`Self::newest`]; `None` if there are too many.
     fn catch_up(&mut self, since: Option<Vec<(String, i64)>>, newest: i64) {
         match since {
             None => self.lanes.clear(),
@@ -352,11 +353,11 @@ impl Counted {
 struct SubmitAll {
     entries: Vec<Entry>,
     shared: Shared,
-    /// Of the last commit that counted.
+    /// The count of the last commit that counted.
     counted: Arc<Mutex<Counted>>,
 }
 
-/// What came of all submissions of a batch.
+/// The results of all submissions of a batch.
 pub(super) struct Written {
     verdicts: Vec<Verdict>,
     counted: Counted,
@@ -390,8 +391,8 @@ impl Write for SubmitAll {
     }
 }
 
-/// Cuts where an entry shares a component with a different earlier one: each of the two changes what the other may
-/// join, so they cannot go in by the same statement.
+/// Splits a batch where an entry shares a component with a different earlier one. Each changes what the other may
+/// join, so one statement cannot insert both.
 fn independent_chunks(entries: &[Entry]) -> Vec<&[Entry]> {
     let mut chunks = Vec::new();
     let mut rest = entries;
@@ -444,7 +445,7 @@ impl SubmitAll {
         Ok(verdicts)
     }
 
-    /// What waits in the lanes of the chunk: no more than that, and exactly that where one of its entries might be
+    /// What waits in the lanes of the chunk: an upper bound, and the exact value if one of its entries might be
     /// refused.
     async fn waiting(
         &self,
@@ -473,7 +474,7 @@ impl SubmitAll {
             let rows = transaction.fetch(UNFINISHED, args![lane.as_str()]).await?;
             let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
             let queued = Waits { tasks: row.int(0)?, bytes: row.int(1)? };
-            // What runs may come back.
+            // Running tasks may return to the queue.
             let unfinished = Waits {
                 tasks: queued.tasks.saturating_add(row.int(2)?),
                 bytes: queued.bytes.saturating_add(row.int(3)?),
@@ -518,13 +519,13 @@ async fn insert_all(
     Ok(())
 }
 
-/// What [`LOOK`] tells.
+/// The result of [`LOOK`].
 struct Look {
-    /// The tasks that entries may join, by dedupe key.
+    /// Tasks that entries may join, by deduplication key.
     in_flight: HashMap<String, Token>,
     newest: i64,
     contended: bool,
-    /// Lane and size of each task since; `None` when there are too many of them.
+    /// Lane and size of each later task; `None` if there are too many of them.
     since: Option<Vec<(String, i64)>>,
 }
 
@@ -568,8 +569,8 @@ mod tests {
         Entry::new(&Submission { token: Token::random(), task }).unwrap()
     }
 
-    /// In a batch as one after the other: a request joins what would leave its components as it asks, and nothing
-    /// that another one follows.
+    /// A batch behaves like single submissions: a request joins a task that leaves its components in the requested
+    /// state, and that no other task follows.
     #[test]
     fn a_batch_is_cut_where_the_order_matters() {
         use Operation::{Provision, Unprovision, Validate};
@@ -595,7 +596,7 @@ mod tests {
         assert!(sqlite.ends_with("$30) RETURNING seq"), "{sqlite}");
     }
 
-    /// Every number of rows is made of the sizes there are.
+    /// The sizes cover every number of rows.
     #[test]
     fn the_sizes_of_insertions_go_down_to_one() {
         assert!(INSERTS.windows(2).all(|pair| pair[0].rows > pair[1].rows));

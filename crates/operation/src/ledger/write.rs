@@ -1,7 +1,7 @@
-//! Every write but the submission: what it decides, and the statements that carry that out.
+//! Every write except a submission: its decision, and its statements.
 //!
-//! States change by [`transition`] alone. A write on behalf of a run first looks at its lease and takes hold of the
-//! task's row ([`held`]): whoever lost the lease touches nothing, and nobody takes the lease away meanwhile.
+//! Only [`transition`] changes states. A write for a run first reads its lease and locks the task's row ([`held`]). A
+//! worker that lost the lease changes nothing, and the lease cannot be taken away during the write.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::task::{ClaimedTask, ComponentKey, Deployment, Lease, Token};
 use landfall_adapter::descriptor::ComponentKind;
 use landfall_adapter::{Level, LogLine};
 
-/// Lost leases swept in one transaction at most.
+/// The maximum number of lost leases in one transaction.
 const SWEEP: i64 = 100;
 
-/// The oldest tasks that wait for nothing. One whose runs crashed twice may be what takes the process down: such tasks
-/// run one at a time, so that the culprit uses up its own chances and not those of its neighbours. The sign has the
-/// databases go by `seq`, and stop when there are enough, instead of sorting all that are due.
+/// The oldest tasks that wait for nothing. A task whose runs crashed twice may be the reason why the process ends.
+/// Such tasks run one at a time, so that the culprit uses up its own attempts and not those of its neighbours. The
+/// sign makes the databases read by `seq` and stop when there are enough, instead of sorting all due tasks.
 macro_rules! claimable {
     ($more:literal) => {
         concat!(
@@ -44,10 +44,10 @@ macro_rules! claimable {
     };
 }
 pub(crate) const CLAIMABLE: Statement<'_> = Statement::both(claimable!(""));
-/// The same, in one line alone and after `$5`.
+/// The same for one line, after `$5`.
 pub(crate) const CLAIMABLE_IN_LINE: Statement<'_> =
     Statement::both(claimable!(" AND place = $4 AND +seq > $5"));
-/// The lines in which tasks of a lane wait, by one look at the index for each of them.
+/// The lines in which tasks of a lane wait, with one index lookup for each.
 pub(crate) const LINES: Statement<'_> = Statement::both(
     "WITH RECURSIVE line (place) AS (\
        SELECT min(place) FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 \
@@ -63,8 +63,8 @@ macro_rules! columns {
         "seq, id, operation, components, targets, payload, attempt, crashes, lease_epoch, begun_at"
     };
 }
-/// `begun_at` is when the task began to meet transient failures and nothing else. The time for which it was due and no
-/// process took it is not counted: the end of it moves on by as much.
+/// `begun_at` is the time of the first transient failure. Time in which the task was due and no process took it does
+/// not count, so the end moves by that time.
 macro_rules! take {
     ($list:literal) => {
         concat!(
@@ -85,7 +85,7 @@ macro_rules! lock {
         )
     };
 }
-/// On PostgreSQL [`LOCK`] goes with it: each statement is a way to the server and back, with the queue in hand.
+/// On PostgreSQL, [`LOCK`] is part of it, because each statement is a round trip with the queue locked.
 pub(crate) const TAKE: Statement<'_> = Statement::each(
     take!("(SELECT value FROM json_each($1))"),
     concat!(
@@ -99,7 +99,7 @@ pub(crate) const TAKE: Statement<'_> = Statement::each(
     ),
 );
 const LOCK: &str = lock!("(SELECT value FROM json_each($1))");
-/// When the next task of a lane becomes due by time alone.
+/// When the next task of a lane that waits only for time becomes due.
 pub(crate) const NEXT_DUE: Statement<'_> = Statement::both(concat!(
     "SELECT run_at FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND run_at > $2 AND ",
     known!(),
@@ -109,7 +109,7 @@ pub(crate) const HEARTBEAT: Statement<'_> = Statement::both(
     "UPDATE task SET lease_until = $3 \
      WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping') RETURNING state",
 );
-/// SQLite has one writer, so a row that is read stays as it is; PostgreSQL is told to keep it.
+/// SQLite has one writer, so a row that was read does not change; PostgreSQL must lock it.
 pub(crate) const HELD: Statement<'_> = Statement::each(
     "SELECT seq, state, log_lines FROM task \
      WHERE id = $1 AND lease_epoch = $2 AND state IN ('running', 'stopping')",
@@ -126,14 +126,15 @@ pub(crate) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
      ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
 );
-/// `$6` is the present. A transient failure is the first one, or leaves `begun_at` as it was; no clock may have moved it
-/// into the future. A run that was handed back says nothing of failures, and one that crashed begins their count anew.
+/// `$6` is the current time. A transient failure is the first one, or keeps `begun_at`, which a clock may not have
+/// moved into the future. A run that was handed back says nothing about failures. After a crash, counting begins
+/// again.
 const REQUEUE: Statement<'_> = Statement::both(
     "UPDATE task SET state = $2, run_at = $3, attempt = attempt - $4, crashes = crashes + $5, lease_owner = NULL, \
      lease_until = NULL, begun_at = CASE WHEN $5 > 0 THEN NULL WHEN $4 > 0 OR begun_at < $6 THEN begun_at ELSE $6 END \
      WHERE seq = $1",
 );
-/// From here on the same request is a new one: it asks for what this task will not finish.
+/// From now on the same request is a new one, because this task will not complete it.
 const STOPPING: Statement<'_> =
     Statement::both("UPDATE task SET state = $2, dedupe_key = NULL WHERE seq = $1");
 const CRASHED: Statement<'_> = Statement::both("UPDATE task SET crashes = $2 WHERE seq = $1");
@@ -155,8 +156,7 @@ macro_rules! unlock {
         "DELETE FROM running_component WHERE task_seq = $1"
     };
 }
-/// Lets through the first in line for each component that comes free with `$1`, if it is the first for all of its
-/// components.
+/// Unblocks the first task in line for each component that `$1` released, if it is the first for all its components.
 macro_rules! unblock {
     () => {
         "UPDATE task SET blocked = 0 WHERE blocked = 1 AND seq IN (\
@@ -174,8 +174,8 @@ macro_rules! leave {
         "DELETE FROM task_component WHERE task_seq = $1"
     };
 }
-/// On PostgreSQL [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] go with it. All four see what was before any of them, which is how
-/// they are written: what comes free is read before it is gone, and none touches a row of another.
+/// On PostgreSQL, [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] are part of it. All four see the state before any of them, so
+/// each reads what is released before it is gone, and no two touch the same row.
 pub(crate) const FINISH: Statement<'_> = Statement::each(
     finish!("max", "min"),
     concat!(
@@ -217,7 +217,8 @@ const REMEMBER: Statement<'_> = Statement::both(
     "UPDATE deployment SET memory = $4 WHERE component = $2 AND environment = $3 \
      AND EXISTS (SELECT 1 FROM running_component WHERE task_seq = $1 AND component = $2 AND environment = $3)",
 );
-/// Few at a time, because with SQLite others wait for the writer meanwhile. An array has PostgreSQL look each of them up.
+/// Few at a time, because on SQLite others wait for the writer meanwhile. With an array, PostgreSQL looks each of
+/// them up.
 pub(crate) const PURGE_BATCH: Statement<'_> = Statement::each(
     "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE finished_at IS NOT NULL \
      AND coalesce(kept_from, finished_at) <= $1 ORDER BY coalesce(kept_from, finished_at) LIMIT 200)",
@@ -231,7 +232,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Whom to take, oldest first.
+    /// The tasks to take, oldest first.
     async fn choose(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Vec<i64>> {
         let (lane, now) = (self.request.lane.as_str(), transaction.now());
         let limit = self.request.limit;
@@ -257,7 +258,7 @@ impl Claim {
         if all || chosen.len() == limit {
             return Ok(chosen);
         }
-        // Tasks of full targets stand in front, and there may be thousands: each line is looked at by itself.
+        // Thousands of tasks of full targets may be in front, so each line is read by itself.
         let wanted = limit - chosen.len();
         let mut found = Vec::new();
         for line in transaction.fetch(LINES, args![lane]).await? {
@@ -281,7 +282,7 @@ impl Claim {
         Ok(chosen)
     }
 
-    /// A row of [`TAKE`], or which of its columns cannot be read, and why.
+    /// Reads a row of [`TAKE`], or returns the column that cannot be read, and why.
     fn read(&self, row: &Row, now: i64) -> Result<ClaimedTask, (&'static str, sqlx::Error)> {
         let in_column = |column: &'static str| move |error: sqlx::Error| (column, error);
         let token = row.name(1, parse_token).map_err(in_column("id"))?;
@@ -306,10 +307,10 @@ impl Claim {
 
 /// How many tasks run on each target, and how many may.
 struct Room<'b> {
-    /// In all processes together, of the targets that are named.
+    /// Over all processes, for the named targets.
     bounds: &'b BTreeMap<String, u32>,
     running: BTreeMap<String, i64>,
-    /// In this process, of each target.
+    /// In this process, for each target.
     bound_here: u32,
     running_here: BTreeMap<String, i64>,
 }
@@ -328,7 +329,7 @@ impl<'b> Room<'b> {
         !self.bounds.is_empty() || self.bound_here < u32::MAX
     }
 
-    /// `here`: by this process.
+    /// `here`: in this process.
     fn take(&mut self, targets: &[String], here: bool) {
         for target in targets {
             *self.running.entry(target.clone()).or_default() += 1;
@@ -357,12 +358,12 @@ impl<'b> Room<'b> {
     }
 }
 
-/// A list that cannot be read bounds nobody: its own task fails when it is taken.
+/// An unreadable list limits nothing: its own task fails when it is taken.
 fn targets(row: &Row, index: usize) -> Vec<String> {
     row.json(index).unwrap_or_default()
 }
 
-/// What came of a claim.
+/// The result of a claim.
 pub(super) struct Claimed {
     pub(super) claims: Claims,
     /// Tasks that could not be read, and why; they have failed.
@@ -423,7 +424,7 @@ impl Write for Claim {
     }
 }
 
-/// Ends a task that was just taken and makes no sense. Its neighbours go on.
+/// Fails a task that was just taken and cannot be read. Other tasks are not affected.
 async fn fail_unreadable(seq: i64, column: &str, transaction: &mut dyn Transaction) -> sqlx::Result<()> {
     let failed = transition(State::Running, Event::Fail).map_err(|error| refused(&error))?;
     let reason = format!(
@@ -434,7 +435,7 @@ async fn fail_unreadable(seq: i64, column: &str, transaction: &mut dyn Transacti
     finish(seq, failed, None, Some(&reason), transaction).await
 }
 
-/// The first of a lane that this version leaves to others.
+/// The first task of a lane that this version does not run.
 pub(crate) const UNKNOWN: Statement<'_> = Statement::both(concat!(
     "SELECT seq, run_at FROM task WHERE lane = $1 AND state = 'queued' AND blocked = 0 AND +run_at <= $2 AND NOT (",
     known!(),
@@ -442,7 +443,7 @@ pub(crate) const UNKNOWN: Statement<'_> = Statement::both(concat!(
 ));
 const DUE_SINCE: Statement<'_> = Statement::both("SELECT seq, run_at FROM task WHERE seq = $1");
 
-/// Looks at what a claim would take, and takes nothing.
+/// Looks at what a claim would take, without taking it.
 pub(super) struct LookAtHeads {
     pub(super) worker: String,
     pub(super) shared: Shared,
@@ -475,18 +476,18 @@ impl Write for LookAtHeads {
     }
 }
 
-/// Time for which nothing was seen counts for no more than this: a clock that jumped, a process that was paused, and all
-/// of them down look the same.
+/// A longer time without a look counts only this much, because a clock that jumped, a paused process and a downtime
+/// of all processes look the same.
 const LONGEST_TICK: Duration = Duration::from_secs(600);
 
-/// Moves the clock of retention on. Any write would do to see whether the store can be written.
+/// Advances the clock of retention. It also shows whether the store can be written.
 pub(crate) const TICK: Statement<'_> = Statement::each(
     "UPDATE clock SET elapsed = elapsed + max(0, min($1 - seen_at, $2)), seen_at = $1 WHERE one = 1 RETURNING elapsed",
     "UPDATE clock SET elapsed = elapsed + greatest(0, least($1 - seen_at, $2)), seen_at = $1 WHERE one = 1 \
      RETURNING elapsed",
 );
 
-/// Answers the time that passed while a process ran, in microseconds.
+/// Returns the time in which a process ran, in microseconds.
 pub(super) struct Tick;
 
 #[async_trait]
@@ -554,7 +555,7 @@ impl Write for Settle {
             Ok(next) => next,
             Err(illegal) => return Ok(Err(illegal)),
         };
-        // A stop that the run has not heard of makes its last words untrue.
+        // After a stop that the run did not see, its last lines are not true.
         let unheard = (next == State::Terminated).then_some(ending).and_then(|ending| match ending {
             Ending::Release => Some("stopped on request, as the process that ran it ended".to_owned()),
             Ending::Retry { reason, .. } => Some(format!("{reason}; not tried again, a stop was requested")),
@@ -779,15 +780,14 @@ impl Write for Purge {
     }
 }
 
-/// A task under a lease that is still good.
+/// A task under a valid lease.
 struct Held {
     seq: i64,
     state: State,
     log_lines: u32,
 }
 
-/// The fence: nothing for a lease that is not the task's current one. The row stays as it is until the transaction
-/// ends.
+/// The fence: `None` for a lease that is not the task's current one. The row is locked until the transaction ends.
 async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<Option<Held>> {
     transaction
         .fetch(HELD, args![&lease.token.to_string(), lease.epoch])
@@ -799,8 +799,8 @@ async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<
         .transpose()
 }
 
-/// Appends as many lines as the limit leaves room for, and `closing` in any case. `task.log_lines` counts the former,
-/// and passes the limit by one when the line that says so is written.
+/// Appends as many lines as the limit allows, and always `closing`. `task.log_lines` counts the former; it exceeds
+/// the limit by one after the line that reports it.
 async fn append_bounded(
     held: &Held,
     lines: &[LogLine],
@@ -825,7 +825,7 @@ async fn append_bounded(
     Ok(())
 }
 
-/// A row of `task_log` as the databases' JSON functions read it.
+/// A row of `task_log` as the JSON functions of the databases read it.
 #[derive(Serialize)]
 struct NewLine<'a> {
     at: i64,
@@ -851,7 +851,7 @@ async fn append(seq: i64, lines: &[LogLine], transaction: &mut dyn Transaction) 
     Ok(())
 }
 
-/// Writes a terminal state, and lets the tasks through that waited for this one.
+/// Writes a terminal state, and unblocks the tasks that waited for this one.
 async fn finish(
     seq: i64,
     state: State,
@@ -884,7 +884,7 @@ async fn finish(
     Ok(())
 }
 
-/// PostgreSQL has no NUL in a text.
+/// PostgreSQL texts cannot contain NUL.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{FFFD}")
 }
@@ -898,7 +898,7 @@ fn parse_token(text: &str) -> Option<Token> {
     text.parse().ok()
 }
 
-/// The state machine refused what the query just selected for it: the row is not what the schema promises.
+/// The state machine refused a row that the query had selected for it, so the row is not valid.
 fn refused(error: &IllegalTransition) -> sqlx::Error {
     sqlx::Error::Decode(error.to_string().into())
 }
@@ -922,14 +922,14 @@ mod tests {
         assert!(!room.take_if_free(&on(&["b"])));
         assert!(room.take_if_free(&on(&["c"])));
         assert!(room.take_if_free(&[]));
-        // More than the bound run already, since it was lowered: that is full, too.
+        // The limit was lowered, and more tasks are running: the target is full, too.
         let mut room = Room::new(&limits);
         room.take(&on(&["a"]), false);
         room.take(&on(&["a"]), false);
         assert_eq!(full(&room), ["a"]);
         assert!(!room.take_if_free(&on(&["a", "b"])));
         assert_eq!(full(&room), ["a"], "nothing was taken of b");
-        // What other processes run does not count against the bound of this one.
+        // Tasks of other processes do not count against the limit of this one.
         for _ in 0..3 {
             room.take(&on(&["c"]), false);
         }

@@ -1,16 +1,16 @@
-//! The store of several replicas: one PostgreSQL database, no other coordination.
+//! The store for several replicas: one PostgreSQL database, and no other coordination.
 //!
-//! - The queue writer holds one advisory lock for the length of each of its transactions, so that the queue changes
-//!   by one transaction at a time, whichever replica it comes from, and each of them gathers what asks to be written
-//!   meanwhile. A replica that hangs inside a transaction is cut off by the server after half of
-//!   [`PostgresSettings::patience`], which is how long it can hold up the others.
-//! - Time is the server's clock, read inside each transaction; the replicas' clocks decide nothing.
-//! - News of commits go out after the commit, many in one `NOTIFY` (`NOTIFY` inside the transaction would make every
-//!   commit wait for every other). They are hints: a replica that hears none finds everything by looking.
-//! - A server that does not answer is given up on after [`PostgresSettings::patience`]; callers learn that they may
-//!   try again, and the next attempt connects anew.
+//! - The queue writer holds one advisory lock during each of its transactions. So the queue changes by one
+//!   transaction at a time over all replicas, and each transaction includes the writes that arrived in the meantime.
+//!   The server ends a transaction of a replica that hangs after half of [`PostgresSettings::patience`], so the
+//!   replica blocks the others no longer than that.
+//! - The time is the server's clock, read in each transaction. The clocks of the replicas decide nothing.
+//! - Notifications are sent after the commit, many in one `NOTIFY` (inside the transaction, `NOTIFY` would make every
+//!   commit wait for every other). They are hints: a replica that receives none finds everything by polling.
+//! - If the server does not respond within [`PostgresSettings::patience`], callers get a transient error, and the
+//!   next attempt opens a new connection.
 //!
-//! The tables are in a schema of their own, `landfall`. Whoever starts first makes them.
+//! The tables are in the schema `landfall`. The first process creates them.
 
 mod news;
 
@@ -46,11 +46,11 @@ const MIGRATIONS: Migrations = Migrations(&[
 ]);
 
 const SCHEMA: &str = "landfall";
-/// Advisory locks of the database: whoever writes to the queue, and whoever brings the tables up to date.
+/// Advisory locks of the database: one for writes to the queue, one for migrations.
 const QUEUE_LOCK: i64 = i64::from_be_bytes(*b"landfall");
 const MIGRATION_LOCK: i64 = QUEUE_LOCK + 1;
 
-/// A connection that rested for longer than this is tried before it is used.
+/// A connection that was idle for longer than this is tested before it is used.
 const FRESH: Duration = Duration::from_secs(1);
 
 const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
@@ -62,23 +62,23 @@ const FIRST_DUE: Statement<'_> = Statement::both(concat!(
     " ORDER BY run_at LIMIT 1"
 ));
 
-/// A store in a PostgreSQL database. See the module documentation.
+/// A store in a PostgreSQL database; see the module documentation.
 pub type PostgresStore = Ledger<PostgresDatabase>;
 
 /// How to reach the database.
 #[derive(Clone)]
 pub struct PostgresSettings {
-    /// Where, as whom. May hold a password, so it is never shown.
+    /// Server, database and user. May contain a password, so it is never shown.
     pub connection: PgConnectOptions,
-    /// Connections for reading and for what concerns one run; one more writes to the queue and one listens.
+    /// Connections for reading and for data of single runs. One more writes to the queue, and one listens.
     pub connections: u32,
-    /// Longest wait for a connection, and for the answer to any one statement.
+    /// The longest wait for a connection, and for the result of one statement.
     pub patience: Duration,
 }
 
 impl PostgresSettings {
-    /// For the URL `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`, with the default limits. The error
-    /// does not quote the URL.
+    /// Parses `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`, with the default limits. The error does not
+    /// quote the URL.
     pub fn parse(url: &str) -> Result<Self> {
         let connection = url.parse::<PgConnectOptions>().map_err(|_| {
             Error::permanent(
@@ -101,7 +101,7 @@ impl PostgresSettings {
         )
     }
 
-    /// With what every session of ours is to observe.
+    /// The settings of every session.
     fn session(&self) -> PgConnectOptions {
         let patience = format!("{}ms", self.patience.as_millis().max(1));
         let idle = format!("{}ms", (self.patience / 2).as_millis().max(1));
@@ -115,14 +115,14 @@ impl PostgresSettings {
                 ("statement_timeout", patience.as_str()),
                 ("lock_timeout", patience.as_str()),
                 ("idle_in_transaction_session_timeout", idle.as_str()),
-                // A server-wide `off` would let it forget what was promised.
+                // With a server-wide `off`, the server could lose committed data.
                 ("synchronous_commit", "on"),
-                // Every statement finds its rows by an index. A plan is kept for as long as nothing is known to have
-                // changed, and one that was made while a table was small would read all of it once it has grown.
+                // Every statement finds its rows by an index. A plan is kept until something is known to have
+                // changed, and a plan from when a table was small would later read the whole table.
                 ("enable_seqscan", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
-                // Whatever the role's or the server's default is; a standby refuses all the same.
+                // Overrides the default of the role and the server; a standby still refuses.
                 ("default_transaction_read_only", "off"),
             ])
     }
@@ -134,25 +134,25 @@ impl std::fmt::Debug for PostgresSettings {
     }
 }
 
-/// Connections to a database that other processes use, too.
+/// Connections to a database that other processes also use.
 pub struct PostgresDatabase {
     writer: Writer,
     connections: Arc<Connections>,
     patience: Duration,
-    /// Dropping them ends the exchange of news.
+    /// Dropping them ends the notifications.
     _news: [AbortOnDropHandle<()>; 2],
 }
 
 impl PostgresStore {
-    /// Connects, and makes the tables or brings them up to date.
+    /// Connects, and creates or migrates the tables.
     ///
-    /// Fails with [`landfall_adapter::error::Kind::Permanent`] where that cannot be done: no such server, no such role, no right
-    /// to make the schema, tables of a newer version.
+    /// Returns [`landfall_adapter::error::Kind::Permanent`] if that is impossible: no such server or role, no right
+    /// to create the schema, or tables of a newer version.
     pub async fn open(settings: &PostgresSettings, limits: Limits) -> Result<Self> {
         migrate(settings).await?;
         let session = settings.session();
         let connections = Arc::new(Connections::new(&session, settings));
-        // For the one that listens for good.
+        // One more for the listener.
         let listener = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(settings.patience)
@@ -175,7 +175,7 @@ impl PostgresStore {
     }
 }
 
-/// Brings the tables up to date, one process at a time.
+/// Migrates the tables, one process at a time.
 async fn migrate(settings: &PostgresSettings) -> Result<()> {
     let place = settings.place();
     let unusable = |error: sqlx::Error| {
@@ -200,7 +200,7 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
         .execute(&mut connection)
         .await
         .map_err(unusable)?;
-    // `IF NOT EXISTS` would ask for the right to create it even where it is there.
+    // `IF NOT EXISTS` needs the right to create the schema even if it exists.
     let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
         .bind(SCHEMA)
         .fetch_one(&mut connection)
@@ -210,16 +210,16 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
         sqlx::query("CREATE SCHEMA landfall").execute(&mut connection).await.map_err(unusable)?;
     }
     MIGRATIONS.run(&mut connection, &place).await?;
-    // Which lets go of the lock, too.
+    // This also releases the lock.
     connection.close().await.map_err(unusable)
 }
 
-/// A session on a server that takes writes.
+/// Opens a session on a server that accepts writes.
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     let mut connection = options.connect().await?;
     let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
     if standby {
-        // Also for reading: what it knows may be old.
+        // Also for reading, because a standby may have old data.
         let place = format!("{}:{} is in recovery", options.get_host(), options.get_port());
         return Err(Refused::error(Fault::Standby, place));
     }
@@ -230,7 +230,7 @@ fn no_answer() -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "PostgreSQL does not answer"))
 }
 
-/// The answer, or [`no_answer`] once the patience is over. What was under way on the connection is then unknown.
+/// Returns the result, or [`no_answer`] after the timeout. The state of the connection is then unknown.
 async fn patiently<T>(
     patience: Duration,
     work: impl Future<Output = sqlx::Result<T>> + Send,
@@ -238,10 +238,10 @@ async fn patiently<T>(
     timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer()))
 }
 
-/// Connections for reading, for what concerns one run, and for telling news.
+/// Connections for reading, for data of single runs, and for notifications.
 struct Connections {
-    /// Where they are made, whoever asks: a connection does not outlive the runtime that made it, and HTTP workers have
-    /// runtimes of their own, which end before the work under way does.
+    /// The runtime that opens connections. A connection does not outlive its runtime, and HTTP workers have runtimes
+    /// of their own, which end before running work does.
     runtime: Handle,
     options: PgConnectOptions,
     pool: Pool<PgConnection>,
@@ -250,8 +250,8 @@ struct Connections {
 
 impl Connections {
     fn new(session: &PgConnectOptions, settings: &PostgresSettings) -> Self {
-        // Shorter than the patience for an answer: whoever waits here has nothing under way yet, and a server that is
-        // gone keeps everybody waiting.
+        // Shorter than the timeout of a statement, because a caller that waits here has started nothing, and a server
+        // that is gone makes all callers wait.
         let pool = Pool::new(settings.connections, settings.patience / 4);
         Self { runtime: Handle::current(), options: session.clone(), pool, patience: settings.patience }
     }
@@ -262,7 +262,7 @@ impl Connections {
         made.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
-    /// `anew`: not one that rested, since those are of no use.
+    /// `anew`: opens a new connection, because idle ones are unusable.
     async fn borrow(&self, anew: bool) -> sqlx::Result<(PooledConnection<PgConnection>, PgConnection)> {
         if anew {
             self.pool.discard();
@@ -277,7 +277,7 @@ impl Connections {
         Ok((lent, self.connect().await?))
     }
 
-    /// Runs one statement, by another connection when the one at hand turns out to be of no use.
+    /// Runs one statement, on another connection if the first one is unusable.
     async fn read(&self, text: &str, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
         let mut anew = false;
         loop {
@@ -287,7 +287,7 @@ impl Connections {
                     lent.give_back(connection);
                     return Ok(rows);
                 }
-                // The server was restarted since the connection was last used, or changed what it may do.
+                // The server was restarted since the connection was last used, or its rights changed.
                 Err(error) if !anew && (is_cut_off(&error) || is_of_the_session(&error)) => anew = true,
                 Err(error) => return Err(error),
             }
@@ -312,7 +312,8 @@ impl Database for PostgresDatabase {
     async fn write_aside<W: Write>(&self, work: W) -> Result<W::Answer> {
         let connections = Arc::clone(&self.connections);
         let patience = self.patience;
-        // To the end, even when the caller stops waiting: no connection goes back with a transaction on it.
+        // Runs to the end even if the caller stops waiting, so that no connection is returned with an open
+        // transaction.
         let written = self.connections.runtime.spawn(async move {
             let mut anew = false;
             loop {
@@ -341,14 +342,14 @@ impl Database for PostgresDatabase {
 
     async fn close(&self) {
         self.writer.close().await;
-        // A server that is away shall not keep this process from ending.
+        // An unreachable server must not keep this process from ending.
         for connection in self.connections.pool.close() {
             let _ = timeout(self.patience, connection.close()).await;
         }
     }
 }
 
-/// Whether the connection is to blame, and not the statement.
+/// Whether the connection caused the error, and not the statement.
 fn is_cut_off(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
@@ -359,16 +360,16 @@ fn is_cut_off(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server refused, and a new session may be let do it: rights, roles, schemas and defaults change while old
-/// sessions stay as they were. Nothing was committed then.
+/// Whether a new session may succeed: rights, roles, schemas and defaults may have changed since the old session
+/// began. Nothing was committed.
 fn is_of_the_session(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    // Values and constraints are the statement's, locks and timeouts the moment's.
+    // Errors of values and constraints belong to the statement, and locks and timeouts to the moment.
     const OTHERS: [&str; 8] = ["22", "23", "40", "53", "55", "57", "58", "08"];
     error.code().is_some_and(|code| !OTHERS.iter().any(|class| code.starts_with(class)))
 }
 
-/// One transaction that waits for no other but for the row it writes to.
+/// A transaction that waits only for the row that it writes.
 async fn aside<W: Write>(session: &mut Session, work: &W) -> sqlx::Result<W::Answer> {
     session.begin("").await?;
     let answer = work.write(session).await?;
@@ -376,11 +377,11 @@ async fn aside<W: Write>(session: &mut Session, work: &W) -> sqlx::Result<W::Ans
     Ok(answer)
 }
 
-/// A connection for one transaction after the other.
+/// A connection that runs one transaction after the other.
 struct Session {
     connection: PgConnection,
     patience: Duration,
-    /// When the transaction began, by the server's clock.
+    /// The beginning of the transaction, by the server's clock.
     begun: i64,
 }
 
@@ -389,8 +390,8 @@ impl Session {
         Self { connection, patience, begun: 0 }
     }
 
-    /// Begins a transaction by two statements in one message; the second one tells the time in microseconds. What stands
-    /// in `first` (a FROM clause, or nothing) happens before that, and before any snapshot.
+    /// Begins a transaction with two statements in one message; the second one returns the time in microseconds.
+    /// `first` (a FROM clause, or empty) runs before that, and before any snapshot.
     async fn begin(&mut self, first: &str) -> sqlx::Result<()> {
         use sqlx::Row as _;
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {NOW} {first}");
@@ -429,12 +430,12 @@ impl Transaction for Session {
     }
 }
 
-/// Writes to the queue, by a session that is made when it is needed.
+/// Writes to the queue, on a session that is opened when it is needed.
 struct QueueWriter {
     options: PgConnectOptions,
     patience: Duration,
     session: Option<Session>,
-    /// Whether something was committed by this session: one that never could has no better one to make way for.
+    /// Whether this session has committed something. If not, a new session would not be better.
     proven: bool,
 }
 
@@ -449,7 +450,7 @@ impl Connection for QueueWriter {
             }
         };
         let session = self.session.insert(session);
-        // The lock comes first, the snapshot of each statement after it: what others committed is seen.
+        // The lock comes before the snapshot of each statement, so committed changes of others are visible.
         session.begin(&format!("FROM pg_advisory_xact_lock({QUEUE_LOCK})")).await?;
         Ok(session)
     }
@@ -472,7 +473,7 @@ impl Connection for QueueWriter {
 
     async fn close(self) {
         if let Some(session) = self.session {
-            // An error means that the server has closed it already.
+            // An error means that the server has already closed it.
             let _ = timeout(self.patience, session.connection.close()).await;
         }
     }

@@ -1,7 +1,8 @@
-//! News of commits between replicas: `NOTIFY` and `LISTEN`.
+//! Notifications of commits between replicas, with `NOTIFY` and `LISTEN`.
 //!
-//! A message is `INSTANCE NEWS NEWS ...`, where a piece of news is `q:LANE` (may be claimed), `s:TOKEN` (asked to stop)
-//! or `f:TOKEN` (finished). A replica does not listen to itself: its own news it has told itself already.
+//! A message is `INSTANCE NEWS NEWS ...`. Each piece of news is `q:LANE` (a task can be claimed), `s:TOKEN` (a stop
+//! was requested) or `f:TOKEN` (a task has ended). A replica ignores its own messages, because it has notified itself
+//! already.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,17 +18,17 @@ use crate::ledger::sql::args;
 use crate::operation::Lane;
 use crate::store::Hint;
 
-/// News that wait to be told; more are lost, as hints may be.
+/// News that wait to be sent; further ones are lost, which is allowed for hints.
 pub(super) const NEWS_QUEUE: usize = 4096;
 const CHANNEL: &str = "landfall";
-/// News in one message: PostgreSQL takes 8,000 bytes.
+/// News in one message: PostgreSQL allows 8,000 bytes.
 const BATCH: usize = 150;
-/// After a silence of this length the listener asks whether the server is still there.
+/// After this time without a message, the listener checks whether the server is still there.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Between two attempts to listen.
+/// The pause between two attempts to listen.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Tells other replicas, many pieces of news in one message.
+/// Notifies other replicas, with many pieces of news in one message.
 pub(super) async fn tell(connections: Arc<Connections>, mut news: mpsc::Receiver<Hint>, instance: String) {
     let mut batch = Vec::with_capacity(BATCH);
     while news.recv_many(&mut batch, BATCH).await > 0 {
@@ -38,7 +39,7 @@ pub(super) async fn tell(connections: Arc<Connections>, mut news: mpsc::Receiver
     }
 }
 
-/// Passes on what other replicas tell, for ever. After an interruption everything may have happened.
+/// Forwards notifications of other replicas. After an interruption anything may have happened.
 pub(super) async fn listen(
     pool: PgPool,
     hints: broadcast::Sender<Hint>,
@@ -52,7 +53,7 @@ pub(super) async fn listen(
                 if std::mem::take(&mut quiet) {
                     log::info!("news of other replicas come in again");
                 }
-                // An error means that nobody listens, here as below.
+                // An error means that there are no listeners, here and below.
                 let _ = hints.send(Hint::Anything);
                 hear(listener, &hints, &instance, patience).await;
             }
@@ -72,7 +73,7 @@ async fn connect(pool: &PgPool) -> sqlx::Result<PgListener> {
     Ok(listener)
 }
 
-/// Until the connection is lost.
+/// Listens until the connection is lost.
 async fn hear(mut listener: PgListener, hints: &broadcast::Sender<Hint>, instance: &str, patience: Duration) {
     loop {
         match timeout(SILENCE, listener.try_recv()).await {
@@ -103,7 +104,7 @@ fn encode(instance: &str, news: impl Iterator<Item = Hint>) -> String {
     pieces.into_iter().fold(instance.to_owned(), |message, piece| message + " " + &piece)
 }
 
-/// What cannot be read may be anything: another version may have more to tell.
+/// Unreadable news may be anything, because another version may have more kinds.
 fn decode(instance: &str, message: &str) -> Vec<Hint> {
     let mut pieces = message.split(' ');
     if pieces.next() == Some(instance) {

@@ -1,11 +1,11 @@
-//! What several components publish, as the info of one task.
+//! The info of several components, as the info of one task.
 
 use landfall_adapter::Info;
 use serde_json::Value;
 
 use crate::work::Assigned;
 
-/// One component's info is the task's. Of several, each entry is named after its component.
+/// The info of a single component is the task's. With several components, each entry is named after its component.
 pub(super) fn merge(into: &mut Info, info: Info, of: Option<&Assigned>) {
     let Some(one) = of else {
         *into = info;
@@ -19,7 +19,7 @@ pub(super) fn merge(into: &mut Info, info: Info, of: Option<&Assigned>) {
                 Value::String(format!("{}: {}", one.work.component.name, label.as_str().unwrap_or(&key)));
         }
         let key = capitalised(&key);
-        // Two ids may end alike.
+        // Two ids may have the same last part.
         let names = (1..)
             .map(|number| if number == 1 { format!("{stem}{key}") } else { format!("{stem}{number}{key}") });
         if let Some(name) = names.into_iter().find(|name| !into.public.contains_key(name)) {

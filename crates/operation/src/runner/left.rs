@@ -1,4 +1,4 @@
-//! What an earlier operation left elsewhere: as another kind, under another name or on another target.
+//! Resources that an earlier operation left as another kind, under another name or on another target.
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -12,8 +12,8 @@ use crate::topology::same_code;
 use crate::work::Assigned;
 use crate::{Deployment, DeploymentStatus};
 
-/// What there is of a component that was made as another kind than its descriptor says, where nobody remembers as which, or
-/// where it kept its data as another: it would stay behind without a word.
+/// The problem of a component that exists as another kind than its descriptor names, or that kept its data as another
+/// kind, if Landfall has no record of it. Otherwise its resources would stay behind unnoticed.
 pub(super) async fn made_as_another_kind(
     one: &Assigned,
     plan: &Plan,
@@ -69,8 +69,8 @@ pub(super) async fn made_as_another_kind(
     None
 }
 
-/// Where the component's data stayed when it was unprovisioned, if it is provisioned somewhere else now. The technology
-/// that had it is asked: what it would take back is there.
+/// A note about data that an unprovision kept, if the component is now provisioned elsewhere. The earlier technology
+/// is asked what it would restore.
 pub(super) async fn kept_elsewhere(
     one: &Assigned,
     plan: &Plan,

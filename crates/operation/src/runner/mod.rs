@@ -1,7 +1,8 @@
-//! The work of a task: observe, plan, apply, for its components side by side, each after those that it has to follow.
+//! The work of a task: observe, plan and apply. Components run side by side, each after those that it must follow.
 //!
-//! Nothing of an earlier run is remembered but what the targets themselves show: a run after a crash plans again
-//! and applies what is left. Stop is looked for between changes, and carried into a change by its context.
+//! No state of an earlier run is used, except the state of the targets and the memory of technologies: a run after a
+//! crash plans again and applies what is left. The runner checks for a stop between changes, and each change receives
+//! it through its context.
 
 mod info;
 mod left;
@@ -37,23 +38,23 @@ use info::merge;
 use left::{kept_elsewhere, made_as_another_kind};
 use progress::{ChangeProgress, ComponentProgress, End, Stage};
 
-/// What a task came to; its outcome in the store.
+/// The result of a task, which is stored as its outcome.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// A sentence for people.
+    /// A sentence for users.
     pub result: String,
-    /// What the platform shows of the components.
+    /// The info of the components that the platform shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<Info>,
     /// Catalog updates of an import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updates: Option<Object>,
-    /// What is wrong with the document; empty when it is valid.
+    /// The problems of the document; empty if it is valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
 
-/// Runs tasks against the configured technologies.
+/// Runs tasks on the configured technologies.
 pub struct TechnologyRunner {
     domain: Arc<Domain>,
     store: Arc<dyn Store>,
@@ -61,7 +62,7 @@ pub struct TechnologyRunner {
 }
 
 impl TechnologyRunner {
-    /// `store` tells what was provisioned where, and who should have access.
+    /// Creates a runner. `store` has the deployments and the access lists.
     pub fn new(domain: Arc<Domain>, store: Arc<dyn Store>, components_at_once: usize) -> Self {
         Self { domain, store, components_at_once: components_at_once.max(1) }
     }
@@ -226,9 +227,9 @@ impl TechnologyRunner {
         check(assigned, context, &self.domain.recorder, self.components_at_once, &|_| {}).await
     }
 
-    /// Plans every component before the first one is changed, so that what stands in the way of the last is found while
-    /// nothing has been made of the others. The plans themselves are not kept: each component is planned again when its
-    /// turn comes, since what was applied before it may have changed what there is to do.
+    /// Plans every component before the first change, so that a problem of the last component is found before
+    /// anything changes. The plans are not kept: each component is planned again at its turn, because earlier changes
+    /// may have changed what is left to do.
     async fn plan_all(
         &self,
         assigned: &[Assigned],
@@ -240,7 +241,7 @@ impl TechnologyRunner {
         let waiting = &waiting(assigned, intent);
         let recorder = &self.domain.recorder;
         let begin = |one: &'_ Assigned| {
-            // What a plan has to say is said when it is made to be applied.
+            // The notes of a plan are logged only when it is applied.
             let (one, silent) = (one.clone(), context.silent().with_memory(deployments.memory(one.key())));
             async move {
                 let _turn = turn(&one, &silent).await?;
@@ -265,8 +266,8 @@ impl TechnologyRunner {
     }
 }
 
-/// Asks the targets whether components are valid, as far as their technologies need it; at most `at_once` at a time. Every
-/// problem of every component is in the error. A check that failed is an error, unless another one found problems.
+/// Checks components on their targets, if their technologies need it, at most `at_once` at a time. The error has
+/// every problem of every component. A check that fails is an error, unless another check found problems.
 pub(super) async fn check(
     assigned: &[Assigned],
     context: &Context,
@@ -305,8 +306,9 @@ async fn checked(
     Ok(one.work.component.told(found))
 }
 
-/// Does something with components, so many at once, each when its schedule lets it. After a failure nothing new begins,
-/// and what runs ends. Answers what came of each that ended well, and the failure that decides; the others are told in the log.
+/// Processes components in the order of the schedule, at most `at_once` at a time. After a failure, no further
+/// component begins, and running ones end. Returns the results of successful components, and the error that decides
+/// the task; other errors are logged.
 async fn side_by_side<T, F>(
     mut schedule: Schedule,
     at_once: usize,
@@ -346,7 +348,8 @@ where
             }
         }
     }
-    // Trying again does not help while one of them fails for good, and a stop is not undone by a failure that passes.
+    // A permanent failure decides before a transient one, because a retry does not help; a stop decides before a
+    // transient failure.
     let rank = |error: &Error| match error.kind() {
         Kind::Cancelled => 1,
         _ if error.is_retryable() => 2,
@@ -364,7 +367,7 @@ where
     (results, deciding.map(|(_, error)| error))
 }
 
-/// Every one of several problems, and what to do about each.
+/// Logs each of several problems with its remedy.
 fn tell_problems(error: &Error, journal: &Journal) {
     let Kind::Invalid(problems) = error.kind() else { return };
     for problem in problems.iter().filter(|_| problems.len() > 1) {
@@ -375,7 +378,7 @@ fn tell_problems(error: &Error, journal: &Journal) {
     }
 }
 
-/// Room on a target that has a bound of its own.
+/// Waits for a slot of a target that has its own limit.
 async fn turn<'a>(one: &'a Assigned, context: &Context) -> Result<Option<SemaphorePermit<'a>>> {
     let Some(turns) = &one.target.turns else { return Ok(None) };
     let acquired = async {
@@ -405,8 +408,8 @@ impl Runner for TechnologyRunner {
         match done {
             Ok(()) => Ok(value(&report)),
             Err(error) => {
-                // The engine writes the error itself, and what to do about a single problem; what it cannot tell is every
-                // one of several.
+                // The engine logs the error itself, and the remedy of a single problem. Several problems are logged
+                // here.
                 tell_problems(&error, &context.journal);
                 if let Kind::Invalid(problems) = error.kind() {
                     report.problems.clone_from(problems);
@@ -419,7 +422,7 @@ impl Runner for TechnologyRunner {
 }
 
 fn say_skipped(skipped: &[Skipped], journal: &Journal) {
-    // The log of a task is bounded, and is about what is done.
+    // The log of a task is limited, and describes what is done.
     const SAID: usize = 50;
     for Skipped { id, reason } in skipped.iter().take(SAID) {
         journal.info(format!("{id}: left to another adapter: {reason}"));
@@ -429,7 +432,7 @@ fn say_skipped(skipped: &[Skipped], journal: &Journal) {
     }
 }
 
-/// The work, or [`Kind::Cancelled`] as soon as the run is to end: for what looks at no context itself.
+/// Awaits a future that does not use a context. Returns [`Kind::Cancelled`] as soon as the run should end.
 async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
@@ -442,7 +445,7 @@ fn value(report: &Report) -> Value {
     serde_json::to_value(report).unwrap_or_default()
 }
 
-/// Components in the order to work on them: what was built on something goes before it.
+/// Components in the order of the intent: for an unprovision, a component comes before its dependencies.
 pub(super) fn in_order(mut assigned: Vec<Assigned>, intent: Intent) -> Vec<Assigned> {
     if matches!(intent, Intent::Unprovision { .. }) {
         assigned.reverse();
@@ -457,11 +460,10 @@ struct Done {
     info: Option<Info>,
 }
 
-/// What components of this task published.
+/// The info that components of this task have published.
 type PublishedNow = Mutex<HashMap<Identifier, Info>>;
 
-/// Binds a component again if one that it depends on published something else in this task than was known when the task
-/// began.
+/// Binds a component again if a dependency has published other info in this task than was known at its beginning.
 async fn bound_again(
     mut one: Assigned,
     intent: Intent,
@@ -490,7 +492,7 @@ async fn bound_again(
     Ok(one)
 }
 
-/// Observe, plan, apply: the only place where anything is changed.
+/// Observes, plans and applies. This is the only place that changes targets.
 async fn component(
     one: &Assigned,
     intent: Intent,
@@ -524,7 +526,7 @@ async fn component(
     };
     let removes_nothing = matches!(intent, Intent::Unprovision { .. }) && plan.changes.is_empty();
     if !removes_nothing {
-        // Written before the first change: what a crash leaves behind must be found where it was put.
+        // Store the deployment before the first change, so that resources can be found after a crash.
         deployments.put(&deployment).await?;
     }
     if plan.changes.is_empty() && plan.unmet.is_empty() {
@@ -571,7 +573,7 @@ async fn component(
     Ok(Done { changes: count, mode, info })
 }
 
-/// Components that something of the same task comes before.
+/// Components that must follow another component of the same task.
 pub(super) fn waiting(assigned: &[Assigned], intent: Intent) -> HashSet<Identifier> {
     match intent {
         Intent::Unprovision { .. } => {
@@ -585,8 +587,8 @@ pub(super) fn waiting(assigned: &[Assigned], intent: Intent) -> HashSet<Identifi
     }
 }
 
-/// Whether what an early plan says will still be so once what comes before the component is done. What is wrong with a
-/// component that waits for another may be no more than that the other is not there yet, or not gone yet.
+/// Whether the error of an early plan will still hold when it is the component's turn. A component that waits for
+/// another one may fail only because the other one does not exist yet, or still exists.
 pub(super) fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
     match error.kind() {
         Kind::Cancelled => true,
@@ -595,10 +597,10 @@ pub(super) fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
     }
 }
 
-/// The plan for one component. `remembered` is what the store knows of it.
+/// Plans one component. `remembered` is its stored deployment.
 ///
-/// Somebody else's resource in the way of an unprovision is a conflict only for a component that was provisioned: one
-/// that never came to be, because its name was taken, is gone already, and its data product can go too.
+/// In an unprovision, a resource of another owner is a conflict only if the component was provisioned. A component
+/// that was never created, because its name was taken, has nothing to remove, so its data product can be removed.
 pub(super) async fn plan(
     one: &Assigned,
     intent: &Intent,

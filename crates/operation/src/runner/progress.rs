@@ -1,16 +1,16 @@
-//! How far work got, told in the log however it ends.
+//! How far work got, written to the log however it ends.
 
 use landfall_adapter::error::{Error, Kind};
 use landfall_adapter::{Change, Journal};
 
 use crate::work::Assigned;
 
-/// How work ended before it was done.
+/// How work ended before it was complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Stopped,
     Failed,
-    /// It did not get to say: it was dropped where it stood.
+    /// It was dropped.
     CutOff,
 }
 
@@ -28,13 +28,13 @@ impl End {
     }
 }
 
-/// How far the changes of a component got. Says so in the log when they end before the last one, from its `drop`: work
-/// that is cut off runs no other code.
+/// The progress of a component's changes. If they end before the last one, `drop` logs it, because dropped work runs
+/// no other code.
 pub(super) struct ChangeProgress<'a> {
     pub(super) journal: &'a Journal,
     pub(super) changes: &'a [Change],
     pub(super) made: usize,
-    /// Whether the next one was begun.
+    /// Whether the next change has begun.
     pub(super) begun: bool,
     pub(super) end: End,
 }
@@ -69,7 +69,7 @@ fn summaries(changes: &[Change]) -> String {
     few(changes.iter().map(|change| change.summary.clone()))
 }
 
-/// Where the work on one of several components stands.
+/// The state of one component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     NotBegun,
@@ -79,12 +79,12 @@ pub(super) enum Stage {
     Ended(End),
 }
 
-/// How far the components of a task got; the same for them as [`ChangeProgress`] is for changes.
+/// The progress of a task's components; like [`ChangeProgress`] for components.
 pub(super) struct ComponentProgress<'a> {
     pub(super) journal: &'a Journal,
     pub(super) assigned: &'a [Assigned],
     pub(super) stages: Vec<Stage>,
-    /// Whether one of them was begun to be worked on.
+    /// Whether the work on a component has begun.
     pub(super) is_working: bool,
 }
 
@@ -100,7 +100,7 @@ impl<'a> ComponentProgress<'a> {
         }
     }
 
-    /// The ids of those that stand there.
+    /// The ids of the components in this state.
     fn ids(&self, is_there: impl Fn(Stage) -> bool) -> Vec<String> {
         let there = self.assigned.iter().zip(&self.stages).filter(|(_, stage)| is_there(**stage));
         there.map(|(one, _)| one.work.component.id.to_string()).collect()
@@ -115,7 +115,7 @@ impl Drop for ComponentProgress<'_> {
         let ends = [End::Failed, End::Stopped, End::CutOff].map(|end| {
             let ids = self.ids(|stage| match stage {
                 Stage::Ended(ended) => ended == end,
-                // It did not get to say.
+                // It was dropped.
                 Stage::Planning | Stage::Working => end == End::CutOff,
                 Stage::NotBegun | Stage::Done => false,
             });
@@ -140,7 +140,7 @@ impl Drop for ComponentProgress<'_> {
     }
 }
 
-/// The first few, how many more there are, and none of them at length: one line has to hold them.
+/// The first few, shortened, and the number of the others, in one line.
 pub(super) fn few(items: impl IntoIterator<Item = String, IntoIter: ExactSizeIterator>) -> String {
     const SHOWN: usize = 5;
     const LENGTH: usize = 120;

@@ -1,9 +1,9 @@
-//! Whether the files that were opened are still the ones that their names lead to, and whether they still are a database.
+//! Whether the open files are still the ones that their names lead to, and still a valid database.
 //!
-//! A file that is removed or replaced stays open: everything would go on, and all of it would be gone at the next start.
-//! So the identity (device and inode) of the database, its write-ahead log and the lock is compared with what it was
-//! before each commit, and again after it: nobody is answered for what is on no disk that the next start will read. And
-//! what was once found damaged is not written to any more.
+//! A file that is removed or replaced stays open: everything would continue, and all of it would be lost at the next
+//! start. So the identity (device and inode) of the database, its write-ahead log and the lock is compared before and
+//! after each commit. No result is returned for data that the next start would not find. A database that was found
+//! damaged is not written any more.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use crate::ledger::fault::{Fault, Refused};
 use landfall_adapter::blocking;
 
-/// See the module documentation.
+/// The identities of the files.
 #[derive(Clone)]
 pub(super) struct Guard {
     files: Arc<[Known]>,
@@ -21,7 +21,7 @@ pub(super) struct Guard {
 
 struct Known {
     path: PathBuf,
-    /// `None` where there was no such file, as some file systems have no write-ahead log.
+    /// `None` if the file did not exist, because some file systems have no write-ahead log.
     identity: Option<(u64, u64)>,
 }
 
@@ -30,7 +30,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Guard {
-    /// Of the files as they are now.
+    /// The identities now.
     pub(super) async fn of(paths: Vec<PathBuf>) -> sqlx::Result<Self> {
         let look = move || {
             paths.into_iter().map(|path| Known { identity: identity(&path), path }).collect::<Arc<[Known]>>()
@@ -40,7 +40,7 @@ impl Guard {
         Ok(Self { files, damage: Arc::default() })
     }
 
-    /// Refuses what would be lost.
+    /// Refuses writes that would be lost.
     pub(super) async fn check(&self) -> sqlx::Result<()> {
         if let Some(cause) = self.damage.get() {
             return Err(Refused::error(Fault::Damaged, cause.clone()));
@@ -59,7 +59,7 @@ impl Guard {
         }
     }
 
-    /// Remembers when the database was found damaged.
+    /// Records that the database is damaged.
     pub(super) fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if let Err(error) = &outcome
             && Fault::of(error) == Fault::Damaged

@@ -1,14 +1,13 @@
-//! The embedded store: one SQLite file, one process.
+//! The embedded store: one SQLite file, used by one process.
 //!
-//! - A lock file beside the database keeps every other process out, so that what an open database says of running
-//!   work is true of this process only. Every lease found at opening belongs to a process that is gone:
-//!   [`SqliteStore::open`] ends those leases, and the next sweep puts the tasks back without waiting for the time to
-//!   run out.
-//! - Every commit is on disk before anybody hears of it (`WAL`, `synchronous=FULL`).
-//! - There is one writer, for the queue and for everything else. Readers have connections of their own and never wait
-//!   for it.
-//! - Leases and due times are measured by a clock that only goes forward, whatever happens to the time of day.
-//! - News of commits need no channel outside the process.
+//! - A lock file beside the database excludes every other process, so running tasks in an open database belong to
+//!   this process. Every lease that exists at opening belongs to a process that is gone: [`SqliteStore::open`] ends
+//!   those leases, and the next sweep returns the tasks to the queue at once.
+//! - Every commit is on disk before its result is returned (`WAL`, `synchronous=FULL`).
+//! - There is one writer, for the queue and everything else. Readers have their own connections and never wait for
+//!   it.
+//! - Leases and due times use a clock that only goes forward, whatever happens to the time of day.
+//! - Notifications need no channel outside of the process.
 
 mod guard;
 
@@ -43,23 +42,23 @@ const MIGRATIONS: Migrations = Migrations(&[
 ]);
 
 const READERS: u32 = 4;
-/// Longest wait for a lock of the file, and for a connection to read with.
+/// The longest wait for a lock of the file, and for a connection to read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Free pages that the file keeps for what comes next, and how many are given back at a time: 1 MiB each.
+/// Free pages that stay in the file, and how many are returned at a time: 1 MiB each.
 const KEPT_FREE: i64 = 256;
 const TIDIED: i64 = 256;
-/// A file that cannot shrink is rewritten at the start when that takes a moment: what is in it must not be larger.
+/// A file that cannot shrink is rewritten at startup if its content is not larger than this.
 const REWRITTEN_AT_START: i64 = 64 * 1024 * 1024;
 
-/// A store in an SQLite file. See the module documentation.
+/// A store in an SQLite file; see the module documentation.
 pub type SqliteStore = Ledger<SqliteFile>;
 
-/// An open file that this process has to itself.
+/// An open file that only this process uses.
 pub struct SqliteFile {
     writer: Writer,
     readers: Pool<SqliteConnection>,
-    /// How a reader is made.
+    /// Opens a connection for reading.
     reading: SqliteConnectOptions,
     guard: Guard,
     clock: Clock,
@@ -74,8 +73,8 @@ const FIRST_DUE: Statement<'_> = Statement::both(concat!(
 impl SqliteStore {
     /// Opens or creates the store at `location`: a path, or a URL `sqlite:PATH` or `sqlite://PATH`.
     ///
-    /// Fails with [`landfall_adapter::error::Kind::Conflict`] while another process has it open, and with
-    /// [`landfall_adapter::error::Kind::Permanent`] where the file cannot be created, read or brought up to date.
+    /// Returns [`landfall_adapter::error::Kind::Conflict`] if another process has it open, and
+    /// [`landfall_adapter::error::Kind::Permanent`] if the file cannot be created, read or migrated.
     pub async fn open(location: &str, limits: Limits) -> Result<Self> {
         let file = SqliteFile::open(path_of(location)?).await?;
         file.writer.write(Reclaim { limits: limits.clone() }).await?;
@@ -95,7 +94,7 @@ fn path_of(location: &str) -> Result<&Path> {
 }
 
 impl SqliteFile {
-    /// Opens the file, creates or migrates it, and keeps other processes out until it is dropped.
+    /// Opens the file, creates or migrates it, and excludes other processes until it is dropped.
     async fn open(path: &Path) -> Result<Self> {
         let owned = path.to_owned();
         let lock = landfall_adapter::blocking::run(move |_| prepare_files(&owned)).await?;
@@ -106,14 +105,14 @@ impl SqliteFile {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(PATIENCE)
-            // Nothing of a descriptor stays in the file once its task has ended.
+            // No part of a descriptor stays in the file after its task has ended.
             .pragma("secure_delete", "ON")
-            // Tokens are random, so the rows that are asked for lie all over the file: 16 MB for each connection.
+            // Tokens are random, so the rows of polls are spread over the file: 16 MB for each connection.
             .pragma("cache_size", "-16384")
             .statement_cache_capacity(128)
             .thread_name(|_| "landfall-store".to_owned())
             .disable_statement_logging();
-        // Which is written into the file, so that one who only reads cannot ask for it.
+        // The setting is stored in the file, so a connection that only reads cannot set it.
         let options = reading.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
         let unusable = |error: sqlx::Error| {
             if Fault::of(&error) == Fault::Damaged {
@@ -139,13 +138,13 @@ impl SqliteFile {
     }
 }
 
-/// What a pragma that is a number says.
+/// The value of a numeric pragma.
 async fn pragma(connection: &mut SqliteConnection, name: &str) -> sqlx::Result<i64> {
     let rows = fetch_sqlite(connection, &format!("PRAGMA {name}"), args![]).await?;
     rows.first().ok_or(sqlx::Error::RowNotFound)?.int(0)
 }
 
-/// Whether free room can be given back step by step. Files of earlier versions cannot, until they are rewritten as a whole.
+/// Whether free space can be returned step by step. Files of earlier versions cannot until they are rewritten.
 async fn can_shrink(connection: &mut SqliteConnection, path: &Path) -> sqlx::Result<bool> {
     const INCREMENTAL: i64 = 2;
     if pragma(connection, "auto_vacuum").await? == INCREMENTAL {
@@ -175,7 +174,7 @@ impl Database for SqliteFile {
             Some((connection, _)) => connection,
             None => {
                 let made = self.guard.note(self.reading.connect().await)?;
-                // What its name leads to may be another file by now.
+                // The name may lead to another file now.
                 self.guard.check().await?;
                 made
             }
@@ -218,13 +217,13 @@ impl Database for SqliteFile {
 struct FileWriter {
     connection: SqliteConnection,
     options: SqliteConnectOptions,
-    /// Released by closing the file, after the connection.
+    /// Released after the connection, by closing the file.
     lock: File,
     guard: Guard,
     clock: Clock,
-    /// When the transaction began, by the clock.
+    /// The beginning of the transaction, by the clock.
     begun: i64,
-    /// Whether the file can give free room back step by step.
+    /// Whether the file can return free space step by step.
     shrinks: bool,
 }
 
@@ -244,11 +243,11 @@ impl Connection for FileWriter {
 
     async fn recover(&mut self, error: &sqlx::Error) -> bool {
         let rolled_back = sqlx::query("ROLLBACK").execute(&mut self.connection).await.is_ok();
-        // A new connection would be to whatever the name leads to now; this one is still to the file that was opened.
+        // A new connection would open the file that the name leads to now; this one still has the original file.
         if rolled_back || Fault::of(error) == Fault::Moved || self.guard.check().await.is_err() {
             return false;
         }
-        // The connection is in an unknown state. What it had not committed is rolled back by closing it.
+        // The state of the connection is unknown. Closing it rolls back uncommitted changes.
         match self.options.connect().await {
             Ok(fresh) => self.connection = fresh,
             Err(error) => log::error!("the operation store cannot be reopened: {error}"),
@@ -264,11 +263,11 @@ impl Connection for FileWriter {
             sqlx::query(&step).fetch_all(&mut self.connection).await?;
             return Ok(true);
         }
-        // What was deleted is overwritten in the file; the log still has it until it is cut off.
+        // Deleted data is overwritten in the file, but stays in the write-ahead log until that is truncated.
         let log =
             std::fs::metadata(beside(self.options.get_filename(), "-wal")).map_or(0, |found| found.len());
         if log > 0 {
-            // Whoever reads is not waited for: it is tried again.
+            // Readers are not waited for; it is tried again later.
             sqlx::query("PRAGMA busy_timeout = 100").execute(&mut self.connection).await?;
             let cut = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_all(&mut self.connection).await;
             let patient = format!("PRAGMA busy_timeout = {}", PATIENCE.as_millis());
@@ -310,8 +309,8 @@ impl Transaction for FileWriter {
     }
 }
 
-/// Ends the leases of a process that is gone, and its waits for a time that its clock told. Who waits because its
-/// process was lost again and again goes on waiting, though not for longer than it would have to from now.
+/// Ends the leases of a process that is gone, and waits that depend on its clock. Tasks that wait because their
+/// process was lost repeatedly continue to wait, at most as long as from now.
 struct Reclaim {
     limits: Limits,
 }
@@ -336,7 +335,7 @@ impl Write for Reclaim {
     }
 }
 
-/// The time of day at the start, and from then on only forward.
+/// The time of day at startup; from then on it only goes forward.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     origin: i64,
@@ -353,7 +352,7 @@ impl Clock {
     }
 }
 
-/// Creates the folder and the file, readable for this user alone, and locks the lock file.
+/// Creates the folder and the file, readable only for this user, and locks the lock file.
 fn prepare_files(path: &Path) -> Result<File> {
     let cannot = |what: &str, path: &Path, error: std::io::Error| {
         Error::permanent(format!("cannot {what} `{}` for the operation store", path.display())).because(error)
@@ -379,7 +378,8 @@ fn prepare_files(path: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// `landfall.db` is guarded by `landfall.db.lock`. The database itself cannot be: SQLite locks ranges of it.
+/// `landfall.db.lock` guards `landfall.db`. The database file cannot be locked itself, because SQLite locks ranges of
+/// it.
 fn lock_path(path: &Path) -> PathBuf {
     beside(path, ".lock")
 }
