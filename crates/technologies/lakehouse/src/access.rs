@@ -1,7 +1,7 @@
-//! Recorded access: the list is kept with the resource, and nothing stops anybody from reading.
+//! Recorded access: the list is stored with the resource, and nothing prevents other reads.
 //!
-//! A bucket has its list in its mark, a table in its properties. The list is reconciled like an enforced one,
-//! revocations first, so what it says is what was last asked for.
+//! The list of a bucket is in its mark, and the list of a table in its properties. It is reconciled like an enforced
+//! list, revocations first, so it always equals the list that was requested last.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use super::{Step, change};
 use landfall_adapter::access::{self, Ref, reconcile};
 use landfall_adapter::{AccessList, Action, Change};
 
-/// Said in every plan.
+/// A note in every plan.
 pub(super) const NOTE: &str = "access is recorded, not enforced";
 
-/// What is said of names without a prefix, which are recorded as they are.
+/// The note about names without a prefix, which are recorded as written.
 pub(super) fn bare_names_note(wanted: Option<&AccessList>) -> Option<String> {
     const SHOWN: usize = 20;
     let refs = access::recorded(&wanted?.refs);
@@ -25,7 +25,7 @@ pub(super) fn bare_names_note(wanted: Option<&AccessList>) -> Option<String> {
     (!bare.is_empty()).then(|| format!("{} {told}", names.join(", ")))
 }
 
-/// What turns the recorded list into the wanted one.
+/// The changes from the recorded to the wanted list.
 pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str) -> Vec<Change<Step>> {
     let wanted_refs: Vec<Ref> = access::recorded(&wanted.refs).into_iter().collect();
     let difference = reconcile(&names(&recorded.refs), &names(&wanted_refs));
@@ -44,7 +44,7 @@ pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str
     changes
 }
 
-/// The recorded list after one of those changes; `None` when it was made before.
+/// The recorded list after one of these changes; `None` if it was made before.
 pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessList>) -> Option<AccessList> {
     let mut next = recorded.clone();
     match step {
@@ -60,12 +60,12 @@ pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessLi
     (next != *recorded).then_some(next)
 }
 
-/// Nobody.
+/// The empty list.
 pub(super) fn nobody() -> AccessList {
     AccessList { refs: Vec::new(), fields: landfall_adapter::descriptor::Object::new() }
 }
 
-/// Refs as text.
+/// Refs as texts.
 pub(super) fn names(refs: &[Ref]) -> BTreeSet<String> {
     refs.iter().map(ToString::to_string).collect()
 }

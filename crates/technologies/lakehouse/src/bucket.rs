@@ -1,7 +1,8 @@
 //! Storage areas: directory buckets.
 //!
-//! A bucket is `WAREHOUSE/buckets/NAME`, a marked directory whose content is its users'. Unprovisioned without its
-//! data it stays where it is, marked released, and the same component takes it back; with its data it is purged.
+//! A bucket is `WAREHOUSE/buckets/NAME`, a marked directory with the content of its users. After an unprovision
+//! without its data, it stays where it is, marked as released, and the same component restores it. With its data, it
+//! is purged.
 
 use super::files::Place;
 use super::marked::{self, Found, Mark, State};
@@ -20,7 +21,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Reads `specific`. Taking something away needs the name only.
+    /// Reads `specific`. An unprovision needs only the name.
     pub(super) fn read(work: &Work, intent: Intent) -> Result<Self, Vec<Problem>> {
         let mut specific = SpecificReader::new(&work.component.specific);
         let given = specific.string("bucket");

@@ -1,17 +1,17 @@
-//! The catalog of the tables, and what is wanted of it beyond what the library gives.
+//! The catalog of the tables, with guarantees that the library does not give.
 //!
-//! - A commit applies to the table as it was read, or fails with an error to retry. The library would refresh a
-//!   stale table and apply the updates again, which for properties writes over what somebody else wrote.
-//! - A commit that reports success happened. The library does not look whether SQLite really committed; a look by another
-//!   connection does.
-//! - A change has connections of its own. Where SQLite rolls a transaction back by itself, as on a full disk, or does not
-//!   commit it, the library and its pool lose count: the connection stays in a transaction for ever, which hides what is
-//!   written by it and locks out all others. Such a connection ends with its change.
-//! - A commit that has begun is carried to its end, also when the run that asked for it is cut off, and the run ends
-//!   after it: SQLite has a thread of its own, which carries out a statement whose future was dropped.
-//! - Commits of this process take turns, which closes the gap between looking at a table and writing it that the
-//!   library leaves open for properties. Other processes are kept out by compare-and-swap, and properties, in the
-//!   few microseconds that remain, by the lease of the operation.
+//! - A commit applies to the table as it was read, or returns a retryable error. The library would refresh a stale
+//!   table and apply the updates again, which for properties overwrites the changes of another writer.
+//! - A commit that reports success has happened. The library does not check whether SQLite committed; a read on
+//!   another connection does.
+//! - Each change has its own connections. If SQLite rolls a transaction back by itself, for example on a full disk,
+//!   or does not commit it, the library and its pool lose track: the connection stays in a transaction forever, which
+//!   hides its writes and blocks all other writers. Such a connection ends with its change.
+//! - A commit that has begun is completed, even if its run is dropped, and the run ends after it: SQLite has a thread
+//!   of its own, which completes a statement whose future was dropped.
+//! - Commits of this process run one after the other, which closes the gap between reading a table and writing it
+//!   that the library leaves for properties. Compare-and-swap excludes other processes; for properties, in the few
+//!   remaining microseconds, the lease of the operation does.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,23 +35,23 @@ use super::storage::WarehouseStorageFactory;
 use landfall_adapter::blocking;
 use landfall_adapter::error::{Error, Kind, Result};
 
-/// How often a table is looked up before its files are called missing.
+/// How often a table is read before its files count as missing.
 const LOOKS: u32 = 3;
 
-/// On namespaces that Landfall made, and therefore may drop when they are empty.
+/// Marks namespaces that Landfall created, and so may drop when they are empty.
 const NAMESPACE_MARK: &str = "landfall.created";
 
 /// An SQLite catalog of the tables in one warehouse.
 #[derive(Debug, Clone)]
 pub(super) struct TableCatalog {
-    /// For reading alone.
+    /// For reading only.
     pub(super) sql: Arc<SqlCatalog>,
     source: Arc<Source>,
     files: FileIO,
     commits: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What a catalog is opened from.
+/// The arguments for opening a catalog.
 #[derive(Debug)]
 struct Source {
     uri: String,
@@ -72,12 +72,12 @@ impl Source {
 }
 
 impl TableCatalog {
-    /// Opens the catalog in a file, and makes it when it is missing. Both paths are absolute.
+    /// Opens the catalog in a file, or creates it. Both paths are absolute.
     pub(super) async fn open(
         file: &str,
         warehouse: &Path,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        // Write-ahead logging stays with the file, so the catalog's own connections have it too: readers in other
+        // The write-ahead log belongs to the file, so the library's connections use it, too, and readers in other
         // processes do not block commits. Full synchronisation is SQLite's default.
         SqliteConnectOptions::new()
             .filename(file)
@@ -104,7 +104,7 @@ impl TableCatalog {
                 Err(e) if matches!(e.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => {
                     return Ok(None);
                 }
-                // Between the look at the catalog and that at the file, another process may have dropped the table.
+                // Another process may have dropped the table after the catalog was read.
                 Err(e) if e.kind() == ErrorKind::DataInvalid && looks < LOOKS => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -113,13 +113,13 @@ impl TableCatalog {
         }
     }
 
-    /// The metadata of a table that need not be registered.
+    /// The metadata of a table that may not be registered.
     pub(super) async fn read_metadata(&self, location: &str) -> Result<TableMetadata> {
         let read = TableMetadata::read_from(&self.files, location).await;
         read.map_err(|e| failed(&format!("read the table metadata `{location}`"), e))
     }
 
-    /// Makes a table, and its namespace when it is missing.
+    /// Creates a table, and its namespace if it is missing.
     pub(super) async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<()> {
         let ident = ident.clone();
         self.in_turn(async move |catalog, sql| {
@@ -131,7 +131,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Does what changes the catalog when it is its turn, and to its end, by connections of its own.
+    /// Runs a change of the catalog when it is its turn, and completes it, on connections of its own.
     async fn in_turn<T, F>(&self, work: impl FnOnce(Self, SqlCatalog) -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
@@ -141,7 +141,7 @@ impl TableCatalog {
         blocking::finish(async move {
             let commits = Arc::clone(&catalog.commits);
             let _commit = commits.lock().await;
-            // It may have waited for long.
+            // The wait may have been long.
             blocking::check()?;
             let sql = catalog.source.open().await.map_err(|e| failed("open the catalog", e))?;
             work(catalog, sql).await
@@ -149,7 +149,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Registers a table by its newest metadata file.
+    /// Registers a table with its newest metadata file.
     pub(super) async fn register(&self, ident: &TableIdent, location: String) -> Result<()> {
         let ident = ident.clone();
         self.in_turn(async move |catalog, sql| {
@@ -161,7 +161,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Commits a transaction on the table as it was read, or not at all.
+    /// Commits a transaction on the table as it was read, or returns an error.
     pub(super) async fn commit(
         &self,
         table: &Table,
@@ -178,7 +178,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Makes sure that a commit is in the catalog.
+    /// Checks that a commit is in the catalog.
     async fn committed(&self, table: &Table) -> Result<()> {
         let now = self.load(table.identifier()).await?;
         let location = table.metadata_location();
@@ -199,7 +199,7 @@ impl TableCatalog {
         )))
     }
 
-    /// Takes a table out of the catalog, unless it moved since it was read.
+    /// Removes a table from the catalog, unless it has changed since it was read.
     pub(super) async fn deregister(&self, table: &Table) -> Result<()> {
         let (ident, location) = (table.identifier().clone(), table.metadata_location().map(str::to_owned));
         let what = format!("take table `{}` out of the catalog", dotted(&ident));
@@ -221,7 +221,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Drops a namespace that Landfall made, if it has no table.
+    /// Drops a namespace that Landfall created, if it has no table.
     pub(super) async fn drop_empty_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         let namespace = namespace.clone();
         let what = format!("drop the empty namespace `{}`", namespace.join("."));
@@ -252,7 +252,7 @@ impl TableCatalog {
         self.sql.list_namespaces(None).await.map_err(|e| failed("list the namespaces of the catalog", e))
     }
 
-    /// The tables of a namespace; none when there is no such namespace.
+    /// The tables of a namespace; empty if it does not exist.
     pub(super) async fn tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
         match self.sql.list_tables(namespace).await {
             Ok(tables) => Ok(tables),
@@ -277,8 +277,8 @@ pub(super) fn dotted(ident: &TableIdent) -> String {
     format!("{}.{}", ident.namespace().join("."), ident.name())
 }
 
-/// A library error in our terms. What may pass is retried: another commit that was faster, a busy database, a full
-/// disk. What the library takes for damaged data or a wrong state is not.
+/// Converts a library error. Transient errors are retried: a faster commit, a busy database, a full disk. Damaged
+/// data and an invalid state are permanent.
 pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
     if let Some(own) = own_error(&error) {
         let make = match own.kind() {
@@ -304,7 +304,7 @@ pub(super) fn failed(what: &str, error: iceberg::Error) -> Error {
     make(format!("cannot {what}{why}")).because(error)
 }
 
-/// A catalog that cannot be opened. It may pass, unless the file is no catalog.
+/// The error for a catalog that cannot be opened: transient, unless the file is not a catalog.
 pub(super) fn open_failed(what: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
     let why = of_sqlite(error.as_ref()).unwrap_or_default();
     let make = if why == DAMAGED { Error::permanent } else { Error::retryable };
@@ -313,7 +313,7 @@ pub(super) fn open_failed(what: &str, error: Box<dyn std::error::Error + Send + 
 
 const DAMAGED: &str = ": its file is damaged, or no SQLite database; restore it";
 
-/// What SQLite says, and what to do about it.
+/// The message of SQLite, and the remedy.
 fn of_sqlite(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
     let code = loop {
@@ -335,7 +335,7 @@ fn of_sqlite(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     })
 }
 
-/// The error of Landfall's own storage behind one of the library.
+/// The error of Landfall's own storage inside a library error.
 fn own_error(error: &iceberg::Error) -> Option<&Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -347,7 +347,7 @@ fn own_error(error: &iceberg::Error) -> Option<&Error> {
     None
 }
 
-/// The catalog, for one commit on a table that must not have moved.
+/// The catalog, for one commit on a table that must not have changed.
 #[derive(Debug)]
 struct Unmoved<'a> {
     catalog: &'a SqlCatalog,

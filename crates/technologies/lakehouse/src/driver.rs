@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use super::{Lakehouse, LakehouseSettings};
 
-/// The driver of embedded lakehouses.
+/// The driver of the lakehouse.
 #[derive(Debug, Clone, Copy)]
 pub struct LakehouseDriver;
 
-/// What is written in `[targets.CODE]`.
+/// The settings in `[targets.CODE]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(crate = "landfall_adapter::schemars")]
@@ -62,7 +62,7 @@ impl Driver for LakehouseDriver {
                         "catalog",
                         "is missing, and the warehouse has no name for a file beside it; write `sqlite://FILE`",
                     ),
-                    // A file beside a wrong warehouse would say the same again.
+                    // A file beside an invalid warehouse would cause the same mistake again.
                     Some(catalog) if mistakes.is_empty() && services.will_serve() => {
                         if let Some(problem) = file_problem(catalog) {
                             mistakes.add("catalog", problem);
@@ -103,7 +103,7 @@ fn check(
     }
 }
 
-/// The catalog of a warehouse that names none: a file beside it, so that two warehouses never share one by accident.
+/// The default catalog of a warehouse: a file beside it, so that two warehouses never share one by accident.
 fn beside(warehouse: &Path) -> Option<PathBuf> {
     let mut name = warehouse.file_name()?.to_owned();
     name.push(".catalog.db");

@@ -1,20 +1,19 @@
-//! From the schema a table has to the one its contract asks for. Pure.
+//! From the schema of a table to the schema of its contract. Pure.
 //!
-//! Evolution is what Iceberg does without touching data *and* iceberg 0.10 offers on a table in a catalog: adding
-//! optional columns and dropping columns, at any depth. It cannot change a column in place (type, required or
-//! optional, name, position, key, comment), and no public interface of it can. So:
+//! Evolution is limited to what Iceberg can do without touching data *and* iceberg 0.10 offers on a table in a
+//! catalog: adding optional columns and dropping columns, at any depth. No public interface of it can change an
+//! existing column (type, required or optional, name, position, key, comment). So:
 //!
-//! - a type that differs is refused, even where Iceberg's rules would allow the promotion;
-//! - a column that becomes required is refused (rows may lack it), one that becomes optional too (the table would
-//!   go on refusing nulls);
-//! - a new required column is refused: the rows that are there have no value for it;
-//! - a renamed column looks like one dropped and one added. That is what happens, and a note says that values do
-//!   not move;
+//! - another type is refused, even if Iceberg's rules would allow the promotion;
+//! - a column that becomes required is refused, because rows may lack it, and so is one that becomes optional,
+//!   because the table would still refuse nulls;
+//! - a new required column is refused, because existing rows have no value for it;
+//! - a renamed column counts as one dropped and one added column, and a note says that values are not moved;
 //! - a column that is left out is dropped only with `allowDropColumns`, as in every technology;
-//! - the order of columns is not compared, new ones go last;
-//! - a changed comment goes into a table property (see `properties`).
+//! - the order of columns is not compared, and new columns go last;
+//! - a changed comment is stored in a table property (see `properties`).
 //!
-//! Nothing is refused half way: every refusal is found here, before the first change.
+//! All refusals are found here, before the first change.
 
 use std::collections::BTreeMap;
 
@@ -23,18 +22,18 @@ use iceberg::spec::{NestedField, NestedFieldRef, Schema, TableMetadata, Type};
 use super::types::{self, Wanted};
 use landfall_adapter::descriptor::Problem;
 
-/// What has to happen to the schema.
+/// The changes of the schema.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Evolution {
     /// Iceberg paths of columns to add, in order.
     pub(super) add: Vec<String>,
     /// Iceberg paths of columns to drop.
     pub(super) drop: Vec<String>,
-    /// Said to the user.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// Compares. `may_drop` is `specific.allowDropColumns`.
+/// Compares the schemas. `may_drop` is `specific.allowDropColumns`.
 pub(super) fn evolve(observed: &Schema, wanted: &Wanted, may_drop: bool) -> Result<Evolution, Vec<Problem>> {
     let mut comparison =
         Comparison { observed, wanted, may_drop, evolution: Evolution::default(), problems: Vec::new() };
@@ -48,8 +47,8 @@ pub(super) fn evolve(observed: &Schema, wanted: &Wanted, may_drop: bool) -> Resu
     if comparison.problems.is_empty() { Ok(comparison.evolution) } else { Err(comparison.problems) }
 }
 
-/// What stands against dropping columns: another program made the table's partitions or its order of them, and Iceberg
-/// refuses to drop what those are made of.
+/// The problems of dropping columns that another program uses for partitions or a sort order: Iceberg refuses to drop
+/// these.
 pub(super) fn in_use(metadata: &TableMetadata, drop: &[String]) -> Vec<Problem> {
     let schema = metadata.current_schema();
     let partitions =
@@ -81,7 +80,7 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Where in the descriptor the wanted field at an Iceberg path is. The elements of an ARRAY are described by its column.
+    /// The path in the descriptor of a wanted field. The column of an ARRAY describes its elements.
     fn place(&self, path: &str, key: &str) -> String {
         match (self.wanted.columns.get(path), path.rsplit_once('.')) {
             (Some(declared), _) => format!("{}.{key}", declared.path),
@@ -189,7 +188,7 @@ impl Comparison<'_> {
             (Type::Primitive(old), Type::Primitive(new)) => old == new,
             (Type::Struct(_), Type::Struct(_)) => true,
             (Type::List(_), Type::List(_)) => true,
-            // A key whose struct grows would change which keys are equal.
+            // If the struct of a key gets a field, other keys become equal.
             (Type::Map(old), Type::Map(new)) => {
                 types::readable(&old.key_field.field_type) == types::readable(&new.key_field.field_type)
             }
@@ -230,7 +229,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// The primary key is part of what writers rely on.
+    /// Writers rely on the primary key, so it cannot change.
     fn keys(&mut self) {
         let names = |schema: &Schema| {
             let mut names: Vec<_> = schema
@@ -242,7 +241,7 @@ impl Comparison<'_> {
             names
         };
         let (old, new) = (names(self.observed), names(&self.wanted.schema));
-        // A change that also shows as a required column is already refused where the column is.
+        // A change that also appears as a required column is refused there.
         if old != new && self.problems.is_empty() {
             let list = |names: &[String]| {
                 if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) }

@@ -1,11 +1,11 @@
 //! Files below one directory, reached without following a symbolic link.
 //!
-//! Who may write into a warehouse may put a link where a bucket, a namespace or a table was, at any moment. A look
-//! before each use would leave the time between the two. So a path is not used at all: each directory on the way is
-//! opened in the one above it, with `O_NOFOLLOW`, and what is done is done in the directory that is held open. What is
-//! swapped meanwhile is not what is held.
+//! A process that may write into a warehouse can replace a bucket, a namespace or a table with a link at any moment.
+//! A check before each use would leave the time between the two. So paths are not used at all: each directory on the
+//! way is opened inside its parent with `O_NOFOLLOW`, and all work is done in the open directory. Nobody can exchange
+//! an open directory.
 //!
-//! Only the root is opened by its path: where the warehouse is, is the administrator's affair.
+//! Only the root is opened by its path, because the administrator decides where the warehouse is.
 //!
 //! Everything here blocks: call it from a blocking thread.
 
@@ -27,7 +27,7 @@ use landfall_adapter::error::{Error, Result};
 /// How directories are opened.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// A name below a root.
+/// A path below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     root: Arc<Path>,
@@ -41,7 +41,7 @@ impl Place {
         Self { root: root.into(), below: PathBuf::new() }
     }
 
-    /// What a path below `root` names; `None` when it leads elsewhere, by its text alone.
+    /// The place of a path below `root`; `None` if its text leads elsewhere.
     pub(super) fn below(root: &Path, path: &Path) -> Option<Self> {
         let below = path.strip_prefix(root).ok()?;
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -63,7 +63,7 @@ impl Place {
         self.below.file_name().unwrap_or_default()
     }
 
-    /// The directory that it is in.
+    /// The parent directory.
     pub(super) fn parent(&self) -> Self {
         let below = self.below.parent().unwrap_or(Path::new("")).to_owned();
         Self { root: Arc::clone(&self.root), below }
@@ -74,7 +74,7 @@ impl Place {
         self.walk(Directory::child)
     }
 
-    /// Opens the directory, `None` when it or one above it is missing.
+    /// Opens the directory; `None` if it or a parent does not exist.
     pub(super) fn open_if_there(&self) -> io::Result<Option<Directory>> {
         match self.open() {
             Ok(directory) => Ok(Some(directory)),
@@ -83,7 +83,7 @@ impl Place {
         }
     }
 
-    /// Opens the directory, and makes it and those above it where they are missing, each name made durable.
+    /// Opens the directory. Creates it and its parents if they are missing, and makes each name durable.
     pub(super) fn make(&self) -> io::Result<Directory> {
         self.walk(Directory::make)
     }
@@ -95,23 +95,23 @@ impl Place {
     }
 }
 
-/// A directory that is held open.
+/// An open directory.
 #[derive(Debug)]
 pub(super) struct Directory {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// Device and inode: what tells a file from another one.
+/// Device and inode, which identify a file.
 pub(super) type Identity = (unix::Dev, u64);
 
-/// What a name in a directory stands for.
+/// An entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
-    /// Bytes of a file.
+    /// The size of a file in bytes.
     pub(super) size: u64,
-    /// What tells it from another one of the same name.
+    /// Identifies it among others of the same name.
     pub(super) identity: Identity,
     /// Seconds since 1970.
     modified: i64,
@@ -139,7 +139,7 @@ impl Directory {
         &self.path
     }
 
-    /// What tells it from another one.
+    /// Identifies it among others.
     pub(super) fn identity(&self) -> io::Result<Identity> {
         let stat = unix::fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
@@ -152,7 +152,7 @@ impl Directory {
         Ok(Self { fd, path: self.path.join(name) })
     }
 
-    /// Opens a directory in this one, and makes it when it is missing.
+    /// Opens a directory in this one, and creates it if it is missing.
     pub(super) fn make(&self, name: &OsStr) -> io::Result<Self> {
         match unix::mkdirat(&self.fd, name, Mode::from_raw_mode(0o777)) {
             Ok(()) => self.sync()?,
@@ -162,7 +162,7 @@ impl Directory {
         self.child(name)
     }
 
-    /// What a name stands for; a link is itself, not what it leads to.
+    /// The entry with a name; a link is returned as a link.
     pub(super) fn look(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let stat = match unix::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -185,7 +185,7 @@ impl Directory {
 
     /// Opens a plain file for reading.
     pub(super) fn open_file(&self, name: &OsStr) -> io::Result<File> {
-        // Not waiting for the other end of what turns out to be a pipe.
+        // Do not wait for the other end if it is a pipe.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = unix::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| self.refused(name, e))?;
         let file = File::from(fd);
@@ -198,12 +198,12 @@ impl Directory {
         ))
     }
 
-    /// Makes a file, or empties the one that is there.
+    /// Creates a file, or truncates the existing one.
     pub(super) fn create_file(&self, name: &OsStr) -> io::Result<File> {
         self.file_to_write(name, OFlags::TRUNC)
     }
 
-    /// Makes a file that must not exist.
+    /// Creates a file that must not exist.
     pub(super) fn create_new(&self, name: &OsStr) -> io::Result<File> {
         self.file_to_write(name, OFlags::EXCL)
     }
@@ -214,24 +214,24 @@ impl Directory {
         fd.map(File::from).map_err(|e| self.refused(name, e))
     }
 
-    /// Moves a name to another directory, over what file has it there.
+    /// Moves an entry to another directory, and replaces a file of the same name.
     pub(super) fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> io::Result<()> {
         Ok(unix::renameat(&self.fd, name, &to.fd, new_name)?)
     }
 
-    /// Moves a name to another directory, where nothing may have it.
+    /// Moves an entry to another directory, where the name must not exist.
     pub(super) fn rename_new(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         match unix::renameat_with(&self.fd, name, &to.fd, new_name, unix::RenameFlags::NOREPLACE) {
-            // Not every file system knows the flag.
+            // Not every file system supports the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             renamed => return Ok(renamed?),
         }
-        // Where only an empty directory would be replaced.
+        // Only an empty directory could be replaced.
         self.rename(name, to, new_name)
     }
 
-    /// Deletes a file or a link, if it is there.
+    /// Deletes a file or a link, if it exists.
     pub(super) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
         match unix::unlinkat(&self.fd, name, AtFlags::empty()) {
             Err(e) if e != Errno::NOENT => Err(e.into()),
@@ -244,10 +244,10 @@ impl Directory {
         Ok(unix::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Deletes whatever has a name, with all that is in it; links are deleted, not followed. Looks whether it is still
-    /// wanted before each entry.
+    /// Deletes an entry with all its content; links are deleted, not followed. Checks for cancellation before each
+    /// entry.
     ///
-    /// No more than two levels are open, however deep they nest: what is found further down is moved up to the top first.
+    /// At most two levels are open, however deep they nest: deeper directories are first moved up to the top.
     pub(super) fn remove_tree(&self, name: &OsStr, cancellation: &Cancellation) -> Result<()> {
         let failed = |e: io::Error| failed("delete", &self.path.join(name), e);
         match self.look(name).map_err(failed)? {
@@ -259,7 +259,7 @@ impl Directory {
         loop {
             let top = match self.child(name) {
                 Ok(top) => top,
-                // Another process deletes it too.
+                // Another process deletes it, too.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(e) => return Err(failed(e)),
             };
@@ -288,7 +288,7 @@ impl Directory {
                     inner.hoist(entry, &top, &mut hoisted).map_err(failed)
                 })?;
                 match top.remove_directory(&folder) {
-                    // What was put into it meanwhile goes in the next round.
+                    // Entries that are added meanwhile are deleted in the next round.
                     Err(e) if is_gone_or_full(&e) => {}
                     removed => removed.map_err(failed)?,
                 }
@@ -301,11 +301,11 @@ impl Directory {
         }
     }
 
-    /// Whether the name is gone now; a directory stays.
+    /// Deletes a name that is not a directory. Returns whether it is gone.
     fn unlink_unless_directory(&self, name: &OsStr) -> io::Result<bool> {
         match unix::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(true),
-            // What a directory is answered depends on the system, and so does what else is answered so.
+            // The error for a directory depends on the system, and other errors may have the same code.
             Err(e @ (Errno::ISDIR | Errno::PERM)) => match self.look(name)? {
                 None => Ok(true),
                 Some(entry) if entry.kind == Kind::Directory => Ok(false),
@@ -315,7 +315,7 @@ impl Directory {
         }
     }
 
-    /// Moves a directory up to `top`, under a name that is free there.
+    /// Moves a directory up to `top`, under an unused name.
     fn hoist(&self, name: &OsStr, top: &Self, hoisted: &mut u64) -> io::Result<()> {
         loop {
             *hoisted += 1;
@@ -331,7 +331,7 @@ impl Directory {
         }
     }
 
-    /// Calls `with` for each name but `.` and `..`.
+    /// Calls `with` for each name except `.` and `..`.
     pub(super) fn each(&self, mut with: impl FnMut(&OsStr) -> Result<()>) -> Result<()> {
         let listed = |e: Errno| failed("list", &self.path, e.into());
         for entry in Dir::read_from(&self.fd).map_err(listed)? {
@@ -349,7 +349,7 @@ impl Directory {
         Ok(unix::fsync(&self.fd)?)
     }
 
-    /// What an answer of the system means, where a link has the name.
+    /// Interprets a system error, in case the name is a link.
     fn refused(&self, name: &OsStr, error: Errno) -> io::Error {
         let is_link = matches!(error, Errno::LOOP | Errno::NOTDIR | Errno::MLINK)
             && self.look(name).is_ok_and(|entry| entry.is_some_and(|entry| entry.kind == Kind::Link));
@@ -361,18 +361,18 @@ fn is_gone_or_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty)
 }
 
-/// A symbolic link stands where a directory or a file should be.
+/// The conflict of a symbolic link in place of a directory or file.
 #[derive(Debug, thiserror::Error)]
 #[error("`{}` is a symbolic link", .0.display())]
 pub(super) struct Link(PathBuf);
 
-/// Whether a link is why it was refused.
+/// Whether a link caused the error.
 pub(super) fn is_link(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<Link>())
 }
 
-/// An answer of the file system in our terms. A link is a conflict. Everything else may pass, and the text says what to
-/// do about it: a full disk, a mount away, rights that were taken, a directory that just went.
+/// Converts a system error. A link is a conflict. All others are transient, with a remedy in the message: a full
+/// disk, an unmounted file system, revoked permissions, a directory that was just deleted.
 pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     let path = path.display();
     if let Some(link) = error.get_ref().and_then(|inner| inner.downcast_ref::<Link>()) {
@@ -385,7 +385,7 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::retryable(format!("cannot {what} `{path}`{}", advice(&error))).because(error)
 }
 
-/// What happened and what to do, where the system says: `: the disk is full; free space on it`.
+/// The cause and the remedy, if the system reports one: `: the disk is full; free space on it`.
 pub(super) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => ": the disk is full; free space on it",
@@ -457,7 +457,7 @@ mod tests {
         assert_eq!(fs::read_to_string(outside.join("inner/file")).unwrap(), "precious");
     }
 
-    /// What is held open stays what it was.
+    /// An open directory stays the same.
     #[test]
     fn a_directory_swapped_for_a_link_is_not_what_is_held() {
         let folder = tempfile::tempdir().unwrap();
@@ -482,7 +482,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("precious"), "x").unwrap();
         fs::create_dir(root.join("tree")).unwrap();
-        // Deeper than there are file descriptors, and than a path can be written.
+        // Deeper than the limits of file descriptors and of paths.
         let mut deepest = Place::root(&root).join("tree").open().unwrap();
         for depth in 0..3000 {
             deepest = deepest.make(OsStr::new("a-directory")).unwrap();

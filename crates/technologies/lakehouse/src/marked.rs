@@ -1,12 +1,13 @@
-//! Directories that say whose they are.
+//! Directories with an ownership mark.
 //!
-//! A bucket and the location of a table are directories with a file `.landfall.json` in them: the mark. It names the
-//! component and the environment that own the directory and what state it is in. What has no readable mark is
-//! somebody else's and stays untouched.
+//! A bucket and the location of a table are directories with a file `.landfall.json`: the mark. It names the
+//! component and environment that own the directory, and its state. A directory without a readable mark belongs to
+//! somebody else and is not touched.
 //!
-//! A marked directory appears whole (it is made elsewhere, mark first, and renamed into place) and disappears whole
-//! (it is renamed and deleted then), so a crash leaves a directory with its mark, or one whose name says that it is
-//! being deleted and for whom. Such names begin with a dot, which no bucket and no table name does.
+//! A marked directory appears as a whole (it is created elsewhere, mark first, and renamed into place) and disappears
+//! as a whole (it is renamed and then deleted). So a crash leaves a directory with its mark, or one whose name shows
+//! that it is being deleted, and for which owner. Such names begin with a dot, which names of buckets and tables
+//! cannot.
 //!
 //! Everything here blocks: call it from a blocking thread.
 
@@ -25,37 +26,37 @@ use landfall_adapter::{AccessList, Owner};
 
 /// The mark's file name.
 pub(super) const MARK_FILE: &str = ".landfall.json";
-/// Version of the mark's layout that this code writes and the newest it reads.
+/// The version of the mark's layout that this code writes, and the newest that it reads.
 const MARK_VERSION: u32 = 1;
-/// A mark is a few hundred bytes and an access list; more is not one of ours.
+/// A mark has a few hundred bytes and an access list; a larger file is not a mark.
 const MAX_MARK_BYTES: u64 = 4 << 20;
 
-/// How long a directory in the making is left alone: its maker may be another process.
+/// How long an unfinished directory is left alone, because another process may be creating it.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a directory says of itself.
+/// The content of a mark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Mark {
-    /// Version of this layout.
+    /// The version of this layout.
     pub(super) landfall: u32,
-    /// Whose it is.
+    /// The owner.
     #[serde(flatten)]
     pub(super) owner: Owner,
-    /// Whether it is in use.
+    /// The state of the directory.
     pub(super) state: State,
-    /// Recorded access, for buckets. A table has it in its properties.
+    /// The recorded access of a bucket. A table has it in its properties.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) access: Option<AccessList>,
-    /// The catalog file a table is or was registered in.
+    /// The catalog file of a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) catalog: Option<String>,
-    /// Last metadata file of a released table.
+    /// The last metadata file of a released table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) metadata_location: Option<String>,
 }
 
-/// Whether a marked directory is in use.
+/// The state of a marked directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
@@ -63,12 +64,12 @@ pub(super) enum State {
     Active,
     /// Unprovisioned, with its data kept.
     Released,
-    /// Being deleted: what is left of it is worth nothing.
+    /// Being deleted; its content is incomplete.
     Purging,
 }
 
 impl Mark {
-    /// The mark of a directory in use.
+    /// The mark of an active directory.
     pub(super) fn active(owner: Owner) -> Self {
         Self {
             landfall: MARK_VERSION,
@@ -81,21 +82,22 @@ impl Mark {
     }
 }
 
-/// What is found at a path.
+/// The content of a path.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Found {
     /// Nothing.
     Absent,
     /// A directory without a mark.
     Bare,
-    /// Something that is no directory, or has a mark that cannot be read; the text says what.
+    /// Not a directory, or a mark that cannot be read; the text says which.
     Odd(&'static str),
     /// A directory with a mark.
     Marked(Mark),
 }
 
 impl Found {
-    /// The mark if it is `owner`'s, nothing if the place is free, and a conflict that names both sides otherwise.
+    /// The mark if it belongs to `owner`, `None` if the place is free, and otherwise a conflict that names both
+    /// owners.
     pub(super) fn owned_by(self, owner: &Owner, what: &str) -> Result<Option<Mark>> {
         match self {
             Self::Absent => Ok(None),
@@ -113,7 +115,7 @@ fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
     ))
 }
 
-/// The conflict of two owners over one resource.
+/// The conflict between two owners of one resource.
 pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
     let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), Owner::to_string);
     Error::conflict(format!(
@@ -121,7 +123,7 @@ pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error
     ))
 }
 
-/// Looks at a place without following a link there, or on the way.
+/// Reads a place without following links in its path.
 pub(super) fn observe(place: &Place) -> Result<Found> {
     let failed = |e| files::failed("look at", &place.path(), e);
     let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(Found::Absent) };
@@ -136,15 +138,14 @@ pub(super) fn observe(place: &Place) -> Result<Found> {
         };
         let directory = match directory {
             Ok(directory) => directory,
-            // Another process was faster: another look tells.
+            // Another process was faster: read it again.
             Err(e) if e.kind() == io::ErrorKind::NotFound || files::is_link(&e) => continue,
             Err(e) => return Err(failed(e)),
         };
         if let Some(found) = read_mark(&directory)? {
             return Ok(found);
         }
-        // Meanwhile another process may have deleted the directory, and made another one: only one that is still in its
-        // place has no mark.
+        // Another process may have replaced the directory meanwhile. It has no mark only if it is still in its place.
         let place = parent.look(place.name()).map_err(failed)?.map(|entry| entry.identity);
         if place == Some(directory.identity().map_err(failed)?) {
             return Ok(Found::Bare);
@@ -152,7 +153,7 @@ pub(super) fn observe(place: &Place) -> Result<Found> {
     }
 }
 
-/// The mark of a directory that is held open; `None` when it has none.
+/// The mark of an open directory, if it has one.
 fn read_mark(directory: &Directory) -> Result<Option<Found>> {
     let failed = |e| files::failed("read", &directory.path().join(MARK_FILE), e);
     let name = OsStr::new(MARK_FILE);
@@ -177,19 +178,19 @@ fn read_mark(directory: &Directory) -> Result<Option<Found>> {
     }))
 }
 
-/// Makes a directory with its mark; it must not exist. `scratch` is a directory on the same filesystem.
+/// Creates a directory with its mark; it must not exist. `scratch` is a directory on the same file system.
 pub(super) fn create(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
     let path = place.path();
     let parent = place.parent();
     let parent = parent.make().map_err(|e| files::failed("create the directory", &parent.path(), e))?;
-    // A name of its own: two makers of one directory must not delete each other's mark.
+    // A unique name, because two creators of one directory must not delete each other's mark.
     let working = uuid::Uuid::new_v4().to_string();
     let working = OsStr::new(&working);
     let scratch = scratch.make().map_err(|e| files::failed("create the directory", &scratch.path(), e))?;
     let directory =
         scratch.make(working).map_err(|e| files::failed("create the directory", scratch.path(), e))?;
     let made = replace_mark(&directory, mark, &scratch).and_then(|()| {
-        // Where somebody else was faster, planning again tells who.
+        // If another process was faster, the next plan shows the owner.
         scratch.rename_new(working, &parent, place.name()).map_err(|e| files::failed("create", &path, e))
     });
     if made.is_err() {
@@ -214,7 +215,7 @@ pub(super) fn tidy(scratch: &Place, cancellation: &Cancellation) -> Result<()> {
     })
 }
 
-/// Replaces the mark of a directory. `scratch` is a directory on the same filesystem.
+/// Replaces the mark of a directory. `scratch` is a directory on the same file system.
 pub(super) fn write_mark(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> {
     let failed = |e| files::failed("write the ownership mark of", &place.path(), e);
     let directory = place.open().map_err(failed)?;
@@ -223,7 +224,7 @@ pub(super) fn write_mark(place: &Place, mark: &Mark, scratch: &Place) -> Result<
 }
 
 fn replace_mark(directory: &Directory, mark: &Mark, scratch: &Directory) -> Result<()> {
-    // A name of its own: of two writers, one must not put what the other has only begun into place.
+    // A unique name, because a writer must not move the unfinished mark of another one into place.
     let working = format!("{}.json", uuid::Uuid::new_v4());
     let working = OsStr::new(&working);
     let write = || -> io::Result<()> {
@@ -235,14 +236,14 @@ fn replace_mark(directory: &Directory, mark: &Mark, scratch: &Directory) -> Resu
         directory.sync()
     };
     write().map_err(|e| {
-        // Gone already when it was renamed, and tidied up later when it cannot go now.
+        // It was renamed, so its name is free; if it cannot be deleted now, that happens later.
         let _ = scratch.remove_file(working);
         files::failed("write the ownership mark of", directory.path(), e)
     })
 }
 
-/// Deletes a directory of `owner` with all that is in it, and what an interrupted purge left. Links in it are deleted,
-/// not followed. Cancelled half way it leaves what [`sweep`] deletes.
+/// Deletes a directory of `owner` with all its content, and the rest of an interrupted purge. Links in it are
+/// deleted, not followed. If it is cancelled, [`sweep`] deletes the rest.
 pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Cancellation) -> Result<()> {
     let failed = |e| files::failed("move away", &place.path(), e);
     let Some(parent) = place.parent().open_if_there().map_err(failed)? else { return Ok(()) };
@@ -258,8 +259,9 @@ pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Can
             return Err(replaced());
         }
         parent.rename_new(place.name(), &parent, working.name()).map_err(failed)?;
-        // Another process may have put another directory there between the look and the move. The mark is no help: a run
-        // that lost its lease while it deleted this directory may go on, and have deleted the mark.
+        // Another process may have put another directory there between the check and the rename. The mark does not
+        // help: a run that lost its lease while it deleted this directory may still run, and may have deleted the
+        // mark.
         let moved = identity(&working)?;
         if moved.is_some() && moved != before {
             parent.rename_new(working.name(), &parent, place.name()).map_err(failed)?;
@@ -270,7 +272,7 @@ pub(super) fn purge(place: &Place, owner: &Owner, what: &str, cancellation: &Can
     parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
 }
 
-/// Deletes what an interrupted [`purge`] of `owner` left, and nothing else.
+/// Deletes only the rest of an interrupted [`purge`] of `owner`.
 pub(super) fn sweep(place: &Place, owner: &Owner, cancellation: &Cancellation) -> Result<()> {
     let failed = |e| files::failed("look at", &place.path(), e);
     match place.parent().open_if_there().map_err(failed)? {
@@ -279,7 +281,7 @@ pub(super) fn sweep(place: &Place, owner: &Owner, cancellation: &Cancellation) -
     }
 }
 
-/// Whether an interrupted [`purge`] of `owner` left something.
+/// Whether an interrupted [`purge`] of `owner` left files.
 pub(super) fn has_leftovers(place: &Place, owner: &Owner) -> Result<bool> {
     let failed = |e| files::failed("look at", &place.path(), e);
     match place.parent().open_if_there().map_err(failed)? {
@@ -288,7 +290,7 @@ pub(super) fn has_leftovers(place: &Place, owner: &Owner) -> Result<bool> {
     }
 }
 
-/// Whether a directory of this name in a place has anything in it.
+/// Whether a directory of this name has content.
 pub(super) fn has_any(place: &Place, name: &str) -> Result<bool> {
     let inner = place.join(name);
     let failed = |e| files::failed("look at", &inner.path(), e);
@@ -307,7 +309,7 @@ pub(super) fn purged(place: &Place, owner: &Owner) -> Place {
     place.parent().join(&format!(".purged.{}.{hash}", place.name().to_string_lossy()))
 }
 
-/// Makes a directory and the missing ones above it, each name made durable. For what is above a warehouse.
+/// Creates a directory and its missing parents, and makes each name durable. For the folders above a warehouse.
 pub(super) fn create_directories(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Ok(()) => path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
@@ -335,7 +337,7 @@ mod tests {
         super::purge(place, owner, what, &Cancellation::never())
     }
 
-    /// A place for a bucket, and one for what is in the making.
+    /// A place for a bucket, and one for unfinished directories.
     fn places(folder: &tempfile::TempDir) -> (Place, Place) {
         let root = Place::root(folder.path());
         (root.join("bucket"), root.join("scratch"))
@@ -353,7 +355,7 @@ mod tests {
         assert!(error.to_string().contains("urn:dmb:cmp:a") && error.to_string().contains("urn:dmb:cmp:b"));
         assert!(purge(&path, &owner("b"), "bucket `bucket`").is_err());
         assert!(path.path().is_dir());
-        // Creating over it leaves it as it was.
+        // A second creation leaves it unchanged.
         fs::write(path.path().join("data"), "x").unwrap();
         assert!(create(&path, &Mark::active(owner("a")), &scratch).unwrap_err().is_retryable());
         assert!(path.path().join("data").exists());
@@ -362,7 +364,7 @@ mod tests {
         tidy(&scratch.join("never"), &Cancellation::never()).unwrap();
     }
 
-    /// Processes that share a warehouse may meet on a mark, one of them late: whoever looks reads one of the two.
+    /// Processes that share a warehouse may write a mark at the same time; a reader sees one of the two.
     #[test]
     fn writers_that_meet_leave_a_whole_mark() {
         let folder = tempfile::tempdir().unwrap();
@@ -392,7 +394,7 @@ mod tests {
         symlink(&outside, path.path().join("link")).unwrap();
         purge(&path, &owner("a"), "bucket").unwrap();
         assert!(!path.path().exists() && outside.join("precious").exists());
-        // A symlink in place of the directory is not ours.
+        // A symlink in place of the directory is a conflict.
         create(&Place::root(&outside).join("real"), &Mark::active(owner("a")), &scratch).unwrap();
         symlink(outside.join("real"), path.path()).unwrap();
         let refused = purge(&path, &owner("a"), "bucket `bucket`").unwrap_err();
@@ -405,7 +407,7 @@ mod tests {
         purge(&Place::root(folder.path()).join("never"), &owner("a"), "bucket").unwrap();
     }
 
-    /// A link in the place of a folder on the way, of a mark, and of the folder of what is in the making.
+    /// A link in place of a parent folder, of a mark, and of the folder for unfinished directories.
     #[test]
     fn links_on_the_way_are_conflicts_and_lead_nowhere() {
         let folder = tempfile::tempdir().unwrap();
@@ -451,7 +453,7 @@ mod tests {
         assert_eq!(names.len(), 2, "nothing was deleted or made there: {names:?}");
     }
 
-    /// As when a run that lost its lease wakes up beside the next one.
+    /// A run that lost its lease wakes up beside the next one.
     #[test]
     fn two_purges_at_once_leave_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,15 +1,15 @@
 //! Names of buckets, namespaces and tables.
 //!
-//! A name that the descriptor does not spell out is derived from the URN and the environment by one function that
-//! never gives two identities the same name:
+//! A name that the descriptor does not set is derived from the URN and the environment. Two identities never get the
+//! same name:
 //!
-//! - a *clean* segment is made of `a-z`, `0-9` and single hyphens inside it (`cashflow-output-port`);
-//! - when every segment is clean, they are joined by a doubled separator, which no clean segment contains. In
-//!   tables and namespaces the separator is `__` and a hyphen becomes `_`; in buckets, where `_` is not allowed,
-//!   it is `--` and a hyphen stays;
-//! - otherwise (capitals, underscores, dots, a foreign URN, a name too long) the readable part is what can be kept,
-//!   and a tripled separator and 16 hex digits of SHA-256 over the untouched identity follow. A clean name has no
-//!   tripled separator, so the two forms cannot meet.
+//! - a *clean* segment has only `a-z`, `0-9` and single inner hyphens (`cashflow-output-port`);
+//! - if every segment is clean, they are joined by a doubled separator, which no clean segment contains. In tables
+//!   and namespaces the separator is `__` and a hyphen becomes `_`. In buckets, where `_` is not allowed, the
+//!   separator is `--` and a hyphen stays;
+//! - otherwise (capitals, underscores, dots, another URN, a long name) the name has the readable part, a tripled
+//!   separator and 16 hexadecimal digits of SHA-256 over the identity. A clean name has no tripled separator, so the
+//!   two forms are never equal.
 //!
 //! | identity | name |
 //! |---|---|
@@ -63,7 +63,8 @@ pub(super) fn bucket(component: &str, environment: &str) -> String {
     if bucket_problem(&plain).is_none() {
         return plain;
     }
-    // A reserved prefix or suffix, or too short: keep nothing readable rather than something refused.
+    // A reserved prefix or suffix, or too short: use a name without a readable part, because S3 would refuse this
+    // one.
     format!("b---{}", hash(&identity))
 }
 
@@ -101,7 +102,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// What S3 would say against a bucket name, if anything.
+/// The reason why S3 would refuse a bucket name, if any.
 pub(super) fn bucket_problem(name: &str) -> Option<&'static str> {
     const PREFIXES: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
     const SUFFIXES: [&str; 5] = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
@@ -127,7 +128,7 @@ pub(super) fn bucket_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What stands against a namespace or table name that was written by hand, if anything.
+/// The reason against a namespace or table name from the descriptor, if any.
 pub(super) fn table_problem(name: &str) -> Option<&'static str> {
     let first = name.bytes().next();
     if name.len() > MAX_TABLE_NAME {
@@ -162,7 +163,7 @@ mod tests {
         );
     }
 
-    /// Identities that a careless function merges.
+    /// Identities that a simpler function would merge.
     #[test]
     fn no_two_identities_share_a_name() {
         let segments = [

@@ -1,4 +1,4 @@
-//! What a table says of its contract: table properties, both ways.
+//! The contract of a table as table properties, in both directions.
 //!
 //! | property | what |
 //! |---|---|
@@ -13,8 +13,8 @@
 //! | `landfall.description.COLUMN` | a description that changed after the column was made; wins over the column's own |
 //! | `landfall.access.refs`, `landfall.access.fields` | recorded access: a JSON list and a JSON object |
 //!
-//! COLUMN is Iceberg's path of the column (`address.city`). Empty values are left out. Properties under `landfall.`
-//! and `comment` are Landfall's to set and to remove; all others are left alone.
+//! COLUMN is Iceberg's path of the column (`address.city`). Empty values are left out. Landfall sets and removes
+//! `comment` and the properties under `landfall.`, and leaves all others unchanged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -34,7 +34,7 @@ const COMMENT: &str = "comment";
 pub(super) const ACCESS_REFS: &str = "landfall.access.refs";
 pub(super) const ACCESS_FIELDS: &str = "landfall.access.fields";
 
-/// Whose a table is, if it says so.
+/// The owner of a table, if it has a mark.
 pub(super) fn owner(properties: &HashMap<String, String>) -> Option<Owner> {
     Some(Owner {
         component: properties.get(COMPONENT)?.clone(),
@@ -42,7 +42,7 @@ pub(super) fn owner(properties: &HashMap<String, String>) -> Option<Owner> {
     })
 }
 
-/// The properties that a contract asks for on a table whose schema is, or is about to be, `schema`.
+/// The properties of a contract, for a table with the schema `schema`.
 pub(super) fn wanted(work: &Work, wanted: &Wanted, schema: &Schema) -> BTreeMap<String, String> {
     let mut properties = Properties::default();
     let (product, component) = (&work.product, &work.component);
@@ -78,7 +78,7 @@ pub(super) fn wanted(work: &Work, wanted: &Wanted, schema: &Schema) -> BTreeMap<
         if let Some(field) = schema.field_by_name(path)
             && field.doc.as_deref().unwrap_or_default() != said
         {
-            // Empty is meant here: the description was taken away.
+            // An empty value is intended: the description was removed.
             properties.0.insert(format!("landfall.description.{path}"), said.to_owned());
         }
     }
@@ -132,7 +132,7 @@ impl Properties {
     }
 }
 
-/// What to set and what to remove.
+/// Properties to set and to remove.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Difference {
     /// Missing or different.
@@ -142,12 +142,12 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// Nothing to do.
+    /// Whether there is nothing to change.
     pub(super) fn is_empty(&self) -> bool {
         self.set.is_empty() && self.remove.is_empty()
     }
 
-    /// The keys, for people.
+    /// The keys, for messages.
     pub(super) fn keys(&self) -> Vec<&str> {
         let mut keys: Vec<_> = self.set.keys().chain(&self.remove).map(String::as_str).collect();
         keys.sort_unstable();
@@ -155,7 +155,7 @@ impl Difference {
     }
 }
 
-/// Compares, leaving recorded access and other people's properties aside.
+/// Compares properties, except recorded access and properties of others.
 pub(super) fn difference(
     observed: &HashMap<String, String>,
     wanted: &BTreeMap<String, String>,
@@ -201,7 +201,7 @@ pub(super) fn refs_text(refs: &BTreeSet<String>) -> String {
     json!(refs).to_string()
 }
 
-/// The columns of a table, from its schema and the properties above.
+/// The columns of a table, from its schema and its properties.
 pub(super) fn describe_columns(schema: &Schema, properties: &HashMap<String, String>) -> Result<Vec<Column>> {
     let keys: BTreeSet<i32> = schema.identifier_field_ids().collect();
     let decorate = |path: &str, field: &NestedField, column: &mut Column| {

@@ -1,7 +1,7 @@
-//! Reverse provisioning: a table of the catalog, ours or not, as updates of a descriptor. Reads only.
+//! Reverse provisioning: a table of the catalog as updates of a descriptor. Reads only.
 //!
-//! The parameters are `table` and `namespace`. Without a table, and with a descriptor, the table of the component is meant;
-//! without a namespace, one table alone has to have that name.
+//! The parameters are `table` and `namespace`. Without `table`, the descriptor's component decides. Without
+//! `namespace`, only one table may have the name.
 //!
 //! | what | from |
 //! |---|---|
@@ -27,14 +27,14 @@ use landfall_adapter::import::{Import, ImportParams, Imported, Source};
 /// Names listed in an error at most.
 const MAX_LISTED: usize = 10;
 
-/// Which table is meant.
+/// The requested table.
 struct Asked {
     namespace: Option<String>,
     table: String,
 }
 
 impl Asked {
-    /// What is wrong goes to `params`.
+    /// Problems are added to `params`.
     fn read(params: &mut ImportParams<'_>) -> Option<Self> {
         let namespace = params.text("namespace");
         let table = params.text("table");
@@ -53,7 +53,8 @@ impl Asked {
                 return None;
             }
         };
-        // The table of the component is in the namespace of its data product; a user's may be anywhere.
+        // The table of the component is in the namespace of its data product; a table that the user names may be
+        // anywhere.
         let namespace = match (namespace, derived) {
             (Some(namespace), _) => Some(namespace.value),
             (None, Some((product, _))) if source == Source::Descriptor => {
@@ -155,7 +156,7 @@ impl Opened {
     }
 }
 
-/// Columns whose names would be refused are imported all the same: what is there is what is told.
+/// Column names that would be refused in a descriptor are imported unchanged.
 fn warn_of_names(fields: &[NestedFieldRef], context: &Context) {
     for field in fields {
         if let Some(warning) = names::warning("column", &field.name) {

@@ -1,6 +1,6 @@
-//! Sample rows: from what people write in a descriptor to Arrow.
+//! Sample rows: from the values in a descriptor to Arrow.
 //!
-//! A cell is read as its column's type or refused; nothing is rounded, cut or guessed:
+//! A cell is read as its column's type or refused. Nothing is rounded, cut off or guessed:
 //!
 //! | column | accepted |
 //! |---|---|
@@ -19,7 +19,7 @@
 //! | struct | a mapping of column names |
 //! | map | a mapping, or a list of `{key, value}` |
 //!
-//! null and a missing column are null, where the column is optional.
+//! null and a missing column become null if the column is optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use super::types::Declared;
 use landfall_adapter::descriptor::{Column, DataType, Problem, SampleData};
 use landfall_adapter::error::{Error, Result};
 
-/// Problems reported at most: a wrong type shows in every row.
+/// The maximum number of reported problems, because a wrong type appears in every row.
 const MAX_PROBLEMS: usize = 20;
 
 /// A value of a column.
@@ -65,13 +65,13 @@ enum Cell {
 pub(super) struct Rows(Vec<Cell>);
 
 impl Rows {
-    /// How many there are.
+    /// The number of rows.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
-/// Reads sample rows as rows of `schema`; `declared` says what its columns are in the contract.
+/// Reads sample rows for `schema`; `declared` has the columns of the contract.
 pub(super) fn read(
     sample: &SampleData,
     schema: &Schema,
@@ -93,7 +93,7 @@ pub(super) fn read(
             );
         }
     }
-    // Where each column's cell is in a row.
+    // The position of each column's cell in a row.
     let places: Vec<Option<usize>> =
         fields.iter().map(|field| sample.columns.iter().position(|name| *name == field.name)).collect();
     let mut rows = Vec::with_capacity(sample.rows.len());
@@ -139,7 +139,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `column` is the Iceberg path, `path` the place in the descriptor.
+    /// `column` is the Iceberg path, `path` the path in the descriptor.
     fn cell(&mut self, value: &Value, field: &NestedField, column: &str, path: &str) -> Cell {
         if value.is_null() {
             if field.required {
@@ -233,7 +233,7 @@ impl Reading<'_> {
     }
 }
 
-/// The cell, or what is expected instead.
+/// The value of a cell, or the expected form.
 fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Column>) -> Result<Cell, String> {
     let data_type = column.map(|column| column.data_type);
     // Numbers may be quoted, and text may look like a number.
@@ -353,7 +353,7 @@ fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Colu
     }
 }
 
-/// Whether an unquoted number may have lost digits when the descriptor was read.
+/// Whether an unquoted number may have lost digits when the descriptor was parsed.
 fn already_rounded(value: &Value) -> bool {
     let Value::Number(number) = value else { return false };
     let digits = number.to_string().bytes().filter(u8::is_ascii_digit).count();
@@ -383,7 +383,7 @@ fn decimal(text: &str, precision: u32, scale: u32) -> Option<i128> {
     }
     let significant = format!("{whole}{fraction}");
     let significant = significant.trim_start_matches('0');
-    // The value is `significant * 10^shift` in units of the last digit kept.
+    // The value is `significant * 10^shift` in units of the last stored digit.
     let shift = i64::from(exponent) - i64::try_from(fraction.len()).ok()? + i64::from(scale);
     let unscaled = if significant.is_empty() {
         String::new()
@@ -413,7 +413,7 @@ fn days(date: NaiveDate) -> Option<i32> {
 fn time(text: &str) -> Option<i64> {
     let time =
         ["%H:%M:%S%.f", "%H:%M"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
-    // More than microseconds would be cut.
+    // More precise values than microseconds would be cut off.
     let exact = time.nanosecond().is_multiple_of(1000) && time.nanosecond() < 1_000_000_000;
     exact.then(|| {
         i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1000)
@@ -448,7 +448,7 @@ fn hexadecimal(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// The rows as one Arrow batch of `schema`, field ids included.
+/// The rows as one Arrow batch of `schema`, with field ids.
 pub(super) fn batch(rows: &Rows, schema: &Schema) -> Result<RecordBatch> {
     let arrow = schema_to_arrow_schema(schema).map_err(|e| unbuildable(e.message().to_owned()))?;
     let cells: Vec<&Cell> = rows.0.iter().collect();
@@ -456,7 +456,7 @@ pub(super) fn batch(rows: &Rows, schema: &Schema) -> Result<RecordBatch> {
     RecordBatch::try_new(Arc::new(arrow), columns).map_err(|e| unbuildable(e.to_string()))
 }
 
-/// The rows, if a batch can be made of them: what cannot is found before anything is changed.
+/// Checks that a batch can be made of the rows, before anything is changed.
 pub(super) fn writable(rows: Rows, schema: &Schema) -> Result<Rows, Vec<Problem>> {
     match batch(&rows, schema) {
         Ok(_) => Ok(rows),
@@ -488,7 +488,7 @@ fn struct_columns(cells: &[&Cell], fields: &Fields) -> Result<Vec<ArrayRef>> {
         .collect()
 }
 
-/// Picks the values of one kind; everything else is null.
+/// Selects the values of one kind; all others are null.
 macro_rules! values {
     ($cells:expr, $kind:ident) => {
         $cells.iter().map(|cell| if let Cell::$kind(value) = cell { Some(value.clone()) } else { None })

@@ -26,7 +26,7 @@ use landfall_adapter::descriptor::{Problem, SpecificReader};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Change, Context, Info, Intent, Owner, Plan, Work};
 
-/// Which table a component means.
+/// The table of a component.
 #[derive(Debug, Clone)]
 struct Port {
     namespace: String,
@@ -40,12 +40,12 @@ struct Port {
 #[derive(Debug)]
 pub(super) struct Output {
     port: Port,
-    /// For provisioning only: what is good enough to provision is good enough to unprovision.
+    /// Only for a provisioning, so that every provisioned table can be unprovisioned.
     contract: Option<Contract>,
 }
 
 impl Output {
-    /// Everything wrong with it, or the table and what it shall be.
+    /// Returns the table and its contract, or every problem.
     pub(super) fn read(work: &Work, intent: Intent) -> Result<Self, Vec<Problem>> {
         match intent {
             Intent::Provision => {
@@ -63,7 +63,7 @@ impl Output {
     }
 }
 
-/// What a component asks of its table.
+/// The contract of a table.
 #[derive(Debug)]
 struct Contract {
     wanted: Wanted,
@@ -82,7 +82,7 @@ impl Port {
         NamespaceIdent::new(self.namespace.clone())
     }
 
-    /// The table, and what it shall be. All problems in one answer.
+    /// Returns the table and its contract, or all problems.
     fn read(work: &Work) -> Result<(Self, Contract), Vec<Problem>> {
         let mut specific = SpecificReader::new(&work.component.specific);
         let port = Self::named(work, &mut specific);
@@ -101,7 +101,7 @@ impl Port {
         if load {
             problems.extend(component.faults.sample.iter().cloned());
         }
-        // Rows of columns that could not be read are not looked at.
+        // Rows of unreadable columns are not checked.
         let readable = component.faults.contract.is_empty() && component.faults.sample.is_empty();
         let sample = component.sample_data.as_ref().filter(|_| load && readable);
         let rows = match (&wanted, sample) {
@@ -120,8 +120,8 @@ impl Port {
         }
     }
 
-    /// The table alone, for what needs no contract: a descriptor that was good enough to provision is good enough
-    /// to unprovision.
+    /// The table without its contract, for operations that do not need one, so that everything provisioned can be
+    /// unprovisioned.
     fn find(work: &Work) -> Result<Self, Vec<Problem>> {
         let mut specific = SpecificReader::new(&work.component.specific);
         match Self::named(work, &mut specific) {
@@ -153,7 +153,7 @@ impl Port {
     }
 }
 
-/// What is there of a table.
+/// The observed state of a table.
 struct Observed {
     table: Option<Table>,
     directory: Found,
@@ -165,7 +165,7 @@ impl Opened {
         self.tables.join(&port.namespace).join(&port.name)
     }
 
-    /// The table if it is in the catalog and this component's; a conflict when it is somebody else's.
+    /// The table if it is in the catalog and belongs to this component; a conflict if it belongs to another owner.
     async fn own_table(&self, port: &Port) -> Result<Option<Table>> {
         let Some(table) = self.catalog.load(&port.ident()).await? else { return Ok(None) };
         match properties::owner(table.metadata().properties()) {
@@ -191,7 +191,7 @@ impl Opened {
         Mark { catalog: Some(self.catalog_path.clone()), ..Mark::active(port.owner.clone()) }
     }
 
-    /// The mark of the table's directory, if it is this component's and of this catalog.
+    /// The mark of the table's directory, if it belongs to this component and this catalog.
     fn own_mark(&self, found: Found, port: &Port) -> Result<Option<Mark>> {
         let what = format!("the location of {}", port.what);
         let mark = found.owned_by(&port.owner, &what)?;
@@ -204,7 +204,7 @@ impl Opened {
         }
     }
 
-    /// Files are deleted by directory, so they have to be where Landfall put them.
+    /// Files are deleted by directory, so they must be in Landfall's place.
     fn at_its_place(&self, table: &Table, port: &Port) -> Result<()> {
         let (found, expected) =
             (super::storage::local_path(table.metadata().location()), self.table_place(port).path());
@@ -228,7 +228,7 @@ impl Opened {
         }
         Ok(match self.own_mark(seen.directory, port)?.map(|mark| mark.state) {
             None | Some(State::Purging) => landfall_adapter::Found::Nothing,
-            // Another program dropped a table that is active: its data is there all the same.
+            // Another program dropped an active table, but its data is still there.
             Some(State::Active | State::Released) => landfall_adapter::Found::Kept(what),
         })
     }
@@ -258,7 +258,7 @@ impl Opened {
         if let Some(table) = &seen.table {
             if self.at_its_place(table, port).is_ok() {
                 let mark = match seen.directory {
-                    // Somebody lost the mark, and the table itself still says whose it is.
+                    // The mark was lost, and the table itself still names its owner.
                     Found::Bare | Found::Absent => None,
                     found => self.own_mark(found, port)?,
                 };
@@ -301,7 +301,7 @@ impl Opened {
         Ok(planning.plan)
     }
 
-    /// The books of a released table.
+    /// The metadata of a released table.
     async fn kept_metadata(&self, port: &Port, location: &str) -> Result<TableMetadata> {
         let metadata = self.catalog.read_metadata(location).await?;
         match properties::owner(metadata.properties()) {
@@ -327,7 +327,7 @@ impl Opened {
         let mark = self.own_mark(seen.directory, port)?;
         let step = |action, summary: &str, step| change(action, &port.what, summary, step);
         let mut changes = Vec::new();
-        // A purge that was asked for before is finished in any case.
+        // A purge that was requested earlier is always completed.
         let purging = seen.table.is_none() && mark.as_ref().is_some_and(|mark| mark.state == State::Purging);
         match (&seen.table, &mark) {
             (Some(table), _) => {
@@ -378,7 +378,7 @@ impl Opened {
         }
     }
 
-    /// The table a change is about; it was there when the plan was made.
+    /// The table of a change, which existed when the plan was made.
     async fn planned(&self, port: &Port) -> Result<Table> {
         self.own_table(port).await?.ok_or_else(|| Error::retryable(format!("{} is gone", port.what)))
     }
@@ -387,7 +387,7 @@ impl Opened {
         let (path, scratch) = (self.table_place(port), self.scratch.clone());
         match self.directory(port).await? {
             Found::Marked(found) if found == mark => Ok(()),
-            // The caller knows from the catalog that the table is this component's.
+            // The caller knows from the catalog that the table belongs to this component.
             Found::Bare => blocking(move |_| marked::write_mark(&path, &mark, &scratch)).await,
             found => match self.own_mark(found, port)? {
                 Some(_) => blocking(move |_| marked::write_mark(&path, &mark, &scratch)).await,
@@ -421,7 +421,7 @@ impl Opened {
         if self.own_table(port).await?.is_some() {
             return Ok(());
         }
-        // Not `set_mark`: without a table, an unmarked directory is somebody else's.
+        // Not `set_mark`: without a table, an unmarked directory belongs to somebody else.
         let mark = self.mark(port);
         let (path, scratch) = (self.table_place(port), self.scratch.clone());
         match self.own_mark(self.directory(port).await?, port)? {
@@ -512,7 +512,7 @@ impl Opened {
         if table.metadata().current_snapshot().is_some() {
             return Ok(());
         }
-        // By the table's own schema: its columns may be in another order, and its ids are what counts.
+        // Use the schema of the table, because its columns may have another order, and its ids matter.
         let schema = table.metadata().current_schema();
         if work.component.sample_data.is_none() {
             return Ok(());
@@ -582,7 +582,7 @@ impl Opened {
         }
         self.own_mark(self.directory(port).await?, port)?;
         let (path, owner, what) = (self.table_place(port), port.owner.clone(), port.what.clone());
-        // The last table takes its namespace along, while there is something left that has this tried again.
+        // Drop the namespace with its last table, while something is left that causes a retry.
         self.catalog.drop_empty_namespace(&port.namespace_ident()).await?;
         let namespace = self.tables.join(&port.namespace);
         blocking(move |cancellation| {
@@ -620,15 +620,15 @@ impl Opened {
     }
 }
 
-/// The last table takes the directory of its namespace along: in the same piece of blocking work as its own, because nothing
-/// would have it tried again once that is gone. A directory that is not empty stays.
+/// Deletes the directory of the namespace with its last table, in the same piece of blocking work, because after that
+/// nothing would cause a retry. A directory with content stays.
 fn remove_if_empty(namespace: &Place) {
     if let Ok(tables) = namespace.parent().open() {
         let _ = tables.remove_directory(namespace.name());
     }
 }
 
-/// The plan of a provision in the making.
+/// A plan of a provision under construction.
 struct Planning<'a> {
     work: &'a Work,
     port: &'a Port,
@@ -658,7 +658,7 @@ impl<'a> Planning<'a> {
         self.reconcile(&access::nobody());
     }
 
-    /// From a table, in the catalog or kept, to what the contract asks for.
+    /// Plans from an existing table, in the catalog or released, to the contract.
     fn converge(&mut self, metadata: &TableMetadata) -> Result<()> {
         let (schema, wanted): (&Schema, _) = (metadata.current_schema(), &self.contract.wanted);
         let evolution = evolution::evolve(schema, wanted, self.contract.may_drop).map_err(Error::invalid)?;
@@ -686,7 +686,7 @@ impl<'a> Planning<'a> {
         if metadata.current_snapshot().is_none() {
             self.load();
         }
-        // Nobody asks for a list: the one that is recorded stays, whatever it is.
+        // Without a requested list, the recorded one stays.
         if self.work.access.is_some() {
             self.reconcile(&properties::access(metadata.properties())?);
         }
@@ -724,7 +724,7 @@ fn new_column(path: &str, field: &NestedField) -> AddColumn {
     }
 }
 
-/// What a refusal means when the table is one that an earlier unprovision kept.
+/// The meaning of a refusal if an earlier unprovision kept the table.
 fn kept_differs(error: Error, port: &Port) -> Error {
     match error.kind() {
         landfall_adapter::error::Kind::Invalid(problems) => Error::invalid(

@@ -1,4 +1,4 @@
-//! Column types, both ways.
+//! Column types, in both directions.
 //!
 //! | OpenMetadata | Iceberg | back |
 //! |---|---|---|
@@ -23,11 +23,10 @@
 //! | MAP, children: `key`, `value` | map | MAP |
 //! | UNION, VARIANT, GEOGRAPHY, GEOMETRY, POINT, POLYGON | refused | |
 //!
-//! NOT_NULL and PRIMARY_KEY make a column required; primary keys are the table's identifier fields too. UNIQUE has
-//! no counterpart and is kept as a table property, as is every declared type that does not come back by itself (the
-//! table above loses `VARCHAR(20)`), so importing a table gives back what was declared. `precision`, `scale`,
-//! `dataLength` and the `children` of an ARRAY of STRUCT or MAP describe its elements; an ARRAY of ARRAY describes
-//! its element with one child.
+//! NOT_NULL and PRIMARY_KEY make a column required; primary keys are also the identifier fields of the table. UNIQUE
+//! has no counterpart and is stored as a table property. So is every declared type that Iceberg cannot express
+//! (`VARCHAR(20)`), so an import returns what was declared. `precision`, `scale`, `dataLength` and the `children` of
+//! an ARRAY of STRUCT or MAP describe its elements. An ARRAY of ARRAY describes its element with one child.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,25 +39,25 @@ use serde_json::{Value, json};
 use landfall_adapter::descriptor::{Column, DataType, Object, Problem, names};
 use landfall_adapter::error::{Error, Result};
 
-/// Digits of a number without a declared precision.
+/// The digits of a number without a declared precision.
 const DEFAULT_DECIMAL: (u32, u32) = (38, 9);
-/// Iceberg's most.
+/// The maximum in Iceberg.
 const MAX_PRECISION: u32 = 38;
-/// Nesting that a contract may have; the descriptor's own limit is larger.
+/// The maximum nesting of a contract; the limit of a descriptor is larger.
 const MAX_DEPTH: usize = 16;
 
-/// In a remembered `dataType`: the Iceberg type it was declared for. When the field has another one by now, what
-/// was declared no longer describes it.
+/// In a stored `dataType`: the Iceberg type that it was declared for. If the field has another type now, the
+/// declaration no longer applies.
 pub(super) const ICEBERG_TYPE: &str = "icebergType";
 
-/// The schema a data contract asks for.
+/// The schema of a data contract.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    /// As Iceberg has it; field ids are provisional until the table is created.
+    /// The schema in Iceberg; field ids are provisional until the table is created.
     pub(super) schema: Schema,
-    /// By Iceberg path (`address.city`, `tags.element.key`): where it is in the descriptor, and as what.
+    /// The columns by Iceberg path (`address.city`, `tags.element.key`).
     pub(super) columns: BTreeMap<String, Declared>,
-    /// Said to the user.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
@@ -67,9 +66,9 @@ pub(super) struct Wanted {
 pub(super) struct Declared {
     /// Path relative to the component.
     pub(super) path: String,
-    /// The column; for the element of an ARRAY, the ARRAY's own.
+    /// The column; for the element of an ARRAY, the column of the ARRAY.
     pub(super) column: Column,
-    /// The `dataType`, and what belongs to it, when reading the Iceberg type back would give something else.
+    /// The `dataType` with its parameters, if Iceberg's type alone would give another one.
     pub(super) data_type: Option<Value>,
 }
 
@@ -189,8 +188,8 @@ impl Reading {
         self.data_type(column.data_type, column, own, path, "dataType", depth)
     }
 
-    /// The Iceberg type of `data_type`, with the lengths and children of `column`. `key` is the one of the column that says
-    /// it.
+    /// The Iceberg type of `data_type`, with the lengths and children of `column`. `key` is the key of the column
+    /// that declares it.
     fn data_type(
         &mut self,
         data_type: DataType,
@@ -298,7 +297,7 @@ impl Reading {
     }
 
     fn list(&mut self, column: &Column, own: &str, path: &str, key: &str, depth: usize) -> Option<Type> {
-        // `arrayDataType: ARRAY` cannot say what the inner array is made of, so one child says it.
+        // `arrayDataType: ARRAY` cannot describe the inner array, so one child does.
         let own = format!("{own}.element");
         let id = self.id();
         let element = match (column.array_data_type, column.children.as_slice()) {
@@ -370,7 +369,7 @@ fn doc(description: &str) -> Option<String> {
     (!description.is_empty()).then(|| description.to_owned())
 }
 
-/// What a column says of its type, without its children.
+/// The type keys of a column, without its children.
 fn type_keys(column: &Column) -> Object {
     let mut keys = Object::new();
     keys.insert("dataType".to_owned(), json!(column.data_type.name()));
@@ -389,7 +388,7 @@ fn type_keys(column: &Column) -> Object {
     keys
 }
 
-/// Takes over what [`type_keys`] wrote, if it can be read.
+/// Restores the keys that [`type_keys`] wrote, if they can be read.
 pub(super) fn declared_type(column: &mut Column, keys: &Object) {
     let data_type = |key: &str| keys.get(key).and_then(Value::as_str)?.parse::<DataType>().ok();
     let number =
@@ -402,7 +401,7 @@ pub(super) fn declared_type(column: &mut Column, keys: &Object) {
     column.array_data_type = data_type("arrayDataType");
 }
 
-/// A field as a column: its name, its type, and what `decorate` adds for the field at an Iceberg path.
+/// A field as a column: its name, its type, and what `decorate` adds for its Iceberg path.
 pub(super) fn describe(
     field: &NestedField,
     path: &str,
@@ -414,7 +413,7 @@ pub(super) fn describe(
     Ok(column)
 }
 
-/// Gives a type, and its children, to `column`.
+/// Sets the type of `column`, and its children.
 fn describe_type(
     field_type: &Type,
     path: &str,
@@ -482,7 +481,7 @@ fn describe_type(
     Ok(())
 }
 
-/// A type as people write it: `decimal(38, 9)`, `list<string>`.
+/// A type as users write it: `decimal(38, 9)`, `list<string>`.
 pub(super) fn readable(field_type: &Type) -> String {
     match field_type {
         Type::Primitive(primitive) => primitive.to_string(),
