@@ -1,4 +1,4 @@
-//! Columns and tables as the author wants them: of a data contract, or of `specific.tables`, which has the same keys.
+//! Columns and tables of a data contract, or of `specific.tables`, which has the same keys.
 
 use std::collections::BTreeSet;
 
@@ -8,45 +8,45 @@ use super::naming;
 use super::types;
 use landfall_adapter::descriptor::{Column, Object, Problem, SpecificReader, Tag, names};
 
-/// PostgreSQL's most columns of a table, and of a view's select list.
+/// PostgreSQL's maximum number of columns of a table, and of a view's select list.
 const MAX_COLUMNS: usize = 1600;
-/// Tables of one storage area.
+/// The maximum number of tables of one storage area.
 const MAX_TABLES: usize = 1000;
-/// Levels of `children`.
+/// The maximum depth of `children`.
 const MAX_DEPTH: usize = 16;
 
-/// A column that shall be there.
+/// A wanted column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     pub(super) name: String,
-    /// As `format_type` writes it.
+    /// The type as `format_type` writes it.
     pub(super) data_type: String,
     pub(super) required: bool,
-    /// Place in the primary key.
+    /// The position in the primary key.
     pub(super) key: Option<u32>,
     pub(super) unique: bool,
     pub(super) comment: Option<String>,
-    /// Where it is in the descriptor.
+    /// The path in the descriptor.
     pub(super) place: String,
 }
 
-/// A table that shall be there.
+/// A wanted table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) tags: Vec<Value>,
     pub(super) columns: Vec<Wanted>,
-    /// Where its columns are in the descriptor.
+    /// The path of its columns in the descriptor.
     pub(super) place: String,
-    /// Old names to new ones.
+    /// Old names to new names.
     pub(super) renames: Vec<(String, String)>,
     pub(super) may_drop: bool,
-    /// Said to the user.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// The columns of a list, checked for PostgreSQL. `at` is where the one of an index was written.
+/// Reads the columns of a list and checks them for PostgreSQL. `at` returns the path of the column with that index.
 pub(super) fn wanted(
     columns: &[Column],
     place: &str,
@@ -200,15 +200,15 @@ pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> 
     }
 }
 
-/// A column of the type that a comment says it was declared with, if that can be read.
+/// A column with the declared type from its comment, if that can be read.
 pub(super) fn declared(name: &str, mut keys: Object) -> Option<Column> {
-    // Whatever the name: what is there is what is told.
+    // The name is not checked, because the column exists.
     keys.insert("name".to_owned(), Value::from("column"));
     let column = column(&keys, "", 0, &mut Vec::new())?;
     Some(Column { name: name.to_owned(), ..column })
 }
 
-/// Tags of a comment.
+/// The tags of a comment.
 pub(super) fn tags_of(list: Vec<Value>) -> Vec<Tag> {
     let read = tags(Some(&Value::Array(list)), "", &mut Vec::new());
     read.into_iter().filter(|tag| !tag.fqn.is_empty()).collect()
@@ -257,7 +257,7 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     {
         reader.problem("arrayDataType", message, &remedy);
     }
-    // As in a data contract, an empty one is none.
+    // As in a data contract, an empty list counts as absent.
     let constraint = match reader.value("constraint").and_then(Value::as_str) {
         Some(text) if text.trim().is_empty() => None,
         _ => reader.one_of("constraint", &["NULL", "NOT_NULL", "UNIQUE", "PRIMARY_KEY"]),
@@ -293,7 +293,7 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     Some(column)
 }
 
-/// Labels as the standard writes them; more than `tagFQN` is optional.
+/// Tags as the standard writes them; all fields except `tagFQN` are optional.
 fn tags(list: Option<&Value>, place: &str, problems: &mut Vec<Problem>) -> Vec<Tag> {
     let list = match list {
         None => return Vec::new(),

@@ -1,4 +1,4 @@
-//! From the table that is there to the one that is asked for. Pure.
+//! From the existing table to the wanted one. Pure.
 //!
 //! | change | what happens |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | unique or not | the constraint comes or goes; refused, with how many, where rows share a value |
 //! | the order of columns | not compared |
 //!
-//! A refusal names the column, what would be lost and what to do.
+//! A refusal names the column, what would be lost, and the remedy.
 
 use super::columns::{Table, Wanted};
 use super::desired::{self, Left, Place, Step, column_comment, table_comment};
@@ -27,7 +27,7 @@ use landfall_adapter::error::{Error, Result};
 
 const NEW_MAJOR: &str = "or publish a new major version of the data product";
 
-/// What has to be known of rows to say what a change would lose.
+/// The facts about rows that are needed to report what a change would lose.
 pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     let Some(relation) = seen.relation(&table.name).filter(|relation| relation.kind == 'r') else {
         return Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     probes
 }
 
-/// Whether rows share what shall be their key, where one is set; with a new column in it, [`Probe::Rows`] is enough.
+/// The probe for duplicate keys, if a primary key is set; with a new column in it, [`Probe::Rows`] is enough.
 fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
     if keys(table).is_empty() || relation.constraints.iter().any(|constraint| constraint.kind == 'p') {
         return None;
@@ -63,7 +63,7 @@ fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
     Some(Probe::Duplicates { table: table.name.clone(), columns: columns? })
 }
 
-/// Whether rows share a value that shall be unique, where that is new.
+/// The probe for duplicate values of a new UNIQUE.
 fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<Probe> {
     if !column.unique || unique_constraint(table, relation, column).is_some() {
         return None;
@@ -72,7 +72,7 @@ fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<P
     Some(Probe::Duplicates { table: table.name.clone(), columns: vec![have.name.clone()] })
 }
 
-/// Why rows cannot be told apart, and what helps; nothing when they can. `of` what they share.
+/// Why rows cannot be told apart, and the remedy; `None` if they can. `of` names the shared values.
 fn shared(count: Count, of: &str) -> Option<(String, &'static str)> {
     match count {
         Ok(0) => None,
@@ -86,7 +86,7 @@ fn shared(count: Count, of: &str) -> Option<(String, &'static str)> {
     }
 }
 
-/// What makes a column unique, if anything does.
+/// The constraint that makes a column unique, if any.
 fn unique_constraint<'a>(
     table: &Table,
     relation: &'a Relation,
@@ -98,13 +98,13 @@ fn unique_constraint<'a>(
     })
 }
 
-/// What a column is called afterwards.
+/// The name of a column after the change.
 fn renamed(table: &Table, relation: &Relation, name: &str) -> String {
     let to = table.renames.iter().find(|(from, _)| from == name && relation.column(name).is_some());
     to.map_or(name, |(_, to)| to).to_owned()
 }
 
-/// The column that is there for a wanted one, under its old name where it is to be renamed.
+/// The existing column of a wanted one, by its old name if it is renamed.
 fn old<'a>(table: &Table, relation: &'a Relation, name: &str) -> Option<&'a SeenColumn> {
     relation.column(name).or_else(|| {
         let (from, _) = table.renames.iter().find(|(_, to)| to == name)?;
@@ -112,7 +112,7 @@ fn old<'a>(table: &Table, relation: &'a Relation, name: &str) -> Option<&'a Seen
     })
 }
 
-/// Columns that nobody asks for any more.
+/// Columns that are no longer wanted.
 fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'a SeenColumn> {
     relation.columns.iter().filter(|have| {
         !table
@@ -122,7 +122,7 @@ fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'
     })
 }
 
-/// What is left to do to a table.
+/// The changes of a table that are left.
 pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
     let mut left = Left { notes: table.notes.clone(), ..Left::default() };
     let Some(relation) = seen.relation(&table.name) else {
@@ -178,7 +178,7 @@ fn create(place: &Place, table: &Table) -> desired::Piece {
     )
 }
 
-/// A column in CREATE TABLE and ADD COLUMN. The type is one of ours, never a text of the author's.
+/// A column in CREATE TABLE and ADD COLUMN. The type is generated, never a text of the descriptor.
 fn definition(column: &Wanted) -> String {
     let required = if column.required { " NOT NULL" } else { "" };
     format!("{} {}{required}", ident(&column.name), column.data_type)
@@ -187,7 +187,7 @@ fn definition(column: &Wanted) -> String {
 fn keys(table: &Table) -> Vec<&str> {
     let mut keys: Vec<_> =
         table.columns.iter().filter_map(|column| Some((column.key?, column.name.as_str()))).collect();
-    // Stable: where nobody said otherwise, the order of the columns is that of the key.
+    // A stable sort: without explicit positions, the key has the order of the columns.
     keys.sort_by_key(|(place, _)| *place);
     keys.into_iter().map(|(_, name)| name).collect()
 }
@@ -208,8 +208,8 @@ impl Evolution<'_> {
         self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
     }
 
-    /// The change before this may meet functions of the owners: PostgreSQL runs those of checks when it sets NOT NULL, and
-    /// those of checks, indexes and foreign keys when it changes a type.
+    /// The previous change may run functions of the owners: PostgreSQL runs functions of checks when it sets NOT
+    /// NULL, and functions of checks, indexes and foreign keys when it changes a type.
     fn as_owner(&mut self) {
         if let Some(piece) = self.left.pieces.last_mut() {
             piece.as_owner = piece.sql.first().cloned();
@@ -345,14 +345,14 @@ impl Evolution<'_> {
         }
     }
 
-    /// The change before this gives the column its comment, too: by the name that it has afterwards.
+    /// The previous change also sets the comment of the column, by its new name.
     fn describe(&mut self, column: &Wanted) {
         if let Some(piece) = self.left.pieces.last_mut() {
             piece.sql.push(column_comment(&dotted(&self.place.schema, &self.table.name), column));
         }
     }
 
-    /// The change before this takes the views of the data product on a column away and puts them back.
+    /// The previous change drops the views of the data product on a column and creates them again.
     fn rebuild_readers(&mut self, column: &Wanted, have: &str) {
         let (Some(around), Some(piece)) =
             (super::view::around(self.place, self.relation, have), self.left.pieces.last_mut())
@@ -371,8 +371,8 @@ impl Evolution<'_> {
         }
     }
 
-    /// PostgreSQL refuses to change or drop a column that a view reads or something else uses. Said before anything is
-    /// tried.
+    /// PostgreSQL refuses to change or drop a column that a view or another object uses. This reports it before
+    /// anything is tried.
     fn refuse_users(&mut self, path: String, column: &str, change: &str, typed: bool) {
         let reads = |columns: &[String]| columns.iter().any(|name| name == column);
         let views = self.relation.dependents.iter().filter(|dependent| reads(&dependent.columns));
@@ -447,7 +447,7 @@ impl Evolution<'_> {
         }
     }
 
-    /// The columns of the primary key that is there.
+    /// The columns of the existing primary key.
     fn key(&self) -> Option<&[String]> {
         let key = self.relation.constraints.iter().find(|constraint| constraint.kind == 'p')?;
         Some(&key.columns)
@@ -457,7 +457,7 @@ impl Evolution<'_> {
         self.key().is_some_and(|key| key.iter().any(|name| name == column))
     }
 
-    /// Whether a primary key is added where there was none.
+    /// Whether a primary key is added to a table without one.
     fn sets_key(&self) -> bool {
         self.key().is_none() && self.table.columns.iter().any(|column| column.key.is_some())
     }
@@ -489,7 +489,7 @@ impl Evolution<'_> {
                 format!("primary key ({})", wanted.join(", ")),
                 format!("ADD PRIMARY KEY ({})", idents(wanted.iter().copied())),
             );
-            // It would set NOT NULL by itself, and meet the functions of checks.
+            // This would set NOT NULL by itself, and run functions of checks.
             let required: Vec<String> =
                 wanted.iter().map(|name| format!("ALTER COLUMN {} SET NOT NULL", ident(name))).collect();
             let name = dotted(&self.place.schema, &table.name);

@@ -1,13 +1,13 @@
-//! What a change needs for the length of its transaction: membership in roles of ours, and locks on what components
-//! share. Pure.
+//! What a change needs during its transaction: membership in component roles, and locks on shared objects. Pure.
 //!
-//! Objects belong to NOLOGIN roles, so a role that alters them must be a member of their owner. Landfall grants itself the
-//! membership at the start of a change and revokes it at the end. If it were a member of every owners' role all the time,
-//! PostgreSQL would check all of them for each statement, and a stolen login of Landfall could reach more objects.
+//! Objects belong to NOLOGIN roles, so a role that alters them must be a member of their owner. Landfall grants
+//! itself the membership at the start of a change and revokes it at the end. If it were a member of every owners'
+//! role all the time, PostgreSQL would check all of them for each statement, and a stolen login of Landfall could
+//! reach more objects.
 //!
-//! Two grants on one object at the same time are an error in PostgreSQL ("tuple concurrently updated"), and output ports
-//! of a data product grant on the same schema, and all components on the same database. So whoever does takes a lock
-//! first. The order is the same everywhere: the component's, the data product's, roles, the database's.
+//! Two grants on one object at the same time are an error in PostgreSQL ("tuple concurrently updated"). Output ports
+//! of a data product grant on the same schema, and all components on the same database. So such a change takes a lock
+//! first. The order is always: component, data product, roles, database.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +24,11 @@ pub(super) struct MembershipGrant {
 }
 
 impl MembershipGrant {
-    /// What a step needs. Those that make or drop the component's own roles see to these themselves.
+    /// The memberships that a step needs. Steps that create or drop the component's own roles handle these
+    /// themselves.
     pub(super) fn of(place: &Place, contract: Option<&Contract>, seen: &Seen, step: &Step) -> Self {
         let mut roles = BTreeSet::new();
-        // Outside of transactions, nothing can be lent: there the membership lasts.
+        // Outside of a transaction, the membership is permanent.
         if !place.own_database && alters(step) {
             roles.insert(place.owner_role.clone());
             let shape = contract.map(|contract| &contract.shape);
@@ -42,7 +43,7 @@ impl MembershipGrant {
             }
         }
         if matches!(step, Step::Release | Step::Purge) {
-            // Only who owns something takes back what was granted on it.
+            // Only a member of the owner can revoke grants on an object.
             roles.extend(seen.lenders.iter().cloned());
         }
         Self { roles }
@@ -52,26 +53,26 @@ impl MembershipGrant {
         self.roles.extend(other.roles);
     }
 
-    /// Statements that begin it. A role that is not there yet comes with its membership.
+    /// Statements at the beginning. A role that does not exist yet is created with its membership.
     pub(super) fn granted(&self, place: &Place, seen: &Seen) -> Vec<String> {
         let there = |role: &&String| seen.owner.is_some() || **role != place.owner_role;
         self.roles.iter().filter(there).map(|role| join(role, seen)).collect()
     }
 
-    /// Statements that end it.
+    /// Statements at the end.
     pub(super) fn revoked(&self) -> Vec<String> {
         self.roles.iter().map(|role| format!("REVOKE {} FROM CURRENT_USER", ident(role))).collect()
     }
 }
 
-/// Has Landfall be a member of a role. Since 16, whoever makes a role may grant it and is nothing more: to make objects
-/// for it, one has to become it.
+/// Makes Landfall a member of a role. Since 16, the creator of a role may only grant it. To create objects for the
+/// role, it must become a member.
 pub(super) fn join(role: &str, seen: &Seen) -> String {
     let how = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
     format!("GRANT {} TO CURRENT_USER{how}", ident(role))
 }
 
-/// Whether a step touches what belongs to the owners' role, which stays.
+/// Whether a step touches objects of an owners' role that stays.
 fn alters(step: &Step) -> bool {
     match step {
         Step::Prepare
@@ -99,8 +100,8 @@ fn alters(step: &Step) -> bool {
     }
 }
 
-/// The lock of the data product, where a step touches what its components share. `before` is what was seen a moment
-/// ago, of tables.
+/// The lock of the data product, if a step touches what its components share. `before` is the state of tables from a
+/// moment ago.
 pub(super) fn product_lock(place: &Place, before: Option<&Seen>, step: &Step) -> Option<String> {
     let shared = match step {
         Step::Prepare
@@ -119,7 +120,7 @@ pub(super) fn product_lock(place: &Place, before: Option<&Seen>, step: &Step) ->
     shared.then(|| lock(key))
 }
 
-/// The lock on who may connect.
+/// The lock of the right to connect.
 pub(super) fn database_lock() -> String {
     lock(naming::lock_key("database", ""))
 }

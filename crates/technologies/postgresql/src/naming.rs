@@ -1,17 +1,16 @@
 //! Names of schemas, tables, views and roles.
 //!
-//! PostgreSQL cuts a name after 63 bytes without a word, so that two long names become one. A name that the descriptor
-//! does not spell out is therefore derived from the identity by one function, [`derived`], which never gives two
-//! identities the same name:
+//! PostgreSQL silently truncates a name to 63 bytes, so two long names could become one. A name that the descriptor
+//! does not set is derived from the identity by [`derived`]. Two identities never get the same name:
 //!
-//! - a *clean* segment is made of `a-z`, `0-9` and single hyphens inside it (`cashflow-output-port`);
-//! - when the identifier is a URN of which every segment is clean, and it has as many parts as usual and the name fits, hyphens become `_` and segments are joined by `__`, which no clean
-//!   segment contains;
-//! - otherwise what can be kept of it is, cut to fit, and `___` and 16 hex digits of SHA-256 over the untouched
-//!   identity follow. A clean name has no `___`, so the two forms cannot meet.
+//! - a *clean* segment has only `a-z`, `0-9` and single inner hyphens (`cashflow-output-port`);
+//! - if the identifier is a URN with clean segments and the usual number of parts, and the name fits, hyphens become
+//!   `_` and segments are joined by `__`, which no clean segment contains;
+//! - otherwise the name has the readable part, `___` and 16 hexadecimal digits of SHA-256 over the identity. A clean
+//!   name has no `___`, so the two forms are never equal.
 //!
-//! Roles belong to the whole cluster and not to one database, so the database is part of their identity. They always
-//! have the second form: nobody types them, and a short readable part is worth more than a long one.
+//! Roles belong to the whole cluster, so the database is part of their identity. Their names always have the second
+//! form, because users do not type them.
 //!
 //! | identity | name |
 //! |---|---|
@@ -20,14 +19,15 @@
 //! | component `...:0:cashflow-output-port` of it | table or view `cashflow_output_port` |
 //! | readers of the latter in the database `analytics` | role `cashflow_output_port__reader___` + hash |
 //!
-//! Names that a descriptor spells out are taken as they are, capitals and quotation marks included, up to 63 bytes.
+//! Names in a descriptor are used unchanged, also with capitals and quotation marks, up to 63 bytes.
 
 use landfall_adapter::descriptor::Identifier;
 use landfall_adapter::naming::{self, digest, hex};
 
 /// PostgreSQL's NAMEDATALEN less one.
 pub(super) const MAX_NAME: usize = 63;
-/// Domain, name and major of a data product. With another number of parts a product and a component could read alike.
+/// Domain, name and major version of a data product. With another number of parts, a product and a component could
+/// have the same name.
 const PRODUCT_PARTS: usize = 3;
 
 /// The schema of a data product's output ports.
@@ -37,7 +37,7 @@ pub(super) fn product_schema(product: &Identifier, environment: &str) -> String 
     derived(&segments, &["product-schema", product.as_str(), environment], plain)
 }
 
-/// The database of a storage area that has one of its own.
+/// The database of a storage area that has its own.
 pub(super) fn storage_database(component: &Identifier, environment: &str) -> String {
     let segments: Vec<_> = parts(component).into_iter().chain([environment]).collect();
     let plain = is_plain(component, "cmp") && parts(component).len() == PRODUCT_PARTS + 1;
@@ -72,12 +72,12 @@ pub(super) fn lock_key(identity: &str, environment: &str) -> i64 {
     i64::from_be_bytes(bytes)
 }
 
-/// Hex digits of a SHA-256, to compare texts by.
+/// Hexadecimal digits of a SHA-256, for comparing texts.
 pub(super) fn fingerprint(text: &str) -> String {
     hex(&digest(&[text]), 32)
 }
 
-/// What stands against a name that was written by hand, if anything.
+/// The reason against a name from the descriptor, if any.
 pub(super) fn problem(name: &str) -> Option<&'static str> {
     if name.trim().is_empty() {
         Some("the name is empty")
@@ -90,7 +90,7 @@ pub(super) fn problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The same for a schema.
+/// The reason against the name of a schema.
 pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
     if name.starts_with("pg_") || name == "information_schema" {
         Some("the name is reserved by PostgreSQL")
@@ -101,7 +101,7 @@ pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The same for a database.
+/// The reason against the name of a database.
 pub(super) fn database_problem(name: &str) -> Option<&'static str> {
     if matches!(name, "postgres" | "template0" | "template1") {
         Some("the database is PostgreSQL's own")
@@ -110,12 +110,12 @@ pub(super) fn database_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the readable parts of an identifier are all that tells it from others: no opaque text has such parts.
+/// Whether the readable parts identify the identifier: no opaque text has such parts.
 fn is_plain(identifier: &Identifier, entity: &str) -> bool {
     identifier.as_str().starts_with("urn:dmb:") && identifier.urn().is_some_and(|urn| urn.entity == entity)
 }
 
-/// What can be read of an identifier: of a URN what comes after its entity, else everything.
+/// The readable parts of an identifier: for a URN the parts after its entity, otherwise the whole text.
 fn parts(identifier: &Identifier) -> Vec<&str> {
     match identifier.urn() {
         Some(urn) => urn.parts().collect(),
@@ -123,7 +123,7 @@ fn parts(identifier: &Identifier) -> Vec<&str> {
     }
 }
 
-/// See the module documentation. `identity` is hashed and must tell everything apart that `segments` may not.
+/// See the module documentation. `identity` is hashed, and must distinguish everything that `segments` may not.
 fn derived(segments: &[&str], identity: &[&str], plain: bool) -> String {
     let name = naming::joined(segments, '_');
     let is_clean = plain && segments.iter().all(|segment| naming::is_clean(segment));
@@ -165,7 +165,7 @@ mod tests {
         assert!(role.starts_with("cashflow_output_port__reader___") && role.len() <= MAX_NAME, "{role}");
     }
 
-    /// Identities that a careless function merges.
+    /// Identities that a simpler function would merge.
     #[test]
     fn no_two_identities_share_a_name() {
         let long = "a".repeat(200);
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(locks.len(), ids.len());
     }
 
-    /// What exists is found by these names.
+    /// These names must not change, because existing objects have them.
     #[test]
     fn names_of_urns_are_as_they_were() {
         for (name, expected) in [

@@ -1,11 +1,10 @@
-//! What is there: one query of the catalogs, and a look at rows where a refusal should say what would be lost.
+//! Observes the database: one query of the catalogs, and counts of rows for refusals.
 //!
-//! Everything a component may touch is seen at once, in one snapshot: its two roles and who is in them, its schema
-//! with what is in it, the relation that a view reads from, and the roles that refs may mean. What is planned from it
-//! is pure (see `desired.rs`).
+//! One snapshot contains everything that a component may touch: its two roles and their members, its schema and its
+//! content, the source of a view, and the roles that refs may mean. Planning from it is pure (see `desired.rs`).
 //!
-//! Rows are another matter than catalogs: a policy, a check or the query of a view may call functions of whoever owns
-//! it, and they run with the rights of whoever looks. So rows are only looked at with the rights of a reader (`guard.rs`).
+//! Rows are different from catalogs: a policy, a check or the query of a view may call functions of the owners, which
+//! run with the rights of the reading role. So rows are read only with the rights of a reader (`guard.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -19,37 +18,37 @@ use super::session::{Session, Unknown};
 use super::sql::{dotted, ident, idents};
 use landfall_adapter::error::{Error, Result};
 
-/// More than so many rows are not counted.
+/// Counting stops after this number of rows.
 const MANY: i64 = 1000;
 
-/// What to look at.
+/// What to observe.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Question {
     pub(super) schema: String,
-    /// Relations to look at; with [`Self::whole`], those that shall be there.
+    /// The relations to observe; with [`Self::whole`], the wanted ones.
     pub(super) relations: Vec<String>,
-    /// Whether all that is in the schema is the component's affair.
+    /// Whether the component owns everything in the schema.
     pub(super) whole: bool,
-    /// Whether the views on its tables may have to be made anew.
+    /// Whether views on its tables may have to be created again.
     pub(super) views: bool,
     pub(super) owner_role: String,
     pub(super) reader_role: String,
-    /// Schema and name of what a view reads from.
+    /// Schema and name of the source of a view.
     pub(super) source: Option<(String, String)>,
     /// Roles that refs may mean.
     pub(super) principals: Vec<String>,
 }
 
-/// What was found.
+/// The observed state.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Seen {
-    /// The role that Landfall is.
+    /// The role of Landfall.
     pub(super) me: String,
     /// `server_version_num`.
     pub(super) version: i32,
-    /// Whether Landfall may let others connect.
+    /// Whether Landfall may grant the right to connect.
     pub(super) may_grant_connect: bool,
-    /// Whether it may make roles, databases, and schemas in this database.
+    /// Whether Landfall may create roles, databases, and schemas in this database.
     pub(super) may_create_role: bool,
     pub(super) may_create_database: bool,
     pub(super) may_create_schema: bool,
@@ -57,19 +56,19 @@ pub(super) struct Seen {
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
     pub(super) source: Option<Source>,
-    /// Whether there is another schema; `public` only when there is something in it. With [`Question::whole`] only.
+    /// Whether there is another schema; `public` counts only if it has content. Only with [`Question::whole`].
     pub(super) elsewhere: bool,
-    /// Of a storage area that has one of its own.
+    /// The database of a storage area that has its own.
     #[serde(default)]
     pub(super) database: Option<Database>,
-    /// Of [`Question::principals`], those that there are.
+    /// The existing roles of [`Question::principals`].
     pub(super) principals: Vec<Known>,
-    /// Other roles of ours that own something on which the component's roles have a right.
+    /// Roles of other components that own something on which the component's roles have a right.
     pub(super) lenders: Vec<String>,
-    /// What the component's roles have, where it is to be taken away.
+    /// What the component's roles own, for a removal.
     #[serde(skip)]
     pub(super) possessions: Possessions,
-    /// Answers about rows, by what was asked.
+    /// Facts about rows, by probe.
     #[serde(skip)]
     pub(super) facts: BTreeMap<Probe, Count>,
 }
@@ -78,12 +77,12 @@ pub(super) struct Seen {
 pub(super) struct Database {
     pub(super) owner: String,
     pub(super) comment: Option<String>,
-    /// Whether everybody may connect.
+    /// Whether PUBLIC may connect.
     pub(super) public: bool,
-    /// Whether a drop of it was begun and not ended. Nothing but another drop is possible then.
+    /// Whether a drop was interrupted. Then only another drop is possible.
     #[serde(default)]
     pub(super) broken: bool,
-    /// Whether Landfall may, without being a member of the owners' role.
+    /// Whether Landfall may connect without being a member of the owners' role.
     pub(super) connects: bool,
 }
 
@@ -92,7 +91,7 @@ pub(super) struct Role {
     pub(super) comment: Option<String>,
     pub(super) login: bool,
     pub(super) connects: bool,
-    /// Whether Landfall may grant and drop it.
+    /// Whether Landfall may grant and drop the role.
     pub(super) administrable: bool,
     pub(super) members: Vec<Member>,
 }
@@ -101,7 +100,7 @@ pub(super) struct Role {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) grantor: String,
-    /// Whether Landfall could revoke it. Since 16, that takes the rights of whoever granted it.
+    /// Whether Landfall could revoke the membership. Since 16, this needs the rights of the grantor.
     pub(super) revocable: bool,
 }
 
@@ -109,7 +108,7 @@ pub(super) struct Member {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Known {
     pub(super) name: String,
-    /// Whether it has a mark of ours: no person and no group then.
+    /// Whether it has a mark of Landfall, so that it is not a user or group.
     pub(super) marked: bool,
 }
 
@@ -117,16 +116,16 @@ pub(super) struct Known {
 pub(super) struct Schema {
     pub(super) owner: String,
     pub(super) comment: Option<String>,
-    /// Without [`Question::whole`], those to the component's own roles.
+    /// Without [`Question::whole`], only grants to the component's own roles.
     pub(super) grants: Vec<Grant>,
-    /// Whether readers get what the owner makes from now on.
+    /// Whether readers get rights on objects that the owner creates later.
     pub(super) by_default: bool,
     pub(super) relations: Vec<Relation>,
-    /// Functions, types and sequences; none without [`Question::whole`].
+    /// Functions, types and sequences; empty without [`Question::whole`].
     pub(super) extras: Vec<Extra>,
-    /// Whether there is anything that was not asked for; never with [`Question::whole`].
+    /// Whether the schema has other content; never with [`Question::whole`].
     pub(super) others: bool,
-    /// Indexes, sequences and types with a name that was asked for: no relation can get it.
+    /// Indexes, sequences and types with a wanted name, which no relation can get.
     pub(super) taken: Vec<Taken>,
 }
 
@@ -143,27 +142,28 @@ pub(super) struct Relation {
     /// `relkind`: r, p, v, m, f.
     pub(super) kind: char,
     pub(super) owner: String,
-    /// Whether that is a role of ours.
+    /// Whether the owner is a role of a component.
     pub(super) owner_marked: bool,
     pub(super) comment: Option<String>,
     pub(super) grants: Vec<Grant>,
     pub(super) columns: Vec<SeenColumn>,
     pub(super) constraints: Vec<SeenConstraint>,
     pub(super) definition: Option<String>,
-    /// Whether rewriting its rows would run nothing but PostgreSQL's own functions.
+    /// Whether rewriting its rows runs only PostgreSQL's own functions.
     pub(super) plain: bool,
     pub(super) dependents: Vec<Dependent>,
-    /// What else uses one of its columns; none without [`Question::views`].
+    /// Other users of its columns; empty without [`Question::views`].
     pub(super) holders: Vec<Holder>,
 }
 
-/// A policy, trigger, function, publication or foreign key that uses a column, so that PostgreSQL does not drop it.
+/// A policy, trigger, function, publication or foreign key that uses a column, so PostgreSQL does not drop the
+/// column.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Holder {
     pub(super) column: String,
-    /// As PostgreSQL describes it: "policy p on table t".
+    /// The description of PostgreSQL: "policy p on table t".
     pub(super) what: String,
-    /// Whether it stands against another type, too.
+    /// Whether it also prevents another type.
     pub(super) typed: bool,
 }
 
@@ -186,7 +186,7 @@ pub(super) struct SeenConstraint {
     pub(super) referred: bool,
 }
 
-/// A view that reads from a relation, or a table that refers to it.
+/// A view that reads a relation, or a table with a foreign key to it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Dependent {
     pub(super) schema: String,
@@ -194,7 +194,7 @@ pub(super) struct Dependent {
     /// The columns that it reads.
     #[serde(default)]
     pub(super) columns: Vec<String>,
-    /// All of it, where it is a view that depends on what was asked for.
+    /// The whole view, if it depends on a requested relation.
     #[serde(default)]
     pub(super) view: Option<Box<Relation>>,
 }
@@ -202,13 +202,13 @@ pub(super) struct Dependent {
 /// An entry of an access control list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) struct Grant {
-    /// `None`: everybody.
+    /// `None`: PUBLIC.
     pub(super) grantee: Option<String>,
     pub(super) privilege: String,
     pub(super) grantable: bool,
-    /// For one column only.
+    /// The column, if the grant is for one column.
     pub(super) column: Option<String>,
-    /// Whether the grantee is a role of ours.
+    /// Whether the grantee is a role of a component.
     pub(super) marked: bool,
 }
 
@@ -216,15 +216,15 @@ pub(super) struct Grant {
 pub(super) struct Extra {
     /// `ROUTINE`, `TYPE` or `SEQUENCE`.
     pub(super) kind: String,
-    /// As SQL writes it.
+    /// The signature as SQL writes it.
     pub(super) name: String,
     pub(super) owner: String,
 }
 
-/// What a view reads from. Of grants there are those to the component's own roles.
+/// The source of a view. It has only the grants to the component's own roles.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Source {
-    /// Of its schema.
+    /// Grants on its schema.
     pub(super) comment: Option<String>,
     pub(super) relation: Option<SourceRelation>,
     pub(super) schema_grants: Vec<Grant>,
@@ -233,25 +233,25 @@ pub(super) struct Source {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct SourceRelation {
     pub(super) owner: String,
-    /// Roles of ours that own it or its schema: of other components of the data product.
+    /// The roles of other components that own it or its schema.
     pub(super) lenders: Vec<String>,
     pub(super) grants: Vec<Grant>,
     pub(super) columns: Vec<SeenColumn>,
 }
 
-/// How many rows, or why that is not known.
+/// A number of rows, or the reason why it is unknown.
 pub(super) type Count = Result<i64, Unknown>;
 
 /// A question about rows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Probe {
-    /// How many rows a table has.
+    /// The number of rows of a table.
     Rows { table: String },
-    /// How many of them lack a value in a column.
+    /// The number of rows without a value in a column.
     Nulls { table: String, column: String },
-    /// How many have one.
+    /// The number of rows with a value in a column.
     Values { table: String, column: String },
-    /// How many rows share their values of some columns with another row.
+    /// The number of rows that share their values of some columns with another row.
     Duplicates { table: String, columns: Vec<String> },
 }
 
@@ -266,7 +266,7 @@ impl Relation {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// As statements name its kind.
+    /// The keyword of its kind in statements.
     pub(super) fn keyword(&self) -> &'static str {
         match self.kind {
             'v' => "VIEW",
@@ -281,7 +281,7 @@ impl Relation {
     }
 }
 
-/// Whether a role has a privilege on all of an object.
+/// Whether a role has a privilege on a whole object.
 pub(super) fn has(grants: &[Grant], role: &str, privilege: &str) -> bool {
     grants.iter().any(|grant| {
         grant.column.is_none() && grant.grantee.as_deref() == Some(role) && grant.privilege == privilege
@@ -303,7 +303,7 @@ impl Seen {
         self.schema.as_ref()?.relation(name)
     }
 
-    /// What has a name that a relation shall get.
+    /// Other objects with a name that a relation will get.
     pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
         self.schema.as_ref()?.taken.iter().find(|taken| taken.name == name)
     }
@@ -313,8 +313,8 @@ impl Seen {
     }
 }
 
-/// The entries of an access control list `acl`; `column` is SQL for the name of a column. The slice is a copy in memory:
-/// of a long list, which PostgreSQL keeps compressed, `aclexplode` would read the whole again for each entry.
+/// The entries of an access control list `acl`; `column` is SQL for the name of a column. The slice makes a copy in
+/// memory: `aclexplode` would read a long compressed list as a whole for each entry.
 fn grants(acl: &str, column: &str) -> String {
     format!(
         "SELECT CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END AS grantee, \
@@ -326,13 +326,13 @@ fn grants(acl: &str, column: &str) -> String {
     )
 }
 
-/// Whether a role, by its OID, is one of ours.
+/// Whether a role, by its OID, belongs to a component.
 fn marked(role: &str) -> String {
     format!("coalesce(shobj_description({role}, 'pg_authid') LIKE '%landfall {{%', false)")
 }
 
-/// Whether a role, by its OID, is one of ours that owns things in this database. Of one that owns another database,
-/// Landfall is a member for good.
+/// Whether a role, by its OID, belongs to a component and owns objects in this database. If it owns another database,
+/// Landfall is a permanent member.
 pub(super) fn lends(role: &str) -> String {
     format!(
         "{} AND strpos(shobj_description({role}, 'pg_authid'), \
@@ -341,8 +341,8 @@ pub(super) fn lends(role: &str) -> String {
     )
 }
 
-/// Which of the component's own roles have a privilege that the owner of something granted. What many components share
-/// has as many entries as they are, so the list is asked and not read.
+/// Which of the component's own roles have a privilege that the owner of an object granted. A shared object has as
+/// many entries as components, so the list is queried and not read.
 fn own_grants(acl: &str, owner: &str, privilege: &str) -> String {
     list(&format!(
         "SELECT r.rolname AS grantee, '{privilege}' AS privilege, false AS grantable, NULL::name AS \"column\", \
@@ -386,7 +386,8 @@ fn role(name: &str) -> String {
     )
 }
 
-/// A relation as JSON; `c` is its alias. With `views` those on it are told in full, and those on these by name.
+/// A relation as JSON; `c` is its alias. With `views`, views on it are included with all facts, and views on those by
+/// name.
 fn relation(c: &str, views: bool) -> String {
     let grants = list(&format!(
         "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = {c}.oid \
@@ -462,7 +463,7 @@ fn query(views: bool) -> String {
           WHERE r.oid IN (n.nspowner, c.relowner) AND r.rolname <> current_user AND {})",
         lends("r.oid")
     );
-    // What is in a schema is found by what depends on it, and so without looking at all that is in the database.
+    // The content of a schema is found by its dependencies, without reading all objects of the database.
     let wanted = "SELECT w.oid FROM pg_class w WHERE NOT $3 AND w.relnamespace = n.oid AND w.relname = ANY ($2) \
         UNION ALL SELECT d.objid FROM pg_depend d WHERE $3 AND d.refclassid = 'pg_namespace'::regclass \
           AND d.refobjid = n.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'n'";
@@ -486,7 +487,7 @@ fn query(views: bool) -> String {
              SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = s.oid \
                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))",
     );
-    // An array type makes room for whoever wants its name.
+    // PostgreSQL renames an array type if another object needs its name.
     let taken = list(
         "SELECT k.relname AS name, CASE k.relkind WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' ELSE 'type' END AS kind \
            FROM pg_class k WHERE k.relnamespace = n.oid AND k.relname = ANY ($2) AND k.relkind NOT IN ('r', 'p', 'v', 'm', 'f') \
@@ -546,7 +547,7 @@ fn query(views: bool) -> String {
     )
 }
 
-/// Looks.
+/// Observes the database.
 pub(super) async fn observe(session: &Session, question: &Question) -> Result<Seen> {
     let source = question.source.clone();
     let (source_schema, source_name) =
@@ -569,7 +570,7 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 
-/// A database of the server, from whichever other.
+/// A database of the server, observed from another one.
 pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Database>> {
     const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
         'comment', shobj_description(d.oid, 'pg_database'), 'broken', d.datconnlimit = -2, \

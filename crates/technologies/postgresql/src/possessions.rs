@@ -1,8 +1,8 @@
-//! What the roles of a component have: objects, rights and memberships, of whatever kind and wherever in the database.
+//! What the roles of a component have: objects, rights and memberships, of every kind and in the whole database.
 //!
-//! Taking a component away has to know all of it, since an object that runs code (a function, a view, a trigger) runs with
-//! the rights of its owner. So the list is PostgreSQL's own, `pg_shdepend`, and not one of kinds that somebody thought of.
-//! What depends on what is `pg_depend`: an object goes only when nothing else needs it.
+//! A removal has to know all of it, because an object that runs code (a function, a view, a trigger) runs with the
+//! rights of its owner. So the list is PostgreSQL's own, `pg_shdepend`, and not a list of known kinds. Dependencies
+//! are in `pg_depend`: an object is dropped only if no other object needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -14,59 +14,59 @@ use super::observe::lends;
 use super::session::Session;
 use landfall_adapter::error::{Error, Result};
 
-/// All of it, as far as it is seen from one database.
+/// Everything that is visible from one database.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub(super) struct Possessions {
     pub(super) objects: Vec<Object>,
     pub(super) rights: Vec<Right>,
     pub(super) memberships: Vec<Membership>,
     pub(super) elsewhere: Vec<Elsewhere>,
-    /// Other schemas of a database of the component's own.
+    /// Other schemas of a component's own database.
     pub(super) schemas: Vec<OtherSchema>,
 }
 
-/// Something that a role of the component owns; in its schema, also what is Landfall's.
+/// An object of a role of the component; in its schema, also objects of Landfall.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Object {
     pub(super) id: String,
-    /// Empty for a cast, which nobody owns.
+    /// Empty for a cast, which has no owner.
     pub(super) owner: String,
-    /// As PostgreSQL calls it: `table`, `function`, `text search dictionary`.
+    /// The kind in PostgreSQL's words: `table`, `function`, `text search dictionary`.
     pub(super) kind: String,
-    /// As statements name it.
+    /// The name in statements.
     pub(super) name: String,
-    /// Its plain name, where it is a table or view in the component's schema.
+    /// The plain name, if it is a table or view in the component's schema.
     pub(super) relation: Option<String>,
     /// Whether it is the component's schema.
     pub(super) schema: bool,
-    /// Whether it is code that runs as its owner, whoever calls it.
+    /// Whether it is code that runs with the rights of its owner.
     pub(super) definer: bool,
     /// Objects of this list that it is a part of.
     pub(super) within: Vec<String>,
-    /// What needs it.
+    /// The objects that need it.
     pub(super) needs: Vec<Need>,
 }
 
-/// Something that needs an object. It is gone once one of `covers` is, and stays when there are none.
+/// An object that needs another one. It is dropped with one of `covers`, and stays if there are none.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Need {
     pub(super) covers: Vec<String>,
     pub(super) what: String,
 }
 
-/// A right on something that is not the role's own.
+/// A right on an object of another role.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Right {
-    /// Of the object.
+    /// The owner of the object.
     pub(super) id: String,
     pub(super) role: String,
     pub(super) kind: String,
     pub(super) name: String,
-    /// Whether Landfall can take it back.
+    /// Whether Landfall can revoke it.
     pub(super) revocable: bool,
 }
 
-/// A role that the component's is a member of.
+/// A membership of the component's role in another role.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Membership {
     pub(super) role: String,
@@ -75,7 +75,7 @@ pub(super) struct Membership {
     pub(super) revocable: bool,
 }
 
-/// What no statement in this database drops.
+/// An object that no statement in this database can drop.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Elsewhere {
     pub(super) role: String,
@@ -83,29 +83,29 @@ pub(super) struct Elsewhere {
     pub(super) what: String,
 }
 
-/// A schema that is not the component's.
+/// A schema that does not belong to the component.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct OtherSchema {
     pub(super) id: String,
-    /// Whether it is `public`, which counts only when there is something in it.
+    /// Whether it is `public`, which counts only if it has content.
     pub(super) public: bool,
-    /// What is in it.
+    /// Its content.
     pub(super) contents: Vec<String>,
 }
 
-/// Where something goes, or why it stays.
+/// What a removal drops, and why the rest stays.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Removal {
-    /// Ids of all that goes, with their parts.
+    /// The ids of everything that is dropped, with parts.
     pub(super) gone: BTreeSet<String>,
-    /// In an order in which nothing needs what is dropped before it.
+    /// In an order in which no object needs one that was dropped before.
     pub(super) drops: Vec<String>,
-    /// Whether some of it can only go together, by DROP OWNED.
+    /// Whether some objects can only be dropped together, with DROP OWNED.
     pub(super) together: bool,
 }
 
 impl Object {
-    /// The words of ALTER and DROP for its kind; none where it has no statement of its own.
+    /// The keywords of ALTER and DROP for its kind; `None` if it has no statement of its own.
     pub(super) fn keyword(&self) -> Option<String> {
         Some(match self.kind.as_str() {
             "function" | "procedure" | "aggregate" | "window function" => "ROUTINE".to_owned(),
@@ -150,7 +150,7 @@ impl Object {
 }
 
 impl Right {
-    /// Takes it back, with what was passed on of it; none where it has no statement of its own.
+    /// The statement that revokes it, with grants that depend on it; `None` if there is none.
     pub(super) fn revocation(&self, role: &str) -> Option<String> {
         let kind = match self.kind.as_str() {
             "table" | "view" | "materialized view" | "foreign table" | "sequence" => "TABLE",
@@ -170,10 +170,10 @@ impl Right {
 }
 
 impl Possessions {
-    /// What can go, and in which order. `mine` is Landfall's role.
+    /// What can be dropped, and in which order. `mine` is Landfall's role.
     pub(super) fn removal(&self, mine: &str) -> Removal {
         let mut gone: BTreeSet<&str> = self.objects.iter().map(|object| object.id.as_str()).collect();
-        // What is needed by something that stays, stays; then the same for what that needs.
+        // An object that a remaining object needs also stays; repeat this for the objects that it needs.
         loop {
             let goes = |object: &&Object| {
                 gone.contains(object.id.as_str())
@@ -194,7 +194,7 @@ impl Possessions {
                 parts.entry(whole.as_str()).or_default().push(object.id.as_str());
             }
         }
-        // Parts go with what they are a part of.
+        // Parts are dropped with the object that they belong to.
         let mut waiting: Vec<&Object> = self
             .objects
             .iter()
@@ -219,7 +219,7 @@ impl Possessions {
             let (dropped, rest) = if free.is_empty() {
                 let (tables, others) = tables_together(&rest, &done, &parts);
                 if tables.is_empty() {
-                    // Only all at once, and only when none of it is Landfall's.
+                    // Only all at once, and only if none of them belongs to Landfall.
                     removal.together = everything && rest.iter().all(|object| object.owner != mine);
                     if removal.together {
                         done.extend(rest.iter().map(|object| object.id.as_str()));
@@ -247,7 +247,7 @@ impl Possessions {
     }
 }
 
-/// Tables that refer to each other, which one statement drops, and the rest.
+/// Tables that refer to each other, which one statement drops, and the others.
 fn tables_together<'a>(
     waiting: &[&'a Object],
     done: &BTreeSet<&str>,
@@ -279,10 +279,11 @@ fn covered(covers: &[String], by: &BTreeSet<&str>) -> bool {
     covers.iter().any(|id| by.contains(id.as_str()))
 }
 
-/// The query. What is in a temporary schema ends with its session, and DROP OWNED takes it along. Parameters: owners' role, readers' role, schema, relation (none for a storage area), whether the database
-/// is the component's own.
+/// The query. Objects in a temporary schema end with their session, and DROP OWNED removes them. Parameters: owners'
+/// role, readers' role, schema, relation (none for a storage area), whether the database is the component's own.
 fn query() -> String {
-    // What belongs to something and goes with it: indexes, rules, columns' defaults, owned sequences, partitions.
+    // Objects that belong to another one and are dropped with it: indexes, rules, defaults of columns, owned
+    // sequences, partitions.
     const PART: &str = "d.deptype IN ('a', 'i', 'P', 'S', 'e')";
     const ID: &str = "classid::text || ':' ||";
     let lends = lends("a.owner");
@@ -406,10 +407,10 @@ fn query() -> String {
     )
 }
 
-/// Looks at what the roles of a component have.
+/// Observes what the roles of a component have.
 pub(super) async fn possessions(session: &Session, place: &Place, own_database: bool) -> Result<Possessions> {
     static QUERY: LazyLock<String> = LazyLock::new(query);
-    // Where the component's own database is not there, the schema of that name in this one is none of its affair.
+    // If the component's own database does not exist, the schema of that name in this database does not belong to it.
     let schema = if place.own_database && !own_database { "" } else { place.schema.as_str() };
     let statement = session.prepared(&QUERY).await?;
     let text = session

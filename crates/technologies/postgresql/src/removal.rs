@@ -1,16 +1,16 @@
-//! Taking a component away, with its data or without.
+//! Removing a component, with or without its data.
 //!
-//! Nothing that a role of the component owns ever moves to a role with rights: functions, views, rules and triggers run
-//! with the rights of their owner, and many of them for whoever calls. So a role that still owns something stays, and is
-//! *emptied*: it has no login and no members, no rights on what is not its own, and its mark says `released`. One that owns
-//! nothing is dropped. docs/decisions/0012 says why it is done so.
+//! Objects of a component's roles never move to a role with rights: functions, views, rules and triggers run with the
+//! rights of their owner, many of them for any caller. So a role that still owns objects stays, and is *emptied*: no
+//! login, no members, no rights on objects of others, and `released` in its mark. A role that owns nothing is
+//! dropped. docs/decisions/0012 explains why.
 //!
-//! With its data goes all that its roles own, in whichever schema of the database and of whatever kind
-//! (`possessions.rs`), and in a storage area what carries its mark. Everything is dropped with RESTRICT, in dependency
-//! order, in one transaction. What something of somebody else's needs is not dared: it stays with its role, the schema
-//! stays around it, and the plan says so.
+//! With the data, all objects of its roles are dropped, in every schema of the database and of every kind
+//! (`possessions.rs`), and in a storage area everything with its mark. Everything is dropped with RESTRICT, in the
+//! order of dependencies, in one transaction. An object that an object of another owner needs stays, with its role
+//! and the schema, and the plan says so.
 //!
-//! DROP OWNED is used on roles that own nothing any more, where it takes back what was granted to them.
+//! DROP OWNED is used only on roles that own nothing any more, to revoke what was granted to them.
 
 use super::desired::{self, Left, Place, Standing, Step};
 use super::mark::{self, Mark};
@@ -21,10 +21,10 @@ use super::sql::{dotted, ident, idents, literal};
 use landfall_adapter::Action;
 use landfall_adapter::error::{Error, Result};
 
-/// Names that a summary has room for.
+/// The maximum number of names in a summary.
 const MAX_NAMED: usize = 50;
 
-/// Access is revoked; the data stays, is marked, and belongs to a role that nobody is.
+/// Access is revoked. The data stays, is marked, and belongs to a NOLOGIN role.
 pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<Left> {
     let mut left = Left::default();
     let nothing = Removal::default();
@@ -49,7 +49,7 @@ pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<
     Ok(left)
 }
 
-/// The data goes too.
+/// The data is deleted, too.
 pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     let mut left = Left::default();
     let removal = seen.possessions.removal(&seen.me);
@@ -74,7 +74,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
                 left.notes.push(format!("{kind} `{}` belongs to `{}`: it stays", extra.name, extra.owner));
             }
         }
-        // The schema that output ports share goes with the last of them.
+        // The schema that output ports share is dropped with the last of them.
         if place.relation.is_some() && staying.is_empty() && !schema.others && schema.owner == seen.me {
             schema_goes = true;
             shared_goes = true;
@@ -100,8 +100,8 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     let database = seen.database.as_ref().filter(|_| place.own_database);
     let database_goes = database.is_some() && schema_goes && !elsewhere;
     if let Some(database) = database.filter(|database| database_goes && database.owner != seen.me) {
-        // There is nothing in it any more. Dropping it is not for a transaction, and without its owner nothing but the mark
-        // says whose it is.
+        // The database is empty now. It cannot be dropped in a transaction, and without its owner only the mark shows
+        // which component it belongs to.
         if Mark::in_comment(database.comment.as_deref()).is_none() {
             let comment = literal(&place.mark().comment(""));
             sql.push(format!("COMMENT ON DATABASE {} IS {comment}", ident(&place.database)));
@@ -135,7 +135,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
         left.pieces.push(place.piece(Step::Purge, Action::Drop, summary, joined(place, seen, sql)));
     }
     if database_goes {
-        // Whoever is connected would hold it up for ever. Landfall may end its own sessions, and no others.
+        // Open connections would block the drop forever. Landfall may end its own sessions, and no others.
         let sql = vec![format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))];
         let summary = format!("drop the database `{}`", place.database);
         left.pieces.push(place.piece(Step::DropDatabase, Action::Drop, summary, sql));
@@ -150,13 +150,13 @@ fn named(object: &Object) -> String {
     format!("{} `{}`", object.kind, object.name)
 }
 
-/// What that stays needs an object.
+/// The remaining object that needs this one.
 fn needed<'a>(object: &'a Object, removal: &Removal) -> Option<&'a str> {
     let open = object.needs.iter().find(|need| !need.covers.iter().any(|id| removal.gone.contains(id)));
     open.map(|need| need.what.as_str())
 }
 
-/// Why a table or view is not dropped.
+/// The reason why a table or view is not dropped.
 fn spared(place: &Place, relation: &Relation, seen: &Seen, removal: &Removal) -> String {
     let name = format!("`{}.{}`", place.schema, relation.name);
     let roles = [&seen.me, &place.owner_role, &place.reader_role];
@@ -182,13 +182,13 @@ fn spared(place: &Place, relation: &Relation, seen: &Seen, removal: &Removal) ->
     }
 }
 
-/// The component's roles, as far as they are there.
+/// The component's roles, if they exist.
 fn there<'a>(place: &'a Place, seen: &'a Seen) -> Vec<(&'a String, &'a Role)> {
     let roles = [(&place.reader_role, &seen.reader), (&place.owner_role, &seen.owner)];
     roles.into_iter().filter_map(|(name, role)| role.as_ref().map(|role| (name, role))).collect()
 }
 
-/// Has Landfall be a member of the roles for the length of these statements.
+/// Makes Landfall a member of the roles during these statements.
 fn joined(place: &Place, seen: &Seen, sql: Vec<String>) -> Vec<String> {
     let roles = there(place, seen);
     let mut all: Vec<String> = roles.iter().map(|(name, _)| membership::join(name, seen)).collect();
@@ -205,13 +205,13 @@ fn dropping(role: &str) -> String {
     format!("DROP ROLE {}", ident(role))
 }
 
-/// What Landfall owns of a component that stays goes to its owners' role: a version before this one kept data so. Where
-/// that role is gone it is made again, with nothing.
+/// Objects of Landfall that stay are given to the component's owners' role, because an earlier version kept data in
+/// that way. If the role does not exist, it is created without rights.
 fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
     let mine = seen.possessions.objects.iter().filter(|object| {
         object.owner == seen.me
             && !removal.gone.contains(&object.id)
-            // A sequence goes with its column.
+            // A sequence moves with its column.
             && (object.kind != "sequence" || object.within.is_empty())
     });
     let owner = ident(&place.owner_role);
@@ -221,7 +221,7 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
             Some((object.kind != "schema", format!("ALTER {keyword} {} OWNER TO {owner}", object.name)))
         })
         .collect();
-    // The schema first: whoever gets something in it has to be allowed to.
+    // The schema first, because the new owner of an object needs rights on it.
     moved.sort();
     if moved.is_empty() {
         return Vec::new();
@@ -242,7 +242,7 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
     sql
 }
 
-/// The roles go, or stay without anything.
+/// The roles are dropped, or stay without rights.
 fn roles(
     place: &Place,
     seen: &Seen,
@@ -288,7 +288,7 @@ fn roles(
             last.push(dropping(name));
         }
     }
-    // What may have to wait for whoever reads the objects is done: the next statements take no time.
+    // Statements that may have to wait for readers are done; the following ones take no time.
     if !last.is_empty() {
         first.push(membership::database_lock());
         first.extend(last);
@@ -296,8 +296,8 @@ fn roles(
     Ok(first)
 }
 
-/// A role that stays has no login, no members, and no rights on what is not its own. What is shared with other components
-/// comes second.
+/// A remaining role gets no login, no members, and no rights on objects of others. Objects that are shared with other
+/// components come second.
 fn emptied(
     place: &Place,
     seen: &Seen,
@@ -371,7 +371,7 @@ fn emptied(
     Ok((sql, shared))
 }
 
-/// Kept code that runs as its owner, which reaches what is kept and nothing else.
+/// Kept code that runs with the rights of its owner, which reaches only kept objects.
 fn running(seen: &Seen) -> Option<String> {
     let kept: Vec<String> =
         seen.possessions.objects.iter().filter(|object| object.definer).map(named).take(MAX_NAMED).collect();
@@ -384,7 +384,7 @@ fn running(seen: &Seen) -> Option<String> {
     })
 }
 
-/// The mark of what is kept, unless it has it.
+/// Adds the mark of a kept object, unless it has it.
 fn released(place: &Place, seen: &Seen) -> Option<String> {
     let schema = seen.schema.as_ref()?;
     let (what, comment) = match &place.relation {

@@ -1,7 +1,7 @@
-//! Reverse provisioning: any table or view, ours or not, as updates of a descriptor. Reads only.
+//! Reverse provisioning: a table or view as updates of a descriptor. Reads only.
 //!
-//! The parameters are `table` and `schema`. Without a table, and with a descriptor, the table of the component is meant;
-//! without a schema, one table alone has to have that name. `database` may be there, and has to be that of the target.
+//! The parameters are `table` and `schema`. Without `table`, the descriptor's component decides. Without `schema`,
+//! only one table may have the name. `database` is optional and must be the database of the target.
 //!
 //! | what | from |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | tags | the mark, where it has any |
 //! | `specific.kind`, `.name`, `.schema` | the table itself |
 //!
-//! Default values and the queries of views are not read: they may hold what is nobody else's business.
+//! Default values and the queries of views are not read, because they may contain confidential texts.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,32 +37,32 @@ struct Found {
 #[derive(Deserialize)]
 struct FoundColumn {
     name: String,
-    /// Of a domain, its base type.
+    /// For a domain, its base type.
     #[serde(rename = "type")]
     data_type: String,
-    /// `typtype` of the type, or of an array's elements.
+    /// `typtype` of the type, or of the elements of an array.
     kind: char,
     required: bool,
-    /// Place in the primary key.
+    /// The position in the primary key.
     key: Option<u32>,
     unique: bool,
     comment: Option<String>,
 }
 
-/// Which table is meant.
+/// The requested table.
 pub(super) struct Asked {
     schema: Option<String>,
     table: String,
 }
 
 impl Asked {
-    /// What is wrong goes to `params`. `database` is that of the target, where it is known.
+    /// Problems are added to `params`. `database` is the database of the target, if known.
     pub(super) fn read(params: &mut ImportParams<'_>, database: Option<&str>) -> Option<Self> {
         let schema = params.text("schema").filter(|name| is_name(name, params));
         let table = params.text_or("table", "name");
         let named = table.is_some();
         let table = table.filter(|name| is_name(name, params));
-        // That of a descriptor is of a storage area, which is no table.
+        // In a descriptor, the database belongs to a storage area, which is not a table.
         let other = params.given("database");
         if let (Some(other), Some(database)) = (other, database)
             && other.value != database
@@ -90,7 +90,8 @@ impl Asked {
                 return None;
             }
         };
-        // The table of the component is in the schema of its data product; a user's may be anywhere.
+        // The table of the component is in the schema of its data product; a table that the user names may be
+        // anywhere.
         let schema = match (schema, derived) {
             (Some(schema), _) => Some(schema.value),
             (None, Some((product, _))) if source == Source::Descriptor => {
@@ -104,7 +105,7 @@ impl Asked {
     }
 }
 
-/// Whether PostgreSQL could have something of that name; a problem where it could not.
+/// Whether PostgreSQL can have an object of that name; adds a problem if not.
 fn is_name(name: &Parameter, params: &mut ImportParams<'_>) -> bool {
     let fault = match name.value.as_str() {
         long if long.len() > naming::MAX_NAME => "PostgreSQL has no names of more than 63 bytes",
@@ -141,7 +142,7 @@ const QUERY: &str = "\
       AND ($2::text IS NULL OR n.nspname::text = $2::text) \
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
-/// What is there.
+/// The table as it exists.
 pub(super) async fn read_back(session: &Session, asked: &Asked, context: &Context) -> Result<Imported> {
     let (schema, table) = (asked.schema.as_deref(), asked.table.as_str());
     session.execute("BEGIN READ ONLY").await?;
@@ -167,7 +168,7 @@ pub(super) async fn read_back(session: &Session, asked: &Asked, context: &Contex
     };
     session.execute("COMMIT").await?;
     context.journal.info(format!("read {} columns of `{}.{table}`", one.columns.len(), one.schema));
-    // What is there is what is told, also where it would be refused.
+    // Names that would be refused in a descriptor are imported unchanged.
     for warning in one.columns.iter().filter_map(|column| names::warning("column", &column.name)) {
         context.journal.warn(warning);
     }

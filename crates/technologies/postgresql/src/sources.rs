@@ -1,7 +1,7 @@
-//! What a view reads, checked against what the same document says of it, before anything is there.
+//! Checks the source of a view against the same document, before anything exists.
 //!
-//! A source that a component of the document makes is known: its tables and their columns are what that component
-//! declares. Nothing is said of what the document does not know: the tables that users make in a storage area that lists none, components
+//! The tables and columns that components of the document declare are known. Unknown are the tables that users create
+//! in a storage area without a list, components of other adapters, and components that were not read.
 //! that other adapters have, and those that were not read.
 
 use std::collections::BTreeMap;
@@ -11,20 +11,20 @@ use super::{columns, names_of};
 use landfall_adapter::Work;
 use landfall_adapter::descriptor::{Component, ComponentKind, Problem, SpecificReader, Suggestions};
 
-/// What the components of a document make on one target, by schema.
+/// What the components of a document create on one target, by schema.
 #[derive(Debug, Default)]
 struct Index {
     schemas: BTreeMap<String, Schema>,
 }
 
-/// What is declared of a schema.
+/// What is declared in a schema.
 #[derive(Debug, Default)]
 struct Schema {
     /// By name.
     relations: BTreeMap<String, Relation>,
-    /// A storage area whose tables are those of its users.
+    /// Whether a storage area without a list uses the schema.
     open: bool,
-    /// A storage area that lists its tables; its id.
+    /// The id of a storage area that lists its tables.
     lists: Option<String>,
 }
 
@@ -32,19 +32,19 @@ struct Schema {
 #[derive(Debug)]
 struct Relation {
     component: String,
-    /// Names and types; `None` when they could not be read.
+    /// Names and types; `None` if they could not be read.
     columns: Option<Vec<(String, String)>>,
 }
 
-/// What is wrong with the source of a view. `listed` is what `specific.source.listed` says: whether the storage area lists
-/// the table.
+/// The problem with the source of a view, if any. `listed` is `specific.source.listed`: whether the storage area
+/// lists the table.
 pub(super) fn check(work: &Work, database: &str, view: &View, listed: bool) -> Vec<Problem> {
     let Some(index) = work.neighbours.index(|| index(work, database)) else { return Vec::new() };
     let (schema, name) = &view.source;
     let shown = format!("{schema}.{name}");
     let mut suggestions = Suggestions::default();
     let Some(known) = index.schemas.get(schema) else {
-        // It may be anybody's, unless it is nearly one of these and nothing of the document is unknown.
+        // It may belong to anybody, unless it is similar to a known name and everything of the document is known.
         let names = index.schemas.keys().map(String::as_str);
         return match suggestions.closest(schema, names).filter(|_| work.neighbours.are_complete()) {
             Some(close) => vec![
@@ -66,7 +66,7 @@ pub(super) fn check(work: &Work, database: &str, view: &View, listed: bool) -> V
         Some(Relation { columns: Some(columns), .. }) => view::unreadable(view, columns),
         Some(Relation { columns: None, .. }) => Vec::new(),
         None if known.open || !(listed || known.lists.is_none()) => Vec::new(),
-        // Of output ports, those that were not read may have it.
+        // An output port that was not read may have it.
         None if known.lists.is_none() && !work.neighbours.are_complete() => Vec::new(),
         None => {
             let names = known.relations.keys().map(String::as_str);
@@ -100,7 +100,7 @@ fn index(work: &Work, database: &str) -> Index {
     index
 }
 
-/// What is wrong with a component itself is said where it is checked.
+/// Problems of a component itself are reported where it is checked.
 fn add(index: &mut Index, work: &Work, component: &Component, database: &str) {
     if !matches!(component.kind, ComponentKind::Storage | ComponentKind::OutputPort) {
         return;

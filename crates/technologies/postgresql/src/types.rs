@@ -1,4 +1,4 @@
-//! Column types, both ways.
+//! Column types, in both directions.
 //!
 //! | OpenMetadata | PostgreSQL | back |
 //! |---|---|---|
@@ -31,18 +31,18 @@
 //! | | a domain | as its base type |
 //! | | any other (money, inet, xml, ranges, ...) | STRING, and a warning in the log |
 //!
-//! What does not come back by itself (`TINYINT`, the fields of a STRUCT) is kept in the comment of the column, together
-//! with the type that it was declared for, so importing a table gives back what was declared.
+//! Types that PostgreSQL cannot express (`TINYINT`, the fields of a STRUCT) are stored in the comment of the column,
+//! with the type that they were declared for. So an import returns what was declared.
 
 use serde_json::{Value, json};
 
 use super::mark::{self, ColumnNote};
 use landfall_adapter::descriptor::{Column, DataType, Object, Problem, type_keys};
 
-/// PostgreSQL's longest declared length of a text.
+/// The maximum declared length of a text in PostgreSQL.
 const MAX_LENGTH: u32 = 10_485_760;
 
-/// The type of a column as `format_type` writes it. What is wrong is added to `problems`, with paths below `place`.
+/// The type of a column as `format_type` writes it. Problems are added to `problems`, with paths below `place`.
 pub(super) fn data_type(column: &Column, place: &str, problems: &mut Vec<Problem>) -> Option<String> {
     match column.data_type {
         DataType::Array => match column.array_data_type {
@@ -60,7 +60,7 @@ pub(super) fn data_type(column: &Column, place: &str, problems: &mut Vec<Problem
     }
 }
 
-/// What is stored as something else, for the notes of a plan.
+/// A note about types that are stored as another type.
 pub(super) fn note(column: &Column, table: &str) -> Option<String> {
     matches!(column.data_type, DataType::Enum | DataType::Set).then(|| {
         format!(
@@ -158,7 +158,8 @@ fn simple(
     Some(fixed.to_owned())
 }
 
-/// The comment of a column: description, tags, and the declared type where the type alone would not give it back.
+/// The comment of a column: description, tags, and the declared type if PostgreSQL's type alone would give another
+/// one.
 pub(super) fn comment(column: &Column, made: &str) -> Option<String> {
     let declared = declared(column);
     let returns = describe(made, 'b').0 == declared;
@@ -170,7 +171,7 @@ pub(super) fn comment(column: &Column, made: &str) -> Option<String> {
     note.comment(&column.description)
 }
 
-/// `dataType` of a column and what belongs to it, as a data contract writes it.
+/// The type keys of a column, as a data contract writes them.
 fn declared(column: &Column) -> Object {
     let mut keys = type_keys(column);
     if !column.children.is_empty() {
@@ -198,8 +199,8 @@ fn whole(column: &Column) -> Object {
     keys
 }
 
-/// A type of PostgreSQL as a data contract writes it, and whether that says all of it. `made` is what `format_type`
-/// gives, `kind` is `pg_type.typtype`.
+/// A type of PostgreSQL as a data contract writes it, and whether that is exact. `made` is the result of
+/// `format_type`, `kind` is `pg_type.typtype`.
 pub(super) fn describe(made: &str, kind: char) -> (Object, bool) {
     let mut keys = Object::new();
     let mut put = |key: &str, value: Value| keys.insert(key.to_owned(), value);
@@ -237,7 +238,7 @@ pub(super) fn describe(made: &str, kind: char) -> (Object, bool) {
         "numeric" => {
             if let Some((precision, scale)) = modifier.split_once(',') {
                 put("dataType", json!(DataType::Decimal.name()));
-                // A scale may be negative there, and not in a data contract.
+                // A scale may be negative in PostgreSQL, but not in a data contract.
                 let (Some(precision), Some(scale)) = (number(precision), number(scale)) else {
                     put("dataType", json!(DataType::Numeric.name()));
                     return (keys, false);
@@ -267,7 +268,7 @@ pub(super) fn describe(made: &str, kind: char) -> (Object, bool) {
     (keys, true)
 }
 
-/// Whether every value of one type is a value of the other and stays what it is.
+/// Whether a type holds every value of another one unchanged.
 pub(super) fn widens(from: &str, to: &str) -> bool {
     if from == to {
         return true;

@@ -1,14 +1,15 @@
-//! Output ports that are views: columns of a table or view of the same data product.
+//! Output ports that are views on a table or view of the same data product.
 //!
-//! A view reads with the rights of its owner, so what it may read has to be decided here and not by PostgreSQL: only
-//! what belongs to the same data product in the same environment. Whoever could name any table would read all of them.
+//! A view reads with the rights of its owner, so Landfall decides what it may read, and not PostgreSQL: only
+//! relations of the same data product in the same environment. Otherwise every author could read all tables by naming
+//! them.
 //!
-//! `CREATE OR REPLACE VIEW` can add columns at the end and nothing else. Where that is enough it is used, since grants
-//! and views on the view stay. Otherwise the view is dropped and made again with every grant that it had, in one
-//! transaction; a view that somebody else built on it stands against that, and nothing is cascaded.
+//! `CREATE OR REPLACE VIEW` can only add columns at the end. It is used if that is enough, because grants and views
+//! on the view stay. Otherwise the view is dropped and created again with all its grants, in one transaction. If
+//! somebody else has a view on it, the change is refused; CASCADE is never used.
 //!
-//! A view remembers two fingerprints in its mark: of the query that was asked for, and of what PostgreSQL made of it.
-//! When either differs, somebody changed the contract or the view.
+//! The mark of a view has two fingerprints: of the requested query, and of the query as PostgreSQL stores it. If
+//! either differs, the contract or the view has changed.
 
 use std::collections::BTreeMap;
 
@@ -23,20 +24,20 @@ use landfall_adapter::Action;
 use landfall_adapter::descriptor::{Problem, Suggestions};
 use landfall_adapter::error::{Error, Kind, Result};
 
-/// A view that shall be there.
+/// A wanted view.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct View {
     pub(super) name: String,
-    /// Schema and name of what it reads.
+    /// Schema and name of the source.
     pub(super) source: (String, String),
-    /// Columns by the name that they have in the source.
+    /// Columns by their name in the source.
     pub(super) columns: Vec<(String, Wanted)>,
 }
 
-/// What is left to do to a view.
+/// The changes of a view that are left.
 ///
-/// What it reads may come, or change, with the same request: then a plan that is made before is no refusal but says what
-/// is missing, and applying it is one (`strict`), before anything is changed.
+/// The source may be created or changed by the same request. So a plan does not refuse a missing source, but notes
+/// it, and applying the plan does (`strict`), before anything changes.
 pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Result<Left> {
     let source = match source(place, view, seen) {
         Err(error) if !strict && place.waits => {
@@ -44,7 +45,7 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
             let notes =
                 problems.iter().map(|problem| format!("as things are now: {}", problem.with_remedy()));
             let summary = format!("make view `{}`, once what it reads is as it should be", view.name);
-            // Never executed: applying it comes to the error, or to the real one.
+            // This piece is never executed: `apply` either returns the error, or plans the real change.
             let piece = place.piece(Step::View, Action::Create, summary, Vec::new());
             return Ok(Left { pieces: vec![piece], notes: notes.collect(), ..Left::default() });
         }
@@ -97,12 +98,12 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
             }
         }
     };
-    // The mark, and what people read, come with `seal`.
+    // `seal` adds the mark and the description.
     left.pieces.push(place.piece(Step::View, Action::Create, summary, sql));
     Ok(left)
 }
 
-/// The comments of a view that was just made or changed: only now is it known what PostgreSQL made of the query.
+/// The comments of a view that was just created or changed, because only now is the stored query known.
 pub(super) fn seal(place: &Place, view: &View, contract: &Contract, seen: &Seen) -> Result<Vec<String>> {
     let source = source(place, view, seen)?;
     let Some(have) = seen.relation(&view.name) else {
@@ -121,7 +122,7 @@ pub(super) fn seal(place: &Place, view: &View, contract: &Contract, seen: &Seen)
     Ok(sql)
 }
 
-/// What the view reads, checked against the columns that it really has.
+/// The source, checked against its existing columns.
 fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRelation> {
     let (schema, name) = &view.source;
     let refuse = |message: String, remedy: &str| {
@@ -137,7 +138,7 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
             "name a table or view of the same data product, and let the output port depend on its component",
         ));
     };
-    // Output ports of one product share a schema that is the product's.
+    // Output ports of one product share its schema.
     let mark = Mark::in_comment(found.comment.as_deref());
     let ours = mark
         .is_some_and(|mark| mark.owner.environment == place.owner.environment && mark.is_of(&place.product));
@@ -193,7 +194,7 @@ pub(super) fn unreadable(view: &View, columns: &[(String, String)]) -> Vec<Probl
     problems
 }
 
-/// "one of `a`, `b`", of many a few.
+/// "one of `a`, `b`", limited to a few.
 pub(super) fn one_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 20;
     let more = names.len().saturating_sub(SHOWN);
@@ -220,7 +221,7 @@ fn query(view: &View, source: &SourceRelation) -> String {
 
 fn create(place: &Place, name: &str, query: &str) -> Vec<String> {
     let mut sql = vec![format!("CREATE VIEW {name} AS {query}")];
-    // Until `seal`, so that there is no moment without a mark.
+    // The old mark stays until `seal`, so that the view always has one.
     sql.push(format!("COMMENT ON VIEW {name} IS {}", literal(&place.mark().comment(""))));
     let owner = ident(&place.owner_role);
     sql.extend(desired::handed_over(place, vec![format!("ALTER VIEW {name} OWNER TO {owner}")]));
@@ -228,8 +229,8 @@ fn create(place: &Place, name: &str, query: &str) -> Vec<String> {
     sql
 }
 
-/// The views on a column, which PostgreSQL does not change while a view reads it. `None` when one of them is not of the same
-/// data product, or has views on it: that is left to PostgreSQL to refuse.
+/// The views on a column, which PostgreSQL does not change while a view reads it. `None` if one of them belongs to
+/// another data product, or has views on it; then PostgreSQL refuses the change.
 pub(super) fn rebuilt<'a>(
     place: &Place,
     relation: &'a Relation,
@@ -246,7 +247,7 @@ pub(super) fn rebuilt<'a>(
         .collect()
 }
 
-/// Statements that take these away and put them back as they are, with owner, comments and grants.
+/// Statements that drop these views and create them again, with owner, comments and grants.
 pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for (dependent, view) in rebuilt(place, relation, column)? {
@@ -273,7 +274,7 @@ pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option
     Some((before, after))
 }
 
-/// Whether the columns that are there stay, as they are and where they are.
+/// Whether the existing columns stay unchanged, in their positions.
 fn grows(view: &View, have: &Relation) -> bool {
     have.columns.len() <= view.columns.len()
         && have
@@ -301,7 +302,7 @@ fn refuse_dependents(place: &Place, have: &Relation) -> Result<()> {
     )))
 }
 
-/// A grant that the new view gets, too; those of the owner come by themselves.
+/// A grant that the new view gets, too; the owner has its rights anyway.
 fn kept(grant: &Grant, have: &Relation, view: &View) -> bool {
     grant.grantee.as_deref() != Some(&have.owner)
         && grant
@@ -317,7 +318,7 @@ fn regrant(grant: &Grant, name: &str) -> String {
     format!("GRANT {}{column} ON {name} TO {grantee}{option}", grant.privilege)
 }
 
-/// The owner of a view has to be able to read what it reads.
+/// The owner of a view must be able to read the source.
 pub(super) fn source_privileges(place: &Place, view: &View, seen: &Seen) -> Vec<String> {
     let Some(found) = &seen.source else { return Vec::new() };
     let Some(source) = &found.relation else { return Vec::new() };
