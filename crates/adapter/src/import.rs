@@ -1,19 +1,19 @@
-//! Imports (reverse provisioning): what is asked for, and what comes back. Pure.
+//! Imports (reverse provisioning): the request and its result. Pure.
 //!
-//! **Parameters.** `params` of a request holds what users filled in, and what the control plane adds: under a key of its
-//! configuration the environment-specific values of the entity, and under `descriptor` the entity's descriptor. A
-//! technology asks [`ImportParams`] for a parameter by its name, and gets the first that there is of
+//! **Parameters.** `params` of a request has the user's input, and values that the control plane adds: the
+//! environment-specific values of the entity under a configured key, and the entity's descriptor under `descriptor`.
+//! A technology asks [`ImportParams`] for a parameter by name, and gets the first value of
 //!
 //! 1. the user's own: `params.KEY`,
 //! 2. the environment-specific ones: `params.environmentSpecificConfig.KEY`, then `.specific.KEY`,
 //! 3. the component's `specific.KEY` in `params.descriptor`.
 //!
-//! A blank text is no value: forms send one for a field that was not filled in. What is wrong is a problem with the path
-//! where it is, except in the descriptor, which is the control plane's. Parameters that nothing is read of are no problem:
+//! A blank text is not a value, because forms send it for empty fields. A wrong value is a problem with its path,
+//! except in the descriptor, which the control plane adds. Parameters that nothing reads are not a problem;
 //! [`Checked::ignored`] names them.
 //!
-//! **Updates.** A technology gives what it read as [`Imported`]; this writes it as catalog updates, with the columns in the
-//! shape of the entity's own data contract.
+//! **Updates.** A technology returns what it read as [`Imported`]. This module writes it as catalog updates, with the
+//! columns in the shape of the entity's own data contract.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,10 @@ use crate::descriptor::{
     write_tags,
 };
 
-/// What every update begins with.
+/// The prefix of every update.
 pub const MESH: &str = "spec.mesh";
 
-/// The fields that updates may be of, after [`MESH`]. Below `specific` are the names of the target.
+/// The fields of updates, after [`MESH`]. Below `specific` are the names of the target.
 pub const FIELDS: [&str; 9] = [
     "description",
     "tags",
@@ -41,23 +41,23 @@ pub const FIELDS: [&str; 9] = [
     "specific",
 ];
 
-/// Ignored parameters that are named.
+/// The maximum number of ignored parameters that are named.
 const MAX_NAMED: usize = 20;
 
-/// Reverse provisioning as it was asked for.
+/// A request for reverse provisioning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReverseRequest {
-    /// Template of the component to import into.
+    /// The template of the component to import into.
     pub use_case_template_id: String,
     /// Witboost environment name.
     pub environment: String,
-    /// `params` as sent.
+    /// `params` of the request.
     pub params: Object,
-    /// `catalogInfo` as sent.
+    /// `catalogInfo` of the request.
     pub catalog_info: Object,
 }
 
-/// An import, with the places where its parameters may be.
+/// An import, with the places of its parameters.
 #[derive(Debug, Clone)]
 pub struct Import {
     request: ReverseRequest,
@@ -65,14 +65,14 @@ pub struct Import {
     subject: Subject,
 }
 
-/// Where a parameter was found.
+/// The place of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// In the user's own parameters.
+    /// The user's own parameters.
     Params,
-    /// In the environment-specific object.
+    /// The environment-specific object.
     Environment,
-    /// In the descriptor.
+    /// The descriptor.
     Descriptor,
 }
 
@@ -81,14 +81,15 @@ pub enum Source {
 pub struct Parameter {
     /// Its value.
     pub value: String,
-    /// Where it was found.
+    /// Its place.
     pub source: Source,
-    /// The same as a path: `params.environmentSpecificConfig.specific.schema`.
+    /// Its path: `params.environmentSpecificConfig.specific.schema`.
     pub path: String,
 }
 
 impl Import {
-    /// `environment_key` is the name of the environment-specific object, `limits` bound a descriptor that is sent as text.
+    /// `environment_key` is the name of the environment-specific object; `limits` apply to a descriptor that is sent
+    /// as text.
     pub fn new(request: ReverseRequest, environment_key: &str, limits: &Limits) -> Self {
         let descriptor = request.params.get(DESCRIPTOR).unwrap_or(&Value::Null);
         let subject = Subject::of(descriptor, &request.use_case_template_id, limits);
@@ -100,17 +101,17 @@ impl Import {
         &self.request
     }
 
-    /// The request, taken out.
+    /// Returns the request.
     pub fn into_request(self) -> ReverseRequest {
         self.request
     }
 
-    /// The component to import into, as far as the descriptor says it.
+    /// The component to import into, as far as the descriptor describes it.
     pub fn subject(&self) -> &Subject {
         &self.subject
     }
 
-    /// Reads the parameters.
+    /// A reader of the parameters.
     pub fn params(&self) -> ImportParams<'_> {
         ImportParams {
             import: self,
@@ -122,7 +123,7 @@ impl Import {
         }
     }
 
-    /// The target that is named, and where: a text, or whatever else the user's own parameter is.
+    /// The named target with its path: a text, or any other value of the user's own parameter.
     pub fn target(&self) -> Option<(String, Value)> {
         let own = self.request.params.get(TARGET).filter(|value| !is_blank(value));
         if let Some(value) = own {
@@ -132,7 +133,7 @@ impl Import {
         named.map(|(path, value)| (path, value.clone()))
     }
 
-    /// Where the environment-specific object may have a parameter, nearest first; what is there and not blank.
+    /// Values that are not blank in the environment-specific object, nearest first.
     fn in_environment(&self, key: &str) -> Vec<(String, &Value)> {
         let path = format!("params.{}", self.environment_key);
         let Some(object) = self.request.params.get(&self.environment_key).and_then(Value::as_object) else {
@@ -146,7 +147,7 @@ impl Import {
             .collect()
     }
 
-    /// The data contract of the entity: of its catalog entry, else of its descriptor.
+    /// The data contract of the entity: from its catalog entry, or else from its descriptor.
     fn contract(&self) -> Option<&Value> {
         self.contract_of_entry().or(self.subject.data_contract.as_ref())
     }
@@ -170,7 +171,7 @@ fn is_blank(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
-/// Reads the parameters of an import, and remembers which were asked for.
+/// Reads the parameters of an import, and records which ones were read.
 #[derive(Debug)]
 pub struct ImportParams<'a> {
     import: &'a Import,
@@ -181,14 +182,14 @@ pub struct ImportParams<'a> {
     used: BTreeSet<Source>,
 }
 
-/// What was found of the parameters.
+/// The result of reading the parameters.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checked {
-    /// What is wrong.
+    /// The problems.
     pub problems: Vec<Problem>,
-    /// Which parameters do not come from the user, a sentence each.
+    /// A sentence for each parameter that does not come from the user.
     pub defaults: Vec<String>,
-    /// The parameters that nothing asked for, in one sentence.
+    /// One sentence about the parameters that nothing read.
     pub ignored: Option<String>,
 }
 
@@ -198,12 +199,12 @@ impl<'a> ImportParams<'a> {
         self.import
     }
 
-    /// A text.
+    /// Reads a text.
     pub fn text(&mut self, key: &'static str) -> Option<Parameter> {
         self.text_or(key, key)
     }
 
-    /// A text, which `specific` of the component knows by another name.
+    /// Reads a text that has another name in `specific` of the component.
     pub fn text_or(&mut self, key: &'static str, in_specific: &'static str) -> Option<Parameter> {
         let given = self.given_or(key, in_specific);
         if given.is_some() || self.wrong.contains(key) {
@@ -223,7 +224,7 @@ impl<'a> ImportParams<'a> {
         })
     }
 
-    /// A text that is not looked for in the descriptor.
+    /// Reads a text, without the descriptor.
     pub fn given(&mut self, key: &'static str) -> Option<Parameter> {
         self.given_or(key, key)
     }
@@ -272,14 +273,14 @@ impl<'a> ImportParams<'a> {
         Some(Parameter { value: text.to_owned(), source, path })
     }
 
-    /// Says of a parameter that the user did not give where it is from.
+    /// Records where a parameter comes from, if it is not from the user.
     pub fn is_default(&mut self, key: &str, value: &str, source: Source, from: &str) {
         self.used.insert(source);
         let shown = Problem::new("", "").value(value).value.unwrap_or_default();
         self.defaults.push(format!("`{key}` is `{shown}`, from {from}"));
     }
 
-    /// Notes that a parameter is needed and not there. One that is there and wrong has its own problem.
+    /// Adds a problem for a missing parameter. A wrong one has its own problem.
     pub fn missing(&mut self, key: &'static str) {
         if self.wrong.contains(key) {
             return;
@@ -300,12 +301,12 @@ impl<'a> ImportParams<'a> {
         self.problems.push(problem);
     }
 
-    /// Notes what only its reader can see.
+    /// Adds a problem that only the technology can find.
     pub fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
-    /// The user's parameters that nothing has asked for.
+    /// The user's parameters that nothing read.
     fn unasked(&self) -> Vec<&'a str> {
         let import = self.import;
         let is_used = |source: Source| self.used.contains(&source);
@@ -327,7 +328,7 @@ impl<'a> ImportParams<'a> {
             .collect()
     }
 
-    /// Everything that was found.
+    /// Ends reading, and returns the result.
     pub fn finish(self) -> Checked {
         let unasked = self.unasked();
         let named = |key: &&str| {
@@ -354,26 +355,26 @@ fn shown(key: &str) -> String {
     Problem::new("", "").value(key).value.unwrap_or_default()
 }
 
-/// What an import read of a table.
+/// The content of a table that an import read.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Imported {
     /// Its name.
     pub table: String,
     /// Its columns.
     pub columns: Vec<Column>,
-    /// Its description, where it has one.
+    /// Its description, if any.
     pub description: Option<String>,
     /// Its tags.
     pub tags: Vec<Tag>,
-    /// Of the data contract, where the target keeps them.
+    /// Terms of the data contract, if the target stores them.
     pub terms_and_conditions: Option<String>,
     /// The address promised to consumers.
     pub endpoint: Option<String>,
-    /// Promises, in order.
+    /// The promises, in order.
     pub sla: Object,
     /// The data sharing agreement.
     pub data_sharing_agreement: Object,
-    /// What `specific` has to say for a component to mean this table.
+    /// The values of `specific` that make a component refer to this table.
     pub specific: Object,
 }
 
@@ -382,12 +383,12 @@ pub struct Imported {
 pub struct Updates {
     /// By the dotted paths of their fields, all below [`MESH`].
     pub fields: Object,
-    /// What the data contract of the entity cannot say, a sentence each.
+    /// A sentence for each fact that the entity's data contract cannot express.
     pub lost: Vec<String>,
 }
 
 impl Imported {
-    /// As updates of the entity that `import` is for.
+    /// Writes updates of the entity of `import`.
     pub fn updates(self, import: &Import) -> Updates {
         let contract = import.contract();
         let written = write_contract(&self.columns, &self.table, contract);
@@ -407,7 +408,7 @@ impl Imported {
                 contract.and_then(|contract| write_sla(&self.sla, contract)),
             );
         } else {
-            // A contract of ODCS says these in other ways, or not at all.
+            // An ODCS contract expresses these in other ways, or not at all.
             update("dataContract.termsAndConditions", self.terms_and_conditions.map(Value::String));
             update("dataContract.endpoint", self.endpoint.map(Value::String));
             update("dataContract.SLA", (!self.sla.is_empty()).then_some(Value::Object(self.sla)));
@@ -542,7 +543,7 @@ mod tests {
         assert!(ignored.ends_with("`key15`, 14 more"), "{ignored}");
     }
 
-    /// Any JSON of the words of a descriptor.
+    /// Any JSON made of words of a descriptor.
     fn anything() -> impl Strategy<Value = Value> {
         const KEYS: [&str; 12] = [
             "dataProduct",
@@ -579,7 +580,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        /// Whatever the control plane adds, the user's own parameters are what counts.
+        /// The user's own parameters win over everything that the control plane adds.
         #[test]
         fn no_addition_of_the_platform_is_in_the_way(
             descriptor in anything(), environment in anything(), entry in anything(), other in anything(),

@@ -1,11 +1,10 @@
-//! Who may read: refs, principals, and the difference between two lists of them.
+//! Read access: refs, principals, and the difference between two access lists.
 //!
-//! `refs` of the contract is always the full wanted set, so access is *reconciled*: what is wanted and missing is
-//! granted, what is there and no longer wanted is revoked, revocations first. That is pure; a [`Directory`] is where
-//! refs are looked up.
+//! `refs` of the contract is always the complete wanted list, so access is *reconciled*: missing grants are made, and
+//! grants that are no longer wanted are revoked first. That part is pure. A [`Directory`] looks up refs.
 //!
-//! A name without `user:` or `group:` may be either. A directory looks it up as both ([`Lookups`]); where nothing can be
-//! looked up, it is kept as it is ([`recorded`]).
+//! A name without `user:` or `group:` may be either. A directory looks it up as both ([`Lookups`]). A technology that
+//! looks nothing up records it as written ([`recorded`]).
 
 mod principals;
 
@@ -27,13 +26,13 @@ pub use principals::{GroupMeaning, Ldap, LdapSettings};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Ref {
-    /// One that says whether it is a user or a group.
+    /// A ref with its prefix.
     Qualified(Qualified),
     /// A name without a prefix.
     Bare(String),
 }
 
-/// A ref that says whether it is a user or a group. Names are kept without the prefix and the optional `default/`.
+/// A ref that is known to be a user or a group. Names are stored without the prefix and the optional `default/`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Qualified {
     /// `user:john.smith_example.com`
@@ -43,13 +42,13 @@ pub enum Qualified {
 }
 
 impl Ref {
-    /// Reads `user:NAME`, `group:NAME`, `user:default/NAME`, `group:default/NAME` or a bare name.
+    /// Parses `user:NAME`, `group:NAME`, `user:default/NAME`, `group:default/NAME` or a name without a prefix.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let remedy = "write `user:NAME_DOMAIN`, `group:NAME`, or a bare name that is a user's or a group's";
         Self::read(text, Self::Bare, remedy)
     }
 
-    /// The same where only users are listed: a bare name is a user's.
+    /// Parses a ref in a list of users: a name without a prefix is a user.
     pub fn parse_user(text: &str) -> Result<Self, Problem> {
         let remedy = "write `NAME_DOMAIN` or `user:NAME_DOMAIN`, and list groups as groups";
         match Self::read(text, |name| Self::Qualified(Qualified::User(name)), remedy)? {
@@ -60,7 +59,7 @@ impl Ref {
         }
     }
 
-    /// The same where only groups are listed.
+    /// Parses a ref in a list of groups: a name without a prefix is a group.
     pub fn parse_group(text: &str) -> Result<Self, Problem> {
         let remedy = "write `NAME` or `group:NAME`, and list users as users";
         match Self::read(text, |name| Self::Qualified(Qualified::Group(name)), remedy)? {
@@ -71,7 +70,7 @@ impl Ref {
         }
     }
 
-    /// A list as a set, or a problem at `path[index]` for each that is none.
+    /// Parses a list into a set, or returns a problem at `path[index]` for each invalid ref.
     pub fn parse_list(
         path: &str,
         texts: &[String],
@@ -114,7 +113,7 @@ impl Ref {
 }
 
 impl Qualified {
-    /// Reads a ref where a bare name is a group's.
+    /// Parses a ref; a name without a prefix is a group.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let remedy = "write `user:NAME_DOMAIN`, `group:NAME` or a bare group name";
         match Ref::read(text, |name| Ref::Qualified(Self::Group(name)), remedy)? {
@@ -131,7 +130,8 @@ impl Qualified {
         }
     }
 
-    /// Name without prefix; a user's last `_` is its `@`: `john.smith_example.com` is `john.smith@example.com`.
+    /// The name without its prefix. In the name of a user, the last `_` becomes `@`: `john.smith_example.com` is
+    /// `john.smith@example.com`.
     pub fn principal_name(&self) -> String {
         match self {
             Self::Group(name) => name.clone(),
@@ -177,8 +177,8 @@ impl fmt::Display for Qualified {
     }
 }
 
-/// A wanted list as it is recorded where nothing can be looked up: a bare name as it is, unless the list has it with a
-/// prefix, too.
+/// The wanted list for a technology that looks nothing up: names without a prefix stay as written, unless the list
+/// also has them with a prefix.
 pub fn recorded(refs: &[Ref]) -> BTreeSet<Ref> {
     let has = |reference: Qualified| refs.contains(&Ref::Qualified(reference));
     let is_repeated = |reference: &&Ref| match reference {
@@ -188,16 +188,16 @@ pub fn recorded(refs: &[Ref]) -> BTreeSet<Ref> {
     refs.iter().filter(|reference| !is_repeated(reference)).cloned().collect()
 }
 
-/// The difference between who has access and who should.
+/// The difference between the current and the wanted access.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reconciliation {
-    /// Has access and should not: applied first.
+    /// Principals to revoke, which is done first.
     pub revoke: BTreeSet<String>,
-    /// Should have access and has not.
+    /// Principals to grant access to.
     pub grant: BTreeSet<String>,
 }
 
-/// What turns `current` into `wanted`. Both are the names of *managed* grants only.
+/// The difference between `current` and `wanted`, which are the names of *managed* grants only.
 pub fn reconcile(current: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Reconciliation {
     Reconciliation { revoke: current - wanted, grant: wanted - current }
 }

@@ -1,7 +1,7 @@
 //! The data contract: columns, promises, example rows.
 //!
-//! A contract comes in one of two shapes: the list of columns in OpenMetadata's vocabulary that the standard has, read
-//! here, or a contract of the Open Data Contract Standard, read in `odcs.rs`. Both become the same [`Column`]s.
+//! A contract has one of two shapes: the standard's list of columns in the vocabulary of OpenMetadata, which is read
+//! here, or a contract of the Open Data Contract Standard, which `odcs.rs` reads. Both become the same [`Column`]s.
 
 use std::collections::{HashMap, HashSet};
 
@@ -77,7 +77,7 @@ pub(super) fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) 
     read
 }
 
-/// A column that could not be read is there all the same: what names it is right, and those after it keep their place.
+/// A column that could not be read is kept, so that its name is known and later columns keep their position.
 pub(super) fn unread(fields: &Fields<'_>, problems: &Problems) -> Option<Column> {
     let name = fields.get("name").and_then(|entry| entry.node.source_text()).unwrap_or_default();
     problems.is_strict().then(|| Column::unread(fields.path, &name))
@@ -88,7 +88,7 @@ pub(super) fn unread(fields: &Fields<'_>, problems: &Problems) -> Option<Column>
 pub(super) struct Names(HashMap<String, String>);
 
 impl Names {
-    /// Engines fold case, so two names that differ in case alone are one column to some of them.
+    /// Engines fold case, so names that differ only by case are one column for some of them.
     pub(super) fn once(&mut self, name: &str, fields: &Fields<'_>, key: &str, problems: &mut Problems) {
         if name.is_empty() {
             return;
@@ -150,7 +150,7 @@ fn column(fields: &Fields<'_>, problems: &mut Problems) -> Option<Column> {
         && column.children.is_empty()
         && fields.get("children").is_none()
     {
-        // As in ODCS: one of which nothing is said holds anything.
+        // As in ODCS: without a description it may contain anything.
         column.data_type = DataType::Json;
     }
     keys::report(fields, &KEYS, problems);
@@ -172,7 +172,7 @@ fn contradicts(fields: &Fields<'_>, key: &str, own: u32, type_key: &str, said: u
         .remedy("remove one of them")
 }
 
-/// What the type of a column asks of its other fields.
+/// What a type requires of the other fields of a column.
 fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     let data_type = column.data_type;
     let missing = |name: &'static str, why: String| fields.missing(name).remedy(why);
@@ -187,7 +187,7 @@ fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
             _ => {}
         }
     }
-    // What the children describe: the column itself or, for an array, its elements.
+    // The children describe the column itself or, for an array, its elements.
     let described = if data_type == DataType::Array {
         if fields.get("arrayDataType").is_none() && column.array_data_type.is_none() {
             problems.ask(|| {
@@ -285,7 +285,7 @@ fn constraint(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems)
         Some(&"NOT_NULL") => column.required = true,
         Some(&"UNIQUE") => {
             column.unique = true;
-            // There is one constraint: the other one is in the type.
+            // There is only one constraint; the other one is in the type.
             return;
         }
         Some(_) => {
@@ -317,7 +317,7 @@ fn constraint(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems)
     }
 }
 
-/// A whole number, also when it is written as a text.
+/// A whole number, also written as a text.
 fn whole_number(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<u32> {
     let entry = fields.get(name)?;
     let number = match &entry.node.tree {
@@ -342,7 +342,7 @@ fn not_a_number(fields: &Fields<'_>, entry: &Entry) -> Problem {
     }
 }
 
-/// Columns of the contract, readable or not.
+/// Columns of the contract, also unreadable ones.
 fn schema_length(component: &Fields<'_>) -> usize {
     let Some(entry) = component.get("dataContract") else { return 0 };
     let Some(contract) = Fields::of(&entry.node, "", entry.at) else { return 0 };
@@ -353,7 +353,7 @@ fn schema_length(component: &Fields<'_>) -> usize {
     }
 }
 
-/// `sampleData` of a component. Columns take the spelling of the schema.
+/// `sampleData` of a component. Column names get the spelling of the schema.
 pub(super) fn sample_data(
     component: &Fields<'_>,
     contract: Option<&DataContract>,
@@ -368,7 +368,7 @@ pub(super) fn sample_data(
     let schema: &[Column] = contract.map_or(&[], |contract| &contract.schema);
     let known: HashMap<String, &str> =
         schema.iter().map(|column| (column.name.to_lowercase(), column.name.as_str())).collect();
-    // Where a column could not be read, a sample column may be that one.
+    // A sample column may belong to a column that could not be read.
     let complete = schema_length(component) == schema.len() && schema.iter().all(|it| !it.name.is_empty());
     let mut sample = SampleData::default();
     let mut seen = HashSet::new();

@@ -1,15 +1,14 @@
-//! Text in, a tree with positions out: the only place that knows YAML.
+//! From text to a tree with positions. Only this module knows YAML.
 //!
-//! A descriptor comes from outside, so reading it has a budget: size, depth, nodes, aliases. What does not fit the
-//! budget is refused before it costs anything. Positions are kept for every node, because a problem without a line
-//! is of no use in a file of a thousand; the text of plain numbers is kept too, because `0.10` read as a float is
-//! no longer what its author wrote.
+//! Descriptors come from outside, so reading has limits: size, depth, nodes, aliases. A text that exceeds a limit is
+//! refused before it costs much. Every node has its position, because a problem without a line does not help in a
+//! file of a thousand lines. Plain numbers keep their text, because `0.10` as a float is no longer what the author
+//! wrote.
 //!
-//! What can be read but is ambiguous (a key that is there twice, a merge key, a tag) is kept as a flaw of the place
-//! where it is, and reported by [`Node::report_flaws`] for the parts that are read: most of a document is often other
-//! adapters' business.
+//! Ambiguous input (a duplicate key, a merge key, a tag) is stored as a flaw of its place. [`Node::report_flaws`]
+//! reports flaws for the parts that are read, because most of a document often belongs to other adapters.
 //!
-//! JSON is YAML here: `provisionInfo.request` arrives as either.
+//! JSON is read as YAML: `provisionInfo.request` can be either.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -31,17 +30,17 @@ pub(super) struct Document {
     pub(super) root: Node,
 }
 
-/// A value and where it starts.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) tree: Tree,
     pub(super) at: Position,
     source: Range,
-    /// Once read, one that cannot be taken for what it says.
+    /// A flaw, once it was looked for.
     tag: Option<Tag>,
 }
 
-/// What a tag says of a value.
+/// The meaning of a tag for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tag {
     Null,
@@ -52,13 +51,13 @@ enum Tag {
     Binary,
     List,
     Mapping,
-    /// One that means nothing here.
+    /// An unknown tag.
     Other,
-    /// The value is not what its tag says.
+    /// The value does not fit its tag.
     Wrong,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Tree {
     Null,
@@ -92,25 +91,25 @@ impl Entry {
     }
 }
 
-/// What is wrong with a key as such.
+/// A flaw of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flaw {
     /// It is null, a list or a mapping.
     NotAText,
-    /// It is the merge key, not between quotes.
+    /// It is the merge key, without quotes.
     Merge,
-    /// It has a tag that means nothing here.
+    /// It has an unknown tag.
     Tagged,
 }
 
-/// Line and column, from 1; 0 is unknown.
+/// Line and column, from 1; 0 means unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Position {
     pub(super) line: u32,
     pub(super) column: u32,
 }
 
-/// Bytes of the document that a scalar was read from.
+/// The byte range of a scalar in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Range {
     start: u32,
@@ -118,7 +117,7 @@ struct Range {
 }
 
 impl Document {
-    /// Reads one document. `Err` is what makes the text unreadable; what is readable but ambiguous is left to
+    /// Reads one document. `Err` is the reason why the text is unreadable; ambiguous input is left to
     /// [`Node::report_flaws`].
     pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Problem> {
         let text = readable(bytes, limits)?;
@@ -139,8 +138,8 @@ impl Document {
         hash.finalize().into()
     }
 
-    /// Fills in line, column and value of a problem whose path is known. A path that is not in the document is
-    /// located at its nearest ancestor that is.
+    /// Sets line, column and value of a problem with a known path. A path that is not in the document gets the
+    /// position of its nearest parent.
     pub(super) fn locate(&self, mut problem: Problem) -> Problem {
         if problem.line.is_some() {
             return problem;
@@ -164,7 +163,7 @@ impl Document {
 }
 
 impl Node {
-    /// What JSON says, without positions.
+    /// A tree of JSON, without positions.
     pub(super) fn of_json(value: &Value) -> Self {
         let tree = match value {
             Value::Null => Tree::Null,
@@ -177,7 +176,7 @@ impl Node {
         Self { tree, at: Position::default(), source: Range::default(), tag: None }
     }
 
-    /// Whether both say the same, wherever they are.
+    /// Whether both have the same content, at any position.
     fn says_the_same_as(&self, other: &Self) -> bool {
         let same_entry =
             |(a, b): (&Entry, &Entry)| a.key == b.key && a.flaw == b.flaw && a.node.says_the_same_as(&b.node);
@@ -191,7 +190,7 @@ impl Node {
             }
     }
 
-    /// Every part is preceded by what it is and how long: no two trees are hashed alike.
+    /// Every part is preceded by its kind and length, so different trees have different hashes.
     fn hash(&self, hash: &mut Sha256) {
         let mut part = |kind: u8, bytes: &[u8]| {
             hash.update([kind]);
@@ -222,8 +221,8 @@ impl Node {
         }
     }
 
-    /// The child that a dot path names first, where its entry starts, and what is left of the path. A key may
-    /// itself hold dots, so the longest key that fits wins.
+    /// The child that a dot path names first, its position, and the rest of the path. A key may contain dots, so the
+    /// longest matching key wins.
     fn step<'a, 'p>(&'a self, path: &'p str) -> Option<(Position, &'a Node, &'p str)> {
         match &self.tree {
             Tree::List(items) => {
@@ -251,8 +250,8 @@ impl Node {
         !matches!(self.tree, Tree::List(_) | Tree::Mapping(_))
     }
 
-    /// Everything in here that YAML lets through and that may be meant in several ways. Of the mapping itself, the value
-    /// of the key `except` is left out; where there are `keys`, only those of the mapping are looked at.
+    /// Reports everything in here that is ambiguous. In the mapping itself, the value of the key `except` is left
+    /// out; with `keys`, only those keys of the mapping are checked.
     pub(super) fn report_flaws(
         &self,
         path: &str,
@@ -271,8 +270,7 @@ impl Node {
         }
     }
 
-    /// Whether it says nothing: null, a text without letters, or a list without elements. Templates write what nobody
-    /// filled in like that.
+    /// Whether it is empty: null, a blank text, or an empty list. Templates write these for empty inputs.
     pub(super) fn is_empty(&self) -> bool {
         match &self.tree {
             Tree::Null => true,
@@ -282,7 +280,7 @@ impl Node {
         }
     }
 
-    /// A text, or a number as it was written.
+    /// A text, or a number as written.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.tree {
             Tree::Number(_, text) => Some(text.trim()),
@@ -291,12 +289,12 @@ impl Node {
         }
     }
 
-    /// Bytes of the text that a scalar was read from.
+    /// The byte range of a scalar in the text.
     pub(super) fn source_range(&self) -> std::ops::Range<usize> {
         self.source.bytes()
     }
 
-    /// A scalar as it was written; `None` for null, lists and mappings.
+    /// A scalar as written; `None` for null, lists and mappings.
     pub(super) fn source_text(&self) -> Option<Cow<'_, str>> {
         match &self.tree {
             Tree::Bool(true) => Some("true".into()),
@@ -307,7 +305,7 @@ impl Node {
         }
     }
 
-    /// What the node is, for messages: "a number".
+    /// The kind of node, for messages: "a number".
     pub(super) fn kind(&self) -> &'static str {
         match self.tree {
             Tree::Null => "null",
@@ -319,7 +317,7 @@ impl Node {
         }
     }
 
-    /// The same as JSON.
+    /// The node as JSON.
     pub(super) fn to_json(&self) -> Value {
         match &self.tree {
             Tree::Null => Value::Null,
@@ -350,7 +348,7 @@ pub(super) fn short(key: &str) -> Cow<'_, str> {
     short.into()
 }
 
-/// The bytes as text, when they can be the text of a document at all.
+/// The bytes as text, if they can be a document.
 fn readable<'a>(bytes: &'a [u8], limits: &Limits) -> Result<&'a str, Problem> {
     if bytes.len() > limits.max_bytes {
         return Err(Problem::new("", "the descriptor is too large")
@@ -393,22 +391,22 @@ fn saturate(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What was put before a text.
+/// Text that was put before the document.
 #[derive(Debug, Clone, Copy, Default)]
 struct Added {
     lines: u32,
     bytes: u32,
 }
 
-/// The namespace of `!!int` and its like, here: the parser would give up a whole document in which a value is not what its
-/// tag says, also where nobody reads the value.
+/// The namespace of `!!int` and others in this module. With the original one, the parser would refuse a whole
+/// document because of one value that does not fit its tag, even if the value is not read.
 const OWN_TAGS: &str = "tag:landfall:";
 
-/// The text with the tags of YAML in a namespace of our own, where it has any.
+/// The text with YAML's tags in our namespace, if it has any.
 fn with_own_tags(text: &str) -> (Cow<'_, str>, Added) {
     let content = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let first = text.lines().find(content).unwrap_or_default();
-    // Directives of its own say what its tags are.
+    // Directives of the document define its tags.
     if !text.contains("!!") || first.starts_with('%') {
         return (text.into(), Added::default());
     }
@@ -421,15 +419,15 @@ fn with_own_tags(text: &str) -> (Cow<'_, str>, Added) {
     (format!("{directive}{text}").into(), added)
 }
 
-/// How YAML is read. Every choice here is the one without surprises: `no` is a text, `010` is a text. Tags, merge keys
-/// and keys that are there twice are let through, to be reported by [`Node::report_flaws`] where they matter.
+/// The options of the parser, without surprises: `no` is a text, and `010` is a text. Tags, merge keys and duplicate
+/// keys are accepted, and [`Node::report_flaws`] reports them where they matter.
 fn options(limits: &Limits) -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_depth: limits.max_depth.min(255),
-            // More than the scanner looks ahead, so that it is the depth that is reported.
+            // More than the scanner reads ahead, so that the depth is reported.
             flow_nesting_limit: 2_048,
-            // A few hundred uses of one anchor are no bomb; what they expand to is limited below.
+            // A few hundred uses of one anchor are allowed; their expansion is limited below.
             enforce_alias_anchor_ratio: false,
             max_nodes: limits.max_nodes,
             max_events: limits.max_nodes.saturating_mul(3),
@@ -452,7 +450,7 @@ fn options(limits: &Limits) -> serde_yaml::Options {
     }
 }
 
-/// A parser error in the words of a problem.
+/// A parser error as a problem.
 fn unreadable(error: &serde_yaml::Error, text: &str, added: Added, limits: &Limits) -> Problem {
     use serde_yaml::Error;
     use serde_yaml::budget::BudgetBreach;
@@ -507,7 +505,7 @@ fn unreadable(error: &serde_yaml::Error, text: &str, added: Added, limits: &Limi
         }
         other => {
             let message = sentence(other);
-            // The rest is told by what the message says: these errors arrive wrapped, or as text only.
+            // These errors are wrapped, or only a text, so the message decides.
             if message.contains("alias replay") || message.contains("budget breached") {
                 expansion()
             } else {
@@ -534,8 +532,8 @@ fn unreadable(error: &serde_yaml::Error, text: &str, added: Added, limits: &Limi
     problem.at(if tabs { tab_after(text, at.line).unwrap_or(at) } else { at })
 }
 
-/// The parser gives up where the value before the tab began. The tab that it means is the first one, from there on, that
-/// a line begins with.
+/// The parser reports the beginning of the value before the tab. The tab is the first one after that at the beginning
+/// of a line.
 fn tab_after(text: &str, line: u32) -> Option<Position> {
     let from = (line as usize).saturating_sub(1);
     text.split('\n').enumerate().skip(from).find_map(|(index, content)| {
@@ -554,7 +552,7 @@ fn wrong_tag(path: &str) -> Problem {
         .remedy("remove the tag, or correct the value")
 }
 
-/// The parser's message on one short line, without the position that the problem carries itself.
+/// The parser's message on one short line, without the position.
 fn sentence(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
     let text = text.lines().next().unwrap_or_default();
@@ -562,8 +560,8 @@ fn sentence(error: &serde_yaml::Error) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// Second pass over a fresh tree: gives numbers their text back, takes tagged values for what their tags say, tells the merge
-/// key from the text `<<`, and takes what was put before the text out of all positions.
+/// Second pass over a new tree: restores the text of numbers, applies tags, distinguishes the merge key from the text
+/// `<<`, and subtracts the text before the document from all positions.
 fn complete(node: &mut Node, text: &str, added: Added) {
     if let Some(tag) = node.tag {
         let written = text.get(node.source.bytes()).unwrap_or_default();
@@ -598,7 +596,7 @@ fn complete(node: &mut Node, text: &str, added: Added) {
 }
 
 impl Position {
-    /// In the text without what was put before it.
+    /// The position without the text before the document.
     fn without(self, added: Added) -> Self {
         Self { line: self.line.saturating_sub(added.lines), ..self }
     }
@@ -624,7 +622,7 @@ impl Tag {
         })
     }
 
-    /// The value that the tag makes of one, nothing where it is that already, or what is wrong. `written` is a scalar in the
+    /// The value after its tag is applied, `None` if it does not change, or the flaw. `written` is the scalar in the
     /// document.
     fn applied(self, tree: &Tree, written: &str) -> Result<Option<Tree>, Self> {
         let number = |number: Option<Number>| {
@@ -665,7 +663,7 @@ impl Tag {
     }
 }
 
-/// The text in Base64, if it is one.
+/// The text in Base64, if it is valid.
 fn decoded(text: &str) -> Option<String> {
     let text: String = text.split_whitespace().collect();
     String::from_utf8(STANDARD.decode(text).ok()?).ok()
@@ -740,12 +738,12 @@ impl Flaw {
     }
 }
 
-/// No database and no file name holds a NUL, so no descriptor does.
+/// A descriptor must not contain NUL, because no database and no file name can.
 fn nul(path: &str, at: Position) -> Problem {
     Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
-/// A key that is there twice with one value, as some templates write it, means one thing.
+/// A duplicate key with the same value, as some templates write it, is not ambiguous.
 fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, problems: &mut Problems) {
     let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
     for entry in entries.filter(|entry| entry.flaw.is_none()) {
@@ -875,7 +873,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 }
 
-/// A key of a mapping: any scalar but null, as text; nothing where it is anything else.
+/// A key of a mapping: any scalar except null, as text; `None` for anything else.
 struct Key(Option<String>);
 
 impl<'de> Deserialize<'de> for Key {

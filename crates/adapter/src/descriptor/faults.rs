@@ -1,13 +1,13 @@
-//! Problems that a technology finds in the model, as the author of the document knows them.
+//! Converts problems that a technology finds in the model to the author's view.
 //!
-//! Technologies speak of columns as the model has them: `dataContract.schema[2].dataLength`. The author may have written
-//! the length in `dataType: varchar(20)`, or the whole in ODCS. [`Column::keys`] remembers where.
+//! Technologies use the paths of the model: `dataContract.schema[2].dataLength`. The author may have written the
+//! length in `dataType: varchar(20)`, or the whole contract in ODCS. [`Column::keys`] has the original paths.
 
 use super::{Column, Component, ContractShape, Problem, odcs};
 
 impl Component {
-    /// What a technology has against the component, as its author knows it. What is only a consequence of something that
-    /// could not be read is left out.
+    /// The problems that a technology has with the component, in the author's view, without those that are only
+    /// consequences of parts that could not be read.
     #[must_use]
     pub fn told(&self, problems: Vec<Problem>) -> Vec<Problem> {
         let located: Vec<Problem> = problems.into_iter().map(|problem| self.located(problem)).collect();
@@ -17,8 +17,8 @@ impl Component {
         read.into_iter().chain(found).collect()
     }
 
-    /// A problem that a technology found, as the author of the document knows it: from the root, and with the paths and
-    /// words of the shape of the data contract. One that has its place in the document was found when that was read.
+    /// A problem of a technology in the author's view: with its path from the root, in the words of the contract's
+    /// shape. Problems with a position were found by parsing.
     #[must_use]
     pub fn located(&self, problem: Problem) -> Problem {
         if problem.is_of_reading() {
@@ -44,26 +44,26 @@ impl Component {
     }
 }
 
-/// What is known to be wrong with a component before its technology looks at it. Paths are from the root.
+/// The known problems of a component before its technology reads it. Paths start at the root.
 pub struct Causes<'a> {
     component: &'a Component,
     problems: Vec<&'a Problem>,
-    /// A column has no name: which one is meant by a name that no column has is not known.
+    /// A column without a name, which any unknown name may refer to.
     nameless: bool,
 }
 
 impl<'a> Causes<'a> {
-    /// Those among these problems.
+    /// The causes among these problems.
     pub fn of(component: &'a Component, problems: &'a [Problem]) -> Self {
         let columns = component.data_contract.as_ref().map_or(&[][..], |contract| &contract.schema);
-        // What is wrong with the document as a whole is no cause of anything.
+        // A problem of the whole document causes no other.
         let is_cause = |known: &&Problem| !known.path.is_empty() && known.counted().is_none();
         let problems = problems.iter().filter(is_cause).collect();
         Self { component, problems, nameless: columns.iter().any(|column| column.name.is_empty()) }
     }
 
-    /// Whether a problem that is found in what was read may be there only because of one that is known: at the same place,
-    /// around it or within it, or in the same column, unless that is about names.
+    /// Whether a problem may be only a consequence of a known one: at the same path, around or below it, or in the
+    /// same column, unless it concerns names.
     pub fn may_cause(&self, found: &Problem) -> bool {
         let about_name = |path: &str| path.ends_with(".name") || path.ends_with(".description");
         let columns = self.component.data_contract.iter().flat_map(|contract| &contract.schema);
@@ -77,12 +77,12 @@ impl<'a> Causes<'a> {
     }
 }
 
-/// Whether a path is `place`, or leads into it.
+/// Whether a path is `place`, or below it.
 fn is_within(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// `[2].children[0].dataLength` as the place where the document says it, from its root.
+/// The path of `[2].children[0].dataLength` in the document, from its root.
 fn path_of(columns: &[Column], rest: &str) -> Option<String> {
     let (index, rest) = rest.strip_prefix('[')?.split_once(']')?;
     let column = columns.get(index.parse::<usize>().ok()?)?;

@@ -1,4 +1,4 @@
-//! Which component comes first.
+//! The order of components.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use super::document::Position;
 use super::problems::Problems;
 use super::{Identifier, Problem};
 
-/// Longest circle that is written out.
+/// The maximum length of a cycle in a message.
 const SHOWN: usize = 8;
 
 /// An entry of `dependsOn` that is in the document.
@@ -20,13 +20,14 @@ pub(super) struct Dependency {
     pub(super) at: Position,
 }
 
-/// Reports circles. Depth first, with a stack of its own: a chain of dependencies may be as long as the document.
+/// Reports cycles. Depth first with an explicit stack, because a chain of dependencies may be as long as the
+/// document.
 pub(super) fn report_circles<'a>(
     edges: &[Vec<Dependency>],
     id: impl Fn(usize) -> &'a str,
     problems: &mut Problems,
 ) {
-    /// A component that is being followed, and how many of its dependencies have been.
+    /// A component on the current path, and how many of its dependencies were followed.
     struct Followed {
         number: usize,
         followed: usize,
@@ -34,7 +35,7 @@ pub(super) fn report_circles<'a>(
     #[derive(Clone, Copy, PartialEq)]
     enum State {
         New,
-        /// Being followed, as this step.
+        /// On the current path, at this step.
         Open(usize),
         Done,
     }
@@ -87,8 +88,8 @@ fn circular<'a>(path: &str, members: impl Iterator<Item = &'a str>) -> Problem {
         .remedy("remove one of these dependencies")
 }
 
-/// What comes before what: every place of a document that has a component, ours or not, in an order to provision them in.
-/// Those of others do nothing, and pass on what ours before them have to precede.
+/// The order of all components in a document, for provisioning. Components of other adapters do nothing, but forward
+/// the order to our components.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sequence {
     steps: Vec<Step>,
@@ -97,15 +98,15 @@ pub struct Sequence {
 /// One place of a [`Sequence`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Number of the component in [`super::DataProduct::components`], of one that was read.
+    /// The number of the component in [`super::DataProduct::components`], if it was read.
     pub component: Option<usize>,
-    /// Numbers of the steps that it directly follows, all smaller than its own: what it depends on and what it is nested in,
-    /// as far as circles leave an order.
+    /// The numbers of the steps that it directly follows, all smaller than its own: its dependencies and its parent,
+    /// as far as cycles allow.
     pub follows: Vec<usize>,
 }
 
 impl Sequence {
-    /// Of the places of a document; `component` gives the numbers of those that were read.
+    /// The order of the places in a document; `component` returns the numbers of components that were read.
     pub(super) fn of(
         edges: &[Vec<usize>],
         parents: &[Option<usize>],
@@ -132,21 +133,21 @@ impl Sequence {
         Self { steps: steps.collect() }
     }
 
-    /// Components that nothing is known of but their order.
+    /// Components without a known order.
     pub(super) fn one_by_one(count: usize) -> Self {
         let follows = |number: usize| number.checked_sub(1).into_iter().collect();
         let step = |number| Step { component: Some(number), follows: follows(number) };
         Self { steps: (0..count).map(step).collect() }
     }
 
-    /// In an order to provision in.
+    /// The steps, in the order for provisioning.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 }
 
-/// Every component after those it depends on; for the rest in the order written. Dependencies bind; that a nested
-/// component follows the one it is in gives way where it contradicts them.
+/// Every component after its dependencies, and otherwise in document order. A nested component follows its parent,
+/// unless a dependency contradicts.
 fn order(edges: &[Vec<usize>], parents: &[Option<usize>]) -> Vec<usize> {
     let count = edges.len();
     let mut waits_for = vec![0_usize; count];
@@ -202,7 +203,7 @@ fn order(edges: &[Vec<usize>], parents: &[Option<usize>]) -> Vec<usize> {
             }
         }
     }
-    // Only circles are left, which are others' business or in a short form: in the order written.
+    // Only cycles are left, of other adapters or in a short form: use the document order.
     ordered.extend((0..count).filter(|number| done.get(*number) == Some(&false)));
     ordered
 }

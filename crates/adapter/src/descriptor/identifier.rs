@@ -1,4 +1,4 @@
-//! Identifiers: opaque texts, read as URNs where they are URNs, as RFC 8141 means them and not by counting colons.
+//! Identifiers: opaque texts, which are read as URNs (RFC 8141) if they are URNs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,45 +7,45 @@ use serde::{Deserialize, Serialize};
 
 /// The identifier of a data product or a component: any text on one line.
 ///
-/// Two identifiers are the same when their texts are, byte by byte: nothing is folded or normalised. Most are URNs
-/// such as `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`, and [`Self::urn`] has their parts; nothing may rely on
-/// an identifier being one.
+/// Identifiers are compared byte by byte, without folding or normalisation. Most are URNs such as
+/// `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`, and [`Self::urn`] returns their parts, but no code may
+/// require that.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Identifier(String);
 
-/// The parts of an identifier that is a URN.
+/// The parts of a URN.
 ///
-/// What comes after the namespace is a list of non-empty parts. The first is the *entity* (`dp`, `cmp`, `dmn`); for
-/// a data product the rest is its identity, domain, name and major version, and the identifier of a component
-/// starts with the identity of its data product. The platform's own samples use `dp` for both, so nothing here
-/// relies on the entity, nor on how many parts a domain or a component's name has.
+/// After the namespace there is a list of non-empty parts. The first one is the *entity* (`dp`, `cmp`, `dmn`). For a
+/// data product, the rest is domain, name and major version, and a component's identifier begins with the same parts.
+/// The platform's samples use `dp` for both, so no code relies on the entity, or on the number of parts of a domain
+/// or a component name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Urn<'a> {
     /// `dmb`
     pub namespace: &'a str,
     /// First part after the namespace: `dp`, `cmp`, `dmn`.
     pub entity: &'a str,
-    /// Everything after the entity: `finance:cashflow:0` for a data product. May be empty.
+    /// The part after the entity: `finance:cashflow:0` for a data product. May be empty.
     pub identity: &'a str,
 }
 
 /// Why a text is not an [`Identifier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidIdentifier {
-    /// There is nothing in it.
+    /// It is empty.
     Empty,
-    /// A control character.
+    /// It has a control character.
     Character(char),
-    /// Longer than [`Identifier::MAX_LENGTH`].
+    /// It is longer than [`Identifier::MAX_LENGTH`].
     TooLong,
 }
 
 impl Identifier {
-    /// Longest identifier, in bytes.
+    /// The maximum length in bytes.
     pub const MAX_LENGTH: usize = 512;
 
-    /// Stands where an identifier could not be read, until the whole reading is given up for it.
+    /// Replaces an identifier that could not be read, until reading ends with its problem.
     pub(super) fn placeholder() -> Self {
         Self(String::new())
     }
@@ -55,23 +55,23 @@ impl Identifier {
         &self.0
     }
 
-    /// The parts, where this is a URN.
+    /// The parts, if it is a URN.
     pub fn urn(&self) -> Option<Urn<'_>> {
         Urn::of(&self.0)
     }
 
-    /// The last part between colons, or all of it: `cashflow-output-port`. For people; it is not unique.
+    /// The last part between colons, or the whole text: `cashflow-output-port`. For users; it is not unique.
     pub fn last_part(&self) -> &str {
         self.0.rsplit(':').next().unwrap_or_default()
     }
 
-    /// The major version of a data product: its last part, where it is a URN and that part is a number.
+    /// The major version of a data product: its last part, if it is a URN and that part is a number.
     pub fn major(&self) -> Option<u64> {
         self.urn()?.parts().next_back()?.parse().ok()
     }
 
-    /// What this component is called within `product`: `cashflow-output-port`, or `component:0`. `None` when they are
-    /// not both URNs, or the identifier does not start with the data product's identity.
+    /// The name of this component within `product`: `cashflow-output-port`, or `component:0`. `None` if one of them
+    /// is not a URN, or the identifier does not begin with the parts of the data product.
     pub fn within<'a>(&'a self, product: &Self) -> Option<&'a str> {
         let (own, product) = (self.urn()?, product.urn()?);
         if own.namespace != product.namespace {
@@ -80,7 +80,7 @@ impl Identifier {
         own.identity.strip_prefix(product.identity)?.strip_prefix(':')
     }
 
-    /// Whether this is a component of `product`, by its name. An identifier that is no URN does not say.
+    /// Whether its name belongs to a component of `product`. `false` for an identifier that is not a URN.
     pub fn belongs_to(&self, product: &Self) -> bool {
         self.within(product).is_some()
     }

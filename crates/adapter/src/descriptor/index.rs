@@ -1,6 +1,6 @@
-//! Every component of a document before any of them is read: who it is, where it is, what routes look at.
+//! Lists every component of a document before any is read: its id, its place, and the fields that routes use.
 //!
-//! Nothing here has a problem. A component may have any shape; what cannot be made out is not there.
+//! Nothing here reports a problem. A component may have any shape, and unreadable parts are left out.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use super::problems::is_typo;
 use super::read::Fields;
 use crate::Info;
 
-/// Keys of a component that are looked at for what a missing field may be called instead.
+/// The maximum number of keys that are compared with a missing field.
 const MAX_KEYS: usize = 100;
 
-/// The components of a document, in the order written; a nested one comes after the one it is in.
+/// The components of a document in document order, nested ones after their parent.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
     pub(super) places: Vec<Place<'a>>,
@@ -26,16 +26,16 @@ pub(super) struct Index<'a> {
 pub(super) struct Place<'a> {
     pub(super) path: String,
     pub(super) node: &'a Node,
-    /// The component that it is in.
+    /// The parent component.
     pub(super) parent: Option<usize>,
-    /// Its id, where that is a text, or a number.
+    /// Its id, if it is a text or a number.
     pub(super) id: Option<&'a str>,
-    /// Ids that it depends on, as far as they can be read.
+    /// Ids of its dependencies, as far as they can be read.
     depends_on: Vec<&'a str>,
 }
 
 impl<'a> Index<'a> {
-    /// The components in a list, which is at `path`.
+    /// The components in a list at `path`.
     pub(super) fn of(list: &'a [Node], path: &str) -> Self {
         let mut index = Self::default();
         index.add(list, path, None);
@@ -65,17 +65,17 @@ impl<'a> Index<'a> {
         }
     }
 
-    /// The first component of that id.
+    /// The first component with that id.
     pub(super) fn find(&self, id: &str) -> Option<usize> {
         self.first.get(id).copied()
     }
 
-    /// Every id, in the order written.
+    /// Every id, in document order.
     pub(super) fn ids(&self) -> impl Iterator<Item = &'a str> {
         self.places.iter().filter_map(|place| place.id)
     }
 
-    /// For each component the numbers of those that it depends on.
+    /// For each component, the numbers of its dependencies.
     pub(super) fn edges(&self) -> Vec<Vec<usize>> {
         let known = |place: &Place<'_>| place.depends_on.iter().filter_map(|id| self.find(id)).collect();
         self.places.iter().map(known).collect()
@@ -87,7 +87,7 @@ impl Place<'_> {
         self.node.at
     }
 
-    /// What it published earlier, if the control plane sent that.
+    /// The info that it published earlier, if the control plane sent it.
     pub(super) fn info(&self) -> Option<Info> {
         let info = child(self.node, "info")?;
         let part = |name: &str| match &child(info, name)?.tree {
@@ -99,7 +99,7 @@ impl Place<'_> {
             .then(|| Info { public: public.unwrap_or_default(), private: private.unwrap_or_default() })
     }
 
-    /// What can be told of it.
+    /// Its outline.
     pub(super) fn outline(&self) -> Outline {
         let written = |name: &str| child(self.node, name)?.source_text().map(|text| text.trim().to_owned());
         Outline {
@@ -116,7 +116,7 @@ impl Place<'_> {
     }
 }
 
-/// Keys that look like one of `fields`, where that is not there.
+/// Keys that look like one of `fields`, if that field is absent.
 fn misspelt(node: &Node, fields: &[&'static str]) -> Vec<Misspelt> {
     let Tree::Mapping(entries) = &node.tree else { return Vec::new() };
     let missing = fields.iter().copied().filter(|field| child(node, field).is_none());

@@ -1,26 +1,26 @@
 //! Descriptors: YAML in, a typed data product or every problem out. Pure.
 //!
-//! [`parse`] is the only way in. It guarantees that
-//! - whatever the bytes, it answers: it does not panic, and its cost is bounded by [`Limits`];
-//! - all problems that can be told apart are in one answer, in document order, each with the dot path the author
-//!   knows it by, line and column, the offending value and a remedy;
-//! - a [`Descriptor`] in hand has identifiers that parse, are unique, and belong where they are.
+//! [`parse`] is the only entry. It guarantees that
+//! - it returns for any bytes: it does not panic, and [`Limits`] limit its cost;
+//! - one result has all problems that can be distinguished, in document order, each with the author's dot path, line
+//!   and column, the value and a remedy;
+//! - a [`Descriptor`] has valid, unique identifiers in their right places.
 //!
-//! Most of a document is often not ours: the control plane sends whole data products, and the components of one are
-//! provisioned by many adapters. The caller says of each [`Outline`] whether it is ours. What is ours is read strictly;
-//! of anything else only its outline and its place in the order of `dependsOn` is known, whatever its shape, and it has no
-//! problems. Of a component's descriptor, that component is ours, and what is ours of the components in it; what it names in
-//! `dependsOn` is read beside it, for technologies that compare the two, and has no problems either.
+//! Most of a document often belongs to other adapters: the control plane sends whole data products, whose components
+//! many adapters provision. The caller decides for each [`Outline`] whether it is *ours*, that is, Landfall's own.
+//! Our components are read strictly. Of other components, only the outline and the position in the order of
+//! `dependsOn` are read, whatever their shape, and they have no problems. In a component descriptor, the component
+//! and our components in it are ours. The components in its `dependsOn` are also read, for technologies that compare
+//! the two, without problems.
 //!
-//! Real descriptors are untidy. Fields of the standard that Landfall does not use are passed over, what is empty is
-//! absent, and a number where free text is expected keeps the text it was written as. What is *not* tolerated in what is
-//! ours is anything ambiguous: a key that is there twice, a merge key, a tag, a version that YAML has already turned into
-//! a float. A template's own `specific` is checked by the technology that reads it, with [`SpecificReader`].
+//! Real descriptors are untidy. Fields of the standard that Landfall does not use are ignored, empty values count as
+//! absent, and a number instead of a text keeps its spelling. In our components, ambiguous input is refused: a
+//! duplicate key, a merge key, a tag, a version that YAML reads as a float. The technology checks its own `specific`
+//! with [`SpecificReader`].
 //!
-//! How much is asked depends on what it is for, see [`Strictness`]: what was good enough to provision must never
-//! be too bad to unprovision.
+//! [`Strictness`] decides how much is required: everything that could be provisioned can be unprovisioned.
 //!
-//! What this is not: it knows no technology, no target and no environment, and it makes no request.
+//! This module knows no technology, target or environment, and sends no request.
 
 mod contract;
 mod data_type;
@@ -67,7 +67,7 @@ pub use subject::Subject;
 use document::Document;
 use problems::Problems;
 
-/// `descriptorKind` of a request: what the document is.
+/// `descriptorKind` of a request: the kind of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DescriptorKind {
@@ -75,33 +75,34 @@ pub enum DescriptorKind {
     DataProduct,
     /// `COMPONENT_DESCRIPTOR`: `dataProduct:` and `componentIdToProvision:`.
     Component,
-    /// `DATAPRODUCT_DESCRIPTOR_WITH_RESULTS`: in the contract, and not used by the platform.
+    /// `DATAPRODUCT_DESCRIPTOR_WITH_RESULTS`: part of the contract, but not used by the platform.
     DataProductWithResults,
 }
 
-/// How much is asked of a descriptor.
+/// How much a descriptor must contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strictness {
-    /// To validate and provision: everything has to be there and make sense.
+    /// For validations and provisioning: everything must be present and valid.
     Full,
-    /// To update access and unprovision: enough to know which component is meant. Identifiers have to parse; what else
-    /// is absent or wrong is left out of the model without a word, but for what is [unread](Component::unread). Components that are not ours are read, too, as far
-    /// as that goes: they may have been ours.
+    /// For updates of access and unprovisioning: enough to identify the component. Identifiers must be valid. Other
+    /// missing or wrong parts are left out of the model without a problem, except what is
+    /// [unread](Component::unread). Other adapters' components are read, too, as far as possible, because they may
+    /// have been ours.
     Short,
 }
 
-/// What a descriptor may cost. The defaults are generous for people and tight for machines.
+/// The limits of a descriptor. The defaults are generous for human authors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of the whole text.
+    /// The size of the whole text.
     pub max_bytes: usize,
     /// Levels of lists and mappings, at most 255.
     pub max_depth: usize,
-    /// Values, lists and mappings together; also how much aliases may expand to.
+    /// Values, lists and mappings together, after the expansion of aliases.
     pub max_nodes: usize,
     /// Uses of anchors.
     pub max_aliases: usize,
-    /// Text of all values together.
+    /// The text of all values together.
     pub max_scalar_bytes: usize,
 }
 
@@ -117,36 +118,36 @@ impl Default for Limits {
     }
 }
 
-/// A descriptor that was read.
+/// A parsed descriptor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Descriptor {
     /// The data product, with the components that were read.
     pub product: DataProduct,
-    /// Which part of it the request is about.
+    /// The part of it that the request works on.
     pub scope: Scope,
-    /// Of a data product: the components that are not ours.
+    /// For a data product: the components of other adapters.
     pub others: Vec<Outline>,
-    /// What comes before what.
+    /// The order of all components.
     pub sequence: Sequence,
     document: Document,
 }
 
-/// Which part of a data product a request is about.
+/// The part of a data product that a request works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// All components.
     DataProduct,
-    /// This component, which the data product has.
+    /// This component of the data product.
     Component(Identifier),
 }
 
-/// A descriptor that is not to be worked on.
+/// A descriptor with problems.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
-    /// Why: never empty, at most a hundred and one, in document order.
+    /// The problems: at least one, at most a hundred and one, in document order.
     pub problems: Vec<Problem>,
-    /// What could be read all the same, to find what else is wrong. A component under whose path a problem was found
-    /// is not as written.
+    /// The parts that could be read, for finding further problems. A component with a problem below its path differs
+    /// from the text.
     pub readable: Option<Box<Descriptor>>,
 }
 
@@ -156,7 +157,7 @@ impl From<Vec<Problem>> for Rejected {
     }
 }
 
-/// Reads a descriptor: all of it that is ours, or every problem found.
+/// Parses a descriptor: returns all components that are ours, or every problem.
 ///
 /// `text` is YAML or JSON in UTF-8, with or without a byte order mark.
 pub fn parse(
@@ -194,20 +195,20 @@ pub fn parse(
     })
 }
 
-/// Reading recurses once a level, and its caller may run on any stack. One that is large enough is taken at the root, and
-/// only there: growing where the stack happens to end could happen once a list element.
+/// Reading recurses once for each level, on the stack of any caller. A large enough stack is taken once at the root,
+/// because taking one wherever the stack ends could happen for every list element.
 fn on_a_large_stack<T>(limits: &Limits, read: impl FnOnce() -> T) -> T {
     let stack = STACK_PER_LEVEL.saturating_mul(limits.max_depth.clamp(8, 255) + 8);
     stacker::maybe_grow(stack, stack, read)
 }
 
-/// More than twice what was measured a level: 40 KiB unoptimised, 6 KiB optimised.
+/// More than twice the measured size of a level: 40 KiB in a debug build, 6 KiB in a release build.
 const STACK_PER_LEVEL: usize = if cfg!(debug_assertions) { 96 << 10 } else { 24 << 10 };
 
 impl Descriptor {
-    /// The components the request is about that were read, in the order in which to provision them: every component
-    /// after those it depends on; for the rest in the order written. A nested component follows the one it is in, unless
-    /// that one depends on it. Reversed, this is the order to unprovision in.
+    /// The components of the request that were read, in the order for provisioning: every component after its
+    /// dependencies, and otherwise in document order. A nested component follows its parent, unless the parent
+    /// depends on it. The reverse is the order for unprovisioning.
     pub fn targets(&self) -> Vec<&Component> {
         match &self.scope {
             Scope::DataProduct => {
@@ -218,14 +219,15 @@ impl Descriptor {
         }
     }
 
-    /// The same for two documents with the same content, whatever their layout: comments, white space, quotes, the order of
-    /// keys, aliases, YAML or JSON. A number is as it is written: `1.0` is another content than `1`.
+    /// Equal for two documents with the same content, whatever their layout: comments, white space, quotes, the order
+    /// of keys, aliases, YAML or JSON. Numbers are compared as written: `1.0` differs from `1`.
     pub fn digest(&self) -> [u8; 32] {
         self.document.digest()
     }
 
-    /// Completes problems that were found in the model, by a technology for instance: line, column and value of
-    /// what their paths name, and document order. No more than an answer lists are kept, and the others are counted. Paths are from the root: see [`Component::path`].
+    /// Completes problems that were found in the model, for example by a technology, with line, column and value of
+    /// their paths, in document order. The number of problems is limited, and the others are counted. Paths start at
+    /// the root: see [`Component::path`].
     #[must_use]
     pub fn locate(&self, problems: Vec<Problem>) -> Vec<Problem> {
         let located = |problem: Problem| match problem.counted() {
@@ -237,12 +239,12 @@ impl Descriptor {
 }
 
 impl DataProduct {
-    /// Every component that was read, nested ones after the one they are in, in the order written.
+    /// Every component that was read, in document order, nested ones after their parent.
     pub fn all_components(&self) -> impl Iterator<Item = &Component> {
         self.components.iter()
     }
 
-    /// A component that was read, by its identifier.
+    /// The component with that identifier, if it was read.
     pub fn component(&self, id: &Identifier) -> Option<&Component> {
         self.components.iter().find(|component| &component.id == id)
     }

@@ -1,8 +1,8 @@
-//! The typed descriptor: what the rest of Landfall knows of a data product.
+//! The typed descriptor: Landfall's view of a data product.
 //!
-//! Only [`super::parse`] makes these values from outside input, so a `DataProduct` in hand is one whose
-//! identifiers parse, whose dependencies resolve and whose data contracts make sense. It holds the components that were
-//! read, and nothing of the others. Fields of the standard that Landfall does not use are not kept. The attributes are the rules for single fields.
+//! Only [`super::parse`] makes these values from input, so a `DataProduct` has valid identifiers, resolved
+//! dependencies and valid data contracts. It has only the components that were read, and only the fields that
+//! Landfall uses. The attributes are the rules for single fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::Info;
 /// A JSON or YAML mapping, in the order it was written.
 pub type Object = Map<String, Value>;
 
-/// A data product ("system") and those of its components that were read.
+/// A data product ("system") with the components that were read.
 #[derive(Debug, Clone, PartialEq, Validate)]
 pub struct DataProduct {
     /// `urn:dmb:dp:finance:cashflow:0`.
@@ -25,13 +25,13 @@ pub struct DataProduct {
     /// Human name.
     #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub name: String,
-    /// Free text, empty when absent.
+    /// Free text, empty if absent.
     #[validate(length(max = 65_535))]
     pub description: String,
-    /// `0.1.0`; its major equals the id's. Absent only in the short forms that updateacl receives.
+    /// `0.1.0`; its major version equals the one in the id. Absent only in the short form of updateacl.
     #[validate(custom(function = rules::version))]
     pub version: Option<String>,
-    /// Witboost environment name, as written. Absent only in short forms.
+    /// The Witboost environment, as written. Absent only in short forms.
     #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub environment: Option<String>,
     /// Domain name, as written.
@@ -39,21 +39,21 @@ pub struct DataProduct {
     pub domain: Option<String>,
     /// `dataProductOwner` (or `projectOwner`): a ref such as `user:john.smith_example.com`.
     pub owner: Option<String>,
-    /// `devGroup` (or `ownerGroup`): a ref, possibly bare.
+    /// `devGroup` (or `ownerGroup`): a ref, possibly without a prefix.
     pub dev_group: Option<String>,
-    /// Labels.
+    /// Tags.
     pub tags: Vec<Tag>,
-    /// The template's own part.
+    /// The fields of the template.
     pub specific: Object,
-    /// The components that were read, in the order written; a nested one after the one it is in. Of a component's
-    /// descriptor, what it depends on comes after it, as far as that is ours and in order.
+    /// The components that were read, in document order, nested ones after their parent. In a component descriptor,
+    /// the dependencies that are ours and valid follow the component.
     pub components: Vec<Component>,
-    /// What components published in an earlier operation, where the control plane sent it (`info` of a component, or
-    /// `latestEnrichedDescriptor`): of those that one that was read depends on, whoever provisions them.
+    /// The info that dependencies of the read components published in an earlier operation, whichever adapter
+    /// provisioned them, if the control plane sent it: `info` of a component, or `latestEnrichedDescriptor`.
     pub published: BTreeMap<String, Info>,
 }
 
-/// What kind of component it is. The standard has four; others are whatever a platform's templates say.
+/// The kind of a component. The standard has four; templates of a platform may have others.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ComponentKind {
     /// `storage`
@@ -66,7 +66,7 @@ pub enum ComponentKind {
     Observability,
     /// Any other, in lower case.
     Other(String),
-    /// The document does not say.
+    /// The document names no kind.
     Unspecified,
 }
 
@@ -74,7 +74,7 @@ impl ComponentKind {
     /// The kinds of the standard.
     pub const STANDARD: [Self; 4] = [Self::Storage, Self::OutputPort, Self::Workload, Self::Observability];
 
-    /// As the standard writes it; empty where the document does not say.
+    /// The name in the standard; empty if the document names no kind.
     pub fn name(&self) -> &str {
         match self {
             Self::Storage => "storage",
@@ -86,7 +86,7 @@ impl ComponentKind {
         }
     }
 
-    /// The kind of that name, without regard to case.
+    /// The kind with that name; upper and lower case are equal.
     pub fn of(name: &str) -> Self {
         let name = name.trim();
         match Self::STANDARD.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name)) {
@@ -96,13 +96,13 @@ impl ComponentKind {
         }
     }
 
-    /// Whether the standard has it.
+    /// Whether it is a kind of the standard.
     pub fn is_standard(&self) -> bool {
         !matches!(self, Self::Other(_) | Self::Unspecified)
     }
 }
 
-/// What a component says of itself that routes look at, as written.
+/// The fields of a component that routes use, as written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Routing<'a> {
     /// `technology`
@@ -115,22 +115,22 @@ pub struct Routing<'a> {
     pub infrastructure_template_id: Option<&'a str>,
     /// `useCaseTemplateId`
     pub use_case_template_id: Option<&'a str>,
-    /// Keys that look like one of these fields, which itself is not there.
+    /// Keys that look like one of these fields, if that field is absent.
     pub misspelt: &'a [Misspelt],
 }
 
-/// A key that looks like a field that is not there.
+/// A key that looks like an absent field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misspelt {
     /// The key as written: `technolgy`.
     pub key: String,
     /// The field: `technology`.
     pub field: &'static str,
-    /// What it is set to.
+    /// Its value.
     pub value: String,
 }
 
-/// What can be told of a component whatever its shape: who it is, and what routes look at.
+/// The facts about a component that can be read whatever its shape: its identity, and the fields that routes use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outline {
     /// Its `id`, if it is a text.
@@ -149,12 +149,12 @@ pub struct Outline {
     pub infrastructure_template_id: Option<String>,
     /// `useCaseTemplateId`
     pub use_case_template_id: Option<String>,
-    /// Keys that look like one of the last five.
+    /// Keys that look like one of the last five fields.
     pub misspelt: Vec<Misspelt>,
 }
 
 impl Outline {
-    /// What routes look at.
+    /// The fields that routes use.
     pub fn routing(&self) -> Routing<'_> {
         Routing {
             technology: self.technology.as_deref(),
@@ -166,7 +166,7 @@ impl Outline {
         }
     }
 
-    /// What people know it by: its id, else its name, else where it is.
+    /// A label for users: its id, or else its name, or else its path.
     pub fn label(&self) -> &str {
         self.id.as_deref().or(self.name.as_deref()).unwrap_or(&self.path)
     }
@@ -177,18 +177,18 @@ impl Outline {
 pub struct Component {
     /// `urn:dmb:cmp:finance:cashflow:0:cashflow-output-port`.
     pub id: Identifier,
-    /// What it is. Which kinds it may be is said by the target that it goes to.
+    /// The kind. The target decides which kinds it accepts.
     pub kind: ComponentKind,
     /// Human name.
     #[validate(length(min = 1, max = 255), custom(function = rules::one_line))]
     pub name: String,
-    /// Free text, empty when absent.
+    /// Free text, empty if absent.
     #[validate(length(max = 65_535))]
     pub description: String,
-    /// `0.0.0`; the data product's where it has none of its own. Absent only in short forms.
+    /// `0.0.0`; by default the version of the data product. Absent only in short forms.
     #[validate(custom(function = rules::version))]
     pub version: Option<String>,
-    /// `urn:dmb:itm:output-port-provisioner:1`; decides, in Witboost, which adapter is called.
+    /// `urn:dmb:itm:output-port-provisioner:1`; decides in Witboost which adapter is called.
     #[validate(length(max = 255), custom(function = rules::one_line))]
     pub infrastructure_template_id: Option<String>,
     /// `urn:dmb:utm:output-port-template:1.0.0`.
@@ -200,61 +200,61 @@ pub struct Component {
     /// `S3`.
     #[validate(length(max = 255), custom(function = rules::one_line))]
     pub technology: Option<String>,
-    /// Ids of components of the same document that must exist first, whoever provisions them; ids that are not in the
-    /// document are not kept.
+    /// Ids of components of the same document that must exist first, whichever adapter provisions them. Other ids are
+    /// not kept.
     pub depends_on: Vec<Identifier>,
-    /// The columns and promises of an output port.
+    /// The data contract of an output port.
     pub data_contract: Option<DataContract>,
     /// Example rows.
     pub sample_data: Option<SampleData>,
-    /// Labels.
+    /// Tags.
     pub tags: Vec<Tag>,
-    /// The template's own part: what a technology reads.
+    /// The fields of the template, which a technology reads.
     pub specific: Object,
-    /// Keys that look like a field that routes look at, and that is not there.
+    /// Keys that look like an absent field that routes use.
     pub misspelt: Vec<Misspelt>,
-    /// In a short form: what is wrong with the fields that decide where the component is. They count where nothing is
-    /// remembered of it.
+    /// In a short form: problems of the fields that decide where the component is. They matter only without a stored
+    /// deployment.
     pub unread: Vec<Unread>,
-    /// What is wrong with parts that not every technology uses.
+    /// Problems of parts that only some technologies use.
     pub faults: Faults,
-    /// Dot path of this component in its document, prefix of every problem found in it.
+    /// The dot path of this component in its document, and the prefix of every problem in it.
     pub path: String,
 }
 
-/// A field of a component that could not be read, or can be read in several ways.
+/// A field of a component that could not be read, or is ambiguous.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     /// `specific`
     pub field: &'static str,
-    /// What is wrong with it, with its path from the root.
+    /// The problem, with its path from the root.
     pub problem: Problem,
 }
 
 impl Unread {
-    /// Whether routes look at the field.
+    /// Whether routes use the field.
     pub fn decides_the_place(&self) -> bool {
         ROUTING.contains(&self.field)
     }
 }
 
-/// The fields that routes look at, besides the kind.
+/// The fields that routes use, besides the kind.
 pub(super) const ROUTING: [&str; 4] =
     ["technology", "platform", "infrastructureTemplateId", "useCaseTemplateId"];
 
-/// Problems of parts that not every technology uses: to a bucket or a dashboard, a data contract is nothing but a text.
-/// Whoever makes something of such a part refuses the component with them. They have their place in the document, and
-/// paths relative to the component.
+/// Problems of parts that only some technologies use: a bucket or a dashboard ignores its data contract. A technology
+/// that uses such a part refuses the component with these problems. They have positions in the document, and paths
+/// relative to the component.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Faults {
-    /// Of `dataContract`: what it says could not be read, or only in part.
+    /// Of `dataContract`, which could not be read completely.
     pub contract: Vec<Problem>,
     /// Of `sampleData`.
     pub sample: Vec<Problem>,
 }
 
 impl Component {
-    /// What routes look at.
+    /// The fields that routes use.
     pub fn routing(&self) -> Routing<'_> {
         Routing {
             technology: self.technology.as_deref(),
@@ -272,11 +272,11 @@ impl Component {
 pub struct DataContract {
     /// Columns in order.
     pub schema: Vec<Column>,
-    /// How the contract was written.
+    /// The shape of the contract.
     pub shape: ContractShape,
-    /// Where the columns are written, relative to the component: `dataContract.schema`.
+    /// The path of the columns, relative to the component: `dataContract.schema`.
     pub columns_path: String,
-    /// What the author may miss in what is made of it.
+    /// Notes about parts of the contract that have no effect.
     pub notes: Vec<String>,
     /// Free text.
     pub terms_and_conditions: Option<String>,
@@ -284,36 +284,36 @@ pub struct DataContract {
     pub endpoint: Option<String>,
     /// `SLA` entries as written (`intervalOfChange`, `timeliness`, `upTime`, ...).
     pub sla: Object,
-    /// `dataSharingAgreement`, found inside or beside the data contract.
+    /// `dataSharingAgreement`, inside or beside the data contract.
     pub data_sharing_agreement: Object,
 }
 
-/// How a data contract was written.
+/// The shape of a data contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContractShape {
-    /// A list of columns in OpenMetadata's vocabulary.
+    /// A list of columns in the vocabulary of OpenMetadata.
     #[default]
     OpenMetadata,
     /// A contract of the Open Data Contract Standard, version 3.
     Odcs,
 }
 
-/// Where what belongs to a column is written, relative to the column, by the keys of OpenMetadata's shape.
+/// The paths of a column's parts, relative to the column, by the keys of OpenMetadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keys {
     elsewhere: Vec<(&'static str, Cow<'static, str>)>,
-    /// Where all of it is, of a column that the type of another one describes.
+    /// The path of the whole column, if the type of another column describes it.
     all: Option<&'static str>,
 }
 
 impl Keys {
-    /// The place of what OpenMetadata's shape writes under `key`.
+    /// The path of the value that OpenMetadata has under `key`.
     pub fn of<'a>(&'a self, key: &'a str) -> &'a str {
         let elsewhere = || self.elsewhere.iter().find(|(known, _)| *known == key);
         self.all.or_else(|| elsewhere().map(|(_, place)| place.as_ref())).unwrap_or(key)
     }
 
-    /// It is written under its own key.
+    /// The value has its own key.
     pub fn is_own(&mut self, key: &'static str) {
         self.put(key, key);
     }
@@ -326,13 +326,13 @@ impl Keys {
         }
     }
 
-    /// Whether the whole column is part of what is said elsewhere.
+    /// Whether the type of another column describes the whole column.
     pub(super) fn all(&self) -> Option<&'static str> {
         self.all
     }
 }
 
-/// One column, in OpenMetadata's vocabulary.
+/// A column, in the vocabulary of OpenMetadata.
 #[derive(Debug, Clone, PartialEq, Validate)]
 pub struct Column {
     /// Name as written.
@@ -355,24 +355,24 @@ pub struct Column {
     /// `description`, empty when absent.
     #[validate(length(max = 65_535))]
     pub description: String,
-    /// Whether every row has a value. A column of the primary key is required.
+    /// Whether every row has a value. A primary key column is required.
     pub required: bool,
-    /// Whether no two rows have the same value.
+    /// Whether all rows have different values.
     pub unique: bool,
-    /// Place in the primary key, from 1, of a column that is part of it; equal places keep the order of the columns.
+    /// The position in the primary key, from 1. Equal positions keep the order of the columns.
     pub primary_key: Option<u32>,
-    /// Labels.
+    /// Tags.
     pub tags: Vec<Tag>,
-    /// `physicalName` of ODCS, where it differs from the name.
+    /// `physicalName` of ODCS, if it differs from the name.
     pub physical_name: Option<String>,
-    /// Dot path of this column in its document; of one that is described by the type of another, that of the other.
+    /// The dot path of this column in its document, or the path of the column whose type describes it.
     pub path: String,
-    /// Where the document says what belongs to it.
+    /// The paths of its parts in the document.
     pub keys: Keys,
 }
 
 impl Column {
-    /// A column of that type, without a name and without promises.
+    /// A column of that type, without a name or constraints.
     pub fn of(data_type: DataType) -> Self {
         Self {
             name: String::new(),
@@ -393,21 +393,21 @@ impl Column {
         }
     }
 
-    /// A column of the type that a text names, such as `varchar(20)` or `int64`, and of a length that is said beside it; or
-    /// what is wrong with the text, and what to do about it.
+    /// A column with the type in a text, such as `varchar(20)` or `int64`, and a separate length; or the problem with
+    /// the text, and its remedy.
     pub fn typed(text: &str, length: Option<u32>) -> Result<Self, (String, String)> {
         let mut column = Self::of(DataType::String);
         column.has_type(&named(text)?, "dataType", length);
         Ok(column)
     }
 
-    /// Takes the elements of an ARRAY from the text of their type.
+    /// Sets the elements of an ARRAY from the text of their type.
     pub fn typed_elements(&mut self, text: &str, length: Option<u32>) -> Result<(), (String, String)> {
         self.has_elements(&named(text)?, "arrayDataType", length);
         Ok(())
     }
 
-    /// One that could not be read, by its name and path. Its problem is known, and nothing comes of it.
+    /// A column that could not be read, with its name and path. Its problem is known, and nothing is created from it.
     pub(super) fn unread(path: &str, name: &str) -> Self {
         Self { name: name.to_owned(), path: path.to_owned(), ..Self::of(DataType::String) }
     }
@@ -418,7 +418,7 @@ impl Column {
         self.required = true;
     }
 
-    /// `constraint` as OpenMetadata writes it, which knows one for each column: the strongest.
+    /// `constraint` in OpenMetadata, which has one for each column: the strongest.
     pub fn constraint(&self) -> Option<&'static str> {
         match self {
             Self { primary_key: Some(_), .. } => Some("PRIMARY_KEY"),
@@ -428,7 +428,7 @@ impl Column {
         }
     }
 
-    /// Takes over what the text of a type says, which is written under `key`. A length may be said beside it.
+    /// Applies the text of a type under `key`. A separate length may exist.
     pub(super) fn has_type(&mut self, named: &Named, key: &'static str, length: Option<u32>) {
         self.data_type = named.type_with(length);
         self.has_measures(named, key);
@@ -445,13 +445,13 @@ impl Column {
         }
     }
 
-    /// Takes over what the text of a type says of the elements of an ARRAY.
+    /// Applies the text of a type to the elements of an ARRAY.
     pub(super) fn has_elements(&mut self, element: &Named, key: &'static str, length: Option<u32>) {
         self.array_data_type = Some(element.type_with(length));
         self.keys.put("arrayDataType", key);
         self.has_measures(element, key);
         match element.data_type {
-            // What the inner array is made of, one child says.
+            // One child describes the inner array.
             DataType::Array if element.element.is_some() => {
                 self.children = vec![self.child("element", element, key)];
                 self.keys.put("children", key);
@@ -489,7 +489,7 @@ impl Column {
 }
 
 impl Named {
-    /// The type, with a length of its own or one that is said beside it. PostgreSQL's `bpchar` has no limit without one.
+    /// The type with its own or a separate length. PostgreSQL's `bpchar` without a length has no limit.
     fn type_with(&self, length: Option<u32>) -> DataType {
         if self.unlimited && self.length.or(length).is_none() { DataType::Text } else { self.data_type }
     }
@@ -501,7 +501,7 @@ fn named(text: &str) -> Result<Named, (String, String)> {
     })
 }
 
-/// A label: `tagFQN`, `source`, `labelType`.
+/// A tag: `tagFQN`, `source`, `labelType`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     /// `PII.Sensitive`.

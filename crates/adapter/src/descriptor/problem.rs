@@ -1,4 +1,4 @@
-//! What is wrong with a descriptor, in terms its author can act on.
+//! Problems of a descriptor, in terms that its author can act on.
 
 use std::fmt;
 
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 
 use super::names;
 
-/// One thing wrong with what was sent, where it is, and what to do about it.
+/// One problem, with its path and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Problem {
     /// Dot path from the root of the document: `dataProduct.components[0].dataContract.schema[2].dataType`.
     pub path: String,
-    /// Line in the document, from 1, where known.
+    /// The line in the document, from 1, if known.
     pub line: Option<u32>,
-    /// Column in the document, from 1, where known.
+    /// The column in the document, from 1, if known.
     pub column: Option<u32>,
-    /// The offending value as written, shortened; never more than a line.
+    /// The value as written, shortened to one line.
     pub value: Option<String>,
-    /// What is wrong, as a sentence without its full stop.
+    /// The problem, as a sentence without a full stop.
     pub message: String,
-    /// What to do about it ("use one of ...", "did you mean `bucket`?").
+    /// The remedy ("use one of ...", "did you mean `bucket`?").
     pub remedy: Option<String>,
 }
 
 impl Problem {
-    /// A problem at `path`, which is relative to whatever the caller prefixes later.
+    /// A problem at `path`, which callers may prefix later.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into(), ..Self::default() }
     }
 
-    /// The offending value, shortened to one line of at most 80 characters.
+    /// Sets the value, shortened to one line of at most 80 characters.
     #[must_use]
     pub fn value(mut self, value: impl fmt::Display) -> Self {
         let text = names::visible(&value.to_string().replace(char::is_control, " "));
@@ -40,18 +40,18 @@ impl Problem {
         self
     }
 
-    /// What to do about it.
+    /// Sets the remedy.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         let remedy = remedy.into();
-        // It may quote a name from the document, has to stay on its line and to be read as it is written.
+        // It may quote a name from the document, so it is kept on one line and made readable.
         let unreadable = |c: char| c.is_control() || names::is_deceptive(c);
         self.remedy =
             Some(if remedy.contains(unreadable) { remedy.replace(unreadable, " ") } else { remedy });
         self
     }
 
-    /// On one line, with what to do about it.
+    /// The problem on one line, with its remedy.
     pub fn with_remedy(&self) -> String {
         match &self.remedy {
             Some(remedy) => format!("{self}; {remedy}"),
@@ -59,7 +59,7 @@ impl Problem {
         }
     }
 
-    /// The same problem seen from further up: `specific.bucket` under `components[0]`.
+    /// The same problem with a prefix: `specific.bucket` under `components[0]`.
     #[must_use]
     pub fn under(mut self, prefix: &str) -> Self {
         if !prefix.is_empty() {
@@ -70,21 +70,21 @@ impl Problem {
     }
 }
 
-/// How a problem ends that stands for more of them.
+/// The end of a problem that counts further ones.
 const SURPLUS: &str = " more problems are not listed";
 
 impl Problem {
-    /// The last line of a list: how many more there are.
+    /// The last line of a list: the number of further problems.
     pub(super) fn surplus(count: usize) -> Self {
         Self::new("", format!("{count}{SURPLUS}")).remedy("correct these first")
     }
 
-    /// Whether it was found when the document was read, and not by a technology.
+    /// Whether it was found by parsing, and not by a technology.
     pub fn is_of_reading(&self) -> bool {
         self.line.is_some() || self.counted().is_some()
     }
 
-    /// How many problems it stands for, if it is such a last line.
+    /// The number of problems that it counts, if it is such a last line.
     pub(super) fn counted(&self) -> Option<usize> {
         self.message.strip_suffix(SURPLUS)?.parse().ok()
     }

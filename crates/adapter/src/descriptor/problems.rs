@@ -1,13 +1,13 @@
-//! Collecting problems at a bounded cost.
+//! Collects problems at a limited cost.
 
 use super::document::Position;
 use super::{Problem, Strictness};
 
-/// Problems listed in one answer; past that, they are counted.
+/// The maximum number of listed problems; further ones are counted.
 pub(super) const MAX_LISTED: usize = 100;
 
-/// Every problem found so far. Problems are made only while there is room for them, so a descriptor with a million
-/// mistakes costs no more than one with a hundred.
+/// All problems so far. Problems are created only while there is room, so a descriptor with a million mistakes costs
+/// no more than one with a hundred.
 #[derive(Debug)]
 pub(super) struct Problems {
     listed: Vec<Problem>,
@@ -21,13 +21,13 @@ impl Problems {
         Self { listed: Vec::new(), more: 0, strictness, suggestions: Suggestions::default() }
     }
 
-    /// A list of their own for what not every technology uses, which is to come back with [`Self::close`].
+    /// Begins a separate list for a part that only some technologies use; [`Self::close`] ends it.
     pub(super) fn apart(&mut self) -> Self {
         let suggestions = std::mem::take(&mut self.suggestions);
         Self { listed: Vec::new(), more: 0, strictness: self.strictness, suggestions }
     }
 
-    /// What was found in a list of its own, with paths relative to the component.
+    /// Ends a separate list, and returns its problems with paths relative to the component.
     pub(super) fn close(&mut self, mut apart: Self, component: &str) -> Vec<Problem> {
         self.suggestions = std::mem::take(&mut apart.suggestions);
         let relative = |mut problem: Problem| {
@@ -39,17 +39,17 @@ impl Problems {
         apart.into_list().into_iter().map(relative).collect()
     }
 
-    /// What is asked.
+    /// The strictness.
     pub(super) fn strictness(&self) -> Strictness {
         self.strictness
     }
 
-    /// Whether everything is asked.
+    /// Whether everything is required.
     pub(super) fn is_strict(&self) -> bool {
         self.strictness == Strictness::Full
     }
 
-    /// Whether there is no problem so far.
+    /// Whether there is no problem.
     pub(super) fn is_empty(&self) -> bool {
         self.listed.is_empty()
     }
@@ -59,7 +59,7 @@ impl Problems {
         self.listed.len() < MAX_LISTED
     }
 
-    /// Something that makes the descriptor unusable for any purpose.
+    /// Adds a problem that makes the descriptor unusable for any purpose.
     pub(super) fn add(&mut self, make: impl FnOnce() -> Problem) {
         if self.has_room() {
             self.listed.push(make());
@@ -68,14 +68,14 @@ impl Problems {
         }
     }
 
-    /// Something that is asked of a full descriptor only.
+    /// Adds a problem of a full descriptor only.
     pub(super) fn ask(&mut self, make: impl FnOnce() -> Problem) {
         if self.is_strict() {
             self.add(make);
         }
     }
 
-    /// "did you mean", when there is room for a problem and one of the candidates is close.
+    /// A suggestion, if there is room for a problem and a candidate is similar.
     pub(super) fn closest<'a>(
         &mut self,
         wanted: &str,
@@ -84,17 +84,17 @@ impl Problems {
         if self.has_room() { self.suggestions.closest(wanted, candidates) } else { None }
     }
 
-    /// In document order, with a last line for those that were only counted.
+    /// The problems in document order, with a last line for those that were only counted.
     pub(super) fn into_list(self) -> Vec<Problem> {
         in_order(self.listed, self.more)
     }
 }
 
-/// A list for an answer: in document order, and no longer than it may be.
+/// A list in document order, limited to the maximum.
 pub(super) fn in_order(listed: Vec<Problem>, more: usize) -> Vec<Problem> {
     let (counts, mut listed): (Vec<_>, Vec<_>) =
         listed.into_iter().partition(|problem| problem.counted().is_some());
-    // Stable: problems at one place, or at none, stay in the order in which they were found.
+    // A stable sort: problems at the same position, or at none, keep their order.
     listed.sort_by_key(|problem| (problem.line.unwrap_or(u32::MAX), problem.column.unwrap_or(u32::MAX)));
     let more = more + counts.iter().filter_map(Problem::counted).sum::<usize>();
     let more = more + listed.len().saturating_sub(MAX_LISTED);
@@ -106,7 +106,7 @@ pub(super) fn in_order(listed: Vec<Problem>, more: usize) -> Vec<Problem> {
 }
 
 impl Problem {
-    /// Where it is; an unknown position is left out.
+    /// The position; unknown parts are left out.
     #[must_use]
     pub(super) fn at(mut self, position: Position) -> Self {
         if position.line > 0 {
@@ -117,8 +117,8 @@ impl Problem {
     }
 }
 
-/// Finds the closest of many texts, within a budget of comparisons: edit distance is quadratic, and both sides of
-/// it come from outside.
+/// Finds the most similar text among many, within a limit of comparisons, because edit distance is quadratic and both
+/// sides come from outside.
 #[derive(Debug)]
 pub struct Suggestions {
     budget: usize,
@@ -131,7 +131,7 @@ impl Default for Suggestions {
 }
 
 impl Suggestions {
-    /// The candidate that the text is a slip of the hand away from, see [`is_typo`].
+    /// The candidate of which the text is probably a typo, see [`is_typo`].
     pub fn closest<'a>(
         &mut self,
         wanted: &str,
@@ -151,8 +151,8 @@ impl Suggestions {
     }
 }
 
-/// Whether somebody who meant `candidate` may have written `wanted`: the same but for case and for one letter in a short
-/// word, two from eight letters on, three from sixteen on. Digits are no letters: another number is another meaning.
+/// Whether `wanted` is probably a typo of `candidate`: equal except for case and one letter in a short word, two
+/// letters from eight on, three from sixteen on. Digits must be equal, because another number has another meaning.
 pub fn is_typo(wanted: &str, candidate: &str) -> bool {
     slips(wanted, candidate).is_some()
 }
@@ -165,7 +165,7 @@ fn slips(wanted: &str, candidate: &str) -> Option<usize> {
         8..16 => 2,
         _ => 3,
     };
-    // Longer ones are no words, and cost too much.
+    // Longer texts are not words, and cost too much.
     if wanted.is_empty()
         || longest > 2 * super::Identifier::MAX_LENGTH
         || wanted.len().abs_diff(candidate.len()) > 2 * allowed

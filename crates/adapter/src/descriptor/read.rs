@@ -1,7 +1,7 @@
-//! The typed reading of a document: hand-written, because it has to go on after the first mistake.
+//! Reads a document into the model. Written by hand, because reading must continue after the first mistake.
 //!
-//! First every component is listed without a word ([`Index`]). Then those are read that are *ours*: all that is wrong
-//! with them is a problem, and nothing that is wrong with any other.
+//! First every component is listed without problems ([`Index`]). Then our components are read: all their problems are
+//! reported, and no problems of others.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,26 +15,26 @@ use super::{
     Outline, Problem, Scope, Strictness, Tag, Unread, contract, graph, rules,
 };
 
-/// What was read of a document.
+/// The result of reading a document.
 pub(super) struct Read {
     pub(super) product: DataProduct,
     pub(super) scope: Scope,
-    /// What comes before what.
+    /// The order of all components.
     pub(super) sequence: graph::Sequence,
     /// The components of a data product that are not ours.
     pub(super) others: Vec<Outline>,
 }
 
-/// Which components are to be read.
+/// The components to read.
 #[derive(Clone, Copy)]
 enum Wanted<'a> {
     /// All that are ours.
     Ours,
-    /// The one with this id, and what is ours of those in it; none when the id could not be read.
+    /// The component with this id, and our components in it; none if the id could not be read.
     One(Option<&'a Identifier>),
 }
 
-/// Reads the root of a document. `ours` says whose component it is.
+/// Reads the root of a document. `ours` decides whose a component is.
 pub(super) fn descriptor(
     kind: DescriptorKind,
     root: &Node,
@@ -80,7 +80,7 @@ pub(super) fn descriptor(
         });
         return None;
     }
-    // In a short form, only what is read of it.
+    // In a short form, check only what is read.
     let short: &[&str] = &["dataProduct", "componentIdToProvision"];
     let keys = (!problems.is_strict()).then_some(short);
     root.report_flaws("", keys, "dataProduct", problems);
@@ -101,7 +101,7 @@ pub(super) fn descriptor(
     let read = read?;
     let (wanted, entry) = (wanted?, fields.get("componentIdToProvision")?);
     if read.index.find(wanted.as_str()).is_none() {
-        // Which components it has is not known: that has its own problem.
+        // Its components are unknown, which has its own problem.
         if !read.is_listed && !problems.is_empty() {
             return None;
         }
@@ -118,13 +118,13 @@ pub(super) fn descriptor(
     Some(Read { product: read.product, scope, sequence: read.sequence, others: Vec::new() })
 }
 
-/// What was read of a data product.
+/// The result of reading a data product.
 struct ReadProduct<'a> {
     product: DataProduct,
     sequence: graph::Sequence,
     others: Vec<Outline>,
     index: Index<'a>,
-    /// Whether its components could be read as the one list that they are.
+    /// Whether its components are one valid list.
     is_listed: bool,
 }
 
@@ -163,7 +163,7 @@ fn product<'a>(
         });
     }
     let mut product = DataProduct {
-        // A placeholder where there is none: the problem is on the list, and nothing is returned.
+        // A placeholder: the problem is recorded, and nothing is returned.
         id: id.clone().unwrap_or_else(Identifier::placeholder),
         name: fields.required_text("name", problems).unwrap_or_default(),
         description: fields.text("description", problems).unwrap_or_default(),
@@ -188,14 +188,14 @@ fn product<'a>(
         is_ordered: matches!(wanted, Wanted::Ours),
     };
     let mut numbers = Vec::new();
-    // What the components that are read depend on.
+    // The dependencies of the components that are read.
     let mut named = BTreeSet::new();
     let mut edges = vec![Vec::new(); index.places.len()];
     for (number, place) in index.places.iter().enumerate() {
         let Some(whose) = selection.whose(number) else { continue };
         let read = match whose {
             Whose::Ours => reader.component(place, problems),
-            // Nobody is told what is wrong with it.
+            // Its problems are not reported.
             Whose::Others => reader.component(place, &mut Problems::new(Strictness::Short)),
         };
         if let Some((component, dependencies)) = read {
@@ -221,7 +221,7 @@ fn product<'a>(
         Some((id, info))
     });
     product.published = published.collect();
-    // Without an identifier of its own it is read to find what else is wrong, and for nothing else.
+    // Without its id it is read only to find other problems.
     if id.is_none() && !problems.is_strict() {
         return None;
     }
@@ -241,19 +241,19 @@ fn product<'a>(
     Some(ReadProduct { product, sequence, others, index, is_listed })
 }
 
-/// Whose a component that is read is.
+/// The owner of a component that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Ours,
-    /// Another adapter's, or one that was ours: read in case that it is known from earlier.
+    /// Another adapter's, or formerly ours: read in case it has a stored deployment.
     Others,
 }
 
-/// The components that are read.
+/// The components to read.
 struct Selection(Vec<Option<Whose>>);
 
 impl Selection {
-    /// With the outlines of those of a data product that are not ours.
+    /// Also returns the outlines of a data product's components that are not ours.
     fn of(
         index: &Index<'_>,
         wanted: Wanted<'_>,
@@ -280,7 +280,7 @@ impl Selection {
                     |place: &Place<'_>| place.id.is_some() && place.id == id.map(Identifier::as_str);
                 let mut several = index.places.iter().enumerate().filter(|(_, place)| is_wanted(place));
                 let first = several.next();
-                // A neighbour that has its id by mistake is not it.
+                // A neighbour with the same id by mistake is another component.
                 let routed = first.into_iter().chain(several).find(|(_, place)| ours(&place.outline()));
                 if let Some((number, _)) = routed.or(first) {
                     let inside = |place: &Place<'_>, selected: &[Option<Whose>]| {
@@ -312,7 +312,7 @@ impl Selection {
         self.0.get(number).copied().flatten()
     }
 
-    /// Ours before others', then the first.
+    /// Ours first, then the first in the document.
     fn keep_one_of_each(&mut self, index: &Index<'_>) {
         let mut seen: HashSet<&str> = HashSet::new();
         for whose in [Whose::Ours, Whose::Others] {
@@ -327,7 +327,7 @@ impl Selection {
         }
     }
 
-    /// Ids of ours that something else has, too.
+    /// Our ids that another component also has.
     fn report_repetition(&self, index: &Index<'_>, problems: &mut Problems) {
         if !problems.is_strict() {
             return;
@@ -354,16 +354,16 @@ impl Selection {
 /// Reads components.
 struct Reader<'a> {
     index: &'a Index<'a>,
-    /// Id of the data product, where it could be read.
+    /// The id of the data product, if it could be read.
     product: Option<&'a Identifier>,
     /// Version of the data product.
     version: Option<&'a str>,
-    /// Whether components are worked on in the order of `dependsOn`: of one component, the caller has seen to that.
+    /// Whether components are processed in the order of `dependsOn`; for a single component, the caller handles that.
     is_ordered: bool,
 }
 
 impl Reader<'_> {
-    /// The component, unless it has no identifier, and what it depends on.
+    /// Reads a component, unless it has no identifier, with its dependencies.
     fn component(
         &mut self,
         place: &Place<'_>,
@@ -430,12 +430,12 @@ impl Reader<'_> {
         if fields.get("version").is_none() {
             component.version = self.version.map(str::to_owned);
         }
-        // Without its id it is read all the same where that is to find what else is wrong.
+        // Without its id it is read only to find other problems.
         (id.is_some() || problems.is_strict()).then_some((component, dependencies))
     }
 
-    /// Of the components with these numbers those that are ours and as they must be. What one of them says is compared with
-    /// what the requested component says of it; what is wrong with it is another request's.
+    /// Those of the components with these numbers that are ours and valid. They are compared with the requested
+    /// component; their own problems belong to other requests.
     fn beside(
         &mut self,
         numbers: impl Iterator<Item = usize>,
@@ -462,8 +462,8 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// `dependsOn`, as far as it is in the document. What is not may be another data product's, which is not ours to
-    /// order, unless its URN says that it is of this one.
+    /// `dependsOn`, as far as the ids are in the document. Other ids may belong to another data product, unless their
+    /// URN names this one.
     fn dependencies(&self, fields: &Fields<'_>, problems: &mut Problems) -> Vec<graph::Dependency> {
         let mut depends_on = Vec::new();
         for (path, node) in fields.list("dependsOn", problems) {
@@ -512,7 +512,7 @@ impl Reader<'_> {
     }
 }
 
-/// The kind, which may be any text. Whether it has to be there is said by the target.
+/// The kind, which may be any text. The target decides whether it is required.
 fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
     let Some(entry) = fields.get("kind") else { return ComponentKind::Unspecified };
     let Some(text) = entry.node.text() else {
@@ -529,14 +529,14 @@ fn kind(fields: &Fields<'_>, problems: &mut Problems) -> ComponentKind {
         });
         return ComponentKind::Unspecified;
     }
-    // A NUL is reported wherever it is, and no store takes it.
+    // A NUL is reported everywhere, and no store accepts it.
     if text.contains('\0') {
         return ComponentKind::Unspecified;
     }
     ComponentKind::of(text)
 }
 
-/// What is wrong with the fields that decide where a component is and what it is made of.
+/// Problems of the fields that decide where a component is and what it consists of.
 fn unread(fields: &Fields<'_>) -> Vec<Unread> {
     let mut unread = Vec::new();
     for field in ["kind", "specific"].into_iter().chain(ROUTING) {
@@ -565,7 +565,7 @@ fn closest<'a>(
     product: &Identifier,
     problems: &mut Problems,
 ) -> Option<&'a str> {
-    // What all identifiers share would make each of them look close to any other.
+    // The common prefix of all identifiers would make them look similar.
     let prefix = product.urn().map(|urn| format!("{}:", urn.identity));
     let own = |id: &'a str| match &prefix {
         Some(prefix) => id.split_once(prefix.as_str()).map_or(id, |(_, name)| name),
@@ -579,12 +579,12 @@ fn closest<'a>(
     index.ids().find(|id| own(id) == close)
 }
 
-/// "did you mean", or what else can be said.
+/// A suggestion, or another remedy.
 pub(super) fn did_you_mean(close: Option<&str>, otherwise: &str) -> String {
     close.map_or_else(|| otherwise.to_owned(), |close| format!("did you mean `{close}`?"))
 }
 
-/// What identifiers look like, for remedies.
+/// The form of identifiers, for remedies.
 const PRODUCT: &str = "urn:dmb:dp:DOMAIN:DATA-PRODUCT:MAJOR";
 const COMPONENT: &str = "urn:dmb:cmp:DOMAIN:DATA-PRODUCT:MAJOR:COMPONENT";
 
@@ -594,14 +594,14 @@ fn invalid_identifier(path: impl Into<String>, text: &str, why: InvalidIdentifie
         .remedy(format!("use at most {} bytes on one line, such as `{shape}`", Identifier::MAX_LENGTH))
 }
 
-/// Fields that mean something of their own, however close they are to another one.
+/// Fields with a meaning of their own, even if they look like another one.
 const STANDARD: [&str; 8] =
     ["apiVersion", "domain", "domainId", "fullyQualifiedName", "id", "kind", "name", "tags"];
 
-/// Keys that are looked at for what a missing field may be called instead.
+/// The maximum number of keys that are compared with a missing field.
 const MAX_OTHER_NAMES: usize = 100;
 
-/// A mapping of the document that is being read.
+/// A mapping of the document.
 pub(super) struct Fields<'a> {
     node: &'a Node,
     entries: &'a [Entry],
@@ -617,7 +617,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What the root of a document is, where that can be told.
+    /// The kind of a document's root, if it is clear.
     pub(super) fn shape(&self) -> Option<DescriptorKind> {
         let has = |name: &str| self.written(name).is_some();
         let wrapped = has("dataProduct") || has("componentIdToProvision");
@@ -629,7 +629,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The components of a data product. Without a list of them it cannot be used for anything.
+    /// The components of a data product. Without a list of them it cannot be used.
     fn components(&self, problems: &mut Problems) -> Index<'a> {
         match self.written("components").map(|entry| (entry, &entry.node.tree)) {
             Some((_, Tree::List(items))) => {
@@ -647,17 +647,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that is there and says something: what is empty is as if it were not there, see [`Node::is_empty`].
+    /// A field with a value; empty values count as absent, see [`Node::is_empty`].
     pub(super) fn get(&self, name: &str) -> Option<&'a Entry> {
         self.written(name).filter(|entry| !entry.node.is_empty())
     }
 
-    /// A field that is there and not null: where what is empty means something, or has to be said.
+    /// A field that is not null, also an empty one.
     pub(super) fn written(&self, name: &str) -> Option<&'a Entry> {
         self.entries.iter().find(|entry| entry.key == name).filter(|entry| entry.node.tree != Tree::Null)
     }
 
-    /// All fields, as far as it is worth looking at them for a slip.
+    /// The first fields, for finding typos.
     pub(super) fn entries(&self) -> impl Iterator<Item = &'a Entry> + use<'a> {
         self.entries.iter().take(MAX_OTHER_NAMES)
     }
@@ -666,7 +666,7 @@ impl<'a> Fields<'a> {
         Problem::new(name, message).under(self.path)
     }
 
-    /// A field that is not there, unless by another name, or that is empty.
+    /// The problem of a field that is absent or empty, with the key that looks like it.
     pub(super) fn missing(&self, name: &'static str) -> Problem {
         if let Some(entry) = self.written(name) {
             return self
@@ -676,7 +676,7 @@ impl<'a> Fields<'a> {
         }
         let problem = self.problem(name, format!("`{name}` is missing"));
         let same = |key: &str| key.eq_ignore_ascii_case(name);
-        // Two letters are close to everything.
+        // Two letters are similar to everything.
         let close = |entry: &&Entry| {
             let key = entry.key.as_str();
             same(key) || (name.len() > 3 && is_typo(key, name) && !STANDARD.contains(&key))
@@ -704,7 +704,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Free text: any scalar, as it was written.
+    /// Free text: any scalar, as written.
     pub(super) fn text(&self, name: &str, problems: &mut Problems) -> Option<String> {
         let entry = self.get(name)?;
         let text = entry.node.source_text().map(Cow::into_owned);
@@ -725,7 +725,7 @@ impl<'a> Fields<'a> {
         names.iter().find_map(|name| self.text(name, problems))
     }
 
-    /// Elements of a list with their paths; nothing when it is absent.
+    /// Elements of a list with their paths; empty if it is absent.
     pub(super) fn list(
         &self,
         name: &str,
@@ -746,7 +746,7 @@ impl<'a> Fields<'a> {
         items.iter().enumerate().map(move |(index, node)| (format!("{prefix}[{index}]"), node))
     }
 
-    /// A mapping as JSON, empty when absent.
+    /// A mapping as JSON, empty if absent.
     pub(super) fn object(&self, name: &str, problems: &mut Problems) -> Object {
         match self.get(name).map(|entry| (entry, &entry.node.tree)) {
             None => Object::new(),
@@ -784,7 +784,7 @@ impl<'a> Fields<'a> {
         self.version(product, problems)
     }
 
-    /// `version`, whose major is the one of the data product's identifier, where that says one.
+    /// `version`; its major version must equal the one in the data product's identifier, if that has one.
     fn version(&self, product: Option<&Identifier>, problems: &mut Problems) -> Option<String> {
         let entry = self.get("version")?;
         let text = self.text("version", problems)?;
@@ -793,7 +793,7 @@ impl<'a> Fields<'a> {
                 self.wrong_kind(entry, "a text")
                     .remedy("write three numbers, such as `0.1.0`; put them in quotes when in doubt")
             });
-            // One problem is enough: a version that is not there breaks no other rule.
+            // One problem is enough: a missing version breaks no other rule.
             return (!problems.is_strict()).then_some(text);
         }
         if let Some(major) = product.and_then(Identifier::major)

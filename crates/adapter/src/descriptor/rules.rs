@@ -1,7 +1,7 @@
-//! Rules for single fields: they stand on the model, as attributes of `validator`, and are brought home here.
+//! Rules for single fields: attributes of `validator` on the model, converted to problems here.
 //!
-//! `validator` reports the names of Rust fields, in no order; a problem needs the name its author wrote and the
-//! place where it stands.
+//! `validator` reports names of Rust fields, without an order. A problem needs the key that the author wrote, and its
+//! position.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use validator::{Validate, ValidationError};
 use super::problems::Problems;
 use super::read::Fields;
 
-/// Checks the rules of one struct against the mapping it was read from.
+/// Checks the rules of one struct against the mapping that it was read from.
 pub(super) fn check(model: &impl Validate, fields: &Fields<'_>, problems: &mut Problems) {
     if !problems.is_strict() {
         return;
@@ -23,7 +23,7 @@ pub(super) fn check(model: &impl Validate, fields: &Fields<'_>, problems: &mut P
         .collect();
     broken.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, error) in broken {
-        // A field that is missing, or is no text at all, is reported by whoever asked for it.
+        // A missing field, or a field that is not a text, is reported where it is read.
         let Some((entry, text)) =
             fields.get(&name).and_then(|entry| Some((entry, entry.node.source_text()?)))
         else {
@@ -37,7 +37,7 @@ pub(super) fn check(model: &impl Validate, fields: &Fields<'_>, problems: &mut P
     }
 }
 
-/// `data_length` is `dataLength` in YAML.
+/// The YAML key of a Rust field: `data_length` is `dataLength`.
 fn yaml_name(field: &str) -> String {
     let mut name = String::with_capacity(field.len());
     let mut upper = false;
@@ -79,9 +79,9 @@ fn broken(message: &'static str, remedy: &'static str) -> ValidationError {
     error
 }
 
-/// A name that fits on one line and has something visible in it.
+/// A name on one line with a visible character.
 pub(super) fn one_line(name: &str) -> Result<(), ValidationError> {
-    // A NUL is reported wherever it is.
+    // A NUL is reported everywhere.
     if name.chars().any(|c| c.is_control() && c != '\0') {
         return Err(broken("the name holds a control character", "write it on one line"));
     }
@@ -91,7 +91,7 @@ pub(super) fn one_line(name: &str) -> Result<(), ValidationError> {
     Ok(())
 }
 
-/// `MAJOR.MINOR.PATCH`, with what semantic versions may add after it.
+/// `MAJOR.MINOR.PATCH`, with the additions of semantic versions.
 pub(super) fn version(version: &str) -> Result<(), ValidationError> {
     let (numbers, suffix) = match version.find(['-', '+']) {
         Some(end) => version.split_at(end),
@@ -114,7 +114,7 @@ pub(super) fn version(version: &str) -> Result<(), ValidationError> {
     }
 }
 
-/// The major of a version that is one.
+/// The major version of a valid version.
 pub(super) fn major(text: &str) -> Option<u64> {
     version(text).ok()?;
     text.split(['.', '-', '+']).next()?.parse().ok()

@@ -1,11 +1,10 @@
-//! What a file is, told from its shape: for people, who have files and not requests.
+//! Recognises the kind of a file by its shape, for users who have files and not requests.
 
 use super::document::{Document, Tree};
 use super::read::Fields;
 use super::{DescriptorKind, Limits, Problem};
 
-/// What a text is the descriptor of. A text that could be either, or neither, is taken for a data product's: reading it
-/// says what is wrong.
+/// The kind of a descriptor. An unclear text counts as a data product; parsing it reports the problem.
 pub fn kind_of(text: &str, limits: &Limits) -> DescriptorKind {
     let Ok(document) = Document::read(text.as_bytes(), limits) else { return DescriptorKind::DataProduct };
     let root = &document.root;
@@ -13,11 +12,11 @@ pub fn kind_of(text: &str, limits: &Limits) -> DescriptorKind {
     fields.and_then(|fields| fields.shape()).unwrap_or(DescriptorKind::DataProduct)
 }
 
-/// The descriptor of one component, made of the data product's or of another component's. Every value stays on the line
-/// that it was on, or at the same distance from the others.
+/// Makes the descriptor of one component from a data product or another component descriptor. Every value stays on
+/// its line, or at the same distance from the others.
 pub fn of_component(text: &str, component: &str, limits: &Limits) -> Result<String, Problem> {
     let body = text.trim_start_matches('\u{feff}');
-    // JSON strings are YAML strings.
+    // JSON strings are valid YAML strings.
     let id = serde_json::Value::from(component);
     if kind_of(text, limits) == DescriptorKind::DataProduct {
         return Ok(wrapped(body, &id.to_string()));
@@ -46,7 +45,7 @@ pub fn of_component(text: &str, component: &str, limits: &Limits) -> Result<Stri
     }
 }
 
-/// The same text, one level further in.
+/// The same text, indented by one level.
 fn wrapped(product: &str, id: &str) -> String {
     let mut text = String::from("dataProduct:\n");
     for line in product.lines().skip_while(|line| line.trim_end() == "---") {

@@ -1,4 +1,4 @@
-//! Reading `specific`: the one part of a descriptor that is ours, and therefore read strictly.
+//! Reads `specific`, which belongs to the technology and is therefore read strictly.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -9,13 +9,13 @@ use super::document::short;
 use super::problems::Suggestions;
 use super::{Object, Problem};
 
-/// Unknown keys that are listed; past that, they are counted.
+/// The maximum number of unknown keys that are listed; further ones are counted.
 const MAX_UNKNOWN: usize = 20;
 
-/// Reads the keys a technology knows and reports the ones it does not.
+/// Reads the keys that a technology knows, and reports all others.
 ///
-/// Every getter answers `None` for what is absent (or empty), and for what is of the wrong type after noting the
-/// problem; [`Self::finish`] reports those and every key that was never asked for. Paths are relative to the
+/// Every getter returns `None` for an absent or empty value, and for a value of the wrong type after adding the
+/// problem. [`Self::finish`] returns the problems, also for every key that was never read. Paths are relative to the
 /// component: `specific.bucket`.
 ///
 /// ```
@@ -40,28 +40,28 @@ pub struct SpecificReader<'a> {
 }
 
 impl<'a> SpecificReader<'a> {
-    /// A reader of [`super::Component::specific`].
+    /// Creates a reader of [`super::Component::specific`].
     pub fn new(specific: &'a Object) -> Self {
         Self::at("specific", specific)
     }
 
-    /// A reader of any object; `prefix` is where it is.
+    /// Creates a reader of any object; `prefix` is its path.
     pub fn at(prefix: impl Into<String>, object: &'a Object) -> Self {
         Self { object, prefix: prefix.into(), asked: BTreeSet::new(), problems: Vec::new() }
     }
 
-    /// Any value, unchecked. Absent and empty are the same: null, a text without letters, a list without elements.
+    /// Any value, unchecked. Absent and empty are the same: null, a blank text, an empty list.
     pub fn value(&mut self, key: &'static str) -> Option<&'a Value> {
         self.asked.insert(key);
         self.object.get(key).filter(|value| !is_empty(value))
     }
 
-    /// A text. A number is not taken for one: it would have lost its leading zeros.
+    /// A text. A number is not accepted, because it would have lost leading zeros.
     pub fn string(&mut self, key: &'static str) -> Option<&'a str> {
         self.typed(key, "a text; put it in quotes", Value::as_str)
     }
 
-    /// A text that has to be there and not empty.
+    /// A required text that is not empty.
     pub fn required_string(&mut self, key: &'static str) -> Option<&'a str> {
         if self.value(key).is_none() {
             match self.object.get(key) {
@@ -91,7 +91,7 @@ impl<'a> SpecificReader<'a> {
         None
     }
 
-    /// One of several names, without regard to case; the answer has the spelling of `choices`.
+    /// One of several names; upper and lower case are equal. Returns the spelling of `choices`.
     pub fn one_of(&mut self, key: &'static str, choices: &[&'static str]) -> Option<&'static str> {
         let text = self.typed(key, "a text", Value::as_str)?;
         let known = choices.iter().copied().find(|choice| choice.eq_ignore_ascii_case(text.trim()));
@@ -106,7 +106,7 @@ impl<'a> SpecificReader<'a> {
         known
     }
 
-    /// A list of texts; elements that are something else are problems.
+    /// A list of texts; other elements are problems.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<&'a str>> {
         let items = self.typed(key, "a list", Value::as_array)?;
         let mut texts = Vec::with_capacity(items.len());
@@ -125,7 +125,7 @@ impl<'a> SpecificReader<'a> {
         Some(texts)
     }
 
-    /// A nested object, to be given back to [`Self::absorb`] once read.
+    /// A reader of a nested object; return it to [`Self::absorb`] afterwards.
     pub fn object(&mut self, key: &'static str) -> Option<SpecificReader<'a>> {
         let object = self.typed(key, "a mapping", Value::as_object)?;
         Some(Self::at(format!("{}.{key}", self.prefix), object))
@@ -136,7 +136,7 @@ impl<'a> SpecificReader<'a> {
         self.problems.extend(nested.finish());
     }
 
-    /// Notes a problem with a key that only its reader can see.
+    /// Adds a problem that only the technology can find.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
         let problem = self.with_value(Problem::new(key, message).remedy(remedy), key);
         self.add(problem);
@@ -150,7 +150,7 @@ impl<'a> SpecificReader<'a> {
         }
     }
 
-    /// Every problem: those noted, then the keys that were never asked for.
+    /// Every problem: those that were added, then the keys that were never read.
     pub fn finish(mut self) -> Vec<Problem> {
         let asked = std::mem::take(&mut self.asked);
         let unknown: Vec<&String> = self.object.keys().filter(|key| !asked.contains(key.as_str())).collect();
@@ -158,7 +158,7 @@ impl<'a> SpecificReader<'a> {
         for key in unknown.iter().take(MAX_UNKNOWN) {
             let close = suggestions.closest(
                 key,
-                // A key that is there already is not the one that was meant.
+                // A key that is present was not meant.
                 asked.iter().copied().filter(|known| !self.object.contains_key(*known)),
             );
             let remedy = match close {

@@ -1,15 +1,15 @@
-//! Of the descriptor that a control plane sends along with an import: the entity that is imported into.
+//! Reads the descriptor in an import: the entity that is imported into.
 //!
-//! It may be a component's descriptor (`dataProduct` and `componentIdToProvision`), a data product, or a component by
-//! itself; a mapping, or the same as YAML or JSON in a text. It only serves for defaults, so nothing of it is ever wrong:
-//! what cannot be read is not there.
+//! It may be a component descriptor (`dataProduct` and `componentIdToProvision`), a data product, or a component, as
+//! a mapping or as YAML or JSON in a text. It only provides defaults, so it never has problems: unreadable parts are
+//! ignored.
 
 use serde_json::Value;
 
 use super::document::Document;
 use super::{Limits, Object, Outline};
 
-/// The component that a descriptor is about, as far as the descriptor says it.
+/// The component of the descriptor, as far as it is described.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Subject {
     /// `id` of its data product.
@@ -20,12 +20,12 @@ pub struct Subject {
     pub specific: Object,
     /// `dataContract`
     pub data_contract: Option<Value>,
-    /// What routes look at; of a component that is known.
+    /// The fields that routes use, if the component is known.
     pub outline: Option<Outline>,
 }
 
 impl Subject {
-    /// Reads a descriptor. Of a data product, the one component of the template `template` is meant.
+    /// Reads a descriptor. In a data product, the one component of the template `template` is used.
     pub fn of(descriptor: &Value, template: &str, limits: &Limits) -> Self {
         let parsed;
         let descriptor = match descriptor {
@@ -77,7 +77,7 @@ impl Subject {
     }
 }
 
-/// Components and those in them.
+/// Components and nested components.
 fn components(list: &[Value]) -> Vec<&Object> {
     let mut found = Vec::new();
     let mut open: Vec<&Value> = list.iter().collect();

@@ -1,15 +1,16 @@
-//! Who may read: members of the readers' role, and nothing else.
+//! Read access: the members of the readers' role.
 //!
-//! A component has one role that holds the grants, and being its member is the access list. So a list is one kind of
-//! row in one catalog, a revocation holds in sessions that are open, and no grant is forgotten on some table.
+//! A component has one role that holds the grants. Its members are the principals of the access list. So an entry of
+//! the list is one row in one catalog, a revocation affects open sessions, and no grant on a single table can be
+//! forgotten.
 //!
-//! - What Landfall granted is managed: the catalog remembers who granted what. What somebody else granted is reported,
-//!   and taken away only on `repair: true`.
-//! - Owners are in a role of their own, which no access list reaches.
-//! - Revocations come first and in a transaction of their own. When somebody cannot be found, those still happen, and
-//!   then nothing is granted and everybody who cannot be found is named.
-//! - A bare name is whoever the directory says; where it knows forms of names alone, it is whichever has a role here. What
-//!   it was taken for is said.
+//! - Landfall manages its own grants: the catalog stores the grantor. Grants of other roles are reported, and revoked
+//!   only with `repair: true`.
+//! - Owners have a role of their own, which access lists do not affect.
+//! - Revocations come first, in their own transaction. If a principal cannot be found, they are still made; then
+//!   nothing is granted, and every principal that cannot be found is named.
+//! - A name without a prefix means what the identity source finds. If the source only builds names from a template,
+//!   it means the one that has a role. The log says which.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,15 +24,15 @@ use landfall_adapter::descriptor::{Object, Problem};
 use landfall_adapter::error::Result;
 use landfall_adapter::{AccessList, Action, Intent, Work};
 
-/// Names that a line has room for.
+/// The maximum number of names in a line.
 const MAX_NAMED: usize = 20;
 
-/// The people that a component is about, as far as they could be looked up without the database.
+/// The users and groups of a component, as far as they can be looked up without the database.
 #[derive(Debug, Clone, Default)]
 pub(super) struct People {
-    /// The access list that was asked for, if ever one was.
+    /// The access list that was requested last, if any.
     list: Option<AccessList>,
-    /// What is known of each ref.
+    /// The lookup result of each ref.
     known: BTreeMap<Ref, Known>,
     /// Owners of the data product.
     owners: Vec<Ref>,
@@ -40,20 +41,21 @@ pub(super) struct People {
 /// The roles of a ref.
 #[derive(Default)]
 struct Roles {
-    /// Those that there are.
+    /// The existing roles.
     there: BTreeSet<String>,
-    /// Members of a group that have none here, and why.
+    /// Members of a group without a role, and why.
     missing: Vec<String>,
-    /// What a bare name was taken for.
+    /// The meaning of a name without a prefix.
     taken_for: Option<String>,
 }
 
 impl People {
-    /// Every ref on its own, once in a run. Fails when nobody can be asked: what is wanted is not known then.
+    /// Looks up each ref once in a run. Fails if a source does not respond, because the wanted access is not known
+    /// then.
     pub(super) async fn look_up(work: &Work, directory: &Directory, run: &Lookups) -> Result<Self> {
         let product = &work.product;
         let owner = product.owner.as_deref().and_then(|text| Ref::parse(text).ok());
-        // It is a group, whether it says so or not.
+        // `devGroup` is a group, with or without a prefix.
         let dev_group = product.dev_group.as_deref().and_then(|text| Qualified::parse(text).ok());
         let owners: Vec<Ref> = owner.into_iter().chain(dev_group.map(Ref::Qualified)).collect();
         let list = work.access.clone();
@@ -66,7 +68,7 @@ impl People {
         Ok(Self { list, known, owners })
     }
 
-    /// The roles to look for.
+    /// The roles to observe.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = BTreeSet::new();
         for known in self.known.values() {
@@ -111,7 +113,7 @@ impl People {
         let Some((candidate, mut roles)) = there.into_iter().next() else { return Err(reasons.join("; ")) };
         if let Ref::Bare(name) = reference {
             roles.taken_for = Some(if undecided {
-                // A user and a group of one name are one role here.
+                // A user and a group of one name have one role here.
                 format!("`{name}` is taken for the role {}", named(&roles.there))
             } else {
                 let (kind, principal) = (candidate.reference.kind(), candidate.reference.principal_name());
@@ -122,8 +124,8 @@ impl People {
     }
 }
 
-/// The roles of a candidate. One that is a single role must be there; of a group that stands for its members those count
-/// that have one.
+/// The roles of a candidate. A single role must exist. For a group that means its members, the members with a role
+/// count.
 fn roles(candidate: &Candidate, place: &Place, seen: &Seen) -> Result<Roles, String> {
     let mut roles = Roles::default();
     for name in &candidate.principals {
@@ -138,7 +140,7 @@ fn roles(candidate: &Candidate, place: &Place, seen: &Seen) -> Result<Roles, Str
     Ok(roles)
 }
 
-/// Whether a role is there and may be anybody's.
+/// Whether a role exists and may belong to a user or group.
 fn role(name: &str, place: &Place, seen: &Seen) -> Result<(), String> {
     if let Some(fault) = naming::problem(name) {
         return Err(format!("it would be the role `{name}`, and {fault}"));
@@ -155,13 +157,13 @@ fn role(name: &str, place: &Place, seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// Members that Landfall let in.
+/// Members that Landfall added.
 fn managed(role: Option<&Role>, me: &str) -> BTreeSet<String> {
     let members = role.iter().flat_map(|role| &role.members);
     members.filter(|member| member.grantor == me && member.name != me).map(|m| m.name.clone()).collect()
 }
 
-/// Members that somebody else let in, with who it was and whether that can be revoked.
+/// Members that another role added, with the grantor and whether the membership can be revoked.
 fn foreign(role: Option<&Role>, me: &str) -> BTreeMap<String, (String, bool)> {
     let members = role.iter().flat_map(|role| &role.members);
     members
@@ -221,7 +223,7 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
     }
 }
 
-/// The members of a group that cannot be let in.
+/// The members of a group without a role.
 fn without_role(reference: &Ref, missing: &[String]) -> Option<String> {
     let reasons = joined(missing.iter().cloned());
     (!missing.is_empty())
@@ -244,13 +246,14 @@ fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
     lost.into_iter().map(refusal).collect()
 }
 
-/// A reader inherits the rights and, since 16, cannot become the role: a session that did would outlive a revocation.
+/// A reader inherits the rights and, since 16, cannot become the role, because a session that did would keep access
+/// after a revocation.
 fn let_in(role: &str, name: &str, version: i32) -> String {
     let how = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
     format!("GRANT {role} TO {}{how}", ident(name))
 }
 
-/// The owners' role: whoever owns the data product, as far as they have roles.
+/// The members of the owners' role: the owners of the data product that have roles.
 pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Left) {
     let role = ident(&place.owner_role);
     let mut wanted = BTreeSet::new();
@@ -279,7 +282,7 @@ pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Lef
     }
 }
 
-/// What others granted: reported, and on request taken away.
+/// Grants of other roles: reported, and revoked on request.
 pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Left) {
     let mut found: Vec<(String, String)> = Vec::new();
     for (name, role, what) in
@@ -304,7 +307,7 @@ pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Lef
         }
     }
     if let Some(schema) = seen.schema.as_ref() {
-        // The schema that output ports share is none of theirs.
+        // The schema that output ports share belongs to none of them.
         if place.relation.is_none() {
             let what = (format!("schema `{}`", place.schema), format!("SCHEMA {}", ident(&place.schema)));
             found.extend(grants(place, &schema.grants, &schema.owner, &["USAGE"], &what));
@@ -338,7 +341,7 @@ pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Lef
     }
 }
 
-/// Entries that are neither the owner's nor ours.
+/// Entries that belong neither to the owner nor to Landfall.
 fn grants(
     place: &Place,
     grants: &[Grant],
@@ -379,7 +382,7 @@ fn joined(names: impl ExactSizeIterator<Item = String>) -> String {
     format!("{}{tail}", names.take(MAX_NAMED).collect::<Vec<_>>().join(", "))
 }
 
-/// Members that Landfall let in, for those who administer.
+/// The members that Landfall added, for the info.
 pub(super) fn shown(seen: &Seen) -> (Vec<String>, Vec<String>) {
     let list = |role: Option<&Role>| managed(role, &seen.me).into_iter().collect();
     (list(seen.reader.as_ref()), list(seen.owner.as_ref()))
