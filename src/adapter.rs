@@ -1,4 +1,4 @@
-//! The program as a library: the server and the whole command line, with drivers of one's own.
+//! The program as a library: the server and the command line, with your own drivers.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use landfall_adapter::Driver;
 use crate::cli;
 use crate::registry::Registry;
 
-/// A Tech Adapter: the server and the command line, with the drivers that are built in and others.
+/// A Tech Adapter: the server and the command line, with the built-in drivers and others.
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {
@@ -21,12 +21,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter with the drivers that are built in.
+    /// An adapter with the built-in drivers.
     pub fn builder() -> Builder {
         Builder { registry: Registry::builtin() }
     }
 
-    /// Runs the command that the arguments of the process name, to its exit code.
+    /// Runs the command in the arguments of the process, and returns its exit code.
     pub fn main(&self) -> ExitCode {
         cli::run(cli::Arguments::parse(), &self.registry)
     }
@@ -39,14 +39,14 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Adds a driver: `[targets.CODE] driver = "NAME"` finds it by its name. A name that another driver has is told when
-    /// the configuration is read.
+    /// Adds a driver, which `[targets.CODE] driver = "NAME"` refers to. A duplicate name is reported when the
+    /// configuration is read.
     #[must_use]
     pub fn technology(self, driver: impl Driver) -> Self {
         Self { registry: self.registry.with(driver) }
     }
 
-    /// The adapter.
+    /// Returns the adapter.
     pub fn build(self) -> Adapter {
         Adapter { registry: self.registry }
     }

@@ -3,11 +3,11 @@
 //!
 //! Dependencies go one way: a crate or module knows only those below it in this table:
 //!
-//! | crate or module | what it is for |
+//! | crate or module | content |
 //! |---|---|
 //! | [`Adapter`], [`cli`], [`server`] | wiring: arguments, configuration, start and drain |
 //! | `http` | the contracts: converts, calls the service, converts; the only one that knows actix and [`generated`] |
-//! | [`config`], [`registry`] | configuration, and which drivers there are |
+//! | [`config`], [`registry`] | configuration, and the drivers of this program |
 //! | [`auth`] | authentication: verifies names and secrets against hashes, at a bounded cost |
 //! | [`landfall_operation`] | durable tasks: each accepted task runs, once at a time, and its outcome is stored; placement |
 //! | `crates/technologies/*` | the technologies: check, plan and apply a component |

@@ -1,11 +1,11 @@
-//! The administrator's log: `log` records through `env_logger`, as text or one JSON object a line, on stderr.
+//! The administrator's log: `log` records through `env_logger`, as text or one JSON object per line, on stderr.
 //!
-//! What the platform's users see is not this but a task's journal. Neither ever holds a descriptor, a credential or
-//! a list of people.
+//! Users of the platform see the journal of a task instead. Neither ever contains a descriptor, a credential or an
+//! access list.
 //!
-//! Lines that an unauthenticated caller can cause have a target below [`PEER`] and name the caller's address. Of each
-//! such target only so many lines a minute are written ([`limit`]), so that callers can
-//! neither fill the disk nor hide other lines.
+//! Lines that an unauthenticated caller can cause have a target below [`PEER`] and the caller's address. Only a
+//! limited number of lines per minute is written for each such target ([`limit`]), so that callers can neither fill
+//! the disk nor hide other lines.
 
 mod limit;
 
@@ -27,32 +27,32 @@ use limit::{LeftOut, Limiter};
 /// The targets of lines that an unauthenticated caller can cause are below this one.
 const PEER: &str = "landfall::peer::";
 
-/// Connections that are no HTTP, send no whole request, or end in the middle of one.
+/// Connections without HTTP, without a complete request, or interrupted ones.
 pub(crate) const PEER_HTTP: &str = "landfall::peer::http";
 
-/// TLS handshakes that fail.
+/// Failed TLS handshakes.
 pub(crate) const PEER_TLS: &str = "landfall::peer::tls";
 
 /// Wrong passwords and tokens.
 pub(crate) const PEER_LOGIN: &str = "landfall::peer::login";
 
-/// Requests that are refused because of others.
+/// Requests that are refused because of other callers.
 pub(crate) const PEER_OVERLOAD: &str = "landfall::peer::overload";
 
-/// Requests that web pages of others send.
+/// Requests of other web pages.
 pub(crate) const PEER_BROWSER: &str = "landfall::peer::browser";
 
-/// Libraries that log what callers do to connections.
+/// Libraries that log errors of connections.
 const LIMITED: [&str; 3] = [PEER, "actix_server", "actix_web"];
 
-/// How often it is looked whether lines were left out.
+/// How often the log reports lines that were left out.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// Starts logging; a second call changes nothing.
 pub fn start(config: &Log) {
     let mut builder = Builder::new();
     builder.parse_filters(&config.level);
-    // Libraries that log every statement or response would drown what happens here.
+    // Libraries that log every statement or response would hide other lines.
     for noisy in ["sqlx", "iceberg", "actix_server", "actix_web", "mio", "hyper"] {
         builder.filter_module(noisy, log::LevelFilter::Warn);
     }
@@ -77,7 +77,7 @@ pub fn start(config: &Log) {
     let limited = Limited { inner, limiter: Arc::new(Mutex::new(Limiter::new(config.peer_lines))) };
     let limiter = Arc::clone(&limited.limiter);
     if log::set_boxed_logger(Box::new(limited)).is_ok() {
-        // Without the thread, what was left out is told with the next line.
+        // Without the thread, the next line reports what was left out.
         let _ = thread::Builder::new().name("log-limit".to_owned()).spawn(move || {
             loop {
                 thread::sleep(SWEEP);
@@ -87,7 +87,7 @@ pub fn start(config: &Log) {
     }
 }
 
-/// Writes what may be written.
+/// Writes the lines that are allowed.
 struct Limited {
     inner: Logger,
     limiter: Arc<Mutex<Limiter>>,
@@ -117,7 +117,8 @@ impl log::Log for Limited {
     }
 }
 
-/// Says what was left out in windows that are over. These lines count for nothing: there is one a kind and window.
+/// Reports the lines that were left out in expired windows. These reports do not count: there is one for each kind
+/// and window.
 fn tell(limiter: &Mutex<Limiter>) {
     let left_out = limiter.lock().unwrap_or_else(PoisonError::into_inner).sweep(Instant::now());
     for LeftOut { kind, lines } in left_out {

@@ -1,4 +1,4 @@
-//! The `landfall` program: the adapter with the drivers that are built in.
+//! The `landfall` program: the adapter with the built-in drivers.
 
 use std::process::ExitCode;
 

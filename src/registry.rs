@@ -1,4 +1,4 @@
-//! The drivers that this program has.
+//! The drivers of this program.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,12 +15,12 @@ use crate::config::{Keys, read_settings};
 #[derive(Default)]
 pub struct Registry {
     drivers: BTreeMap<&'static str, Box<dyn Open>>,
-    /// Names that were given twice.
+    /// Duplicate names.
     clashes: Vec<&'static str>,
 }
 
 impl Registry {
-    /// The drivers that are built in, a line each.
+    /// The built-in drivers, one line for each.
     pub fn builtin() -> Self {
         let registry = Self::default();
         #[cfg(feature = "lakehouse")]
@@ -32,7 +32,7 @@ impl Registry {
         registry
     }
 
-    /// Adds one. A name that is there already is a mistake, which a configuration is refused with.
+    /// Adds a driver. A duplicate name is a mistake of every configuration.
     #[must_use]
     pub fn with(mut self, driver: impl Driver) -> Self {
         match self.drivers.entry(driver.name()) {
@@ -48,7 +48,7 @@ impl Registry {
         self.drivers.get(name).map(Box::as_ref)
     }
 
-    /// In the order of the alphabet.
+    /// In alphabetical order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.drivers.keys().copied()
     }
@@ -64,12 +64,12 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// A driver, whatever its settings are.
+/// A driver with any settings.
 pub(crate) trait Open: Send + Sync {
-    /// What is known of the keys of its settings.
+    /// The keys of its settings.
     fn keys(&self) -> Keys;
 
-    /// The technology of a target, or `None` and why.
+    /// The technology of a target, or `None` after its mistakes were added.
     fn open_table(
         &self,
         table: Dict,

@@ -1,4 +1,4 @@
-//! Wiring: from a configuration to a server that answers, and back to nothing without losing work.
+//! Starts the server from a configuration, and drains it without losing work.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -80,7 +80,7 @@ pub async fn serve(config: Config) -> Result<()> {
     loop {
         tokio::select! {
             () = stop_signal.received() => break,
-            // `None` comes when no more can, which is never.
+            // `None` means that no more signals can come, which does not happen.
             Some(()) = reload_signal.recv() => reload(&config, &callers, identity.as_deref()).await,
         }
     }
@@ -162,8 +162,8 @@ fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
 /// Open files that the store and the targets may need beside connections.
 const OTHER_FILES: usize = 250;
 
-/// Connections that take all open files leave none to the store. `limits` is what Linux says of this process; elsewhere
-/// it is empty, and nothing is known.
+/// A warning if connections can use all open files, so that none is left for the store. `limits` is Linux's text
+/// about this process; elsewhere it is empty.
 fn scarce_files(limits: &str, max_connections: usize) -> Option<String> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let most: usize = line.split_whitespace().next()?.parse().ok()?;
@@ -176,13 +176,13 @@ fn scarce_files(limits: &str, max_connections: usize) -> Option<String> {
     })
 }
 
-/// On stdout, for people and scripts alike; a closed stdout is no reason not to serve.
+/// Written to stdout for users and scripts; a closed stdout does not stop the server.
 fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// SIGTERM or SIGINT, kept from the moment somebody listens.
+/// SIGTERM or SIGINT, recorded from the moment it is created.
 struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
@@ -205,7 +205,7 @@ fn listen(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|error| Error::permanent("signals cannot be received").because(error))
 }
 
-/// Every configured target and the routes to them. Touches nothing: a target is opened when it is first used.
+/// Every configured target, and the routes. A target is opened at its first use.
 pub fn installation(config: &Config) -> Installation {
     let targets = config
         .targets
@@ -300,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    /// The time between the announcement and the first look at the signals is no time without them.
+    /// A signal between the announcement and the first wait is not lost.
     #[tokio::test]
     async fn keeps_a_signal_sent_before_it_is_awaited() {
         let mut stop_signal = StopSignal::listen().unwrap();

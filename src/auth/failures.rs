@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Audience;
 
-/// See the module documentation.
+/// The failures of each address; see the module documentation.
 pub(super) struct Failures {
     most: u32,
     window: Duration,
@@ -29,12 +29,12 @@ struct Window {
     of: BTreeMap<String, u32>,
 }
 
-/// What a failure brought an address to.
+/// The state of an address after a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Until its window is over, once it has failed too often.
+    /// Refused until its window ends, because it failed too often.
     pub(super) wait: Option<Duration>,
-    /// Whether it was this failure that made it too often.
+    /// Whether this failure exceeded the limit.
     pub(super) reached: bool,
 }
 
@@ -43,7 +43,7 @@ impl Failures {
         Self { most, window, max_tracked, windows: HashMap::new(), opened: VecDeque::new() }
     }
 
-    /// How long an attempt for this user is refused; without a name, for one that does not exist.
+    /// How long an attempt for this user is refused; without a name, for an unknown user.
     pub(super) fn refused_for(
         &self,
         audience: Audience,
@@ -57,7 +57,7 @@ impl Failures {
         (failed >= self.most && !left.is_zero()).then_some(left)
     }
 
-    /// How often an address has failed in its window.
+    /// The number of failures of an address in its window.
     pub(super) fn of_address(&self, audience: Audience, peer: IpAddr, now: Instant) -> u32 {
         let is_open = |window: &&Window| now.saturating_duration_since(window.since) < self.window;
         self.windows.get(&(audience, network(peer))).filter(is_open).map_or(0, |window| window.all)
@@ -92,7 +92,7 @@ impl Failures {
         Count { reached, wait: self.refused_for(audience, peer, None, now) }
     }
 
-    /// Drops the windows that are over.
+    /// Drops expired windows.
     fn forget(&mut self, now: Instant) {
         while let Some(oldest) = self.opened.front() {
             let since = self.windows.get(oldest).map(|window| window.since);
@@ -132,13 +132,13 @@ mod tests {
         assert_eq!(failures.count(Basic, peer, None, now), Count { wait: Some(WINDOW), reached: true });
         assert_eq!(failures.refused_for(Basic, peer, Some("ops"), now), None);
         assert_eq!(failures.refused_for(Basic, peer, None, now), Some(WINDOW));
-        // The answer is that of an address that failed too often, whoever it was about.
+        // The response depends only on the address, not on the user.
         assert_eq!(
             failures.count(Basic, peer, Some("ops"), now),
             Count { wait: Some(WINDOW), reached: false }
         );
         assert_eq!(failures.refused_for(Basic, peer, Some("ops"), now), Some(WINDOW));
-        // Not touched: others, there and elsewhere.
+        // Other users and addresses are not affected.
         assert_eq!(failures.refused_for(Basic, peer, Some("dev"), now), None);
         assert_eq!(failures.refused_for(Basic, address(2), Some("ops"), now), None);
         assert_eq!(failures.refused_for(Basic, address(2), None, now), None);

@@ -10,13 +10,13 @@ use landfall_adapter::error::{Error, Result};
 
 use super::verifiers::{Memory, OutOfMemory};
 
-/// Lanes are computed one after the other here; more of them than anybody recommends are a mistake.
+/// Lanes are computed one after the other; more than this are a mistake.
 const MAX_LANES: u32 = 16;
 
-/// What OWASP recommends for argon2id: 19 MiB, two iterations, one lane.
+/// OWASP's recommendation for argon2id: 19 MiB, two iterations, one lane.
 const RECOMMENDED: (u32, u32, u32) = (19_456, 2, 1);
 
-/// What one verification may cost.
+/// The limits of one verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// KiB of memory: `m`.
@@ -25,7 +25,7 @@ pub struct Bounds {
     pub iterations: u32,
 }
 
-/// A hash of a secret. Neither its `Debug` nor any error shows it.
+/// A hash of a secret. Its `Debug` and its errors never show it.
 #[derive(Clone)]
 pub struct Hash {
     text: String,
@@ -35,7 +35,7 @@ pub struct Hash {
 }
 
 impl Hash {
-    /// Reads one. The error says what is wrong without quoting anything: the text may be a secret in the wrong place.
+    /// Parses a hash. The error quotes nothing, because the text may be a secret in the wrong place.
     pub fn parse(text: &str, bounds: &Bounds) -> Result<Self, String> {
         let no_hash = || {
             "is not an argon2 hash (and is not shown, in case it is the secret itself); print one with \
@@ -66,7 +66,7 @@ impl Hash {
         Ok(Self { text: text.to_owned(), argon2, salt, output })
     }
 
-    /// Hashes a secret as OWASP recommends, with a salt of its own.
+    /// Hashes a secret with OWASP's parameters and a new salt.
     pub fn make(secret: &str) -> Result<String> {
         let (memory, iterations, lanes) = RECOMMENDED;
         let failed = |error: argon2::password_hash::Error| {
@@ -78,8 +78,8 @@ impl Hash {
         Ok(argon2.hash_password(secret.as_bytes()).map_err(failed)?.to_string())
     }
 
-    /// Whether it is the hash of this. Takes as long as its parameters want, whatever the outcome. It computes in
-    /// `memory`, and the crate compares in constant time.
+    /// Whether it is the hash of this secret. The time depends only on the parameters. It computes in `memory`, and
+    /// the crate compares in constant time.
     pub(super) fn verifies(&self, secret: &str, memory: &mut Memory) -> Result<bool, OutOfMemory> {
         let blocks = memory.blocks(self.argon2.params().block_count())?;
         let mut buffer = [0; Output::MAX_LENGTH];
@@ -89,7 +89,7 @@ impl Hash {
         Ok(done.is_ok() && Output::new(computed).is_ok_and(|computed| computed == self.output))
     }
 
-    /// What a verification costs, to be compared with another.
+    /// The cost of a verification, for comparing.
     pub(super) fn cost(&self) -> u64 {
         let params = self.argon2.params();
         u64::from(params.m_cost()) * u64::from(params.t_cost())
@@ -114,7 +114,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A hash that costs next to nothing.
+/// A very cheap hash, for tests.
 #[cfg(test)]
 pub(crate) fn cheap(secret: &str) -> String {
     let params = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(format!("{hash:?}"), "Hash(..)");
     }
 
-    /// A used buffer, larger than needed, computes what the crate computes by itself.
+    /// A used buffer that is larger than needed gives the same result as the crate.
     #[test]
     fn a_used_buffer_changes_no_outcome() {
         let mut memory = Memory::default();

@@ -1,9 +1,9 @@
-//! The value of an `Authorization` header. Whatever comes, nothing here fails but by saying no.
+//! Parses the value of an `Authorization` header; invalid values return `None`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Longer than any name and password; more is not decoded, and never hashed.
+/// The maximum length; a longer value is not decoded or hashed.
 const LONGEST: usize = 4096;
 
 /// Name and password. The name ends at the first `:`.
@@ -19,7 +19,7 @@ pub(super) fn bearer(header: &str) -> Option<&str> {
     of_scheme(header, "bearer").filter(|token| !token.contains(char::is_whitespace))
 }
 
-/// What comes after the scheme, whose case does not matter; not nothing.
+/// The part after the scheme; upper and lower case are equal. `None` if it is empty.
 fn of_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
     if header.len() > LONGEST {
         return None;

@@ -50,21 +50,21 @@ const NO_TOKEN: &str = "a token is needed: send `Authorization: Bearer` with it"
 const MALFORMED_BEARER: &str = "the Authorization header is not `Bearer` and a token";
 const WRONG_TOKEN: &str = "the token is wrong";
 
-/// What a user may do.
+/// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Look.
+    /// Read.
     Read,
-    /// Look and change.
+    /// Read and change.
     Write,
 }
 
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// As configured; `anybody` where no users are.
+    /// The configured name; `anybody` without users.
     pub name: String,
-    /// What they may do.
+    /// The user's rights.
     pub role: Role,
 }
 
@@ -82,7 +82,7 @@ pub enum Denied {
 pub struct User {
     /// Without `:`, which ends a name in the header.
     pub name: String,
-    /// What they may do.
+    /// The user's rights.
     pub role: Role,
     /// Of their password.
     pub hash: Hash,
@@ -91,7 +91,7 @@ pub struct User {
 /// A bearer token of the adapter contracts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// For people; it is not sent.
+    /// A label; it is not sent.
     pub name: String,
     /// Of the token.
     pub hash: Hash,
@@ -109,21 +109,21 @@ pub struct Credentials {
 /// Limits of authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Secrets that are held against their hashes at the same time.
+    /// Secrets that are verified at the same time.
     pub concurrency: usize,
-    /// How long one waits for its turn.
+    /// The longest wait for a turn.
     pub wait: Duration,
-    /// How many wait for their turn at the same time.
+    /// The maximum number of waiting callers.
     pub max_waiting: usize,
-    /// Failures of an address for one user, and for all unknown ones together, that are looked at in one window.
+    /// Failures in one window that are verified: of an address for one user, and for all unknown users together.
     pub max_failures: u32,
-    /// How long failures count, from the first one on.
+    /// The length of a window, from its first failure.
     pub failure_window: Duration,
     /// Addresses whose failures are counted.
     pub max_tracked: usize,
 }
 
-/// See the module documentation.
+/// Verifies credentials; see the module documentation.
 pub struct Callers {
     limits: Limits,
     key: Arc<hmac::Key>,
@@ -144,16 +144,16 @@ enum Audience {
     Bearer,
 }
 
-/// Credentials, ready to be asked for.
+/// Credentials that are ready for verification.
 #[derive(Default)]
 struct Book {
     users: HashMap<String, Arc<Known>>,
     tokens: Vec<Arc<Known>>,
-    /// The most expensive hash of a user: computed for an unknown name. Its outcome is ignored.
+    /// The most expensive hash of a user, which is computed for an unknown name. Its result is ignored.
     decoy: Option<Hash>,
 }
 
-/// One user or token, and whether its secret was seen.
+/// A user or token, with the cached digest of its secret.
 struct Known {
     name: String,
     role: Role,
@@ -162,7 +162,7 @@ struct Known {
 }
 
 impl Callers {
-    /// Fails only where the system has no random numbers, or starts no threads.
+    /// Fails only if the system has no random numbers, or cannot start threads.
     pub fn new(limits: Limits, credentials: Credentials) -> Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|error| Error::permanent("the system has no random numbers").because(error))?;
@@ -178,24 +178,24 @@ impl Callers {
         })
     }
 
-    /// Replaces the credentials. Cached secrets stay valid where the hash is unchanged.
+    /// Replaces the credentials. Cached secrets of unchanged hashes stay valid.
     pub fn reload(&self, credentials: Credentials) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         *book = Arc::new(Book::new(credentials, &book));
     }
 
-    /// Whether callers of the topology contract are asked who they are.
+    /// Whether callers of the topology contract must authenticate.
     pub fn asks_for_users(&self) -> bool {
         self.book().decoy.is_some()
     }
 
-    /// Whether callers of the adapter contracts are asked for a token.
+    /// Whether callers of the adapter contracts need a token.
     pub fn asks_for_tokens(&self) -> bool {
         !self.book().tokens.is_empty()
     }
 
-    /// Who calls the topology contract. `authorization` is the header's value as it came. Where no users are configured,
-    /// everybody may do everything.
+    /// The caller of the topology contract. `authorization` is the value of the header. Without configured users,
+    /// every caller may do everything.
     pub async fn basic(&self, authorization: Option<&str>, peer: IpAddr) -> Result<Caller, Denied> {
         let book = self.book();
         let Some(decoy) = &book.decoy else {
@@ -216,7 +216,7 @@ impl Callers {
         Ok(Caller { name: user.name.clone(), role: user.role })
     }
 
-    /// Whether somebody may call the adapter contracts. Where no tokens are configured, everybody may.
+    /// Whether a caller may use the adapter contracts. Without configured tokens, every caller may.
     pub async fn bearer(&self, authorization: Option<&str>, peer: IpAddr) -> Result<(), Denied> {
         let book = self.book();
         if book.tokens.is_empty() {
@@ -245,7 +245,7 @@ impl Callers {
             .await
             .map_err(|_| busy())?
             .map_err(|_| busy())?;
-        // Meanwhile another request of the same caller may have been verified, or refused.
+        // Another request of the same caller may have been verified or refused in the meantime.
         if let Some(known) = attempt.remembered(&self.key) {
             return Ok(known);
         }
@@ -281,11 +281,11 @@ impl Callers {
 struct Attempt {
     audience: Audience,
     peer: IpAddr,
-    /// Of the user, where there is one.
+    /// The user, if it exists.
     name: Option<String>,
     secret: String,
     candidates: Vec<Arc<Known>>,
-    /// What to compute where there is no candidate.
+    /// The hash to compute if there is no candidate.
     decoy: Option<Hash>,
 }
 
@@ -320,7 +320,7 @@ impl Attempt {
         outcome
     }
 
-    /// Whose secret it is.
+    /// The user or token of the secret.
     fn find(&self, memory: &mut Memory) -> Result<Option<Arc<Known>>, OutOfMemory> {
         if let Some(decoy) = &self.decoy {
             std::hint::black_box(decoy.verifies(&self.secret, memory)?);
@@ -391,7 +391,7 @@ impl Book {
 impl Known {
     fn remembers(&self, key: &hmac::Key, secret: &str) -> bool {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // In constant time.
+        // Compared in constant time.
         seen.is_some_and(|tag| hmac::verify(key, &self.message(secret), tag.as_ref()).is_ok())
     }
 
@@ -400,12 +400,12 @@ impl Known {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag);
     }
 
-    /// What is remembered, unless it was for another hash.
+    /// The cached digest, unless it belongs to another hash.
     fn seen_for(&self, hash: &Hash) -> Option<hmac::Tag> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| self.hash == *hash)
     }
 
-    /// Name, secret and hash, each after its length, so that none can be taken for a part of another.
+    /// Name, secret and hash, each preceded by its length, so that different values have different digests.
     fn message(&self, secret: &str) -> Vec<u8> {
         let mut message = Vec::new();
         for part in [self.name.as_str(), secret, self.hash.text()] {

@@ -1,9 +1,10 @@
-//! Who is verified next: so many callers at a time, one at a time for an address, and a bounded number that waits.
+//! The order of verification: a limited number of callers at a time, one for each address, and a limited number that
+//! waits.
 //!
-//! The order is fair to addresses, not to connections: a caller stands behind those whose address has failed less and
-//! asks for less. So an address that guesses, or opens many connections, waits behind one that does neither. Of equals
-//! the latest comes first: when there are more than can be served in time, the first to come would only be the first
-//! whose time is over. When too many wait, the last in this order is told so at once.
+//! The order is fair to addresses, not to connections: a caller waits behind callers whose address has fewer failures
+//! and fewer waiting requests. So an address that guesses, or opens many connections, waits behind others. Among
+//! equal callers the latest comes first: if there are more than can be served in time, the earliest would only be the
+//! first to time out. If too many wait, the last in this order is refused at once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::failures::network;
 
-/// See the module documentation.
+/// The queue; see the module documentation.
 pub(super) struct Turns(Arc<Shared>);
 
 struct Shared {
@@ -27,14 +28,14 @@ struct Line {
     /// The number of the next caller.
     next: u64,
     waiting: BTreeMap<Rank, Waiting>,
-    /// For each address that has a turn or waits for one.
+    /// The state of each address that has a turn or waits for one.
     addresses: HashMap<IpAddr, Places>,
 }
 
-/// The smallest is the next.
+/// The smallest is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Failures of the address, and how many of its callers were here already.
+    /// The failures of the address, and its callers that were already waiting.
     burden: u32,
     number: Reverse<u64>,
 }
@@ -50,7 +51,7 @@ struct Places {
     waiting: u32,
 }
 
-/// The right to compute; over when it is dropped.
+/// The permit to verify, which ends when it is dropped.
 pub(super) struct Turn {
     address: IpAddr,
     shared: Arc<Shared>,
@@ -60,7 +61,7 @@ pub(super) struct Turn {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Crowded;
 
-/// Leaves the line when its caller goes away.
+/// Leaves the queue when its caller goes away.
 struct Place {
     rank: Rank,
     shared: Arc<Shared>,
@@ -72,7 +73,7 @@ impl Turns {
         Self(Arc::new(Shared { max_waiting, line: Mutex::new(line) }))
     }
 
-    /// Waits for a turn. `failures` are those of the address so far.
+    /// Waits for a turn. `failures` are the address's failures so far.
     pub(super) async fn take(&self, peer: IpAddr, failures: u32) -> Result<Turn, Crowded> {
         let address = network(peer);
         let (call, called) = oneshot::channel();
@@ -88,7 +89,7 @@ impl Shared {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a caller into the line, and takes out those whose turn it is and the one too many.
+    /// Adds a caller, and removes those whose turn it is and the one that is too many.
     fn enter(&self, caller: Waiting, failures: u32) -> (Rank, Vec<Waiting>) {
         let mut line = self.lock();
         let rank = line.join(caller, failures);
@@ -99,7 +100,7 @@ impl Shared {
         (rank, called_up)
     }
 
-    /// Without the lock: a turn whose caller has just gone is over at once.
+    /// Without the lock, because the turn of a caller that has gone ends at once.
     fn hand_out(self: &Arc<Self>, called_up: Vec<Waiting>) {
         for Waiting { address, call } in called_up {
             let _ = call.send(Turn { address, shared: Arc::clone(self) });
@@ -118,7 +119,7 @@ impl Line {
         rank
     }
 
-    /// Takes out those whose turn it is.
+    /// Removes callers whose turn it is.
     fn call_up(&mut self) -> Vec<Waiting> {
         let mut called_up = Vec::new();
         while self.free > 0 {
@@ -137,7 +138,7 @@ impl Line {
         called_up
     }
 
-    /// Takes out the last one.
+    /// Removes the last caller.
     fn send_away(&mut self) -> Option<Waiting> {
         let rank = *self.waiting.last_key_value()?.0;
         self.leave(rank)
@@ -229,7 +230,7 @@ mod tests {
         assert!(now(&turns, 3).is_some());
     }
 
-    /// Between the call and the moment it is heard, the caller may go: the turn passes to the next.
+    /// The caller may go between its turn and the notification; then the next caller gets the turn.
     #[test]
     fn a_turn_of_a_caller_that_left_passes_on() {
         let turns = Turns::new(1, 10);
@@ -256,7 +257,7 @@ mod tests {
         let mut served = Vec::new();
         while served.len() < order.len() {
             for (index, caller) in waiting.iter_mut().enumerate() {
-                // One that was served is not asked again.
+                // A served caller does not ask again.
                 if served.contains(&index) {
                     continue;
                 }

@@ -1,8 +1,8 @@
-//! The threads that verify secrets against hashes, and the memory they compute in.
+//! The threads that verify secrets, and their memory.
 //!
-//! A hash asks for megabytes. An allocator keeps what it once gave to a thread, so computing hashes on whatever thread is
-//! free costs that memory once a thread. Here the number of threads is fixed, each has one buffer, and the buffer is used
-//! again: `threads` times the most expensive hash is all that verification ever takes.
+//! A hash needs megabytes. An allocator keeps the memory that a thread once used, so computing hashes on any free
+//! thread costs that memory for each thread. Here the number of threads is fixed, and each reuses one buffer. So
+//! verification needs at most `threads` times the memory of the most expensive hash.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,15 +14,15 @@ use tokio::sync::oneshot;
 
 use landfall_adapter::error::{Error, Result};
 
-/// See the module documentation. The threads end when this is dropped.
+/// The threads, which end when this is dropped; see the module documentation.
 pub(super) struct Verifiers {
-    /// Never holds more jobs than there are threads: a caller needs a turn before it sends one.
+    /// Never has more jobs than threads, because a caller needs a turn first.
     jobs: Sender<Job>,
 }
 
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
-/// The buffer of one thread. It grows to what the most expensive hash asks for.
+/// The buffer of one thread. It grows to the size of the most expensive hash.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
@@ -31,7 +31,7 @@ pub(super) struct Memory(Vec<Block>);
 pub(super) struct OutOfMemory;
 
 impl Verifiers {
-    /// Fails only where the system starts no more threads.
+    /// Fails only if the system cannot start more threads.
     pub(super) fn start(threads: usize) -> Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -49,7 +49,7 @@ impl Verifiers {
         Ok(Self { jobs })
     }
 
-    /// Runs `job` on one of the threads, to its end, also when the caller stops waiting. `None`: it panicked.
+    /// Runs `job` on one of the threads to its end, also if the caller stops waiting. `None`: it panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Memory) -> T + Send + 'static,
@@ -69,16 +69,17 @@ fn work(queue: &Mutex<Receiver<Job>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        // The hook has logged a panic, and the one who waits is told by the dropped sender. The thread goes on.
+        // The hook has logged the panic, and the dropped sender notifies the caller. The thread continues.
         let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
     }
 }
 
 impl Memory {
-    /// So many blocks. What is in them does not matter: a computation writes each block before it reads it.
+    /// A buffer of that many blocks. Its content does not matter, because a computation writes each block before
+    /// reading it.
     pub(super) fn blocks(&mut self, count: usize) -> Result<&mut [Block], OutOfMemory> {
         if self.0.len() < count {
-            // First the old buffer goes, so that there are never two.
+            // Free the old buffer first, so that there are never two.
             self.0 = Vec::new();
             self.0.try_reserve_exact(count).map_err(|_| OutOfMemory)?;
             self.0.resize(count, Block::new());

@@ -1,4 +1,4 @@
-//! The client side: what a control plane does, from a terminal, through the generated client.
+//! The client: what a control plane does, from a terminal, with the generated client.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::output::Output;
 use super::remote::unauthorized;
 use super::{Command, Failure, Remote};
 
-/// Longest wait between two looks at a task.
+/// The longest pause between two polls of a task.
 const POLL_CAP: Duration = Duration::from_secs(1);
 
 /// Runs every command that talks to a server.
@@ -47,7 +47,7 @@ pub(super) async fn run(output: &mut Output, command: Command) -> Result<(), Fai
     }
 }
 
-/// Without a server: the same parsing, routing and checking that `/v1/validate` does.
+/// Validates without a server, with the same parsing, routing and checking as `/v1/validate`.
 pub(super) fn validate(
     output: &mut Output,
     file: &Path,
@@ -102,12 +102,12 @@ fn read_mapping(file: &Path) -> Result<serde_json::Map<String, Value>, Failure> 
     })
 }
 
-/// The COMPONENT_DESCRIPTOR of one component, of a file of either shape.
+/// The COMPONENT_DESCRIPTOR of one component, from a data product or a component descriptor.
 fn of_component(text: &str, component: &str, limits: &Limits) -> Result<String, Failure> {
     descriptor::of_component(text, component, limits).map_err(|problem| Failure::of_problems(&[problem]))
 }
 
-/// What a file is, for requests that take both shapes.
+/// The kind of a file, for requests that accept both kinds.
 pub(super) fn kind_of(text: &str) -> operator_types::DescriptorKind {
     match descriptor::kind_of(text, &Limits::default()) {
         DescriptorKind::Component => operator_types::DescriptorKind::ComponentDescriptor,
@@ -125,7 +125,7 @@ enum Direction {
     Undeploy { remove_data: bool },
 }
 
-/// Provisions or unprovisions component after component, in the order that the server plans.
+/// Provisions or unprovisions component after component, in the order of the server's plan.
 async fn each(
     output: &mut Output,
     remote: &Remote,
@@ -223,7 +223,7 @@ async fn dry_run(
     }
 }
 
-/// Why the operator API did not do as it was asked.
+/// Why a request to the operator API failed.
 pub(super) fn operator_failure(
     url: &str,
     error: operator::Error<operator_types::RequestValidationErrorOrSystemError>,
@@ -306,14 +306,14 @@ async fn import(
     }
 }
 
-/// The contract has no other place for the reason than the log.
+/// The contract has the reason only in the log.
 fn import_failed(status: &types::ReverseProvisioningStatus) -> Failure {
     let errors = status.logs.iter().filter(|log| log.level == types::LogLevel::Error);
     let said: Vec<_> = errors.map(|log| log.message.as_str()).collect();
     Failure::Operation(format!("{}: {}", status.status, said.join("; ")))
 }
 
-/// A token does not say what it stands for: each kind of task is asked in turn.
+/// A token does not show its kind of task, so each kind is polled in turn.
 async fn status(output: &mut Output, remote: &Remote, token: &str) -> Result<(), Failure> {
     let client = client(remote)?;
     let unknown = match client.get_status(token).await {
@@ -369,13 +369,13 @@ async fn stop(output: &mut Output, remote: &Remote, token: &str) -> Result<(), F
     Ok(())
 }
 
-/// A task that has ended, with its status.
+/// The status of a task that has ended.
 struct Done {
     token: Option<String>,
     status: types::ProvisioningStatus,
 }
 
-/// Shows the log of a task as it grows, until the task has ended.
+/// Prints new log lines of a task until it has ended.
 async fn follow(
     client: &Client,
     output: &Output,
@@ -415,7 +415,7 @@ fn say_logs(output: &Output, logs: &[types::Log]) {
     }
 }
 
-/// Looks often at first, and less often the longer it takes.
+/// Polls often at first, and then less and less often.
 struct Pace(Duration);
 
 impl Pace {
@@ -441,7 +441,7 @@ fn client(remote: &Remote) -> Result<Client, Failure> {
     Ok(Client::new_with_client(remote.url.trim_end_matches('/'), remote.http()?))
 }
 
-/// The operator API is mounted at the root, whatever the base path of the contract.
+/// The operator API is mounted at the root, independent of the base path.
 pub(super) fn origin(url: &str) -> Result<String, Failure> {
     let wrong = |why: &str| Failure::Usage(vec![format!("--url `{url}`: {why}; write http://HOST:PORT")]);
     let parsed = url::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
@@ -472,7 +472,7 @@ pub(super) fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
     )
 }
 
-/// No answer, or one that the contract does not declare.
+/// The error without a response, or with one that the contract does not declare.
 pub(super) fn undeclared<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
 where
     Error<E>: std::error::Error,

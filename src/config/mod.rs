@@ -1,8 +1,8 @@
-//! Configuration: defaults, then the file, then the environment, read into one typed value.
+//! Configuration: defaults, then the file, then the environment, as one typed value.
 //!
-//! Every key is read by name, so that all mistakes are reported at once, each with its key, its value, where it was
-//! written and what would be right; keys that nothing reads are mistakes too. `defaults.toml` beside this file is
-//! the list of keys. Nothing here is global and nothing is read later than at the start.
+//! Every key is read by name, so that all mistakes are reported at once, each with its key, its value, its place and
+//! the remedy. Keys that nothing reads are mistakes, too. `defaults.toml` beside this file lists the keys. There is
+//! no global state, and everything is read at startup.
 
 mod auth;
 mod identity;
@@ -42,14 +42,14 @@ const ENVIRONMENTS: &str = include_str!("environments.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
-/// `server.tls.handshake_timeout` where it is not configured. These two are not in the defaults: `[server.tls]` would be
-/// there then, and ask for a certificate.
+/// The default of `server.tls.handshake_timeout`. This and the next one are not in `defaults.toml`, because then
+/// `[server.tls]` would exist and require a certificate.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `server.tls.max_handshakes` where it is not configured.
 const MAX_HANDSHAKES: u32 = 256;
 
-/// What the topology contract is below of. Its callers are others than those of the adapter contracts.
+/// The prefix of the topology contract, which has other callers than the adapter contracts.
 pub const TOPOLOGY_PATH: &str = "/flexdeploy";
 
 /// The whole configuration.
@@ -71,7 +71,7 @@ pub struct Config {
     pub log: Log,
     /// `[topology]`
     pub topology: TopologyLimits,
-    /// `[environments]`: Witboost name to the id that a topology uses.
+    /// `[environments]`: Witboost names and their ids in the topology.
     pub environments: BTreeMap<String, i64>,
     /// `[identity.NAME]`
     pub identities: BTreeMap<String, Identity>,
@@ -86,49 +86,49 @@ pub struct Config {
 pub struct Server {
     /// `HOST:PORT`
     pub listen: String,
-    /// Where the Tech Adapter contract is mounted: `/` and prefixes such as `/datamesh.specificprovisioner`.
+    /// The paths of the Tech Adapter contract: `/` and prefixes such as `/datamesh.specificprovisioner`.
     pub base_paths: Vec<String>,
-    /// How a 202 carries its token.
+    /// The form of the token in a 202.
     pub token_format: TokenFormat,
-    /// Work that ends within this time answers 200; zero answers 202 at once.
+    /// Work that ends within this time is answered with 200; zero means 202 at once.
     pub respond_within: Duration,
-    /// Largest request body in bytes.
+    /// The maximum size of a request body in bytes.
     pub max_body_bytes: usize,
-    /// Bytes of request bodies that are in memory at the same time.
+    /// The maximum size of all request bodies in memory.
     pub max_inflight_bytes: u32,
     /// How long a request waits for room for its body.
     pub inflight_wait: Duration,
-    /// What `Retry-After` says where the error does not know.
+    /// `Retry-After` of errors without a time of their own.
     pub retry_after: Duration,
-    /// How long running work may go on after SIGTERM.
+    /// How long running work may continue after SIGTERM.
     pub drain_grace: Duration,
-    /// Within which time a whole request body must have arrived.
+    /// The longest time for a whole request body.
     pub body_timeout: Duration,
-    /// Bytes a second that a request body must bring.
+    /// The lowest rate of a request body, in bytes per second.
     pub min_body_rate: u32,
-    /// Over which time that is measured.
+    /// The window of that rate.
     pub min_body_window: Duration,
-    /// Within which time the head of a request must have arrived.
+    /// The longest time for the head of a request.
     pub header_timeout: Duration,
-    /// How long a connection may be silent after a request was answered.
+    /// How long a connection may be idle after a response.
     pub keep_alive: Duration,
-    /// How long a caller may read nothing of its answer.
+    /// How long a caller may stop reading its response.
     pub answer_timeout: Duration,
     /// Connections of all workers together.
     pub max_connections: usize,
-    /// Web pages that may call: `scheme://host[:port]`.
+    /// Origins of web pages that may call: `scheme://host[:port]`.
     pub allowed_origins: Vec<String>,
-    /// Within which time a TLS handshake must be done.
+    /// The longest TLS handshake.
     pub handshake_timeout: Duration,
-    /// TLS handshakes that are under way at the same time.
+    /// The maximum number of simultaneous TLS handshakes.
     pub max_handshakes: usize,
     /// HTTP worker threads.
     pub workers: usize,
-    /// `[server.tls]`: files that were in order at the start.
+    /// `[server.tls]`, with valid files.
     pub tls: Option<tls::Files>,
 }
 
-/// How a 202 carries its token.
+/// The form of the token in a 202.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFormat {
     /// `text/plain`, unless the request accepts JSON and not text.
@@ -146,16 +146,16 @@ pub struct Store {
     pub url: StoreUrl,
     /// PostgreSQL: connections for reading and for running work, besides two of its own.
     pub connections: u32,
-    /// PostgreSQL: longest wait for a connection, and for the answer to a statement.
+    /// PostgreSQL: the longest wait for a connection, and for the result of a statement.
     pub timeout: Duration,
 }
 
-/// Where operations are kept.
+/// The database of the operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// One file, one process.
     Sqlite(PathBuf),
-    /// One database, many processes. The URL may hold a password.
+    /// One database, many processes. The URL may contain a password.
     Postgres(Secret),
 }
 
@@ -164,55 +164,56 @@ pub enum StoreUrl {
 pub struct Operations {
     /// Tasks that run at the same time.
     pub concurrency: usize,
-    /// Of those, how many may run on any one target.
+    /// Tasks of these that run on one target.
     pub target_concurrency: u32,
-    /// Components of one task that are worked on at the same time.
+    /// Components of one task that are processed at the same time.
     pub components_at_once: usize,
     /// Asynchronous validations that run at the same time.
     pub validation_concurrency: usize,
     /// Imports that run at the same time.
     pub import_concurrency: usize,
-    /// Descriptors of more than 8 KiB that are read at the same time for validations, and as many for everything else.
+    /// Descriptors larger than 8 KiB that are parsed at the same time for validations, and the same number for other
+    /// work.
     pub parse_concurrency: usize,
-    /// How long one of them waits for its turn.
+    /// How long a descriptor waits for its turn.
     pub parse_wait: Duration,
-    /// Dry runs that are under way at the same time.
+    /// Dry runs that run at the same time.
     pub dry_run_concurrency: usize,
     /// How long a dry run waits for its turn.
     pub dry_run_wait: Duration,
-    /// Longest dry run.
+    /// The longest dry run.
     pub dry_run_limit: Duration,
-    /// How long a worker owns a task without a sign of life.
+    /// How long a worker keeps a task without a heartbeat.
     pub lease: Duration,
-    /// How often the queue is looked at without a hint.
+    /// How often the queue is polled without a notification.
     pub poll: Duration,
-    /// First wait before a retry.
+    /// The first wait before a retry.
     pub backoff: Duration,
-    /// Longest wait before a retry.
+    /// The longest wait before a retry.
     pub backoff_cap: Duration,
-    /// How long a task is tried again from its first transient failure on.
+    /// How long a task is retried after its first transient failure.
     pub retry_for: Duration,
     /// Runs of one task that may end with a crash of the process.
     pub max_crashes: u32,
-    /// First wait after a task's process was lost for the second time.
+    /// The first wait after a task's process was lost for the second time.
     pub crash_pause: Duration,
     /// Tasks that may wait in each lane.
     pub max_queued: u32,
-    /// How large the tasks that wait in a lane may be together.
+    /// The total size of the tasks that may wait in a lane.
     pub max_queued_bytes: u64,
-    /// Log lines kept per task.
+    /// Log lines that are stored for each task.
     pub max_log_lines: u32,
-    /// Longest single run.
+    /// The longest single run.
     pub run_limit: Duration,
     /// `[operations.run_limits]`: the longest single run of the operations for which it differs from `run_limit`.
     pub run_limits: HashMap<Operation, Duration>,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
-    /// How long the store may take to answer whether it can be written.
+    /// How long the store may take to write a row for a health check.
     pub health_timeout: Duration,
-    /// How long a finished task can be asked for.
+    /// How long a finished task is kept.
     pub keep_for: Duration,
-    /// How many finished tasks can be asked for.
+    /// How many finished tasks are kept.
     pub keep_count: u64,
 }
 
@@ -221,16 +222,16 @@ pub struct Operations {
 pub struct Log {
     /// A level or an `env_logger` filter.
     pub level: String,
-    /// How lines look.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// Lines of one kind a minute that unauthenticated callers can cause.
+    /// Lines of one kind and minute that unauthenticated callers can cause.
     pub peer_lines: u32,
 }
 
-/// How the administrator's log looks.
+/// The format of the administrator's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text.
     Text,
     /// One JSON object a line.
     Json,
@@ -239,15 +240,15 @@ pub enum LogFormat {
 /// `[targets.CODE]`
 #[derive(Clone)]
 pub struct Target {
-    /// The name routes and topologies know it by.
+    /// The name that routes and topologies use.
     pub code: String,
-    /// What routes point at; the driver's name by default.
+    /// The group that routes lead to; by default the name of the driver.
     pub group: String,
     /// Witboost environments it serves; empty: all.
     pub environments: Vec<String>,
-    /// Tasks that may run on it at the same time, in all processes together; `None`: no bound of its own.
+    /// Tasks that may run on it at the same time over all processes; `None`: no limit of its own.
     pub concurrency: Option<u32>,
-    /// What its driver made of its settings. Nothing is opened yet.
+    /// The technology. It is not opened yet.
     pub technology: Arc<dyn AnyTechnology>,
 }
 
@@ -261,7 +262,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// What comes from the command line and stands above the file and the environment.
+/// Options of the command line, which override the file and the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--listen`
@@ -271,7 +272,7 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads everything; on failure every mistake, a line each.
+    /// Reads the configuration, or returns every mistake, one line each.
     pub fn load(
         file: Option<&Path>,
         overrides: &Overrides,
@@ -280,8 +281,8 @@ impl Config {
         Self::assemble(file, variables(), overrides, registry, Mode::Check)
     }
 
-    /// The same for a server that is about to start: what the configuration names on this machine (folders, files, the
-    /// address) is looked at, too. Nothing is made.
+    /// The same for a server that is about to start: also checks the folders, files and address on this machine.
+    /// Creates nothing.
     pub fn load_to_serve(
         file: Option<&Path>,
         overrides: &Overrides,
@@ -351,15 +352,15 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
-/// What a reader of TOML says, without the line that it shows, which may hold a secret.
+/// The message of the TOML parser, without the quoted line, which may contain a secret.
 fn unquoted(message: &str) -> String {
     let is_quoted =
         |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');
     message.lines().filter(|line| !is_quoted(line)).map(str::trim).collect::<Vec<_>>().join(": ")
 }
 
-/// `LANDFALL__TARGETS__PG_MAIN__URL=x` as `targets.PG_MAIN.url = "x"`: keys in lower case, but for a target's code,
-/// which takes the spelling that the file uses.
+/// Reads `LANDFALL__TARGETS__PG_MAIN__URL=x` as `targets.PG_MAIN.url = "x"`: keys are in lower case, except the code
+/// of a target, which gets the spelling of the file.
 fn environment_layer(file: &Figment, variables: &BTreeMap<String, String>) -> Dict {
     let codes: Vec<String> = match file.find_value("targets") {
         Ok(Value::Dict(_, targets)) => targets.keys().cloned().collect(),

@@ -1,4 +1,4 @@
-//! Reads keys by name, remembers which, and collects what is wrong.
+//! Reads keys by name, records which ones, and collects mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Mode;
 
-/// Reads keys, remembers which, and collects what is wrong.
+/// Reads keys, records which ones, and collects mistakes.
 pub(super) struct Reader<'a> {
     pub(super) figment: &'a Figment,
     pub(super) environment: &'a BTreeMap<String, String>,
@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
         self.problems.push(format!("{key}: {message}{origin}"));
     }
 
-    /// Notes what is wrong with a thing of this machine, where the configuration is to be served on it.
+    /// Adds a mistake about this machine, if the configuration will be served on it.
     pub(super) fn look(&mut self, key: &str, look: impl FnOnce() -> Option<String>) {
         if self.mode == Mode::Serve
             && let Some(problem) = look()
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         if self.figment.contains(key) {
             self.duration(key, least)
         } else {
-            // Known all the same: a misspelt key is told from it.
+            // Still known, so that a misspelt key gets a suggestion.
             self.read.insert(key.to_owned());
             None
         }
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
         Some(number)
     }
 
-    /// Refuses a key of an earlier version, and says what took its place.
+    /// Refuses a key of an earlier version, and names its replacement.
     pub(super) fn removed(&mut self, key: &str, instead: &str) {
         if self.figment.contains(key) {
             self.read.insert(key.to_owned());
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Which keys a table may have is not known, where its kind is not: none of them is misspelt.
+    /// The keys of a table of unknown kind are unknown, so none of them is misspelt.
     pub(super) fn pass_over(&mut self, key: &str) {
         if let Ok(table) = self.figment.find_value(key) {
             let mut written = Vec::new();
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What nothing read is misspelt.
+    /// Adds a mistake for every key that nothing has read.
     pub(super) fn unknown_keys(&mut self) {
         let Ok(root) = self.figment.extract::<Dict>() else { return };
         let mut written = Vec::new();

@@ -1,4 +1,4 @@
-//! The sections that have fixed keys: `[server]`, `[store]`, `[operations]`, ...
+//! The sections with fixed keys: `[server]`, `[store]`, `[operations]`, ...
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -149,7 +149,7 @@ impl Reader<'_> {
         Some(origins)
     }
 
-    /// `None` also where something is wrong, which is told then.
+    /// `None` also after a mistake, which is then recorded.
     pub(super) fn tls(&mut self) -> Option<tls::Files> {
         const KEYS: [&str; 3] = ["server.tls.certificate", "server.tls.key", "server.tls.client_ca"];
         let wanted = self.figment.contains("server.tls");
@@ -171,7 +171,7 @@ impl Reader<'_> {
         Some(files)
     }
 
-    /// A path as it is written, if it is.
+    /// A path as written, if there is one.
     pub(super) fn plain_path(&mut self, key: &str) -> Option<PathBuf> {
         let text: String = self.optional(key)?;
         if text.is_empty() {
@@ -220,7 +220,7 @@ impl Reader<'_> {
         self.postgres(KEY, Secret::new(text))
     }
 
-    /// The problem does not quote it: it may be a password in the wrong place.
+    /// The mistake does not quote the value, because it may be a password in the wrong place.
     pub(super) fn postgres(&mut self, key: &str, url: Secret) -> Option<StoreUrl> {
         let text = url.expose();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
@@ -388,7 +388,7 @@ impl Reader<'_> {
     }
 }
 
-/// What is wrong with the files that the URL of a store names, if anything.
+/// The mistake with the files in the URL of a store, if any.
 fn store_files(url: &str) -> Option<String> {
     let url = url::Url::parse(url).ok()?;
     url.query_pairs().find_map(|(name, path)| {
@@ -398,7 +398,7 @@ fn store_files(url: &str) -> Option<String> {
     })
 }
 
-/// Why nothing can listen there, if none of its addresses can be had. Whoever listens for this look stops at once.
+/// Why no server can listen there, if none of its addresses can be used. The test listener stops at once.
 fn cannot_listen(listen: &str) -> Option<String> {
     let told = |error: &std::io::Error| {
         Some(format!("cannot listen on `{listen}`: {error}; name a free HOST:PORT, here or by --listen"))
@@ -411,7 +411,7 @@ fn cannot_listen(listen: &str) -> Option<String> {
     for address in addresses {
         match TcpListener::bind(address) {
             Ok(_) => return None,
-            // Whoever has it may be about to stop.
+            // The process that uses it may be about to stop.
             Err(error) if error.kind() == ErrorKind::AddrInUse => return None,
             Err(error) => problem = told(&error),
         }
@@ -419,7 +419,7 @@ fn cannot_listen(listen: &str) -> Option<String> {
     problem
 }
 
-/// Whether a URL carries one: `scheme://user:password@host`.
+/// Whether a URL contains a password: `scheme://user:password@host`.
 fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The settings of a target, read into the type of its driver, with everything that is wrong with them.
+//! Reads the settings of a target into the type of its driver, with every mistake.
 //!
-//! Serde stops at the first mistake. So the table is read again and again: what was wrong is noted and taken out, until the
-//! rest can be read, or nothing more can be taken out. Which keys there are, and which of them are missing, is known from
-//! the JSON Schema of the type.
+//! Serde stops at the first mistake. So the table is read repeatedly: each mistake is recorded and its value removed,
+//! until the rest can be read, or nothing more can be removed. The JSON Schema of the type shows which keys exist,
+//! and which are missing.
 
 use std::collections::BTreeSet;
 
@@ -13,25 +13,25 @@ use landfall_adapter::schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-/// What is known of the keys of a table.
+/// The keys of a table.
 pub(crate) struct Keys {
     schema: Json,
 }
 
 impl Keys {
-    /// Those of a type.
+    /// The keys of a type.
     pub(crate) fn of<T: JsonSchema>() -> Self {
         Self { schema: schema_for!(T).to_value() }
     }
 
-    /// Every key that the table may have, with dots; those of a map as far as the table has them.
+    /// Every key that the table may have, with dots; for a map, the keys that the table has.
     pub(crate) fn known(&self, table: &Dict) -> BTreeSet<String> {
         let mut known = BTreeSet::new();
         self.walk(&self.schema, "", Some(table), &mut known, &mut Vec::new());
         known
     }
 
-    /// Keys that the table must have and has not.
+    /// Required keys that the table does not have.
     pub(crate) fn missing(&self, table: &Dict) -> Vec<String> {
         let mut missing = Vec::new();
         self.walk(&self.schema, "", Some(table), &mut BTreeSet::new(), &mut missing);
@@ -50,7 +50,7 @@ impl Keys {
         let alternatives =
             ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| schema.get(key)?.as_array());
         for alternative in alternatives.flatten() {
-            // What one of several alternatives needs is told by serde.
+            // Serde reports the required keys of an alternative.
             self.walk(alternative, prefix, table, known, &mut Vec::new());
         }
         let properties = schema.get("properties").and_then(Json::as_object);
@@ -60,7 +60,7 @@ impl Keys {
                 Some(Value::Dict(_, inner)) => Some(inner),
                 _ => None,
             };
-            // What a table that is not there would need is not missing.
+            // Required keys of an absent table are not missing.
             let mut unasked = Vec::new();
             let missing = if inner.is_some() { &mut *missing } else { &mut unasked };
             self.walk(property, &format!("{key}."), inner, known, missing);
@@ -87,8 +87,7 @@ impl Keys {
     }
 }
 
-/// The settings in a table that has known keys only; `None` when what is left after all that is wrong was taken out makes
-/// none.
+/// The settings in a table with known keys only; `None` if the rest after removing all mistakes cannot be read.
 pub(crate) fn read<T: DeserializeOwned>(mut table: Dict, mistakes: &mut Mistakes) -> Option<T> {
     loop {
         let errors: Vec<Error> = match Value::from(table.clone()).deserialize::<T>() {
@@ -99,12 +98,12 @@ pub(crate) fn read<T: DeserializeOwned>(mut table: Dict, mistakes: &mut Mistakes
         for Error { path, kind, .. } in errors {
             let mut at = path.clone();
             match kind {
-                // Tables in lists are not known to `Keys`.
+                // `Keys` does not know tables in lists.
                 Kind::MissingField(name) if is_in_list(&table, &path) => {
                     mistakes.add(format!("{}.{name}", path.join(".")), "is missing");
                 }
-                // `Keys::missing` told it, or it is missing because it was wrong. What is around it cannot be read, and is
-                // no mistake for that.
+                // `Keys::missing` reported it, or it is missing because it was wrong. The table around it cannot be
+                // read, which is not another mistake.
                 Kind::MissingField(_) => {}
                 Kind::UnknownField(name, _) => {
                     if at.last() != Some(&name) {
@@ -131,7 +130,7 @@ fn is_in_list(table: &Dict, path: &[String]) -> bool {
     }
 }
 
-/// Takes out the value at a path, or the nearest around it.
+/// Removes the value at a path, or the nearest one around it.
 fn take(table: &mut Dict, path: &[String]) -> bool {
     let Some((first, rest)) = path.split_first() else { return false };
     if let Some(Value::Dict(_, inner)) = table.get_mut(first)

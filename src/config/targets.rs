@@ -14,13 +14,13 @@ use super::reader::Reader;
 use super::{Mode, Target};
 use crate::registry::{Open, Registry};
 
-/// Keys of a target that are not its driver's.
+/// Keys of a target that do not belong to its driver.
 const OWN_KEYS: [&str; 4] = ["driver", "group", "environments", "concurrency"];
 
-/// Characters of a code or a group, as the topology keeps them.
+/// The maximum length of a code or a group in the topology.
 const MAX_CODE: usize = 255;
 
-/// Ways to find principals, by name; `None` where the configuration of one is wrong.
+/// Identity sources by name; `None` if the configuration of one is wrong.
 pub(super) type Identities = BTreeMap<String, Option<Arc<dyn Principals>>>;
 
 impl Reader<'_> {
@@ -88,7 +88,7 @@ impl Reader<'_> {
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, technology })
     }
 
-    /// What the driver makes of its own keys.
+    /// The technology that the driver makes of its own keys.
     fn technology(
         &mut self,
         code: &str,
@@ -106,7 +106,7 @@ impl Reader<'_> {
         let before = self.problems.len();
         let keys = driver.keys();
         let known = keys.known(&table);
-        // What is left of them is told as misspelt, like every key that nobody reads.
+        // The remaining keys are reported as misspelt, like every key that nothing reads.
         keep_known(&mut table, "", &|key| known.contains(key));
         self.read.extend(known.into_iter().map(|key| format!("{at}.{key}")));
         for key in keys.missing(&table) {
@@ -126,7 +126,7 @@ impl Reader<'_> {
         technology.filter(|_| is_right)
     }
 
-    /// What the topology keeps of a target has the bounds of what its API takes.
+    /// The limits of the topology API apply to values that the topology stores.
     fn check_code(&mut self, key: &str, code: &str) {
         if code.trim().is_empty() || code.chars().any(char::is_control) || code.chars().count() > MAX_CODE {
             self.problem(
@@ -184,7 +184,7 @@ impl Reader<'_> {
                     ),
                 }
             }
-            // Which groups there are is said by the topology, while the service runs.
+            // The topology decides at run time which groups exist.
             if route.group.is_empty() {
                 self.problem(&at, "has no `group`; name the group of instances it leads to");
             } else {
@@ -195,7 +195,7 @@ impl Reader<'_> {
     }
 }
 
-/// `{data_dir}` in texts.
+/// Replaces `{data_dir}` in texts.
 fn fill_in(value: &mut Value, data_dir: &str) {
     match value {
         Value::String(_, text) if text.contains("{data_dir}") => *text = text.replace("{data_dir}", data_dir),

@@ -1,4 +1,4 @@
-//! The Airbyte specific provisioner contract: the same work under paths of its own, with simpler errors, and with access
+//! The Airbyte specific provisioner contract: the same work under its own paths, with simpler errors, and with access
 //! as users and groups.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use super::Shared;
 use super::refusal::{Fault, Refusal, Said, Shapes, system_error, verdict};
 use super::tasks::Status;
 
-/// Serves the contract from the service. The version in its paths says nothing to it: there is one.
+/// Serves the contract from the service. The version in its paths has no effect.
 pub(super) struct Provisioner {
     shared: Arc<Shared>,
 }
@@ -33,7 +33,7 @@ impl Shapes for Provisioner {
     type Failed = types::SystemError;
 }
 
-/// The contract declares no 400 here: what is wrong with the request is a verdict.
+/// The contract declares no 400 here, so problems of the request are a validation result.
 impl IntoResponse<Provisioner, ValidateResponse> for Error {
     fn into_response(self, context: &RequestContext) -> ValidateResponse {
         ValidateResponse::InternalServerError(system_error(context, &self).into())
@@ -85,7 +85,7 @@ impl Airbyte for Provisioner {
         _version: String,
         body: types::ProvisioningRequest,
     ) -> Result<UnprovisionResponse> {
-        // The contract has no way to ask for the data to go.
+        // The contract cannot request the deletion of data.
         let remove_data = false;
         let submitted = self.shared.service.unprovision(document(body), remove_data).await?;
         Ok(self.shared.accepted(context, submitted).await)
@@ -117,7 +117,7 @@ fn document(body: types::ProvisioningRequest) -> Document {
     Document::new(body.descriptor_kind.into(), body.descriptor)
 }
 
-/// Users and groups as one set, or the problems of both.
+/// Users and groups as one set, or the problems of both lists.
 fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>> {
     let users = Ref::parse_list("acl.users", &acl.users, Ref::parse_user);
     let groups = Ref::parse_list("acl.groups", &acl.groups, Ref::parse_group);
@@ -129,7 +129,7 @@ fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>> {
     }
 }
 
-/// The contract has no place for a remedy but the text of its problem.
+/// The contract has no field for a remedy, so it follows the problem.
 impl From<Refusal> for types::ValidationError {
     fn from(refusal: Refusal) -> Self {
         let errors = refusal.problems.iter().map(Said::on_one_line);

@@ -1,15 +1,16 @@
-//! Requests that a web page sends without its reader's knowledge.
+//! Requests that a web page sends without the knowledge of its reader.
 //!
-//! A browser lets any page send requests to any server that its machine reaches, and to names that the page's owner
-//! points at that server. No client of the contracts is a browser, so what browsers say of a page that is not ours is
-//! refused, whatever it asks for:
+//! A browser lets any page send requests to every server that its machine can reach, and to names that the owner of
+//! the page points at that server. No client of the contracts is a browser. So requests of other web pages are
+//! refused, whatever they request:
 //!
 //! - an `Origin` that is neither this server's nor configured;
-//! - a `Sec-Fetch-Site` that says that another site asks;
-//! - where anybody may call because only this machine can: a `Host` that is no name of this machine.
+//! - a `Sec-Fetch-Site` of another site;
+//! - if callers are not authenticated because only this machine can reach the server: a `Host` that is not a name of
+//!   this machine.
 //!
-//! A page can leave all of that out only in requests without a body of JSON, and those change nothing: bodies need a
-//! Content-Type that a page cannot send without asking first.
+//! A page can omit all of these headers only in requests without a JSON body, and those change nothing: a JSON body
+//! needs a Content-Type that a page cannot send without a preflight request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,16 +30,16 @@ use super::shapes::AnyError;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// See the module documentation.
+/// The rules; see the module documentation.
 pub(super) struct Browsers {
     callers: Arc<Callers>,
     /// `scheme://host[:port]`, in lower case.
     allowed_origins: Vec<String>,
-    /// Whether only this machine reaches the server.
+    /// Whether only this machine can reach the server.
     is_loopback: bool,
 }
 
-/// Why a request is refused, and what to do about it.
+/// Why a request is refused, and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Foreign {
     message: String,
@@ -50,10 +51,11 @@ impl Browsers {
         Self { callers, allowed_origins: config.allowed_origins.clone(), is_loopback }
     }
 
-    /// Whether a page of others may have sent it.
+    /// Whether another web page may have sent the request.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
         let named = headers.get_all(HOST).map(|value| value.to_str().unwrap_or_default());
-        // A browser sends one Host. None comes from no browser, and several must all be right.
+        // A browser sends exactly one Host. A request without one does not come from a browser, and several must all
+        // be valid.
         let hosts: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().chain(named).collect();
         if self.is_loopback && self.is_open(uri.path()) {
             hosts.iter().try_for_each(|host| self.named_locally(host))?;
@@ -88,7 +90,7 @@ impl Browsers {
         }
     }
 
-    /// Whether anybody may call what is below this path.
+    /// Whether paths below this one need no credentials.
     fn is_open(&self, path: &str) -> bool {
         if asks_for_a_user(path) { !self.callers.asks_for_users() } else { !self.callers.asks_for_tokens() }
     }
@@ -109,20 +111,20 @@ impl Browsers {
     }
 }
 
-/// 403, in a shape that has what each contract asks for.
+/// The response 403, with the fields of all contracts.
 pub(super) fn refusal(foreign: Foreign) -> HttpResponse {
     let error = Error::permanent(foreign.message);
     HttpResponse::Forbidden().json(AnyError::from(Fault::new(&error, foreign.remedy)))
 }
 
-/// The message, for the log.
+/// The message for the log.
 impl std::fmt::Display for Foreign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-/// Whether an origin is the one that `Host` names. The scheme is not compared: a proxy may encrypt.
+/// Whether `Host` names an origin. The scheme is not compared, because a proxy may encrypt.
 fn is_same(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
@@ -180,7 +182,7 @@ mod tests {
         Credentials { users: vec![user], ..Credentials::default() }
     }
 
-    /// The message, if it is refused.
+    /// The message, if the request is refused.
     fn refused(browsers: &Browsers, path: &str, headers: &[(&str, &str)]) -> Option<String> {
         let mut request = TestRequest::get().uri(path);
         for header in headers {
@@ -264,7 +266,7 @@ mod tests {
         }
         assert_eq!(refused(&open, PROVISION, &[]), None);
         let rebound = [("host", "evil.example")];
-        // What asks for a secret is safe from pages that do not know it, and may be behind a proxy.
+        // Paths that need credentials are safe from pages without them, and may be behind a proxy.
         for (path, credentials, passes) in [
             (PROVISION, tokens(), true),
             (PROVISION, users(), false),

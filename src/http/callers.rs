@@ -32,10 +32,10 @@ use super::shapes::AnyError;
 /// The operationIds that need no token: those that probes call.
 const OPEN: [&str; 2] = ["live", "health"];
 
-/// How long the body of a refused request is read, so that its sender gets to read why.
+/// How long the body of a refused request is read, so that the client can read the response.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What callers are asked for, and how they are refused.
+/// The required credentials, and how requests without them are refused.
 pub(super) struct Middleware {
     pub(super) callers: Arc<Callers>,
     pub(super) browsers: Browsers,
@@ -46,13 +46,13 @@ pub(super) struct Middleware {
 /// The Authorization header and the peer's address. The address is that of the connection: headers of proxies are
 /// ignored, because any caller can set them.
 pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
-    // A header that is no text is there, and is wrong.
+    // A header that is not a text is present, and wrong.
     let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     (header, peer)
 }
 
-/// The other end of a connection, for the log.
+/// The address of the caller, for the log.
 pub(super) fn shown(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "an unknown address".to_owned(), |address| address.ip().to_string())
 }
@@ -63,7 +63,7 @@ pub(super) async fn admit(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    // Until this is dropped, the connection is not idle.
+    // The connection is not idle until this is dropped.
     let _under_way = UnderWay::begin(request.request());
     let (header, peer) = credentials(request.request());
     let foreign = middleware.browsers.check(request.uri(), request.headers()).err();
@@ -103,7 +103,7 @@ pub(super) async fn admit(
     Ok(response)
 }
 
-/// Whether a path is of the topology contract, whose handlers ask who calls themselves.
+/// Whether a path belongs to the topology contract, whose handlers authenticate callers themselves.
 pub(super) fn asks_for_a_user(path: &str) -> bool {
     path.strip_prefix(TOPOLOGY_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -1,12 +1,13 @@
-//! Connections: how they are accepted, encrypted, timed and given up.
+//! How connections are accepted, encrypted, timed and closed.
 //!
-//! What a caller does before it has proved anything is bounded here. A TLS handshake has a time limit and holds up no
-//! other one; only those that have sent something count as under way. A connection on which no request is under way and
-//! none arrives whole is closed, from the first request to the last, and so is one whose answers are not read. Each end
-//! that is the caller's doing is logged with its address, at a bounded rate (`logging`).
+//! This module limits what unauthenticated callers can do. A TLS handshake has a time limit and delays no other one;
+//! only callers that have sent something take a permit. A connection is closed if no request is in progress and none
+//! arrives completely in time, for the first request and every later one, and also if the caller does not read a
+//! response. Each end that the caller causes is logged with its address, at a limited rate (`logging`).
 //!
-//! The framework has limits for the first request of a connection, but none for the head of a later one or for an answer
-//! that is not read, and it drops what it learns of a failed handshake. So the listeners are built here of its parts.
+//! The framework has limits for the first request of a connection, but none for the head of a later one or for a
+//! response that is not read, and it does not report the cause of a failed handshake. So this module builds the
+//! listeners from its parts.
 
 use std::cell::Cell;
 use std::io;
@@ -37,30 +38,30 @@ use crate::config::Server;
 use crate::logging::{PEER_HTTP, PEER_TLS};
 use landfall_adapter::error::{Error, Result};
 
-/// Connections that the system keeps for us until they are accepted.
+/// Connections that the system queues before they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long a connection that is to be closed may take to say so.
+/// How long closing a connection may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How exact the framework's clock is, by which it gives up on a first request.
+/// The precision of the framework's clock for the timeout of the first request.
 const TICK: Duration = Duration::from_millis(500);
 
-/// In seconds. The engine drains after the last request is answered, so requests get little time of their own.
+/// In seconds. The engine drains after the last response, so requests get little extra time.
 const SHUTDOWN: u64 = 5;
 
-/// A server that is bound but has not answered yet.
+/// A bound server that does not respond yet.
 pub(crate) struct Bound {
-    /// The addresses it listens on, at least one: the real port where 0 was asked for.
+    /// The addresses that it listens on, at least one, with the real port instead of 0.
     pub(crate) addresses: Vec<SocketAddr>,
     /// Runs until stopped through its handle.
     pub(crate) server: ActixServer,
 }
 
-/// The listeners are bound before anything is served, so that what is served may depend on them.
+/// The listeners are bound before anything is served, because the application may depend on their addresses.
 pub(super) struct Listeners(Vec<(std::net::TcpListener, SocketAddr)>);
 
-/// What connections of all listeners and workers share.
+/// State that connections of all listeners and workers share.
 #[derive(Clone)]
 struct Rules {
     tls: Option<Tls>,
@@ -77,7 +78,7 @@ struct Tls {
 }
 
 impl Listeners {
-    /// Every address that the name stands for. Must be called inside a Tokio runtime.
+    /// Every address of the name. Must be called inside a tokio runtime.
     pub(super) fn bind(listen: &str) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::permanent(format!(
@@ -107,7 +108,7 @@ impl Listeners {
         self.0.iter().map(|(_, address)| *address).collect()
     }
 
-    /// Serves `app`, with `tls` encrypted and not otherwise.
+    /// Serves `app`; encrypted if `tls` is set.
     pub(super) fn serve<F, I, S, B>(
         self,
         config: &Server,
@@ -150,7 +151,8 @@ impl Listeners {
                     .keep_alive(rules.keep_alive)
                     .client_request_timeout(rules.header_timeout)
                     .client_disconnect_timeout(GOODBYE)
-                    // A caller that closes its side has left: work only for it, such as a dry run, is cancelled.
+                    // A caller that closes its side has left, so work that only it needs, such as a dry run, is
+                    // cancelled.
                     .h1_allow_half_closed(false)
                     .graceful_shutdown_signal(move || {
                         let signal = shutdown.clone();
@@ -185,22 +187,22 @@ impl Listeners {
 
 fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port whose last connections are still being closed is free.
+    // A port is free even if its last connections are still being closed.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// What the framework takes for a connection.
+/// A connection for the framework.
 type Opened = (Connection, Protocol, Option<SocketAddr>);
 
 impl Rules {
-    /// From the first byte to the last.
+    /// The stream, with its timeouts.
     async fn attend<F>(&self, tcp: TcpStream, serve: impl FnOnce(Opened) -> F)
     where
         F: Future<Output = Result<(), DispatchError>>,
     {
-        // A connection that is closed already has no address.
+        // A closed connection has no address.
         let Ok(peer) = tcp.peer_addr() else { return };
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
@@ -218,7 +220,7 @@ impl Rules {
         let ended = serve((connection, Protocol::Http1, Some(peer))).await;
         let is_late = began.elapsed().saturating_add(TICK) >= self.header_timeout;
         let problem = match ended {
-            // Otherwise the server stops.
+            // Any other error would stop the server.
             Ok(()) if is_late && exchange.requests.get() == 0 && !exchange.has_left.get() => {
                 format!("no whole request came within {:?}", self.header_timeout)
             }
@@ -228,7 +230,7 @@ impl Rules {
             Err(DispatchError::Parse(error)) => format!("what came is no HTTP: {error}"),
             Err(DispatchError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => error.to_string(),
             Ok(()) => return,
-            // It went away, as callers do.
+            // The caller has disconnected.
             Err(error) => {
                 log::debug!(target: PEER_HTTP, "closing the connection of {peer}: {error}");
                 return;
@@ -248,7 +250,7 @@ impl Tls {
         }
     }
 
-    /// The encrypted stream, or why there is none.
+    /// The encrypted stream, or the reason why there is none.
     async fn accept(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
         let handshake = async {
             // A silent connection takes no handshake permit.
@@ -263,18 +265,18 @@ impl Tls {
     }
 }
 
-/// What is under way on a connection.
+/// The progress of a connection.
 pub(super) struct Exchange {
     under_way: Cell<usize>,
-    /// So many requests have come whole.
+    /// The number of complete requests.
     requests: Cell<usize>,
-    /// Whether the caller says nothing any more.
+    /// Whether the caller has stopped sending.
     has_left: Cell<bool>,
-    /// Since when the caller is to say something: since a request was last answered, or a part of its answer read.
+    /// Since when the caller has to send something: since the last response, or since a part of it was read.
     waits_since: Cell<Instant>,
 }
 
-/// A request that is being answered; until it is dropped, nothing is expected of the caller here.
+/// A request in progress; until it is dropped, the caller need not send anything.
 pub(super) struct UnderWay(Rc<Exchange>);
 
 impl UnderWay {
@@ -299,7 +301,7 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A stream that fails with [`io::ErrorKind::TimedOut`] once its caller is silent, or reads nothing, for too long.
+/// A stream that fails with [`io::ErrorKind::TimedOut`] if its caller sends nothing, or reads nothing, for too long.
 struct Connection {
     stream: Stream,
     exchange: Rc<Exchange>,
@@ -322,7 +324,7 @@ impl Connection {
                 has_left: Cell::new(false),
                 waits_since: Cell::new(now),
             }),
-            // One may be silent for the one, and then take the other for the head of a request.
+            // A caller may first be idle, and then take the header timeout for a request.
             silence: rules.keep_alive.saturating_add(rules.header_timeout),
             answer_timeout: rules.answer_timeout,
             stuck_since: None,
@@ -331,7 +333,7 @@ impl Connection {
         }
     }
 
-    /// The outcome of a write, or its end when the caller has read nothing for too long.
+    /// The result of a write, or its end if the caller has read nothing for too long.
     fn written<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stuck_since = None;
@@ -348,7 +350,7 @@ struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     fn poll(&mut self, context: &mut Context<'_>, since: Instant, after: Duration) -> Poll<()> {
-        // A time that the clock cannot tell is never.
+        // A time beyond the range of the clock never comes.
         let Some(due) = since.checked_add(after) else { return Poll::Pending };
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if sleep.deadline() != due {

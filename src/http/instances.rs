@@ -60,7 +60,7 @@ impl Flexdeploy for Instances {
                 caller.name
             )));
         }
-        // Not before: a stranger's body takes no room.
+        // Only now, so that the body of an unauthenticated caller takes no room.
         pressure::let_in(context.request());
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Flexdeploy for Instances {
     }
 }
 
-/// 200 with the instance, or 404.
+/// The response 200 with the instance, or 404.
 fn answer<R>(found: Option<Instance>, id: &str) -> R
 where
     R: Answer<200, types::Instance> + Answer<404, types::InstanceError>,
@@ -161,7 +161,7 @@ impl From<Fault> for types::InstanceError {
     }
 }
 
-/// An id; one that no instance can have is none.
+/// An id; an invalid one does not exist.
 fn number(id: &str) -> Option<i64> {
     id.parse().ok()
 }
@@ -181,7 +181,7 @@ fn attributes(body: types::NewInstance) -> Result<Attributes> {
     })
 }
 
-/// The page has two names for the list of operations; what is given under either is added.
+/// The page has two names for the list of operations; both are added.
 fn patch(body: types::InstancePatch) -> Result<Patch> {
     let mut plugin_operations = operations("pluginOperations", body.plugin_operations)?;
     plugin_operations.extend(operations("plugins", body.plugins)?);
@@ -199,7 +199,7 @@ fn patch(body: types::InstancePatch) -> Result<Patch> {
     })
 }
 
-/// Both shapes of the page as the one that it defines.
+/// Converts both forms of the page to the one that it defines.
 fn operations(path: &str, list: Option<Vec<types::PluginOperationInput>>) -> Result<Vec<PluginOperation>> {
     let mut problems = Vec::new();
     let mut read = Vec::new();

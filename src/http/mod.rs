@@ -1,8 +1,9 @@
-//! HTTP: the only module that knows actix and the generated contracts.
+//! HTTP: the only module that uses actix and the generated contracts.
 //!
-//! A handler converts, calls the service, converts. One file per contract, and what they share: `refusal`, the way from
-//! an error to an answer; `tasks`, tokens and statuses; `shapes`, conversions of types that contracts share; `callers`,
-//! `browsers` and `pressure`, the middleware around all contracts; and `connections`, which accepts connections.
+//! A handler converts the request, calls the service, and converts the result. Each contract has a file. They share:
+//! `refusal`, which converts errors to responses; `tasks`, for tokens and statuses; `shapes`, for types that several
+//! contracts have; `callers`, `browsers` and `pressure`, the middleware of all contracts; and `connections`, which
+//! accepts connections.
 
 mod airbyte;
 mod browsers;
@@ -40,7 +41,7 @@ use shapes::AnyError;
 
 pub(crate) use connections::Bound;
 
-/// What the handlers share.
+/// State that the handlers share.
 pub(crate) struct Shared {
     service: Arc<Service>,
     callers: Arc<Callers>,
@@ -49,12 +50,12 @@ pub(crate) struct Shared {
     limits: Limits,
 }
 
-/// Whether the address can be had now, before anything is made for those who will call.
+/// Checks that the address can be used, before anything is created.
 pub(crate) fn can_listen(config: &Server) -> Result<()> {
     Listeners::bind(&config.listen).map(drop)
 }
 
-/// Binds and mounts every contract; with `tls`, nothing is served without. Must be called inside a Tokio runtime.
+/// Binds and mounts every contract; only encrypted with `tls`. Must be called inside a tokio runtime.
 pub(crate) fn bind(
     config: &Server,
     service: Arc<Service>,

@@ -106,7 +106,7 @@ impl Contract for Operator {
     }
 }
 
-/// Without the text of the failure: health asks nobody who they are.
+/// Without the message of the failure, because health needs no credentials.
 fn target(health: TargetHealth) -> types::TargetHealth {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
     types::TargetHealth {
@@ -170,7 +170,7 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
             AccessMode::Enforced => types::AccessMode::Enforced,
             AccessMode::Recorded => types::AccessMode::Recorded,
             AccessMode::Delegated => types::AccessMode::Delegated,
-            // The list is ignored, or the mode is one that this API does not know.
+            // The list is ignored, or this API does not know the mode.
             _ => types::AccessMode::None,
         },
         unmet: plan.unmet.iter().map(ToString::to_string).collect(),

@@ -1,13 +1,13 @@
-//! What the server can hold at once, and when to come back.
+//! Limits of memory for request bodies, and `Retry-After`.
 //!
-//! One middleware around every contract does two things that no handler can do for itself: it accounts for the bodies
-//! that are in memory, and it adds `Retry-After` to an answer whose error will pass.
+//! One middleware around all contracts does what no handler can do: it accounts for the bodies in memory, and adds
+//! `Retry-After` to responses with a transient error.
 //!
-//! A body takes room for the bytes that have arrived, never for its declared length: connections that declare much and
-//! send little do not block others. Once its first part is there, a body also reserves room for its rest, so that
-//! bodies which arrive at once are read one after the other instead of all of them halfway. The reservation lasts as long as the body
-//! keeps coming fast. A body that finds no room in time is refused and gives back what it holds, so that bodies which
-//! together fill the room never wait for each other for ever. One that comes too slowly is ended.
+//! A body takes room for the bytes that have arrived, not for its declared length, so connections that declare much
+//! and send little do not block others. After its first part, a body also reserves room for the rest, so that bodies
+//! that arrive at the same time are read one after the other instead of all of them halfway. The reservation lasts
+//! while the body arrives fast. A body that finds no room in time is refused and releases its room, so bodies that
+//! fill the room together do not wait for each other forever. A body that arrives too slowly is ended.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -39,20 +39,20 @@ use super::callers;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
-/// Before so much of a body has arrived, it reserves nothing.
+/// A body reserves nothing before this size has arrived.
 const FIRST_PART: u32 = 64 * 1024;
 
 /// A reservation is kept for this long ...
 const RESERVED_FOR: Duration = Duration::from_millis(500);
 
-/// ... and for a second longer for each so many bytes that arrive, ...
+/// ... and for another second for each such number of bytes that arrive, ...
 const FAST: u32 = 1024 * 1024;
 
-/// ... but never for longer than this from now.
+/// ... but at most for this long from now.
 const RESERVED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// A handler that responds with a transient error leaves this in the request's extensions: the time until a retry makes
-/// sense, where it is known.
+/// A handler that returns a transient error stores this in the extensions of the request: the time until a retry is
+/// useful, if known.
 struct ComeBack(Option<Duration>);
 
 /// Makes the response carry `Retry-After`, if the error is transient.
@@ -62,29 +62,30 @@ pub(super) fn note(request: &HttpRequest, error: &Error) {
     }
 }
 
-/// To be called when a request is done with its body and waits for something else.
+/// To be called when the body of a request is no longer needed, and the request waits for something else.
 pub(super) fn release_room(request: &HttpRequest) {
     if let Some(room) = request.extensions().get::<Rc<Room>>() {
         room.release();
     }
 }
 
-/// To be called when it is known who calls, where that is not known before the body is read: from now on it takes room.
+/// To be called when the caller is authenticated, if that happens before the body is read: from now on the body takes
+/// room.
 pub(super) fn let_in(request: &HttpRequest) {
     if let Some(room) = request.extensions().get::<Rc<Room>>() {
         room.counts.set(true);
     }
 }
 
-/// How much may be in memory, and what is answered beyond it.
+/// The limit of memory, and the response beyond it.
 pub(super) struct Gate {
     room: Arc<Semaphore>,
-    /// Bytes in all.
+    /// Bytes of all bodies.
     total: u32,
-    /// What one body takes at most: more of it is not kept.
+    /// The maximum size of one body.
     largest: u32,
     wait: Duration,
-    /// Bytes that each `window` must bring.
+    /// The minimum number of bytes in each `window`.
     least: u64,
     window: Duration,
     retry_after: Duration,
@@ -114,18 +115,18 @@ impl Gate {
     }
 }
 
-/// Left in a request's extensions: what its body, or what was made of it, takes.
+/// An extension of a request: the memory of its body, or of values made from it.
 struct Room {
     gate: Arc<Gate>,
     held: RefCell<Option<OwnedSemaphorePermit>>,
-    /// Whether arriving bytes are counted: not before the caller is authenticated, and not after the handler is done.
+    /// Whether arriving bytes count: not before authentication, and not after the handler is done.
     counts: Cell<bool>,
-    /// Whether there was none.
+    /// Whether there was no room.
     refused: Cell<bool>,
 }
 
 impl Room {
-    /// Takes so many bytes more, or says that there is no room.
+    /// Takes more bytes, or returns that there is no room.
     async fn grow(&self, bytes: u32) -> Result<(), ()> {
         let acquired = timeout(self.gate.wait, Arc::clone(&self.gate.room).acquire_many_owned(bytes)).await;
         let Ok(Ok(permit)) = acquired else { return Err(()) };
@@ -137,33 +138,33 @@ impl Room {
         Ok(())
     }
 
-    /// Gives so many bytes back.
+    /// Releases bytes.
     fn shrink(&self, bytes: u32) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         drop(self.held.borrow_mut().as_mut().and_then(|held| held.split(bytes)));
     }
 
-    /// Gives everything back, and takes nothing any more.
+    /// Releases everything, and counts nothing any more.
     fn release(&self) {
         self.counts.set(false);
         *self.held.borrow_mut() = None;
     }
 }
 
-/// A body on its way in. See the module documentation.
+/// A body that is being received; see the module documentation.
 struct Body {
     payload: Payload,
     room: Rc<Room>,
-    /// What it declares, at most what is kept.
+    /// Its declared length, up to the maximum.
     expected: u32,
     received: u32,
-    /// What it takes of the room: what was received, and the reservation.
+    /// Its room: the received bytes and the reservation.
     held: u32,
-    /// When the reservation ends.
+    /// The end of the reservation.
     reserved_until: Option<Instant>,
-    /// Whether a reservation has ended: there is no second one.
+    /// Whether a reservation has ended; there is no second one.
     is_slow: bool,
-    /// Of the present window: when it ends, and what it brought.
+    /// The end of the current window, and its bytes.
     window_ends: Instant,
     in_window: u64,
     is_over: bool,
@@ -207,7 +208,7 @@ impl Body {
         let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
         self.received = self.received.saturating_add(length);
         if self.received > self.room.gate.largest {
-            // It is refused, and the rest is thrown away.
+            // The body is refused, and the rest is discarded.
             self.room.release();
             return Some(Ok(chunk));
         }
@@ -223,7 +224,7 @@ impl Body {
         Some(Ok(chunk))
     }
 
-    /// The next chunk. Ends the reservation while none comes, and the body when too little has come.
+    /// The next chunk. Ends the reservation if none arrives, and the body if it is too slow.
     async fn receive(&mut self) -> Option<Result<Bytes, PayloadError>> {
         loop {
             let due = self.reserved_until.map_or(self.window_ends, |until| until.min(self.window_ends));
@@ -258,7 +259,7 @@ impl Body {
         }
     }
 
-    /// Reads on, so that the sender gets to read the answer; not for one that stalls.
+    /// Reads the rest, so that the client can read the response, unless the client stalls.
     async fn throw_away(&mut self) {
         let (most, window) = (self.room.gate.limits.drain_bytes, self.room.gate.window);
         let mut seen = 0_usize;
@@ -269,7 +270,7 @@ impl Body {
         }
     }
 
-    /// Takes room for what was received, and reserves the rest once that is due.
+    /// Takes room for the received bytes, and reserves the rest when it is time.
     async fn hold(&mut self) -> Result<(), ()> {
         let reserves = !self.is_slow && self.received >= FIRST_PART && self.expected > self.received;
         let wanted = if reserves { self.expected } else { self.received };
@@ -282,7 +283,7 @@ impl Body {
         if reserves {
             self.reserved_until = Some(Instant::now() + RESERVED_FOR);
         }
-        // The wait was not the sender's.
+        // The client did not cause the wait.
         self.window_ends += began.elapsed();
         Ok(())
     }
@@ -296,18 +297,18 @@ impl Body {
     }
 }
 
-/// For how long such a chunk keeps a reservation.
+/// How long a chunk of that size keeps a reservation.
 fn time_for(bytes: usize) -> Duration {
     Duration::from_secs(1).mul_f64(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / f64::from(FAST))
 }
 
-/// What a body will be, before it is there: what it declares, and the most that it may have where it declares nothing.
+/// The expected size of a body: its declared length, or else the maximum.
 fn expected(headers: &HeaderMap, largest: u32) -> u32 {
     let length =
         headers.get(header::CONTENT_LENGTH).map(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     match length {
         Some(Some(bytes)) => u32::try_from(bytes).unwrap_or(u32::MAX).min(largest),
-        // A number that is none is refused elsewhere.
+        // An invalid number is refused elsewhere.
         Some(None) => largest,
         None if headers.contains_key(header::TRANSFER_ENCODING) => largest,
         None => 0,
@@ -325,7 +326,7 @@ pub(super) async fn guard(
     let room = Rc::new(Room {
         gate: Arc::clone(&gate),
         held: RefCell::new(None),
-        // The handlers of the topology let it in themselves, once they know who calls.
+        // The handlers of the topology contract accept the body themselves, after authentication.
         counts: Cell::new(!asks_for_a_user),
         refused: Cell::new(false),
     });
@@ -335,7 +336,7 @@ pub(super) async fn guard(
         request.extensions_mut().insert(Rc::clone(&room));
     }
     let mut response = next.call(request).await?.map_into_boxed_body();
-    // The answer may be read slowly; what was asked is forgotten by then.
+    // The response may be read slowly, and the request is not needed any more.
     room.release();
     if room.refused.get() {
         let error = gate.is_full();
@@ -356,7 +357,7 @@ pub(super) async fn guard(
     })
 }
 
-/// 405 in a shape that has what each contract asks for. The framework's has no body.
+/// A response 405 with the fields of all contracts. The framework's has no body.
 fn no_such_method(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     let allow = response.headers().get(header::ALLOW).cloned();
     let offered = allow.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -372,7 +373,7 @@ fn no_such_method(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody
     response.into_response(answer)
 }
 
-/// Adds `Retry-After` where [`note`] left word.
+/// Adds `Retry-After` if [`note`] was called.
 pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Duration) {
     let come_back = response.request().extensions_mut().remove::<ComeBack>();
     if let Some(ComeBack(hint)) = come_back
@@ -394,11 +395,11 @@ pub(super) async fn throw_away(mut payload: Payload, limits: &Limits) {
             }
         }
     };
-    // However it ends, the answer is the same.
+    // The result does not matter.
     let _ = timeout(limits.read_timeout, drain).await;
 }
 
-/// `Retry-After` has no fractions, and zero would be an invitation to come back at once.
+/// `Retry-After` has no fractions, and zero would cause an immediate retry.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -411,7 +412,7 @@ mod tests {
         Arc::new(Gate { least: 100, ..patient(total, wait) })
     }
 
-    /// One that does not mind how slowly a body comes.
+    /// Limits without a minimum rate.
     fn patient(total: u32, wait: Duration) -> Gate {
         Gate {
             room: Arc::new(Semaphore::new(usize::try_from(total).unwrap())),
@@ -425,7 +426,7 @@ mod tests {
         }
     }
 
-    /// A body that a test sends piece by piece.
+    /// A body that a test sends in parts.
     struct Sender(futures::channel::mpsc::UnboundedSender<Result<Bytes, PayloadError>>);
 
     impl Sender {
@@ -447,7 +448,7 @@ mod tests {
         (Sender(sender), payload, room)
     }
 
-    /// The length of the next chunk, or the error in words; `None` while nothing comes.
+    /// The length of the next chunk, or the error text; `None` if nothing arrives.
     async fn next(payload: &mut Payload) -> Option<Result<usize, String>> {
         let next = timeout(Duration::from_millis(20), payload.next()).await.ok()??;
         Some(next.map(|chunk| chunk.len()).map_err(|error| error.to_string()))
@@ -485,7 +486,7 @@ mod tests {
         sender.send(256 * 1024);
         assert_eq!(next(&mut payload).await, Some(Ok(256 * 1024)));
         assert_eq!(available(), 2 * KIB);
-        // What arrives keeps the reservation for longer.
+        // Arriving bytes extend the reservation.
         sender.send(1024 * 1024);
         assert_eq!(next(&mut payload).await, Some(Ok(1024 * 1024)));
         assert!(timeout(RESERVED_FOR, payload.next()).await.is_err());
@@ -501,7 +502,8 @@ mod tests {
         assert_eq!(available(), 10 * KIB);
     }
 
-    /// Half-read bodies that fill the room together: those that cannot grow go, and the others are read to their end.
+    /// Partial bodies that fill the room together: those that cannot grow are refused, and the others are read
+    /// completely.
     #[tokio::test]
     async fn bodies_that_fill_the_room_never_wait_for_ever() {
         let gate = gate(1000, Duration::from_millis(100));

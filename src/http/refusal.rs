@@ -1,8 +1,8 @@
-//! From an error to an answer: the one place that maps a kind to a status.
+//! From errors to responses: the only place that maps kinds to statuses.
 //!
-//! A wrong request is 400 with every problem; everything else is 500 with a public message. The chain of causes goes
-//! to the administrator's log and nowhere else. What is said is made here, as a [`Refusal`] or a [`Fault`]; each
-//! contract has shapes of its own to say it in (`shapes`, and `airbyte`).
+//! A wrong request is answered with 400 and every problem, everything else with 500 and a public message. Only the
+//! administrator's log has the chain of causes. A [`Refusal`] or a [`Fault`] has the content; each contract has its
+//! own shapes for it (`shapes`, and `airbyte`).
 
 use log::{error, info, warn};
 
@@ -12,7 +12,7 @@ use landfall_adapter::error::{Error, Kind, Result};
 
 use super::pressure;
 
-/// The shapes in which a contract says that a request was not served.
+/// The error types of a contract.
 pub(super) trait Shapes {
     /// The body of 400.
     type Refused: From<Refusal>;
@@ -20,25 +20,25 @@ pub(super) trait Shapes {
     type Failed: From<Fault>;
 }
 
-/// What is wrong with a request.
+/// The problems of a request.
 pub(super) struct Refusal {
     /// At least one, in document order.
     pub(super) problems: Vec<Said>,
     pub(super) user_message: String,
-    /// The value that the first problem is about.
+    /// The value of the first problem.
     pub(super) input: Option<String>,
-    /// Where the first problem is.
+    /// The path of the first problem.
     pub(super) input_error_field: Option<String>,
 }
 
-/// One problem in words, and what to do about it.
+/// The text of a problem, and its remedy.
 pub(super) struct Said {
     pub(super) text: String,
     pub(super) remedy: Option<String>,
 }
 
 impl Said {
-    /// For a shape that has one text for both.
+    /// Both as one text, for contracts with one field.
     pub(super) fn on_one_line(&self) -> String {
         match &self.remedy {
             Some(remedy) => format!("{}; {remedy}", self.text),
@@ -48,7 +48,7 @@ impl Said {
 }
 
 impl Refusal {
-    /// Every problem, in document order; the first one is the one pointed at.
+    /// Every problem, in document order. The first one determines the field and the value.
     pub(super) fn of_problems(problems: &[Problem]) -> Self {
         let first = problems.first();
         Self {
@@ -77,7 +77,7 @@ impl Refusal {
     }
 }
 
-/// What to do about a request that does not reach its handler, where nothing better is known.
+/// The default remedy of a request that does not reach its handler.
 fn remedy_of(kind: RejectionKind) -> &'static str {
     match kind {
         RejectionKind::TooLarge => "send a smaller body, or raise `server.max_body_bytes`",
@@ -93,7 +93,7 @@ fn remedy_of(kind: RejectionKind) -> &'static str {
     }
 }
 
-/// Why a request was not served, for a reason that is not the caller's, with what to do about it.
+/// The reason why a valid request was not served, and the remedy.
 pub(super) struct Fault {
     pub(super) message: String,
     pub(super) solution: String,
@@ -104,7 +104,7 @@ impl Fault {
         Self { message: failure.to_string(), solution: solution.to_owned() }
     }
 
-    /// For a shape that has one text for both. Many messages say already what to do.
+    /// Both as one text, for contracts with one field. Many messages already contain the remedy.
     pub(super) fn on_one_line(&self) -> String {
         if self.message.ends_with(&self.solution) {
             self.message.clone()
@@ -114,7 +114,7 @@ impl Fault {
     }
 }
 
-/// 400 when the request is at fault, else 500: every operation that declares both.
+/// 400 if the request is wrong, otherwise 500: for operations that declare both.
 impl<S, R> IntoResponse<S, R> for Error
 where
     S: Shapes,
@@ -128,13 +128,13 @@ where
     }
 }
 
-/// The verdict of a validation: what is wrong with the request is its result, and no error.
+/// The result of a validation: problems of the request are a result, and not an error.
 pub(super) fn verdict(validated: Result<()>) -> Result<Option<Refusal>> {
     let Err(error) = validated else { return Ok(None) };
     problems(&error).map(|problems| Some(Refusal::of_problems(&problems))).ok_or(error)
 }
 
-/// What is wrong with the request, when it is the request that is wrong.
+/// The problems, if the request is wrong.
 fn problems(error: &Error) -> Option<Vec<Problem>> {
     match error.kind() {
         Kind::Invalid(problems) => Some(problems.clone()),
@@ -143,7 +143,8 @@ fn problems(error: &Error) -> Option<Vec<Problem>> {
     }
 }
 
-/// What a 500 says; its cause is logged here and only here. Where it will pass, the answer says when.
+/// The content of a 500. Its cause is logged here, and nowhere else. If it is transient, the response has
+/// `Retry-After`.
 pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     let operation = context.operation().operation_id;
     pressure::note(context.request(), failure);
@@ -160,7 +161,7 @@ pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     Fault::new(failure, solution)
 }
 
-/// The 501 of what the target of an operation does not offer. Nothing is broken: the log gets no warning.
+/// The 501 for an operation that the target does not support. The log gets no warning.
 pub(super) fn not_offered(context: &RequestContext, failure: &Error, instead: &str) -> Fault {
     let operation = context.operation().operation_id;
     info!(operation; "answering 501: {}", failure.report());

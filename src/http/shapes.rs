@@ -47,7 +47,7 @@ impl From<Fault> for types::SystemError {
     }
 }
 
-/// An error that is told before it is known which contract the request is of: it has what each of them asks for.
+/// An error before the contract of the request is known, with the fields of all contracts.
 #[derive(Serialize)]
 pub(super) struct AnyError {
     #[serde(flatten)]
@@ -80,7 +80,7 @@ impl From<Option<Refusal>> for types::ValidationResult {
     }
 }
 
-/// Every problem, and every remedy once.
+/// Every problem, and every remedy without duplicates.
 fn problems_and_solutions(refusal: &Refusal) -> (Vec<String>, Vec<String>) {
     let mut seen = BTreeSet::new();
     let solutions = refusal.problems.iter().filter_map(|said| said.remedy.clone());

@@ -1,6 +1,6 @@
-//! What the contracts that make tasks share: the token of a task that was accepted, and the status of one that is polled.
+//! Tokens and statuses of tasks, for all contracts.
 //!
-//! A token belongs to the engine, not to a contract: what one accepted, another may poll.
+//! A token belongs to the engine, so a client can poll it through another contract than the one that created it.
 
 use crate::generated::runtime::{Answer, RequestContext, TextOrJson};
 use landfall_adapter::LogLine;
@@ -11,7 +11,7 @@ use landfall_operation::{Lane, Report, State, Submitted, Task};
 use super::{Shared, TokenFormat, pressure};
 
 impl Shared {
-    /// 202 with the token, or 200 when the work ended within `respond_within`.
+    /// 202 with the token, or 200 if the work ended within `respond_within`.
     pub(super) async fn accepted<S, T, R>(&self, context: &RequestContext, submitted: Submitted) -> R
     where
         S: From<Status>,
@@ -20,7 +20,7 @@ impl Shared {
     {
         if !self.respond_within.is_zero() {
             pressure::release_room(context.request());
-            // Whatever goes wrong while waiting, the task is accepted, and the token says so.
+            // The task is accepted even if waiting fails.
             if let Ok(Some(task)) = self.service.wait(&submitted.token, self.respond_within).await
                 && task.state.is_terminal()
             {
@@ -30,7 +30,7 @@ impl Shared {
         <R as Answer<202, _>>::answer(self.token(context, &submitted.token))
     }
 
-    /// The token in the form that the caller can read.
+    /// The token in the form that the caller accepts.
     pub(super) fn token<T: From<String>>(
         &self,
         context: &RequestContext,
@@ -64,12 +64,12 @@ pub(super) fn unknown(token: &str, lane: Lane) -> Error {
     Error::invalid(vec![problem])
 }
 
-/// A task, with what it came to.
+/// A task and its report.
 pub(super) struct Status {
     pub(super) state: State,
     pub(super) report: Report,
     pub(super) logs: Vec<LogLine>,
-    /// Why it did not complete.
+    /// Why it did not complete, if so.
     reason: Option<String>,
 }
 
@@ -89,12 +89,12 @@ impl Status {
         }
     }
 
-    /// What it came to, in a sentence; empty while it runs.
+    /// The result as a sentence; empty while the task runs.
     pub(super) fn result(&self) -> String {
         if !self.report.result.is_empty() {
             return self.report.result.clone();
         }
-        // A run that was cut off, or never began, left no report; the engine knows why even so.
+        // A run that was dropped or never began has no report, but the engine knows the reason.
         self.reason.clone().unwrap_or_else(|| {
             let said = match self.state {
                 State::Queued | State::Running | State::Stopping => "",

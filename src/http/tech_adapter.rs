@@ -1,4 +1,4 @@
-//! The Tech Adapter contract, 2.6.3 (which 2.2.0 clients speak too).
+//! The Tech Adapter contract 2.6.3, which clients of 2.2.0 also use.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Shapes for Adapter {
     type Failed = types::SystemError;
 }
 
-/// The contract declares no 400 here: what is wrong with the request is a verdict.
+/// The contract declares no 400 here, so problems of the request are a validation result.
 impl IntoResponse<Adapter, ValidateResponse> for Error {
     fn into_response(self, context: &RequestContext) -> ValidateResponse {
         ValidateResponse::InternalServerError(system_error(context, &self).into())

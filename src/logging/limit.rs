@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Over which time lines are counted.
+/// The window in which lines are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
-/// See the module documentation.
+/// The limiter; see the module documentation.
 pub(super) struct Limiter {
     /// Lines of one kind in one window.
     most: u64,
@@ -43,7 +43,7 @@ impl Limiter {
         window.lines <= self.most
     }
 
-    /// Closes the windows that are over.
+    /// Closes expired windows.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<LeftOut> {
         let mut left_out = Vec::new();
         self.kinds.retain(|kind, window| {
