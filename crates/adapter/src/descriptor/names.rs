@@ -1,19 +1,19 @@
-//! Names that people can tell apart.
+//! Names that users can distinguish.
 //!
-//! A name of a bucket, a table or a column is read by people who decide by it whose data they see. A technology that
-//! takes any text for a name would take two that look the same. What makes them so is refused for what is to be
-//! provisioned, in every technology and by this one function:
+//! Users decide by the name of a bucket, a table or a column whose data they see. A technology that accepts any text
+//! as a name would accept two names that look the same. So this function refuses such names for every technology,
+//! when a component is provisioned:
 //!
-//! - characters that are not visible, or change how the text around them is shown: controls, format characters (zero
-//!   width, bidirectional), fillers and variation selectors, spaces other than U+0020;
+//! - characters that are not visible, or that change how the text around them is shown: controls, format characters
+//!   (zero width, bidirectional), fillers and variation selectors, spaces other than U+0020;
 //! - code points without a meaning of their own: private use, unassigned, non-characters;
-//! - white space at an end;
-//! - a text that is not in the normal form NFKC, since another text in that form looks the same.
+//! - white space at the beginning or end;
+//! - a text that is not in the normal form NFKC, because another text in that form looks the same.
 //!
-//! Letters of different scripts that look alike (Latin and Cyrillic `a`) are not told apart.
+//! Similar letters of different scripts (Latin and Cyrillic `a`) are not detected.
 //!
-//! Identities (component ids, environments) are not names: they are opaque, and what is derived from them is ASCII.
-//! What was provisioned under such a name before stays removable.
+//! Identities (component ids, environments) are opaque, and names derived from them are ASCII. A component that was
+//! provisioned with such a name earlier can be unprovisioned.
 
 use std::fmt::Write;
 
@@ -22,19 +22,19 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::{Column, Object, Problem};
 
-/// Code points that are shown of a text that is not in its normal form.
+/// The maximum number of code points that a message shows.
 const MAX_SHOWN: usize = 4;
 
-/// What stands against a name.
+/// The reason against a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// "the name has the invisible character U+200B".
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub remedy: String,
 }
 
-/// What stands against a name, if anything. An empty one is not this function's business.
+/// The reason against a name, if any. An empty name is checked elsewhere.
 pub fn fault(name: &str) -> Option<Fault> {
     let edge = |c: Option<char>| c.is_some_and(char::is_whitespace);
     if let Some((c, what)) = name.chars().find_map(|c| Some((c, odd(c)?))) {
@@ -68,14 +68,14 @@ pub fn problem(path: impl Into<String>, name: &str) -> Option<Problem> {
     Some(Problem::new(path, message).value(name).remedy(remedy))
 }
 
-/// Of the texts that stand at these keys of `specific`.
+/// The problems of the texts at these keys of `specific`.
 pub fn in_specific(specific: &Object, keys: &[&str]) -> Vec<Problem> {
     let written = |key: &str| specific.get(key)?.as_str().filter(|text| !text.trim().is_empty());
     let text = |key: &&str| problem(format!("specific.{key}"), written(key)?);
     keys.iter().filter_map(text).collect()
 }
 
-/// Of columns and what is nested in them; `path` is where they are.
+/// The problems of columns and nested columns; `path` is the path of the list.
 pub fn in_columns(columns: &[Column], path: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, column) in columns.iter().enumerate() {
@@ -86,7 +86,7 @@ pub fn in_columns(columns: &[Column], path: &str) -> Vec<Problem> {
     problems
 }
 
-/// What to say of a name that an import found, if it would be refused.
+/// The warning about an imported name that would be refused.
 pub fn warning(what: &str, name: &str) -> Option<String> {
     let Fault { message, remedy } = fault(name)?;
     Some(format!(
@@ -95,7 +95,7 @@ pub fn warning(what: &str, name: &str) -> Option<String> {
     ))
 }
 
-/// The text with what cannot be seen, or changes how the rest is shown, as `<U+202E>`.
+/// The text with invisible and confusing characters as `<U+202E>`.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -109,7 +109,7 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-/// Whether a character changes how the text around it is shown, beyond its own place.
+/// Whether a character changes how the text around it is shown.
 pub fn is_deceptive(c: char) -> bool {
     matches!(
         c,
@@ -117,12 +117,12 @@ pub fn is_deceptive(c: char) -> bool {
     )
 }
 
-/// What a character is that no name may have.
+/// The kind of a character that no name may have.
 fn odd(c: char) -> Option<&'static str> {
     if is_deceptive(c) && !matches!(c, '\u{2028}' | '\u{2029}') {
         return Some("the direction control");
     }
-    // Ignored when shown, or shown as nothing, though they count as letters, marks or signs.
+    // Invisible, although they count as letters, marks or signs.
     if matches!(
         c,
         '\u{034f}'
@@ -148,7 +148,7 @@ fn odd(c: char) -> Option<&'static str> {
     }
 }
 
-/// Where two texts differ, as code points: "U+0065 U+0301", "U+00E9".
+/// The difference between two texts, as code points: "U+0065 U+0301", "U+00E9".
 fn difference(written: &str, meant: &str) -> (String, String) {
     let (mut written, mut meant): (Vec<char>, Vec<char>) =
         (written.chars().collect(), meant.chars().collect());
@@ -157,7 +157,7 @@ fn difference(written: &str, meant: &str) -> (String, String) {
     meant.drain(..same);
     while let (Some(one), Some(other)) = (written.last(), meant.last())
         && one == other
-        // Something is left to show of both.
+        // Both must have something left to show.
         && written.len() > 1
         && meant.len() > 1
     {

@@ -10,9 +10,9 @@
 //!         - {name: order_id, logicalType: integer, physicalType: bigint, primaryKey: true, required: true}
 //! ```
 //!
-//! `physicalType` decides, where it is there and known: it says more than the seven logical types. A name of no
-//! documented type leaves the decision to `logicalType`, since it may be one of another platform; a name that is known,
-//! with arguments that make no sense or without an equal here, does not, unless the logical type holds all its values.
+//! `physicalType` decides if it is known, because it is more precise than the seven logical types. For an unknown
+//! name, which may be a type of another platform, `logicalType` decides. A known type with invalid arguments, or
+//! without a counterpart here, is refused, unless the logical type can hold all its values.
 //!
 //! | `logicalType` | without a `physicalType` |
 //! |---|---|
@@ -25,11 +25,11 @@
 //! | object | STRUCT of `properties`, JSON without them |
 //! | array | ARRAY of `items`, JSON without them |
 //!
-//! What `logicalType` says beside a `physicalType` counts where that leaves it open: a zone, that a NUMBER is whole, the
-//! time that Oracle has in a DATE, whether `varchar[3]` is an array.
+//! `logicalType` also decides if a `physicalType` is ambiguous: a time zone, whether a NUMBER is whole, the time in
+//! Oracle's DATE, whether `varchar[3]` is an array.
 //!
-//! The rest of the standard (servers, team, quality, custom properties, ...) is passed over. Technologies speak of
-//! columns as OpenMetadata's shape writes them; [`super::Component::located`] says it in the shape of the author.
+//! The rest of the standard (servers, team, quality, custom properties, ...) is ignored. Technologies use the names
+//! of OpenMetadata; [`super::Component::located`] converts problems to the author's shape.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -45,13 +45,13 @@ use super::read::Fields;
 use super::type_names::{self, Brackets, LOGICAL_TYPES, Named};
 use super::{Column, ContractShape, DataContract, DataType, Problem, contract, rules};
 
-/// Levels of `properties` and `items`.
+/// The maximum depth of `properties` and `items`.
 const MAX_DEPTH: usize = 16;
 
-/// Columns that a note names.
+/// The maximum number of columns in a note.
 const MAX_NAMED: usize = 5;
 
-/// Keys of a property. Those that say its type are looked at where it is read.
+/// Keys of a property, except those of its type.
 const KEYS: Known = Known {
     used: &[
         "logicalTypeOptions",
@@ -76,8 +76,8 @@ const KEYS: Known = Known {
     name: "a property of ODCS",
 };
 
-/// What version 2 of the standard called some of them, and the value that means `true`. Contracts of version 3 still have
-/// these keys.
+/// The names of some keys in version 2 of the standard, and the value that means `true`. Contracts of version 3 may
+/// still have them.
 pub(super) const OLDER: [(&str, &str, bool); 4] = [
     ("required", "isNullable", false),
     ("unique", "isUnique", true),
@@ -85,7 +85,7 @@ pub(super) const OLDER: [(&str, &str, bool); 4] = [
     ("primaryKey", "isPrimary", true),
 ];
 
-/// Keys of `logicalTypeOptions`; those after the first few only look like them.
+/// Keys of `logicalTypeOptions`; those after the first few are only similar.
 const OPTIONS: Known = Known {
     used: &["format", "maxLength", "timezone", "precision", "scale"],
     other: &[
@@ -108,7 +108,7 @@ const OPTIONS: Known = Known {
     name: "ODCS",
 };
 
-/// Whether a data contract is one of ODCS.
+/// Whether a data contract is an ODCS contract.
 pub(super) fn is_odcs(contract: &Fields<'_>) -> bool {
     let says = |key: &str, what: &str| {
         contract.get(key).and_then(|entry| entry.node.source_text()).is_some_and(|text| text.trim() == what)
@@ -135,8 +135,8 @@ pub(super) fn properties<'a>(contract: &Fields<'a>) -> Option<&'a Entry> {
     Fields::of(object, "", object.at)?.get("properties")
 }
 
-/// What each entry of `slaProperties` promises, by a name of its own; `None` where it promises nothing. A property that is
-/// there again has its element, or a number, in its name.
+/// The promise of each entry of `slaProperties`, by a unique name; `None` without a promise. A repeated property has
+/// its element, or a number, in its name.
 pub(super) fn promises(entries: &[&Node]) -> Vec<Option<(String, String)>> {
     let mut known = HashSet::new();
     let promise = |node: &&Node| {
@@ -154,7 +154,7 @@ pub(super) fn promises(entries: &[&Node]) -> Vec<Option<(String, String)>> {
     entries.iter().map(promise).collect()
 }
 
-/// The contract; what is wrong goes to `problems`.
+/// Reads the contract; problems are added to `problems`.
 pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> DataContract {
     version(fields, problems);
     let mut contract = DataContract {
@@ -223,7 +223,7 @@ pub(super) fn data_contract(fields: &Fields<'_>, problems: &mut Problems) -> Dat
     contract
 }
 
-/// A column that was written where a schema object is expected.
+/// A column in place of a schema object.
 fn column_among_objects<'a>(path: &'a str, node: &'a Node) -> Option<Fields<'a>> {
     let fields = Fields::of(node, path, node.at)?;
     let logical = fields.get("logicalType").and_then(|entry| entry.node.source_text());
@@ -233,8 +233,8 @@ fn column_among_objects<'a>(path: &'a str, node: &'a Node) -> Option<Fields<'a>>
     is_column.then_some(fields)
 }
 
-/// What is said of columns that have another name in the system that the contract describes. They keep the name under which
-/// they were always made: another one would take the column away, with its values.
+/// The note about columns with another `physicalName`. They keep their own name, because another one would remove the
+/// column with its values.
 fn physical_names(columns: &[Column]) -> Option<String> {
     fn collect(columns: &[Column], found: &mut Vec<String>) {
         for column in columns {
@@ -358,7 +358,8 @@ pub(super) fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problem
     Some(column)
 }
 
-/// `properties` of an object: its fields, or the key and the value of a map. One of which nothing is said holds anything.
+/// `properties` of an object: its fields, or the key and the value of a map. Without a description it may contain
+/// anything.
 fn parts(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut Problems) {
     column.children = columns(fields, depth + 1, problems);
     if column.children.is_empty() {
@@ -385,7 +386,7 @@ fn primary_key(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems
     let position = fields.get(POSITION).and_then(|entry| {
         let text = entry.node.source_text().unwrap_or_default();
         match text.trim().parse::<i64>() {
-            // The standard writes -1 where there is none.
+            // The standard writes -1 for no position.
             Ok(place) => u32::try_from(place).ok().filter(|place| *place > 0),
             Err(_) if text.trim().is_empty() && entry.node.source_text().is_some() => None,
             Err(_) => {
@@ -409,7 +410,7 @@ fn primary_key(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems
     }
 }
 
-/// `items`: what an array is made of. One of which nothing is said holds anything.
+/// `items`: the elements of an array. Without a description it may contain anything.
 fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut Problems) -> Option<()> {
     let is_empty = |entry: &&Entry| match &entry.node.tree {
         Tree::Mapping(entries) => entries.is_empty(),
@@ -439,7 +440,7 @@ fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut 
     }
     column.array_data_type = Some(element.data_type);
     if element.data_type == DataType::Array {
-        // What the inner array is made of, one child says.
+        // One child describes the inner array.
         column.children = vec![Column { name: "element".to_owned(), ..element }];
     } else {
         column.data_length = element.data_length;
@@ -453,9 +454,9 @@ fn items(fields: &Fields<'_>, column: &mut Column, depth: usize, problems: &mut 
 /// The type of a property.
 struct Typed {
     named: Named,
-    /// Where it was written.
+    /// Where it is written.
     key: &'static str,
-    /// Whether its length was written there, too.
+    /// Whether its length is written there, too.
     length_in_type: bool,
 }
 
@@ -482,7 +483,7 @@ fn data_type(fields: &Fields<'_>, problems: &mut Problems) -> Option<Typed> {
                 return Some(Typed { named, key: "physicalType", length_in_type });
             }
             Err(unknown) if logical_type.is_some_and(|logical| unknown.leaves_it_to(logical)) => {}
-            // What is wrong with the logical type is told below.
+            // A problem of the logical type is reported below.
             Err(_) if logical_entry.is_some() && logical_type.is_none() => {}
             Err(unknown) => {
                 problems.ask(|| {
@@ -500,7 +501,7 @@ fn data_type(fields: &Fields<'_>, problems: &mut Problems) -> Option<Typed> {
         problems.ask(|| without_type(fields));
         return None;
     };
-    // A slip would lose what it says of the type.
+    // A typo in the options would lose a part of the type.
     if physical.is_none() {
         let named_so = fields.get("dataType").filter(|entry| !is_blank(entry));
         let slip = named_so.or_else(|| keys::slip(fields, &["physicalType"]).map(|(entry, _)| entry));
@@ -545,7 +546,7 @@ fn data_type(fields: &Fields<'_>, problems: &mut Problems) -> Option<Typed> {
     Some(Typed { named, key: "logicalType", length_in_type: false })
 }
 
-/// There is neither type, unless by another name.
+/// Neither type is present, unless under a similar key.
 fn without_type(fields: &Fields<'_>) -> Problem {
     let missing = fields.missing("logicalType");
     let slip = keys::slip(fields, &["logicalType", "physicalType"]);
@@ -562,7 +563,7 @@ fn is_blank(entry: &Entry) -> bool {
     matches!(&entry.node.tree, Tree::Text(text) if text.trim().is_empty())
 }
 
-/// What `logicalTypeOptions` says under a key, if it is not blank.
+/// The value of an option in `logicalTypeOptions`, if it is not blank.
 fn option<'a>(fields: &Fields<'a>, key: &str) -> Option<(&'a Entry, Cow<'a, str>)> {
     let options = fields.get("logicalTypeOptions")?;
     let entry = Fields::of(&options.node, "", options.at)?.get(key)?;
@@ -586,7 +587,7 @@ fn measure(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<u3
     number
 }
 
-/// Whether the times of a property have a zone, as far as its logical type says.
+/// Whether the times of a property have a zone, as far as its logical type shows.
 fn has_zone(fields: &Fields<'_>, problems: &mut Problems) -> bool {
     let Some((entry, text)) = option(fields, "timezone") else { return false };
     match text.trim().to_ascii_lowercase().as_str() {
@@ -605,14 +606,14 @@ fn has_zone(fields: &Fields<'_>, problems: &mut Problems) -> bool {
     }
 }
 
-/// What the format of a logical date says of a time and a zone in it: version 3.0 has no other type for them.
+/// The time and zone in the format of a logical date, because version 3.0 has no other type for them.
 fn in_format(fields: &Fields<'_>) -> (bool, bool) {
     let format = option(fields, "format").map(|(_, text)| text.to_lowercase()).unwrap_or_default();
     let zone = format.contains(['z', 'x']);
     (zone || format.contains('h'), zone)
 }
 
-/// The type of a `physicalType`, with what the logical type says where that leaves it open.
+/// The type of a `physicalType`, with the help of the logical type if it is ambiguous.
 fn with_logical(
     mut named: Named,
     logical_type: Option<&str>,
@@ -621,11 +622,11 @@ fn with_logical(
     problems: &mut Problems,
 ) -> Option<Named> {
     match (named.data_type, logical_type) {
-        // BigQuery calls the elements of a repeated record so.
+        // BigQuery uses this name for the elements of a repeated record.
         (DataType::Struct, Some("array")) if named.fields.is_empty() && fields.get("items").is_some() => {
             named.data_type = DataType::Array;
         }
-        // Oracle's has a time in it.
+        // Oracle's DATE includes a time.
         (DataType::Date, Some("timestamp")) => named.data_type = DataType::Timestamp,
         (data_type, Some("integer")) if type_names::is_decimal(data_type) && named.precision.is_none() => {
             named.precision = Some(type_names::MAX_PRECISION);
@@ -662,7 +663,7 @@ fn with_logical(
     Some(named)
 }
 
-/// Digits of a number that are said beside it.
+/// The digits of a number from the options.
 fn digits(named: &mut Named, fields: &Fields<'_>, problems: &mut Problems) {
     if type_names::is_decimal(named.data_type) && named.precision.is_none() {
         named.precision = measure(fields, "precision", problems);
@@ -670,7 +671,7 @@ fn digits(named: &mut Named, fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-/// The type by `logicalType`, which is known.
+/// The type of a known `logicalType`.
 fn logical(logical_type: &str, fields: &Fields<'_>, problems: &mut Problems) -> Option<Named> {
     let format = option(fields, "format").map(|(_, text)| text.trim().to_lowercase()).unwrap_or_default();
     let format = format.as_str();
@@ -694,7 +695,7 @@ fn logical(logical_type: &str, fields: &Fields<'_>, problems: &mut Problems) -> 
             "i16" | "int16" | "u8" => DataType::SmallInt,
             "i32" | "int32" | "u16" => DataType::Int,
             "u64" | "uint64" => return Some(whole(20)),
-            // As far as it goes.
+            // Within 38 digits.
             "i128" | "u128" | "int128" | "uint128" => return Some(whole(type_names::MAX_PRECISION)),
             _ => DataType::BigInt,
         },
@@ -733,7 +734,7 @@ fn logical(logical_type: &str, fields: &Fields<'_>, problems: &mut Problems) -> 
     Some(Named::of(data_type))
 }
 
-/// A text or a string of bytes without a length has no limit, or the one of the logical type.
+/// A text or a string of bytes without a length has no limit, or the limit of the logical type.
 fn without_length(named: &mut Named, limit: Option<u32>) {
     if named.length.is_none() {
         match named.data_type {
@@ -741,7 +742,7 @@ fn without_length(named: &mut Named, limit: Option<u32>) {
                 Some(length) => named.length = Some(length),
                 None => named.data_type = DataType::Text,
             },
-            // As SQL means it, and PostgreSQL's own name of it does not.
+            // As in SQL; PostgreSQL's own name is different.
             DataType::Char => named.length = limit.or_else(|| (!named.unlimited).then_some(1)),
             DataType::Binary | DataType::VarBinary => named.data_type = DataType::Bytes,
             _ => {}
@@ -755,7 +756,7 @@ fn without_length(named: &mut Named, limit: Option<u32>) {
     }
 }
 
-/// The key by which a property says that it is `name`: that one, or, without it, what version 2 called it.
+/// The key for `name`: the key itself, or else its name in version 2.
 fn stated_by(fields: &Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<&'static str> {
     if fields.get(name).is_some() {
         return (flag(fields, name, problems) == Some(true)).then_some(name);
@@ -780,9 +781,9 @@ fn flag(fields: &Fields<'_>, name: &str, problems: &mut Problems) -> Option<bool
     }
 }
 
-/// A problem that a technology found, with the words of ODCS.
+/// A problem of a technology in the words of ODCS.
 pub(super) fn in_its_words(mut problem: Problem) -> Problem {
-    // What is written there is a flag.
+    // The value there is a flag.
     let is_constraint = |value: &mut String| matches!(value.as_str(), "PRIMARY_KEY" | "NOT_NULL" | "UNIQUE");
     if problem.value.take_if(is_constraint).is_some() {
         problem.value = Some("true".to_owned());
@@ -792,7 +793,7 @@ pub(super) fn in_its_words(mut problem: Problem) -> Problem {
     problem
 }
 
-/// The words of ODCS for those of OpenMetadata.
+/// Words of ODCS for words of OpenMetadata.
 fn in_words(text: &str) -> String {
     const WORDS: [(&str, &str); 10] = [
         ("`arrayDataType`", "`items`"),
@@ -823,7 +824,7 @@ mod tests {
         parse(DescriptorKind::DataProduct, text, Strictness::Full, &Limits::default(), &|_| true).unwrap()
     }
 
-    /// With the problems of the contract, as whoever makes a table of it tells them.
+    /// With the problems of the contract, as a technology that creates a table reports them.
     fn read(contract: &str) -> Result<Descriptor, Vec<String>> {
         let descriptor = parsed(contract);
         let component = &descriptor.product.components[0];
@@ -843,7 +844,7 @@ mod tests {
         read(contract).unwrap().product.components[0].clone()
     }
 
-    /// Without what tells the shapes apart.
+    /// Without the differences between the shapes.
     fn plain(columns: &[Column]) -> Vec<Column> {
         let strip = |column: &Column| Column {
             path: String::new(),
@@ -950,7 +951,7 @@ mod tests {
         }
     }
 
-    /// Types as the lakehouse and PostgreSQL are told them.
+    /// Types as the lakehouse and PostgreSQL see them.
     fn types(property: &str) -> String {
         fn told(column: &Column) -> String {
             let measures = [column.data_length, column.precision, column.scale];

@@ -1,16 +1,16 @@
-//! Data contracts as their authors write them: the way back of `contract.rs` and `odcs.rs`, for imports.
+//! Writes data contracts for imports: the reverse of `contract.rs` and `odcs.rs`.
 //!
-//! [`write_contract`] writes columns in the shape of the contract that they are to be put into:
+//! [`write_contract`] writes columns in the shape of the existing contract:
 //!
 //! | the contract | the columns |
 //! |---|---|
-//! | is one of ODCS | properties of its schema object, merged into what is there |
-//! | has OpenMetadata's list, or there is none | a list of columns |
+//! | is an ODCS contract | properties of its schema object, merged into the existing ones |
+//! | has OpenMetadata's list, or does not exist | a list of columns |
 //!
-//! Merged means: what already says the same is left as it is written, and keys that Landfall does not read (`quality`,
-//! `customProperties`, ...) stay. So an import of a table that did not change gives its contract back word for word.
+//! When merging, values that already agree stay as written, and keys that Landfall does not read (`quality`,
+//! `customProperties`, ...) are kept. So an import of an unchanged table returns its contract word for word.
 //!
-//! What is written is read again and compared with the columns: what the shape cannot say is told, and not guessed.
+//! The result is read again and compared with the columns. Facts that the shape cannot express are reported.
 
 use std::collections::HashMap;
 
@@ -21,9 +21,9 @@ use super::problems::Problems;
 use super::read::Fields;
 use super::{Column, ContractShape, DataType, Object, Strictness, Tag, contract, odcs};
 
-/// Keys of an ODCS property that say its type.
+/// Keys of an ODCS property that describe its type.
 const TYPE_KEYS: [&str; 4] = ["logicalType", "physicalType", "items", "properties"];
-/// Options of a logical type that say something of the type.
+/// Options of a logical type that describe the type.
 const TYPE_OPTIONS: [&str; 3] = ["maxLength", "format", "timezone"];
 
 /// Columns in the shape of a data contract.
@@ -33,11 +33,11 @@ pub struct Written {
     pub shape: ContractShape,
     /// `dataContract.schema`.
     pub schema: Value,
-    /// What this shape cannot say of the columns, a sentence each.
+    /// A sentence for each fact about the columns that this shape cannot express.
     pub lost: Vec<String>,
 }
 
-/// The columns of `table` in the shape of `contract`, the `dataContract` that there is.
+/// The columns of `table` in the shape of `contract`, the existing `dataContract`.
 pub fn write_contract(columns: &[Column], table: &str, contract: Option<&Value>) -> Written {
     let existing = contract.and_then(Value::as_object);
     match existing.filter(|contract| is_odcs(contract)) {
@@ -55,7 +55,7 @@ pub fn write_contract(columns: &[Column], table: &str, contract: Option<&Value>)
     }
 }
 
-/// `slaProperties` of an ODCS contract with these promises; `None` where it has them all.
+/// `slaProperties` of an ODCS contract with these promises; `None` if it already has all of them.
 pub fn write_sla(sla: &Object, contract: &Value) -> Option<Value> {
     let mut entries: Vec<Value> =
         contract.get("slaProperties").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn write_sla(sla: &Object, contract: &Value) -> Option<Value> {
     (entries != before).then_some(Value::Array(entries))
 }
 
-/// Whether a `dataContract` is one of ODCS.
+/// Whether a `dataContract` is an ODCS contract.
 fn is_odcs(contract: &Object) -> bool {
     let node = Node::of_json(&Value::Object(contract.clone()));
     Fields::of(&node, "", node.at).is_some_and(|fields| odcs::is_odcs(&fields))
@@ -111,7 +111,7 @@ fn open_metadata(column: &Column) -> Object {
     keys
 }
 
-/// `dataType` of a column and what belongs to it, without its children, as OpenMetadata's shape writes them.
+/// The type keys of a column, without its children, in OpenMetadata's shape.
 pub fn type_keys(column: &Column) -> Object {
     let mut keys = Object::new();
     keys.insert("dataType".to_owned(), json!(column.data_type.name()));
@@ -139,7 +139,7 @@ fn tag(tag: &Tag) -> Value {
     Value::Object(object)
 }
 
-/// Labels as a descriptor writes them.
+/// Tags as a descriptor writes them.
 pub fn write_tags(tags: &[Tag]) -> Value {
     Value::Array(tags.iter().map(tag).collect())
 }
@@ -154,10 +154,10 @@ fn read_open_metadata(schema: &Value) -> Vec<Column> {
 
 // ODCS
 
-/// What the versions of the standard write differently.
+/// The differences between versions of the standard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// 3.0: `date` is the logical type of everything that has to do with time.
+    /// 3.0: `date` is the logical type of all dates and times.
     V3_0,
     /// 3.1 and later: `timestamp` and `time` are logical types.
     V3_1,
@@ -174,7 +174,7 @@ impl Dialect {
     }
 }
 
-/// The schema objects, with that of the table made anew, and its properties.
+/// The schema objects, with a new version of the table's object, and its properties.
 fn odcs_schema(
     columns: &[Column],
     table: &str,
@@ -206,7 +206,7 @@ fn odcs_schema(
     (Value::Array(objects), written)
 }
 
-/// Columns as properties, each merged into the one of its name.
+/// Columns as properties, each merged into the existing one with its name.
 fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) -> Vec<Value> {
     let mut by_name: HashMap<&str, &Object> = HashMap::new();
     let list = existing.and_then(Value::as_array).into_iter().flatten();
@@ -232,8 +232,8 @@ fn properties(columns: &[Column], existing: Option<&Value>, dialect: Dialect) ->
         .collect()
 }
 
-/// The places in the primary key that have to be written: none where what is there gives the same order, or where the
-/// target has none.
+/// The positions in the primary key to write: none if the existing ones give the same order, or if the target has no
+/// order.
 fn key_places(columns: &[Column], known: &[Option<Known>]) -> Vec<Option<u32>> {
     let keys: Vec<(usize, u32)> =
         columns.iter().enumerate().filter_map(|(index, column)| Some((index, column.primary_key?))).collect();
@@ -260,7 +260,7 @@ fn key_places(columns: &[Column], known: &[Option<Known>]) -> Vec<Option<u32>> {
         .collect()
 }
 
-/// A column as a property, or as the `items` of an array where it has no name.
+/// A column as a property, or as the `items` of an array if it has no name.
 fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, dialect: Dialect) -> Object {
     let mut property = existing.cloned().unwrap_or_default();
     if !column.name.is_empty() {
@@ -282,7 +282,7 @@ fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, d
         remove(&mut property, "primaryKey");
         property.shift_remove("primaryKeyPosition");
     }
-    // A key is required whether or not that is written.
+    // A key is required, with or without `required`.
     let known_required = known.is_some_and(|known| known.required);
     flag(
         &mut property,
@@ -324,7 +324,7 @@ fn is_said_by_older(property: &Object, key: &str) -> bool {
     older.any(|(_, older, meant)| property.get(*older).is_some_and(|value| is_true(value) == *meant))
 }
 
-/// Takes out a key, and what version 2 of the standard called it.
+/// Removes a key, and its name in version 2 of the standard.
 fn remove(property: &mut Object, key: &str) {
     property.shift_remove(key);
     for (_, older, _) in odcs::OLDER.iter().filter(|(newer, ..)| *newer == key) {
@@ -343,7 +343,7 @@ fn text(property: &mut Object, key: &str, text: &str) {
     };
 }
 
-/// Whether a property says the type of a column already, and has the places for what its nested columns say.
+/// Whether a property already has the type of a column, and the places for its nested columns.
 fn says_type(property: &Object, known: &Column, column: &Column) -> bool {
     let has_place = match column.data_type {
         DataType::Struct => property.contains_key("properties"),
@@ -353,7 +353,7 @@ fn says_type(property: &Object, known: &Column, column: &Column) -> bool {
     same_type(known, column) && (has_place || column.children.iter().all(is_plain))
 }
 
-/// Whether nothing is said of a column but its type.
+/// Whether a column has only a type.
 fn is_plain(column: &Column) -> bool {
     column.description.is_empty()
         && column.tags.is_empty()
@@ -373,13 +373,13 @@ fn same_type(a: &Column, b: &Column) -> bool {
             column.children.len(),
         )
     };
-    // The child of an ARRAY of ARRAY is its element, however it is called.
+    // The child of an ARRAY of ARRAY is its element, whatever its name.
     let unnamed = (a.data_type, a.array_data_type) == (DataType::Array, Some(DataType::Array));
     of(a) == of(b)
         && a.children.iter().zip(&b.children).all(|(a, b)| (unnamed || a.name == b.name) && same_type(a, b))
 }
 
-/// What a property of the right type says of its nested columns.
+/// The nested columns of a property with the right type.
 fn nested(property: &mut Object, column: &Column, dialect: Dialect) {
     match column.data_type {
         DataType::Struct if property.contains_key("properties") => {
@@ -397,7 +397,7 @@ fn nested(property: &mut Object, column: &Column, dialect: Dialect) {
     }
 }
 
-/// Writes the type of a column in place of the one that is there.
+/// Replaces the type of a column.
 fn new_type(property: &mut Object, column: &Column, dialect: Dialect) {
     for key in TYPE_KEYS {
         property.shift_remove(key);
@@ -428,7 +428,7 @@ fn new_type(property: &mut Object, column: &Column, dialect: Dialect) {
     }
 }
 
-/// What an ARRAY is made of, as a column without a name.
+/// The element of an ARRAY, as a column without a name.
 fn element(column: &Column) -> Option<Column> {
     let of = column.array_data_type?;
     if of == DataType::Array {
@@ -511,10 +511,10 @@ fn physical_type(column: &Column) -> String {
     }
 }
 
-/// What a property says already.
+/// The column of an existing property.
 struct Known {
     column: Column,
-    /// Whether it has a type that can be read.
+    /// Whether it has a valid type.
     typed: bool,
 }
 
@@ -544,9 +544,9 @@ fn read_odcs(properties: &[Value]) -> Vec<Column> {
     properties.iter().filter_map(Value::as_object).filter_map(read_property).collect()
 }
 
-// What is lost
+// Differences
 
-/// What `read`, which was written of `columns`, does not say of them. `path` is where they are.
+/// The facts about `columns` that are missing in `read`, which was written from them. `path` is their path.
 fn lost(columns: &[Column], read: &[Column], path: &[&str]) -> Vec<String> {
     let mut lost = Vec::new();
     let by_name: HashMap<&str, &Column> = read.iter().map(|read| (read.name.as_str(), read)).collect();
@@ -575,7 +575,7 @@ fn lost(columns: &[Column], read: &[Column], path: &[&str]) -> Vec<String> {
             lost.push(format!("column `{what}`: {}", parts.join(", ")));
         }
         match (column.children.as_slice(), read.children.as_slice()) {
-            // The element of an ARRAY of ARRAY, however it is called.
+            // The element of an ARRAY of ARRAY, whatever its name.
             ([of], [found]) if column.array_data_type == Some(DataType::Array) => {
                 let found = Column { name: of.name.clone(), ..found.clone() };
                 lost.extend(self::lost(&column.children, &[found], &path));
@@ -596,7 +596,7 @@ fn lost(columns: &[Column], read: &[Column], path: &[&str]) -> Vec<String> {
     lost
 }
 
-/// Children are compared on their own.
+/// Children are compared separately.
 fn same_outer_type(a: &Column, b: &Column) -> bool {
     let of = |column: &Column| {
         (column.data_type, column.data_length, column.precision, column.scale, column.array_data_type)
@@ -604,7 +604,7 @@ fn same_outer_type(a: &Column, b: &Column) -> bool {
     of(a) == of(b)
 }
 
-/// A type as people write it.
+/// A type as users write it.
 fn spelled(column: &Column) -> String {
     let numbers: Vec<String> = [column.data_length, column.precision, column.scale]
         .iter()
@@ -625,7 +625,7 @@ mod tests {
     use super::super::document::Tree;
     use super::*;
 
-    /// Columns of a contract of ODCS, with what tells the shapes apart taken away.
+    /// Columns of an ODCS contract, without the differences between the shapes.
     fn read(schema: &Value) -> Vec<Column> {
         let written = schema[0]["properties"].as_array().unwrap();
         plain(&read_odcs(written))
@@ -645,7 +645,7 @@ mod tests {
         plain(&read_open_metadata(schema))
     }
 
-    /// Every type, and what a column may say besides.
+    /// Every type, and every other fact about a column.
     fn every_column() -> Vec<Column> {
         let simple = DataType::ALL.iter().filter(|data_type| {
             !matches!(
@@ -722,7 +722,7 @@ mod tests {
         }
     }
 
-    /// What the author wrote stays, whatever its spelling, as long as it says the same.
+    /// The author's text stays while it has the same meaning.
     #[test]
     fn contract_that_says_the_same_comes_back_word_for_word() {
         let contract = json!({
@@ -751,7 +751,7 @@ mod tests {
             write_sla(&sla("5 h"), &contract),
             Some(json!([{ "property": "latency", "value": "5 h", "driver": "regulatory" }]))
         );
-        // A property that is there several times, as it is read.
+        // A property that exists several times, as it is read.
         let entries = json!([
             { "property": "latency", "value": 4, "unit": "h" },
             { "property": "latency", "element": "orders.total", "value": 5 },
@@ -839,7 +839,7 @@ mod tests {
         );
     }
 
-    /// Any JSON of the words of a contract of ODCS.
+    /// Any JSON made of words of an ODCS contract.
     fn anything() -> impl Strategy<Value = Value> {
         const WORDS: [&str; 16] = [
             "true",
@@ -899,7 +899,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        /// Whatever a contract says of the columns, it says the right thing afterwards, and stays so.
+        /// Whatever a contract says about the columns, afterwards it is right, and stays unchanged by a second run.
         #[test]
         fn columns_get_into_any_contract(parts in proptest::collection::vec(anything(), 24), schema in anything()) {
             let columns = every_column();

@@ -1,22 +1,22 @@
-//! Names of types: OpenMetadata's own, and those that people copy from their databases.
+//! Names of types: OpenMetadata's, and those that users copy from their databases.
 //!
-//! A data contract may name a type as ODCS, Snowflake, BigQuery, Databricks, PostgreSQL, MySQL, Oracle, SQL Server, Arrow or
-//! JDBC write it, arguments and all: `varchar(20)`, `decimal(12,2)`, `timestamp_ntz`, `ARRAY<STRUCT<sku: STRING>>`,
-//! `text[]`, `int not null`. Each name means one type of [`DataType`], whatever technology provisions it; a name that has
-//! no equal there is refused with what to use instead. Where two dialects disagree about a name, OpenMetadata decides,
-//! then PostgreSQL: `int8` has eight bytes.
+//! A data contract may name a type as ODCS, Snowflake, BigQuery, Databricks, PostgreSQL, MySQL, Oracle, SQL Server,
+//! Arrow or JDBC write it, with arguments: `varchar(20)`, `decimal(12,2)`, `timestamp_ntz`, `ARRAY<STRUCT<sku:
+//! STRING>>`, `text[]`, `int not null`. Each name means one [`DataType`], for every technology. A name without a
+//! counterpart is refused, with a remedy. If two dialects disagree about a name, OpenMetadata decides, then
+//! PostgreSQL: `int8` has eight bytes.
 //!
-//! Nothing of a text is passed over: what is not understood makes it an unknown type.
+//! No part of a text is ignored: an unknown part makes the type unknown.
 
 use std::borrow::Cow;
 
 use super::{ContractShape, DataType};
 
-/// Longest text of a type that is read, in bytes.
+/// The maximum length of a type's text, in bytes.
 const MAX_LENGTH: usize = 10_000;
-/// Levels of `ARRAY<...>` and `STRUCT<...>` in one text.
+/// The maximum depth of `ARRAY<...>` and `STRUCT<...>` in one text.
 const MAX_DEPTH: usize = 16;
-/// Digits of a decimal.
+/// The maximum digits of a decimal.
 pub(super) const MAX_PRECISION: u32 = 38;
 
 /// Other names of types, in lower case, in the order of the documentation.
@@ -127,8 +127,8 @@ pub(super) const ALIASES: &[(&str, DataType)] = &[
 pub(super) const LOGICAL_TYPES: [&str; 9] =
     ["string", "integer", "number", "boolean", "date", "timestamp", "time", "object", "array"];
 
-/// Names of real types that nothing here means the same as, what to write instead, and the logical types of ODCS that
-/// hold every value of them all the same.
+/// Names of types without a counterpart, what to write instead, and the logical types of ODCS that can hold all their
+/// values.
 const WITHOUT_EQUAL: &[(&str, &str, &[&str])] = &[
     ("any", "use VARIANT or JSON", &LOGICAL_TYPES),
     ("bigdecimal", "use DECIMAL with a precision of at most 38", &[]),
@@ -180,61 +180,61 @@ const HUGE: &str = "use DECIMAL with precision 38 and scale 0, as far as that go
 const UNSIGNED_BIGINT: &str = "use DECIMAL with precision 20 and scale 0";
 const TIME_WITH_ZONE: &str = "use TIME, without the zone, or STRING";
 
-/// A type as its text says it.
+/// A parsed type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Named {
     pub(super) data_type: DataType,
-    /// In characters or bytes, where the text has one.
+    /// In characters or bytes, if given.
     pub(super) length: Option<u32>,
     pub(super) precision: Option<u32>,
     pub(super) scale: Option<u32>,
-    /// Of an ARRAY, where the text has it.
+    /// The element of an ARRAY, if given.
     pub(super) element: Option<Box<Named>>,
-    /// Of a STRUCT, or `key` and `value` of a MAP, where the text has them.
+    /// The fields of a STRUCT, or `key` and `value` of a MAP, if given.
     pub(super) fields: Vec<(String, Named)>,
     /// `NOT NULL`
     pub(super) required: bool,
     /// `COMMENT '...'`
     pub(super) description: Option<String>,
-    /// `bpchar`: without a length it has no limit, and is not one character as other names of CHAR are.
+    /// `bpchar` has no limit without a length, whereas other names of CHAR have one character.
     pub(super) unlimited: bool,
-    /// It says in words that it has no zone.
+    /// It explicitly has no time zone.
     pub(super) without_zone: bool,
 }
 
-/// What a number in square brackets is.
+/// The meaning of a number in square brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Brackets {
-    /// The length of what has one, else the size of an array, as PostgreSQL writes it.
+    /// A length if the type has one, otherwise the size of an array, as in PostgreSQL.
     Either,
-    /// The size of an array: the contract says that it is one.
+    /// The size of an array, because the contract declares an array.
     Size,
-    /// An argument: the contract says that it is no array.
+    /// An argument, because the contract declares no array.
     Argument,
 }
 
-/// Why a text is not the name of a type. What to do about it is looked for when it is told.
+/// Why a text is not a type. The remedy is computed when the error is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum UnknownType {
-    /// Nothing is called so.
+    /// The name is unknown.
     NoSuchName {
         /// In lower case.
         name: String,
-        /// Whether it is the type of a part of what the text describes.
+        /// Whether it is the type of a part.
         part: bool,
         /// Whether it begins with the name of a type.
         known: bool,
     },
-    /// It is a type of some platform, and none of those here.
+    /// A known type of another platform, without a counterpart.
     WithoutEqual {
         /// In lower case.
         name: String,
         part: bool,
         remedy: &'static str,
-        /// Logical types of ODCS that hold its values.
+        /// Logical types of ODCS that can hold its values.
         held_by: &'static [&'static str],
     },
-    /// The type is known, and what the text says of it makes no sense.
+    /// A known type with invalid arguments.
     Wrong { message: &'static str, remedy: &'static str },
 }
 
@@ -253,7 +253,7 @@ impl UnknownType {
         }
     }
 
-    /// In the words of a shape.
+    /// The error in the words of a shape.
     pub(super) fn remedy(&self, shape: ContractShape) -> String {
         match self {
             Self::NoSuchName { name, .. } => match (closest(name), shape) {
@@ -272,8 +272,8 @@ impl UnknownType {
         }
     }
 
-    /// Whether a logical type of ODCS may decide instead: where the text names a type of a platform that is not known, or
-    /// one whose values the logical type holds.
+    /// Whether a logical type of ODCS may decide instead: for an unknown name, or a type whose values the logical
+    /// type can hold.
     pub(super) fn leaves_it_to(&self, logical: &str) -> bool {
         match self {
             Self::NoSuchName { part, known, .. } => !part && !known,
@@ -308,12 +308,12 @@ impl Named {
     }
 }
 
-/// Reads the text of a type.
+/// Parses the text of a type.
 pub(super) fn parse(text: &str) -> Result<Named, UnknownType> {
     parse_with(text, Brackets::Either)
 }
 
-/// Reads the text of a type of which it is known what a number in square brackets is.
+/// Parses the text of a type, with a known meaning of a number in square brackets.
 pub(super) fn parse_with(text: &str, brackets: Brackets) -> Result<Named, UnknownType> {
     if text.len() > MAX_LENGTH {
         return Err(wrong("the type is too long", "describe it with nested columns"));
@@ -332,15 +332,15 @@ fn shape() -> UnknownType {
     wrong("unknown data type", "write the name of one type, such as STRING, DECIMAL(12,2) or ARRAY<STRING>")
 }
 
-/// The type of a name, without regard to case.
+/// The type of a name; upper and lower case are equal.
 fn by_name(name: &str) -> Option<DataType> {
     let alias = || ALIASES.iter().find(|(alias, _)| *alias == name).map(|(_, data_type)| *data_type);
     name.parse().ok().or_else(alias)
 }
 
-/// The type that was probably meant: one letter away or, of a long name, two; and only when everything as close means
-/// the same. A guess that means something else is worse than none, so the first letter, digits and short parts of a name
-/// (`_tz`) are taken as they are.
+/// The type that was probably meant: one letter away or, for a long name, two, and only if all similar names mean the
+/// same type. A wrong guess is worse than none, so the first letter, digits and short parts of a name (`_tz`) must be
+/// equal.
 fn closest(name: &str) -> Option<&'static str> {
     let length = name.chars().count();
     if !(3..=40).contains(&length) {
@@ -361,7 +361,7 @@ fn closest(name: &str) -> Option<&'static str> {
     nearest.all(|(_, _, other)| other == data_type).then_some(known)
 }
 
-/// Whether two names begin with one letter and have the same digits and the same short parts.
+/// Whether two names have the same first letter, digits and short parts.
 fn is_alike(name: &str, known: &str) -> bool {
     let digits = |text: &str| text.bytes().filter(u8::is_ascii_digit).collect::<Vec<u8>>();
     let short = |text: &str| {
@@ -376,11 +376,11 @@ fn is_alike(name: &str, known: &str) -> bool {
 struct Reader<'a> {
     rest: &'a str,
     depth: usize,
-    /// Of the whole; in parts of it, a number in square brackets can be either.
+    /// The meaning for the whole text; in parts of it, a number in square brackets can be either.
     brackets: Brackets,
 }
 
-/// Words that an interval is made of.
+/// Words of an interval.
 const INTERVAL: [&str; 13] = [
     "year", "years", "quarter", "month", "months", "week", "day", "days", "hour", "hours", "minute",
     "second", "to",
@@ -416,7 +416,7 @@ impl<'a> Reader<'a> {
         (!word.is_empty()).then_some(word)
     }
 
-    /// Takes these words, if they are next.
+    /// Consumes these words, if they are next.
     fn take_words(&mut self, words: &[&str]) -> bool {
         let before = self.rest;
         let taken = words.iter().all(|word| self.word().is_some_and(|next| next.eq_ignore_ascii_case(word)));
@@ -434,7 +434,7 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    /// Whether the next word says something about a column, and nothing of its type.
+    /// Whether the next word describes the column and not its type.
     fn at_attribute(&mut self) -> bool {
         let options = |reader: &mut Self| {
             let before = reader.rest;
@@ -475,7 +475,7 @@ impl<'a> Reader<'a> {
         words
     }
 
-    /// What to do about a name that nothing is called.
+    /// The remedy for an unknown name.
     fn no_such(&self, name: &str) -> UnknownType {
         let part = self.depth > 1;
         if let Some((_, remedy, held_by)) = WITHOUT_EQUAL.iter().find(|(other, ..)| *other == name) {
@@ -499,7 +499,7 @@ impl<'a> Reader<'a> {
         Ok(named)
     }
 
-    /// A type without what is in square brackets.
+    /// A type without square brackets.
     fn plain_type(&mut self) -> Result<Named, UnknownType> {
         if self.take_words(&["interval"]) {
             return self.interval();
@@ -512,7 +512,7 @@ impl<'a> Reader<'a> {
             let element = self.simple(stem)?;
             return self.sized_array(element);
         }
-        // What PostgreSQL calls the array of a type.
+        // PostgreSQL's name of an array type.
         if let Some(data_type) = name.strip_prefix('_').and_then(by_name) {
             return Ok(array_of(Named::of(data_type)));
         }
@@ -523,7 +523,7 @@ impl<'a> Reader<'a> {
             {
                 self.composite(&name, '(', ')')
             }
-            // What is in the brackets of an unknown type may be anything.
+            // The brackets of an unknown type may contain anything.
             Some('(') if !is_name(&name) => Err(self.no_such(&name)),
             Some('(') => {
                 let arguments = self.arguments()?;
@@ -541,7 +541,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `integer ARRAY[4]`, as SQL has it; no engine that is provisioned here enforces the size.
+    /// `integer ARRAY[4]` of SQL; no technology enforces the size.
     fn sized_array(&mut self, element: Named) -> Result<Named, UnknownType> {
         if self.take('[') && !(self.word().is_some() && self.take(']')) {
             return Err(shape());
@@ -557,7 +557,7 @@ impl<'a> Reader<'a> {
         Ok(named)
     }
 
-    /// The type of a name. A number without a sign is one with a sign where that only says which values it has.
+    /// The type of a name. An unsigned number becomes a signed one if that only affects the range of values.
     fn named(&self, name: &str) -> Result<DataType, UnknownType> {
         let signless = || {
             let data_type = by_name(name.strip_suffix(" unsigned")?)?;
@@ -567,7 +567,7 @@ impl<'a> Reader<'a> {
         by_name(name).or_else(signless).ok_or_else(|| self.no_such(name))
     }
 
-    /// What follows `INTERVAL`: `DAY(2) TO SECOND(6)`.
+    /// The part after `INTERVAL`: `DAY(2) TO SECOND(6)`.
     fn interval(&mut self) -> Result<Named, UnknownType> {
         loop {
             if self.peek() == Some('(') {
@@ -622,7 +622,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text between quotes; the quote itself is in it twice, or after a backslash.
+    /// A quoted text; a quote in it is doubled, or follows a backslash.
     fn quoted(&mut self, quote: char) -> Result<String, UnknownType> {
         if !self.take(quote) {
             return Err(shape());
@@ -671,8 +671,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is between square brackets, the first of which was taken: nothing or the size of an array, as in PostgreSQL; a
-    /// length, as ODCS's own examples have it; a unit, as in Arrow.
+    /// The content of square brackets: nothing or the size of an array, as in PostgreSQL; a length, as in samples of
+    /// ODCS; a unit, as in Arrow.
     fn bracket(&mut self, named: Named) -> Result<Named, UnknownType> {
         let (inside, rest) = self.rest.split_once(']').ok_or_else(shape)?;
         self.rest = rest;
@@ -697,14 +697,14 @@ impl<'a> Reader<'a> {
         if is_argument {
             self.with_arguments(&named.data_type.name().to_lowercase(), &parts)
         } else if matches!(parts.as_slice(), [size] if size.parse::<u32>().is_ok()) {
-            // PostgreSQL does not enforce the size either.
+            // PostgreSQL does not enforce the size, either.
             Ok(array_of(named))
         } else {
             Err(shape())
         }
     }
 
-    /// What a text says of a column after its type.
+    /// The facts about a column after its type.
     fn attributes(&mut self, named: &mut Named) -> Result<(), UnknownType> {
         loop {
             if self.take_words(&["not", "null"]) {
@@ -729,7 +729,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// BigQuery's `OPTIONS(description = '...')`, of which nothing else concerns a type.
+    /// BigQuery's `OPTIONS(description = '...')`; no other option concerns a type.
     fn options(&mut self) -> Result<(), UnknownType> {
         self.take_words(&["options"]);
         self.take('(');
@@ -782,9 +782,9 @@ impl<'a> Reader<'a> {
             }
             DataType::Decimal | DataType::Numeric | DataType::Number => {
                 let scale = arguments.get(1).map_or(Some(0), |scale| number(scale));
-                // Oracle's `NUMBER(*,0)` has as many digits as there can be.
+                // Oracle's `NUMBER(*,0)` has the maximum number of digits.
                 let precision = if first == "*" { Some(MAX_PRECISION) } else { number(first) };
-                // Of `Decimal64(4)` in ClickHouse the argument is the scale, and `NUMBER(*)` has any.
+                // The argument of ClickHouse's `Decimal64(4)` is the scale, and `NUMBER(*)` has any scale.
                 let needs_scale = first == "*" || name.ends_with(|c: char| c.is_ascii_digit());
                 match (precision, scale) {
                     (Some(precision), Some(scale))
@@ -815,7 +815,7 @@ impl<'a> Reader<'a> {
                     return Err(wrong("a string of bits has no equal here", "use BINARY or STRING"));
                 }
             }
-            // A display width, digits of a second or a greatest size: no engine that is provisioned here keeps them.
+            // A display width, digits of seconds or a maximum size: no technology stores them.
             DataType::TinyInt
             | DataType::SmallInt
             | DataType::Int
@@ -837,7 +837,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether it is the name of a type, of those here or of another platform.
+/// Whether it is the name of a type, here or on another platform.
 fn is_name(name: &str) -> bool {
     by_name(name).is_some() || WITHOUT_EQUAL.iter().any(|(other, ..)| *other == name)
 }

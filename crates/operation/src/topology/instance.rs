@@ -1,7 +1,7 @@
-//! The Instance: a deployment target as operators see and change it while the service runs.
+//! Instances: deployment targets as operators see and change them while the service runs.
 //!
-//! What an edit comes to is decided here, purely; the store only holds the row still while that happens. The attributes
-//! are those of the FlexDeploy Instance API, and problems name them as that contract does.
+//! This module decides the result of an edit, without I/O; the store only locks the row. The attributes are those of
+//! the FlexDeploy Instance API, and problems use its names.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -13,48 +13,48 @@ use landfall_adapter::descriptor::Problem;
 /// A deployment target in the topology.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Made by the store; never changes and is never given again.
+    /// Assigned by the store; never changes and is never reused.
     pub id: i64,
-    /// Everything that can be changed.
+    /// The attributes that can change.
     pub attributes: Attributes,
 }
 
-/// What an operator says of an instance.
+/// The attributes of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attributes {
-    /// `instanceCode`: names the configured target. Unique without case.
+    /// `instanceCode`: names the configured target. Unique; upper and lower case are equal.
     pub code: String,
     /// `instanceName`
     pub name: String,
     /// `description`
     pub description: Option<String>,
-    /// `groupCode`: what routes lead to.
+    /// `groupCode`: the group that routes lead to.
     pub group: Option<String>,
     /// `subGroupCode`
     pub sub_group: Option<String>,
-    /// Ids of the environments that it serves; none: none.
+    /// Ids of the environments that it serves; empty: none.
     pub environments: Vec<i64>,
-    /// Ids of workflows; kept, and not interpreted.
+    /// Ids of workflows; stored without effect.
     pub workflows: Vec<i64>,
-    /// What may be done there; empty: everything.
+    /// Allowed operations; empty: all.
     pub plugin_operations: Vec<PluginOperation>,
-    /// Whether anything may be placed there.
+    /// Whether new components may be placed there.
     pub is_active: bool,
-    /// Whether anything may be placed there, for good.
+    /// Whether it can ever be a target.
     pub is_deployment_target: bool,
 }
 
 /// An operation that an instance offers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PluginOperation {
-    /// Kept, and not interpreted.
+    /// Stored without effect.
     pub plugin_id: i64,
-    /// `provision` and `reverseProvision`, operationIds of the Tech Adapter contract, say what may be placed or imported;
-    /// other names mean nothing here.
+    /// `provision` and `reverseProvision`, operationIds of the Tech Adapter contract, allow provisioning and imports;
+    /// other names have no effect.
     pub operation: String,
 }
 
-/// New values for some attributes; what is absent stays, and lists are appended to.
+/// New values for some attributes. Absent ones do not change, and lists are appended to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Patch {
     /// `instanceCode`
@@ -79,28 +79,28 @@ pub struct Patch {
     pub is_deployment_target: Option<bool>,
 }
 
-/// A change of one instance.
+/// An edit of one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// A new one.
+    /// Creates an instance.
     Create(Attributes),
-    /// All attributes of the one with this id.
+    /// Replaces all attributes of the instance with this id.
     Replace(i64, Attributes),
-    /// Some of them.
+    /// Changes some attributes.
     Patch(i64, Patch),
 }
 
-/// Characters of a code, a name or an operation: a code has to fit into an index.
+/// The maximum length of a code, a name or an operation, because a code must fit into an index.
 const MAX_NAME: usize = 255;
 
-/// How much of a topology is kept.
+/// The limits of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopologyLimits {
     /// Instances.
     pub max_instances: u32,
     /// Entries of each list of an instance.
     pub max_entries: u32,
-    /// Characters of a description; other texts have 255 at most.
+    /// Characters of a description; other texts have at most 255.
     pub max_text: u32,
 }
 
@@ -111,7 +111,7 @@ impl Default for TopologyLimits {
 }
 
 impl Attributes {
-    /// The same with each entry of a list once.
+    /// The same attributes without duplicate list entries.
     #[must_use]
     pub fn without_repetition(self) -> Self {
         Self {
@@ -122,7 +122,7 @@ impl Attributes {
         }
     }
 
-    /// What a patch makes of them.
+    /// The attributes after a patch.
     #[must_use]
     pub fn patched(self, patch: Patch) -> Self {
         Self {
@@ -139,8 +139,8 @@ impl Attributes {
         }
     }
 
-    /// Everything wrong with what they are, apart from what they were `before`: limits may have been others then, and
-    /// what is over them can still be switched off.
+    /// Every problem of these attributes, except those that they had `before`: an instance that exceeds lowered
+    /// limits can still be switched off.
     pub fn check(&self, before: Option<&Self>, limits: &TopologyLimits) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (path, text) in [("instanceCode", &self.code), ("instanceName", &self.name)] {
@@ -198,28 +198,28 @@ impl Attributes {
     }
 }
 
-/// `more` behind `list`, without what is there already.
+/// Appends the entries of `more` that `list` does not have.
 fn appended<T: Eq + Hash + Clone>(mut list: Vec<T>, more: Vec<T>) -> Vec<T> {
     let mut known: HashSet<T> = list.iter().cloned().collect();
     list.extend(more.into_iter().filter(|entry| known.insert(entry.clone())));
     list
 }
 
-/// Which instances to list; all that is given must hold, without case.
+/// A filter for instances; all given values must match, and upper and lower case are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
     /// Equals `instanceCode`.
     pub code: Option<String>,
-    /// Is part of `instanceName`.
+    /// Is contained in `instanceName`.
     pub name: Option<String>,
-    /// Equals `groupCode`; empty: it has none.
+    /// Equals `groupCode`; empty: without a group.
     pub group: Option<String>,
-    /// Equals `subGroupCode`; empty: it has none.
+    /// Equals `subGroupCode`; empty: without a subgroup.
     pub sub_group: Option<String>,
 }
 
 impl Filter {
-    /// Whether an instance is one of them.
+    /// Whether an instance matches.
     pub fn matches(&self, instance: &Instance) -> bool {
         let Attributes { code, name, group, sub_group, .. } = &instance.attributes;
         let equal = |wanted: &Option<String>, found: Option<&str>| {
@@ -237,7 +237,7 @@ pub fn code_key(code: &str) -> String {
     code.to_lowercase()
 }
 
-/// Whether two codes are one.
+/// Whether two codes are equal.
 pub fn same_code(one: &str, other: &str) -> bool {
     code_key(one) == code_key(other)
 }

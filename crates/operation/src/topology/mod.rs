@@ -1,11 +1,10 @@
-//! Topology: where a component lands.
+//! Topology: the target that a component lands on.
 //!
-//! Routes lead from what a component says of itself (technology, platform, kind, templates) to a *group*. Which targets
-//! are in that group, what environments they serve and whether anything may be placed there is said by *instances*,
-//! which operators change while the service runs; an instance's code names the configured target that does the work.
-//! Exactly one must fit: none or several is a problem that names the candidates and why each was passed over. The
-//! choice is pure, so `/validate` gives the same answer as `/provision`, and an explanation is what the choice is made
-//! from.
+//! Routes lead from a component's technology, platform, kind and templates to a *group*. *Instances* decide which
+//! targets are in that group, which environments they serve, and whether anything may be placed there. Operators
+//! change them while the service runs. The code of an instance names the configured target. Exactly one instance must
+//! fit; none or several is a problem that names the candidates with the reasons against each. The choice is pure, so
+//! `/validate` and `/provision` return the same result, and an explanation shows what the choice is made from.
 
 mod instance;
 
@@ -24,21 +23,21 @@ pub use instance::{
     Attributes, Edit, Filter, Instance, Patch, PluginOperation, TopologyLimits, code_key, same_code,
 };
 
-/// A configured target: a technology bound to one real place.
+/// A configured target.
 pub struct Target {
     /// Its name in the configuration.
     pub code: String,
-    /// The group of the instance that is made of it at first.
+    /// The initial group of its instance.
     pub group: String,
-    /// The environments of that instance, by name; empty: all that have an id.
+    /// The initial environments of its instance, by name; empty: all that have an id.
     pub environments: Vec<String>,
-    /// Components that may be worked on at the same time in this process; `None`: no bound of its own.
+    /// Components that may be processed at the same time in this process; `None`: no limit of its own.
     pub turns: Option<Arc<Semaphore>>,
-    /// What provisions there.
+    /// The technology.
     pub technology: Arc<dyn AnyTechnology>,
 }
 
-/// `[[routes]]`: an absent key matches everything; names match without case.
+/// `[[routes]]`: an absent condition matches every value; upper and lower case are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Route {
     /// `technology` of the component.
@@ -51,11 +50,11 @@ pub struct Route {
     pub infrastructure_template_id: Option<String>,
     /// `useCaseTemplateId`, whole or up to its last `:` (all versions).
     pub use_case_template_id: Option<String>,
-    /// Group of targets it leads to.
+    /// The group of targets that it leads to.
     pub group: String,
 }
 
-/// What the configuration says: every target, the routes to groups, and the ids of environments. Never changes.
+/// The configuration: every target, the routes to groups, and the ids of environments. Never changes.
 pub struct Installation {
     targets: Vec<Arc<Target>>,
     routes: Vec<Route>,
@@ -63,7 +62,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// `routes` are tried in order; `environments` are the ids of Witboost's names.
+    /// `routes` are tried in order; `environments` maps Witboost names to ids.
     pub fn new(targets: Vec<Target>, routes: Vec<Route>, environments: BTreeMap<String, i64>) -> Self {
         Self { targets: targets.into_iter().map(Arc::new).collect(), routes, environments }
     }
@@ -73,12 +72,12 @@ impl Installation {
         &self.targets
     }
 
-    /// The target of that code, whatever the topology says: where an earlier operation went.
+    /// The target with that code, independent of the topology: where an earlier operation went.
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
         self.targets.iter().find(|target| same_code(&target.code, code)).cloned()
     }
 
-    /// The instances that the targets are before anybody has changed anything.
+    /// The initial instances of the targets.
     pub fn seeds(&self) -> Vec<Attributes> {
         let seed = |target: &Arc<Target>| Attributes {
             code: target.code.clone(),
@@ -111,20 +110,20 @@ impl Installation {
     }
 }
 
-/// An instance that was looked at, and what speaks against it.
+/// An instance, with the reasons against it.
 #[derive(Clone)]
 pub struct Candidate {
     /// `instanceId`
     pub id: i64,
     /// `instanceCode`
     pub code: String,
-    /// Why it is passed over; empty: it fits.
+    /// The reasons why it is passed over; empty if it fits.
     pub against: Vec<String>,
     target: Option<Arc<Target>>,
 }
 
 impl Candidate {
-    /// The configured target, when nothing speaks against it.
+    /// The configured target, if there is no reason against it.
     fn fitting(&self) -> Option<&Arc<Target>> {
         self.target.as_ref().filter(|_| self.against.is_empty())
     }
@@ -143,23 +142,23 @@ impl Candidate {
     }
 }
 
-/// How a component finds its target.
+/// How the target of a component is chosen.
 pub struct Explanation {
-    /// What the first matching route says, and the group that it leads to.
+    /// The first matching route as text, and its group.
     pub route: Option<(String, String)>,
-    /// The id of the environment, where it has one.
+    /// The id of the environment, if it has one.
     pub environment_id: Option<i64>,
     /// The instances of the group, by id.
     pub candidates: Vec<Candidate>,
 }
 
-/// What speaks against an instance in another environment.
+/// The reason against an instance in another environment.
 const NOT_SERVED: &str = "does not serve the environment";
 
-/// The id of an instance that is not made yet.
+/// The id of an instance that is not created yet.
 const NOT_MADE: i64 = 0;
 
-/// Configuration and instances at one moment.
+/// Configuration and instances at one time.
 #[derive(Clone)]
 pub struct Topology {
     installation: Arc<Installation>,
@@ -168,34 +167,34 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// As the instances are now.
+    /// With the current instances.
     pub fn new(installation: Arc<Installation>, instances: Arc<[Instance]>) -> Self {
         Self { installation, instances }
     }
 
-    /// As it is before anybody has changed anything.
+    /// With the initial instances.
     pub fn of_configuration(installation: Arc<Installation>) -> Self {
         let seeds = installation.seeds().into_iter();
         let instances = seeds.map(|attributes| Instance { id: NOT_MADE, attributes }).collect();
         Self { installation, instances }
     }
 
-    /// The target of that code, whatever the instances say: where an earlier operation went.
+    /// The target with that code, independent of the instances: where an earlier operation went.
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
         self.installation.target(code)
     }
 
-    /// An environment as the configuration spells it.
+    /// An environment in the spelling of the configuration.
     pub fn environment<'n>(&'n self, name: &'n str) -> &'n str {
         self.installation.environment(name).map_or(name, |(known, _)| known)
     }
 
-    /// Whether any route leads somewhere for this component; other adapters serve the rest of a data product.
+    /// Whether a route leads to a group for this component; otherwise it belongs to another adapter.
     pub fn is_routed(&self, routing: &Routing<'_>) -> bool {
         self.route(routing).is_some()
     }
 
-    /// Why no route leads here, with the route that nearly does: for those that another adapter is left to.
+    /// Why no route matches, with the nearest route: for components that are left to another adapter.
     pub fn unrouted(&self, routing: &Routing<'_>) -> String {
         let shown: Vec<String> = [
             ("technology", routing.technology.or(Some("(none)"))),
@@ -213,7 +212,7 @@ impl Topology {
         }
     }
 
-    /// The route that was probably meant, where somebody slipped in the name of a field or in its value.
+    /// The route that was probably meant, if a field name or a value has a typo.
     fn slip(&self, routing: &Routing<'_>) -> Option<String> {
         let renamed = routing.misspelt.iter().find_map(|slip| {
             let mut meant = *routing;
@@ -243,10 +242,10 @@ impl Topology {
         })
     }
 
-    /// The route of which most is met.
+    /// The route with the fewest unmet conditions.
     fn nearest(&self, routing: &Routing<'_>) -> Option<String> {
         let unmet = self.installation.routes.iter().map(|route| (route, route.unmet(routing)));
-        // Of routes that lack as much, the one that a slip keeps from more, then the one that asks for more.
+        // Among routes with as many unmet conditions, one with fewer typos, then one with more conditions.
         let (route, unmet) = unmet.min_by_key(|(route, unmet)| {
             let close = unmet.iter().filter(|unmet| unmet.is_close()).count();
             (unmet.len(), Reverse(close), Reverse(route.conditions().len()))
@@ -259,7 +258,7 @@ impl Topology {
         Some(format!("the nearest route is: {}, and asks for {}", route.summary(), asks.join(" and ")))
     }
 
-    /// The groups that a route leads to and no instance has.
+    /// Groups that a route leads to and no instance has.
     pub fn empty_groups(&self) -> Vec<&str> {
         let is_empty = |group: &&str| {
             let of = |instance: &Instance| {
@@ -270,8 +269,8 @@ impl Topology {
         self.installation.routes.iter().map(|route| route.group.as_str()).filter(is_empty).collect()
     }
 
-    /// Where the instances say something else than the configuration of their targets, a line each: which key, what
-    /// holds, and how to change it.
+    /// Differences between the instances and the configuration of their targets, one line each: the keys, the values
+    /// that apply, and how to change them.
     pub fn overridden(&self) -> Vec<String> {
         let of_targets = self.installation.targets.iter().filter_map(|target| self.overridden_target(target));
         let unknown = self.instances.iter().filter(|instance| {
@@ -339,7 +338,7 @@ impl Topology {
         })
     }
 
-    /// A target that the component may land on in some environment, where all that it may land on are of one technology.
+    /// A target that the component may land on in some environment, if all such targets have one technology.
     pub fn any_target(&self, component: &Component) -> Option<Arc<Target>> {
         let explanation = self.explain(component, "", Operation::Unprovision);
         let mut targets = explanation.candidates.into_iter().filter_map(|candidate| candidate.target);
@@ -352,7 +351,7 @@ impl Topology {
         self.installation.routes.iter().find(|route| route.unmet(routing).is_empty())
     }
 
-    /// What `choose` looks at.
+    /// What `choose` decides from.
     pub fn explain(&self, component: &Component, environment: &str, operation: Operation) -> Explanation {
         let route = self.route(&component.routing());
         let environment_id = self.installation.environment_id(environment);
@@ -394,7 +393,7 @@ impl Topology {
         }
     }
 
-    /// Where `component` lands in `environment`.
+    /// The target of `component` in `environment`.
     pub fn choose(
         &self,
         component: &Component,
@@ -409,7 +408,7 @@ impl Topology {
         self.choose_instance(component, environment, explanation).map_err(Unplaced::Component)
     }
 
-    /// What is wrong with an environment that no target of the group serves, where another would do.
+    /// The problem of an environment that no target of the group serves, if another environment is served.
     fn not_served(&self, explanation: &Explanation, environment: &str) -> Option<Problem> {
         let (_, group) = explanation.route.as_ref()?;
         let candidates = &explanation.candidates;
@@ -522,8 +521,8 @@ impl Topology {
         )))
     }
 
-    /// Where an import reads from: the target that is named, with where it is named; else the one target that can import
-    /// and that a route for the template leads to. Of several, the one that the component's own route leads to.
+    /// The target that an import reads from: the named one with its path, or else the only target that can import and
+    /// that a route for the template leads to. If there are several, the one that the component's own route leads to.
     pub fn choose_import(
         &self,
         template: &str,
@@ -622,14 +621,14 @@ fn list(names: impl Iterator<Item = String>, none: &str) -> String {
 /// Why a component has no target.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unplaced {
-    /// The environment is not known, whatever the component; the path is `environment`.
+    /// The environment is unknown for every component; the path is `environment`.
     Environment(Problem),
-    /// Something about the component or its group; the path is relative to the component.
+    /// A problem of the component or its group; the path is relative to the component.
     Component(Problem),
 }
 
 impl Unplaced {
-    /// The problem, with the path that it has in a document.
+    /// The problem with its path in a document.
     #[must_use]
     pub fn within(self, product: &str, component: &str) -> Problem {
         match self {
@@ -647,7 +646,7 @@ struct Unmet<'a> {
 }
 
 impl Unmet<'_> {
-    /// Whether what was found may be a slip of the hand; of a template, with or without its version.
+    /// Whether the value is probably a typo; for a template, with or without its version.
     fn is_close(&self) -> bool {
         let Some(found) = self.found.map(str::trim) else { return false };
         let family = found.rsplit_once(':').filter(|_| self.field.ends_with("TemplateId"));
@@ -674,7 +673,7 @@ impl Route {
             .collect()
     }
 
-    /// An import names no technology, only its template.
+    /// An import has only a template, and no technology.
     fn matches_template(&self, id: &str) -> bool {
         template(self.use_case_template_id.as_deref(), Some(id))
     }
@@ -719,7 +718,7 @@ fn word(text: &str) -> String {
     }
 }
 
-/// An absent condition matches everything.
+/// An absent condition matches every value.
 fn same(wanted: Option<&str>, found: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| found.is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted.trim())))
 }
