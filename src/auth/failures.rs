@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_refused_by_their_own_count_and_unknown_names_by_that_of_the_address() {
+    fn users_and_unknown_names_have_separate_failure_counts() {
         let (mut failures, now) = (Failures::new(2, WINDOW, 10), Instant::now());
         let peer = address(1);
         assert_eq!(failures.count(Basic, peer, Some("ops"), now), Count { wait: None, reached: false });
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_whoever_fails() {
+    fn memory_of_failures_is_limited() {
         let (mut failures, now) = (Failures::new(1, WINDOW, 3), Instant::now());
         for last in 0..100 {
             failures.count(Basic, address(last), None, now);

@@ -128,7 +128,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { memory_kib: 65_536, iterations: 10 };
 
     #[test]
-    fn what_is_made_verifies_and_shows_its_parameters() {
+    fn new_hash_verifies_and_has_its_parameters() {
         let text = Hash::make("correct horse").unwrap();
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         let hash = Hash::parse(&text, &BOUNDS).unwrap();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_is_not_quoted() {
+    fn never_quotes_an_invalid_hash() {
         let bcrypt = "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW";
         let scrypt =
             "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E";
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_too_much_is_refused_with_the_key_that_bounds_it() {
+    fn refuses_expensive_hashes_with_the_limiting_key() {
         let refused = |parameters: &str| {
             let text = format!("$argon2id$v=19${parameters}$c29tZXNhbHQ$RdescudvJCsgt3ub+b9dWRWJTmaaJObG");
             Hash::parse(&text, &BOUNDS).map(drop)

@@ -194,7 +194,7 @@ async fn refuses_an_address_after_too_many_failures_for_a_user() {
 
 /// Whatever is tried, in whatever order: what a name that exists is answered is what one that does not is.
 #[tokio::test]
-async fn no_answer_tells_whether_a_name_exists() {
+async fn no_response_reveals_whether_a_name_exists() {
     for others in 0..5 {
         let mut told = Vec::new();
         for name in ["ops", "nobody"] {
@@ -287,7 +287,7 @@ async fn a_caller_without_a_turn_is_overloaded_and_not_counted() {
 
 /// Not after the wait: who cannot wait at all is told at once.
 #[tokio::test]
-async fn a_caller_past_max_waiting_is_told_at_once() {
+async fn refuses_callers_beyond_max_waiting_at_once() {
     let callers = Fixture::new(Limits { max_waiting: 1, ..limits() }, credentials());
     let turns = &callers.callers.turns;
     let held = (turns.take(address(1), 0).await, turns.take(address(2), 0).await);
@@ -302,7 +302,7 @@ async fn a_caller_past_max_waiting_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_is_counted_all_the_same() {
+async fn counts_failures_of_callers_that_disconnect() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
     let header = basic("ops", "wrong");
     // Every thread that verifies is busy, so that the caller is gone before it is their turn.

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_sends_away_who_asks_most() {
+    fn full_queue_refuses_the_address_with_most_requests() {
         let turns = Turns::new(1, 2);
         let _turn = now(&turns, 1).unwrap();
         let mut greedy: Vec<_> = (0..2).map(|_| Box::pin(turns.take(address(2), 0))).collect();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_sent_with_the_first_line_of_the_password_file_and_not_shown() {
+    fn sends_the_first_line_of_the_password_file() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"se:cret\r\nsecond line\n").unwrap();
         let path = file.path().to_str().unwrap();

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_again_and_a_mistake_in_them_is_told() {
+    fn rereads_files_and_reports_mistakes() {
         let users =
             file(&format!("[[users]]\nname = \"a\"\nrole = \"read\"\npassword_hash = \"{}\"\n", cheap("1")));
         let text = format!("auth.users_file = \"{}\"\n", users.path().display());

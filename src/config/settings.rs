@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_at_once() {
+    fn reports_every_mistake_at_once() {
         let text = "url = \"hunter2\"\nfolder = 7\ntries = 0\nwait = \"1\"\nretry = { times = 300, pause = \"0s\" }\n\
                     variables = { a = \"x\", b = 1 }\n";
         assert_eq!(

@@ -84,7 +84,7 @@ fn data_dir_moves_everything_embedded() {
 }
 
 #[test]
-fn mistakes_in_the_paths_of_a_lakehouse_are_told() {
+fn reports_mistakes_in_paths_of_a_lakehouse() {
     let problems = |warehouse: &str| {
         let text = format!("[targets.L]\ndriver = \"lakehouse\"\nwarehouse = \"{warehouse}\"\n");
         load(&text, &[]).unwrap_err()
@@ -292,7 +292,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
 }
 
 #[test]
-fn what_is_named_twice_is_a_mistake() {
+fn reports_duplicate_names() {
     let text = r#"
         [environments]
         dev = 1
@@ -348,7 +348,7 @@ fn operations_may_have_a_run_limit_of_their_own() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_not_there_is_said_so() {
+fn reports_missing_and_invalid_configuration_files() {
     let problems = load("[server\n", &[]).unwrap_err();
     assert_eq!(problems.len(), 1);
     // The line that is wrong may hold a secret.
@@ -572,7 +572,7 @@ fn updates_of_imports_may_go_elsewhere() {
 }
 
 #[test]
-fn mistakes_in_where_updates_go_are_told_at_the_start() {
+fn reports_mistakes_in_update_prefixes_at_startup() {
     const ROOTS: &str = "spec.mesh, parameters, environmentParameters, witboost.parameters";
     let refused = |text: &str| load(text, &[]).unwrap_err();
     assert_eq!(

@@ -459,7 +459,7 @@ mod tests {
     const WINDOW: Duration = Duration::from_millis(500);
 
     #[tokio::test]
-    async fn a_body_holds_what_arrived_and_not_what_it_declares() {
+    async fn body_takes_room_for_arrived_bytes_only() {
         let gate = gate(1000, Duration::from_secs(1));
         let bodies: Vec<_> = (0..9).map(|_| body(&gate, 1000)).collect();
         let mut read = Vec::new();

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_past_the_limit_are_counted_and_told() {
+    fn counts_and_reports_lines_beyond_the_limit() {
         let (mut limiter, start) = (Limiter::new(2), Instant::now());
         let admitted: Vec<_> = (0..5).map(|_| limiter.admits("tls", start)).collect();
         assert_eq!(admitted, [true, true, false, false, false]);

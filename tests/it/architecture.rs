@@ -313,3 +313,23 @@ fn links_between_pages_resolve() {
     }
     assert_eq!(broken, [""; 0]);
 }
+
+#[test]
+fn test_names_have_at_most_60_characters() {
+    let mut long = Vec::new();
+    for file in rust_files(&["src", "crates", "codegen", "tests", "examples"]) {
+        let source = read(&file);
+        let mut is_test = false;
+        for line in source.lines().map(str::trim_start) {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            let name = line.split_once("fn ").and_then(|(_, rest)| rest.split_once('('));
+            if let Some((name, _)) = name.filter(|_| is_test) {
+                is_test = false;
+                if name.len() > 60 {
+                    long.push(format!("{}: {name}", relative(&file)));
+                }
+            }
+        }
+    }
+    assert_eq!(long, [""; 0], "a test is named by its subject, the condition and the outcome");
+}

@@ -143,7 +143,7 @@ impl Drop for Server {
 const CHALLENGE: &str = r#"Basic realm="Boxes", charset="UTF-8""#;
 
 #[actix_web::test]
-async fn a_caller_who_is_not_let_in_is_told_so_in_the_contracts_shape() {
+async fn denied_caller_gets_the_contracts_error_shape() {
     let server = start(Limits::default());
     let cases = [
         ("", "/v1/boxes?ownerName=o", 401, r#"{"problem":"say who you are"}"#),
@@ -241,7 +241,7 @@ async fn a_query_parameter_that_does_not_fit_is_refused_by_name() {
 }
 
 #[actix_web::test]
-async fn a_path_parameter_that_does_not_match_its_pattern_is_refused_with_both() {
+async fn refused_path_parameter_names_value_and_pattern() {
     let server = start(Limits::default());
     for (raw, value) in [("x", "x"), ("1%202", "1 2"), ("-1", "-1"), ("%0A1", "\n1"), ("1%0A", "1\n")] {
         let response = server.get("good", &format!("/v1/rooms/a/boxes/{raw}")).await;
@@ -282,7 +282,7 @@ async fn the_client_speaks_to_the_server() {
 
 /// Required and nullable: null is written, and its absence is not of the contract. Only nullable: neither.
 #[actix_web::test]
-async fn what_is_required_is_written_even_when_it_is_null() {
+async fn writes_required_fields_also_when_null() {
     let server = start(Limits::default());
     let response = server.get("good", "/v1/rooms/a/boxes/0").await;
     assert_eq!(response.text().await.unwrap(), r#"{"id":1,"label":null,"tags":[]}"#);

@@ -3,6 +3,6 @@
 /// trybuild builds its cases, and all that generated code uses, in a target folder of its own: the slow test of this
 /// crate, a minute when cold.
 #[test]
-fn what_the_contract_does_not_have_does_not_compile() {
+fn undeclared_responses_do_not_compile() {
     trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
 }

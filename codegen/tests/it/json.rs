@@ -57,7 +57,7 @@ fn problem(text: &[u8]) -> JsonProblem {
 
 /// What does not fit is named with its field, its value, and what to send.
 #[test]
-fn what_does_not_fit_is_said_with_field_value_and_remedy() {
+fn reports_invalid_values_with_field_value_and_remedy() {
     let order = |rest: &str| format!(r#"{{"orderKind":"A","name":"n",{rest}}}"#);
     let line = |rest: &str| order(&format!(r#""lines":[{{"number":1}},{{{rest}}}]"#));
     let cases = [
@@ -202,7 +202,7 @@ fn what_does_not_fit_is_said_with_field_value_and_remedy() {
 }
 
 #[test]
-fn what_is_no_json_is_said_with_line_and_column() {
+fn reports_invalid_json_with_line_and_column() {
     let cases: [(&[u8], &str); 14] = [
         (b"orderKind: A", "line 1, column 1: a value is expected"),
         (b"{\n  \"name\": 'n'\n}", "line 2, column 11: a value is expected"),

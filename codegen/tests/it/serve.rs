@@ -94,7 +94,7 @@ async fn the_client_speaks_to_the_server() {
 }
 
 #[actix_web::test]
-async fn an_error_becomes_a_declared_answer() {
+async fn error_becomes_a_declared_response() {
     let server = start(Limits::default());
     for (name, status) in [("refused", 400), ("broken", 500)] {
         let answer =
@@ -132,7 +132,7 @@ async fn the_accept_header_is_known_to_the_handler() {
 }
 
 #[actix_web::test]
-async fn what_does_not_fit_is_refused_in_the_contracts_shape_with_its_field() {
+async fn refuses_invalid_bodies_in_the_contracts_shape() {
     let server = start(Limits::default());
     use RejectionKind::*;
     let cases = [
@@ -166,7 +166,7 @@ async fn what_does_not_fit_is_refused_in_the_contracts_shape_with_its_field() {
 }
 
 #[actix_web::test]
-async fn an_operation_without_400_answers_as_its_implementor_says() {
+async fn implementor_decides_responses_without_400() {
     let server = start(Limits::default());
     let response = server.post("/v1/tasks/check", "{}").await;
     assert_eq!(response.status(), 200);
@@ -200,7 +200,7 @@ async fn a_body_that_is_not_declared_as_json_is_refused() {
 }
 
 #[actix_web::test]
-async fn a_body_over_the_limit_is_refused_and_the_client_reads_the_answer() {
+async fn oversized_body_is_refused_with_a_readable_response() {
     let limits = Limits { body_bytes: 100_000, parse_inline_bytes: 1_000, ..Limits::default() };
     let server = start(limits);
     let body = |size: usize| format!(r#"{{"name":"{}","owner":{{"name":"o"}}}}"#, "x".repeat(size));
@@ -248,7 +248,7 @@ async fn a_long_value_does_not_come_back_whole() {
 }
 
 #[actix_web::test]
-async fn a_wrong_method_is_405_with_allow_and_an_unknown_path_is_the_applications() {
+async fn wrong_method_is_405_with_allow() {
     let server = start(Limits::default());
     let client = reqwest::Client::new();
     let send = async |method: &str, path: &str| {
@@ -287,7 +287,7 @@ async fn head_answers_as_get_does_without_a_body() {
 }
 
 #[actix_web::test]
-async fn a_parameter_that_is_no_text_is_refused_in_the_contracts_shape() {
+async fn refuses_non_text_parameters_in_the_contracts_shape() {
     let server = start(Limits::default());
     for raw in ["%ff", "%zz"] {
         let response = reqwest::get(format!("{}/v1/tasks/a/notes/{raw}", server.url)).await.unwrap();

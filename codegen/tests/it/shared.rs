@@ -113,7 +113,7 @@ fn schemas_are_equal_whatever_their_text_and_their_order() {
 }
 
 #[test]
-fn what_differs_is_two_types_with_all_that_refers_to_it() {
+fn different_schemas_become_two_types() {
     let cases: [(&str, &str, &[&str]); 9] = [
         ("name: {type: string}", "name: {type: boolean}", &["BookState", "Shape"]),
         (
@@ -148,7 +148,7 @@ fn what_differs_is_two_types_with_all_that_refers_to_it() {
 
 /// `Shelf` and `Book` are equal in all documents, and refer to a `Person` of the same name that is not.
 #[test]
-fn a_document_that_differs_does_not_share_what_others_share() {
+fn differing_document_gets_its_own_types() {
     let other = CONTRACT.replace("born:", "since:");
     for texts in [[CONTRACT, CONTRACT, &other], [CONTRACT, &other, CONTRACT], [&other, CONTRACT, CONTRACT]] {
         let files = modules(&texts);

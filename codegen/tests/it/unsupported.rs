@@ -166,7 +166,7 @@ refuses! {
 }
 
 #[test]
-fn what_is_no_yaml_or_no_document_is_told_with_its_place() {
+fn reports_invalid_yaml_with_position() {
     let no_yaml = error_of("openapi: [");
     assert!(no_yaml.starts_with("x.yaml is not an OpenAPI document: "), "{no_yaml}");
     let no_paths = error_of("openapi: 3.0.3\ninfo: {title: T, version: '1'}");

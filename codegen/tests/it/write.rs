@@ -16,7 +16,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_up_to_date_is_not_touched() {
+fn leaves_up_to_date_files_untouched() {
     let folder = tempfile::tempdir().unwrap();
     let files = common(&["tasks"]);
     let changes = write_if_changed(folder.path(), &files).unwrap();
@@ -28,7 +28,7 @@ fn what_is_up_to_date_is_not_touched() {
 }
 
 #[test]
-fn an_edit_by_hand_is_undone_and_told() {
+fn manual_edit_is_reverted_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let files = common(&["tasks"]);
     write_if_changed(folder.path(), &files).unwrap();
@@ -43,7 +43,7 @@ fn an_edit_by_hand_is_undone_and_told() {
 }
 
 #[test]
-fn what_nothing_generates_any_more_goes_and_what_is_not_ours_stays() {
+fn removes_obsolete_generated_files_and_keeps_others() {
     let folder = tempfile::tempdir().unwrap();
     let files = common(&["tasks"]);
     write_if_changed(folder.path(), &files).unwrap();
@@ -57,7 +57,7 @@ fn what_nothing_generates_any_more_goes_and_what_is_not_ours_stays() {
 }
 
 #[test]
-fn stale_and_unwritable_is_a_clear_error_and_fresh_and_unwritable_is_none() {
+fn read_only_checkout_fails_only_if_outdated() {
     let folder = tempfile::tempdir().unwrap();
     let files = common(&["tasks"]);
     write_if_changed(folder.path(), &files).unwrap();

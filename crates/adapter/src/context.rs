@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_remembered_is_recalled_and_bounded() {
+    async fn recalls_memory_and_limits_its_size() {
         let running = Running::new(Context::default().with_memory(Arc::new(Kept::default())));
         assert_eq!(running.recall::<String>().await.unwrap(), None);
         running.remember(&"a token").await.unwrap();

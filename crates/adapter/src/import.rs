@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place() {
+    fn reports_problems_with_position() {
         let wrong =
             import(json!({ "tabel": "x", "schema": 7, "envConfig": { "specific": { "database": ["a"] } } }));
         let mut read = wrong.params();
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nothing_reads_is_named_once() {
+    fn names_unread_parameters_once() {
         let mut params = json!({ "table": "t", "target": "X", "descriptor": {}, "envConfig": null, "shcema": "s",
             "odd\u{202E}": 1, "environmentSpecificConfig": {} });
         for number in 0..30 {

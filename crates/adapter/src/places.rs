@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_leave_nothing_and_tell_what_is_in_the_way() {
+    fn checks_leave_nothing_behind_and_name_obstacles() {
         let root = tempfile::tempdir().unwrap();
         let taken = root.path().join("taken");
         std::fs::write(&taken, "x").unwrap();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_is_no_mistake() {
+    fn transient_causes_are_not_mistakes() {
         let path = Path::new("/x");
         for kind in [ErrorKind::StorageFull, ErrorKind::StaleNetworkFileHandle] {
             assert_eq!(told(path, &Error::from(kind), "cannot be made"), None);

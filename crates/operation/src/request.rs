@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_is_of_what_is_asked_for() {
+    fn fingerprint_identifies_the_requested_work() {
         let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
         let reverse = |params: &str, target: &str| {
             let request = ReverseRequest {

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_sequence_is_done_one_by_one() {
+    fn components_outside_the_sequence_run_one_by_one() {
         let mut schedule = Schedule::one_by_one(3);
         for number in 0..3 {
             assert_eq!((schedule.next(), schedule.next()), (Some(number), None));

@@ -38,8 +38,8 @@ macro_rules! store_suite {
             a_full_queue_refuses_but_lets_join
             a_full_lane_refuses_nothing_of_the_others
             a_lane_is_bounded_by_bytes
-            what_others_submit_counts_against_the_bound
-            heads_of_lanes_are_what_a_claim_would_take
+            submissions_of_others_count_against_the_limit
+            heads_of_lanes_are_the_next_claimed_tasks
             claims_are_in_order_of_submission_by_lane
             a_component_has_one_task_at_a_time_in_order
             a_task_of_several_components_waits_for_all_of_them
@@ -47,11 +47,11 @@ macro_rules! store_suite {
             time_without_a_worker_is_no_time_of_failure
             a_crash_ends_the_time_of_failure
             a_release_gives_the_attempt_back
-            a_stop_may_be_for_what_waits_only
-            the_last_words_of_a_run_that_was_to_stop_are_true
+            stop_with_waiting_scope_leaves_running_tasks
+            last_lines_of_a_stopped_run_are_true
             the_state_machine_is_the_pure_table
             a_lost_lease_writes_nothing
-            a_heartbeat_extends_and_tells_of_a_stop
+            heartbeat_extends_the_lease_and_reports_a_stop
             an_expired_lease_requeues_until_it_is_given_up
             who_crashed_twice_waits
             suspects_run_one_at_a_time
@@ -59,7 +59,7 @@ macro_rules! store_suite {
             a_full_target_leaves_slots_for_others
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
-            memory_is_written_under_the_lease_and_outlives_what_else_is_written
+            memory_needs_the_lease_and_survives_other_writes
             old_tasks_are_collected_and_unfinished_ones_are_not
             an_instance_is_kept_as_it_was_edited
             a_code_is_given_once
@@ -92,7 +92,7 @@ macro_rules! tables_suite {
             an_odd_instance_is_left_out_and_can_be_replaced
             a_clock_that_jumps_collects_nothing
             the_count_that_is_kept_is_of_the_latest_to_finish
-            what_only_a_newer_version_knows_is_told_of
+            reports_tasks_of_newer_versions
         );
     };
 }
@@ -353,7 +353,7 @@ pub(super) async fn a_lane_is_bounded_by_bytes(open: impl Open) {
 }
 
 /// As of another process: it does not hear of them but by looking.
-pub(super) async fn what_others_submit_counts_against_the_bound(open: impl Open) {
+pub(super) async fn submissions_of_others_count_against_the_limit(open: impl Open) {
     let (store, _kept) = open(Limits { max_queued: 5, ..Limits::default() }).await;
     let mut accepted = 0;
     for n in 0..20 {
@@ -367,7 +367,7 @@ pub(super) async fn what_others_submit_counts_against_the_bound(open: impl Open)
     assert_eq!(accepted, 5);
 }
 
-pub(super) async fn heads_of_lanes_are_what_a_claim_would_take(open: impl Open) {
+pub(super) async fn heads_of_lanes_are_the_next_claimed_tasks(open: impl Open) {
     let per_target = Arc::new(BTreeMap::from([("closed".to_owned(), 0)]));
     let (store, _kept) = open(Limits { per_target, ..Limits::default() }).await;
     store.check().await.unwrap();
@@ -510,7 +510,7 @@ pub(super) async fn a_release_gives_the_attempt_back(open: impl Open) {
     assert_eq!(snapshot(&store, token).await.attempt, 0);
 }
 
-pub(super) async fn a_stop_may_be_for_what_waits_only(open: impl Open) {
+pub(super) async fn stop_with_waiting_scope_leaves_running_tasks(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let running = submit(&store, provision("a", "1")).await;
     let lease = claim(&store).await.unwrap().lease;
@@ -525,7 +525,7 @@ pub(super) async fn a_stop_may_be_for_what_waits_only(open: impl Open) {
     assert_eq!(stop(Token::random()).await, None);
 }
 
-pub(super) async fn the_last_words_of_a_run_that_was_to_stop_are_true(open: impl Open) {
+pub(super) async fn last_lines_of_a_stopped_run_are_true(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     for (ending, expected) in [
         (Ending::Release, "stopped on request, as the process that ran it ended"),
@@ -663,7 +663,7 @@ async fn all_writes_are_ignored(store: &Arc<dyn Store>, lease: &Lease) {
     }
 }
 
-pub(super) async fn a_heartbeat_extends_and_tells_of_a_stop(open: impl Open) {
+pub(super) async fn heartbeat_extends_the_lease_and_reports_a_stop(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let token = submit(&store, provision("a", "f")).await;
     let lease = claim_all(&store, Lane::Change, NO_LEASE, 1).await.tasks.pop().unwrap().lease;
@@ -882,7 +882,7 @@ pub(super) async fn deployments_are_written_under_the_lease_of_their_component(o
     assert_eq!(store.deployment(&ComponentKey::new("c", "dev")).await.unwrap(), None);
 }
 
-pub(super) async fn memory_is_written_under_the_lease_and_outlives_what_else_is_written(open: impl Open) {
+pub(super) async fn memory_needs_the_lease_and_survives_other_writes(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     submit(&store, provision("a", "f")).await;
     submit(&store, provision("b", "f")).await;

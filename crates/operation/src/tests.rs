@@ -107,7 +107,7 @@ on_both_stores! {
     repeated_failures_are_folded_in_the_log
     stop_between_retries_ends_the_task
     the_time_for_retries_is_used_up
-    an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept
+    permanent_error_fails_at_once_with_its_public_text
     a_panic_fails_the_task_and_costs_no_worker
     stop_of_a_queued_task_ends_it_at_once
     stop_of_a_running_task_cancels_it
@@ -118,7 +118,7 @@ on_both_stores! {
     a_stopped_task_ends_after_its_blocking_thread
     a_panic_on_a_blocking_thread_fails_the_task
     a_drain_leaves_a_hanging_thread_to_its_lease
-    a_run_waits_for_one_that_lost_its_lease
+    run_waits_for_an_earlier_run_that_lost_its_lease
     a_stop_and_a_drain_meet_and_the_stop_stands
     a_run_that_takes_too_long_fails
     operations_have_time_limits_of_their_own
@@ -128,9 +128,9 @@ on_both_stores! {
     sixty_four_callers_with_one_request_get_one_token
     wait_answers_when_its_patience_is_over
     a_run_remembers_deployments_of_its_components_only
-    a_drain_waits_for_what_runs_and_takes_up_nothing_new
-    a_drain_hands_back_what_does_not_end
-    a_restart_resumes_what_was_accepted
+    drain_waits_for_runs_and_claims_no_more
+    drain_returns_unfinished_runs_to_the_queue
+    restart_resumes_accepted_tasks
     a_poison_task_fails_and_its_neighbours_do_not
     random_load_runs_each_component_alone_and_in_order
     a_stop_between_the_claim_and_the_run_is_heard
@@ -400,7 +400,7 @@ async fn the_time_for_retries_is_used_up(place: Place) {
     assert!(reason.starts_with("the bucket is busy; given up after ") && reason.ends_with(end), "{reason}");
 }
 
-async fn an_error_that_lasts_fails_at_once_and_only_its_public_part_is_kept(place: Place) {
+async fn permanent_error_fails_at_once_with_its_public_text(place: Place) {
     let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     stage.visit().await.fail(Error::conflict("the table is not ours").because("a private cause"));
@@ -624,7 +624,7 @@ async fn a_drain_leaves_a_hanging_thread_to_its_lease(place: Place) {
     assert_eq!(store.state(&token).await.unwrap(), Some(State::Running), "it is not handed back");
 }
 
-async fn a_run_waits_for_one_that_lost_its_lease(place: Place) {
+async fn run_waits_for_an_earlier_run_that_lost_its_lease(place: Place) {
     let (store, _passes) = Breakable::new(&place).await;
     let (begun, mut begins) = mpsc::unbounded_channel();
     let runner = Threaded { begun, lasts: Duration::from_secs(3) };
@@ -815,7 +815,7 @@ async fn a_run_remembers_deployments_of_its_components_only(place: Place) {
     assert!(stage.engine.deployment(&deployment("a").key).await.unwrap().is_some());
 }
 
-async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new(place: Place) {
+async fn drain_waits_for_runs_and_claims_no_more(place: Place) {
     let mut stage = Stage::with(place, Settings { concurrency: 1, ..settings() }, Limits::default()).await;
     let running = stage.engine.submit(provision("a")).await.unwrap().token;
     let queued = stage.engine.submit(provision("b")).await.unwrap().token;
@@ -833,7 +833,7 @@ async fn a_drain_waits_for_what_runs_and_takes_up_nothing_new(place: Place) {
     assert!(visits.try_recv().is_err());
 }
 
-async fn a_drain_hands_back_what_does_not_end(place: Place) {
+async fn drain_returns_unfinished_runs_to_the_queue(place: Place) {
     let mut stage = Stage::new(place).await;
     let obedient = stage.engine.submit(provision("a")).await.unwrap().token;
     let stubborn =
@@ -864,7 +864,7 @@ async fn kill(stage: Stage) -> Place {
     place
 }
 
-async fn a_restart_resumes_what_was_accepted(place: Place) {
+async fn restart_resumes_accepted_tasks(place: Place) {
     let mortal = place.mortal();
     let mut stage = Stage::with(place, Settings { concurrency: 1, ..mortal }, Limits::default()).await;
     let mut tokens = Vec::new();

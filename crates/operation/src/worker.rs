@@ -766,7 +766,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_behind_an_error_is_for_administrators() {
+    fn only_administrators_see_causes_of_errors() {
         let disk_full = Error::retryable("cannot create the bucket").because("no space left on device");
         assert_eq!(
             for_administrators(&disk_full).as_deref(),
@@ -780,7 +780,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_a_result_whoever_asked_for_an_end() {
+    fn finished_work_completes_despite_a_cancellation() {
         for cause in [None, Some(Cause::Stop), Some(Cause::Drain), Some(Cause::Overdue), Some(Cause::Lease)] {
             let ending = decided(Ended::Returned(Ok(json!(1))), cause, 1);
             assert_eq!(ending, Ending::Succeed { outcome: json!(1) }, "{cause:?}");
@@ -788,7 +788,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancellation_means_what_its_cause_meant() {
+    fn cancelled_run_ends_as_its_cause_requires() {
         let cancelled = || returned(Error::cancelled("stopped on request"));
         let stopped = Ending::Stopped { outcome: Some(json!("said")) };
         assert_eq!(decided(cancelled(), Some(Cause::Stop), 1), stopped);
@@ -814,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_as_long_as_the_target_asks_for_and_not_shorter_than_the_backoff() {
+    fn wait_is_the_longer_of_retry_after_and_backoff() {
         let settings = Settings::default();
         for (asked, waits, text) in [(0, 1, "1 s"), (90, 90, "90 s")] {
             let error = Error::retryable("busy").after(Duration::from_secs(asked));
@@ -954,7 +954,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_ends_as_its_cause_meant() {
+    fn dropped_run_ends_as_its_cause_requires() {
         let cut_off =
             |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0, noon());
         let overdue = "the run exceeded the 1800 s of operations.run_limit and did not end when told to";

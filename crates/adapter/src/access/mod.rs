@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ref_is_a_problem_and_not_a_guess() {
+    fn reports_invalid_refs() {
         for (text, expected) in [
             ("role:admin", "the identity has an unknown prefix: `role:admin`"),
             ("user:", "the identity has no usable name: `user:`"),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn reconciling_reaches_what_is_wanted_and_a_repeat_changes_nothing() {
+    fn reconciling_reaches_the_wanted_set_and_is_idempotent() {
         let set = |names: &str| names.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
         for (current, wanted, revoke, grant) in [
             ("", "", "", ""),

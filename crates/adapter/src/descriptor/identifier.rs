@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_alike_does_not_belong() {
+    fn similar_ids_do_not_belong_to_the_product() {
         let product = id("urn:dmb:dp:finance:cashflow:0");
         for stranger in [
             "urn:dmb:cmp:finance:cashflow:01:port",

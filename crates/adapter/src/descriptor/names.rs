@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_named_by_its_code_point() {
+    fn names_invisible_characters_by_code_point() {
         for (name, message) in [
             ("a\u{202e}b", "the name has the direction control U+202E"),
             ("a\u{2066}b", "the name has the direction control U+2066"),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_shows_what_it_quotes() {
+    fn problem_shows_invisible_characters_of_quotes() {
         let problem = problem("specific.table", "cash\u{202e}flow").unwrap();
         assert_eq!(
             problem.with_remedy(),

@@ -914,7 +914,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_of_a_contract_are_told_in_its_shape() {
+    fn problems_use_the_shape_of_the_contract() {
         let at = "components[0].dataContract";
         for (contract, said) in [
             (
@@ -1052,7 +1052,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_version_2_say_what_they_said() {
+    fn keys_of_version_2_keep_their_meaning() {
         let constraints = |property: &str| {
             let contract = format!(
                 "{{apiVersion: v3.0.2, schema: [{{name: t, properties: [{{name: a, logicalType: date, {property}}}]}}]}}"
@@ -1126,7 +1126,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_of_a_technology_are_told_in_the_shape_of_the_contract() {
+    fn technology_problems_use_the_shape_of_the_contract() {
         let component = component(
             "{kind: DataContract, schema: [{name: t, properties: [\
              {name: a, logicalType: object, properties: [{name: x, logicalType: string}]},\

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_another_meaning_are_no_typos() {
+    fn words_with_another_meaning_are_not_typos() {
         for (wanted, candidate) in [
             ("apiVersion", "version"),
             ("float64", "FLOAT"),

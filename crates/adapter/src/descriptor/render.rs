@@ -724,7 +724,7 @@ mod tests {
 
     /// The author's text stays while it has the same meaning.
     #[test]
-    fn contract_that_says_the_same_comes_back_word_for_word() {
+    fn equal_contract_is_returned_unchanged() {
         let contract = json!({
             "apiVersion": "v3.0.2", "kind": "DataContract", "team": [{ "username": "x" }],
             "slaProperties": [{ "property": "latency", "value": 4, "unit": "h", "driver": "regulatory" }],
@@ -775,7 +775,7 @@ mod tests {
     }
 
     #[test]
-    fn contract_that_says_something_else_is_corrected_in_place() {
+    fn different_contract_is_corrected_in_place() {
         let contract = json!({ "kind": "DataContract", "apiVersion": "v3.1.0", "schema": [
             { "name": "t", "physicalType": "view", "properties": [
                 { "name": "gone", "logicalType": "string" },
@@ -813,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shape_cannot_say_is_told() {
+    fn reports_facts_that_a_shape_cannot_express() {
         let mut columns = open_metadata_of(&json!([
             { "name": "a", "dataType": "INT", "constraint": "PRIMARY_KEY" },
             { "name": "b", "dataType": "INT", "constraint": "PRIMARY_KEY" },

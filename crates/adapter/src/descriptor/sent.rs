@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn published_info_is_read_from_either_shape_and_nothing_else_is_asked() {
+    fn reads_published_info_from_both_shapes() {
         let limits = Limits::default();
         let product = "{components: [{id: a, info: {publicInfo: {x: 1}}}, {id: a, info: {publicInfo: {x: 2}}}, \
             {id: b, info: {privateInfo: {y: 1}, latestProvisioningOperation: {status: Failed}}}, {id: c, info: 7}, 5, \

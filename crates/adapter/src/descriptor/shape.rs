@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_is_told_from_the_shape() {
+    fn shape_decides_the_kind() {
         let limits = Limits::default();
         for (text, kind) in [
             (PRODUCT.to_owned(), DescriptorKind::DataProduct),

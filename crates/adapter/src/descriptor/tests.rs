@@ -106,7 +106,7 @@ fn printed(problems: &[Problem]) -> String {
 }
 
 #[test]
-fn hostile_descriptors_are_refused_in_these_words() {
+fn refuses_hostile_descriptors_with_these_texts() {
     let (mut actual, mut accepted) = (String::new(), Vec::new());
     for (name, bytes) in corpus("hostile") {
         match parse(kind_of(&name), &bytes, Strictness::Full, &Limits::default()) {
@@ -294,7 +294,7 @@ fn the_page_s_short_form_is_enough_to_update_access() {
 }
 
 #[test]
-fn what_can_be_provisioned_can_be_unprovisioned() {
+fn provisioned_components_can_be_unprovisioned() {
     for (name, bytes) in corpus("harmless") {
         let read = |strictness| parse(kind_of(&name), &bytes, strictness, &Limits::default());
         assert_eq!(read(Strictness::Full).unwrap(), read(Strictness::Short).unwrap(), "{name}");
@@ -302,7 +302,7 @@ fn what_can_be_provisioned_can_be_unprovisioned() {
 }
 
 #[test]
-fn a_short_form_leaves_out_what_is_wrong() {
+fn short_form_leaves_out_invalid_parts() {
     let text = product_of(&[
         format!("{}, dataContract: {{schema: [{{name: a, dataType: strnig}}, {{name: b, dataType: int}}]}}, dependsOn: ['urn:dmb:cmp:finance:cashflow:0:b', nonsense, 'urn:dmb:cmp:finance:cashflow:0:gone']", member("a", "outputport")),
         format!("{}, dependsOn: ['urn:dmb:cmp:finance:cashflow:0:a']", member("b", "storage")),
@@ -424,7 +424,7 @@ fn neighbours_of_any_shape_do_not_matter() {
 }
 
 #[test]
-fn ambiguity_in_what_is_ours_is_reported_with_its_place() {
+fn reports_ambiguity_in_own_components_with_position() {
     let text = format!(
         "{PRODUCT}components:\n- {{{}, specific: {{a: 1, a: 2, ? [x] : y, <<: {{b: c}}, c: !include d}}}}\n",
         member("ours", "storage")
@@ -509,7 +509,7 @@ fn a_tab_is_reported_where_it_is() {
 }
 
 #[test]
-fn reading_costs_in_proportion_to_what_is_opaque() {
+fn parsing_costs_in_proportion_to_opaque_content() {
     let neighbour = |number: usize| {
         let deep = format!("{}x{}", "{k: [".repeat(12), "]}".repeat(12));
         format!(
@@ -1113,7 +1113,7 @@ fn every_problem_has_a_remedy() {
 }
 
 #[test]
-fn paths_of_a_technology_lead_to_what_was_written() {
+fn technology_paths_lead_to_the_written_text() {
     let text = product_of(&[format!(
         "{}, dataContract: {{schema: [{{name: a, dataType: 'varchar(20) not null'}}, {{name: b, dataType: VARCHAR, dataLength: 9}}, \
          {{name: c, dataType: 'ARRAY<STRUCT<x: INT>>'}}, {{name: d, dataType: ARRAY, arrayDataType: 'varchar(3)'}}, \
@@ -1184,7 +1184,7 @@ fn a_length_beside_the_name_of_a_type_belongs_to_it() {
 }
 
 #[test]
-fn tagged_values_are_what_their_tags_say() {
+fn tagged_values_have_the_type_of_their_tag() {
     let specific = |value: &str| {
         let text = product_of(&[format!("{}, specific: {{v: {value}}}", member("x", "storage"))]);
         full(DescriptorKind::DataProduct, &text)
@@ -1232,7 +1232,7 @@ fn tagged_values_are_what_their_tags_say() {
 }
 
 #[test]
-fn a_short_form_keeps_what_is_wrong_with_what_decides() {
+fn short_form_keeps_problems_of_deciding_fields() {
     let text = format!(
         "{PRODUCT}specific: text\nname: again\ncomponents:\n- {{id: x, kind: [a], specific: {{t: a, t: b}}, technology: S3, \
          technology: S4, tags: 1, tags: 2}}\n"

@@ -1009,7 +1009,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_say_what_means_the_same() {
+    fn unknown_names_suggest_equivalent_types() {
         let general = "unknown data type; use one of OpenMetadata's, such as STRING, INT, DECIMAL or TIMESTAMP, or a \
                        name of the documented table";
         for (text, said) in [
@@ -1073,7 +1073,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contract_says_what_a_number_in_brackets_is() {
+    fn contract_decides_meaning_of_numbers_in_brackets() {
         let read = |text, brackets| spelled(&parse_with(text, brackets).unwrap());
         for (text, size, argument) in [
             ("varchar[3]", "ARRAY<VARCHAR>", "VARCHAR(3)"),

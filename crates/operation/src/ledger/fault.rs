@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_both_databases_say_what_to_do() {
+    fn errors_of_both_databases_have_remedies() {
         for (code, fault) in [
             (5, Fault::Away),
             (10, Fault::Away),

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_still_change_and_what_is_large_is_not_kept() {
+    fn caches_only_small_finished_tasks() {
         let finished = Finished::default();
         let (done, running, large) = (task(State::Completed), task(State::Running), task(State::Failed));
         finished.keep(&done, 100);

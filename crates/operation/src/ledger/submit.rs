@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_and_came_since_bounds_what_waits() {
+    fn last_count_and_later_tasks_limit_the_queue() {
         let waits = Waits { tasks: 7, bytes: 70 };
         let mut counted = Counted { lanes: HashMap::from([(Lane::Change, waits)]), newest: 100 };
         counted.catch_up(Some(vec![("change".to_owned(), 5), ("validation".to_owned(), 9)]), 102);

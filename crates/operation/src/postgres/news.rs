@@ -129,7 +129,7 @@ mod tests {
     use crate::Token;
 
     #[test]
-    fn news_are_read_as_they_were_told_and_each_once() {
+    fn each_notification_is_read_once_as_sent() {
         let (a, b) = (Token::random(), Token::random());
         let news = [
             Hint::Queued(Lane::Change),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_may_be_anything() {
+    fn unreadable_notifications_may_be_anything() {
         for piece in ["x:y", "q:nowhere", "s:", "f", "s:not-a-token"] {
             assert_eq!(decode("other", &format!("me {piece}")), [Hint::Anything], "{piece}");
         }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_message_is_one_that_postgresql_takes() {
+    fn full_notification_fits_into_postgresqls_limit() {
         let news = (0..BATCH).map(|_| Hint::Finished(Token::random()));
         let instance = uuid::Uuid::new_v4().simple().to_string();
         assert!(encode(&instance, news).len() < 8000);

@@ -66,7 +66,7 @@ async fn two_processes_that_start_at_once_both_get_the_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_two_processes_submit_at_once_is_one_queue() {
+async fn submissions_of_two_processes_form_one_queue() {
     let url = new_database();
     let (a, b) = tokio::join!(open(&url, Limits::default()), open(&url, Limits::default()));
     let stores = [Arc::new(a), Arc::new(b)];
@@ -124,7 +124,7 @@ async fn news_reach_other_processes() {
 
 /// A process that hangs inside a transaction on the queue holds the others up for a moment, not for good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_hangs_with_the_queue_in_hand_loses_it() {
+async fn hanging_replica_loses_the_queue() {
     let url = new_database();
     let mut settings = PostgresSettings::parse(&url).unwrap();
     settings.patience = Duration::from_secs(2);
@@ -277,7 +277,7 @@ async fn a_standby_is_refused_and_used_once_promoted() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_used_says_why_without_the_password() {
+async fn unusable_store_reports_the_reason_without_password() {
     let url = new_database();
     let refused = async |url: &str| {
         let error = PostgresStore::open(&PostgresSettings::parse(url).unwrap(), Limits::default())
@@ -343,7 +343,7 @@ async fn a_store_of_the_version_before_goes_on() {
 
 /// A role that may use the schema but not make one is enough, once somebody has made it.
 #[tokio::test]
-async fn the_schema_may_be_made_by_somebody_else() {
+async fn accepts_a_schema_created_by_another_role() {
     let server = PostgresServer::shared().unwrap();
     let url = new_database();
     let database = url.rsplit('/').next().unwrap();
@@ -378,7 +378,7 @@ async fn people_can_read_the_queue_and_no_payload_is_in_it() {
 }
 
 #[tokio::test]
-async fn payloads_do_not_outlive_their_task_and_commits_wait_for_the_disk() {
+async fn payloads_end_with_their_task_and_commits_are_durable() {
     let url = new_database();
     let store = open(&url, Limits::default()).await;
     let token = store.submit(submission("a")).await.unwrap().token;
@@ -487,7 +487,7 @@ fn make_certificates(server: &PostgresServer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_way_to_the_server_can_be_encrypted_and_its_certificate_checked() {
+async fn connection_can_use_tls_with_a_verified_certificate() {
     let server = PostgresServer::start(server::Durability::Fast).unwrap();
     let url = server.new_database().unwrap();
     let authority = make_certificates(&server);
@@ -534,7 +534,7 @@ impl Runner for Endless {
 
 /// Neither looks at the queue by itself nor at its leases: what reaches the other replica comes as news.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_reaches_the_replica_that_runs_the_task_and_its_end_the_one_that_waits() {
+async fn stop_and_end_of_a_task_reach_other_replicas() {
     let url = new_database();
     let never = Duration::from_secs(3600);
     let busy = Settings { lease: never, poll: never, ..Settings::default() };

@@ -94,7 +94,7 @@ async fn ended(service: &Service, submitted: Result<Submitted>) -> Task {
 /// Two environments of one data product ask for the same bucket by name. The second cannot have it, and goes away
 /// again, with what was made of it before, and nothing of the first is touched.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_name_conflict_kept_from_being_is_unprovisioned_all_the_same() {
+async fn unprovisions_components_that_a_conflict_prevented() {
     let folder = tempfile::tempdir().unwrap();
     let (service, ..) = embedded(folder.path()).await;
     let first = product(CASHFLOW);
@@ -291,7 +291,7 @@ async fn a_component_may_wait_for_another_one_of_its_task() {
 }
 
 #[test]
-fn an_early_plan_counts_as_far_as_it_will_still_be_so() {
+fn early_plan_errors_count_only_if_they_will_hold() {
     let remove = Intent::Unprovision { remove_data: false };
     let conflict = || Error::conflict("theirs");
     for (error, intent, waits, expected) in [
@@ -315,7 +315,7 @@ fn lines(journal: &Journal) -> Vec<String> {
 }
 
 #[test]
-fn what_was_made_and_what_was_not_is_said_whichever_way_it_ends() {
+fn every_end_reports_changes_made_and_not_made() {
     let changes: Vec<Change> = (1..=9)
         .map(|n| {
             let step = AnyStep::new(n, Intent::Provision);
@@ -500,7 +500,7 @@ async fn busy(folder: &Path, bound: Option<usize>) -> (Service, Arc<Busy>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn independent_components_run_side_by_side_and_their_logs_do_not_mix() {
+async fn independent_components_run_in_parallel_with_grouped_logs() {
     let folder = tempfile::tempdir().unwrap();
     let (service, busy) = busy(folder.path(), None).await;
     let document = product_of(&["last<a,b,c,d", "a", "b<a", "c", "d", "e", "f", "g"]);
@@ -535,7 +535,7 @@ async fn a_target_bounds_the_components_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failure_nothing_begins_and_what_runs_ends() {
+async fn after_a_failure_nothing_begins_and_runs_end() {
     let folder = tempfile::tempdir().unwrap();
     let (service, busy) = busy(folder.path(), None).await;
     // What passes does not hide what does not, and none of them is lost.
@@ -569,7 +569,7 @@ async fn after_a_failure_nothing_begins_and_what_runs_ends() {
 
 /// What was provisioned and has lost its place to somebody else is not reported as gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_conflict_over_what_was_provisioned_stays_one() {
+async fn conflict_of_a_provisioned_component_fails_unprovision() {
     let folder = tempfile::tempdir().unwrap();
     let (service, ..) = embedded(folder.path()).await;
     let document = product(CASHFLOW);
@@ -1076,7 +1076,7 @@ async fn judging(folder: &Path) -> (Service, Arc<Judge>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_a_target_can_say_is_asked_before_anything_is_done() {
+async fn checks_on_targets_run_before_any_change() {
     let folder = tempfile::tempdir().unwrap();
     let (service, judge) = judging(folder.path()).await;
     let both = product_of(&["a", "b<a"]);
@@ -1134,7 +1134,7 @@ async fn what_only_a_target_can_say_is_asked_before_anything_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_target_cannot_do_fails_the_run_after_its_changes() {
+async fn unmet_requests_fail_the_run_after_its_changes() {
     let folder = tempfile::tempdir().unwrap();
     let (service, judge) = judging(folder.path()).await;
     let one = component_of(&product_of(&["a", "b<a"]).text, "urn:dmb:cmp:f:p:1:a");

@@ -164,7 +164,7 @@ async fn leases_of_a_process_that_is_gone_end_at_opening() {
 
 /// The pause is there for processes that are killed again and again: a start does not end it.
 #[tokio::test]
-async fn a_start_does_not_end_the_pause_of_what_was_lost_again_and_again() {
+async fn startup_keeps_pauses_of_repeatedly_lost_tasks() {
     let folder = folder();
     let pausing = |seconds| Limits { crash_pause: Duration::from_secs(seconds), ..Limits::default() };
     let open = async |limits| SqliteStore::open(&location(&folder), limits).await.unwrap();
@@ -230,7 +230,7 @@ async fn the_schema_itself_refuses_two_running_tasks_on_a_component() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_takes_nobody_with_it() {
+async fn failed_write_does_not_affect_others() {
     const BROKEN: Execute = Execute("INSERT INTO deployment (component) VALUES ('half')");
     let folder = folder();
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();

@@ -232,7 +232,7 @@ pub(crate) async fn an_odd_instance_is_left_out_and_can_be_replaced(open: impl O
     assert_eq!(store.instances().await.unwrap().len(), 3);
 }
 
-pub(crate) async fn what_only_a_newer_version_knows_is_told_of(open: impl OpenTables) {
+pub(crate) async fn reports_tasks_of_newer_versions(open: impl OpenTables) {
     let (store, tables) = open(Limits::default()).await;
     let newer = submit(&store, provision("a", "f")).await;
     set(&*tables, newer, "operation = 'teleport'");

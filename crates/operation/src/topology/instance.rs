@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_keeps_what_it_does_not_name_and_appends_to_lists() {
+    fn patch_keeps_absent_attributes_and_appends_to_lists() {
         assert_eq!(attributes().patched(Patch::default()), attributes());
         let patch = Patch {
             code: Some("NEW".into()),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told() {
+    fn reports_every_problem() {
         let limits = TopologyLimits { max_instances: 1, max_entries: 1, max_text: 20 };
         let problems = |attributes: Attributes| {
             attributes.check(None, &limits).iter().map(ToString::to_string).collect::<Vec<_>>()

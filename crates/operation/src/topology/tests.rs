@@ -98,7 +98,7 @@ fn chosen(topology: &Topology, environment: &str) -> Result<String, String> {
 }
 
 #[test]
-fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_instance() {
+fn route_selects_the_group_and_environment_the_instance() {
     let topology = seeded(
         vec![target("DEV", "lake", &["development"], false), target("PROD", "lake", &["Production"], false)],
         vec![route("Kafka", "other"), route("s3", "LAKE"), route("S3", "never")],
@@ -120,7 +120,7 @@ fn the_first_matching_route_leads_to_the_group_and_the_environment_picks_the_ins
 }
 
 #[test]
-fn several_fitting_instances_are_a_problem_that_names_them_and_the_rest() {
+fn several_fitting_instances_are_a_problem() {
     let topology = seeded(
         vec![
             target("A", "lake", &[], false),
@@ -183,7 +183,7 @@ fn each_attribute_that_speaks_against_an_instance_is_named() {
 }
 
 #[test]
-fn a_seed_serves_what_its_target_says_and_every_environment_where_that_says_none() {
+fn seed_serves_the_environments_of_its_target_or_all() {
     let installation = installation(
         vec![target("A", "lake", &[], false), target("B", "x", &["QA", "qa"], false)],
         Vec::new(),
@@ -196,7 +196,7 @@ fn a_seed_serves_what_its_target_says_and_every_environment_where_that_says_none
 }
 
 #[test]
-fn no_route_is_a_problem_that_lists_what_is_routed() {
+fn missing_route_is_a_problem_with_the_routes() {
     let spark = Route { kind: Some(ComponentKind::Workload), ..route("Spark", "mock") };
     let topology = seeded(vec![target("A", "mock", &[], false)], vec![spark]);
     assert!(!topology.is_routed(&component().routing()));
@@ -209,7 +209,7 @@ fn no_route_is_a_problem_that_lists_what_is_routed() {
 }
 
 #[test]
-fn an_unrouted_component_is_told_the_route_that_was_meant() {
+fn unrouted_component_gets_a_route_suggestion() {
     let storage = Route { kind: Some(ComponentKind::Storage), ..route("S3", "lake") };
     let dashboards = Route {
         kind: Some(ComponentKind::of("Dashboard")),
@@ -255,7 +255,7 @@ fn an_unrouted_component_is_told_the_route_that_was_meant() {
 }
 
 #[test]
-fn every_condition_of_a_route_must_hold_and_a_template_may_leave_its_version_open() {
+fn all_conditions_of_a_route_must_match() {
     let component = component();
     let conditions = [
         (Route::default(), true),
@@ -303,7 +303,7 @@ fn every_condition_of_a_route_must_hold_and_a_template_may_leave_its_version_ope
 }
 
 #[test]
-fn an_import_goes_to_the_named_target_or_the_only_one_that_can() {
+fn import_uses_the_named_target_or_the_only_one() {
     let lake = || target("LAKE", "lake", &[], true);
     let mock = || target("MOCK", "mock", &[], false);
     let routes = || vec![route("S3", "lake"), route("Spark", "mock")];
@@ -389,7 +389,7 @@ fn an_import_goes_where_the_route_of_its_component_leads() {
 }
 
 #[test]
-fn overridden_configuration_is_told_with_what_holds() {
+fn reports_overridden_configuration_with_valid_values() {
     let targets =
         || vec![target("LAKE", "lake", &["production", "qa"], false), target("MOCK", "a group", &[], false)];
     let topology = seeded(targets(), Vec::new());

@@ -459,7 +459,7 @@ mod tests {
 
     /// An open directory stays the same.
     #[test]
-    fn a_directory_swapped_for_a_link_is_not_what_is_held() {
+    fn open_directory_is_unaffected_by_a_swapped_link() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("warehouse");
         let outside = folder.path().join("outside");
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_deleted_however_deep_it_nests_and_no_link_is_followed() {
+    fn deletes_deep_trees_without_following_links() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_owned();
         let outside = root.join("outside");
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_the_file_system_say_what_to_do_and_may_pass() {
+    fn file_system_errors_have_remedies_and_are_transient() {
         for (errno, text) in [
             (Errno::NOSPC, "the disk is full; free space on it"),
             (Errno::DQUOT, "the disk quota of Landfall's user is used up; raise it, or free space"),

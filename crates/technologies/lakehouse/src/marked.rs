@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_that_is_cancelled_leaves_what_a_sweep_deletes() {
+    fn sweep_deletes_the_rest_of_a_cancelled_purge() {
         let folder = tempfile::tempdir().unwrap();
         let (path, scratch) = places(&folder);
         create(&path, &Mark::active(owner("a")), &scratch).unwrap();

@@ -397,7 +397,7 @@ async fn every_type_comes_back() {
 }
 
 #[tokio::test]
-async fn imports_say_what_is_missing() {
+async fn imports_report_missing_parameters() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let error = import(&lake, json!({ "tabel": "x" })).await.unwrap_err();
@@ -489,7 +489,7 @@ async fn an_import_that_is_provisioned_changes_nothing() {
 }
 
 #[test]
-fn parameters_of_an_import_are_checked_without_a_look_at_the_target() {
+fn import_parameters_are_checked_without_the_target() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(&folder.path().join("not made"));
     let component = json!({ "dataProduct": { "id": "urn:dmb:dp:finance:cashflow:0", "components": [
@@ -912,7 +912,7 @@ async fn physical_names_are_noted_in_the_plan() {
 }
 
 #[test]
-fn what_is_required_and_described_in_a_type_is_so_in_the_table() {
+fn type_attributes_apply_to_the_table() {
     let work = port_with(
         "[{name: a, dataType: int not null}, {name: b, dataType: \"STRUCT<x: INT NOT NULL COMMENT 'the x', y: STRING>\"}]",
         "{}",
@@ -1051,7 +1051,7 @@ async fn failed_catalog_transactions_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn what_other_programs_did_is_seen() {
+async fn observes_changes_by_other_programs() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let work = with_access(port(), &["group:developers"]);

@@ -438,7 +438,7 @@ async fn session_of(target: &Target, user: &str) -> tokio_postgres::Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_listed_reads_and_nobody_else() {
+async fn only_listed_principals_can_read() {
     let target = Target::fresh();
     let port = work(TABLE);
     target.provision(&port).await;
@@ -492,7 +492,7 @@ async fn who_is_listed_reads_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_cannot_be_found_blocks_no_revocation_and_every_grant() {
+async fn unknown_refs_block_grants_but_no_revocations() {
     let target = Target::fresh();
     let port = work(TABLE);
     target.provision(&with_access(&port, &[ALICE])).await;
@@ -530,7 +530,7 @@ async fn who_cannot_be_found_blocks_no_revocation_and_every_grant() {
 
 /// With the default identity names have forms only, and PostgreSQL says whose role there is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bare_names_are_whoever_has_a_role() {
+async fn bare_names_mean_the_existing_role() {
     let target = Target::fresh();
     let port = work(TABLE);
     target.provision(&port).await;
@@ -898,7 +898,7 @@ async fn an_import_that_is_provisioned_changes_nothing() {
 
 /// Of a contract of ODCS, a column may be required and unique, and the primary key has an order of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_import_gives_the_order_of_a_key_and_says_what_it_cannot_give() {
+async fn import_returns_key_order_and_reports_losses() {
     let target = Target::fresh();
     let id = "urn:dmb:cmp:sales:shapes:1:port";
     let text = testing::port_text(
@@ -951,7 +951,7 @@ async fn a_view_that_is_imported_and_provisioned_changes_nothing() {
 }
 
 #[test]
-fn parameters_of_an_import_are_checked_without_a_look_at_the_server() {
+fn import_parameters_are_checked_without_the_server() {
     let nowhere = Postgresql::new(settings("postgres://u:p@127.0.0.1:1/analytics"));
     let long = "n".repeat(64);
     let component = json!({ "dataProduct": { "id": "urn:dmb:dp:sales:orders:1", "components": [
@@ -1082,7 +1082,7 @@ async fn tables_of_others_can_be_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_changed_is_seen_and_made_right() {
+async fn repairs_changes_by_others() {
     let target = Target::fresh();
     let listed = |component: &str| with_access(&work(component), &[ALICE]);
     for component in [STORAGE, VIEW, TABLE] {
@@ -1202,7 +1202,7 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
 
 /// A column becomes wider although an output port reads it; a view of somebody else's stands against that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_column_under_a_view_becomes_wider() {
+async fn widens_a_column_under_a_view() {
     let target = Target::fresh();
     target.provision(&work(STORAGE)).await;
     target.provision(&with_access(&work(VIEW), &[ALICE])).await;
@@ -1343,7 +1343,7 @@ async fn ids_that_name_no_product_read_their_own_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_purge_says_what_it_does_not_dare() {
+async fn purge_reports_objects_that_stay() {
     let target = Target::fresh();
     let storage = with_access(&work(STORAGE), &[ALICE]);
     target.provision(&storage).await;
@@ -1585,7 +1585,7 @@ async fn a_stop_ends_the_statement_on_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_too_long_is_tried_again_later() {
+async fn slow_statements_are_retried_later() {
     let target = Target::fresh();
     let port = work(TABLE);
     target.provision(&port).await;
@@ -1702,7 +1702,7 @@ async fn output_ports_of_a_data_product_are_in_nobodys_way() {
 }
 
 #[test]
-fn invalid_components_are_told_all_that_is_wrong() {
+fn invalid_components_get_every_problem() {
     let technology = Postgresql::new(settings("postgres://u@localhost/d"));
     let mut said = String::new();
     for last in ["storage", "view", "table"] {
@@ -1716,7 +1716,7 @@ fn invalid_components_are_told_all_that_is_wrong() {
 }
 
 #[test]
-fn columns_of_tables_are_told_where_they_were_written() {
+fn problems_of_columns_have_their_original_paths() {
     let technology = Postgresql::new(settings("postgres://u@localhost/d"));
     let mut work = work_of(landfall_adapter::testing::CASHFLOW, landfall_adapter::testing::STORAGE);
     let specific = r#"{"tables": [{"name": "t", "columns": [
@@ -1742,7 +1742,7 @@ fn columns_of_tables_are_told_where_they_were_written() {
 
 /// Of what is to be provisioned; what has such a name can be removed.
 #[test]
-fn names_that_cannot_be_told_apart_are_refused() {
+fn refuses_confusable_names() {
     let technology = Postgresql::new(settings("postgres://u@localhost/d"));
     let mut work = work_of(landfall_adapter::testing::CASHFLOW, landfall_adapter::testing::STORAGE);
     let specific = r#"{
@@ -1895,7 +1895,7 @@ async fn certificates_are_verified() {
 
 /// A storage area with a database of its own: its readers get in, nobody else does, and what others made in it stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_is_closed_to_others_and_goes_only_when_it_is_empty() {
+async fn database_is_private_and_dropped_only_when_empty() {
     let target = Target::alone();
     let name = "It's \\ \"own\"; --";
     let mut storage = with_access(&work(STORAGE), &[ALICE]);

@@ -452,7 +452,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
     }
 
     #[tokio::test]
-    async fn who_asks_must_be_known_and_the_server_too() {
+    async fn clients_and_server_authenticate_each_other() {
         let server = LdapServer::start(ENTRIES);
         let away = unknown("Retryable: the directory of users does not answer");
         let wrong = Some((READER.to_owned(), Secret::new("wrong")));

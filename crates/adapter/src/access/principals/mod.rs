@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bare_names_are_what_exactly_one_answer_says() {
+    async fn bare_names_mean_the_only_lookup_result() {
         let known = [
             ("user:alice_corp.com", "alice"),
             ("group:dev", "developers"),

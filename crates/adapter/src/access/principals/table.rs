@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_with_the_file_is_told_without_quoting_it() {
+    async fn reports_mistakes_in_the_file_without_quoting_it() {
         for (name, text, expected) in [
             ("t.yaml", "- a\n", "is no mapping of refs to a name or a list of names"),
             (

@@ -150,7 +150,7 @@ fn assert_rightless(target: &Target, role: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_owners_made_never_becomes_landfalls() {
+async fn objects_of_owners_never_become_landfalls() {
     let target = Target::fresh();
     let listed = |component: &str| with_access(&work(component), &[ALICE]);
     target.provision(&listed(STORAGE)).await;
@@ -195,7 +195,7 @@ async fn what_owners_made_never_becomes_landfalls() {
 
 /// On 15 a reader may become the readers' role; on later releases only who a superuser lets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_readers_made_never_becomes_landfalls() {
+async fn objects_of_readers_never_become_landfalls() {
     let target = Target::fresh();
     let listed = with_access(&work(TABLE), &[ALICE]);
     target.provision(&listed).await;
@@ -223,7 +223,7 @@ async fn what_readers_made_never_becomes_landfalls() {
 
 /// What others depend on stays, with a role that nobody is; what is in another database keeps its role there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_must_stay_belongs_to_a_rightless_role() {
+async fn remaining_objects_belong_to_a_role_without_rights() {
     let target = Target::fresh();
     let storage = with_access(&work(STORAGE), &[ALICE]);
     target.provision(&storage).await;

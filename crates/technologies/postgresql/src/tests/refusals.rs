@@ -162,7 +162,7 @@ async fn names_taken_by_other_kinds_are_refused_at_plan() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_rights_are_told_at_plan_with_the_statement() {
+async fn plan_reports_missing_rights_with_the_statement() {
     let target = Target::alone();
     let me = &target.database;
     let own = {

@@ -144,7 +144,7 @@ fn sources_are_checked_for_contracts_of_odcs() {
 }
 
 #[test]
-fn sources_that_the_document_does_not_know_are_left_to_the_database() {
+fn unknown_sources_are_left_to_the_database() {
     let unknown = |schema: &str, name: &str| source(schema, name);
     let tables = {
         let start = ORDERS.find("      tables:\n").unwrap();
