@@ -76,7 +76,7 @@ pub struct Change<S = AnyStep> {
 }
 
 impl<S> Change<S> {
-    /// A change. [`Action::Drop`] is destructive, unless [`Change::harmless`] says otherwise.
+    /// A change. [`Action::Drop`] is destructive, and other actions are not unless [`Change::destructive`] is called.
     pub fn new(action: Action, resource: impl Into<String>, summary: impl Into<String>, step: S) -> Self {
         let destructive = action == Action::Drop;
         Self { action, resource: resource.into(), summary: summary.into(), destructive, step }
@@ -86,13 +86,6 @@ impl<S> Change<S> {
     #[must_use]
     pub fn destructive(mut self) -> Self {
         self.destructive = true;
-        self
-    }
-
-    /// The same change, which deletes no data.
-    #[must_use]
-    pub fn harmless(mut self) -> Self {
-        self.destructive = false;
         self
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A process that may write into a warehouse can replace a bucket, a namespace or a table with a link at any moment.
 //! A check before each use would leave the time between the two. So paths are not used at all: each directory on the
-//! way is opened inside its parent with `O_NOFOLLOW`, and all work is done in the open directory. Nobody can exchange
+//! way is opened inside its parent with `O_NOFOLLOW`, and all work is done in the open directory. No other process can exchange
 //! an open directory.
 //!
 //! Only the root is opened by its path, because the administrator decides where the warehouse is.

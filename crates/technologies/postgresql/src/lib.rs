@@ -655,7 +655,11 @@ impl Bound for Resource {
         let changes = left
             .pieces
             .into_iter()
-            .map(|piece| Change::new(piece.action, piece.resource, piece.summary, piece.step))
+            .map(|piece| {
+                let drops_values = matches!(piece.step, Step::DropColumn { .. });
+                let change = Change::new(piece.action, piece.resource, piece.summary, piece.step);
+                if drops_values { change.destructive() } else { change }
+            })
             .collect();
         Ok(Plan::new(changes).with_notes(left.notes).with_unmet(left.unmet))
     }

@@ -748,6 +748,14 @@ async fn tables_follow_their_contract() {
                 {name: b, dataType: DECIMAL, precision: 10, scale: 4, constraint: NOT_NULL, description: Amount}, \
                 {name: d, dataType: DATE, description: Day}]";
     let next = port(next, "{renameColumns: {a: aa}, allowDropColumns: true}");
+    let planned = target.plan(&next, Intent::Provision).await.unwrap();
+    let destructive = planned.changes.iter().filter(|change| change.destructive);
+    let destructive: Vec<_> = destructive.map(|change| change.summary.as_str()).collect();
+    assert_eq!(
+        destructive,
+        ["table `port`: drop column `c` with 1 value"],
+        "a dropped column is the only loss"
+    );
     assert_eq!(
         target.provision(&next).await,
         [
