@@ -60,7 +60,7 @@ generate: ## Bring generated/ up to date with spec/, and show what changed
 	cargo build
 	git status --short generated
 
-conformance: $(PYTHON_TOOLS) ## Let schemathesis, a stranger, judge a running server by spec/ alone, and print its report
+conformance: $(PYTHON_TOOLS) ## Let schemathesis, an independent tool, test a running server by spec/ alone, and print its report
 	cargo test --test it conformance:: -- --nocapture
 
 bench: ## Measure, each figure beside its baseline of the same run, in minutes (QUICK=1: a look; docs/benchmarks.md)

@@ -1,4 +1,4 @@
-//! Brings generated/ up to date with spec/. Commit what changes there.
+//! Brings generated/ up to date with spec/. Commit the changes there.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Components side by side: a data product of forty output ports that take a while each.
+//! Components side by side: a data product of forty output ports, each of which takes a while.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -13,10 +13,10 @@ use crate::report::{Goal, Line, Report};
 /// Output ports of the data product.
 const PORTS: usize = 40;
 
-/// Milliseconds that a mock takes for each.
+/// Milliseconds that the mock takes for each.
 const EACH: usize = 200;
 
-/// Eight at once beside one after the other.
+/// Eight at once, compared with one after the other.
 pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     let (eight, one) = (server(8)?, server(1)?);
     let (mut of_eight, mut of_one) = (Vec::new(), Vec::new());
@@ -47,7 +47,7 @@ fn server(at_once: usize) -> Result<Landfall> {
     Landfall::start_with(&store, &home, &config)
 }
 
-/// Provisions the data product; how many of it would be done in a second.
+/// Provisions the data product; returns its provisionings per second.
 async fn provisioned(client: &mut Client) -> Result<f64> {
     let mut descriptor = "id: urn:dmb:dp:finance:beside:0
 name: Beside

@@ -1,7 +1,7 @@
-//! The load: callers on kept connections, each sending its next request when it has the answer to the last.
+//! The load: callers on persistent connections, each of which sends its next request after the answer to the last.
 //!
-//! Requests are bytes and answers are looked at only as far as their status and length: what this costs comes off the
-//! machine that the server runs on.
+//! Requests are prepared bytes, and only the status and length of an answer are parsed: the load generator uses the
+//! same processors as the server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::Result;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers before the clock starts: connections are made, statements are prepared.
+/// Answers before the measurement starts: connections are opened, statements are prepared.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Makes the request of a number; every number comes once.
+/// Builds the request with a number; every number is used once.
 pub(crate) type Requests = Arc<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
-/// One kept connection.
+/// One persistent connection.
 pub(crate) struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -35,7 +35,7 @@ impl Client {
         Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
     }
 
-    /// Sends one request and answers the status and the body of its answer.
+    /// Sends one request, and returns the status and the body of the answer.
     pub(crate) async fn call(&mut self, request: &[u8]) -> Result<(u16, &[u8])> {
         tokio::time::timeout(PATIENCE, self.exchange(request))
             .await
@@ -62,7 +62,7 @@ impl Client {
     }
 }
 
-/// Status, where the body starts and how long it is; `None` while the head is not complete.
+/// Status, start of the body and its length; `None` while the head is incomplete.
 fn read_head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(bytes.get(..end).unwrap_or_default())?;
@@ -90,7 +90,7 @@ pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Answers per second that so many callers get in `time`, all of which must have the `expected` status.
+/// Answers per second of this many callers in `time`; all answers must have the `expected` status.
 pub(crate) async fn load(
     address: SocketAddr,
     callers: usize,

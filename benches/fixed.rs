@@ -1,5 +1,5 @@
-//! The baselines that speak HTTP: an actix server, in a process of its own, that answers the same bytes to every status,
-//! and that inserts every body it is sent, durably and with nothing around it.
+//! The baselines that speak HTTP: an actix server, in a process of its own, that answers every status request with
+//! the same bytes, and inserts every body durably without any other work.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,26 +11,26 @@ use crate::Result;
 use crate::landfall::Program;
 use crate::raw::{self, GroupCommit};
 
-/// Names the file with the answer to the copy of this program that is to serve it.
+/// The variable with the file of the fixed answer; set for the copy of this program that serves it.
 const ANSWER: &str = "LANDFALL_BENCH_ANSWER";
-/// Names the database to insert into: a folder for SQLite, a URL for PostgreSQL.
+/// The variable with the database to insert into: a folder for SQLite, a URL for PostgreSQL.
 const DATABASE: &str = "LANDFALL_BENCH_DATABASE";
 
-/// Starts it with this answer to a status.
+/// Starts it with this answer to status requests.
 pub(crate) fn answering(folder: &Path, answer: &[u8]) -> Result<Program> {
     let file = folder.join("answer");
     std::fs::write(&file, answer)?;
     Program::start(Command::new(std::env::current_exe()?).env(ANSWER, file))
 }
 
-/// Starts it with this answer, the size of a token, to what it has inserted.
+/// Starts it with this answer, as large as a token, to inserts.
 pub(crate) fn inserting(folder: &Path, database: &str) -> Result<Program> {
     let file = folder.join("answer");
     std::fs::write(&file, [b'x'; 36])?;
     Program::start(Command::new(std::env::current_exe()?).env(ANSWER, file).env(DATABASE, database))
 }
 
-/// Serves, if this is the copy that is to.
+/// Serves, if this process is the copy that must.
 pub(crate) async fn serve() -> Result<bool> {
     let Some(file) = std::env::var_os(ANSWER) else { return Ok(false) };
     let answer = web::Bytes::from(std::fs::read(file)?);
@@ -46,7 +46,7 @@ pub(crate) async fn serve() -> Result<bool> {
             .route("/v1/provision/{token}/status", web::get().to(status))
             .route("/v1/provision", web::post().to(insert))
     })
-    // As many as Landfall has.
+    // The same number as Landfall.
     .workers(2)
     .bind("127.0.0.1:0")?;
     if let Some(address) = server.addrs().first() {

@@ -1,4 +1,4 @@
-//! The server that is measured: the real program, as an administrator starts it, in a folder of its own.
+//! The measured server: the real program, started as an administrator starts it, in a folder of its own.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::client::{Client, Requests, get, post};
 
-/// A program that tells on its first line where it listens.
+/// A program that prints its address on its first line.
 pub(crate) struct Program {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
 impl Program {
-    /// Starts it, and returns once it listens.
+    /// Starts it, and returns when it listens.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
@@ -41,21 +41,21 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// What it was doing does not matter any more.
+    /// Kill it: its unfinished work is not needed.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What the components of the benchmarks are routed to: mocks that differ in how they keep themselves busy.
+/// The targets of the benchmarks: mocks that differ in their work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Done at once.
     Quick,
-    /// One step without length, which leaves a trace.
+    /// One step without duration, which writes a trace.
     Traced,
-    /// One step of 100 ms, which leaves a trace.
+    /// One step of 100 ms, which writes a trace.
     Sleeping,
     /// Never done.
     Endless,
@@ -103,7 +103,7 @@ impl Landfall {
         self.program.address
     }
 
-    /// Numbers for requests, each given once.
+    /// Numbers for requests, each used once.
     pub(crate) fn numbers(&self) -> &Arc<AtomicU64> {
         &self.numbers
     }
@@ -116,7 +116,7 @@ impl Landfall {
         Client::connect(self.address()).await
     }
 
-    /// Hands in one component and answers its token.
+    /// Submits one component and returns its token.
     pub(crate) async fn provision(&self, client: &mut Client, target: Target) -> Result<(u64, String)> {
         let number = self.number();
         let (status, body) = client.call(&provision(target, number)).await?;
@@ -168,7 +168,7 @@ fn tail(log: &Path) -> String {
 fn configuration(folder: &Path) -> String {
     let trace = folder.join("trace");
     let trace = trace.display();
-    // A queue of any length, and nothing that is collected while it is measured. All else is as it comes.
+    // A queue without limits, and no deletion of tasks during a measurement. Everything else is the default.
     let mut text = "[operations]\nmax_queued = 1000000\nkeep_count = 10000000\n".to_owned();
     for (target, settings) in [
         (Target::Quick, String::new()),
@@ -185,7 +185,7 @@ fn configuration(folder: &Path) -> String {
     text
 }
 
-/// Requests to provision one component each, no two of them alike.
+/// Requests to provision one component each, all different.
 pub(crate) fn provisions(target: Target) -> Requests {
     Arc::new(move |number| provision(target, number))
 }
@@ -199,7 +199,7 @@ fn provision(target: Target, number: u64) -> Vec<u8> {
     post("/v1/provision", &body.to_string())
 }
 
-/// What a platform sends for a workload with little to it.
+/// A request as a platform sends it for a small workload.
 fn descriptor(target: Target, number: u64) -> String {
     let technology = target.name();
     format!(
@@ -246,7 +246,7 @@ pub(crate) fn status_path(token: &str) -> String {
     format!("/v1/provision/{token}/status")
 }
 
-/// Requests for the statuses of these tasks, in an order that jumps.
+/// Requests for the statuses of these tasks, in a scattered order.
 pub(crate) fn polls(tokens: &[String]) -> Requests {
     let requests: Vec<Vec<u8>> = tokens.iter().map(|token| get(&status_path(token))).collect();
     Arc::new(move |number| {
@@ -255,7 +255,7 @@ pub(crate) fn polls(tokens: &[String]) -> Requests {
     })
 }
 
-/// A folder on the disk that the build is on.
+/// A folder on the disk of the build.
 pub(crate) fn folder() -> Result<Arc<TempDir>> {
     Ok(Arc::new(TempDir::with_prefix_in("bench-", PathBuf::from(env!("CARGO_TARGET_TMPDIR")))?))
 }

@@ -1,8 +1,8 @@
-//! `make bench`: what Landfall does in a second, beside what the same machine does at best at the same time.
+//! `make bench`: measures Landfall, and in the same run a baseline on the same machine.
 //!
-//! Machines differ and are shared, so a figure alone says little. Everything is measured in rounds that alternate
-//! between Landfall and its baseline, and what counts is the ratio of the two in the same round. docs/benchmarks.md
-//! says how to read it.
+//! Machines differ and are shared, so a figure alone says little. Every measurement runs in rounds that alternate
+//! between Landfall and its baseline, and the result is the ratio of the two in the same round. docs/benchmarks.md
+//! explains the output.
 
 mod beside;
 mod client;
@@ -29,7 +29,7 @@ use self::postgres::{Durability, PostgresServer};
 use self::raw::GroupCommit;
 use self::report::{Goal, Line, Report, quantile};
 
-/// Nothing here is recovered from: an error ends the run and is printed.
+/// An error ends the run and is printed.
 pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -37,12 +37,12 @@ const CALLERS: [usize; 3] = [1, 16, 64];
 /// Slots of a server for tasks that change something; the default.
 const CONCURRENCY: usize = 8;
 
-/// Finished tasks in the store that stands for an empty one: enough to ask for a different one each time.
+/// Finished tasks in a store that counts as empty: enough to request a different one each time.
 const FEW: u64 = 2_000;
-/// Finished tasks that are asked for again and again.
+/// Finished tasks that are requested repeatedly.
 const ASKED_AGAIN: usize = 100;
 
-/// How much of everything.
+/// The size of the measurements.
 struct Scale {
     rounds: usize,
     accepts: Duration,
@@ -104,7 +104,8 @@ async fn run() -> Result<()> {
     if fixed::serve().await? {
         return Ok(());
     }
-    // `cargo test --all-targets` runs this, too, to see that it can be run; it takes minutes, so not by accident.
+    // `cargo test --all-targets` runs this program, too, to test that it starts; a measurement takes minutes, so it
+    // needs a variable.
     if !std::env::args().any(|argument| argument == "--bench") {
         println!("nothing is measured without --bench: run `make bench`");
         return Ok(());
@@ -147,16 +148,16 @@ async fn run() -> Result<()> {
     Ok(())
 }
 
-/// Whether `only`, a list of names, leaves this part in: when it names it, or none of its kind.
+/// Whether `only`, a list of names, selects this part: when it names it, or no part of its kind.
 fn chosen(only: &str, part: &str, kind: &[&str]) -> bool {
     let named = |part: &str| only.split(',').any(|one| one == part);
     named(part) || !kind.iter().any(|one| named(one))
 }
 
-/// One side of a contest: what it gets done in a second with so many callers, measured for so long.
+/// One side of a comparison: its rate with this many callers, measured for this long.
 type Side<'a> = Box<dyn Fn(usize, Duration) -> BoxFuture<'a, Result<f64>> + 'a>;
 
-/// The rates of each side, round by round.
+/// The rates of each side, for each round.
 async fn contest(rounds: usize, callers: usize, time: Duration, sides: &[Side<'_>]) -> Result<Vec<Vec<f64>>> {
     let mut rates = vec![Vec::with_capacity(rounds); sides.len()];
     for _ in 0..rounds {
@@ -170,12 +171,12 @@ async fn contest(rounds: usize, callers: usize, time: Duration, sides: &[Side<'_
 /// A server with its store.
 struct Site {
     server: Landfall,
-    /// A thousand tasks that are finished, from all over.
+    /// A thousand finished tasks, spread over the whole store.
     finished: Vec<String>,
 }
 
 impl Site {
-    /// With so many finished tasks.
+    /// With this many finished tasks.
     async fn with(kind: Kind, postgres: &PostgresServer, finished: u64) -> Result<Self> {
         let home = folder()?;
         let place = Place::fresh(kind, home.path(), postgres)?;
@@ -186,25 +187,25 @@ impl Site {
         drop(server);
         let finished = place.fill(finished).await?;
         let server = Landfall::start(&place.url(), &home)?;
-        // Which the task above has.
+        // The task above has one.
         server.number();
         Ok(Self { server, finished })
     }
 
-    /// Puts a task that does not end into every slot; their tokens.
+    /// Puts a task that does not end into every slot; returns their tokens.
     async fn occupy(&self) -> Result<Vec<String>> {
         let mut client = self.server.client().await?;
         let mut running = Vec::new();
         for _ in 0..CONCURRENCY {
             running.push(self.server.provision(&mut client, Target::Endless).await?.1);
         }
-        // They begin, and what they say gets into the store.
+        // They begin, and their log lines reach the store.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(running)
     }
 }
 
-/// What the payload of a task is, to the byte.
+/// The exact size of a task's payload.
 async fn payload(kind: Kind, postgres: &PostgresServer) -> Result<String> {
     let home = folder()?;
     let place = Place::fresh(kind, home.path(), postgres)?;
@@ -253,7 +254,7 @@ async fn store(
     Ok(())
 }
 
-/// From sending the request to the first line that its run leaves, by an outside witness and one clock.
+/// From sending the request to the first line that its run writes to the trace, by one clock.
 async fn latency(
     kind: Kind,
     empty: &Site,
@@ -268,7 +269,7 @@ async fn latency(
     for _ in 0..scale.latencies {
         for (site, sent) in sites.iter().zip(&mut sent) {
             let mut client = site.server.client().await?;
-            // Whatever the last one left to do is over.
+            // Wait until the work of the earlier measurement is done.
             tokio::time::sleep(Duration::from_millis(25)).await;
             let at = i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros())?;
             let (serial, _) = site.server.provision(&mut client, Target::Traced).await?;
@@ -466,7 +467,7 @@ async fn accepts(
     Ok(())
 }
 
-/// How long so many servers on one PostgreSQL take for work that is sleep, 8 at a time each.
+/// How long this many servers on one PostgreSQL take for tasks that sleep, 8 at a time each.
 async fn replicas(postgres: &PostgresServer, scale: &Scale, report: &mut Report) -> Result<()> {
     report.heading("PostgreSQL: replicas");
     let [mut one, mut two] = [Vec::new(), Vec::new()];
@@ -503,7 +504,7 @@ async fn sleep_through(postgres: &PostgresServer, replicas: usize, tasks: u64) -
     for _ in 0..replicas {
         servers.push(Landfall::start(&place.url(), &home)?);
     }
-    // The replicas have found each other, and the server has written out what others left it with.
+    // The replicas know one another, and the database server has finished its background writes.
     place::checkpoint(postgres)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let first = servers.first().ok_or("no server")?;

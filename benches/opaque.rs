@@ -1,4 +1,5 @@
-//! Validation of one component among much that is opaque: what eight times as much of it costs.
+//! Validation of one component of a large descriptor whose other components are opaque: the cost of eight times as
+//! much text.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -10,24 +11,24 @@ use crate::client::{Client, as_f64, post};
 use crate::landfall::{Landfall, folder};
 use crate::report::{Goal, Line, Report, median};
 
-/// A request of it takes long enough to be measured, and not so long that somebody else gets in between.
+/// Large enough to be measured, and short enough to run without interruption.
 const MEGABYTE: usize = 1_000_000;
-/// How much more the other side has.
+/// The factor between the two sides.
 const TIMES: usize = 8;
 
-/// What the neighbours are like.
+/// The form of the other components.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// Many, of some 700 bytes each.
     Many,
-    /// One, with as many values in its `specific` as it takes.
+    /// One, with enough values in its `specific`.
     Large,
     /// Long texts.
     Texts,
 }
 
 impl Shape {
-    /// Neighbours of at least so many bytes, as other adapters have them.
+    /// Components of other adapters, of at least this many bytes together.
     fn neighbours(self, bytes: usize) -> Result<String> {
         let mut text = String::with_capacity(bytes + 4096);
         match self {
@@ -42,7 +43,7 @@ impl Shape {
       name: Board {number}
       technology: Elsewhere
       tags: [sales, {{tagFQN: PII.Name, source: Tag}}]
-      dependsOn: [board/1, somebody-elses]
+      dependsOn: [board/1, another-adapter]
       dataContract: {{schema: [{{name: a, dataType: whatever}}, {{name: b, dataType: whatever, children: [{{name: c}}]}}]}}
       specific:
         panels:
@@ -87,7 +88,7 @@ impl Shape {
     }
 }
 
-/// With limits that let it in.
+/// With limits that accept it.
 const CONFIG: &str = "[server]
 max_body_bytes = 33554432
 max_inflight_bytes = 134217728
@@ -102,7 +103,7 @@ technology = \"Quick\"
 group = \"mock\"
 ";
 
-/// Each shape, once and eight times.
+/// Each form, once and eight times.
 pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     let home = folder()?;
     let store = format!("sqlite://{}", home.path().join("landfall.db").display());
@@ -112,7 +113,7 @@ pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     for shape in [Shape::Many, Shape::Large, Shape::Texts] {
         let (once, often) = (request(shape, MEGABYTE)?, request(shape, MEGABYTE * TIMES)?);
         let (mut of_once, mut of_often) = (Vec::new(), Vec::new());
-        // One that does not count: memory is given out.
+        // A first request that is not measured: the allocator grows.
         validated(&mut client, &often).await?;
         for _ in 0..rounds {
             of_once.push(validated(&mut client, &once).await?);
@@ -126,7 +127,7 @@ pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
             figures: &of_often,
             baseline: "1 MB of them",
             base: &of_once,
-            // Of eight times as much, a fifth more than eight times the time.
+            // Eight times as much may take eight times the time and a fifth more.
             goal: Goal::AtMost(9.6),
         });
         let times = as_f64(u64::try_from(TIMES)?);
@@ -136,7 +137,7 @@ pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Milliseconds until the verdict, which must be that it is valid.
+/// Milliseconds until the answer, which must be `valid`.
 async fn validated(client: &mut Client, request: &[u8]) -> Result<f64> {
     let begun = Instant::now();
     let (status, body) = client.call(request).await?;

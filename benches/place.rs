@@ -1,4 +1,4 @@
-//! Where a server keeps its operations, and what a benchmark does there behind its back: look, and fill.
+//! The operation store of a measured server, and direct access to it: reading and filling.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl Place {
         }
     }
 
-    /// Runs statements one by one; answers the first column of the last one's rows, as text.
+    /// Runs statements one by one; returns the first column of the last one's rows, as text.
     async fn run(&self, statements: &[String]) -> Result<Vec<String>> {
         match self {
             Self::Sqlite(path) => {
@@ -82,8 +82,8 @@ impl Place {
         Ok(self.run(&[some]).await?.pop().ok_or("no unfinished task")?)
     }
 
-    /// Copies the one task that is there, which is finished, and its log `count` times, and a deployment for every
-    /// tenth. Answers a thousand of the tokens, from all over.
+    /// Copies the only task, which is finished, and its log `count` times, and adds a deployment for every tenth.
+    /// Returns a thousand of the tokens, spread over the whole store.
     pub(crate) async fn fill(&self, count: u64) -> Result<Vec<String>> {
         let columns = "operation, lane, targets, fingerprint, state, attempt, max_attempts, run_at, begun_at, \
                        lease_epoch, log_lines, outcome, reason, submitted_at, started_at, finished_at";
@@ -135,7 +135,7 @@ impl Place {
             Self::Postgres(_) => {
                 let numbers = format!("generate_series(1, {count}) AS n (i)");
                 vec![
-                    // Looked at as a whole afterwards, and not row by row.
+                    // Counted together afterwards, and not row by row.
                     "ALTER TABLE task_log DROP CONSTRAINT task_log_task_seq_fkey".to_owned(),
                     format!(
                         "INSERT INTO task (id, components, {columns}) SELECT gen_random_uuid()::text, {}, \
@@ -161,7 +161,7 @@ impl Place {
     }
 }
 
-/// Has PostgreSQL write out what it holds back, so that it does not do so while somebody measures.
+/// Makes PostgreSQL write its dirty pages, so that it does not do so during a measurement.
 pub(crate) fn checkpoint(server: &PostgresServer) -> Result<()> {
     server.psql("CHECKPOINT")?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Output ports in PostgreSQL: what one costs where there are many, beside what it costs where there is one.
+//! Output ports in PostgreSQL: the cost of one in a database with many, compared with a database with one.
 
 use std::time::Instant;
 
@@ -15,19 +15,19 @@ use crate::{Error, Result};
 /// Callers that fill a database.
 const CALLERS: u64 = 4;
 
-/// Whose output ports they are.
+/// How output ports are spread over data products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spread {
-    /// All of one data product, so in one schema.
+    /// All in one data product, so in one schema.
     OneProduct,
-    /// Each of a data product, so in a schema, of its own.
+    /// Each in a data product and a schema of its own.
     ProductEach,
-    /// All of one data product, and views on one table of it. The others are tables.
+    /// All in one data product, as views on one table. The others are tables.
     ViewsOfOne,
 }
 
-/// A PostgreSQL with a database of output ports, and the server that makes them. The database server is its own: roles
-/// are of all its databases.
+/// A PostgreSQL with a database of output ports, and the Landfall server that creates them. The database server is
+/// not shared, because roles belong to all its databases.
 struct Site {
     landfall: Landfall,
     spread: Spread,
@@ -36,7 +36,7 @@ struct Site {
 }
 
 impl Site {
-    /// With so many output ports.
+    /// With this many output ports.
     async fn with(spread: Spread, ports: u64) -> Result<Self> {
         let postgres = PostgresServer::start(Durability::Safe)?;
         let (url, database) = postgres.new_target()?;
@@ -69,15 +69,15 @@ impl Site {
         while let Some(one) = crew.join_next().await {
             one??;
         }
-        // What the server does for itself sooner or later, on both sides now.
+        // The server does this by itself at some time; here it is done now, on both sides.
         postgres.psql_in(&database, "VACUUM ANALYZE")?;
         place::checkpoint(&postgres)?;
         Ok(Self { landfall, spread, postgres, database })
     }
 
-    /// Milliseconds to provision a new output port, to do so again, to change who reads it, and to remove it.
+    /// Milliseconds to provision a new output port, to provision it again, to change its readers, and to remove it.
     async fn round(&self) -> Result<[f64; 4]> {
-        // Numbers of those that stay end below this.
+        // Numbers of the existing output ports end below this.
         let number = 1_000_000 + self.landfall.number();
         let mut client = self.landfall.client().await?;
         let mut times = [0.0; 4];
@@ -95,7 +95,7 @@ impl Site {
         Ok(times)
     }
 
-    /// How many output ports there are, as PostgreSQL sees it.
+    /// The number of output ports, counted in PostgreSQL.
     fn ports(&self) -> Result<u64> {
         let tables = "SELECT count(*) FROM pg_class WHERE relname LIKE 'port\\_%' AND relkind IN ('r', 'v')";
         let rows = self.postgres.psql_in(&self.database, tables)?;
@@ -103,7 +103,7 @@ impl Site {
     }
 }
 
-/// Each spread with one output port and with `many`.
+/// Each way to spread, with one output port and with `many`.
 pub(crate) async fn measure(many: u64, rounds: usize, report: &mut Report) -> Result<()> {
     for (spread, name) in [
         (Spread::OneProduct, "tables of one data product"),
@@ -145,7 +145,7 @@ pub(crate) async fn measure(many: u64, rounds: usize, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Sends a request whose work must be done when it is answered.
+/// Sends a request whose task must have ended when the answer arrives.
 async fn done(client: &mut Client, request: &[u8]) -> Result<()> {
     let (status, body) = client.call(request).await?;
     let text = String::from_utf8_lossy(body).into_owned();
@@ -202,7 +202,7 @@ fn descriptor(spread: Spread, number: u64) -> String {
     component(&product, "outputport", &format!("port-{number}"), &rest)
 }
 
-/// The storage area with the table that views are made on.
+/// The storage area with the table that the views read.
 fn source() -> Vec<u8> {
     let rest = format!("specific: {{schema: source, tables: [{{name: source, columns: [{}]}}]}}", columns());
     with_descriptor("/v1/provision", &component("finance:bench:0", "storage", "source", &rest), false)

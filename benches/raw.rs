@@ -1,7 +1,7 @@
-//! The baseline of an accept: a plain insertion of as much, made durable, with nothing around it.
+//! The baseline of an accept: a durable insertion of the same size, without any other work.
 //!
-//! The table has a key and a payload as large as that of a task. SQLite is written to as Landfall opens it (WAL,
-//! `synchronous = FULL`), PostgreSQL as it comes.
+//! The table has a key and a payload as large as that of a task. SQLite is opened as Landfall opens it (WAL,
+//! `synchronous = FULL`), PostgreSQL with its defaults.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::client::{total, warm_until};
 
-/// Rows that one statement puts into SQLite.
+/// Rows of one statement for SQLite.
 const SIZES: [usize; 3] = [32, 4, 1];
-/// Insertions committed together at most.
+/// The largest number of insertions in one commit.
 const BATCH: usize = 512;
 
-/// One connection that commits what has gathered since its last commit.
+/// One connection that commits the insertions that arrived since its last commit.
 pub(crate) struct GroupCommit {
     rows: mpsc::Sender<Row>,
     payload: String,
 }
 
-/// What is inserted, and how to tell that it is.
+/// A row to insert, and the channel that reports its commit.
 type Row = (String, oneshot::Sender<()>);
 
 impl GroupCommit {
@@ -37,7 +37,7 @@ impl GroupCommit {
             while receiver.recv_many(&mut waiting, BATCH).await > 0 {
                 let (payloads, replies): (Vec<_>, Vec<_>) = waiting.drain(..).unzip();
                 if let Err(error) = connection.insert(&payloads).await {
-                    // Whoever waits learns it by the end of the channel.
+                    // The waiting caller notices that its channel is closed.
                     eprintln!("the baseline cannot insert: {error}");
                     return;
                 }
@@ -56,12 +56,12 @@ impl GroupCommit {
         Ok(committed.await?)
     }
 
-    /// The same, of the payload that it was made with.
+    /// The same, with the payload of the writer.
     pub(crate) async fn insert_one(&self) -> Result<()> {
         self.insert(self.payload.clone()).await
     }
 
-    /// Insertions per second by so many callers.
+    /// Insertions per second of this many callers.
     pub(crate) async fn load(&self, callers: usize, time: Duration) -> Result<f64> {
         let begin = warm_until();
         let end = begin + time;
@@ -147,8 +147,8 @@ async fn connect(url: &str) -> Result<PgConnection> {
     Ok(url.parse::<PgConnectOptions>()?.disable_statement_logging().connect().await?)
 }
 
-/// Insertions per second by so many callers with a connection each, into the table that [`postgres`] made: a commit
-/// each, which PostgreSQL flushes together.
+/// Insertions per second of this many callers with a connection each, into the table that [`postgres`] created: a
+/// commit for each, which PostgreSQL flushes together.
 pub(crate) async fn postgres_each(url: &str, payload: &str, callers: usize, time: Duration) -> Result<f64> {
     let mut connections = Vec::with_capacity(callers);
     for _ in 0..callers {

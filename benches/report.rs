@@ -1,13 +1,13 @@
-//! What was found, as a table, and what it comes to.
+//! The results as a table, and the verdicts.
 
 use std::fmt;
 
-/// What a ratio should be.
+/// The goal of a ratio.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// Nothing was promised: the figure is there to be seen.
+    /// No goal: the figure is for information.
     None,
 }
 
@@ -33,9 +33,9 @@ impl fmt::Display for Goal {
 
 /// One figure of several rounds, beside its baseline of the same rounds.
 pub(crate) struct Line<'a> {
-    /// What the verdict is about, e.g. `durable accepts`.
+    /// The subject of the verdict, for example `durable accepts`.
     pub(crate) subject: &'a str,
-    /// Which of several figures of the subject.
+    /// The name of the figure, if the subject has several.
     pub(crate) what: String,
     pub(crate) unit: &'a str,
     pub(crate) figures: &'a [f64],
@@ -44,17 +44,17 @@ pub(crate) struct Line<'a> {
     pub(crate) goal: Goal,
 }
 
-/// Prints as it goes, and remembers for the verdicts.
+/// Prints each result at once, and keeps it for the verdicts.
 #[derive(Default)]
 pub(crate) struct Report {
     verdicts: Vec<Verdict>,
 }
 
-/// What the figures of a subject came to.
+/// The results of a subject.
 struct Verdict {
     subject: String,
     goal: Goal,
-    /// Of each figure its name and its ratio.
+    /// The name and the ratio of each figure.
     ratios: Vec<(String, f64)>,
 }
 
@@ -122,7 +122,7 @@ impl Report {
     }
 }
 
-/// Sorts, and answers the one in the middle.
+/// Sorts, and returns the median.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     quantile(values, 0.5)
 }
@@ -131,7 +131,7 @@ fn middle(values: &[f64]) -> f64 {
     median(&mut values.to_vec())
 }
 
-/// Sorts, and answers the value that so much of them are not above.
+/// Sorts, and returns the value below which this share of them lies.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -144,7 +144,7 @@ pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// With as many decimals as say something, and thousands apart.
+/// With the significant decimals, and a thousands separator.
 fn number(value: f64) -> String {
     if value < 100.0 {
         return format!("{value:.2}");

@@ -2,9 +2,9 @@
 
 //! What generated servers and decoders share: reading a request, refusing it, writing and reading an answer.
 //!
-//! Written by hand in codegen/support and copied beside the generated code, which so stands alone. It knows HTTP and
-//! JSON and nothing of any contract: whatever is wrong with a request becomes a [`Rejection`], and the implementor of
-//! the contract's trait turns that into the contract's own shape. The framework's error bodies never go out.
+//! Written by hand in codegen/support and copied beside the generated code, which needs no crate of ours. It knows
+//! HTTP and JSON and no contract: a fault in a request becomes a [`Rejection`], and the implementor of the contract's
+//! trait turns that into the contract's own shape. Error bodies of the framework are never sent.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -37,7 +37,7 @@ pub struct Operation {
     pub statuses: &'static [u16],
 }
 
-/// What a handler may know of the request beside its parameters and body.
+/// What a handler may know of the request besides its parameters and body.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
     operation: Operation,
@@ -45,12 +45,12 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// The context of one request. Generated code makes it, and tests of handlers.
+    /// The context of one request. Generated code and tests of handlers create it.
     pub fn new(operation: Operation, request: HttpRequest) -> Self {
         Self { operation, request }
     }
 
-    /// The operation that was asked for.
+    /// The requested operation.
     pub fn operation(&self) -> Operation {
         self.operation
     }
@@ -60,7 +60,7 @@ impl RequestContext {
         self.request.headers()
     }
 
-    /// The request itself, e.g. for what a middleware left in its extensions.
+    /// The request itself, for example for the extensions of a middleware.
     pub fn request(&self) -> &HttpRequest {
         &self.request
     }
@@ -70,7 +70,7 @@ impl RequestContext {
         self.accept_ranges().any(|(range, quality)| range.eq_ignore_ascii_case(media_type) && quality > 0.0)
     }
 
-    /// How welcome a media type is, 0 to 1, wildcards included; 1 where there is no Accept header.
+    /// The quality of a media type in the Accept headers, 0 to 1, with wildcards; 1 without an Accept header.
     pub fn accept_quality(&self, media_type: &str) -> f32 {
         if !self.headers().contains_key(header::ACCEPT) {
             return 1.0;
@@ -94,8 +94,8 @@ impl RequestContext {
         best.1
     }
 
-    /// The form of a text that is declared as both: the more welcome one; of two that are equally welcome text/plain, but
-    /// where application/json alone is named.
+    /// The form of a text that is declared as both: the one with the higher quality. With equal quality it is
+    /// text/plain, unless only application/json is named.
     pub fn text_or_json(&self) -> TextOrJson {
         let (text, json) = (self.accept_quality("text/plain"), self.accept_quality("application/json"));
         let only_json_is_named = self.accept_names("application/json") && !self.accept_names("text/plain");
@@ -112,19 +112,19 @@ impl RequestContext {
                 let (name, value) = piece.split_once('=')?;
                 name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim_start().parse::<f32>().ok())?
             });
-            // What is no quality says nothing.
+            // An invalid quality is ignored.
             Some((range, quality.filter(|it| (0.0..=1.0).contains(it)).unwrap_or(1.0)))
         })
     }
 }
 
-/// How much of a request body is read.
+/// Limits on the reading of a request body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A body of more bytes is refused.
     pub body_bytes: usize,
-    /// So many bytes of a refused body are read and thrown away, so that the client gets to read the answer instead
-    /// of a reset connection.
+    /// The number of bytes of a refused body that are read and discarded, so that the client can read the answer
+    /// instead of a connection reset.
     pub drain_bytes: usize,
     /// A whole body must have arrived within this time.
     pub read_timeout: Duration,
@@ -150,33 +150,33 @@ impl Default for Limits {
 pub enum RejectionKind {
     /// The body is larger than [`Limits::body_bytes`].
     TooLarge,
-    /// The body took longer than [`Limits::read_timeout`], or its stream gave up on the sender.
+    /// The body took longer than [`Limits::read_timeout`], or its stream timed out.
     TooSlow,
-    /// The connection broke, or the server is going down.
+    /// The connection broke, or the server is shutting down.
     Interrupted,
     /// The body is not declared as JSON.
     ContentType,
-    /// The body is no JSON.
+    /// The body is not valid JSON.
     Syntax,
-    /// The body is JSON, but not of the operation's schema.
+    /// The body is JSON, but does not match the operation's schema.
     Schema,
-    /// A parameter is no text, does not match its pattern, is missing, or is there twice.
+    /// A parameter is not UTF-8, does not match its pattern, is missing, or is repeated.
     Parameter,
 }
 
-/// A request that does not fit the contract. The message is fit for the caller; it may quote a value of the request,
-/// shortened.
+/// A request that does not match the contract. The message may be sent to the caller; it may quote a value of the
+/// request, shortened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// What is wrong, by kind.
+    /// The kind of the fault.
     pub kind: RejectionKind,
     /// Where, in dot format (`refs[1]`, `provisionInfo.request`); for a parameter its name.
     pub field: Option<String>,
-    /// What is wrong, in words.
+    /// The fault, as a sentence.
     pub message: String,
-    /// The value there, shortened to a line, where there is one that fits in a line.
+    /// The value, shortened to one line, if it fits into one.
     pub value: Option<String>,
-    /// What to send, where that is known without knowing the contract.
+    /// The remedy, if it is known without the contract.
     pub remedy: Option<String>,
 }
 
@@ -203,14 +203,14 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// Why a caller is not let in. The text is fit for the caller.
+/// Why a caller is refused. The text may be sent to the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// 401: the caller does not say who it is, or cannot prove it.
+    /// 401: the caller sent no credential, or a wrong one.
     Unauthorized(String),
-    /// 403: the caller is known, and may not do this.
+    /// 403: the caller is authenticated, and not authorized.
     Forbidden(String),
-    /// 500: who the caller is cannot be found out now.
+    /// 500: authentication is not possible now.
     Unavailable(String),
 }
 
@@ -247,7 +247,7 @@ fn no_text(name: &str) -> Rejection {
     Rejection::of_parameter(name, "is not percent-encoded UTF-8 text", "send UTF-8, percent-encoded")
 }
 
-/// What a parameter must match. The generator has seen that it compiles.
+/// The pattern of a parameter. The generator has checked that it compiles.
 pub struct Pattern {
     text: &'static str,
     compiled: OnceLock<Option<Regex>>,
@@ -270,7 +270,7 @@ impl Pattern {
     }
 }
 
-/// A query parameter, percent-decoded, `+` as a blank. Others beside it are passed over.
+/// A query parameter, percent-decoded, `+` as a space. Other parameters are ignored.
 pub fn query_parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, Rejection> {
     let decode = |text: &str| percent_decode(&text.replace('+', " "));
     let pairs = request.query_string().split('&');
@@ -308,8 +308,8 @@ fn percent_decode(raw: &str) -> Option<String> {
 
 /// Read a body and parse it as JSON.
 ///
-/// A body is JSON only when the request says so: a web page can send any other one to a server of others without asking.
-/// A compressed body is refused.
+/// A body is JSON only if the request declares it: a web page can send any other content type to another server
+/// without a preflight. A compressed body is refused.
 pub async fn read_json<T>(
     request: &HttpRequest,
     payload: web::Payload,
@@ -367,7 +367,7 @@ fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Take in the body. One that is refused, for its size or because `declared` says so, is drained.
+/// Read the body. A body that is refused for its size, or because of `declared`, is drained.
 async fn read(
     mut payload: web::Payload,
     limits: &Limits,
@@ -392,7 +392,7 @@ async fn read(
     Ok(body)
 }
 
-/// A stream that gives up on its sender says so as a timeout, in words that are fit for the caller.
+/// A stream that times out returns a timeout whose text may be sent to the caller.
 fn broken_off(error: PayloadError) -> Rejection {
     match error {
         PayloadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
@@ -405,13 +405,13 @@ fn broken_off(error: PayloadError) -> Rejection {
     }
 }
 
-/// Read a body that nobody wants, within the limits: a sender who is cut off would not read the answer.
+/// Read a body that is not needed, within the limits: a sender that is cut off would not read the answer.
 pub async fn drain(payload: web::Payload, limits: &Limits) {
-    // What has not arrived in time may as well be cut off.
+    // The rest is dropped at the timeout.
     let _ = actix_web::rt::time::timeout(limits.read_timeout, throw_away(payload, 0, limits)).await;
 }
 
-/// Read on, `seen` bytes into the body, to its end or to the end of patience.
+/// Read from byte `seen` on, to the end of the body or to the limits.
 async fn throw_away(mut payload: web::Payload, mut seen: usize, limits: &Limits) {
     while seen <= limits.drain_bytes.max(limits.body_bytes)
         && let Some(Ok(chunk)) = payload.next().await
@@ -446,8 +446,9 @@ pub trait Answer<const STATUS: u16, Body> {
 
 /// An error that becomes a response `R` of the contract that the implementor `I` serves.
 ///
-/// A generated trait asks it of its `Error`, once an operation that can fail. One implementation serves all operations that
-/// declare the same statuses: `impl<R> IntoResponse<I, R> for Error where R: Answer<400, ..> + Answer<500, ..>`.
+/// A generated trait requires it of its `Error`, once for each operation that can fail. One implementation serves all
+/// operations that declare the same statuses: `impl<R> IntoResponse<I, R> for Error where R: Answer<400, ..> +
+/// Answer<500, ..>`.
 pub trait IntoResponse<I, R> {
     /// The response, with one of the statuses that `R` has.
     fn into_response(self, context: &RequestContext) -> R;
@@ -494,7 +495,7 @@ fn with_body(status: u16, content_type: &'static str, body: Vec<u8>) -> HttpResp
     response
 }
 
-/// An answer with what it asks the caller to prove.
+/// An answer with the authentication that the caller must send.
 pub fn challenge(mut response: HttpResponse, challenge: &'static str) -> HttpResponse {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static(challenge));
     response
@@ -515,22 +516,22 @@ pub struct DecodeError {
     pub operation_id: &'static str,
     /// The status of the answer.
     pub status: u16,
-    /// What is wrong with it.
+    /// The violation.
     pub problem: DecodeProblem,
 }
 
-/// What is wrong with an answer.
+/// The way in which an answer violates the contract.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeProblem {
     /// The contract has no such status for the operation.
     #[error("the status is not declared")]
     Status,
-    /// Another content type than declared.
+    /// The content type is not the declared one.
     #[error("its content type is `{found}`, declared is {declared}")]
     ContentType {
-        /// What the contract has.
+        /// The declared one.
         declared: &'static str,
-        /// What came, empty if nothing did.
+        /// The one that was sent; empty if there was none.
         found: String,
     },
     /// The body does not fit the schema.
@@ -538,7 +539,7 @@ pub enum DecodeProblem {
     Body {
         /// Where, in dot format.
         field: Option<String>,
-        /// What is wrong there.
+        /// The mismatch.
         message: String,
     },
 }
@@ -570,7 +571,7 @@ pub fn decode_text<T: DeserializeOwned>(content_type: Option<&str>, body: &[u8])
         .map_err(|error| wrong(error.to_string()))
 }
 
-/// Read an answer that may come as either.
+/// Read an answer that may have either form.
 pub fn decode_text_or_json<T: DeserializeOwned>(
     content_type: Option<&str>,
     body: &[u8],

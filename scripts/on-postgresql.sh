@@ -10,7 +10,7 @@ if [ ! -x "${found[0]}/bin/initdb" ]; then
   echo "PostgreSQL $release is not in ${found[0]%/node_modules*}: run \`make tools\`" >&2
   exit 1
 fi
-# A server never runs as root, and whoever it runs as may not read the folder of root's tools.
+# A server never runs as root, and its user may not be able to read the folder of root's tools.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cp -r "${found[0]}/." "$folder"

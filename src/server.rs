@@ -132,21 +132,21 @@ fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
     }
     let Credentials { users, tokens } = &config.auth.credentials;
     let certified = config.server.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
-    let whoever = if certified {
-        "whoever has a certificate of server.tls.client_ca"
+    let callers = if certified {
+        "any caller with a certificate of server.tls.client_ca"
     } else {
-        "anybody who reaches it"
+        "any caller that reaches it"
     };
     let mut warnings = Vec::new();
     if tokens.is_empty() && !certified {
         warnings.push(format!(
-            "the adapter contracts on {address} are open: {whoever} may provision, unprovision and change access; set \
+            "the adapter contracts on {address} are open: {callers} may provision, unprovision and change access; set \
              [[auth.tokens]] or server.tls.client_ca"
         ));
     }
     if users.is_empty() {
         warnings.push(format!(
-            "the topology contract on {address} is open: {whoever} may change where components land; set \
+            "the topology contract on {address} is open: {callers} may change where components land; set \
              [[auth.users]] or auth.users_file"
         ));
     }
@@ -329,12 +329,12 @@ mod tests {
     #[test]
     fn warns_about_unauthenticated_contracts() {
         let everywhere: SocketAddr = "0.0.0.0:8093".parse().unwrap();
-        let adapter = "the adapter contracts on 0.0.0.0:8093 are open: anybody who reaches it may provision, unprovision \
+        let adapter = "the adapter contracts on 0.0.0.0:8093 are open: any caller that reaches it may provision, unprovision \
                        and change access; set [[auth.tokens]] or server.tls.client_ca";
-        let topology = "the topology contract on 0.0.0.0:8093 is open: anybody who reaches it may change where \
+        let topology = "the topology contract on 0.0.0.0:8093 is open: any caller that reaches it may change where \
                         components land; set [[auth.users]] or auth.users_file";
-        let certified =
-            topology.replace("anybody who reaches it", "whoever has a certificate of server.tls.client_ca");
+        let certified = topology
+            .replace("any caller that reaches it", "any caller with a certificate of server.tls.client_ca");
         let clear = "passwords and tokens travel to 0.0.0.0:8093 in the clear; set [server.tls], or listen on loopback \
                      behind a proxy that encrypts";
         let (users, tokens, tls, client_ca) = (1, 2, 4, 8);

@@ -8,7 +8,7 @@ use syn::{Attribute, Expr, ExprLit, Item, Lit, Meta};
 use crate::shared::Types;
 use crate::spec::{Problem, Result};
 
-/// What comes of a client view.
+/// The output for a client view.
 pub(crate) struct Parts {
     pub(crate) types: Types,
     pub(crate) client: TokenStream,
@@ -17,7 +17,7 @@ pub(crate) struct Parts {
 /// Run progenitor.
 pub(crate) fn generate(view: &openapiv3::OpenAPI) -> Result<Parts> {
     let mut settings = GenerationSettings::default();
-    // A map with an order, so that the same document gives the same bytes, and the same value the same JSON.
+    // An ordered map, so that the same document gives the same bytes, and the same value the same JSON.
     settings
         .with_map_type("::std::collections::BTreeMap")
         .with_derive("PartialEq")
@@ -47,7 +47,7 @@ pub(crate) fn generate(view: &openapiv3::OpenAPI) -> Result<Parts> {
             use super::types;
             #(#client)*
 
-            /// Brings answers into the one form that the methods above read: a token sent as text becomes JSON.
+            /// Converts answers to the one form that the methods above read: a token sent as text becomes JSON.
             impl ClientHooks<()> for Client {
                 async fn exec(
                     &self,
@@ -61,7 +61,7 @@ pub(crate) fn generate(view: &openapiv3::OpenAPI) -> Result<Parts> {
     })
 }
 
-/// typify repeats each schema as JSON in the documentation; it is in the document already.
+/// typify repeats each schema as JSON in the documentation; the document already has it.
 fn shorten_docs(item: &mut Item) {
     let attributes = match item {
         Item::Struct(item) => &mut item.attrs,

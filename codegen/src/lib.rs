@@ -10,11 +10,11 @@
 //!   `authorize` stands before every operation;
 //! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).
 //!
-//! Schemas that several documents have alike are one type, in the module `shared`.
+//! Schemas that are equal in several documents are one type, in the module `shared`.
 //!
-//! It guarantees that the same documents give the same bytes, and that whatever it does not support is an
-//! [`Error`] that names the operation or the schema; nothing is skipped in silence. It is no general OpenAPI
-//! implementation: it supports what the contracts of this repository use.
+//! It guarantees that the same documents give the same bytes, and that everything unsupported is an [`Error`] that
+//! names the operation or the schema; nothing is skipped silently. It is no general OpenAPI implementation: it
+//! supports what the contracts of this repository use.
 
 mod client;
 mod server;
@@ -32,13 +32,13 @@ pub use write::{Changes, WriteError, write_if_changed};
 /// One generated file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Where it belongs, relative to the folder of all generated code.
+    /// Its path, relative to the folder of all generated code.
     pub path: PathBuf,
     /// The whole content.
     pub content: String,
 }
 
-/// Why a document gives no code.
+/// Why no code can be generated from a document.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not YAML, or not the shape of an OpenAPI document.
@@ -46,27 +46,27 @@ pub enum Error {
     Syntax {
         /// The document.
         source_name: String,
-        /// What the parser said.
+        /// The message of the parser.
         message: String,
     },
-    /// Valid, perhaps, but more than this generator can do.
+    /// Possibly valid, but not supported by this generator.
     #[error("{source_name}: {place}: {what}")]
     Unsupported {
         /// The document.
         source_name: String,
         /// The operation or schema, e.g. "operation `provision`".
         place: String,
-        /// What of it is not supported, and what to do.
+        /// What is not supported, and the remedy.
         what: String,
     },
-    /// Code came out that does not parse: a mistake in the generator.
+    /// The generated code does not parse: a fault in the generator.
     #[error("{source_name}: the generated {file} does not parse: {message}")]
     Internal {
         /// The document.
         source_name: String,
         /// The generated file.
         file: String,
-        /// What the parser said.
+        /// The message of the parser.
         message: String,
     },
 }
@@ -76,13 +76,13 @@ pub enum Error {
 pub struct Document<'a> {
     /// The whole document, in YAML.
     pub text: &'a str,
-    /// Its path as it shall appear in headers and errors.
+    /// Its path, for headers and errors.
     pub source_name: &'a str,
-    /// The module that comes of it, in snake case. The server trait gets the same name in Pascal case.
+    /// The name of its module, in snake case. The server trait has the same name in Pascal case.
     pub module: &'a str,
 }
 
-/// Generate a module for each document, and `shared.rs` with the types that several of them have alike.
+/// Generate a module for each document, and `shared.rs` with the types that are equal in several of them.
 pub fn generate(documents: &[Document<'_>]) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
     let mut types = Vec::new();
@@ -117,7 +117,7 @@ fn print(source_name: &str, path: &str, tokens: proc_macro2::TokenStream) -> Res
     Ok(File { path: path.into(), content })
 }
 
-/// The files that all generated modules share: `mod.rs`, which names them, and the hand-written support code.
+/// The files that all generated modules share: `mod.rs`, which declares them, and the hand-written support code.
 pub fn common(modules: &[&str]) -> Vec<File> {
     let names = modules.iter().map(|name| format!("pub mod {name};\n")).collect::<String>();
     let root = format!(
@@ -147,7 +147,7 @@ pub fn common(modules: &[&str]) -> Vec<File> {
     ]
 }
 
-/// How every generated file begins; [`write_if_changed`] recognises its own files by the start of it.
+/// The first lines of every generated file; [`write_if_changed`] recognises its own files by them.
 fn header(source_name: &str) -> String {
     format!("{HEADER} {source_name}, do not edit: the next build undoes it.\n")
 }

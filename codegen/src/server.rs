@@ -29,12 +29,12 @@ pub(crate) fn responses(contract: &Contract) -> TokenStream {
     let responses = contract.operations.iter().map(|operation| response(contract, operation));
     let challenge = contract.challenge.as_ref().map(|challenge| {
         quote! {
-            /// What every 401 asks for.
+            /// The challenge of every 401.
             const CHALLENGE: &str = #challenge;
         }
     });
     quote! {
-        //! The answers of each operation: a variant a declared status.
+        //! The answers of each operation: a variant for each declared status.
         use super::super::runtime::{self, Answer, DecodeError, DecodeProblem, TextOrJson};
         use super::types;
 
@@ -106,7 +106,7 @@ fn response(contract: &Contract, operation: &Operation) -> TokenStream {
     }
 }
 
-/// One variant of a response enum, as it appears at each place.
+/// One variant of a response enum, as it appears in each generated item.
 struct Variant {
     declaration: TokenStream,
     status: TokenStream,
@@ -219,11 +219,11 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
 
         #[doc = #intro]
         ///
-        /// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+        /// A request that does not match its schema never reaches a method: `reject...` gives the answer.
         pub trait #trait_name: Sized + Send + Sync + 'static {
             #error
 
-            /// How much of a request body is read.
+            /// Limits on the reading of a request body.
             fn limits(&self) -> Limits {
                 Limits::default()
             }
@@ -233,7 +233,7 @@ pub(crate) fn server(contract: &Contract) -> TokenStream {
             #(#methods)*
         }
 
-        /// Mount an implementor under a prefix; `/` is none.
+        /// Mount an implementor under a prefix; `/` for no prefix.
         ///
         /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
         pub fn configure<T: #trait_name>(
@@ -272,7 +272,7 @@ fn response_name(operation: &Operation) -> syn::Ident {
     format_ident!("{}Response", operation.pascal)
 }
 
-/// What the parameters of an operation must match, each compiled once.
+/// The patterns of an operation's parameters, each compiled once.
 fn patterns(operation: &Operation) -> impl Iterator<Item = TokenStream> {
     operation.parameters.iter().filter_map(|parameter| match &parameter.location {
         Location::Path { pattern: Some(pattern) } => {
@@ -287,16 +287,17 @@ fn pattern_name(operation: &Operation, parameter: &Parameter) -> syn::Ident {
     format_ident!("{}_{}_PATTERN", operation.id.to_shouty_snake_case(), parameter.name.to_shouty_snake_case())
 }
 
-/// What answers to a caller who is not let in: what a refusal is called at runtime, and its status.
+/// The answers to a caller that is refused: the variant of the runtime's `Denial`, and its status.
 const DENIALS: [(&str, u16); 3] = [("Unauthorized", 401), ("Forbidden", 403), ("Unavailable", 500)];
 
-/// The required trait methods of a contract with security: who is let in, and what the others are told, one a schema.
+/// The required trait methods of a contract with security: the authorization, and a body for each schema of a
+/// refusal.
 fn guards(contract: &Contract) -> Vec<TokenStream> {
     if contract.challenge.is_none() {
         return Vec::new();
     }
     let mut methods = vec![quote! {
-        /// Whether the caller may have this operation; asked before its parameters and its body are read.
+        /// Whether the caller may call this operation; runs before its parameters and its body are read.
         fn authorize(&self, context: &RequestContext) -> impl Future<Output = Result<(), runtime::Denial>>;
     }];
     let answers = contract.operations.iter().flat_map(|operation| {
@@ -306,7 +307,7 @@ fn guards(contract: &Contract) -> Vec<TokenStream> {
         let name = deny_name(schema);
         let schema = format_ident!("{schema}");
         quote! {
-            /// The body of 401, 403 or 500, for a caller who is not let in.
+            /// The body of 401, 403 or 500, for a caller that is refused.
             fn #name(&self, context: &RequestContext, denial: &runtime::Denial) -> types::#schema;
         }
     }));
@@ -317,15 +318,15 @@ fn deny_name(schema: &str) -> syn::Ident {
     format_ident!("deny_with_{}", schema.to_snake_case())
 }
 
-/// How a request that does not fit is answered.
+/// How a request that does not match the contract is answered.
 enum Refusal<'c> {
-    /// It cannot happen: nothing of the request is read.
+    /// Impossible: the operation reads nothing of the request.
     Never,
     /// 400 without a body.
     Empty,
-    /// 400 with this schema, which the implementor fills.
+    /// 400 with this schema; the implementor creates the body.
     Schema(&'c str),
-    /// The contract has no 400: the implementor makes the whole response.
+    /// The contract has no 400: the implementor creates the whole response.
     Response,
 }
 
@@ -339,7 +340,7 @@ fn refusal(operation: &Operation) -> Refusal<'_> {
     }
 }
 
-/// The required trait methods that refuse: one a schema, and one an operation that has no 400.
+/// The required trait methods that refuse: one for each schema, and one for each operation without a 400.
 fn refusals(contract: &Contract) -> Vec<TokenStream> {
     let mut methods = BTreeMap::new();
     for operation in &contract.operations {
@@ -349,7 +350,7 @@ fn refusals(contract: &Contract) -> Vec<TokenStream> {
                 let name = format_ident!("reject_with_{}", schema.to_snake_case());
                 let schema = format_ident!("{schema}");
                 let method = quote! {
-                    /// The body of 400, for a request that does not fit its schema.
+                    /// The body of 400, for a request that does not match its schema.
                     fn #name(&self, context: &RequestContext, rejection: Rejection) -> types::#schema;
                 };
                 methods.insert(name.to_string(), method);
@@ -372,20 +373,20 @@ fn refusals(contract: &Contract) -> Vec<TokenStream> {
     methods.into_values().collect()
 }
 
-/// Whether the contract declares an answer to an error that is not the caller's.
+/// Whether the contract declares a status for an error of the server.
 ///
-/// Without one there is no honest answer, so the method returns the response and cannot fail.
+/// Without one, no declared answer fits, so the method returns the response and cannot fail.
 fn can_fail(operation: &Operation) -> bool {
     [500, 501].iter().any(|status| operation.answers.contains_key(status))
 }
 
-/// What the methods fail with, which must become a response of each operation that can fail.
+/// The error type of the methods, which must become a response of each operation that can fail.
 fn error(contract: &Contract) -> Option<TokenStream> {
     let responses = contract.operations.iter().filter(|it| can_fail(it)).map(response_name);
     let bounds = responses.map(|response| quote! { IntoResponse<Self, #response> }).collect::<Vec<_>>();
     (!bounds.is_empty()).then(|| {
         quote! {
-            /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+            /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
             type Error: #(#bounds)+*;
         }
     })
@@ -423,7 +424,7 @@ fn method(operation: &Operation) -> TokenStream {
     }
 }
 
-/// Asks whether the caller is let in, and answers one who is not.
+/// Asks the implementor to authorize the caller, and answers a caller that is refused.
 fn guard(operation: &Operation) -> TokenStream {
     let response = response_name(operation);
     let drain = drain();
@@ -450,7 +451,7 @@ fn drain() -> TokenStream {
     quote! { runtime::drain(payload, &implementor.limits()).await; }
 }
 
-/// The arm that answers a request that does not fit, once `first` is done.
+/// The arm that answers a request that does not match, after `first`.
 fn refuse(operation: &Operation, first: Option<TokenStream>) -> TokenStream {
     let response = response_name(operation);
     let (rejection, answer) = match refusal(operation) {
@@ -486,7 +487,7 @@ fn read_parameter(operation: &Operation, parameter: &Parameter) -> TokenStream {
     }
 }
 
-/// The parameters of an operation, as they are called in Rust.
+/// The parameters of an operation, with their Rust names.
 fn names(operation: &Operation) -> Vec<syn::Ident> {
     operation.parameters.iter().map(|parameter| format_ident!("{}", parameter.name)).collect()
 }
@@ -499,7 +500,7 @@ fn handler(contract: &Contract, operation: &Operation) -> TokenStream {
     let response = response_name(operation);
     let guard = contract.challenge.as_ref().map(|_| guard(operation));
     let refuse_body = refuse(operation, None);
-    // A sender who is refused in the middle of the body would not read the answer.
+    // A sender that is refused in the middle of the body would not read the answer.
     let refuse_parameter = refuse(operation, operation.body.as_ref().map(|_| drain()));
     let names = names(operation);
     let reads = operation.parameters.iter().map(|parameter| read_parameter(operation, parameter));
@@ -544,7 +545,7 @@ fn handler_name(operation: &Operation) -> syn::Ident {
     format_ident!("serve_{}", operation.name)
 }
 
-/// One resource a path. Literal segments go before parameters, since actix takes the first that matches.
+/// One resource for each path. Literal segments go before parameters, because actix takes the first match.
 fn resources(contract: &Contract) -> TokenStream {
     let mut paths: Vec<(&str, Vec<&Operation>)> = Vec::new();
     for operation in &contract.operations {
@@ -556,7 +557,7 @@ fn resources(contract: &Contract) -> TokenStream {
     paths
         .sort_by_key(|(path, _)| path.split('/').map(|segment| segment.starts_with('{')).collect::<Vec<_>>());
     let resources = paths.iter().map(|(path, operations)| {
-        // Whatever answers GET answers HEAD, with the same status and headers: the server leaves the body out.
+        // An operation for GET answers HEAD, too, with the same status and headers: the server omits the body.
         let methods = operations.iter().flat_map(|operation| match operation.method.as_str() {
             "GET" => vec!["GET", "HEAD"],
             method => vec![method],
@@ -593,7 +594,7 @@ fn resources(contract: &Contract) -> TokenStream {
     quote! { #(#resources)* }
 }
 
-/// A text as a doc comment: a blank in front of each line.
+/// A text as a doc comment: a space at the start of each line.
 fn doc(text: &str) -> String {
     text.trim().lines().map(|line| format!(" {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

@@ -1,9 +1,9 @@
-//! Types that several contracts have alike, generated once.
+//! Types that are equal in several contracts, generated once.
 //!
-//! The generated code decides, not a list: two types are one when they have the same name, their code is equal but for its
-//! documentation (with that of their default values), and all types that they refer to are one as well. So what is
-//! shared reads and writes the same bytes as the types that it stands for. Of a name with several meanings, one is
-//! shared: that of the first document that agrees with another.
+//! The generated code decides, not a list. Two types are one if they have the same name, equal code (without
+//! documentation, with the functions of their default values), and if the types that they refer to are also one. So a
+//! shared type reads and writes the same bytes as the types that it replaces. If a name has several meanings, one of
+//! them is shared: that of the first document that agrees with another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,17 +18,17 @@ use crate::spec::{Problem, Result};
 #[derive(Default)]
 pub(crate) struct Types {
     named: IndexMap<String, Type>,
-    /// What every such module has: the error of its conversions.
+    /// The error of conversions, which every such module has.
     rest: TokenStream,
-    /// Those that are elsewhere.
+    /// The types that another module defines.
     shared: BTreeSet<String>,
 }
 
 /// A struct or an enum.
 struct Type {
-    /// Its definition, and what is implemented for it.
+    /// Its definition, and its implementations.
     items: TokenStream,
-    /// The functions that it names as defaults.
+    /// The functions of its default values.
     defaults: BTreeMap<String, TokenStream>,
     /// All of that as text, without documentation.
     code: String,
@@ -37,7 +37,7 @@ struct Type {
 }
 
 impl Types {
-    /// Group what typify writes: a type, then what is implemented for it; and at the end the module `defaults`.
+    /// Group the output of typify: a type, then its implementations; and at the end the module `defaults`.
     pub(crate) fn new(items: Vec<Item>) -> Result<Self> {
         let mut types = Self::default();
         let mut defaults = BTreeMap::new();
@@ -96,7 +96,7 @@ impl Types {
     pub(crate) fn of_all(&self) -> TokenStream {
         let items = self.items();
         quote! {
-            //! The schemas that several contracts have alike; each contract's `types` has them too.
+            //! The schemas that are equal in several contracts; each contract's `types` has them too.
             #items
         }
     }
@@ -118,7 +118,7 @@ impl Types {
     }
 }
 
-/// Take what several contracts have alike out of them.
+/// Move the types that several contracts share out of them.
 pub(crate) fn take(contracts: &mut [Types]) -> Types {
     let members = members(contracts);
     let mut shared = Types::default();
@@ -126,7 +126,7 @@ pub(crate) fn take(contracts: &mut [Types]) -> Types {
         for (name, _) in members.iter().filter(|(_, alike)| alike.contains(&index)) {
             contract.shared.insert(name.clone());
             if let Some(own) = contract.named.shift_remove(name) {
-                // The first document's text is kept.
+                // The text of the first document is kept.
                 shared.named.entry(name.clone()).or_insert(own);
                 shared.rest = contract.rest.clone();
             }
@@ -136,7 +136,7 @@ pub(crate) fn take(contracts: &mut [Types]) -> Types {
     shared
 }
 
-/// The names that are shared, each with the contracts that have the same type of that name.
+/// The shared names, each with the contracts that have the same type of that name.
 fn members(contracts: &[Types]) -> BTreeMap<String, BTreeSet<usize>> {
     let mut members = BTreeMap::new();
     for name in contracts.iter().flat_map(|types| types.named.keys()) {
@@ -151,7 +151,7 @@ fn members(contracts: &[Types]) -> BTreeMap<String, BTreeSet<usize>> {
             members.insert(name.clone(), alike);
         }
     }
-    // A type that refers to one that differs differs, and so on.
+    // A type that refers to a different type is different itself, and so on.
     loop {
         let is_shared = |name: &String, index: &usize| {
             members.get(name).is_some_and(|it: &BTreeSet<_>| it.contains(index))
@@ -220,7 +220,7 @@ fn is_doc(group: &proc_macro2::Group) -> bool {
         && matches!(first, Some(TokenTree::Ident(ident)) if ident == "doc")
 }
 
-/// All identifiers, also those in texts: serde names functions there.
+/// All identifiers, also those in string literals: serde names functions there.
 fn words(code: &str) -> BTreeSet<&str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').collect()
 }

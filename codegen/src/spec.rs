@@ -1,7 +1,7 @@
 //! Reads a document, refuses what is not supported, and reduces the rest to a [`Contract`].
 //!
 //! The check walks the raw document with a list of the keys known at each place, because the openapiv3 model drops
-//! unknown keys: a misspelt or unsupported keyword would vanish from the generated code without a word.
+//! unknown keys: a misspelt or unsupported keyword would silently be missing in the generated code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 
-/// An [`Error`] that does not know yet in which document it happened.
+/// An [`Error`] without its document.
 #[derive(Debug)]
 pub(crate) enum Problem {
     Syntax(String),
@@ -43,7 +43,7 @@ pub(crate) fn read(text: &str) -> Result<OpenAPI> {
 
 // ---- the contract -------------------------------------------------------------------------------------------------
 
-/// What the server side is generated from. Every body is a named schema, inline ones have got a name.
+/// The input of the server generator. Every body is a named schema; inline ones are named here.
 #[derive(Debug)]
 pub(crate) struct Contract {
     pub(crate) title: String,
@@ -53,9 +53,9 @@ pub(crate) struct Contract {
     pub(crate) trait_name: String,
     /// In the order of the document.
     pub(crate) operations: Vec<Operation>,
-    /// What a 401 asks for, where all operations are behind Basic authentication.
+    /// The challenge of a 401, if all operations require Basic authentication.
     pub(crate) challenge: Option<String>,
-    /// Inline schemas of bodies, under the names that they were given.
+    /// Inline schemas of bodies, by their new names.
     pub(crate) named: BTreeMap<String, Schema>,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Parameter {
     pub(crate) location: Location,
 }
 
-/// Where a parameter is, and what is asked of it there.
+/// Where a parameter is, and its requirements there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Location {
     Path { pattern: Option<String> },
@@ -107,7 +107,7 @@ pub(crate) enum Content {
     Empty,
     Json(String),
     Text(String),
-    /// The server may choose.
+    /// The server may choose the form.
     TextOrJson(String),
 }
 
@@ -290,7 +290,7 @@ impl Contract {
         )
     }
 
-    /// The name of a body's schema: that of the component it refers to, or `name`, under which it is kept from now on.
+    /// The name of a body's schema: that of the component it refers to, or `name`, under which the schema is stored.
     fn schema_name(
         &mut self,
         document: &OpenAPI,
@@ -356,7 +356,7 @@ fn resolve<'d, T: Component>(item: &'d ReferenceOr<T>, document: &'d OpenAPI, pl
     }
 }
 
-/// What a parameter cannot be called: the locals of a generated handler.
+/// Names that a parameter must not have: the local variables of a generated handler.
 const TAKEN: [&str; 6] = ["body", "context", "denial", "implementor", "payload", "request"];
 
 fn parameters(path: &str, declared: &[&openapiv3::Parameter], place: &str) -> Result<Vec<Parameter>> {
@@ -407,7 +407,7 @@ fn pattern(data: &openapiv3::ParameterData) -> Option<String> {
     }
 }
 
-/// What a 401 of the contract asks for; nothing where the contract has no `security`.
+/// The challenge of a 401 of the contract; `None` if the contract has no `security`.
 fn challenge(document: &OpenAPI) -> Result<Option<String>> {
     if document.security.iter().flatten().next().is_none() {
         return Ok(None);
@@ -462,7 +462,7 @@ fn variant(status: u16) -> Option<&'static str> {
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// `value` as an object that holds no key but `known` and extensions.
+/// `value` as an object with no keys except `known` and extensions.
 fn object<'v>(place: &str, value: &'v Value, known: &[&str]) -> Result<&'v Map<String, Value>> {
     let Some(map) = value.as_object() else {
         return unsupported(place, "is not an object");
@@ -473,7 +473,7 @@ fn object<'v>(place: &str, value: &'v Value, known: &[&str]) -> Result<&'v Map<S
     }
 }
 
-/// The members of the object under `key`, if it is there.
+/// The members of the object under `key`, if it exists.
 fn members<'v>(map: &'v Map<String, Value>, key: &str) -> impl Iterator<Item = (&'v String, &'v Value)> {
     map.get(key).and_then(Value::as_object).into_iter().flatten().filter(|(name, _)| !name.starts_with("x-"))
 }
@@ -530,7 +530,7 @@ fn check_document(raw: &Value) -> Result<()> {
     Ok(())
 }
 
-/// One scheme, which is Basic, and which the whole document asks for; or none at all.
+/// One scheme, which is Basic, and which the whole document requires; or none at all.
 fn check_security(document: &Map<String, Value>) -> Result<()> {
     let schemes = document.get("components").and_then(|components| components.get("securitySchemes"));
     let schemes = schemes.and_then(Value::as_object);
@@ -611,7 +611,7 @@ fn check_pattern(place: &str, pattern: &Value) -> Result<()> {
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
         return unsupported(place, format!("the pattern `{text}` does not compile: {reason}"));
     }
-    // Of ASCII in a contract, of Unicode to the crate that checks them.
+    // ASCII in a contract, Unicode in the crate that checks them.
     if let Some(class) =
         ["\\d", "\\w", "\\s", "\\b"].iter().find(|class| text.to_lowercase().contains(**class))
     {
@@ -640,7 +640,7 @@ fn check_response(place: &str, raw: &Value) -> Result<()> {
     if raw.get("$ref").is_some() {
         return Ok(());
     }
-    // Links are for readers and testers; no code could come of them.
+    // Links are for readers and testers; no code is generated from them.
     check_content(place, object(place, raw, &["description", "content", "links"])?)
 }
 
@@ -739,7 +739,7 @@ fn check_references(place: &str, raw: &Value, schemas: &BTreeSet<&str>) -> Resul
             if let Some(Value::String(reference)) = map.get("$ref") {
                 let known = match reference.strip_prefix("#/components/schemas/") {
                     Some(name) => schemas.contains(name),
-                    // `resolve` looks these up, where the operation that refers to them is known.
+                    // `resolve` looks these up; there the operation that refers to them is known.
                     None => reference.starts_with("#/components/"),
                 };
                 if !known {

@@ -14,7 +14,7 @@ fn with_moved_paths() -> String {
     contract().replace("/v1/tasks", "/v2/jobs").replace("/{taskId}/notes/{noteId}", "/{taskId}/{noteId}/text")
 }
 
-/// What comes of this contract, and of the one with security beside it.
+/// The output for this contract, and for the one with security beside it.
 fn generated(tasks: &str) -> Vec<File> {
     let boxes = fs::read_to_string("tests/golden/boxes.yaml").unwrap();
     generate(&[

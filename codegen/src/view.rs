@@ -1,9 +1,9 @@
-//! The client view: the same contract, said in a way that progenitor can take.
+//! The client view: the same contract in a form that progenitor supports.
 //!
-//! progenitor panics on an operation with two success or two error schemas, and a text/plain answer becomes an untyped
-//! stream. So all answers of a class (success, error) get one schema, a named oneOf where there are several, and text
-//! becomes a JSON string, which the client's transport makes true (support/transport.rs). An answer without a body
-//! beside others with one is left out of the view: the client reports it as an unexpected response.
+//! progenitor panics on an operation with two success or two error schemas, and a text/plain answer becomes an
+//! untyped stream. So all answers of a class (success, error) get one schema, a named oneOf if there are several, and
+//! text becomes a JSON string; the client's transport does the conversion (support/transport.rs). An answer without a
+//! body beside others with one is left out of the view: the client reports it as an unexpected response.
 
 use std::collections::BTreeMap;
 
@@ -125,7 +125,8 @@ fn parameter(parameter: &spec::Parameter) -> ReferenceOr<openapiv3::Parameter> {
         extensions: indexmap::IndexMap::new(),
     };
     ReferenceOr::Item(match parameter.location {
-        // A pattern is the server's to check: with it, progenitor would ask callers for a type instead of a text.
+        // Only the server checks a pattern: with it, progenitor would require a special type instead of text from
+        // callers.
         Location::Path { .. } => openapiv3::Parameter::Path {
             parameter_data: parameter_data(true),
             style: openapiv3::PathStyle::Simple,

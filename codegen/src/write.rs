@@ -10,13 +10,13 @@ use crate::{File, HEADER};
 /// What [`write_if_changed`] did, as paths inside the folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Files written, new or because their content was another.
+    /// Files that were written, because they are new or their content changed.
     pub written: Vec<PathBuf>,
-    /// Generated files of former builds that nothing generates any more.
+    /// Generated files of earlier builds that are not generated any more.
     pub removed: Vec<PathBuf>,
 }
 
-/// A file is out of date and stays so.
+/// A file is out of date, and could not be updated.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "`{}` is out of date and cannot be written: {source}; build once in a writable checkout and commit generated/",
@@ -25,14 +25,14 @@ pub struct Changes {
 pub struct WriteError {
     /// The file.
     pub path: PathBuf,
-    /// Why.
+    /// The cause.
     pub source: io::Error,
 }
 
-/// Make `folder` hold exactly `files`, touching only what differs: a folder that is up to date may be read-only.
+/// Make `folder` contain exactly `files`, and write only what differs: a folder that is up to date may be read-only.
 ///
-/// Each file is written beside its place and renamed, so a reader never sees half of one. Files that are not ours
-/// (without the header) are left alone, unless one lies at a path that is to be written.
+/// Each file is written to a temporary name and renamed, so a reader never sees half of one. Files without the header
+/// are left alone, unless one has the path of a generated file.
 pub fn write_if_changed(folder: &Path, files: &[File]) -> Result<Changes, WriteError> {
     let mut changes = Changes::default();
     for file in files {
@@ -57,11 +57,11 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    // The process id keeps two builds of one checkout (an editor's and a shell's) out of each other's file.
+    // The process id keeps two builds of one checkout (an editor's and a shell's) from using the same temporary file.
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     let done = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     if done.is_err() {
-        // Best effort: the error that counts is the one already in hand.
+        // Best effort: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     done

@@ -1,9 +1,10 @@
-//! JSON of a contract: read strictly, and what is wrong with it in words for its sender.
+//! Strict JSON for a contract, with errors for the sender.
 //!
-//! serde is lenient where a contract is not: to it a list may stand for an object, and `{"A": null}` for the text `A`. Its
-//! messages name Rust types, and a number in the place of a text from a list is a syntax error to it. [`read`] takes an
-//! object for an object only and a text for a text only, tells a text that is no JSON from JSON that does not fit, and says
-//! of each what was expected, what was found, and what to send. Finding that out costs time, and no memory beyond the text.
+//! serde is more lenient than a contract: it accepts a list for an object, and `{"A": null}` for the text `A`. Its
+//! messages name Rust types, and it calls a number in place of an enumerated text a syntax error. [`read`] accepts
+//! only an object for an object and only a text for a text. It distinguishes text that is not JSON from JSON that
+//! does not match the schema, and names for both what was expected, what was found, and what to send. The error path
+//! costs time, and no memory beyond the text.
 
 use std::fmt;
 
@@ -13,30 +14,30 @@ use serde::de::{
 };
 use serde_path_to_error::Segment;
 
-/// What is wrong with a JSON text. Every part is fit for the sender, and short.
+/// A mistake in a JSON text. Every part may be sent to the sender, and is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonProblem {
-    /// Whether the text is JSON, and does not fit the schema.
+    /// Whether the text is JSON, but does not match the schema.
     pub is_schema: bool,
-    /// Where, in dot format; nothing for the text as a whole.
+    /// Where, in dot format; empty for the text as a whole.
     pub field: Option<String>,
-    /// What is wrong there.
+    /// The mistake.
     pub message: String,
-    /// The value there, shortened to a line; nothing where none is, and of lists and objects.
+    /// The value, shortened to a line; `None` if it is missing, a list or an object.
     pub value: Option<String>,
-    /// What to send; nothing where only the schema tells.
+    /// The remedy; `None` if only the schema knows it.
     pub remedy: Option<String>,
 }
 
-/// Read one JSON value that takes the whole text.
+/// Read one JSON value that is the whole text.
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
     let text = std::str::from_utf8(text).map_err(|error| not_utf8(text, error.valid_up_to()))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     match serde_path_to_error::deserialize(Strict(&mut deserializer)) {
         Ok(value) => deserializer.end().map(|()| value).map_err(|error| not_json(text, &error)),
-        // What is no JSON further on is no JSON, whatever else is wrong with it.
+        // A syntax error later in the text comes first, whatever else is wrong.
         Err(error) => Err(match serde_json::from_str::<IgnoredAny>(text) {
-            // At the same place the first reading knew better what it waited for.
+            // At the same place, the first reading has the better message.
             Err(syntax) => {
                 let at = |error: &serde_json::Error| (error.line(), error.column());
                 let first = error.inner();
@@ -47,7 +48,8 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
     }
 }
 
-// ---- what is wrong, in words --------------------------------------------------------------------------------------
+// ---- messages
+// ------------------------------------------------------------------------------------------------------
 
 fn not_utf8(text: &[u8], valid: usize) -> JsonProblem {
     let before = String::from_utf8_lossy(text.get(..valid).unwrap_or_default());
@@ -66,7 +68,7 @@ fn not_json(text: &str, error: &serde_json::Error) -> JsonProblem {
             .strip_prefix("EOF while parsing ")
             .map_or(said.to_owned(), |it| format!("it ends within {it}")),
     };
-    // serde counts bytes, and people characters.
+    // serde counts bytes, and readers count characters.
     let start = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default();
     let column = start.char_indices().take_while(|(index, _)| *index < bytes).count().max(1);
     syntax(format!("the body is not JSON: line {line}, column {column}: {}", shorten(&said)))
@@ -76,7 +78,7 @@ fn syntax(message: String) -> JsonProblem {
     JsonProblem { is_schema: false, field: None, message, value: None, remedy: None }
 }
 
-/// The text is JSON, and serde has stopped at a value of it.
+/// The text is JSON, and serde stopped at one of its values.
 fn misfit(text: &str, failure: &serde_path_to_error::Error<serde_json::Error>) -> JsonProblem {
     let steps: Vec<&Segment> = failure.path().iter().collect();
     let path = failure.path().to_string();
@@ -124,7 +126,7 @@ fn misfit(text: &str, failure: &serde_path_to_error::Error<serde_json::Error>) -
             let remedy = Some("send a number that 64 bits can hold".to_owned());
             problem(field, "is a number out of range".to_owned(), None, remedy)
         }
-        // Escapes that stand for no character: JSON by its grammar, and no text.
+        // Escapes that stand for no character: valid by the grammar of JSON, and not text.
         _ if failure.inner().is_syntax() => not_json(text, failure.inner()),
         said => problem(field, shorten(said), find(text, &steps).and_then(|found| found.value()), None),
     }
@@ -136,7 +138,7 @@ fn without_place(error: &serde_json::Error) -> String {
     said.strip_suffix(&place).unwrap_or(&said).to_owned()
 }
 
-/// What serde expected, as one says it of JSON.
+/// What serde expected, in terms of JSON.
 fn expectation(serde: &str) -> String {
     let said = match serde {
         "a boolean" => "true or false",
@@ -151,7 +153,7 @@ fn expectation(serde: &str) -> String {
     shorten(said)
 }
 
-/// A text may be a whole descriptor; what is wrong is told by its two ends.
+/// A text may be a whole descriptor; the message quotes only its two ends.
 pub fn shorten(text: &str) -> String {
     const HEAD: usize = 160;
     const TAIL: usize = 120;
@@ -164,7 +166,7 @@ pub fn shorten(text: &str) -> String {
     format!("{head} ... {tail}")
 }
 
-/// A value, as far as it is told.
+/// A value, as it is quoted.
 enum Found {
     Null,
     Boolean(bool),
@@ -209,12 +211,12 @@ impl fmt::Display for Found {
     }
 }
 
-/// The value at a path; that of the last key, where one is there twice.
+/// The value at a path; of equal keys, the last one.
 fn find(text: &str, steps: &[&Segment]) -> Option<Found> {
     Find(steps).deserialize(&mut serde_json::Deserializer::from_str(text)).ok().flatten()
 }
 
-/// Goes along a path and keeps nothing that is beside it.
+/// Follows a path, and stores nothing outside of it.
 struct Find<'a>(&'a [&'a Segment]);
 
 impl<'de> DeserializeSeed<'de> for Find<'_> {
@@ -249,7 +251,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        // As it is written in JSON: with a point or an exponent.
+        // As JSON writes it: with a point or an exponent.
         Ok(Some(Found::Number(format!("{value:?}"))))
     }
 
@@ -289,9 +291,10 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-// ---- reading strictly ---------------------------------------------------------------------------------------------
+// ---- strict reading
+// ------------------------------------------------------------------------------------------------
 
-/// Takes an object for an object only, and a text for one of a list of texts only, wherever they are.
+/// Accepts only an object for an object, and only a text for an enumerated text, at every depth.
 struct Strict<T>(T);
 
 macro_rules! forward {
@@ -367,7 +370,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
 
 struct StrictVisitor<V> {
     visitor: V,
-    /// Whether nothing but an object will do.
+    /// Whether only an object is accepted.
     is_object: bool,
 }
 

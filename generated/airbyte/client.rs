@@ -332,7 +332,7 @@ pub mod prelude {
     #[allow(unused_imports)]
     pub use super::Client;
 }
-/// Brings answers into the one form that the methods above read: a token sent as text becomes JSON.
+/// Converts answers to the one form that the methods above read: a token sent as text becomes JSON.
 impl ClientHooks<()> for Client {
     async fn exec(
         &self,

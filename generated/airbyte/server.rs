@@ -67,15 +67,15 @@ static UPDATEACL_VERSION_PATTERN: runtime::Pattern = runtime::Pattern::new(
 );
 /// Airbyte Specific Provisioner API 0.0.1, as its implementor sees it: a method an operation.
 ///
-/// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+/// A request that does not match its schema never reaches a method: `reject...` gives the answer.
 pub trait Airbyte: Sized + Send + Sync + 'static {
-    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
     type Error: IntoResponse<Self, ProvisionResponse>
         + IntoResponse<Self, GetStatusResponse>
         + IntoResponse<Self, ValidateResponse>
         + IntoResponse<Self, UnprovisionResponse>
         + IntoResponse<Self, UpdateaclResponse>;
-    /// How much of a request body is read.
+    /// Limits on the reading of a request body.
     fn limits(&self) -> Limits {
         Limits::default()
     }
@@ -85,7 +85,7 @@ pub trait Airbyte: Sized + Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> ValidateResponse;
-    /// The body of 400, for a request that does not fit its schema.
+    /// The body of 400, for a request that does not match its schema.
     fn reject_with_validation_error(
         &self,
         context: &RequestContext,
@@ -127,7 +127,7 @@ pub trait Airbyte: Sized + Send + Sync + 'static {
         body: types::UpdateAclRequest,
     ) -> impl Future<Output = Result<UpdateaclResponse, Self::Error>>;
 }
-/// Mount an implementor under a prefix; `/` is none.
+/// Mount an implementor under a prefix; `/` for no prefix.
 ///
 /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
 pub fn configure<T: Airbyte>(

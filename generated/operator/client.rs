@@ -171,7 +171,7 @@ Sends a `POST` request to `/landfall/v1/explain`
     }
     /**Tell whether the process answers at all
 
-Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
+Checks no other system, so a process that only waits for its store is not restarted for that.
 
 Sends a `GET` request to `/landfall/v1/live`
 
@@ -254,7 +254,7 @@ pub mod prelude {
     #[allow(unused_imports)]
     pub use super::Client;
 }
-/// Brings answers into the one form that the methods above read: a token sent as text becomes JSON.
+/// Converts answers to the one form that the methods above read: a token sent as text becomes JSON.
 impl ClientHooks<()> for Client {
     async fn exec(
         &self,

@@ -39,15 +39,15 @@ pub const HEALTH: Operation = Operation {
 pub const OPERATIONS: &[Operation] = &[PLAN, EXPLAIN, LIVE, HEALTH];
 /// Landfall operator API 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+/// A request that does not match its schema never reaches a method: `reject...` gives the answer.
 pub trait Operator: Sized + Send + Sync + 'static {
-    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
     type Error: IntoResponse<Self, PlanResponse> + IntoResponse<Self, ExplainResponse>;
-    /// How much of a request body is read.
+    /// Limits on the reading of a request body.
     fn limits(&self) -> Limits {
         Limits::default()
     }
-    /// The body of 400, for a request that does not fit its schema.
+    /// The body of 400, for a request that does not match its schema.
     fn reject_with_request_validation_error(
         &self,
         context: &RequestContext,
@@ -71,14 +71,14 @@ pub trait Operator: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ExplainResponse, Self::Error>>;
     /// Tell whether the process answers at all
     ///
-    /// Asks nothing of anybody, so a process that only waits for its store is not restarted for that.
+    /// Checks no other system, so a process that only waits for its store is not restarted for that.
     fn live(&self, context: &RequestContext) -> impl Future<Output = LiveResponse>;
     /// Tell whether the service can take and run operations
     ///
     /// Writes a row of the store, at most once a second however many ask. DOWN means that the store cannot be written, is damaged or does not answer in time, or that a lane does not move. Targets change nothing of the status.
     fn health(&self, context: &RequestContext) -> impl Future<Output = HealthResponse>;
 }
-/// Mount an implementor under a prefix; `/` is none.
+/// Mount an implementor under a prefix; `/` for no prefix.
 ///
 /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
 pub fn configure<T: Operator>(

@@ -84,9 +84,9 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 /// Specific Provisioner API 2.2.0, as its implementor sees it: a method an operation.
 ///
-/// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+/// A request that does not match its schema never reaches a method: `reject...` gives the answer.
 pub trait SpecificProvisioner: Sized + Send + Sync + 'static {
-    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
     type Error: IntoResponse<Self, AsyncValidateResponse>
         + IntoResponse<Self, GetValidationStatusResponse>
         + IntoResponse<Self, ValidateResponse>
@@ -96,7 +96,7 @@ pub trait SpecificProvisioner: Sized + Send + Sync + 'static {
         + IntoResponse<Self, UpdateaclResponse>
         + IntoResponse<Self, ReverseProvisionResponse>
         + IntoResponse<Self, GetReverseProvisioningStatusResponse>;
-    /// How much of a request body is read.
+    /// Limits on the reading of a request body.
     fn limits(&self) -> Limits {
         Limits::default()
     }
@@ -106,7 +106,7 @@ pub trait SpecificProvisioner: Sized + Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> ValidateResponse;
-    /// The body of 400, for a request that does not fit its schema.
+    /// The body of 400, for a request that does not match its schema.
     fn reject_with_request_validation_error(
         &self,
         context: &RequestContext,
@@ -167,7 +167,7 @@ pub trait SpecificProvisioner: Sized + Send + Sync + 'static {
         token: String,
     ) -> impl Future<Output = Result<GetReverseProvisioningStatusResponse, Self::Error>>;
 }
-/// Mount an implementor under a prefix; `/` is none.
+/// Mount an implementor under a prefix; `/` for no prefix.
 ///
 /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
 pub fn configure<T: SpecificProvisioner>(

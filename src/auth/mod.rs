@@ -62,7 +62,7 @@ pub enum Role {
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The configured name; `anybody` without users.
+    /// The configured name; `anonymous` without users.
     pub name: String,
     /// The user's rights.
     pub role: Role,
@@ -199,7 +199,7 @@ impl Callers {
     pub async fn basic(&self, authorization: Option<&str>, peer: IpAddr) -> Result<Caller, Denied> {
         let book = self.book();
         let Some(decoy) = &book.decoy else {
-            return Ok(Caller { name: "anybody".to_owned(), role: Role::Write });
+            return Ok(Caller { name: "anonymous".to_owned(), role: Role::Write });
         };
         let header = authorization.ok_or_else(|| unauthorized(NO_USER))?;
         let (name, password) = header::basic(header).ok_or_else(|| unauthorized(MALFORMED_BASIC))?;

@@ -36,7 +36,7 @@ fn credentials() -> Credentials {
     }
 }
 
-/// Callers whose clock the test moves.
+/// Callers with a clock that the test sets.
 struct Fixture {
     callers: Callers,
     passed: Arc<Mutex<Duration>>,
@@ -129,7 +129,7 @@ async fn every_header_has_its_answer() {
     }
     let caller = callers.callers.basic(Some(&dev), address(1)).await.unwrap();
     assert_eq!(caller, Caller { name: "dev".to_owned(), role: Role::Read });
-    assert_eq!(open.callers.basic(None, address(1)).await.unwrap().name, "anybody");
+    assert_eq!(open.callers.basic(None, address(1)).await.unwrap().name, "anonymous");
 }
 
 #[tokio::test]
@@ -169,19 +169,19 @@ async fn refuses_an_address_after_too_many_failures_for_a_user() {
     callers.pass(Duration::from_secs(20));
     assert_eq!(callers.login(1, "ops", "2").await, wrong());
     assert_eq!(callers.login(1, "ops", "3").await, too_many(40));
-    // Also the right one: nothing is looked at any more.
+    // The right one too: no credential is checked any more.
     assert_eq!(callers.login(1, "ops", "right").await, too_many(40));
-    // Others pass: another user there, and the same from elsewhere.
+    // Others are served: another user at this address, and the same user at another address.
     assert_eq!(callers.login(1, "dev", "other").await, Ok(Role::Read));
     assert_eq!(callers.login(2, "ops", "right").await, Ok(Role::Write));
-    // Verified from elsewhere, it passes here, too; what is wrong still does not.
+    // Once verified at another address, it is accepted here, too; a wrong password still is not.
     assert_eq!(callers.login(1, "ops", "right").await, Ok(Role::Write));
     assert_eq!(callers.login(1, "ops", "4").await, too_many(40));
     callers.pass(Duration::from_secs(39));
     assert_eq!(callers.login(1, "ops", "5").await, too_many(1));
     callers.pass(Duration::from_secs(1));
     assert_eq!(callers.login(1, "ops", "6").await, wrong());
-    // Tokens are counted apart.
+    // Tokens are counted separately.
     for _ in 0..2 {
         assert_eq!(callers.bearer(1, Some("Bearer x")).await, Err(WRONG_TOKEN.to_owned()));
     }
@@ -192,7 +192,7 @@ async fn refuses_an_address_after_too_many_failures_for_a_user() {
     assert_eq!(callers.login(1, "ops", "7").await, wrong());
 }
 
-/// Whatever is tried, in whatever order: what a name that exists is answered is what one that does not is.
+/// For every sequence of attempts, an existing and an unknown name get the same answers.
 #[tokio::test]
 async fn no_response_reveals_whether_a_name_exists() {
     for others in 0..5 {
@@ -235,7 +235,7 @@ async fn a_reload_forgets_only_secrets_with_changed_hashes() {
     next.users = vec![user("ops", Role::Read, "newer"), User { hash: same, ..user("dev", Role::Write, "") }];
     next.tokens.remove(0);
     callers.callers.reload(next);
-    // Over the limit, only what is remembered passes.
+    // Above the limit, only remembered credentials are accepted.
     assert_eq!(callers.login(9, "ops", "right").await, too_many(60), "it is not the old one any more");
     assert_eq!(callers.login(9, "dev", "x").await, too_many(60));
     assert_eq!(callers.login(9, "dev", "other").await, Ok(Role::Write), "remembered, with the new role");
@@ -276,16 +276,16 @@ async fn a_caller_without_a_turn_is_overloaded_and_not_counted() {
         let text = "too many callers are being checked, which is the limit; try again later";
         assert_eq!(denied, Denied::Overloaded(text.to_owned()));
     }
-    // What is remembered needs no turn, and neither does what is refused without a look.
+    // Remembered credentials need no turn, and neither do credentials that are refused without a check.
     assert_eq!(callers.login(3, "dev", "other").await, Ok(Role::Read));
     assert_eq!(callers.basic(3, None).await, Err(NO_USER.to_owned()));
     drop((first, second));
-    // A turn is given back on another thread: the wait is too short to count on it.
+    // Another thread returns the turn: the wait is too short to rely on it.
     let generous = Fixture::new(limits(), credentials());
     assert_eq!(generous.login(3, "ops", "right").await, Ok(Role::Write));
 }
 
-/// Not after the wait: who cannot wait at all is told at once.
+/// A caller that cannot wait at all is refused at once, not after the wait.
 #[tokio::test]
 async fn refuses_callers_beyond_max_waiting_at_once() {
     let callers = Fixture::new(Limits { max_waiting: 1, ..limits() }, credentials());
@@ -305,7 +305,7 @@ async fn refuses_callers_beyond_max_waiting_at_once() {
 async fn counts_failures_of_callers_that_disconnect() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
     let header = basic("ops", "wrong");
-    // Every thread that verifies is busy, so that the caller is gone before it is their turn.
+    // Every thread that verifies is busy, so the caller disconnects before its turn.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     for _ in 0..callers.callers.limits.concurrency {
@@ -315,23 +315,23 @@ async fn counts_failures_of_callers_that_disconnect() {
     }
     {
         let mut attempt = Box::pin(callers.callers.basic(Some(&header), address(1)));
-        // It is on its way to the hash by now.
+        // By now its hash is being computed.
         assert!(attempt.as_mut().now_or_never().is_none());
     }
     drop(release);
-    // Their turn is over when it was counted.
+    // The attempt is counted before its turn ends.
     drop(callers.callers.turns.take(address(1), 0).await);
     assert_eq!(callers.login(1, "ops", "right").await, too_many(60));
 }
 
-/// Ten requests of one new caller at once cost one verification: the others find it remembered.
+/// Ten simultaneous requests of one new caller cost one verification: the others use the remembered result.
 #[tokio::test]
 async fn requests_of_one_caller_wait_for_each_other() {
     let callers = Fixture::new(limits(), credentials());
     let logins = (0..10).map(|_| callers.login(1, "ops", "right"));
     let answers = futures::future::join_all(logins).await;
     assert!(answers.iter().all(|answer| *answer == Ok(Role::Write)), "{answers:?}");
-    // And ten wrong ones three: the others are refused when it is their turn.
+    // Ten wrong ones cost three: the others are refused at their turn.
     let logins = (0..10).map(|_| callers.login(1, "dev", "wrong"));
     let answers = futures::future::join_all(logins).await;
     let looked_at = answers.iter().filter(|answer| **answer == wrong()).count();

@@ -415,7 +415,7 @@ fn say_logs(output: &Output, logs: &[types::Log]) {
     }
 }
 
-/// Polls often at first, and then less and less often.
+/// Polls often at first, and then less often.
 struct Pace(Duration);
 
 impl Pace {

@@ -157,7 +157,7 @@ struct Server {
     encryption: Encryption,
 }
 
-/// A server, for those who have its token.
+/// A server, for callers with its token.
 #[derive(Debug, Args)]
 struct Remote {
     #[command(flatten)]
@@ -175,23 +175,23 @@ impl std::ops::Deref for Remote {
 }
 
 impl Remote {
-    /// A client that says who calls.
+    /// A client with credentials.
     fn http(&self) -> Result<reqwest::Client, Failure> {
         remote::http(&self.url, &self.encryption, self.token.authorization()?)
     }
 }
 
-/// `NAME=VALUE`; a value that is JSON is taken as such, anything else as text.
+/// `NAME=VALUE`; a value that is valid JSON is parsed, any other value is text.
 fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, value) =
         text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
     Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
-/// How a command ended when it did not end well.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
-    /// The operation ended FAILED or TERMINATED; people were told already.
+    /// The operation ended FAILED or TERMINATED; the reason is already printed.
     Operation(String),
     /// Wrong usage or configuration.
     Usage(Vec<String>),
@@ -210,7 +210,7 @@ impl Failure {
         Self::Server(vec![line])
     }
 
-    /// The same, of a task that was accepted.
+    /// The same, for a task that was accepted.
     fn of_task(self, token: &str) -> Self {
         match self {
             Self::Server(mut lines) => {
@@ -284,13 +284,14 @@ fn serve(file: Option<PathBuf>, overrides: Overrides, registry: &Registry) -> Re
         .enable_all()
         .build()
         .map_err(|error| Failure::server(format!("the runtime cannot be started: {error}")))?;
-    // Technologies are made by reading the configuration, and keep their connections on this runtime.
+    // Drivers create technologies when they read the configuration, and technologies keep their connections on this
+    // runtime.
     let entered = runtime.enter();
     let config = Config::load_to_serve(file.as_deref(), &overrides, registry).map_err(Failure::Usage)?;
     drop(entered);
     logging::start(&config.log);
     let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::server(error.report()));
-    // Not waiting for threads that hang: what had to end has been waited for, and the rest ends with the process.
+    // Threads that hang are not waited for: all required work has ended, and the rest ends with the process.
     runtime.shutdown_background();
     served
 }

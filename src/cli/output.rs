@@ -1,4 +1,4 @@
-//! What the command line prints: plain lines, a progress bar where there is a terminal, or one JSON document.
+//! The output of the command line: plain lines, a progress bar on a terminal, or one JSON document.
 
 use std::io::{IsTerminal, Write};
 
@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 pub(super) struct Output {
     json: bool,
     bar: Option<ProgressBar>,
-    /// What there is to tell so far, for programs.
+    /// The result so far, as JSON.
     result: Option<Value>,
 }
 
 impl Output {
-    /// Lines for people, or one document.
+    /// Lines of text, or one document.
     pub(super) fn new(json: bool) -> Self {
         Self { json, bar: None, result: None }
     }
@@ -30,7 +30,7 @@ impl Output {
         });
     }
 
-    /// A line for people.
+    /// A line of text.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
             _ if self.json => {}
@@ -39,7 +39,7 @@ impl Output {
         }
     }
 
-    /// What is being worked on.
+    /// The current step.
     pub(super) fn working_on(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what.to_owned());
@@ -53,19 +53,19 @@ impl Output {
         }
     }
 
-    /// The result for programs, which replaces the one before.
+    /// The result as JSON; replaces the earlier one.
     pub(super) fn result(&mut self, value: Value) {
         self.result = Some(value);
     }
 
-    /// The command has ended well.
+    /// The command has succeeded.
     pub(super) fn end(&mut self) {
         if let Some(result) = self.result.take().filter(|_| self.json) {
             print(&format!("{result:#}"));
         }
     }
 
-    /// The command has not ended well: the result as far as there is one, with `errors`.
+    /// The command has failed: prints the result so far, with `errors`.
     pub(super) fn fail(&mut self, errors: &[String]) {
         if !self.json {
             return;
@@ -92,7 +92,7 @@ pub(super) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Something is wrong.
+/// Prints an error.
 pub(super) fn error(line: &str) {
     let _ = writeln!(std::io::stderr(), "error: {line}");
 }

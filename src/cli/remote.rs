@@ -1,6 +1,6 @@
-//! How a command reaches a server and says who calls.
+//! How a command reaches a server and authenticates.
 //!
-//! Secrets come from the environment or from files, never from arguments, which everybody on the machine can read.
+//! Secrets come from the environment or from files, never from arguments, which every user of the machine can read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(super) struct BasicUser {
 pub(super) struct Authorization(HeaderValue);
 
 impl BearerToken {
-    /// Nothing where neither the file nor the variable is there.
+    /// `None` if neither the file nor the variable exists.
     pub(super) fn authorization(&self) -> Result<Option<Authorization>, Failure> {
         let token = secret(self.token_file.as_deref(), TOKEN)?;
         token.map(|token| Authorization::new(&format!("Bearer {}", token.expose()), TOKEN)).transpose()
@@ -63,7 +63,7 @@ impl BearerToken {
 }
 
 impl BasicUser {
-    /// Nothing where no user is named.
+    /// `None` if no user is given.
     pub(super) fn authorization(&self) -> Result<Option<Authorization>, Failure> {
         let Some(name) = &self.user else { return Ok(None) };
         if name.contains(':') {
@@ -83,7 +83,7 @@ impl Authorization {
     fn new(value: &str, variable: &str) -> Result<Self, Failure> {
         let mut value = HeaderValue::from_str(value)
             .map_err(|_| usage(format!("what {variable} or its file holds cannot be sent in a header")))?;
-        // It is then in no Debug of a request.
+        // No Debug output of a request contains it.
         value.set_sensitive(true);
         Ok(Self(value))
     }
@@ -109,13 +109,14 @@ pub(super) fn http(
         .tls_backend_preconfigured(tls)
         .default_headers(headers.unwrap_or_default())
         .connect_timeout(Duration::from_secs(10))
-        // Longer than a dry run waits and takes by default: its error says more than this one.
+        // Longer than the default deadline of a dry run, because the server's error explains more than a timeout
+        // here.
         .timeout(Duration::from_secs(90))
         .build()
         .map_err(|error| Failure::server(format!("the HTTP client cannot be made: {error}")))
 }
 
-/// What to tell of a 401: which of the two ways to say who calls the command has.
+/// The remedy for a 401, for the kind of credential that the command uses.
 pub(super) fn unauthorized(url: &str) -> Failure {
     Failure::server(format!(
         "{url}: the server does not know who calls (401); set {TOKEN} to a token that it knows, or name a file with \
@@ -123,7 +124,7 @@ pub(super) fn unauthorized(url: &str) -> Failure {
     ))
 }
 
-/// The first line of the file if one is named, else the variable; an empty one is none.
+/// The first line of the file if one is given, else the variable; an empty secret counts as missing.
 fn secret(file: Option<&Path>, variable: &str) -> Result<Option<Secret>, Failure> {
     let Some(path) = file else {
         return Ok(std::env::var(variable).ok().filter(|text| !text.is_empty()).map(Secret::new));

@@ -1,4 +1,4 @@
-//! `landfall topology`: the client side of the FlexDeploy Instance API, and why things land where they do.
+//! `landfall topology`: the client side of the FlexDeploy Instance API, and the reasons for each placement.
 
 use std::path::PathBuf;
 
@@ -222,7 +222,7 @@ fn patched(change: Change) -> types::InstancePatch {
     }
 }
 
-/// Everything as it is but for what changes: only a whole instance can have a list replaced.
+/// The whole instance with the changes: only a request with the whole instance can replace a list.
 fn replaced(instance: types::Instance, change: Change) -> types::NewInstance {
     let operation = |operation: types::PluginOperation| types::PluginOperationInput {
         plugin_id: Some(operation.plugin_id),
@@ -267,7 +267,7 @@ fn summary(instance: &types::Instance) -> String {
     format!("{} ({}): {}", instance.instance_code, instance.instance_id, parts.join(", "))
 }
 
-/// Shows every component, and fails when one of them has no place.
+/// Shows every component, and fails if one of them has no place.
 async fn explain(output: &mut Output, remote: &Remote, text: String) -> Result<(), Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request =

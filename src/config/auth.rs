@@ -1,6 +1,8 @@
-//! `[auth]`: who may call, and what asking may cost. Read at the start, and as far as it stands in other files, again.
+//! `[auth]`: the credentials, and the limits on their verification. Read at the start; values in other files are read
+//! again on reload.
 //!
-//! What should be a hash may by mistake be a password. So no problem here quotes a value but for names, roles and paths.
+//! A value that should be a hash may be a password by mistake. So no message here quotes a value, except names, roles
+//! and paths.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,21 +17,21 @@ use crate::auth::{Bounds, Credentials, Hash, Limits, Role, Token, User};
 
 use super::reader::{Reader, did_you_mean};
 
-/// More tokens than a rotation needs; each costs a verification when a wrong one comes.
+/// More tokens than a rotation needs; a wrong token costs one verification for each of them.
 const MAX_TOKENS: usize = 8;
 
 /// `[auth]`
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// What asking may cost.
+    /// The limits on verification.
     pub limits: Limits,
-    /// Who may call, as of the start.
+    /// The credentials at the start.
     pub credentials: Credentials,
-    /// Where they stand.
+    /// The sources of the credentials.
     pub source: Source,
 }
 
-/// Where credentials stand, so that they can be read again.
+/// The sources of the credentials, for a reload.
 #[derive(Clone)]
 pub struct Source {
     /// `[[auth.users]]`
@@ -43,11 +45,12 @@ pub struct Source {
 /// Reads a variable of the environment.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A key, and what is wrong with it.
+/// A key, and the mistake in it.
 type Problem = (String, String);
 
 impl Source {
-    /// What the files hold now: `users_file`, and every `{ file = }`. On failure every mistake, a line each.
+    /// The current credentials of the files: `users_file`, and every `{ file = }`. On failure every mistake, one line
+    /// each.
     pub fn read(&self) -> Result<Credentials, Vec<String>> {
         let mut problems = Vec::new();
         let credentials = self.credentials(&|name| std::env::var(name).ok(), &mut problems);
@@ -91,7 +94,7 @@ impl Reader<'_> {
             users,
             tokens,
             users_file,
-            // With a mistake in them, what is wrong elsewhere is told all the same.
+            // With mistakes in them, mistakes elsewhere are still reported.
             bounds: Bounds {
                 memory_kib: memory_kib.unwrap_or(u32::MAX),
                 iterations: iterations.unwrap_or(u32::MAX),
@@ -132,7 +135,7 @@ impl Reader<'_> {
     }
 }
 
-/// Reads rows, and collects what is wrong with them.
+/// Reads rows, and collects their mistakes.
 struct Table<'a> {
     bounds: &'a Bounds,
     variable: Variable<'a>,
@@ -141,7 +144,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// `place` is the key of a row, and what begins the messages about it.
+    /// `place` is the key of a row, and the prefix of its messages.
     fn users(&mut self, rows: &[Value], place: impl Fn(usize) -> (String, String)) -> Vec<User> {
         let mut users = Vec::new();
         for (index, row) in rows.iter().enumerate() {
@@ -187,7 +190,7 @@ impl Table<'_> {
             Some(Value::Dict(..)) => {
                 return wrong(format!("`{shown}`: `users` must be a list; write [[users]] for each"));
             }
-            // An empty file is probably being written right now; it must not open the contract to everyone.
+            // An empty file is probably being written; it must not open the contract to all callers.
             _ => {
                 return wrong(format!(
                     "`{shown}` has no user; write [[users]] for each, or leave the key out"
@@ -217,10 +220,10 @@ impl Table<'_> {
     }
 }
 
-/// One of the rows.
+/// One row.
 struct Row<'t, 'a> {
     table: &'t mut Table<'a>,
-    /// `None` is told already.
+    /// `None` is reported already.
     row: Option<Dict>,
     key: String,
     about: String,
@@ -282,7 +285,7 @@ impl<'t, 'a> Row<'t, 'a> {
         }
     }
 
-    /// The hash itself, or where it stands.
+    /// The hash itself, or its source.
     fn hash(&mut self, name: &str) -> Option<Hash> {
         let text = match self.row.as_ref()?.get(name) {
             None => Err(format!("has no `{name}`; print one with `landfall hash-password`")),

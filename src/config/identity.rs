@@ -26,7 +26,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// What looks refs up. Connects to nothing yet.
+    /// Resolves refs. Construction opens no connection.
     pub(super) fn principals(&self) -> Arc<dyn Principals> {
         match self {
             Self::Template(settings) => Arc::new(Template::new(settings.clone())),
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 impl Reader<'_> {
-    /// `None` for one that is wrong.
+    /// `None` for an invalid one.
     pub(super) fn identities(&mut self) -> BTreeMap<String, Option<Identity>> {
         let mut identities = BTreeMap::new();
         for name in self.children("identity") {
@@ -78,7 +78,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A text in which `{name}` and its parts stand for who is looked for.
+    /// A text with the placeholder `{name}`, and placeholders for the parts of the name.
     fn pattern(&mut self, key: &str, default: &str) -> Option<String> {
         let text = self.text(key, default)?;
         if let Err(problem) = Template::check(&text) {

@@ -8,13 +8,13 @@ use landfall_adapter::import::{FIELDS, MESH};
 /// `[import]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// The parameter in which the control plane sends the environment-specific values of an entity.
+    /// The parameter with which the control plane sends the environment-specific values of an entity.
     pub environment_key: String,
-    /// What an update may begin with, and what it begins with instead.
+    /// The prefixes that an update may have, and their replacements.
     pub prefixes: Vec<(String, Vec<String>)>,
 }
 
-/// What an update may begin with when it leaves.
+/// The prefix that a sent update may have.
 const ROOTS: [&str; 4] = [MESH, "parameters", "environmentParameters", "witboost.parameters"];
 
 const PREFIXES: &str = "import.prefixes";
@@ -45,7 +45,7 @@ impl Reader<'_> {
         None
     }
 
-    /// A list is short for what all updates begin with.
+    /// The short form of a prefix for all updates is a list.
     fn prefixes(&mut self) -> Option<Vec<(String, Vec<String>)>> {
         self.read.insert(PREFIXES.to_owned());
         let mut rows = Vec::new();
@@ -140,7 +140,7 @@ fn flatten(path: &str, value: Value, rows: &mut Vec<(String, Value)>) {
     }
 }
 
-/// What is wrong with the beginning of updates, if no update begins with it.
+/// The mistake in the prefix of updates, if no update can begin with it.
 fn unknown_field(from: &str) -> Option<String> {
     let known = || FIELDS.iter().map(|field| format!("{MESH}.{field}"));
     let is_known = from == MESH

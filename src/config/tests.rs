@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// Says what it read.
+/// Records what it read.
 struct Probe(Arc<std::sync::Mutex<Vec<Probed>>>);
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -226,7 +226,7 @@ fn a_database_is_a_target_named_by_a_secret() {
             "targets.PG.statement_timeout: `5` is not a duration; write a number and a unit: 500ms, 30s, 5m, 1h",
             "targets.PG.url: has `sslmode=require`, which does not verify the server; write \
              `sslmode=verify-full` (with `sslrootcert=PATH` for your own certificate authority), or `sslmode=disable`",
-            "targets.PG.identity: is empty, so that nobody would be found; name at least one [identity.NAME]",
+            "targets.PG.identity: is empty, so no principal would be found; name at least one [identity.NAME]",
         ]
     );
     assert_eq!(
@@ -254,7 +254,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         lease = "1ms"
         [targets.A]
         driver = "oracle"
-        url = "of what nobody knows"
+        url = "of an unknown key"
         [targets.B]
         driver = "mock"
         environments = ["moon"]
@@ -318,7 +318,7 @@ fn reports_duplicate_names() {
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
 }
 
-/// An id that the defaults use may be another environment's here.
+/// An id that the defaults use may belong to another environment here.
 #[test]
 fn naming_environments_replaces_the_defaults() {
     let config = load("[environments]\nprod = 10001\n", &[]).unwrap();
@@ -351,7 +351,7 @@ fn operations_may_have_a_run_limit_of_their_own() {
 fn reports_missing_and_invalid_configuration_files() {
     let problems = load("[server\n", &[]).unwrap_err();
     assert_eq!(problems.len(), 1);
-    // The line that is wrong may hold a secret.
+    // The invalid line may contain a secret.
     let problems = load("[log]\nlevel = \"hunter2\n", &[]).unwrap_err();
     assert_eq!(problems, ["TOML parse error at line 2, column 17: invalid basic string"]);
     let problems = Config::assemble(
@@ -458,7 +458,7 @@ fn identities_are_read_and_named_by_targets() {
         group = "roles"
         [identity.c]
         kind = "file"
-        path = "of what nobody knows"
+        path = "of an unknown key"
         [identity.d]
         kind = "ldap"
         url = "http://directory"

@@ -1,5 +1,5 @@
-//! What a caller is told of a body that is no JSON or does not fit, word by word, by every operation that has a body;
-//! and what may be null.
+//! The errors for bodies that are not JSON or do not match the schema, word by word, for every operation that has a
+//! body; and the fields that may be null.
 
 use serde_json::{Value, json};
 

@@ -348,8 +348,7 @@ async fn exercise_direct_answers(api: &Api) {
     }
 }
 
-/// The page prints the token bare; a caller to whom JSON is more welcome, or who names nothing else, gets a JSON
-/// string.
+/// The page prints the token without quotes; a caller that prefers JSON, or accepts nothing else, gets a JSON string.
 #[tokio::test]
 async fn accept_header_selects_the_token_format() {
     let server = Landfall::start();

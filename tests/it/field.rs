@@ -1,5 +1,5 @@
-//! Documents in the shapes that control planes and teams send, each with the verdict that it must get, from every
-//! contract. `tests/corpus/field/README.md` says how to add one: a file with its verdict is enough.
+//! Documents as control planes and teams send them, each with its expected verdict, from every contract.
+//! `tests/corpus/field/README.md` says how to add one: a file with its verdict is enough.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{AIRBYTE, Api, Landfall, PREFIX, messages, query_write, repository, walk};
 
-/// What the documents are judged by: two technologies that run anywhere, and one that is only asked what it checks.
+/// The technologies that check the documents: two that run anywhere, and one that only validates.
 const CONFIG: &str = r#"
 [targets.LAKE]
 driver = "lakehouse"
@@ -46,21 +46,21 @@ kind = "workload"
 group = "mock"
 "#;
 
-/// A document and what is expected of it, from the comments that it begins with.
+/// A document and its expected verdict, from the comments at its start.
 #[derive(Default)]
 struct Case {
     path: PathBuf,
     text: String,
     valid: bool,
-    /// What is wrong, in order, without line and column.
+    /// The problems, in order, without line and column.
     problems: Vec<String>,
-    /// Parts of what is to be done about it.
+    /// Parts of the remedies.
     remedies: Vec<String>,
     /// Components that are left to other adapters, each with a part of the reason.
     left: Vec<(String, String)>,
-    /// Nothing but `validate` is asked.
+    /// Only `validate` is called.
     only_validate: bool,
-    /// The status of an unprovision of what is not valid.
+    /// The status of an unprovision of an invalid document.
     unprovision: Option<u16>,
 }
 
@@ -114,7 +114,7 @@ impl Case {
         json!({ "descriptorKind": kind, "descriptor": self.text, "removeData": remove_data })
     }
 
-    /// The file as it would have to be for these problems to be expected.
+    /// The file with these problems as the expected ones.
     fn rewritten(&self, problems: &[String]) -> String {
         let is_problem = |line: &&str| !line.starts_with("# problem: ");
         let mut lines: Vec<String> = self.text.lines().filter(is_problem).map(str::to_owned).collect();
@@ -124,7 +124,7 @@ impl Case {
     }
 }
 
-/// The same without the place, which a line more would move.
+/// The same without the place, which an added line would change.
 fn without_place(problem: &str) -> String {
     match problem.rfind(" (line ") {
         Some(end) if problem.ends_with(')') => problem[..end].to_owned(),
@@ -132,10 +132,10 @@ fn without_place(problem: &str) -> String {
     }
 }
 
-/// A contract, as these tests call it.
+/// A contract, with the name that these tests use.
 struct Contract {
     prefix: &'static str,
-    /// What comes before the name of an operation.
+    /// The prefix of an operation's path.
     version: &'static str,
 }
 
@@ -162,7 +162,7 @@ impl Contract {
         }
     }
 
-    /// Whether the document is valid, and what is wrong with it, in the words that all contracts share.
+    /// Whether the document is valid, and the problems, in the words that all contracts share.
     async fn verdict(&self, api: &Api, case: &Case) -> (bool, Vec<String>, String) {
         let answer = api.post(&self.path("validate"), &case.request(false)).await.with_status(200).json();
         let strings = |value: &Value| -> Vec<String> {
@@ -171,7 +171,7 @@ impl Contract {
         let errors = strings(&answer["error"]["errors"]);
         let remedies = strings(&answer["error"]["moreInfo"]["solutions"]).join("\n");
         let problems = if self.is_airbyte() {
-            // The remedy is behind a semicolon there: what comes before it ends with the place.
+            // There the remedy follows a semicolon: the text before it ends with the place.
             errors.iter().map(|error| without_place(error.split("); ").next().unwrap_or(error))).collect()
         } else {
             errors.iter().map(|error| without_place(error)).collect()
@@ -180,7 +180,7 @@ impl Contract {
     }
 }
 
-/// The first of what the two differ in, if anything.
+/// The first difference of the two, if any.
 fn difference(expected: &[String], actual: &[String]) -> Option<String> {
     let cut = |text: &String| text.split(" (line ").next().unwrap_or(text).to_owned();
     let actual: Vec<String> = actual.iter().map(cut).collect();
@@ -232,7 +232,7 @@ async fn field_documents_get_their_verdicts_in_every_contract() {
     );
 }
 
-/// What is valid goes all the way and back; what is not is refused, and may still have to go.
+/// A valid document is provisioned and unprovisioned; an invalid one is refused, and may still be unprovisioned.
 async fn run_operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), String> {
     if !case.valid {
         let refused = api.post(&contract.path("provision"), &case.request(false)).await;
@@ -257,7 +257,7 @@ async fn run_operations(api: &Api, contract: &Contract, case: &Case) -> Result<(
     if case.is_component() {
         steps.push(("updateacl", contract.access(case)));
     }
-    // The last one leaves nothing to the next document.
+    // Each document leaves no resource to the next one.
     steps.push(("unprovision", case.request(contract.prefix.is_empty())));
     for (operation, body) in steps {
         let answer = api.post(&contract.path(operation), &body).await;
@@ -279,7 +279,7 @@ async fn expect_completed(
     if status["status"] == "COMPLETED" { Ok(()) } else { Err(format!("{operation} ended: {status:#}")) }
 }
 
-/// What is left to other adapters is listed by a dry run and in the log.
+/// Components of other adapters are listed by a dry run and in the log.
 async fn check_skipped(api: &Api, case: &Case) -> Result<(), String> {
     if !case.valid || case.left.is_empty() {
         return Ok(());
@@ -314,7 +314,8 @@ async fn check_skipped(api: &Api, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The short form of an unprovision says no environment: that of ours is known, and a neighbour's is not asked.
+/// The short form of an unprovision names no environment: that of our own component is known, and the components of
+/// other adapters are not checked.
 #[tokio::test]
 async fn unprovision_without_environment_ignores_foreign_components() {
     let server =
@@ -328,7 +329,7 @@ async fn unprovision_without_environment_ignores_foreign_components() {
     assert!(done["result"].as_str().unwrap().starts_with("unprovisioned: 1 component"), "{done:#}");
 }
 
-/// A caller may serialise what it does not set as null.
+/// A caller may serialise unset fields as null.
 #[tokio::test]
 async fn null_remove_data_means_false() {
     let server =
@@ -349,8 +350,8 @@ async fn null_remove_data_means_false() {
 
 const PORT: &str = "urn:dmb:cmp:sales:orders:0:orders";
 
-/// The descriptor of an output port of the lakehouse, or of its data product, between what comes before it and with
-/// what its own lines are replaced by.
+/// The descriptor of an output port of the lakehouse, or of its data product, with a prefix, and with replacements
+/// for its own lines.
 fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Value {
     let own = format!(
         "    - id: {PORT}\n      name: Orders\n      kind: outputport\n      technology: S3\n      specific: {{table: \
@@ -369,7 +370,7 @@ fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Valu
     json!({ "descriptorKind": kind, "descriptor": text, "removeData": true })
 }
 
-/// What is sent to take away what was provisioned says it otherwise, or has company.
+/// An unprovision may spell the component in another way, or name more of them.
 #[tokio::test]
 async fn unprovision_with_a_changed_descriptor_removes_everything() {
     let server =
@@ -418,7 +419,7 @@ async fn unprovision_with_a_changed_descriptor_removes_everything() {
                 let left = server.resources().await;
                 assert!(left.tables.is_empty(), "{}: {:?}", told(), left.tables);
                 if contract.is_airbyte() {
-                    // It cannot ask for the data to go.
+                    // It cannot request the deletion of the data.
                     server.api().complete("/v1/unprovision", &good).await;
                 }
                 let files = server.resources().await.files;
@@ -429,7 +430,7 @@ async fn unprovision_with_a_changed_descriptor_removes_everything() {
     }
 }
 
-/// A component is of one kind as long as it exists.
+/// A component has one kind as long as it exists.
 #[tokio::test]
 async fn changed_kind_of_a_provisioned_component_is_refused() {
     let server =
@@ -447,7 +448,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     let remedy = "unprovision it first, or write `kind: outputport` again";
     assert_eq!(validated["error"]["moreInfo"]["solutions"], json!([remedy]));
     api.post("/v1/provision", &storage).await.with_status(400);
-    // An earlier version did not keep the kind.
+    // An earlier version did not store the kind.
     query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET kind = NULL").await;
     for operation in ["/v1/provision", "/v1/unprovision"] {
         let done = api.run(operation, &storage).await;
@@ -461,7 +462,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert_eq!(server.resources().await.tables.len(), 1);
     api.complete("/v1/unprovision", &good).await;
     assert!(server.resources().await.tables.is_empty());
-    // What it kept as one kind is not left behind as another.
+    // Resources of one kind are not left behind by another.
     api.provision_and_wait(&good).await;
     let keeping = |mut request: Value| {
         request["removeData"] = json!(false);
@@ -475,7 +476,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert!(server.resources().await.files.iter().all(|(path, _)| !path.starts_with("tables")));
     let again = api.complete("/v1/unprovision", &storage).await;
     assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
-    // It was lost from the store.
+    // The store lost it.
     api.provision_and_wait(&good).await;
     query_write(&server.data_dir().join("landfall.db"), "DELETE FROM deployment").await;
     let done = api.run("/v1/unprovision", &storage).await;
@@ -487,7 +488,8 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert!(server.resources().await.buckets().is_empty());
 }
 
-/// Identifiers of components may be any text, so two data products may have one; what exists is one's only.
+/// Ids of components may be any text, so two data products may have the same id; an existing resource belongs to one
+/// of them.
 #[tokio::test]
 async fn component_of_another_data_product_is_refused() {
     let server =
@@ -514,7 +516,7 @@ async fn component_of_another_data_product_is_refused() {
     }
     assert_eq!(server.resources().await.tables.len(), 1);
 
-    // What it kept stays in the one, and is no obstacle in the other.
+    // Its kept data stays in the first one, and does not prevent anything in the other.
     let mut keeping = good.clone();
     keeping["removeData"] = json!(false);
     api.complete("/v1/unprovision", &keeping).await;
@@ -529,7 +531,7 @@ async fn component_of_another_data_product_is_refused() {
     api.provision_and_wait(&good).await;
     assert_eq!(name(&server.resources().await.tables), ["sales__orders__0__development.orders"]);
 
-    // An earlier version did not keep the data product.
+    // An earlier version did not store the data product.
     query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET product = NULL").await;
     assert_eq!(api.validate(&other).await["valid"], true);
 }

@@ -1,4 +1,4 @@
-//! Health as probes see it: the truth, with and without a body.
+//! Health as probes see it, with and without a body.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ async fn health_reports_the_last_success_of_each_target() {
     assert_eq!(after["lastFailure"], Value::Null);
 }
 
-/// What is accepted after its file was removed would be gone at the next start.
+/// A task that is accepted after its file was removed would be lost at the next start.
 #[tokio::test]
 async fn removed_store_file_refuses_requests_and_fails_health() {
     const MOVED: &str = "a file of the operation store was removed or replaced while Landfall uses it: nothing is accepted \
@@ -55,7 +55,7 @@ async fn removed_store_file_refuses_requests_and_fails_health() {
     let refusal =
         api.post("/v1/provision", &component_request(&cashflow(), STORAGE)).await.with_status(500).json();
     assert_eq!(refusal["error"], MOVED);
-    // One answer serves those who ask within a second.
+    // One check answers all requests within a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let health = api.get(HEALTH).await.with_status(503).json();
     assert_eq!((&health["status"], &health["reason"]), (&json!("DOWN"), &json!(MOVED)));

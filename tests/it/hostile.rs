@@ -1,5 +1,5 @@
-//! Descriptors and requests made to hurt. Each gets its refusal within a second, memory stays small, and the
-//! server goes on serving everybody else.
+//! Descriptors and requests that try to exhaust the server. Each is refused within a second, memory stays small, and
+//! the server serves all other callers.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::harness::{
     http, product_request, replace_once, repository, walk,
 };
 
-/// A second; two where the compiler did not optimise.
+/// A second; two without compiler optimisation.
 const SOON: Duration = Duration::from_secs(if cfg!(debug_assertions) { 2 } else { 1 });
 const MEGABYTE: usize = 1_000_000;
 const JSON: &str = "application/json";
@@ -86,8 +86,8 @@ async fn hostile_requests_are_refused_quickly_with_little_memory() {
     assert_unharmed(&server).await;
 }
 
-/// What is not declared as JSON is refused in the contract's own shape, never in the framework's: a web page can send
-/// it to whatever server it likes.
+/// A body that is not declared as JSON is refused in the contract's own shape, never in the framework's: a web page
+/// can send it to any server.
 #[tokio::test]
 async fn wrong_content_type_gets_a_contract_error() {
     let server = Landfall::start();
@@ -142,7 +142,7 @@ async fn wrong_method_or_path_gets_an_error_message() {
     }
 }
 
-/// A page in a browser on this machine must not reach the server, also where anybody may call.
+/// A web page in a browser on this machine must not reach the server, also if authentication is off.
 #[tokio::test]
 async fn requests_from_foreign_web_pages_are_refused() {
     let server =
@@ -201,7 +201,7 @@ async fn requests_from_foreign_web_pages_are_refused() {
     assert!(log.contains("answering 403 to 127.0.0.1: the request comes from a web page of `null`"), "{log}");
 }
 
-/// The limit is not to be found by running out of memory.
+/// The limit applies before memory is exhausted.
 #[tokio::test]
 async fn body_over_the_limit_is_refused() {
     let server = Landfall::with().alone().start();
@@ -212,14 +212,14 @@ async fn body_over_the_limit_is_refused() {
     )
     .await
     .expect("an end within the time limit");
-    // The server may hang up before the whole body is sent, which the client sees as an error.
+    // The server may close the connection before the whole body is sent, which the client sees as an error.
     if let Ok(response) = sent {
         assert_eq!(response.status().as_u16(), 400);
     }
     assert_unharmed(&server).await;
 }
 
-/// Sends what is ready to be sent. A machine that is busy elsewhere gets one more try.
+/// Sends the prepared requests. On a busy machine there is one more attempt.
 async fn timed(api: &Api, path: &str, content_type: &str, body: &[u8]) -> (Answer, Duration) {
     let mut tries = 0;
     loop {
@@ -248,12 +248,12 @@ fn short(text: &str) -> String {
     text.chars().take(300).collect()
 }
 
-/// The files of tests/corpus/hostile, as data products or components, whichever they are.
+/// The files of tests/corpus/hostile, as data products or components, by their content.
 fn corpus() -> Vec<(String, Value)> {
     let mut requests = Vec::new();
     walk(&repository().join("tests/corpus/hostile"), &mut |path| {
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
-        // JSON cannot carry bytes that are no UTF-8; they arrive as the caller's client replaces them.
+        // JSON cannot carry bytes that are not UTF-8; they arrive as the client replaces them.
         let bytes = std::fs::read(path).expect("a file of the corpus");
         let text = String::from_utf8_lossy(&bytes);
         let kind = if text.contains("componentIdToProvision") {
@@ -267,7 +267,7 @@ fn corpus() -> Vec<(String, Value)> {
     requests
 }
 
-/// What is better made than kept.
+/// Documents that the test generates.
 fn hostile() -> Vec<(String, Value)> {
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, text: String| texts.push((name.to_owned(), text));
@@ -331,7 +331,7 @@ fn hostile() -> Vec<(String, Value)> {
     add("a key twice", format!("{}\nid: urn:dmb:dp:finance:cashflow:1", cashflow()));
     add("a key 10k times", format!("{}{}", cashflow(), "\nname: a".repeat(10_000)));
 
-    // A good descriptor with one thing spoilt: (what stands there, what takes its place).
+    // A valid descriptor with one fault: (the original text, its replacement).
     let spoilt = [
         ("id: urn:dmb:dp:finance:cashflow:0\n", "id: urn:dmb:dp:finance:cashflow:zero\n"),
         ("id: urn:dmb:dp:finance:cashflow:0\n", "id: urn:dmb:dp:finance:cashflow:99999999999999999999999\n"),
@@ -409,7 +409,7 @@ fn hostile() -> Vec<(String, Value)> {
     let good = cashflow();
     for (number, (from, to)) in spoilt.into_iter().enumerate() {
         let name = format!("spoilt {number}: `{}` for `{}`", to.trim(), from.trim());
-        // A key at the top level is told from the same key in a component by its line's beginning.
+        // The start of the line distinguishes a key at the top level from the same key in a component.
         let text = if from.ends_with('\n') && good.matches(from).count() > 1 {
             replace_once(&good, &format!("\n{from}"), &format!("\n{to}"))
         } else {
@@ -428,7 +428,7 @@ fn hostile() -> Vec<(String, Value)> {
 
     let mut requests: Vec<_> = texts.into_iter().map(|(name, text)| (name, product_request(&text))).collect();
 
-    // The same at the level of a component.
+    // The same for a component.
     let mut component = |name: &str, text: String| {
         let request = json!({ "descriptorKind": "COMPONENT_DESCRIPTOR", "descriptor": text });
         requests.push((format!("component: {name}"), request));
@@ -462,12 +462,12 @@ fn hostile() -> Vec<(String, Value)> {
     requests
 }
 
-/// A good beginning, without components.
+/// A valid start, without components.
 fn head() -> String {
     cashflow().split("components:").next().expect("a head").to_owned()
 }
 
-/// Many at once do not hold up the one that is honest.
+/// Many at once do not delay a valid request.
 #[tokio::test]
 async fn valid_request_completes_during_an_attack() {
     let server = Landfall::with().alone().start();

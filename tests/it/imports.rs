@@ -1,4 +1,4 @@
-//! Imports as control planes ask for them: what is refused before there is a task, what ends one, and what comes back.
+//! Imports as control planes request them: refusals before there is a task, failures of tasks, and results.
 //!
 //! `tests/corpus/imports/README.md` says how to add a case.
 
@@ -155,7 +155,7 @@ async fn judge(api: &Api, case: &Value) -> Result<(), String> {
     if other.is_empty() { Ok(()) } else { Err(other.join("\n")) }
 }
 
-/// The component of a document, for what a catalog entry has in `spec.mesh`, and for updates to be put into.
+/// The component of a document: it provides `spec.mesh` of the catalog entry, and receives the updates.
 fn component(document: &mut Value) -> &mut Value {
     let components = document["dataProduct"]["components"].as_array_mut().unwrap();
     components.iter_mut().find(|component| component["id"] == OUTPUT_PORT).unwrap()
@@ -171,7 +171,7 @@ fn put(document: &mut Value, prefix: &str, updates: &Map<String, Value>) {
     }
 }
 
-/// As a control plane does it: import, put the updates into the entity, deploy it.
+/// The sequence of a control plane: import, put the updates into the entity, deploy it.
 #[tokio::test]
 async fn provision_after_import_changes_nothing() {
     let odcs = json!({ "apiVersion": "v3.0.2", "kind": "DataContract", "id": "x",

@@ -1,4 +1,4 @@
-//! Provision, repeat, grant, revoke, import, stop, unprovision: what each leaves behind, and what it does not.
+//! Provision, repeat, grant, revoke, import, stop, unprovision: what each leaves behind.
 
 use std::collections::BTreeSet;
 
@@ -121,7 +121,7 @@ async fn last_updateacl_request_defines_all_access() {
     let granted = access_of(&server).await;
     assert!(granted.contains("alice") && granted.contains("developers"), "{granted}");
 
-    // Twice the same changes nothing.
+    // The same request again changes nothing.
     let before = server.resources().await;
     update_access(api, &[developers, alice, alice]).await;
     assert_eq!(server.resources().await, before);
@@ -131,7 +131,7 @@ async fn last_updateacl_request_defines_all_access() {
     assert!(granted.contains("bob"), "{granted}");
     assert!(!granted.contains("alice") && !granted.contains("developers"), "{granted}");
 
-    // Provisioning again keeps what was granted.
+    // A later provisioning keeps the granted access.
     api.provision_and_wait(&product_request(&descriptor)).await;
     assert!(access_of(&server).await.contains("bob"));
 
@@ -143,12 +143,13 @@ async fn update_access(api: &Api, refs: &[&str]) -> Value {
     api.complete("/v1/updateacl", &acl_request(&cashflow(), OUTPUT_PORT, refs)).await
 }
 
-/// The properties of the table, where access is recorded.
+/// The properties of the table with the recorded access.
 async fn access_of(server: &Landfall) -> String {
     server.resources().await.only_table()["properties"].to_string()
 }
 
-/// A prefix that is none is a mistake in the request, not a person who left: nothing is guessed, nothing is half done.
+/// An invalid prefix is a mistake in the request, not an unknown principal: no name is guessed, and nothing is
+/// changed.
 #[tokio::test]
 async fn ref_with_an_unknown_prefix_is_refused() {
     let server = Landfall::start();
@@ -182,7 +183,7 @@ async fn unprovision_removes_data_only_on_request() {
     assert_eq!(kept.tables, [], "deregistered");
     assert_eq!(data(&kept.files), 1, "kept: {kept:#?}");
 
-    // Provisioning again takes back what was kept, instead of loading it twice.
+    // A later provisioning restores the kept data, and does not load it twice.
     api.provision_and_wait(&request).await;
     let table = server.resources().await.only_table();
     assert_eq!(table["snapshots"].as_array().unwrap().last().unwrap()["summary"]["total-records"], "2");
@@ -192,11 +193,11 @@ async fn unprovision_removes_data_only_on_request() {
     assert_eq!(purged.tables, []);
     assert_eq!(purged.files, [], "nothing is left");
 
-    // Removing what is gone is not an error.
+    // Removing a component that is gone is no error.
     api.complete("/v1/unprovision", &removal(&descriptor, true)).await;
 }
 
-/// As short as the page's own updateacl sample: identifiers, kinds and names, and nothing that names a resource.
+/// As short as the page's own sample of updateacl: ids, kinds and names, and no field that names a resource.
 #[tokio::test]
 async fn short_descriptor_finds_the_provisioned_component() {
     let server = Landfall::start();
@@ -290,7 +291,7 @@ async fn import_accepts_a_target_parameter() {
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
 }
 
-/// The log of a task that fails for what was asked says first what is wrong, and then what to do.
+/// The log of a task that fails because of its request has the problem first, and then the remedy.
 #[tokio::test]
 async fn log_has_each_error_before_its_remedy() {
     let server = Landfall::start();
@@ -415,7 +416,7 @@ async fn running_and_queued_tasks_can_be_stopped() {
         assert_eq!(status["status"], "TERMINATED", "{status:#}");
     }
 
-    // What was stopped can be asked for again.
+    // A stopped task can be requested again.
     api.provision_and_wait(&component_request(&cashflow(), STORAGE)).await;
 }
 

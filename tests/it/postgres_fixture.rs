@@ -1,4 +1,4 @@
-//! The PostgreSQL that the other tests run on: what it must be, and that nothing of it is left.
+//! The PostgreSQL server of the other tests: what it must provide, and that nothing of it stays.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -43,7 +43,7 @@ fn committed_rows_survive_an_immediate_shutdown() {
     for n in 0..3 {
         query(&url, &format!("INSERT INTO kept VALUES ({n})")).unwrap();
         server.kill_immediately().unwrap();
-        query(&url, "SELECT 1").expect_err("nobody listens");
+        query(&url, "SELECT 1").expect_err("no server listens");
         server.restart().unwrap();
         assert_eq!(server.port(), port);
         let rows = query(&url, "SELECT n FROM kept ORDER BY n").unwrap();
@@ -62,7 +62,7 @@ fn dropped_server_removes_its_folder() {
     assert!(!folder.exists() && !is_alive(pid));
 }
 
-/// A static is not dropped, and a killed process drops nothing: the server ends all the same.
+/// Statics are not dropped, and a killed process runs no drop: the server ends all the same.
 #[test]
 fn server_stops_when_its_parent_process_ends() {
     for ending in ["exit", "kill"] {
@@ -103,7 +103,7 @@ fn server_stops_when_its_parent_process_ends() {
     }
 }
 
-/// Not a test of its own: what [`server_stops_when_its_parent_process_ends`] starts.
+/// Not a test: [`server_stops_when_its_parent_process_ends`] starts it.
 #[test]
 fn child_process_runs_a_server() {
     if std::env::var_os(CHILD).is_none() {

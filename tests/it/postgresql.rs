@@ -1,4 +1,5 @@
-//! Output ports in PostgreSQL, from the control plane's request to what alice can read; who she is, a directory says.
+//! Output ports in PostgreSQL, from the control plane's request to what alice can read; a directory resolves the
+//! principals.
 
 use serde_json::{Value, json};
 
@@ -49,7 +50,7 @@ fn product() -> String {
 struct Stage {
     landfall: Landfall,
     database: String,
-    /// `alice` and so on have names of their own in each test: roles belong to the whole server.
+    /// `alice` and the others have different names in each test: roles belong to the whole server.
     suffix: String,
     _directory: LdapServer,
 }
@@ -63,7 +64,7 @@ impl Stage {
             let role = format!("CREATE ROLE {name}{suffix} LOGIN PASSWORD '{PASSWORD}'");
             postgres.psql(&role).unwrap();
         }
-        // Roles have the names of the directory's `employeeNumber`.
+        // The roles are named by `employeeNumber` of the directory.
         let people = ["alice", "carol", "ghost"].iter().fold(PEOPLE.to_owned(), |text, name| {
             replace_once(
                 &text,
@@ -102,7 +103,7 @@ group = "postgresql"
         PostgresServer::shared().unwrap().psql_in(&self.database, sql).unwrap()
     }
 
-    /// What somebody reads of the output port, in a session of their own.
+    /// The rows of the output port as a principal reads them, in a session of its own.
     fn read_as(&self, name: &str, info: &Value) -> Result<Vec<Vec<Option<String>>>, String> {
         let port = PostgresServer::shared().unwrap().port();
         let user = format!("{name}{}", self.suffix);
@@ -144,7 +145,7 @@ async fn access_follows_the_directory_until_revoked() {
     assert_eq!(stage.read_as("carol", info).unwrap(), acme);
     assert!(stage.read_as("bob", info).is_err());
 
-    // Alice goes, somebody whom nobody knows is to come: the first happens, the second is said.
+    // Alice is removed, and an unknown principal is added: the first is done, the second is reported.
     let status = give(&["group:analysts", "user:eve_example.com"]).await;
     assert_eq!(status["status"], "FAILED", "{status:#}");
     let result = status["result"].as_str().unwrap();
@@ -152,13 +153,13 @@ async fn access_follows_the_directory_until_revoked() {
     assert!(stage.read_as("alice", info).is_err());
     assert_eq!(stage.read_as("carol", info).unwrap(), acme);
 
-    // Without a prefix, the directory says what they are; both spellings of one are one.
+    // Without a prefix, the directory decides the kind; two spellings of one principal are one.
     let status = give(&["alice_example.com", "analysts", "group:analysts"]).await;
     assert_eq!(status["status"], "COMPLETED", "{status:#}");
     let told = crate::harness::messages(&status).join("\n");
     for reading in [
-        "`alice_example.com` is taken for the user `alice@example.com`",
-        "`analysts` is taken for the group `analysts`",
+        "`alice_example.com` is resolved as the user `alice@example.com`",
+        "`analysts` is resolved as the group `analysts`",
     ] {
         assert!(told.contains(reading), "{reading}: {told}");
     }
@@ -166,7 +167,7 @@ async fn access_follows_the_directory_until_revoked() {
     assert_eq!(stage.read_as("carol", info).unwrap(), acme);
     let status = give(&["alice_example.com", "analysts", "group:analysts"]).await;
     assert!(status["result"].as_str().unwrap().contains("nothing to change"), "{status:#}");
-    // Somebody whom nobody knows: alice goes all the same.
+    // An unknown principal: alice is removed all the same.
     let status = give(&["analysts", "eve_example.com"]).await;
     assert_eq!(status["status"], "FAILED", "{status:#}");
     let result = status["result"].as_str().unwrap();
@@ -187,7 +188,7 @@ async fn access_follows_the_directory_until_revoked() {
     assert_eq!(left, Vec::<Vec<Option<String>>>::new());
 }
 
-/// What the database is not as described is what a plan shows; after a deployment there is nothing to show.
+/// A plan shows differences between the database and the descriptor; after a deployment there are none.
 #[tokio::test]
 async fn plan_shows_schema_drift() {
     let stage = Stage::new();
@@ -217,7 +218,7 @@ async fn plan_shows_schema_drift() {
     assert_eq!(changes(&plan), 0, "{plan:#}");
 }
 
-/// What was provisioned as one kind is not left behind as another.
+/// A component that changes its kind leaves nothing of the earlier kind behind.
 #[tokio::test]
 async fn unprovision_as_output_port_removes_a_storage_area() {
     let stage = Stage::new();
@@ -235,7 +236,7 @@ async fn unprovision_as_output_port_removes_a_storage_area() {
         api.provision_and_wait(&good).await;
         query_write(&store, forget).await;
         let done = api.run("/v1/unprovision", &port).await;
-        // The roles of a component lead to all that they own, whatever it is called.
+        // The role of a component finds all its objects, whatever their names are.
         let gone = done["status"] == "COMPLETED";
         assert_eq!(schemas(), usize::from(!gone), "{done:#}");
         api.complete("/v1/unprovision", &good).await;
@@ -248,7 +249,7 @@ async fn unprovision_as_output_port_removes_a_storage_area() {
     assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
 }
 
-/// A secret of a target is in no answer and no log, also when the database refuses it.
+/// A secret of a target is in no answer and no log, also if the database refuses it.
 #[tokio::test]
 async fn refused_database_password_is_not_disclosed() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();

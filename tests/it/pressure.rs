@@ -1,4 +1,4 @@
-//! More than the server can hold: everybody gets an answer of the contract, and is told when to come back.
+//! More load than the server can hold: every caller gets an answer of the contract, with a time to retry.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -53,7 +53,7 @@ async fn full_queue_answers_with_retry_after() {
     assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
     assert_eq!(retry_after.as_deref(), Some("2"), "whole seconds");
 
-    // What is wrong with the request itself does not pass.
+    // An invalid request gets no Retry-After.
     let (answer, retry_after) = post(&server, "/v1/provision", b"{}".to_vec()).await;
     assert_eq!((answer.status, retry_after), (400, None));
     for token in [running, waits] {
@@ -61,7 +61,7 @@ async fn full_queue_answers_with_retry_after() {
     }
 }
 
-/// A caller that declares a body and has sent nothing of it.
+/// A caller that declares a body and has sent no byte of it.
 fn send_request_head(server: &Landfall, declares: &str) -> TcpStream {
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -85,7 +85,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
         }
         slow.write_all(&vec![b' '; 7_998_975]).unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
-        // Until the server has read it, there is room.
+        // There is room until the server has read it.
         let large = bytes(&product_request(&"a".repeat(7_000_000)));
         let (answer, retry_after) = loop {
             let answer = post(&server, "/v1/provision", large.clone()).await;
@@ -100,7 +100,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
         );
         assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
         assert_eq!(retry_after.as_deref(), Some("5"));
-        // What has no body needs no room.
+        // A request without a body needs no room.
         server.api().get("/landfall/v1/health").await.with_status(200);
 
         // The slow one gives up, or ends: there is room again.
@@ -115,7 +115,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
     }
 }
 
-/// Room is taken by what has come, not by what is declared.
+/// Only received bytes take room, not the declared length.
 #[tokio::test]
 async fn stalled_bodies_block_no_other_requests() {
     let server = Landfall::start();
@@ -132,7 +132,7 @@ async fn stalled_bodies_block_no_other_requests() {
         let (answer, _) = post(&server, "/v1/validate", bytes(&product_request(&cashflow()))).await;
         answer.with_status(200);
     }
-    // What came with them while they trickle is not waited for.
+    // The bytes that arrived with them while they trickle are not waited for.
     let began = Instant::now();
     let mut last = stalled.pop().unwrap();
     let trickles = std::thread::spawn({
@@ -151,13 +151,13 @@ async fn stalled_bodies_block_no_other_requests() {
     trickles.join().unwrap();
 }
 
-/// Reads until the other side closes. `None`: it did not.
+/// Reads until the other side closes. `None`: it stays open.
 fn closed_within(stream: &mut TcpStream, time: Duration) -> Option<String> {
     stream.set_read_timeout(Some(time)).unwrap();
     let mut text = Vec::new();
     match stream.read_to_end(&mut text) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-        // Cut off is closed, too.
+        // A reset counts as closed.
         _ => Some(String::from_utf8_lossy(&text).into_owned()),
     }
 }
@@ -181,12 +181,12 @@ async fn incomplete_or_idle_connections_are_closed() {
     let mut second = connect();
     second.write_all(live).unwrap();
     second.read_exact(&mut [0; 50]).unwrap();
-    // Past the answer, so that it is no part of the first.
+    // After the first answer, so that it is not part of that one.
     std::thread::sleep(Duration::from_millis(100));
     second.write_all(&live[..20]).unwrap();
     assert!(closed_within(&mut second, timeout).is_some(), "half a second head");
 
-    // Answers that are not read.
+    // Answers that the client does not read.
     let mut deaf = connect();
     deaf.set_write_timeout(Some(timeout)).unwrap();
     let many = live.repeat(1000);
@@ -212,7 +212,7 @@ async fn incomplete_or_idle_connections_are_closed() {
     logged(": what came is no HTTP: invalid Header provided").await;
 }
 
-/// What waits for its task to end holds nothing any more that others wait for.
+/// A request that waits for the end of its task holds no resource that others need.
 #[tokio::test]
 async fn waiting_for_a_task_reserves_no_body_memory() {
     let config = format!(
@@ -258,8 +258,8 @@ async fn many_large_bodies_use_bounded_memory() {
     }
 }
 
-/// A target that accepts connections and never says a word: dry runs of it take their own lane and nothing else, until
-/// the caller leaves or their deadline passes.
+/// A target that accepts connections and never answers: its dry runs use their own lane only, until the caller
+/// disconnects or their deadline passes.
 #[tokio::test]
 async fn dry_runs_on_a_silent_target_block_only_dry_runs() {
     const LIMIT: Duration = Duration::from_secs(6);

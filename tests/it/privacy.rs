@@ -1,5 +1,5 @@
-//! What must stay between the caller and the adapter: descriptors, access lists and what a provider says are in
-//! no log, and a failure's inner cause is in no answer.
+//! Private data: descriptors, access lists and the messages of a provider are in no log, and the internal cause of a
+//! failure is in no answer.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,8 +49,7 @@ async fn log_contains_the_token_of_each_operation() {
     assert!(server.log().contains(&token), "no line names {token}:\n{}", server.log());
 }
 
-/// Whatever the level: tokens, passwords and hashes, right and wrong ones, are in no line of the log, in no answer and
-/// in no file.
+/// At every log level: tokens, passwords and hashes, right and wrong ones, are in no log line, no answer and no file.
 #[tokio::test]
 async fn credentials_of_callers_are_never_written() {
     let (token, password) = ("secret-token-5e1d", "secret-password-77aa");
@@ -87,7 +86,7 @@ async fn credentials_of_callers_are_never_written() {
             answers.push_str(&response.text().await.unwrap());
         }
     }
-    // Of the instances, each way to be refused and to be let in.
+    // For the instances, one request for each refusal, and one that is accepted.
     for (method, header) in [
         ("GET", basic(password)),
         ("POST", basic(password)),

@@ -1,4 +1,4 @@
-//! A wire between a server and its database that can fail as networks do.
+//! A connection between a server and its database that can fail as networks do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-/// What becomes of the bytes.
+/// The fate of the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Whole,
-    /// None pass, in neither direction; connections stay, and new ones are taken.
+    /// No byte is delivered in either direction; connections stay open, and new ones are accepted.
     BlackHole,
     /// Connections are reset, and so are new ones.
     Cut,
@@ -28,7 +28,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// To a port of this machine.
+    /// The port of the other end, on this machine.
     pub(crate) fn to(port: u16) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
@@ -50,14 +50,14 @@ impl Proxy {
         Self { port: own, wire, _alive }
     }
 
-    /// The same URL, by way of this wire.
+    /// The same URL, through this proxy.
     pub(crate) fn url(&self, url: &str) -> String {
         let mut url: url::Url = url.parse().expect("a URL");
         url.set_port(Some(self.port)).expect("it has a host");
         url.into()
     }
 
-    /// No byte passes any more, and nobody is told.
+    /// No byte is delivered any more, without a reset.
     pub(crate) fn black_hole(&self) {
         self.wire.send_replace(Wire::BlackHole);
     }
@@ -67,7 +67,7 @@ impl Proxy {
         self.wire.send_replace(Wire::Cut);
     }
 
-    /// As before. What the black hole held is delivered.
+    /// The normal state. Bytes that were held are delivered.
     pub(crate) fn heal(&self) {
         self.wire.send_replace(Wire::Whole);
     }
@@ -86,7 +86,7 @@ async fn forward(mut client: TcpStream, to: SocketAddr, mut wire: watch::Receive
     tokio::select! {
         () = relay(&mut client, &mut server, to, &mut wire) => {}
         _ = cut.wait_for(|wire| *wire == Wire::Cut) => {
-            // Without a word to say goodbye.
+            // A reset, without a proper close.
             for stream in server.iter().chain([&client]) {
                 let _ = stream.set_zero_linger();
             }
@@ -94,7 +94,7 @@ async fn forward(mut client: TcpStream, to: SocketAddr, mut wire: watch::Receive
     }
 }
 
-/// Carries bytes until one side closes: to these two, a half that is closed says as much as the whole.
+/// Copies bytes until one side closes: for these two ends, a half-closed connection is closed.
 async fn relay(
     client: &mut TcpStream,
     server: &mut Option<TcpStream>,
@@ -124,7 +124,7 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut wire: watch::Re
     }
 }
 
-/// One answer of an echo by way of the wire; `None` when there is none in this time.
+/// One answer of an echo server through the proxy; `None` if none comes in this time.
 async fn echo(stream: &mut TcpStream) -> Option<std::io::Result<usize>> {
     let asked = async {
         stream.write_all(b"ping").await?;

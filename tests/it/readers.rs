@@ -1,10 +1,10 @@
-//! Engines that know nothing of Landfall read what it made: PyIceberg and DuckDB.
+//! PyIceberg and DuckDB, which do not know Landfall, read what it created.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Landfall, OUTPUT_PORT, cashflow_with_rows, product_request, python, replace_once};
 
-/// What both engines make of the only table there is.
+/// The content of the only table, as both engines read it.
 async fn read(server: &Landfall) -> Value {
     let resources = server.resources().await;
     let [(table, _)] = resources.tables.as_slice() else { panic!("not one table: {resources:#?}") };
@@ -73,7 +73,8 @@ async fn pyiceberg_and_duckdb_read_columns_and_sample_rows() {
     assert_eq!(properties["landfall.sla.upTime"], "99.9%");
 }
 
-/// Required columns, lengths, tags, nested columns, and rows that are loaded once however often it is provisioned.
+/// Required columns, lengths, tags, nested columns, and rows that are loaded once however often the component is
+/// provisioned.
 #[tokio::test]
 async fn pyiceberg_and_duckdb_read_all_contract_features() {
     let server = Landfall::start();

@@ -1,7 +1,8 @@
-//! spec/ is the source: a change there is a build away from everywhere it matters, and generated/ is never edited.
+//! spec/ is the source: a change there reaches all generated code with the next build, and generated/ is never edited
+//! by hand.
 //!
-//! The build script of this build is run on a copy. That the rest builds on with a moved path is what
-//! tests/tools/spec-is-the-source.sh shows, with a real build, in `make ci`.
+//! The tests run the build script of this build on a copy. tests/tools/spec-is-the-source.sh shows in `make ci`, with
+//! a real build, that the rest compiles with a moved path.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,13 +11,13 @@ use std::process::Command;
 
 use crate::harness::{replace_once, repository, walk};
 
-/// What the build script may read or write, and what it must not.
+/// The files that the build script may read or write, and those that it must not.
 const PARTS: &[&str] = &["Cargo.toml", "build.rs", "codegen", "crates", "generated", "spec", "src"];
 
 const SERVER: &str = "generated/tech_adapter/server.rs";
 
-/// A path of each contract that could move: document, module, path, where to, the method that serves it. Both paths are
-/// equally long, so that no line of generated code breaks elsewhere.
+/// A path of each contract that could move: document, module, path, new path, method that serves it. Both paths are
+/// equally long, so that rustfmt breaks no line elsewhere.
 const MOVES: &[[&str; 5]] = &[
     [
         "spec/tech-adapter-2.6.3.yaml",
@@ -87,7 +88,7 @@ fn moved_path_changes_only_that_path_in_generated_code() {
     }
 }
 
-/// Whether a line differs by the path alone; the client writes `{}` for each parameter.
+/// Whether a line differs only by the path; the client writes `{}` for each parameter.
 fn is_moved(old: &str, new: &str, from: &str, to: &str) -> bool {
     let pieces = |path: &str| match path.split_once('{') {
         Some((head, rest)) => [head.to_owned(), rest.split_once('}').map_or("", |it| it.1).to_owned()],
@@ -97,7 +98,7 @@ fn is_moved(old: &str, new: &str, from: &str, to: &str) -> bool {
     parts.fold(old.to_owned(), |line, (from, to)| line.replace(&from, &to)) == new
 }
 
-/// A document that the build does not know would promise what nothing keeps.
+/// The build refuses a document that it does not generate code for.
 #[test]
 fn every_specification_has_generated_code() {
     let documents: Vec<_> = files_of(repository())
@@ -126,7 +127,7 @@ fn build_reverts_edits_in_generated_code() {
     assert!(files_of(folder.path()) == files, "after the build, generated/ is what it was before the edit");
 }
 
-/// A second build finds nothing to write: what is committed is what the specification generates.
+/// A second build writes nothing: the committed files equal the generated ones.
 #[test]
 fn build_of_the_committed_sources_writes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -135,7 +136,7 @@ fn build_of_the_committed_sources_writes_nothing() {
     assert!(!said.contains("cargo::warning"), "{said}");
 }
 
-/// Does what cargo does first when it builds a package.
+/// Does the first step of `cargo build` for a package.
 fn build(folder: &Path) -> String {
     let output = Command::new(build_script()).current_dir(folder).output().expect("the build script runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -153,7 +154,7 @@ fn build_script() -> PathBuf {
         .map(|path| path.join("build-script-build"))
         .filter(|path| path.exists())
         .collect();
-    // Earlier ones may lie beside it.
+    // Earlier builds may have one, too.
     scripts.sort_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok());
     scripts.pop().expect("cargo compiled a build script")
 }

@@ -1,4 +1,4 @@
-//! Stopping: what each state of a task answers, what its log tells, and that asking again makes what was left.
+//! Stopping: the answer in each state of a task, its log, and that another request completes the rest.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::harness::{
     messages, product_request, replace_once,
 };
 
-/// The workload takes its time and some more to stop, a change of its access takes too long; everything else is quick.
+/// The workload takes a while, and more time to stop; a change of its access takes too long; all others are quick.
 const WORKLOAD_IS_SLOW: &str = r#"
 [operations.run_limits]
 updateacl = "50ms"
@@ -41,12 +41,12 @@ async fn stop(api: &Api, token: &str) -> Answer {
     api.post(&format!("/v1/provision/{token}/stop"), &json!({})).await
 }
 
-/// The body of a 200, which tells how the task ended.
+/// The body of a 200, which says how the task ended.
 async fn stopped(api: &Api, token: &str) -> Value {
     stop(api, token).await.with_status(200).json()
 }
 
-/// Polls until the log has a line that begins so.
+/// Polls until a log line has this prefix.
 async fn wait_for_log_line(api: &Api, token: &str, beginning: &str) {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
@@ -70,19 +70,19 @@ async fn stop_request_answer_depends_on_the_task_state() {
     let api = server.api();
     let slow = component_request(&cashflow(), WORKLOAD);
 
-    // Running, and behind it one that waits for the same component.
+    // One runs, and behind it another one waits for the same component.
     let running = api.post("/v1/provision", &slow).await.token();
     wait_for_log_line(api, &running, "1 of 20: ").await;
     let queued = api.post("/v1/unprovision", &slow).await.token();
     assert_eq!(api.status(&queued).await["status"], "RUNNING");
 
-    // Queued: it ends at once, and says that nothing was begun.
+    // Queued: it ends at once, and says that it had not begun.
     let ended = stopped(api, &queued).await;
     assert_eq!(ended["status"], "TERMINATED", "{ended:#}");
     assert_eq!(ended["result"], "stopped on request before it began");
     assert_eq!(messages(&ended), ["a stop was requested"]);
 
-    // Running: accepted, the same token goes on telling. Stopping: the same again.
+    // Running: accepted, and the token stays valid. Stopping: the same answer again.
     for _ in 0..2 {
         assert_eq!(stop(api, &running).await.token(), running);
         assert_eq!(api.status(&running).await["status"], "RUNNING", "its work has not ended");
@@ -90,7 +90,7 @@ async fn stop_request_answer_depends_on_the_task_state() {
     let ended = api.wait(&running).await;
     assert_eq!(ended["status"], "TERMINATED", "{ended:#}");
 
-    // Terminated: it stays as it ended.
+    // Terminated: the result stays.
     assert_eq!(stopped(api, &running).await, ended);
     assert_eq!(stopped(api, &queued).await["status"], "TERMINATED");
 
@@ -143,14 +143,14 @@ async fn stopped_task_logs_finished_and_missing_changes() {
         format!("not made: {}; and {} more", steps(made + 2, made + 6), 20 - made - 6),
         "stopped: stopped on request".to_owned(),
     ];
-    // When the stop was asked for is written by another hand: its place among the lines is not fixed.
+    // Another thread logs the request to stop: its place among the lines may differ.
     for line in &expected {
         assert!(log.contains(line), "`{line}` is missing: {log:#?}");
     }
     assert_eq!(status["result"], "stopped on request");
 }
 
-/// The storage area, the workload that takes its time, and then the output port.
+/// The storage area, the slow workload, and then the output port.
 fn cashflow_with_slow_middle() -> String {
     replace_once(
         &cashflow(),
@@ -182,7 +182,7 @@ async fn provision_and_unprovision_resume_after_a_stop() {
     assert_eq!(partly.buckets(), ["finance-cashflows"]);
     assert_eq!(partly.tables, []);
 
-    // Again: what is there stays as it is, what is missing is made.
+    // Again: existing resources stay unchanged, missing ones are created.
     let status = api.provision_and_wait(&request).await;
     let log = status["logs"].as_array().unwrap();
     let of = |component: &str| -> Vec<&str> {
@@ -195,7 +195,7 @@ async fn provision_and_unprovision_resume_after_a_stop() {
     assert_eq!(whole.buckets(), ["finance-cashflows"]);
     assert_eq!(whole.tables.len(), 1, "{whole:#?}");
 
-    // The removal is stopped half way too: the output port goes first, the storage area last.
+    // The removal is stopped half way, too: the output port is removed first, the storage area last.
     let token = api.post("/v1/unprovision", &removal(request.clone())).await.token();
     wait_for_log_line(api, &token, "1 of 20: ").await;
     stop(api, &token).await.with_status(202);
@@ -213,7 +213,7 @@ async fn provision_and_unprovision_resume_after_a_stop() {
     assert_eq!(server.resources().await.files, []);
 }
 
-/// The mock ends its step too late for the grace: the engine ends it.
+/// The mock ends its step after the grace period: the engine aborts it.
 #[tokio::test]
 async fn task_that_ignores_a_stop_is_cancelled_and_logged() {
     let config = format!("[operations]\ncancel_grace = \"200ms\"\n{WORKLOAD_IS_SLOW}");
@@ -268,7 +268,7 @@ async fn unstoppable_task_can_only_be_stopped_while_queued() {
     assert_eq!(stopped(api, &running).await["status"], "COMPLETED");
 }
 
-/// The work of each step is on a blocking thread, which takes longer to end than the grace lasts.
+/// The work of each step is on a blocking thread, which takes longer to end than the grace period.
 const BLOCKING: &str = r#"
 [operations]
 cancel_grace = "200ms"
@@ -318,7 +318,7 @@ async fn next_task_waits_for_the_thread_of_a_stopped_task() {
     assert_eq!(events, expected, "two runs of a component at once");
 }
 
-/// Entries of the only bucket, wherever it is while it is deleted.
+/// Entries of the only bucket, also while it is being deleted.
 fn files_left(server: &Landfall) -> usize {
     let buckets = server.data_dir().join("warehouse/buckets");
     let folders = std::fs::read_dir(buckets).into_iter().flatten().flatten();
@@ -351,12 +351,12 @@ async fn terminated_task_deletes_no_more_files() {
     assert_eq!(files_left(&server), left, "files are deleted after the stop was answered");
     let log = messages(&status);
     assert!(log.contains(&"not finished: delete the bucket and all that is in it".to_owned()), "{log:#?}");
-    // Again: the rest goes.
+    // Again: the rest is deleted.
     api.complete("/v1/unprovision", &removal(request)).await;
     assert_eq!(server.resources().await.files, []);
 }
 
-/// It ends with the process, and the next one takes its task up.
+/// It ends with the process, and the next process takes its task up.
 #[tokio::test]
 async fn drain_does_not_wait_for_a_hanging_thread() {
     let config = r#"

@@ -1,4 +1,4 @@
-//! Where components land: the FlexDeploy Instance API as its page prints it, and what it steers.
+//! Placement of components: the FlexDeploy Instance API as its page prints it, and its effect.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ async fn instance_of(api: &Api, code: &str) -> Value {
     found[0].clone()
 }
 
-/// The one that the page assumes to be there.
+/// The instance that the page assumes.
 async fn create_instance(api: &Api, instance: &str) -> Value {
     let instance: Value = serde_json::from_str(instance).unwrap();
     let created = api.post(INSTANCES, &instance).await.with_status(201).json();
@@ -51,7 +51,7 @@ fn message(answer: &Answer) -> String {
 
 // ---- the page -----------------------------------------------------------------------------------------------------
 
-/// Printed twice: as what is there, and as the answer.
+/// The page prints it twice: as the existing instance, and as the answer.
 const GET: &str = r#"{
 	"description": "GET example description",
 	"environments": [11001],
@@ -103,7 +103,8 @@ const LIST: &str = r#"[
 	}
 ]"#;
 
-/// The page contradicts itself about plugin operations: its sample is read, and answered in the shape that it defines.
+/// The page contradicts itself about plugin operations: the form of its sample is accepted, and the answer has the
+/// form of its definition.
 #[tokio::test]
 async fn documented_get_by_query_filters_instances() {
     let server = Landfall::start();
@@ -464,7 +465,7 @@ async fn environments_route_to_their_active_targets() {
     assert_eq!((buckets(&server, "dev").len(), buckets(&server, "prod").len()), (1, 0));
 }
 
-/// Whoever edits the configuration reads in the log why nothing has come of it, and what to run instead.
+/// If the configuration and the store differ, the log says so, with the command to run.
 #[tokio::test]
 async fn startup_log_lists_overridden_configuration() {
     let mut server = Landfall::with().config(TWO_LAKES).start();
@@ -493,8 +494,8 @@ async fn startup_log_lists_overridden_configuration() {
     assert_eq!(log.matches("topology set").count(), 1, "nothing new is told: {log}");
 }
 
-/// Data that was kept is found where it was kept, whatever has become of the topology since, and however often it is
-/// asked for; what was never there does not stand in the way.
+/// Data that was kept is found at its old place, whatever changed in the topology since, and however often it is
+/// requested; a component that never existed causes no error.
 #[tokio::test]
 async fn kept_data_is_removed_from_its_original_target() {
     let server = Landfall::with().config(TWO_LAKES).start();
@@ -520,7 +521,7 @@ async fn kept_data_is_removed_from_its_original_target() {
     api.complete("/v1/unprovision", &removal(true)).await;
 }
 
-/// The same environment in another spelling is the same one, also for what is there.
+/// Another spelling of an environment is the same environment, also for existing resources.
 #[tokio::test]
 async fn environment_names_ignore_case() {
     let server = Landfall::with().config(TWO_LAKES).start();

@@ -1,8 +1,8 @@
-//! The vendor's pages, word for word: every sample request that they print is sent as it is printed, and what comes
-//! back has the status and the shape that the same page prints.
+//! The vendor's pages, word for word: every sample request of a page is sent unchanged, and the answer has the status
+//! and the shape of the same page.
 //!
-//! tests/transcripts/ holds what the pages print. Where a sample says `"descriptor": "string"`, or has lost the
-//! indentation of its YAML, it is a request that fits the schema and describes nothing: the answer is the page's
+//! tests/transcripts/ has the samples of the pages. Where a sample says `"descriptor": "string"`, or has lost the
+//! indentation of its YAML, the request matches the schema and contains no descriptor: the answer is the page's
 //! refusal. The same request with a descriptor gets the page's answer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +16,14 @@ use crate::harness::{
     repository,
 };
 
-/// What one page prints.
+/// The samples of one page.
 struct Page {
     exchanges: Vec<Exchange>,
     /// Samples of its schemas, by name.
     schemas: BTreeMap<String, Value>,
 }
 
-/// A sample of a request, with the answers that the page has for it.
+/// A sample request, with the answers of the page to it.
 #[derive(Debug)]
 struct Exchange {
     method: String,
@@ -33,7 +33,7 @@ struct Exchange {
     answers: BTreeMap<u16, Printed>,
 }
 
-/// What the page prints of an answer.
+/// A sample answer.
 #[derive(Debug, Default)]
 struct Printed {
     schema: Option<String>,
@@ -73,7 +73,7 @@ impl Exchange {
         let answer = |text: &str| {
             let (line, sample) = text.split_once('\n').unwrap_or((text, ""));
             let (status, schema) = line.split_once(' ').unwrap_or((line, ""));
-            // A token is printed bare on one of the pages.
+            // One page prints a token without quotes.
             let sample = Some(sample.trim())
                 .filter(|it| !it.is_empty())
                 .map(|text| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())));
@@ -89,7 +89,7 @@ impl Exchange {
         }
     }
 
-    /// The printed request, with a body of one's own, and a token where it takes one.
+    /// The sample request, with another body, and with a token if it takes one.
     async fn send(&self, api: &Api, body: Option<String>, token: &str) -> Answer {
         let path = self.path.replace("{token}", token);
         let headers = self.headers.clone();
@@ -105,7 +105,7 @@ impl Exchange {
         .await
     }
 
-    /// The printed body, describing something.
+    /// The sample body with a descriptor.
     fn with_a_descriptor(&self) -> Option<String> {
         let mut body: Value = serde_json::from_str(self.body.as_deref()?).unwrap();
         if body["descriptor"].is_string() {
@@ -123,7 +123,7 @@ impl Exchange {
         Some(body.to_string())
     }
 
-    /// Asserts that an answer is one that the page has for this request, of the shape that it prints.
+    /// Asserts that an answer is among those of the page for this request, in its shape.
     #[track_caller]
     fn assert_documented(&self, page: &Page, answer: &Answer) {
         let place = format!("{} {}: {answer:?}", self.method, self.path);
@@ -143,10 +143,10 @@ impl Exchange {
     }
 }
 
-/// Objects in which the pages show what somebody might put there.
+/// Objects in which the pages show example keys.
 const OPEN_OBJECTS: [&str; 2] = ["updates", "publicInfo"];
 
-/// Whether values have the same kind wherever both have one.
+/// Whether values have the same type wherever both have one.
 fn check_same_shape(path: &str, ours: &Value, printed: &Value) -> Result<(), String> {
     match (ours, printed) {
         (Value::Object(ours), Value::Object(printed)) => {
@@ -171,7 +171,7 @@ fn check_same_shape(path: &str, ours: &Value, printed: &Value) -> Result<(), Str
     }
 }
 
-/// What the page prints and the answer does not have, as paths.
+/// The paths that the sample has and the answer does not.
 fn missing(path: &str, ours: &Value, printed: &Value) -> BTreeSet<String> {
     match (ours, printed) {
         (Value::Object(ours), Value::Object(printed)) => printed
@@ -204,7 +204,7 @@ const PAGES: [&str; 3] =
 
 const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 
-/// The refusal that a page has: 400, or a verdict where it has no 400.
+/// The refusal of a page: 400, or `valid: false` if it has no 400.
 #[track_caller]
 fn assert_refused(exchange: &Exchange, answer: &Answer) {
     if exchange.answers.contains_key(&400) {
@@ -224,7 +224,7 @@ async fn printed_samples_fit_the_schema_and_are_refused() {
         let page = Page::read(name);
         for exchange in &page.exchanges {
             let answer = exchange.send(api, exchange.body.clone(), UNKNOWN).await;
-            // There a task is asked to look, and finds out.
+            // There a task does the check.
             let is_task = answer.status == 202;
             if is_task {
                 assert!(exchange.path.starts_with("/v2/validate") || exchange.path.contains("reverse"));
@@ -234,7 +234,7 @@ async fn printed_samples_fit_the_schema_and_are_refused() {
                 assert!(schema, "{}: the sample does not fit the schema: {answer:?}", exchange.path);
             }
             exchange.assert_documented(&page, &answer);
-            // curl and Python are printed without the body.
+            // The samples for curl and Python have no body.
             if exchange.body.is_some() {
                 assert_refused(exchange, &exchange.send(api, None, UNKNOWN).await);
             }
@@ -243,7 +243,7 @@ async fn printed_samples_fit_the_schema_and_are_refused() {
     server.settle().await;
 }
 
-/// The order of the page, with a descriptor; each token is polled as the page polls it.
+/// The sequence of the page, with a descriptor; each token is polled as on the page.
 #[tokio::test]
 async fn samples_with_a_descriptor_get_the_documented_answer() {
     let server = Landfall::start();
@@ -272,13 +272,13 @@ async fn samples_with_a_descriptor_get_the_documented_answer() {
     }
 }
 
-/// Where the page asks for the status of what an exchange began.
+/// The path with which the page asks for the status of an exchange.
 fn status_exchange<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
     let stem = exchange.path.replace("unprovision", "provision").replace("updateacl", "provision");
     page.exchange("GET", &format!("{stem}/{{token}}/status"))
 }
 
-/// A server that waits for the end of short work gives the 200 that the pages show first.
+/// A server that waits for the end of short work answers with the 200 that the pages show first.
 #[tokio::test]
 async fn respond_within_answers_samples_with_a_direct_200() {
     let server = Landfall::with().config("[server]\nrespond_within = \"30s\"\n").start();
@@ -294,7 +294,7 @@ async fn respond_within_answers_samples_with_a_direct_200() {
     server.settle().await;
 }
 
-/// The samples of the schemas show every attribute: each of them has an answer that has them all.
+/// The samples of the schemas show every attribute: for each of them there is an answer with all attributes.
 #[tokio::test]
 async fn answers_contain_every_documented_attribute() {
     let server = Landfall::start();
@@ -313,13 +313,13 @@ async fn answers_contain_every_documented_attribute() {
     let refused = api.post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
     assert_complete(&refused, &page.schemas["RequestValidationError"]);
     let import = page.exchange("POST", "/v1/reverse-provisioning");
-    // Its inputs are those of some template; here a table has to be among them.
+    // Its inputs belong to some template; here one of them must be a table.
     let mut asked: Value = serde_json::from_str(import.body.as_deref().unwrap()).unwrap();
     asked["params"]["table"] = json!("cashflow_output_port");
     let token = api.post("/v1/reverse-provisioning", &asked).await.token();
     let imported = api.wait_at("/v1/reverse-provisioning", &token).await;
     let mut printed = page.schemas["ReverseProvisioningStatus"].clone();
-    // The phase is a component, which an import has not.
+    // The phase is a component, which an import does not have.
     printed["logs"][0].as_object_mut().unwrap().remove("phase");
     assert_complete(&imported, &printed);
 }
@@ -361,7 +361,7 @@ async fn every_documented_status_value_is_answered() {
     assert_eq!(result, stopped.json()["result"], "it says the same in both");
 }
 
-/// What the 2.6.3 page prints as its data product is the example of this repository, but for lost indentation.
+/// The sample data product of the 2.6.3 page is the example of this repository, except for lost indentation.
 #[test]
 fn example_matches_the_data_product_of_the_page() {
     let page = Page::read("tech-adapter-2.6.3.http");

@@ -55,7 +55,7 @@ async fn earlier_and_current_version_share_one_queue() {
     for number in 0..40 {
         tokens.push(cluster.api(number % 2).post("/v1/provision", &request(number)).await.token());
     }
-    // Each tells how the tasks of the other stand.
+    // Each version answers for the tasks of the other.
     for (number, token) in tokens.iter().enumerate().take(20) {
         let status = cluster.api((number + 1) % 2).wait(token).await;
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
@@ -65,7 +65,7 @@ async fn earlier_and_current_version_share_one_queue() {
         let did = |event: &Event| matches!(event, Event::Begin { pid: of, .. } if *of == pid);
         assert!(trace::read(&trace_file).iter().any(did), "each version works on the queue");
     }
-    // What the earlier one had under way is taken over.
+    // This version takes over the tasks that the earlier one was running.
     cluster.replica(0).kill_9();
     for token in &tokens {
         let status = cluster.api(1).wait(token).await;
@@ -120,12 +120,12 @@ group = "mock"
 
     cluster.replica(0).kill_9();
     cluster.replica(0).upgrade();
-    // What was done is known, and what was accepted is done.
+    // Completed tasks are known, and accepted tasks complete.
     assert_eq!(cluster.api(0).status(&told).await["info"], done["info"]);
     for token in [&under_way, &waiting] {
         assert_eq!(cluster.api(0).wait(token).await["status"], "COMPLETED");
     }
-    // What is there is what the earlier version made: nothing is to be changed, and nobody loses access.
+    // The resources are those of the earlier version: nothing has to change, and no principal loses access.
     let again = cluster.api(0).provision_and_wait(&alone(OUTPUT_PORT)).await;
     assert_eq!(
         again["result"],

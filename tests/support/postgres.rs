@@ -28,13 +28,13 @@ const OLDEST: u32 = 15;
 const SUPERUSER: &str = "fixture";
 /// How long a server may take to start, to recover or to stop, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How often another port is tried.
+/// How many ports are tried.
 const PORTS: usize = 20;
 
 /// The values of a row as text. `None` is NULL.
 pub(crate) type TextRow = Vec<Option<String>>;
 
-/// What survives a loss of power. In both cases, committed data survives the loss of the server processes.
+/// What survives a power failure. In both cases, committed data survives the loss of the server processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// The default of PostgreSQL: a commit is on disk.
@@ -368,7 +368,7 @@ fn programs() -> Result<PathBuf, String> {
     })
 }
 
-/// The release of the server programs in a folder; `None` when there are none.
+/// The release of the server programs in a folder; `None` without server programs.
 fn release(folder: &Path) -> Option<u32> {
     if !folder.join("initdb").is_file() {
         return None;

@@ -1,4 +1,4 @@
-//! The contract behind Basic authentication, over a real connection: who is let in, and what becomes of parameters.
+//! The contract behind Basic authentication, over a real connection: authentication, and parameters.
 
 #![expect(clippy::disallowed_methods, reason = "`start` has installed what they would panic without")]
 
@@ -13,7 +13,7 @@ use crate::golden::boxes::client::{Client, Error};
 use crate::golden::boxes::{responses::*, server, types};
 use crate::golden::runtime::{Denial, IntoResponse, Limits, Rejection, RejectionKind, RequestContext};
 
-/// Lets `good` in, forbids `bad`, cannot tell about `slow`; keeps what it refused, and whom it asked about.
+/// Accepts `good`, forbids `bad`, cannot decide about `slow`; records its refusals and the callers it checked.
 #[derive(Default)]
 struct Implementor {
     limits: Limits,
@@ -40,7 +40,7 @@ impl server::Boxes for Implementor {
         match context.headers().get("authorization").map(|value| value.to_str().unwrap()) {
             Some("good") => Ok(()),
             Some("bad") => Err(Denial::Forbidden("not you".into())),
-            Some("slow") => Err(Denial::Unavailable("nobody knows".into())),
+            Some("slow") => Err(Denial::Unavailable("unknown".into())),
             _ => Err(Denial::Unauthorized("say who you are".into())),
         }
     }
@@ -105,7 +105,7 @@ struct Server {
 fn start(limits: Limits) -> Server {
     let implementor = Data::new(Implementor { limits, ..Default::default() });
     let shared = implementor.clone();
-    // A client wants cryptography to be there, whether it encrypts or not; another test may have installed it.
+    // A client needs a cryptography provider, whether it encrypts or not; another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = HttpServer::new(move || App::new().configure(|app| server::configure(app, "/", &shared)))
         .workers(1)
@@ -148,7 +148,7 @@ async fn denied_caller_gets_the_contracts_error_shape() {
     let cases = [
         ("", "/v1/boxes?ownerName=o", 401, r#"{"problem":"say who you are"}"#),
         ("bad", "/v1/boxes?ownerName=o", 403, ""),
-        ("slow", "/v1/boxes?ownerName=o", 500, r#"{"message":"nobody knows"}"#),
+        ("slow", "/v1/boxes?ownerName=o", 500, r#"{"message":"unknown"}"#),
         ("", "/v1/rooms/a/boxes/1", 401, ""),
         ("bad", "/v1/rooms/a/boxes/1", 403, ""),
     ];
@@ -176,7 +176,7 @@ async fn the_caller_is_looked_at_before_the_request() {
     assert_eq!(server.implementor.asked.lock().unwrap().len(), asked, "there is nothing to be let in to");
 }
 
-/// Whoever is refused before the body was read has it read all the same, and so gets to see the answer.
+/// The body of a refused request is read all the same, so that the caller receives the answer.
 #[actix_web::test]
 async fn a_refused_sender_reads_the_answer() {
     let server = start(Limits { body_bytes: 1_000, ..Limits::default() });
@@ -280,7 +280,8 @@ async fn the_client_speaks_to_the_server() {
     }
 }
 
-/// Required and nullable: null is written, and its absence is not of the contract. Only nullable: neither.
+/// Required and nullable: null is written, and a missing field violates the contract. Only nullable: the field is
+/// left out.
 #[actix_web::test]
 async fn writes_required_fields_also_when_null() {
     let server = start(Limits::default());

@@ -1,4 +1,4 @@
-//! What the contract does not have does not compile.
+//! Uses of the generated code that the contract does not allow do not compile.
 
 /// trybuild builds its cases, and all that generated code uses, in a target folder of its own: the slow test of this
 /// crate, a minute when cold.

@@ -1,4 +1,4 @@
-//! Answers read back: the status picks the schema.
+//! Decoding of answers: the status selects the schema.
 
 use crate::golden::runtime::{Answer, DecodeProblem, TextOrJson};
 use crate::golden::tasks::responses::*;

@@ -1,4 +1,4 @@
-//! What is said of a JSON text that cannot be read, word by word, and what is read and what is not.
+//! The errors for invalid JSON, word by word, and the limits of the parser.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ fn problem(text: &[u8]) -> JsonProblem {
     read::<Order>(text).unwrap_err()
 }
 
-/// What does not fit is named with its field, its value, and what to send.
+/// A mismatch is reported with its field, its value, and the expected value.
 #[test]
 fn reports_invalid_values_with_field_value_and_remedy() {
     let order = |rest: &str| format!(r#"{{"orderKind":"A","name":"n",{rest}}}"#);
@@ -214,7 +214,7 @@ fn reports_invalid_json_with_line_and_column() {
         (b"{\"name\" \"n\"}", "line 1, column 9: expected `:`"),
         (b"{name: 1}", "line 1, column 2: key must be a string"),
         (b"{\"orderKind\":\"A\",\"name\":\"n\"} {}", "line 1, column 30: something follows the value"),
-        // Wrong already before, and no JSON after it.
+        // An earlier mistake, and invalid JSON after it.
         (b"{\"orderKind\":5,\"name\":\n\n nul}", "line 3, column 5: expected ident"),
         ("{\"\u{e9}\u{e9}\": x}".as_bytes(), "line 1, column 8: a value is expected"),
         (b"{\n\"orderKind\":\"A\",\"name\":\"\xff\"}", "line 2, column 25: it is not UTF-8 text"),

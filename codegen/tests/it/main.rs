@@ -1,4 +1,4 @@
-//! Tests of the generator: what it writes, what it refuses, and how its output behaves.
+//! Tests of the generator: its output, its errors, and the behaviour of the generated code.
 
 #![expect(clippy::unwrap_used, reason = "where a helper of a test fails, the test fails")]
 
@@ -14,7 +14,7 @@ mod shared;
 mod unsupported;
 mod write;
 
-/// The implementor, for the contract as it is.
+/// The implementor of the unchanged contract.
 mod here {
     use super::golden;
     use golden::tasks as contract;

@@ -13,7 +13,7 @@ use crate::golden::tasks::{responses::*, server, types};
 use crate::here::Implementor;
 use crate::moved;
 
-/// A server on a free port, at `/` and at `/base`, with a default service that tells that it was reached.
+/// A server on a free port, at `/` and at `/base`, with a default service that reports that it was reached.
 struct Server {
     url: String,
     implementor: Data<Implementor>,
@@ -21,7 +21,7 @@ struct Server {
 }
 
 fn start(limits: Limits) -> Server {
-    // A client wants cryptography to be there, whether it encrypts or not; another test may have installed it.
+    // A client needs a cryptography provider, whether it encrypts or not; another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let implementor = Data::new(Implementor { limits, ..Default::default() });
     let shared = implementor.clone();

@@ -1,4 +1,4 @@
-//! Which types several contracts share, and which they keep to themselves.
+//! The types that several contracts share, and the types that stay separate.
 
 use landfall_codegen::{Document, File, generate};
 
@@ -48,7 +48,7 @@ components:
       enum: [ROUND, PERSON]
 ";
 
-/// The contract as it is, and with `from` replaced, as the modules `one` and `two`.
+/// The unchanged contract, and the contract with `from` replaced, as the modules `one` and `two`.
 #[track_caller]
 fn generated(from: &str, to: &str) -> Vec<File> {
     assert!(CONTRACT.contains(from), "`{from}` is not in the contract");
@@ -146,7 +146,7 @@ fn different_schemas_become_two_types() {
     }
 }
 
-/// `Shelf` and `Book` are equal in all documents, and refer to a `Person` of the same name that is not.
+/// `Shelf` and `Book` are equal in all documents, and refer to a `Person` with the same name that is not.
 #[test]
 fn differing_document_gets_its_own_types() {
     let other = CONTRACT.replace("born:", "since:");
@@ -171,7 +171,7 @@ fn of_two_meanings_the_first_that_two_documents_have_is_shared() {
     assert!(content(&files, "shared.rs").contains("pub since:"));
 }
 
-/// A default value is a function, which goes with the type that names it.
+/// A default value is a function, which belongs to the type that names it.
 #[test]
 fn default_values_are_where_their_types_are() {
     let places = |files: &[File]| {

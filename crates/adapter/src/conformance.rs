@@ -1,25 +1,25 @@
-//! What every technology has to show: one suite, run against each.
+//! The conformance kit: one suite that runs against every technology.
 //!
-//! A technology brings a [`Subject`]: a fresh target, components to try, and a way to look at the target that does
-//! not go through the technology. [`conforms`] then plays the life of each component (provision, again, changed,
-//! access lists, release and back, purge and back) in several ways and compares what is in the target after each
-//! stage with the undisturbed run:
+//! A technology provides a [`Subject`]: a fresh target, components to try, and an observation of the target that does
+//! not use the technology. [`conforms`] then runs the life cycle of each component (provision, again, changed, access
+//! lists, release and back, purge and back) with several disturbances. After each stage it compares the content of
+//! the target with the undisturbed run:
 //!
-//! - every change fails once before it has done anything, and the work is planned again;
-//! - every change is applied and then the process "crashes", and the work is planned again;
-//! - every change is cut off at each of its awaits in turn, and the work is planned again;
+//! - every change fails once before it has an effect, and the work is planned again;
+//! - every change is applied, then the process "crashes", and the work is planned again;
+//! - every change is aborted at each of its awaits in turn, and the work is planned again;
 //! - every change is applied twice in a row;
 //! - a whole plan is applied again after it is done.
 //!
-//! Planning again after each failure visits every crash between any two changes. Along the way it checks that
-//! `plan` and `describe` change nothing, that a plan is empty once it is carried out, the access rules (add and
-//! preserve, remove, empty, repeat, restored by unprovision and provision, revocations first), that what belongs to
-//! somebody else is a conflict and stays as it is, and that cancelled work stops.
+//! Planning again after each failure covers a crash between any two changes. The suite also checks that `plan` and
+//! `describe` change nothing, that a plan is empty after it was carried out, the access rules (add and preserve,
+//! remove, empty, repeat, restored by unprovision and provision, revocations first), that a resource of another owner
+//! is a conflict and stays unchanged, and that cancelled work stops.
 //!
-//! A technology that cannot observe its target ([`Capabilities::observes`](crate::Capabilities::observes) is false) plans its
-//! change each time. For it, the suite asks less: work is done when a whole plan has been applied; the shape of access
-//! plans is free, and an update of access before a provisioning may succeed. What the subject observes after each stage has to
-//! be the same all the same.
+//! A technology that cannot observe its target ([`Capabilities::observes`](crate::Capabilities::observes) is false)
+//! plans its change each time. For it, the suite requires less: work is done when a whole plan has been applied; the
+//! content of access plans is free, and an update of access before a provisioning may succeed. The observations of
+//! the subject after each stage must still be equal.
 //!
 //! Like the engine, the suite gives each component a memory, which lasts until a purge is complete.
 //!
@@ -42,22 +42,22 @@ use crate::descriptor::{Object, Problem};
 use crate::error::{Error, Kind};
 use crate::{AccessList, AccessMode, Action, Change, Context, Found, Intent, Memory, Plan, Work};
 
-/// A plan that is still not empty after so many rounds does not converge.
+/// A plan that is still not empty after this many rounds does not converge.
 const MAX_ROUNDS: usize = 200;
 
-/// A technology to try, with its target.
+/// A technology to test, with its target.
 #[async_trait]
 pub trait Subject: Sized + Send + Sync {
-    /// The technology on a target with nothing in it.
+    /// The technology on an empty target.
     async fn fresh() -> Self;
 
     /// The technology itself.
     fn technology(&self) -> &dyn AnyTechnology;
 
-    /// Components to try. Their access lists are set by the suite.
+    /// Components to try. The suite sets their access lists.
     fn cases(&self) -> Vec<Case>;
 
-    /// All that is in the target, without what differs from run to run (times, random ids, names of files).
+    /// The whole content of the target, without what differs between runs (times, random ids, names of files).
     async fn observe(&self) -> Value {
         Value::Null
     }
@@ -67,7 +67,7 @@ pub trait Subject: Sized + Send + Sync {
         BTreeSet::new()
     }
 
-    /// Puts a resource of somebody else where the component's would go. False when nobody can be in the way.
+    /// Creates a resource of another owner with the name of the component's own. False if that is impossible.
     async fn occupy(&self, _work: &Work) -> bool {
         false
     }
@@ -76,13 +76,13 @@ pub trait Subject: Sized + Send + Sync {
 /// One component to try.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// As first provisioned.
+    /// The component at first.
     pub work: Work,
     /// The same component later, with changes that are allowed.
     pub changed: Option<Work>,
 }
 
-/// How a run is disturbed.
+/// A disturbance of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disturbance {
     None,
@@ -93,7 +93,7 @@ enum Disturbance {
     Again,
 }
 
-/// Plays all of it. Panics with what does not hold.
+/// Runs the whole suite. Panics at the first rule that does not hold.
 pub async fn conforms<S: Subject>() {
     let cases = S::fresh().await.cases();
     assert!(!cases.is_empty(), "a subject has at least one case");
@@ -137,7 +137,7 @@ fn allowing(work: &Work, refs: &[&str]) -> Work {
     Work { access: Some(list(refs)), ..work.clone() }
 }
 
-/// A component from nothing to nothing and back; what was in the target after each stage.
+/// Runs the life cycle of a component; returns the content of the target after each stage.
 async fn life<S: Subject>(case: &Case, disturbance: Disturbance) -> Vec<(&'static str, Value)> {
     let subject = S::fresh().await;
     let run = Run::new(&subject, disturbance);
@@ -177,7 +177,7 @@ struct Run<'a, S> {
     memory: Arc<Remembered>,
 }
 
-/// The memory of the component of a run.
+/// The memory of the component in this run.
 #[derive(Default)]
 struct Remembered(Mutex<Option<Value>>);
 
@@ -212,7 +212,7 @@ impl<'a, S: Subject> Run<'a, S> {
         self.subject.technology().capabilities().observes
     }
 
-    /// Plans and applies until nothing is left to do, and looks at the target. A technology that does not observe is done
+    /// Plans and applies until no change is left, and observes the target. A technology that does not observe is done
     /// when it has applied a whole plan.
     async fn to_the_end(&self, work: &Work, intent: Intent) -> Value {
         let technology = self.subject.technology();
@@ -240,7 +240,7 @@ impl<'a, S: Subject> Run<'a, S> {
         }
     }
 
-    /// What is there after an operation, which `find` agrees with where it knows.
+    /// The state after an operation; asserts that `find` agrees, if it knows the state.
     async fn ended(&self, work: &Work, intent: Intent) -> Value {
         let technology = self.subject.technology();
         let bound = technology.bind(work.clone(), intent).map_err(Error::invalid);
@@ -266,7 +266,7 @@ impl<'a, S: Subject> Run<'a, S> {
         self.subject.observe().await
     }
 
-    /// Applies a plan up to the disturbance; whether all of it.
+    /// Applies a plan up to the disturbance; returns whether all of it was applied.
     async fn round(
         &self,
         work: &Work,
@@ -278,7 +278,7 @@ impl<'a, S: Subject> Run<'a, S> {
             let key = format!("{} {} {:?}", change.resource, change.summary, change.step);
             let times = met.entry(key).or_default();
             let new = *times == 0;
-            // One await later each time at first, and in larger steps where there are many.
+            // One more await each time at first, and in larger steps if there are many.
             *times += *times / 2 + 1;
             match self.disturbance {
                 Disturbance::CutOff => {
@@ -301,7 +301,7 @@ impl<'a, S: Subject> Run<'a, S> {
         true
     }
 
-    /// Drops the application of a change when it was polled so often, and waits until nothing of it is left; whether it was
+    /// Drops the future of a change after this many polls, and waits until its work has ended; returns whether it was
     /// done before that.
     async fn cut_off(&self, work: &Work, change: &Change, polls: usize) -> bool {
         let (context, scope) = (self.context(), Scope::new(&CancellationToken::new()));
@@ -320,7 +320,7 @@ impl<'a, S: Subject> Run<'a, S> {
         scope.end().await;
         match done {
             Some(Ok(())) => true,
-            // What was cut off before may be in the way for a while.
+            // Aborted work may delay the next change for a while.
             Some(Err(error)) => {
                 let (what, of) = (&change.summary, name(work));
                 assert!(
@@ -346,8 +346,8 @@ impl<'a, S: Subject> Run<'a, S> {
         );
     }
 
-    /// Plans and describes, which must change nothing, and gives the same plan twice. A technology that does not observe may
-    /// have nothing to describe before its first provisioning.
+    /// Plans and describes, which must change nothing, and returns the plan, which must be the same twice. A
+    /// technology that does not observe may have nothing to describe before its first provisioning.
     async fn look(&self, work: &Work, intent: Intent) -> Plan {
         let technology = self.subject.technology();
         let context = self.context();
@@ -377,7 +377,7 @@ fn unwrap<T: Default>(result: Result<T, Error>, work: &Work, what: &str) -> T {
     result.unwrap_or_default()
 }
 
-/// The access table: what is asked, what has to be granted and revoked for it.
+/// The access table: the requested list, and the grants and revocations that it needs.
 async fn access_rules<S: Subject>(case: &Case) {
     let subject = S::fresh().await;
     let run = Run::new(&subject, Disturbance::None);
@@ -398,9 +398,9 @@ async fn access_rules<S: Subject>(case: &Case) {
     }
     run.to_the_end(&unlisted, Intent::Provision).await;
     let mut held: BTreeSet<String> = subject.granted(&case.work).await;
-    assert!(held.is_empty(), "nobody has access who was not named: {held:?}");
+    assert!(held.is_empty(), "only the given principals have access: {held:?}");
     for (what, refs) in [
-        ("grant to nobody", vec![]),
+        ("grant to no principal", vec![]),
         ("grant", vec![alice]),
         ("add and preserve", vec![alice, bob, dev]),
         ("repeat", vec![alice, bob, dev]),
@@ -435,18 +435,18 @@ async fn access_rules<S: Subject>(case: &Case) {
         held = subject.granted(&work).await;
         assert!(!keeps_lists || held == wanted, "{what}: {held:?} have access, {wanted:?} should");
     }
-    // Nobody asks for a list: it stays.
+    // Without a requested list the earlier one stays.
     let before = subject.observe().await;
     run.to_the_end(&unlisted, Intent::Provision).await;
     assert_eq!(subject.observe().await, before, "provisioning without a list leaves access as it is");
-    // The list of the last request comes back, whichever way the component went.
+    // The list of the last request is restored after release and after purge.
     let work = allowing(&case.work, &[alice, dev]);
     for remove_data in [false, true] {
         run.to_the_end(&work, Intent::Unprovision { remove_data }).await;
         run.to_the_end(&work, Intent::Provision).await;
         assert_eq!(subject.granted(&work).await, held, "access is restored after remove_data {remove_data}");
     }
-    // Asked for while it was away.
+    // Requested while the component was released.
     run.to_the_end(&work, Intent::Unprovision { remove_data: false }).await;
     let work = allowing(&case.work, &[bob]);
     run.to_the_end(&work, Intent::Provision).await;
@@ -470,12 +470,12 @@ async fn conflicts<S: Subject>(case: &Case) {
         let planned = subject.technology().plan(&work, &intent, &Context::default()).await;
         assert!(
             planned.as_ref().is_err_and(|e| *e.kind() == Kind::Conflict),
-            "{intent:?} of what is somebody else's is a conflict, not {planned:?}"
+            "{intent:?} of a resource of another owner is a conflict, not {planned:?}"
         );
         let text = planned.err().map(|e| e.to_string()).unwrap_or_default();
         assert!(text.contains(&name(&work)), "the conflict names the component: {text}");
     }
-    // A plan made before somebody else came.
+    // A plan from before the resource of another owner existed.
     let elsewhere = S::fresh().await;
     let plan = unwrap(
         elsewhere.technology().plan(&work, &Intent::Provision, &Context::default()).await,
@@ -484,12 +484,13 @@ async fn conflicts<S: Subject>(case: &Case) {
     );
     for change in &plan.changes {
         let applied = subject.technology().apply(&work, change, &Context::default()).await;
-        assert!(applied.is_err(), "`{}` is not done to what is somebody else's", change.summary);
+        assert!(applied.is_err(), "`{}` does not change a resource of another owner", change.summary);
     }
-    assert_eq!(subject.observe().await, before, "what is somebody else's stays as it is");
+    assert_eq!(subject.observe().await, before, "a resource of another owner stays unchanged");
 }
 
-/// Whoever makes something of a data contract refuses one that could not be read; to whoever does not, it is as none.
+/// A technology that uses data contracts refuses one that could not be read; for others an unreadable contract is no
+/// contract.
 async fn unreadable_contracts<S: Subject>(case: &Case) {
     let subject = S::fresh().await;
     let technology = subject.technology();
@@ -547,13 +548,13 @@ mod tests {
     use crate::testing::{self, CASHFLOW, STORAGE};
     use crate::{Bound, Capabilities, Info, Kinds, Running, Technology};
 
-    /// What is in the target of a test: how far a thing was made.
+    /// The target of a test: how far its resource was made.
     #[derive(Clone)]
     struct Thing {
         halves: Arc<Mutex<u8>>,
-        /// Whether half of a thing is made whole; otherwise nobody can do anything with it.
+        /// Whether a partial resource is completed; otherwise every operation on it fails.
         mends: bool,
-        /// Whether a plan does not look at the thing.
+        /// Whether a plan ignores the resource.
         blind: bool,
     }
 
@@ -591,7 +592,7 @@ mod tests {
 
     #[async_trait]
     impl Bound for Made {
-        /// How many halves there shall be.
+        /// The wanted number of parts.
         type Step = u8;
 
         async fn plan(&self, _: &Context) -> Result<Plan<u8>, Error> {

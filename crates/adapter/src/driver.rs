@@ -149,7 +149,7 @@ impl<'a> Services<'a> {
             }
         }
         if names.is_empty() {
-            mistakes.add(key, "is empty, so that nobody would be found; name at least one [identity.NAME]");
+            mistakes.add(key, "is empty, so no principal would be found; name at least one [identity.NAME]");
         }
         mistakes.or(Some(Directory::new(found)))
     }

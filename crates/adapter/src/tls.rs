@@ -1,6 +1,7 @@
 //! TLS, on both sides: rustls, computing with ring, from PEM files.
 //!
-//! Everything that encrypts here gets its cryptography from [`provider`] and nothing installs it for the whole process.
+//! All encryption here uses the cryptography of [`provider`]; no code installs a provider for the whole process.
+//! Errors name a file and never quote its content.
 //! What is wrong with a file is told with its name and never with its content.
 
 use std::fmt;
@@ -17,11 +18,11 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 /// The PEM files of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// Its certificate and those up to its authority.
+    /// The certificate, and the chain up to its authority.
     pub certificate: PathBuf,
-    /// The key of the first of them.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// Whose certificates callers must have; absent: they need none.
+    /// The authorities of client certificates; absent: callers need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -36,27 +37,27 @@ pub enum Part {
     ClientCa,
 }
 
-/// What is wrong with a file.
+/// A mistake in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
-    /// Which.
+    /// The file.
     pub part: Part,
     /// Names the file.
     pub message: String,
 }
 
-/// Whose certificates a client takes.
+/// The server certificates that a client accepts.
 #[derive(Debug, Clone, Copy)]
 pub enum Trust<'a> {
-    /// Nobody's: it does not encrypt.
+    /// None: the client does not encrypt.
     Nobody,
-    /// Those that the system trusts.
+    /// Those of the authorities that the system trusts.
     System,
     /// Those of the authorities in this PEM file, and no others.
     File(&'a Path),
 }
 
-/// What a server shows, and can be changed while it serves.
+/// The certificate that a server presents; it can be replaced while the server runs.
 pub struct Identity(RwLock<Arc<CertifiedKey>>);
 
 /// The cryptography.
@@ -64,15 +65,15 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Everything that is wrong with the files of a server.
+/// All mistakes in the files of a server.
 pub fn check(files: &Files) -> Vec<Wrong> {
     let identity = certified(files).err().into_iter().flatten();
     let authorities = files.client_ca.as_deref().and_then(|path| roots(path).err());
     identity.chain(authorities.map(|message| Wrong { part: Part::ClientCa, message })).collect()
 }
 
-/// The server's side of TLS, 1.2 and 1.3, and what it shows. With `client_ca`, nobody gets past the handshake without a
-/// certificate of it.
+/// The server's side of TLS, 1.2 and 1.3, and the handle that replaces its certificate. With `client_ca`, the
+/// handshake fails without a certificate of that authority.
 pub fn server(files: &Files) -> Result<(ServerConfig, Arc<Identity>), Vec<Wrong>> {
     let identity = Arc::new(Identity(RwLock::new(Arc::new(certified(files)?))));
     let builder = ServerConfig::builder_with_provider(provider())
@@ -92,14 +93,15 @@ pub fn server(files: &Files) -> Result<(ServerConfig, Arc<Identity>), Vec<Wrong>
     Ok((builder.with_cert_resolver(Arc::clone(&identity) as Arc<dyn ResolvesServerCert>), identity))
 }
 
-/// A client's side of TLS. `identity` is its certificate chain and the key of it, for servers that ask who calls.
+/// A client's side of TLS. `identity` is its certificate chain and private key, for servers that require client
+/// certificates.
 pub fn client(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> Result<ClientConfig, String> {
     let authorities = match trust {
         Trust::Nobody => RootCertStore::empty(),
         Trust::File(path) => roots(path)?,
         Trust::System => {
             let mut authorities = RootCertStore::empty();
-            // Single ones that cannot be read are no reason not to try with the others.
+            // A system certificate that cannot be read is skipped.
             authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             authorities
         }
@@ -117,7 +119,8 @@ pub fn client(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> Result<Clie
 }
 
 impl Identity {
-    /// Shows what the files hold now, to connections from now on. With a mistake in them, it goes on with what it has.
+    /// Presents the current content of the files on new connections. If they have mistakes, the earlier certificate
+    /// stays.
     pub fn reload(&self, files: &Files) -> Result<(), Vec<Wrong>> {
         let new = Arc::new(certified(files)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
@@ -184,7 +187,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(authorities)
 }
 
-/// Other errors of the reader may quote what they met.
+/// Other errors of the reader may quote the content.
 fn unreadable(path: &Path, error: &PemError) -> String {
     match error {
         PemError::Io(error) => format!("`{}` cannot be read: {error}", path.display()),

@@ -1,4 +1,4 @@
-//! What every store must do, whatever it is made of. Instantiated by `store_suite!` with a way to open a fresh one.
+//! The contract of every store. `store_suite!` instantiates it with a function that opens a fresh store.
 
 mod instances;
 mod odd;
@@ -14,7 +14,7 @@ use landfall_adapter::error::{Kind, Result};
 use landfall_adapter::{AccessList, Level, LogLine};
 
 const LEASE: Duration = Duration::from_secs(60);
-/// A lease that has run out by the time anybody looks.
+/// A lease that has expired when it is first checked.
 const NO_LEASE: Duration = Duration::ZERO;
 
 /// One `#[tokio::test]` a check, each with a store of its own from `$open(Limits) -> Arc<dyn Store>` (async; the
@@ -76,7 +76,7 @@ macro_rules! store_suite {
 }
 pub(super) use store_suite;
 
-/// The same for checks that look behind the store's back: `$open(Limits) -> (Arc<dyn Store>, Box<dyn Tables>)`.
+/// The same for checks that change tables directly: `$open(Limits) -> (Arc<dyn Store>, Box<dyn Tables>)`.
 macro_rules! tables_suite {
     ($open:path) => {
         $crate::suite::store_suite!($open:
@@ -115,7 +115,7 @@ fn request(operation: Operation, components: &[&str], fingerprint: &str) -> NewT
     }
 }
 
-/// To be provisioned, with a payload to look for where it must not be.
+/// A provisioning, with a payload that the test searches for where it must not be.
 pub(super) fn submission(component: &str) -> Submission {
     let task = NewTask {
         operation: Operation::Provision,
@@ -233,7 +233,7 @@ pub(super) async fn the_same_request_joins_while_it_is_in_flight(open: impl Open
     settle(&store, &lease, done()).await;
     assert!(!try_submit(&store, provision("a", "f")).await.unwrap().deduplicated, "after its end");
 
-    // What changes nothing has no components, and joins by operation and fingerprint alone.
+    // Operations without changes have no components, and join by operation and fingerprint alone.
     let validation = try_submit(&store, request(Operation::Validate, &[], "f")).await.unwrap();
     assert!(try_submit(&store, request(Operation::Validate, &[], "f")).await.unwrap().deduplicated);
     assert!(!try_submit(&store, request(Operation::Reverse, &[], "f")).await.unwrap().deduplicated);
@@ -259,10 +259,10 @@ pub(super) async fn a_superseded_task_is_not_joined(open: impl Open) {
     let up_again = submit(&store, provision("a", "f")).await;
     assert_eq!(HashSet::from([up, down, up_again]).len(), 3, "the last word is up, so it must run last");
     assert_eq!(submit(&store, provision("a", "f")).await, up_again);
-    // `down` is still the last word on b, but not on a.
+    // `down` is still the latest task of b, but not of a.
     assert_ne!(submit(&store, request(Operation::Unprovision, &["b", "a"], "f")).await, down);
 
-    // The same when they come so close together that a store may take them in one go.
+    // The same for submissions so close together that a store may commit them at once.
     let wave = futures::future::join_all((0..60).map(|n| {
         let operation = if n % 2 == 0 { Operation::Provision } else { Operation::Unprovision };
         try_submit(&store, request(operation, &["c"], "f"))
@@ -292,7 +292,7 @@ pub(super) async fn a_full_queue_refuses_but_lets_join(open: impl Open) {
     assert_eq!(submit(&store, provision("a", "f")).await, first);
     claim(&store).await.unwrap();
     submit(&store, provision("c", "f")).await;
-    // Fewer places than submissions, all at once, among them a pair that asks for the same.
+    // Fewer places than submissions, all at the same time, among them two equal requests.
     claim_tokens(&store).await;
     let names = ["d", "e", "e", "f", "g"];
     let wave = futures::future::join_all(names.map(|name| try_submit(&store, provision(name, "f")))).await;
@@ -313,7 +313,7 @@ pub(super) async fn a_full_lane_refuses_nothing_of_the_others(open: impl Open) {
     );
     submit(&store, provision("a", "f")).await;
     submit(&store, request(Operation::Reverse, &[], "f")).await;
-    // In one go, of two lanes: those of the full one alone are refused.
+    // In one commit, for two lanes: only those of the full lane are refused.
     let wave = futures::future::join_all((0..6).map(|n| {
         let operation = [Operation::Validate, Operation::Reverse][n % 2];
         try_submit(&store, request(operation, &[], &format!("w{n}")))
@@ -342,7 +342,7 @@ pub(super) async fn a_lane_is_bounded_by_bytes(open: impl Open) {
         .await;
     let lease = claim(&store).await.unwrap().lease;
     submit(&store, sized("c", 400)).await;
-    // What runs waits again.
+    // The running task waits again.
     settle(&store, &lease, again()).await;
     try_submit(&store, sized("f", 400)).await.unwrap_err();
     while let Some(task) = claim(&store).await {
@@ -352,7 +352,7 @@ pub(super) async fn a_lane_is_bounded_by_bytes(open: impl Open) {
     try_submit(&store, sized("h", 10)).await.expect_err("the one before takes all there is");
 }
 
-/// As of another process: it does not hear of them but by looking.
+/// The view of another process: it gets no notifications and polls.
 pub(super) async fn submissions_of_others_count_against_the_limit(open: impl Open) {
     let (store, _kept) = open(Limits { max_queued: 5, ..Limits::default() }).await;
     let mut accepted = 0;
@@ -415,7 +415,7 @@ pub(super) async fn a_component_has_one_task_at_a_time_in_order(open: impl Open)
             .await;
     let claimed = claim_all(&store, Lane::Change, LEASE, 9).await.tasks;
     assert_eq!(claimed.iter().map(|task| task.token).collect::<Vec<_>>(), vec![first, elsewhere]);
-    // One that leaves from the middle does not let anybody overtake.
+    // A task that leaves the middle of the line lets no other task overtake.
     store.request_stop(&second, StopScope::Any).await.unwrap();
     assert_eq!(claim_tokens(&store).await, vec![]);
     settle(&store, &claimed[0].lease, failed()).await;
@@ -432,7 +432,7 @@ pub(super) async fn a_task_of_several_components_waits_for_all_of_them(open: imp
     let claimed = claim_all(&store, Lane::Change, LEASE, 9).await.tasks;
     assert_eq!(claimed.iter().map(|task| task.token).collect::<Vec<_>>(), vec![a, b, c]);
     settle(&store, &claimed[0].lease, done()).await;
-    assert_eq!(claim_tokens(&store).await, vec![], "b is still taken, and nobody overtakes on a");
+    assert_eq!(claim_tokens(&store).await, vec![], "b is still taken, and no task overtakes on a");
     settle(&store, &claimed[1].lease, done()).await;
     let claimed = claim_all(&store, Lane::Change, LEASE, 9).await.tasks;
     assert_eq!(claimed.iter().map(|task| task.token).collect::<Vec<_>>(), vec![both]);
@@ -449,7 +449,7 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
     let ending = Ending::Retry { after: hour, outcome: None, reason: "not yet".to_owned() };
     assert_eq!(settle(&store, &lease, ending).await, Some(State::Queued));
     let claims = claim_all(&store, Lane::Change, LEASE, 9).await;
-    assert_eq!(claims.tasks.len(), 0, "nobody overtakes one that waits");
+    assert_eq!(claims.tasks.len(), 0, "no task overtakes a waiting one");
     let next_due = claims.next_due.unwrap();
     assert!(next_due <= hour && next_due > hour - Duration::from_secs(60), "{next_due:?}");
     assert_eq!(claim_all(&store, Lane::Import, LEASE, 9).await.next_due, None);
@@ -459,15 +459,15 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
     assert_eq!(claim_tokens(&store).await.len(), 1);
 }
 
-/// The time for retries is used up by runs and by waits that were asked for: not by the time for which the task was due and
-/// all processes were down, or a clock had jumped.
+/// Runs and requested waits use up the time for retries. The time in which a due task waits because all processes are
+/// down does not, nor does a jump of the clock.
 pub(super) async fn time_without_a_worker_is_no_time_of_failure(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let lapse = Duration::from_secs(1);
     submit(&store, provision("a", "1")).await;
     let claimed = claim(&store).await.unwrap();
     assert_eq!(claimed.failing_for, None);
-    // The first run takes its time, and has not failed meanwhile.
+    // The first run takes long, and has not failed meanwhile.
     tokio::time::sleep(lapse).await;
     settle(&store, &claimed.lease, again()).await;
     tokio::time::sleep(lapse).await;
@@ -480,7 +480,7 @@ pub(super) async fn time_without_a_worker_is_no_time_of_failure(open: impl Open)
     let claimed = claim(&store).await.unwrap();
     let so_far = claimed.failing_for.unwrap();
     assert!(so_far >= wait && so_far < wait + lapse, "{so_far:?}");
-    // Handed over, it goes on counting.
+    // The count continues after a handover.
     settle(&store, &claimed.lease, Ending::Release).await;
     let claimed = claim(&store).await.unwrap();
     assert!(claimed.failing_for.unwrap() >= so_far, "{:?} {so_far:?}", claimed.failing_for);
@@ -543,13 +543,13 @@ pub(super) async fn last_lines_of_a_stopped_run_are_true(open: impl Open) {
     }
 }
 
-/// Drives a task into every state and throws every event at it.
+/// Moves a task into every state and applies every event to it.
 pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
     let (store, _kept) = open(Limits { max_crashes: 2, ..Limits::default() }).await;
     for (number, (from, event)) in
         State::ALL.into_iter().flat_map(|from| Event::ALL.map(|event| (from, event))).enumerate()
     {
-        // Expiry and giving up differ by how many runs were lost before.
+        // Expiry and giving up differ by the number of runs that were lost before.
         let lost_before = event == Event::GiveUp;
         let length = if matches!(event, Event::Expire | Event::GiveUp) { NO_LEASE } else { LEASE };
         let token = submit(&store, provision(&format!("component {number}"), "f")).await;
@@ -583,7 +583,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
         let lease = lease.unwrap_or_else(|| Lease { token, epoch: 0, owner: "w".to_owned() });
         let worker = async |ending| {
             let settlement = Settlement { ending, lines: vec![], closing: None };
-            // A lease that is lost and an event that makes no sense both leave the task alone.
+            // A lost lease and an illegal event both leave the task unchanged.
             let _ = store.settle(&lease, settlement).await;
         };
         match event {
@@ -612,7 +612,7 @@ pub(super) async fn the_state_machine_is_the_pure_table(open: impl Open) {
             "{from} x {event:?}"
         );
 
-        // Out of the way of the next one.
+        // It must not block the next one.
         store.request_stop(&token, StopScope::Any).await.unwrap();
         if state(&store, token).await == State::Stopping {
             let epoch = i64::from(lost_before) + 1;
@@ -699,7 +699,7 @@ pub(super) async fn an_expired_lease_requeues_until_it_is_given_up(open: impl Op
     assert_eq!(task.logs.len(), 3);
     assert_eq!(task.logs[2].level, Level::Error);
 
-    // One that was to stop is not tried again.
+    // A task that is being stopped is not tried again.
     claim_all(&store, Lane::Change, NO_LEASE, 1).await;
     store.request_stop(&next, StopScope::Any).await.unwrap();
     store.expire_leases().await.unwrap();
@@ -1018,7 +1018,7 @@ pub(super) async fn concurrent_claims_never_share(open: impl Open) {
     assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 60);
 }
 
-/// A small generator, so that a history is told by its seed (SplitMix64).
+/// A small generator, so that a seed reproduces a history (SplitMix64).
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -1031,7 +1031,7 @@ impl Dice {
     }
 }
 
-/// What a store should do, as plainly as it can be said.
+/// A simple model of what a store must do.
 #[derive(Default)]
 struct Model {
     /// In order of submission.

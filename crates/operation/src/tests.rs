@@ -1,4 +1,4 @@
-//! The engine on both stores, with runs that a test leads by the hand.
+//! The engine on both stores, with runs that the test controls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +17,12 @@ use crate::topology::{Attributes, Edit, Instance};
 use landfall_adapter::Context;
 use landfall_adapter::error::Error;
 
-/// No test waits for anything longer than this.
+/// The longest that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn settings() -> Settings {
     Settings {
-        // Whatever happens must be heard of, not come upon.
+        // Long, so that a test fails unless notifications arrive.
         poll: Duration::from_secs(3600),
         backoff_base: Duration::from_millis(20),
         backoff_cap: Duration::from_millis(50),
@@ -31,7 +31,7 @@ fn settings() -> Settings {
     }
 }
 
-/// Where a test keeps its tasks. It may open it again, as the next process would.
+/// The place of a test's tasks. The test may open it again, as the next process would.
 enum Place {
     Folder(Arc<TempDir>),
     Database(String),
@@ -46,7 +46,7 @@ impl Place {
         Self::Database(PostgresServer::shared().unwrap().new_database().unwrap())
     }
 
-    /// A fresh one of the same kind.
+    /// A fresh place of the same kind.
     fn another(&self) -> Self {
         match self {
             Self::Folder(_) => Self::folder(),
@@ -67,8 +67,8 @@ impl Place {
         }
     }
 
-    /// The settings of a process that will be killed. What it leaves is taken up by the next one at once where there
-    /// cannot be two, and elsewhere when the lease runs out.
+    /// The settings of a process that will be killed. If only one process can use the store, the next one takes its
+    /// tasks over at once, otherwise when the lease expires.
     fn mortal(&self) -> Settings {
         match self {
             Self::Folder(_) => settings(),
@@ -143,7 +143,7 @@ on_both_stores! {
     the_next_run_begins_while_an_end_is_being_answered
 }
 
-/// A runner that asks the test what to do.
+/// A runner that asks the test for each result.
 struct Puppet(mpsc::UnboundedSender<Visit>);
 
 /// A run that has begun and waits for the test.
@@ -280,7 +280,7 @@ async fn a_transient_failure_is_retried_and_the_wait_is_visible(place: Place) {
     );
 }
 
-/// What happens while the target is away: the failover of a database, say.
+/// What happens while the target is unavailable, for example during the failover of a database.
 #[derive(Default)]
 struct Away {
     gone: std::sync::atomic::AtomicBool,
@@ -311,8 +311,8 @@ impl Runner for Away {
     }
 }
 
-/// Many more tries than any number of attempts would allow, and a store that is away for several leases: what bounds the
-/// retries is time alone, and what was accepted completes.
+/// Many more attempts than a limit on attempts would allow, and a store that is unavailable for several leases: only
+/// time limits the retries, and every accepted task completes.
 async fn outage_of_target_and_store_fails_nothing(place: Place) {
     use std::sync::atomic::Ordering::SeqCst;
     const TASKS: usize = 20;
@@ -354,7 +354,7 @@ async fn repeated_failures_are_folded_in_the_log(place: Place) {
     let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
     assert_eq!(task.state, State::Completed);
     assert!(task.attempt > 40, "{}", task.attempt);
-    // The 1st, 2nd, 3rd, 5th, 9th, 17th, 33rd, ... of the same failure, each with what its run had said.
+    // The 1st, 2nd, 3rd, 5th, 9th, 17th, 33rd, ... of the same failure, each with the log lines of its run.
     let told: Vec<&str> = task.logs.iter().map(|line| line.message.as_str()).collect();
     assert!((14..=20).contains(&told.len()), "{told:?}");
     assert_eq!(told[0], "connecting");
@@ -376,7 +376,8 @@ async fn stop_between_retries_ends_the_task(place: Place) {
     assert!(stage.visits.try_recv().is_err(), "it does not run again");
 }
 
-/// The time for retries runs from the first failure on, over the waits: not from the run that meets the error.
+/// The time for retries runs from the first failure on, and includes the waits. It does not start with the run that
+/// fails last.
 async fn the_time_for_retries_is_used_up(place: Place) {
     let settings =
         Settings { retry_for: Duration::from_secs(1), backoff_base: Duration::from_millis(1), ..settings() };
@@ -392,8 +393,8 @@ async fn the_time_for_retries_is_used_up(place: Place) {
     drop(engine);
     drive.await.unwrap();
     assert_eq!(task.state, State::Failed);
-    // As many waits of 0.3 s as fit into a second, and the last try at its end, or two where the first of them comes a
-    // moment early; a slow machine has time for fewer.
+    // As many waits of 0.3 s as fit into a second, and the last attempt at its end, or two if the first of them comes
+    // early; a slow machine has time for fewer.
     assert!((2..=6).contains(&task.attempt), "{task:?}");
     let reason = task.reason.unwrap();
     let end = ", past the 1 s of operations.retry_for";
@@ -511,7 +512,7 @@ async fn a_stopped_run_that_does_not_listen_is_cut_off(place: Place) {
     assert_eq!(told.last(), Some(&CUT_OFF));
 }
 
-/// Keeps its thread for longer than the grace and the lease: it can only be cut off when it lets go.
+/// Blocks its thread for longer than the grace period and the lease, so it can be aborted only when it yields.
 struct Blocker {
     begun: mpsc::UnboundedSender<()>,
     ended: Arc<std::sync::atomic::AtomicBool>,
@@ -539,11 +540,11 @@ async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off(place: Plac
     let task = engine.wait(&token, PATIENCE).await.unwrap().unwrap();
     assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the work had ended by then");
     assert_eq!(task.state, State::Terminated);
-    // Its lease was kept alive until then: nobody took it away.
+    // The lease was renewed until then: no other process took the task.
     assert_eq!(task.logs.last().unwrap().message, CUT_OFF);
 }
 
-/// Works on a blocking thread that goes on whatever it is told; sends what tells that it has ended.
+/// Works on a blocking thread that ignores cancellation; sends a message when it ends.
 struct Threaded {
     begun: mpsc::UnboundedSender<Arc<AtomicBool>>,
     lasts: Duration,
@@ -610,7 +611,7 @@ async fn a_panic_on_a_blocking_thread_fails_the_task(place: Place) {
     assert_eq!(task.reason.as_deref(), Some(reason));
 }
 
-/// The process ends; what hangs ends with it, and nobody is told that it was handed back.
+/// The process ends together with the blocked run, and no other process learns of it.
 async fn a_drain_leaves_a_hanging_thread_to_its_lease(place: Place) {
     let store = place.open(Limits::default()).await;
     let (begun, mut begins) = mpsc::unbounded_channel();
@@ -633,7 +634,7 @@ async fn run_waits_for_an_earlier_run_that_lost_its_lease(place: Place) {
     store.break_at(Point::Heartbeat);
     let token = engine.submit(provision("a")).await.unwrap().token;
     let first = begins.recv().await.unwrap();
-    // It is taken up again once its lease is over, by the only process there is.
+    // The only process takes the task up again when its lease has expired.
     while engine.task(&token).await.unwrap().unwrap().attempt < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -856,7 +857,7 @@ async fn drain_returns_unfinished_runs_to_the_queue(place: Place) {
     }
 }
 
-/// As a process that is killed: nothing is told, nothing is written.
+/// Simulates a process that is killed: it sends nothing and writes nothing.
 async fn kill(stage: Stage) -> Place {
     let Stage { engine, store, place, .. } = stage;
     drop(engine);
@@ -875,7 +876,7 @@ async fn restart_resumes_accepted_tasks(place: Place) {
     let visit = stage.visit().await;
     stage.engine.stop(&stopped, StopScope::Any).await.unwrap();
     let place = kill(stage).await;
-    // What the killed run still held is worth nothing.
+    // The lease that the killed run held is no longer valid.
     visit.deployments.get(&ComponentKey::new("a", "dev")).await.unwrap_err();
 
     let mut stage = Stage::with(place, settings(), Limits::default()).await;
@@ -904,7 +905,7 @@ async fn a_poison_task_fails_and_its_neighbours_do_not(place: Place) {
     for n in 0..6 {
         neighbours.push(stage.engine.submit(provision(&format!("n{n}"))).await.unwrap().token);
     }
-    // Whenever the poison runs, the process dies before anybody else gets anything done.
+    // Whenever the poisoned task runs, the process dies before another task makes progress.
     for _ in 0..limits.max_crashes {
         while stage.visit().await.task.token != poison {}
         let place = kill(stage).await;
@@ -928,11 +929,11 @@ async fn a_poison_task_fails_and_its_neighbours_do_not(place: Place) {
     drive.await.unwrap();
 }
 
-/// Does at once what the payload says, and notices when two runs meet on a component.
+/// Does at once what the payload says, and reports two simultaneous runs of one component.
 #[derive(Default)]
 struct Referee {
     busy: std::sync::Mutex<std::collections::HashMap<ComponentKey, Token>>,
-    /// Which tasks began, by component, each once.
+    /// The tasks that began, by component, each once.
     order: std::sync::Mutex<std::collections::HashMap<ComponentKey, Vec<u64>>>,
     fouls: std::sync::Mutex<Vec<String>>,
 }
@@ -1004,16 +1005,16 @@ async fn random_load_runs_each_component_alone_and_in_order(place: Place) {
     }
 }
 
-/// Where a store can be made to wait or to fail.
+/// The points at which a store can be made to wait or to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Point {
-    /// A claim is committed and its answer not yet given.
+    /// A claim is committed, and the caller has no answer yet.
     Claimed,
     /// Before a heartbeat.
     Heartbeat,
     /// Before the end of a run is written.
     Settle,
-    /// It is committed and its answer not yet given.
+    /// The end is committed, and the caller has no answer yet.
     Settled,
     /// Before log lines are written.
     AppendLogs,
@@ -1021,7 +1022,7 @@ enum Point {
     Claim,
 }
 
-/// Tells of an arrival, and waits to be let go.
+/// Reports an arrival, and waits for its release.
 type Gate = (oneshot::Sender<()>, oneshot::Receiver<()>);
 
 /// A store with breakpoints.
@@ -1030,7 +1031,7 @@ struct Breakable {
     broken: std::sync::Mutex<std::collections::HashSet<Point>>,
     gates: std::sync::Mutex<std::collections::HashMap<Point, Gate>>,
     passed: mpsc::UnboundedSender<Point>,
-    /// Read for as long as a claim is under way.
+    /// Locked for reading while a claim is in progress.
     claiming: tokio::sync::RwLock<()>,
 }
 
@@ -1043,7 +1044,8 @@ impl Breakable {
         (Arc::new(store), passes)
     }
 
-    /// The next to come there waits. The first half of the answer tells when it has come, the second lets it go.
+    /// The next caller that arrives there waits. The first half of the result reports its arrival, the second
+    /// releases it.
     fn hold(&self, point: Point) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
         let (here, arrived) = oneshot::channel();
         let (go, released) = oneshot::channel();
@@ -1245,14 +1247,14 @@ async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
     let (arrived, go) = store.hold(Point::Settle);
     stage.visit().await.complete(json!(1));
     arrived.await.unwrap();
-    // The work is done and its end not yet written.
+    // The work is done, and its end is not written yet.
     assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Stopping);
     go.send(()).unwrap();
     assert_eq!(stage.end(token).await.state, State::Completed);
     assert_eq!(stage.engine.stop(&token, StopScope::Any).await.unwrap().unwrap().state, State::Completed);
 }
 
-/// An end is committed before the worker hears of it: what it kept others from may begin by then.
+/// An end is committed before the worker knows of it: tasks that waited for it may begin then.
 async fn the_next_run_begins_while_an_end_is_being_answered(place: Place) {
     let (mut stage, store, _passes) = breakable(place, settings()).await;
     let first = stage.engine.submit(provision("a")).await.unwrap().token;
@@ -1276,7 +1278,7 @@ async fn a_lane_that_is_not_worked_on_is_reported(place: Place) {
     let health = stage.engine.health().await;
     assert_eq!((health.store, health.stuck), (Ok(Counts::default()), vec![]));
     store.break_at(Point::Claim);
-    // One that is under way may still take the task.
+    // A claim in progress may still take the task.
     drop(store.claiming.write().await);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let end = std::time::Instant::now() + PATIENCE;
@@ -1312,7 +1314,7 @@ async fn a_worker_without_a_heartbeat_ends_before_its_lease_does(place: Place) {
     visit.context.cancel.cancelled().await;
     let (asked, deployments) = (before.elapsed(), visit.deployments.clone());
     assert!(asked >= Duration::from_millis(400), "{asked:?}");
-    // Dropped by the end of the lease, whether it listens or not.
+    // Aborted at the end of the lease, whether it reacts to cancellation or not.
     let mut act = visit.act;
     act.closed().await;
     deployments.check_lease().unwrap_err();
@@ -1320,7 +1322,7 @@ async fn a_worker_without_a_heartbeat_ends_before_its_lease_does(place: Place) {
     assert!(passes.is_empty(), "the end of a lost run is not written");
     store.mend();
 
-    // The next lease is kept alive beyond its first length.
+    // The next lease is renewed beyond its first length.
     let visit = stage.visit().await;
     assert_eq!((visit.task.token, visit.task.crashes), (token, 1));
     let mut beats = 0;
@@ -1380,7 +1382,7 @@ async fn a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss(place: Place) {
         arrived.await.unwrap();
         while passes.try_recv().is_ok() {}
         while passes.recv().await.unwrap() != Point::Heartbeat {}
-        // It is answered that there is no lease any more, before the end of the run is.
+        // The answer that the lease is gone comes before the end of the run.
         tokio::time::sleep(Duration::from_millis(30)).await;
         go.send(()).unwrap();
     })
@@ -1388,8 +1390,8 @@ async fn a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss(place: Place) {
     assert_eq!(drained, Drained { handed_back: 1 });
 }
 
-/// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed. Run by itself it has no
-/// store and does nothing.
+/// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed. Started alone, it
+/// has no store and does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_to_be_killed() {
     use std::io::Write;
@@ -1434,7 +1436,7 @@ async fn kill_minus_nine_loses_nothing() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it still said was accepted, too.
+        // The requests that it still answered were accepted, too.
         for line in lines.map_while(Result::ok) {
             if let Some(Ok(token)) = line.split_once("ACCEPTED ").map(|(_, token)| token.parse::<Token>()) {
                 accepted.push(token);

@@ -772,7 +772,7 @@ mod tests {
             for_administrators(&disk_full).as_deref(),
             Some("cannot create the bucket: no space left on device")
         );
-        assert_eq!(for_administrators(&Error::conflict("it is somebody else's")), None);
+        assert_eq!(for_administrators(&Error::conflict("it has another owner")), None);
         let quoted = Error::invalid(vec![
             landfall_adapter::descriptor::Problem::new("name", "is odd").value("secret"),
         ]);

@@ -68,14 +68,14 @@ impl Technology for Notes {
         if intent == Intent::Provision && !problems.is_empty() {
             return Err(problems);
         }
-        // An id may be any text; no two have the same name of a file.
+        // An id may be any text; two ids never have the same file name.
         let name = format!("{}@{}", work.component.id, work.environment);
         let path = self.folder.join(name.replace('%', "%25").replace('/', "%2F").replace('.', "%2E"));
         Ok(Page { path, intent, note: Note { owner: work.owner(), text, released: false } })
     }
 }
 
-/// What a file holds: whose it is, and the text.
+/// The content of a file: its owner, and the text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note {
     owner: Owner,
@@ -107,7 +107,7 @@ impl Page {
 
 #[async_trait]
 impl Bound for Page {
-    /// What to write; nothing: delete the file.
+    /// The text to write; `None`: delete the file.
     type Step = Option<Note>;
 
     async fn plan(&self, context: &Context) -> Result<Plan<Option<Note>>> {
@@ -128,7 +128,7 @@ impl Bound for Page {
     }
 
     async fn apply(&self, step: &Option<Note>, context: &Running) -> Result<()> {
-        // The plan was made a moment ago: whose the file is has to be looked at again.
+        // The file may have a new owner since the plan was made.
         let found = self.find(context).await?;
         let (path, note) = (self.path.clone(), step.clone());
         let write = move |_: &_| {

@@ -42,7 +42,7 @@ impl Subject for Folder {
 
     async fn occupy(&self, work: &Work) -> bool {
         let page = self.notes.bind(work.clone(), Intent::UpdateAccess).unwrap();
-        fs::write(page.path, "somebody else's").is_ok()
+        fs::write(page.path, "text of another owner").is_ok()
     }
 }
 

@@ -888,7 +888,7 @@ fn documents(cases: &mut Cases) {
         ("100,000 arrays deep", b"[".repeat(100_000)),
         ("100,000 objects deep", b"{\"a\":".repeat(100_000)),
         (
-            "deep in a field that nobody reads",
+            "deep in a field that is not read",
             format!("{{\"x\":{}{},\"descriptor\":\"{CANARY}\"}}", "[".repeat(2000), "]".repeat(2000))
                 .into_bytes(),
         ),

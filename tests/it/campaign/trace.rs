@@ -210,7 +210,7 @@ pub(crate) fn judge(trace: &[Event], accepted: &Accepted, steps: u64) -> Verdict
     for (component, work) in &works {
         if let Some((pid, serial, step)) = work.open {
             violations.push(format!(
-                "never ends: {component}: process {pid}, serial {serial}, step {step}, and nobody killed it"
+                "never ends: {component}: process {pid}, serial {serial}, step {step}, and no kill is recorded"
             ));
         }
     }

@@ -34,34 +34,34 @@ static READ_BOX_BOX_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[0-9]
 static REPLACE_BOX_BOX_ID_PATTERN: runtime::Pattern = runtime::Pattern::new("^[0-9]+$");
 /// Boxes 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+/// A request that does not match its schema never reaches a method: `reject...` gives the answer.
 pub trait Boxes: Sized + Send + Sync + 'static {
-    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
     type Error: IntoResponse<Self, FindBoxesResponse>
         + IntoResponse<Self, ReadBoxResponse>
         + IntoResponse<Self, ReplaceBoxResponse>;
-    /// How much of a request body is read.
+    /// Limits on the reading of a request body.
     fn limits(&self) -> Limits {
         Limits::default()
     }
-    /// Whether the caller may have this operation; asked before its parameters and its body are read.
+    /// Whether the caller may call this operation; runs before its parameters and its body are read.
     fn authorize(
         &self,
         context: &RequestContext,
     ) -> impl Future<Output = Result<(), runtime::Denial>>;
-    /// The body of 401, 403 or 500, for a caller who is not let in.
+    /// The body of 401, 403 or 500, for a caller that is refused.
     fn deny_with_failed(
         &self,
         context: &RequestContext,
         denial: &runtime::Denial,
     ) -> types::Failed;
-    /// The body of 401, 403 or 500, for a caller who is not let in.
+    /// The body of 401, 403 or 500, for a caller that is refused.
     fn deny_with_problem(
         &self,
         context: &RequestContext,
         denial: &runtime::Denial,
     ) -> types::Problem;
-    /// The body of 400, for a request that does not fit its schema.
+    /// The body of 400, for a request that does not match its schema.
     fn reject_with_problem(
         &self,
         context: &RequestContext,
@@ -91,7 +91,7 @@ pub trait Boxes: Sized + Send + Sync + 'static {
         body: types::NewBox,
     ) -> impl Future<Output = Result<ReplaceBoxResponse, Self::Error>>;
 }
-/// Mount an implementor under a prefix; `/` is none.
+/// Mount an implementor under a prefix; `/` for no prefix.
 ///
 /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
 pub fn configure<T: Boxes>(

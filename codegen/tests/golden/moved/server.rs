@@ -60,15 +60,15 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 /// Tasks 1.0.0, as its implementor sees it: a method an operation.
 ///
-/// A request that does not fit its schema never reaches a method: `reject...` gives the answer.
+/// A request that does not match its schema never reaches a method: `reject...` gives the answer.
 pub trait Tasks: Sized + Send + Sync + 'static {
-    /// What an operation fails with. It becomes one of the answers that the contract declares for the operation.
+    /// The error of an operation. It becomes one of the answers that the contract declares for the operation.
     type Error: IntoResponse<Self, ListTasksResponse>
         + IntoResponse<Self, CreateTaskResponse>
         + IntoResponse<Self, ReadNoteResponse>
         + IntoResponse<Self, DeleteNoteResponse>
         + IntoResponse<Self, CheckTaskResponse>;
-    /// How much of a request body is read.
+    /// Limits on the reading of a request body.
     fn limits(&self) -> Limits {
         Limits::default()
     }
@@ -84,7 +84,7 @@ pub trait Tasks: Sized + Send + Sync + 'static {
         context: &RequestContext,
         rejection: Rejection,
     ) -> PingResponse;
-    /// The body of 400, for a request that does not fit its schema.
+    /// The body of 400, for a request that does not match its schema.
     fn reject_with_problem(
         &self,
         context: &RequestContext,
@@ -130,7 +130,7 @@ pub trait Tasks: Sized + Send + Sync + 'static {
         task_id: String,
     ) -> impl Future<Output = PingResponse>;
 }
-/// Mount an implementor under a prefix; `/` is none.
+/// Mount an implementor under a prefix; `/` for no prefix.
 ///
 /// A method that a path does not have is answered 405 with Allow; an unknown path is left to the application.
 pub fn configure<T: Tasks>(

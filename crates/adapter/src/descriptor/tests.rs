@@ -1,4 +1,4 @@
-//! What goes in, and what comes out.
+//! Tests of the reader: documents, and the components and problems that it returns.
 
 use super::*;
 
@@ -7,7 +7,7 @@ mod generated;
 
 const CASHFLOW: &str = include_str!("../../../../examples/cashflow.yaml");
 
-/// What every test reads with: what could be read of a rejected descriptor must bear being looked at.
+/// Every test reads with it: also the readable part of a rejected descriptor must not panic when it is used.
 fn parse(
     kind: DescriptorKind,
     text: impl AsRef<[u8]>,
@@ -17,7 +17,7 @@ fn parse(
     with_faults(super::parse(kind, text, strictness, limits, &|_| true))
 }
 
-/// With what is wrong with the parts that only some technologies use, as if each of them were one of those.
+/// Adds the problems of the parts that only some technologies use, as if each component were one of those.
 fn with_faults(read: Result<Descriptor, Rejected>) -> Result<Descriptor, Vec<Problem>> {
     let faults = |descriptor: &Descriptor| {
         let of = |component: &Component| {
@@ -93,7 +93,7 @@ fn kind_of(name: &str) -> DescriptorKind {
     if name.starts_with("wrapped.") { DescriptorKind::Component } else { DescriptorKind::DataProduct }
 }
 
-/// Everything an author would read, a line a problem and a line a remedy.
+/// All texts for an author, one line for each problem and each remedy.
 fn printed(problems: &[Problem]) -> String {
     let mut text = String::new();
     for problem in problems {
@@ -143,7 +143,7 @@ fn large_descriptors_are_refused_in_bounded_answers() {
         assert!((1..=101).contains(&problems.len()), "{name}: {} problems", problems.len());
         let longest = problems.iter().map(|problem| problem.to_string().len()).max().unwrap();
         assert!(longest < 600, "{name}: a problem of {longest} bytes");
-        // Unoptimised and on a busy machine; what is caught here is what is not linear.
+        // Unoptimised and on a busy machine; the test catches only time that is not linear.
         assert!(start.elapsed().as_secs() < 30, "{name} took {:?}", start.elapsed());
     }
 }
@@ -314,7 +314,7 @@ fn short_form_leaves_out_invalid_parts() {
     let component = &descriptor.product.components[0];
     assert_eq!(component.data_contract.as_ref().unwrap().schema.len(), 1);
     assert_eq!(component.depends_on.len(), 1);
-    // Even a circle has an order.
+    // A cycle has an order, too.
     assert_eq!(descriptor.targets().len(), 2);
     assert_eq!(full(DescriptorKind::DataProduct, &text).unwrap_err().len(), 4);
 }
@@ -366,13 +366,13 @@ fn a_product_without_its_components_is_refused_in_any_form() {
     }
 }
 
-/// Reads as an adapter that serves S3.
+/// Reads as an adapter for S3 does.
 fn serving_s3(kind: DescriptorKind, text: &str, strictness: Strictness) -> Result<Descriptor, Vec<Problem>> {
     let s3 = |outline: &Outline| outline.technology.as_deref() == Some("S3");
     with_faults(super::parse(kind, text, strictness, &Limits::default(), &s3))
 }
 
-/// Components that mean something to somebody else, and shapes that mean nothing to anybody.
+/// Components of other adapters, and values that match no component.
 const NEIGHBOURS: &[&str] = &[
     "{kind: dashboard, id: 'urn:dmb:cmp:finance:cashflow:0:board', name: Board, technology: Tableau}",
     "{kind: quality, id: checks/orders#1, name: Checks, specific: [a, b]}",
@@ -409,12 +409,12 @@ fn neighbours_of_any_shape_do_not_matter() {
         let whole = serving_s3(DescriptorKind::DataProduct, &product, strictness).unwrap();
         let found = whole.product.component(&id.parse().unwrap()).unwrap();
         assert_eq!(found.depends_on.iter().map(Identifier::as_str).collect::<Vec<_>>(), ["checks/orders#1"]);
-        // Each place that a component can be in, the nested ones too.
+        // Every place of a component, also the nested ones.
         assert_eq!(whole.others.len(), NEIGHBOURS.len() + 4);
         assert_eq!(whole.others[0].technology.as_deref(), Some("Tableau"));
         let alone = serving_s3(DescriptorKind::Component, &component, strictness).unwrap();
         assert_eq!(alone.targets().len(), 1);
-        // By itself it may be whatever it likes: it was asked for.
+        // As the requested component it may be of any kind.
         let odd = as_component(&product, "'checks/orders#1'");
         let odd = serving_s3(DescriptorKind::Component, &odd, strictness);
         let problems = odd.map(|read| read.targets().len()).map_err(|problems| problems.len());
@@ -669,7 +669,7 @@ mod properties {
 
     use super::*;
 
-    /// What YAML and descriptors are made of, and what they are not.
+    /// Tokens of YAML and of descriptors, valid and invalid.
     fn token() -> impl Strategy<Value = String> {
         prop_oneof![
             prop::sample::select(vec![
@@ -739,7 +739,7 @@ mod properties {
         ]
     }
 
-    /// The text with some of it removed, repeated or replaced.
+    /// The text with a part removed, repeated or replaced.
     fn mutated(text: &'static str) -> impl Strategy<Value = String> {
         let end = text.len();
         prop::collection::vec((0..end, 0..80_usize, token(), 0..4_u8), 1..6).prop_map(move |edits| {
@@ -766,7 +766,7 @@ mod properties {
         })
     }
 
-    /// Whatever is sent: an answer, and one that can be shown to people.
+    /// For every input: an answer, and one that can be displayed.
     fn answers(text: &str) -> Result<(), TestCaseError> {
         for kind in [DescriptorKind::DataProduct, DescriptorKind::Component] {
             let strict = parse(kind, text, Strictness::Full, &Limits::default());
@@ -794,7 +794,7 @@ mod properties {
         Ok(())
     }
 
-    /// Anything that YAML can say.
+    /// Any YAML value.
     fn value() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             prop::sample::select(NEIGHBOURS).prop_map(str::to_owned),
@@ -847,7 +847,7 @@ mod properties {
         })
     }
 
-    /// What is said of the components of an adapter that serves S3; where they are, by their names.
+    /// The problems of the components of an adapter for S3; their places, by their names.
     fn verdict(kind: DescriptorKind, neighbours: &[(u8, String)], strictness: Strictness) -> Vec<String> {
         let ours = [
             format!(
@@ -900,7 +900,7 @@ mod properties {
                             problem.path = problem.path.replace(&from, &to);
                         }
                     }
-                    // Where the first of two keys is moves with what is before it.
+                    // The place of the first of two equal keys moves with the text before it.
                     problem.with_remedy().split(" on line ").next().map(str::to_owned).unwrap_or_default()
                 })
                 .collect(),
@@ -973,7 +973,7 @@ mod properties {
             edges in prop::collection::vec((0..12_usize, 0..12_usize), 0..30),
             parents in prop::collection::vec(0..12_usize, 12),
         ) {
-            // Edges lead down, so there is no circle; parents are arbitrary, so they may contradict them.
+            // Edges lead down, so there is no cycle; parents are arbitrary, so they may contradict them.
             let components: Vec<_> = (0..12)
                 .map(|number| {
                     let down: Vec<_> = edges

@@ -1,4 +1,5 @@
-//! Identifiers that a careless function gives one name: ten thousand arbitrary ones, with their twins.
+//! Identifiers that a careless naming function maps to one name: ten thousand arbitrary ones, and similar ones for
+//! each.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The suite of all stores on a real server, and what only this one promises: several processes at once.
+//! The suite of all stores on a real server, and tests of what only this store has: several processes at once.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ async fn submissions_of_two_processes_form_one_queue() {
     let url = new_database();
     let (a, b) = tokio::join!(open(&url, Limits::default()), open(&url, Limits::default()));
     let stores = [Arc::new(a), Arc::new(b)];
-    // Both ask for the same eight components, over and over, in two ways: nobody may miss the other's tasks.
+    // Both request the same eight components repeatedly, by two paths: each must see the other's tasks.
     let mut waves = Vec::new();
     for n in 0..400 {
         let store = Arc::clone(&stores[n % 2]);
@@ -84,7 +84,7 @@ async fn submissions_of_two_processes_form_one_queue() {
     for wave in waves {
         accepted.insert(wave.await.unwrap().token);
     }
-    // Each claim finds one task a component at most, until all were found.
+    // Each claim returns at most one task for a component, until all were returned.
     let mut done = 0;
     while done < accepted.len() {
         let claimed = claim(&stores[done % 2], MINUTE, 100).await;
@@ -93,7 +93,7 @@ async fn submissions_of_two_processes_form_one_queue() {
         for task in claimed {
             let settlement =
                 Settlement { ending: Ending::Succeed { outcome: json!(1) }, lines: vec![], closing: None };
-            // By the other process than the one that claimed: the lease is all it takes.
+            // Not by the process that claimed it: the lease is sufficient.
             stores[(done + 1) % 2].settle(&task.lease, settlement).await.unwrap().unwrap();
             done += 1;
         }
@@ -106,7 +106,7 @@ async fn news_reach_other_processes() {
     let url = new_database();
     let (here, there) = tokio::join!(open(&url, Limits::default()), open(&url, Limits::default()));
     let mut hints = there.hints();
-    // Who begins to listen is told that anything may have happened before.
+    // A new listener is told that anything may have changed before.
     let next = async |hints: &mut tokio::sync::broadcast::Receiver<Hint>| {
         tokio::time::timeout(MINUTE, hints.recv()).await.unwrap().unwrap()
     };
@@ -122,7 +122,7 @@ async fn news_reach_other_processes() {
     while next(&mut at_home).await != Hint::Finished(token) {}
 }
 
-/// A process that hangs inside a transaction on the queue holds the others up for a moment, not for good.
+/// A process that hangs inside a transaction on the queue delays the others for a short time only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_replica_loses_the_queue() {
     let url = new_database();
@@ -145,7 +145,7 @@ async fn hanging_replica_loses_the_queue() {
         )
         .await
         .unwrap();
-    // No answer from it for longer than half of the patience.
+    // No answer from it for longer than half of the timeout.
     store.submit(submission("a")).await.unwrap();
     hanging.commit().await.unwrap_err();
     assert_eq!(store.deployment(&ComponentKey::new("half", "dev")).await.unwrap(), None);
@@ -182,7 +182,7 @@ async fn a_server_that_goes_away_is_an_error_that_passes() {
     assert_eq!(store.settle(&lease, settlement).await.unwrap(), Some(State::Completed));
 }
 
-/// Tries until it is accepted: sessions that were ended, or may do less than they should, are replaced.
+/// Retries until it is accepted: sessions that were terminated, or that lack rights, are replaced.
 async fn accepted(store: &PostgresStore, component: &str) -> Token {
     let end = Instant::now() + MINUTE;
     loop {
@@ -341,7 +341,7 @@ async fn a_store_of_the_version_before_goes_on() {
     assert_eq!(claim(&store, MINUTE, 9).await.len(), 3);
 }
 
-/// A role that may use the schema but not make one is enough, once somebody has made it.
+/// A role that may use the schema but not create one is sufficient after another role has created it.
 #[tokio::test]
 async fn accepts_a_schema_created_by_another_role() {
     let server = PostgresServer::shared().unwrap();
@@ -395,8 +395,8 @@ async fn payloads_end_with_their_task_and_commits_are_durable() {
     assert_eq!((rows[0].text(0).unwrap(), rows[0].text(1).unwrap()), ("on", "landfall"));
 }
 
-/// Every statement that runs for each operation finds its rows by an index that holds unfinished work only, or by the
-/// task's own key, however much is retained.
+/// Every statement that runs for each operation finds its rows by an index of unfinished work only, or by the task's
+/// own key, however many tasks are retained.
 #[tokio::test]
 async fn hot_queries_do_not_scan() {
     let url = new_database();
@@ -445,7 +445,7 @@ async fn hot_queries_do_not_scan() {
     for (statement, parameters) in statements {
         let text = statement.text(Dialect::Postgres);
         let call = if parameters.is_empty() { String::new() } else { format!("({parameters})") };
-        // As the sessions run it after a while: planned once, for any parameters.
+        // As sessions run it after some executions: planned once, for all parameters.
         let plan = server::query(
             &url,
             &format!(
@@ -467,7 +467,7 @@ async fn hot_queries_do_not_scan() {
     }
 }
 
-/// Certificates by the program that everybody makes them with, run by the server beside its data.
+/// Certificates made with openssl, used by the server in its data directory.
 fn make_certificates(server: &PostgresServer) -> String {
     let folder = server.folder().join("data").display().to_string();
     let commands = [
@@ -496,7 +496,7 @@ async fn connection_can_use_tls_with_a_verified_certificate() {
     let store = loop {
         match PostgresStore::open(&PostgresSettings::parse(&checked).unwrap(), Limits::default()).await {
             Ok(store) => break store,
-            // The server takes up its new configuration in its own time.
+            // The server loads its new configuration asynchronously.
             Err(error) if Instant::now() > end => panic!("{}", error.report()),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -532,7 +532,7 @@ impl Runner for Endless {
     }
 }
 
-/// Neither looks at the queue by itself nor at its leases: what reaches the other replica comes as news.
+/// Neither process polls the queue nor the leases: the other replica learns only from notifications.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_and_end_of_a_task_reach_other_replicas() {
     let url = new_database();

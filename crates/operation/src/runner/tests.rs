@@ -25,10 +25,10 @@ fn target(code: &str, technology: Arc<dyn AnyTechnology>) -> Target {
     }
 }
 
-/// A technology that a test looks at, too.
+/// A technology that the test can observe, too.
 struct Of<T>(Arc<T>);
 
-/// The service with a lakehouse and a mock, everything in one folder.
+/// The service with a lakehouse and a mock, all files in one folder.
 async fn embedded(folder: &Path) -> (Service, Arc<Domain>, Arc<dyn Store>) {
     let lake = Lakehouse::new(LakehouseSettings {
         target: "LAKE".to_owned(),
@@ -91,8 +91,8 @@ async fn ended(service: &Service, submitted: Result<Submitted>) -> Task {
     service.wait(&token, Duration::from_secs(30)).await.unwrap().unwrap()
 }
 
-/// Two environments of one data product ask for the same bucket by name. The second cannot have it, and goes away
-/// again, with what was made of it before, and nothing of the first is touched.
+/// Two environments of one data product request the same bucket by name. The second is refused and is removed again,
+/// with everything it had created before; the first stays unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unprovisions_components_that_a_conflict_prevented() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ async fn unprovisions_components_that_a_conflict_prevented() {
     let second = product(&CASHFLOW.replace("environment: production", "environment: development"));
     assert_eq!(ended(&service, service.provision(first.clone()).await).await.state, State::Completed);
 
-    // All that can be found out is found out before anything is made.
+    // All checks that are possible run before anything is created.
     let refused = ended(&service, service.provision(second.clone()).await).await;
     assert_eq!(refused.state, State::Failed);
     assert!(refused.reason.as_deref().unwrap().contains("belongs to"));
@@ -127,7 +127,7 @@ async fn unprovisions_components_that_a_conflict_prevented() {
     assert!(tables.join("finance__cashflow__0__production").exists());
 }
 
-/// A component comes to another target after its data was kept where it was.
+/// A component moves to another target while its data is kept on the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moved_deployment_names_where_its_data_was_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,8 +173,8 @@ async fn moved_deployment_names_where_its_data_was_kept() {
     }
 }
 
-/// Things that stand on one another: what something stands on must be there first, and can only go when nothing stands
-/// on it any more.
+/// Resources that depend on one another: a dependency must exist first, and can be removed only when nothing depends
+/// on it.
 #[derive(Default)]
 struct Tower {
     there: std::sync::Mutex<std::collections::BTreeSet<String>>,
@@ -205,7 +205,7 @@ struct Stone {
 
 #[async_trait]
 impl Bound for Stone {
-    /// Whether it shall be there.
+    /// Whether it must exist.
     type Step = bool;
 
     async fn plan(&self, _: &Context) -> Result<Plan<bool>> {
@@ -250,7 +250,7 @@ impl Bound for Stone {
     }
 }
 
-/// The early plans are a check and no more: what only waits for a component of the same task is no mistake.
+/// The early plans are checks only: a plan that waits for a component of the same task is no error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_may_wait_for_another_one_of_its_task() {
     let folder = tempfile::tempdir().unwrap();
@@ -282,7 +282,7 @@ async fn a_component_may_wait_for_another_one_of_its_task() {
     assert_eq!(ended(&service, service.provision(alone).await).await.state, State::Completed);
     assert_eq!(plans(), 1, "of a single component the plan is the check");
 
-    // What waits for nothing that this task will do is wrong, and said before anything is done.
+    // A dependency that this task will not create is an error, reported before the first change.
     tower.there.lock().unwrap().clear();
     let (early, late) = (component_of(CASHFLOW, WORKLOAD), product(CASHFLOW));
     let refused = ended(&service, service.provision(early).await).await;
@@ -370,7 +370,7 @@ fn components_done_and_not_begun_are_named() {
         for (number, stage) in stages.iter().enumerate() {
             progress.enter(number, *stage);
         }
-        // One that worked has been working before it ended.
+        // A task that has completed was running before.
         progress.is_working |= stages.contains(&Stage::Done);
         drop(progress);
         lines(&journal)
@@ -403,7 +403,7 @@ fn components_done_and_not_begun_are_named() {
     assert_eq!(said(&assigned[..1], &[failed]), [""; 0], "one needs no list");
 }
 
-/// Takes a while for each component, and remembers what it did.
+/// Takes some time for each component, and records what it did.
 #[derive(Default)]
 struct Busy {
     now: std::sync::atomic::AtomicUsize,
@@ -512,7 +512,7 @@ async fn independent_components_run_in_parallel_with_grouped_logs() {
     for (before, after) in [("end a", "begin b"), ("end b", "begin last"), ("end d", "begin last")] {
         assert!(at(&events, before) < at(&events, after), "{events:?}");
     }
-    // Lines of one component follow each other.
+    // Log lines of one component follow each other.
     let mut phases: Vec<_> = done.logs.iter().filter_map(|line| line.phase.clone()).collect();
     phases.dedup();
     assert_eq!(phases.len(), 8, "{phases:?}");
@@ -538,7 +538,7 @@ async fn a_target_bounds_the_components_on_it() {
 async fn after_a_failure_nothing_begins_and_runs_end() {
     let folder = tempfile::tempdir().unwrap();
     let (service, busy) = busy(folder.path(), None).await;
-    // What passes does not hide what does not, and none of them is lost.
+    // A retryable error does not hide a permanent one, and all errors are reported.
     busy.fails.lock().unwrap().extend([
         ("a".to_owned(), Error::retryable("a is away")),
         ("c".to_owned(), Error::permanent("c is wrong")),
@@ -567,7 +567,7 @@ async fn after_a_failure_nothing_begins_and_runs_end() {
     }
 }
 
-/// What was provisioned and has lost its place to somebody else is not reported as gone.
+/// A resource that was provisioned and now belongs to another owner is not reported as removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflict_of_a_provisioned_component_fails_unprovision() {
     let folder = tempfile::tempdir().unwrap();
@@ -580,8 +580,8 @@ async fn conflict_of_a_provisioned_component_fails_unprovision() {
     assert!(refused.reason.unwrap().contains("no ownership mark"));
 }
 
-/// A task without an environment of its own stays in the one it was accepted for, though the component has come
-/// to another one while it waited.
+/// A task without an environment of its own stays in the one for which it was accepted, although the component moved
+/// to another one while the task waited.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_waiting_task_keeps_its_environment() {
     let folder = tempfile::tempdir().unwrap();
@@ -608,7 +608,7 @@ async fn a_waiting_task_keeps_its_environment() {
     );
 }
 
-/// A target whose plans never come back. It tells of those that began and of those that are over.
+/// A target whose plans never return. It reports plans that began and plans that ended.
 #[derive(Default)]
 struct Silent {
     /// Whether a plan ends when it is cancelled.
@@ -679,7 +679,7 @@ impl Bound for Of<Silent> {
     }
 }
 
-/// The service with a silent target for what is in the development environment, and a mock for the rest.
+/// The service with a silent target for the development environment, and a mock for all others.
 async fn silent(folder: &Path, listens: bool) -> (Arc<Service>, Arc<Domain>, Arc<Silent>) {
     let silent = Arc::new(Silent { listens, ..Silent::default() });
     let mut targets =
@@ -718,7 +718,7 @@ async fn dry_run_of_a_silent_target_ends_at_its_deadline() {
         let full = full.unwrap_err();
         assert_eq!(*full.kind(), Kind::Overloaded);
         assert_eq!(full.to_string(), "1 dry runs are under way, which is the limit; try again later");
-        // Its turn comes free once it has ended, whether it listens or is cut off.
+        // Its slot is free when it has ended, whether it reacts to cancellation or is aborted.
         silent.reaches(0).await;
         assert_eq!(dry_run(product(CASHFLOW)).await.unwrap().components.len(), 3);
         let health = service.target_health();
@@ -749,7 +749,7 @@ async fn dry_run_is_cancelled_when_its_caller_leaves() {
     }
 }
 
-/// A document that is not small takes a permit where it is accepted, and none for a dry run.
+/// A large document takes a permit when it is accepted, and none for a dry run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dry_runs_take_no_permits_of_accepted_work() {
     let folder = tempfile::tempdir().unwrap();
@@ -770,7 +770,7 @@ async fn run_that_waits_for_a_permit_stops_at_once() {
     while service.task(&token.to_string()).await.unwrap().unwrap().state == State::Queued {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    // It has begun to wait by then, or finds that it is stopped when it does.
+    // By then it waits, or finds that it is stopped.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let asked = std::time::Instant::now();
     service.stop(&token.to_string()).await.unwrap();
@@ -804,7 +804,7 @@ async fn target_health_has_the_failures_of_runs() {
     service.stop(&token.to_string()).await.unwrap();
 }
 
-/// Requests that differ in the layout of their document only are the same request.
+/// Requests that differ only in the layout of their document are the same request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_with_the_same_content_join() {
     let folder = tempfile::tempdir().unwrap();
@@ -829,7 +829,7 @@ async fn requests_with_the_same_content_join() {
     assert!(!other.unwrap().deduplicated);
 }
 
-/// Posts something for each component, which it remembers, and fails once in between.
+/// Posts a message for each component, which it remembers, and fails once in between.
 #[derive(Default)]
 struct Poster {
     events: std::sync::Mutex<Vec<String>>,
@@ -905,8 +905,8 @@ impl Bound for Post {
     }
 }
 
-/// What was remembered is there for the next run and for a dry run, until the component is gone. What a component published is
-/// there for those that depend on it, also in a request for them alone.
+/// The memory is available to the next run and to dry runs until the component is removed. What a component published
+/// is available to the components that depend on it, also in a request for them alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_technology_remembers_and_dependencies_are_known() {
     let folder = tempfile::tempdir().unwrap();
@@ -938,7 +938,7 @@ async fn a_technology_remembers_and_dependencies_are_known() {
         assert_eq!(store.memory(&key).await.unwrap().is_some(), kept);
     }
     events();
-    // What this task did stands above what the control plane knows of a component, and that above what is remembered.
+    // The results of this task come before what the control plane sends, and that before what is stored.
     let enriched =
         both.text.replace("name: a,", "name: a, info: {publicInfo: {address: {value: elsewhere}}},");
     assert_ne!(enriched, both.text);
@@ -954,7 +954,7 @@ async fn a_technology_remembers_and_dependencies_are_known() {
     assert_eq!(events(), ["urn:dmb:cmp:f:p:1:a is at elsewhere, says b"]);
 }
 
-/// The sources of what a dependency published, each alone, for a component that nothing else is known of.
+/// The sources of what a dependency published, each alone, for a component without other sources.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn published_info_comes_from_the_task_and_from_the_request() {
     let folder = tempfile::tempdir().unwrap();
@@ -991,10 +991,10 @@ async fn published_info_comes_from_the_task_and_from_the_request() {
     assert_eq!(whole, ["urn:dmb:cmp:f:p:1:a is at posted a, says b"]);
 }
 
-/// Asks its target whether a component is valid, and cannot do all that is asked of it.
+/// Asks its target whether a component is valid, and does not support every request.
 #[derive(Default)]
 struct Judge {
-    /// What a check of a component finds, by its name; `None`: it never answers.
+    /// The result of a check of a component, by its name; `None`: it never returns.
     verdicts: std::sync::Mutex<BTreeMap<String, Option<Result<Vec<Problem>>>>>,
     unmet: std::sync::Mutex<Vec<Problem>>,
     events: std::sync::Mutex<Vec<String>>,
@@ -1104,10 +1104,10 @@ async fn checks_on_targets_run_before_any_change() {
         events.sort();
         assert_eq!(events, ["check a", "check b"], "{kind}: nothing is done");
     }
-    // A check that fails says nothing of the component, whatever the other one found.
-    judge.finds("a", Some(Err(Error::retryable("nobody answers"))));
+    // A check that fails decides nothing about the component, whatever the other check found.
+    judge.finds("a", Some(Err(Error::retryable("no answer"))));
     let error = service.validate(both.clone()).await.unwrap_err();
-    assert!(error.is_retryable() && error.to_string() == "nobody answers", "{error}");
+    assert!(error.is_retryable() && error.to_string() == "no answer", "{error}");
     judge.finds("b", None);
     let error = service.validate(both.clone()).await.unwrap_err();
     assert_eq!(

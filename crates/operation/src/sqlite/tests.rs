@@ -1,4 +1,4 @@
-//! The suite of all stores, and what only this one promises.
+//! The suite of all stores, and tests of what only this store has.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::suite::{FORMAT_1, Tables, store_suite, submission, tables_suite};
 use crate::{ClaimRequest, Counts, Ending, Lane, Settlement, State, StopScope, Store, Token};
 use landfall_adapter::error::Kind;
 
-/// In memory where there is such a place: the suite asks what is written, not how long a disk takes.
+/// In memory where possible: the suite tests what is written, not how long a disk takes.
 fn folder() -> TempDir {
     TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
@@ -162,7 +162,7 @@ async fn leases_of_a_process_that_is_gone_end_at_opening() {
     assert_eq!(claim(&store).await.unwrap().token, waiting, "its wait was measured by a clock that is gone");
 }
 
-/// The pause is there for processes that are killed again and again: a start does not end it.
+/// The pause is for processes that are killed repeatedly: a start does not end it.
 #[tokio::test]
 async fn startup_keeps_pauses_of_repeatedly_lost_tasks() {
     let folder = folder();
@@ -181,7 +181,7 @@ async fn startup_keeps_pauses_of_repeatedly_lost_tasks() {
         store.close().await;
         store = open(pausing(3600)).await;
     }
-    // A shorter pause, or a clock that was put back, cannot make it wait for longer than a pause.
+    // A shorter pause, or a clock that was set back, cannot make it wait for longer than one pause.
     store.close().await;
     store = open(pausing(0)).await;
     assert!(claim(&store).await.is_some());
@@ -246,7 +246,7 @@ async fn failed_write_does_not_affect_others() {
     assert_eq!(store.counts().await.unwrap().queued, 10);
 }
 
-/// What is written to a file without a name is gone at the next start.
+/// Data that is written to a deleted file is gone at the next start.
 #[tokio::test]
 async fn a_removed_or_replaced_file_is_noticed() {
     const MOVED: &str = "a file of the operation store was removed or replaced while Landfall uses it: nothing is accepted \
@@ -288,7 +288,7 @@ async fn a_removed_or_replaced_file_is_noticed() {
     }
 }
 
-/// Ends in the database what a test did to a copy of it in the log.
+/// Applies to the database what a test did to a copy of it in the log.
 fn checkpoint(folder: &TempDir) {
     let options = SqliteConnectOptions::new().filename(location(folder)).busy_timeout(PATIENCE);
     let run = move || {
@@ -307,7 +307,7 @@ fn damage(folder: &TempDir, from: usize) {
     let end = if from == 0 { 16 } else { bytes.len() };
     bytes[from..end].fill(0xAA);
     use std::io::Write as _;
-    // In place: the file stays the same one.
+    // In place, so that it stays the same file.
     OpenOptions::new().write(true).open(location(folder)).unwrap().write_all(&bytes).unwrap();
 }
 
@@ -352,7 +352,7 @@ async fn a_damaged_file_is_refused_at_the_start() {
     }
 }
 
-const MARKER: &str = "a descriptor that nobody should find";
+const MARKER: &str = "a descriptor that must not be found";
 
 fn marked(component: &str) -> crate::Submission {
     let mut marked = submission(component);

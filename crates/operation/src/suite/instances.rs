@@ -1,4 +1,4 @@
-//! The part of the suite that is about the topology.
+//! The part of the suite for the topology.
 
 use super::*;
 use crate::topology::{Attributes, Edit, Instance, Patch, TopologyLimits};
@@ -100,7 +100,7 @@ pub(crate) async fn a_topology_is_bounded(open: impl Open) {
             "1 instances are kept, and there are as many; change one of them, or raise topology.max_instances",
         ]
     );
-    // What a database cannot keep, or not find by, is refused before it is asked.
+    // Values that a database cannot store, or cannot find, are refused before the query.
     for code in ["nul\0".to_owned(), "é".repeat(256)] {
         let told = refused(&store, Edit::Replace(one.id, named(&code))).await;
         assert!(told[0].starts_with("instanceCode: has "), "{told:?}");
@@ -110,7 +110,7 @@ pub(crate) async fn a_topology_is_bounded(open: impl Open) {
 
 pub(crate) async fn the_longest_code_is_kept(open: impl Open) {
     let (store, _guard) = open(Limits::default()).await;
-    // Of four bytes each, none like the one before: an index cannot make it shorter.
+    // Characters of four bytes each, all different: an index cannot compress them.
     let code: String = (0..255).filter_map(|index| char::from_u32(0x1_F300 + index * 7 % 1009)).collect();
     assert_eq!(code.chars().count(), 255);
     let made = create(&store, Attributes { code, name: "n".into(), ..Attributes::default() }).await;
@@ -148,7 +148,7 @@ pub(crate) async fn concurrent_edits_lose_nothing(open: impl Open) {
             let answered = store.edit_instance(Edit::Patch(id, patch)).await.unwrap().unwrap();
             assert!(answered.attributes.environments.contains(&environment));
             let seen = store.instances().await.unwrap();
-            assert!(seen[0].attributes.environments.contains(&environment), "seen by whoever made it");
+            assert!(seen[0].attributes.environments.contains(&environment), "the creator sees it");
         });
     }
     callers.join_all().await;

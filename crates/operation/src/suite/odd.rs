@@ -3,7 +3,7 @@
 use super::*;
 use crate::topology::{Attributes, Edit};
 
-/// Speaks SQL to the tables, behind the store's back.
+/// Runs SQL on the tables, without the store.
 pub(crate) trait Tables: Send + Sync {
     /// Any number of statements.
     fn execute(&self, sql: &str);
@@ -19,7 +19,8 @@ fn set(tables: &dyn Tables, token: Token, what: &str) {
 
 pub(crate) const FORMAT_1: &str = include_str!("../ledger/golden/format-1.sql");
 
-/// A change of a stored type that makes older rows unreadable, or writes them differently, needs a format of its own.
+/// A change of a stored type that makes older rows unreadable, or writes them differently, needs a new format
+/// version.
 pub(crate) async fn rows_of_every_format_are_read(open: impl OpenTables) {
     assert_eq!(crate::ledger::formats::FORMAT, 1, "a new format has a golden file of its own");
     let (store, tables) = open(Limits::default()).await;
@@ -137,7 +138,7 @@ pub(crate) async fn an_unreadable_task_fails_alone(open: impl OpenTables) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all).await.expect("whoever waits for one is told");
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("every waiting caller is notified");
     for (token, column) in odd {
         let task = snapshot(&store, token).await;
         let expected = format!(
@@ -250,7 +251,7 @@ async fn finish(store: &Arc<dyn Store>, component: &str) -> Token {
     token
 }
 
-/// What a clock that jumps ahead does is that all which was written before seems to be as old.
+/// After a clock jumps ahead, all earlier rows seem to be older by that time.
 pub(crate) async fn a_clock_that_jumps_collects_nothing(open: impl OpenTables) {
     let keep_for = Duration::from_secs(3600);
     let (store, tables) = open(Limits { keep_for, ..Limits::default() }).await;
@@ -259,7 +260,7 @@ pub(crate) async fn a_clock_that_jumps_collects_nothing(open: impl OpenTables) {
     tables.execute(&format!("UPDATE clock SET seen_at = seen_at - {TEN_YEARS}"));
     assert_eq!(store.purge().await.unwrap(), 0);
     let meanwhile = finish(&store, "b").await;
-    // And back again: what was written meanwhile seems to be of the future.
+    // The clock jumps back: rows that were written meanwhile seem to be from the future.
     tables.execute(&format!("UPDATE task SET finished_at = finished_at + {TEN_YEARS}"));
     tables.execute(&format!("UPDATE clock SET seen_at = seen_at + {TEN_YEARS}"));
     assert_eq!(store.purge().await.unwrap(), 0);
@@ -267,10 +268,10 @@ pub(crate) async fn a_clock_that_jumps_collects_nothing(open: impl OpenTables) {
     for token in [before, meanwhile, after] {
         assert_eq!(state(&store, token).await, State::Completed);
     }
-    // Time that does pass while a process looks counts, by whatever clock they finished.
+    // Time that passes while a process measures it counts, whichever clock wrote the end.
     tables.execute(&format!("UPDATE clock SET elapsed = elapsed + {HOUR} - 1800000000"));
     assert_eq!(store.purge().await.unwrap(), 0, "half of it");
-    // A little more: while the clock was put back, it stood still.
+    // A little more, because the time while the clock was back did not count.
     tables.execute("UPDATE clock SET elapsed = elapsed + 1860000000");
     assert_eq!(store.purge().await.unwrap(), 3);
 }

@@ -78,7 +78,7 @@ fn installation(targets: Vec<Target>, routes: Vec<Route>) -> Arc<Installation> {
     Arc::new(Installation::new(targets, routes, environments))
 }
 
-/// As it is before anybody has changed anything.
+/// The initial state, before any change.
 fn seeded(targets: Vec<Target>, routes: Vec<Route>) -> Topology {
     Topology::of_configuration(installation(targets, routes))
 }

@@ -61,7 +61,7 @@ pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessLi
 }
 
 /// The empty list.
-pub(super) fn nobody() -> AccessList {
+pub(super) fn none() -> AccessList {
     AccessList { refs: Vec::new(), fields: landfall_adapter::descriptor::Object::new() }
 }
 

@@ -78,7 +78,7 @@ impl Opened {
         }
         let wanted = work.access.as_ref();
         let reconcile = |changes: &mut Vec<Change<Step>>, mark: Option<&Mark>| {
-            let recorded = mark.and_then(|mark| mark.access.clone()).unwrap_or_else(access::nobody);
+            let recorded = mark.and_then(|mark| mark.access.clone()).unwrap_or_else(access::none);
             changes.extend(
                 wanted.into_iter().flat_map(|wanted| access::changes(&recorded, wanted, &bucket.what)),
             );
@@ -142,7 +142,7 @@ impl Opened {
                     let Some(mark) = mark()? else {
                         return Err(Error::retryable(format!("{what} is gone")));
                     };
-                    let recorded = mark.access.clone().unwrap_or_else(access::nobody);
+                    let recorded = mark.access.clone().unwrap_or_else(access::none);
                     match access::after(&recorded, &step, wanted.as_ref()) {
                         Some(access) => marked::write_mark(
                             &path,
@@ -169,7 +169,7 @@ impl Opened {
             .text("bucket", "Bucket", &bucket.name)
             .text("location", "Location", &location)
             .private("target", &self.target);
-        let access = mark.access.unwrap_or_else(access::nobody);
+        let access = mark.access.unwrap_or_else(access::none);
         Ok(super::with_access(info, &location, &access, "Open"))
     }
 }

@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_that_is_not_wanted_any_more_stops_between_entries() {
+    fn cancelled_deletion_stops_between_entries() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("tree")).unwrap();
         for file in 0..100 {

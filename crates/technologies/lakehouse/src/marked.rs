@@ -1,8 +1,8 @@
 //! Directories with an ownership mark.
 //!
 //! A bucket and the location of a table are directories with a file `.landfall.json`: the mark. It names the
-//! component and environment that own the directory, and its state. A directory without a readable mark belongs to
-//! somebody else and is not touched.
+//! component and environment that own the directory, and its state. A directory without a readable mark has an
+//! unknown owner and is not touched.
 //!
 //! A marked directory appears as a whole (it is created elsewhere, mark first, and renamed into place) and disappears
 //! as a whole (it is renamed and then deleted). So a crash leaves a directory with its mark, or one whose name shows
@@ -111,13 +111,13 @@ impl Found {
 
 fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
     Error::conflict(format!(
-        "{what} exists and {why}, so it is not taken for {owner}: choose another name, or move it away"
+        "{what} exists and {why}, so it is not adopted for {owner}: choose another name, or move it away"
     ))
 }
 
 /// The conflict between two owners of one resource.
 pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
-    let holder = theirs.map_or_else(|| "nobody that Landfall knows of".to_owned(), Owner::to_string);
+    let holder = theirs.map_or_else(|| "an unknown owner".to_owned(), Owner::to_string);
     Error::conflict(format!(
         "{what} belongs to {holder}, so it is not touched for {ours}: choose another name, or unprovision the other first"
     ))
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_it_is_decides() {
+    fn marks_decide_ownership() {
         let folder = tempfile::tempdir().unwrap();
         let (_, scratch) = places(&folder);
         let path = Place::root(folder.path()).join("a").join("b").join("bucket");
@@ -400,7 +400,7 @@ mod tests {
         let refused = purge(&path, &owner("a"), "bucket `bucket`").unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "bucket `bucket` exists and is a symbolic link, which is not followed, so it is not taken for component \
+            "bucket `bucket` exists and is a symbolic link, which is not followed, so it is not adopted for component \
              `urn:dmb:cmp:a` in environment `production`: choose another name, or move it away"
         );
         assert!(outside.join("real").exists());
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_marks_are_nobodys() {
+    fn unreadable_marks_are_conflicts() {
         let folder = tempfile::tempdir().unwrap();
         let (place, _) = places(&folder);
         fs::create_dir(place.path()).unwrap();

@@ -603,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
+    fn timestamps_and_times_are_parsed() {
         assert_eq!(timestamp("1970-01-02"), Some(86_400_000_000));
         assert_eq!(timestamp("1970-01-01T00:00:01.000001"), Some(1_000_001));
         assert_eq!(timestamp("1970-01-01 00:00:01"), Some(1_000_000));

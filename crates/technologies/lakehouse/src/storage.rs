@@ -56,8 +56,8 @@ pub(super) fn local_path(location: &str) -> PathBuf {
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
-    // Not found means that the table's own books are wrong. Anything else is said in Landfall's own words, which
-    // `catalog::failed` finds again.
+    // Not found means that the table's metadata is wrong. Every other error has a prefix of Landfall, by which
+    // `catalog::failed` recognizes it.
     if error.kind() == io::ErrorKind::NotFound {
         return Error::new(ErrorKind::DataInvalid, format!("cannot {what} `{}`", path.display()))
             .with_source(error);
@@ -69,13 +69,13 @@ fn ours(error: landfall_adapter::error::Error) -> Error {
     Error::new(ErrorKind::Unexpected, error.to_string()).with_source(error)
 }
 
-/// Runs file work on a thread that may block. Once the run is told to end, none begins.
+/// Runs file work on a thread that may block. After the run is cancelled, no further work begins.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     landfall_adapter::blocking::run(move |_| Ok(work())).await.map_err(ours)?
 }
 
 impl WarehouseStorage {
-    /// The place behind a location, if it is below the root. Links on the way are refused when it is opened.
+    /// The path of a location, if it is below the root. Links in the path are refused when it is opened.
     fn resolve(&self, location: &str) -> Result<Place> {
         Place::below(&self.root, &local_path(location)).ok_or_else(|| {
             Error::new(
@@ -85,7 +85,7 @@ impl WarehouseStorage {
         })
     }
 
-    /// What a location stands for, with the directory that it is in.
+    /// The path of a location, and its open directory.
     fn look(&self, location: &str) -> Result<(Place, Option<Entry>)> {
         let place = self.resolve(location)?;
         let path = place.path();
@@ -116,7 +116,7 @@ impl WarehouseStorage {
     }
 }
 
-/// A file in the making, and the directory that it is in.
+/// A file that is being written, and its directory.
 struct Written {
     file: File,
     parent: Directory,
@@ -128,7 +128,7 @@ impl Written {
         self.file.write_all(bytes).map_err(|e| failed("write", &self.path, e))
     }
 
-    /// Makes it durable: its bytes, then its name.
+    /// Makes it durable: first its bytes, then its name.
     fn sync(&self) -> Result<()> {
         let synced = self.file.sync_all().and_then(|()| self.parent.sync());
         synced.map_err(|e| failed("sync", &self.path, e))
@@ -205,7 +205,7 @@ impl Storage for WarehouseStorage {
     }
 
     async fn delete_prefix(&self, path: &str) -> Result<()> {
-        // Whole directories go only through `marked::purge`, which asks whose they are first.
+        // Only `marked::purge` deletes whole directories; it checks their owner first.
         Err(Error::new(ErrorKind::FeatureUnsupported, format!("`{path}` is not deleted as a whole")))
     }
 

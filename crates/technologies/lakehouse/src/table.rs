@@ -421,7 +421,7 @@ impl Opened {
         if self.own_table(port).await?.is_some() {
             return Ok(());
         }
-        // Not `set_mark`: without a table, an unmarked directory belongs to somebody else.
+        // Not `set_mark`: without a table, an unmarked directory has an unknown owner.
         let mark = self.mark(port);
         let (path, scratch) = (self.table_place(port), self.scratch.clone());
         match self.own_mark(self.directory(port).await?, port)? {
@@ -655,7 +655,7 @@ impl<'a> Planning<'a> {
         let columns: Vec<_> = fields.iter().map(|field| column_text(field)).collect();
         self.push(Action::Create, format!("create the table with {}", columns.join(", ")), Step::Create);
         self.load();
-        self.reconcile(&access::nobody());
+        self.reconcile(&access::none());
     }
 
     /// Plans from an existing table, in the catalog or released, to the contract.

@@ -79,7 +79,7 @@ fn public(info: &Info, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_storage_area_comes_and_goes() {
+async fn storage_area_is_created_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let work = with_access(bucket(), &["user:alice_example.com"]);
@@ -125,7 +125,7 @@ async fn foreign_buckets_are_left_alone() {
     let error = lake.plan(&other, &Intent::Provision, &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict);
     assert!(error.to_string().contains("production") && error.to_string().contains("development"), "{error}");
-    // A change planned for a name that became somebody else's.
+    // A change was planned for a name that another owner has taken since.
     let purge = AnyStep::new(Step::Purge, Intent::Unprovision { remove_data: true });
     let purge = Change::new(Action::Drop, "", "", purge);
     assert!(lake.apply(&other, &purge, &Context::default()).await.is_err());
@@ -133,7 +133,7 @@ async fn foreign_buckets_are_left_alone() {
 }
 
 #[tokio::test]
-async fn an_output_port_comes_and_goes() {
+async fn output_port_is_created_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let work = with_access(port(), &["user:alice_example.com", "group:developers"]);
@@ -167,7 +167,7 @@ async fn an_output_port_comes_and_goes() {
     assert_eq!(public(&info, "rowCount"), "2");
     assert_eq!(info.private["refs"], serde_json::json!(["user:bob_example.com"]));
 
-    // Kept data goes too, when it is asked for later.
+    // Kept data is deleted, too, by a later request for it.
     run(&lake, &only_bob, Intent::Unprovision { remove_data: false }).await;
     run(&lake, &only_bob, Intent::Unprovision { remove_data: true }).await;
     assert_eq!(std::fs::read_dir(folder.path().join("warehouse/tables")).unwrap().count(), 0);
@@ -214,7 +214,7 @@ impl Subject for Embedded {
         ]
     }
 
-    /// Every file by its directory, marks and tables in full, names and times left out.
+    /// Every file by its directory, marks and tables in full, without names and times.
     async fn observe(&self) -> Value {
         let mut seen = Object::new();
         for kind in ["buckets", "tables"] {
@@ -296,7 +296,7 @@ async fn conforms() {
     conformance::conforms::<Embedded>().await;
 }
 
-/// One column of every kind, with one row that has a value in each.
+/// One column of every type, with one row that has a value in each.
 const EVERY_TYPE: &str = "[
   {name: key, dataType: BIGINT, constraint: PRIMARY_KEY, description: the key},
   {name: boolean, dataType: BOOLEAN, constraint: NOT_NULL}, {name: tiny, dataType: tinyint},
@@ -349,7 +349,7 @@ async fn import(lake: &Lakehouse, params: Value) -> Result<Object> {
 }
 
 #[tokio::test]
-async fn every_type_comes_back() {
+async fn every_type_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let lake = open(folder.path());
     let work = every_type();
@@ -372,7 +372,7 @@ async fn every_type_comes_back() {
         json!({ "name": "varchar", "dataType": "VARCHAR", "dataLength": 20,
                 "tags": [{ "tagFQN": "PII.Sensitive", "source": "Tag", "labelType": "Manual" }] })
     );
-    // What was imported is the contract: nothing to change, and elsewhere it makes an equal table.
+    // The imported contract describes the same table: it needs no change, and creates an equal table elsewhere.
     let imported = port_with(&schema.to_string(), "{}");
     assert_eq!(
         types::wanted(&imported.component.data_contract.as_ref().unwrap().schema).unwrap().schema,
@@ -385,7 +385,7 @@ async fn every_type_comes_back() {
     run(&other, &imported, Intent::Provision).await;
     assert_eq!(import(&other, json!({ "table": "port" })).await.unwrap(), updates);
 
-    // Without Landfall's properties the types are Iceberg's own, and make an equal table again.
+    // Without Landfall's properties the types are Iceberg's own, and create an equal table again.
     let bare = properties::describe_columns(table.metadata().current_schema(), &HashMap::new()).unwrap();
     let bare = write_contract(&bare, "port", None);
     assert_eq!(bare.lost, Vec::<String>::new());
@@ -439,8 +439,8 @@ async fn imports_report_missing_parameters() {
     assert_eq!(updates["spec.mesh.dataContract.schema"][2]["dataType"], "NUMBER");
 }
 
-/// What an import gives, put into the descriptor that the table was made from, asks for no change, in either shape; and where
-/// nothing changed, it is what the author wrote.
+/// The result of an import, put into the descriptor that the table was made from, needs no change, in either form of
+/// the contract; if nothing changed, it equals the text of the author.
 #[tokio::test]
 async fn an_import_that_is_provisioned_changes_nothing() {
     for schema in testing::SCHEMAS {
@@ -475,7 +475,7 @@ async fn an_import_that_is_provisioned_changes_nothing() {
         if is_odcs {
             assert_eq!(*given, mesh["dataContract"]["schema"], "nothing changed");
         }
-        // The other shape of the same table is as good.
+        // The other form of the same table is accepted, too.
         let other =
             json!({ "dataContract": { "kind": "DataContract", "apiVersion": "v3.0.2", "schema": [] } });
         let other = if is_odcs { json!({}) } else { other };
@@ -562,7 +562,7 @@ fn specific_is_read_strictly() {
         ]
     );
     assert_eq!(checked("[]", "{}"), ["dataContract.schema: an Iceberg table needs at least one column"]);
-    // What cannot be provisioned can still be found and taken away.
+    // A component that cannot be provisioned can still be found and removed.
     let odd = port_with("[]", "{formt: Iceberg}");
     assert_eq!(check(&odd, &Intent::Unprovision { remove_data: true }), []);
     let storage = |bucket: &str| {
@@ -607,7 +607,7 @@ fn columns_that_iceberg_does_not_have() {
 }
 
 #[test]
-fn rows_that_do_not_fit() {
+fn invalid_sample_rows_are_refused() {
     let sampled = |columns: &str, sample: &str| {
         let text = port_text(columns, "{loadSampleData: true}")
             .replace("dataContract:", &format!("sampleData: {sample}, dataContract:"));
@@ -640,7 +640,7 @@ fn rows_that_do_not_fit() {
             "sampleData.rows[3][5]: the cell does not fit column `s`: `[1]`",
         ]
     );
-    // A required column that the sample leaves out; and rows nobody wants loaded are nobody's problem.
+    // A required column that the sample leaves out; and rows that are not requested are not checked.
     let columns = "[{name: i, dataType: INT, constraint: NOT_NULL}, {name: j, dataType: INT}]";
     assert_eq!(
         sampled(columns, "{columns: [j], rows: [[1]]}"),
@@ -654,7 +654,7 @@ fn rows_that_do_not_fit() {
     assert_eq!(many.len(), 20);
 }
 
-/// From one contract to another on a table that exists: what is done, or what is refused.
+/// From one contract to another on an existing table: the changes, or the refusal.
 async fn evolve(
     before: &str,
     after: &str,
@@ -702,10 +702,10 @@ async fn tables_follow_their_contract() {
             "`b` dropped and `c` added: if one is the new name of the other, its values do not move",
         ]
     );
-    // Order alone is nothing.
+    // The order alone is no difference.
     let b = "{name: b, dataType: STRING}";
     assert_eq!(evolve(&format!("[{a}, {b}]"), &format!("[{b}, {a}]"), "{}").await.unwrap(), [] as [&str; 0]);
-    // Nested, at every kind of parent.
+    // Nested, below every kind of parent.
     let nested = |more: &str| {
         format!(
             "[{{name: s, dataType: STRUCT, children: [{a}{more}]}}, {{name: l, dataType: ARRAY, arrayDataType: STRUCT, children: [{a}{more}]}},
@@ -729,7 +729,7 @@ async fn tables_follow_their_contract() {
             "Alter: drop column `m.value.n`; its values stay in earlier snapshots",
         ]
     );
-    // A description cannot change in place; a property has it, and takes it away again.
+    // A description cannot change in place; a table property stores the new one, and removes it again.
     assert_eq!(
         evolve(
             "[{name: a, dataType: INT, description: one}, {name: b, dataType: INT, description: two}]",
@@ -812,7 +812,7 @@ async fn breaking_changes_are_refused() {
     );
 }
 
-/// As in every technology, and in both shapes of a data contract.
+/// The same rules as in every technology, for both forms of a data contract.
 #[tokio::test]
 async fn dropping_a_column_needs_leave() {
     let (a, b) = ("{name: a, dataType: INT}", "{name: b, dataType: INT}");
@@ -929,7 +929,7 @@ async fn apply(lake: &Lakehouse, work: &Work, step: Step) -> Result<()> {
     lake.apply(work, &change, &Context::default()).await
 }
 
-/// Crashes inside a change, where the suite's wrapper does not reach.
+/// Crashes inside a change, which the wrapper of the kit does not reach.
 #[tokio::test]
 async fn half_done_changes_converge() {
     let folder = tempfile::tempdir().unwrap();
@@ -948,23 +948,23 @@ async fn half_done_changes_converge() {
         marked::write_mark(&place, &marked::Mark { state, ..mark }, &root.join("scratch")).unwrap();
     };
     use marked::{Found, State};
-    // Create: the directory is there, the table is not.
+    // Create: the directory exists, the table does not.
     let mark = marked::Mark {
         catalog: Some(lake.opened().await.unwrap().catalog_path.clone()),
         ..marked::Mark::active(owner.clone())
     };
     marked::create(&place, &mark, &lake.opened().await.unwrap().scratch).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 2);
-    // Release: the mark says so, the catalog does not yet.
+    // Release: the mark is written, the catalog is not.
     set_state(State::Released);
     assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
     set_state(State::Released);
     assert_eq!(run(&lake, &work, Intent::Unprovision { remove_data: false }).await.len(), 1);
-    // Restore: registered, and the mark says released.
+    // Restore: the table is registered, and the mark is still released.
     apply(&lake, &work, Step::Restore).await.unwrap();
     set_state(State::Released);
     assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
-    // Purge: stopped before the catalog, after it, and while deleting.
+    // Purge: stopped before the catalog, after it, and during the deletion.
     set_state(State::Purging);
     assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
     let ident =
@@ -974,21 +974,21 @@ async fn half_done_changes_converge() {
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 3);
     set_state(State::Purging);
     lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
-    // Purged data is not taken back, whatever is asked next.
+    // Purged data is not taken back by any later request.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.exists());
     run(&lake, &work, Intent::Provision).await;
-    // The mark alone was lost.
+    // Only the mark was lost.
     std::fs::remove_file(location.join(marked::MARK_FILE)).unwrap();
     assert_eq!(run(&lake, &work, Intent::Provision).await, ["Alter: correct the ownership mark"]);
-    // A mark of a later version is not written over.
+    // A mark of a later version is not overwritten.
     std::fs::write(location.join(marked::MARK_FILE), "{\"landfall\": 2}").unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict, "{error}");
     assert!(apply(&lake, &work, Step::Mark).await.is_err());
     std::fs::remove_file(location.join(marked::MARK_FILE)).unwrap();
     run(&lake, &work, Intent::Provision).await;
-    // Deleting was interrupted: the rest goes, and so does the namespace.
+    // The deletion was interrupted: the rest is deleted, and so is the namespace.
     lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
     std::fs::rename(&location, marked::purged(&place, &owner).path()).unwrap();
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
@@ -996,8 +996,8 @@ async fn half_done_changes_converge() {
     assert_eq!(lake.opened().await.unwrap().catalog.namespaces().await.unwrap(), []);
 }
 
-/// On a full disk SQLite rolls a whole transaction back, or does not commit it, and the library looks at neither. The
-/// triggers do the same without a disk.
+/// On a full disk SQLite rolls a whole transaction back, or does not commit it, and the library checks neither. The
+/// triggers have the same effect without a full disk.
 #[tokio::test]
 async fn failed_catalog_transactions_leave_nothing_behind() {
     const ROLLED_BACK: &str = "SELECT RAISE(ROLLBACK, 'the disk is full')";
@@ -1033,7 +1033,7 @@ async fn failed_catalog_transactions_leave_nothing_behind() {
     }
     run(&lake, &work, Intent::Provision).await;
     assert_eq!(outside("SELECT 1").await, 1, "another program sees the table");
-    // A drop that did not happen is not one that did.
+    // A drop that failed is not reported as done.
     let keep =
         "CREATE TRIGGER full BEFORE DELETE ON iceberg_namespace_properties BEGIN SELECT RAISE(IGNORE); END";
     outside(keep).await;
@@ -1068,7 +1068,7 @@ async fn observes_changes_by_other_programs() {
             .apply(tx)
     };
     lake.opened().await.unwrap().catalog.commit(&table, theirs).await.unwrap();
-    // A commit on what was read before that does not go through.
+    // A commit that is based on the older snapshot fails.
     let error = lake.opened().await.unwrap().catalog.commit(&table, theirs).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(
@@ -1077,7 +1077,7 @@ async fn observes_changes_by_other_programs() {
     );
     let table = lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
     assert_eq!(table.metadata().properties()["theirs"], "1");
-    // Kept data is measured against the contract it comes back to.
+    // Kept data is compared with the contract of the request that takes it back.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     let as_int = work_of(&CASHFLOW.replace(DIRECTION, &DIRECTION.replace("string", "int")), PORT);
     let renamed = CASHFLOW.replace("direction", "way");
@@ -1091,7 +1091,7 @@ async fn observes_changes_by_other_programs() {
     let actions: Vec<_> = plan.changes.iter().map(|change| change.action).collect();
     assert_eq!(actions, [Action::Restore, Action::Alter, Action::Alter]);
     run(&lake, &renamed, Intent::Provision).await;
-    // A table dropped behind our back, with its data still there.
+    // The table was dropped outside of Landfall, and its data still exists.
     lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
     let error = lake.plan(&work, &Intent::Provision, &Context::default()).await.unwrap_err();
     assert_eq!(*error.kind(), Kind::Conflict);
@@ -1108,7 +1108,7 @@ async fn observes_changes_by_other_programs() {
         let error = other.plan(&work, &intent, &Context::default()).await.unwrap_err();
         assert_eq!(*error.kind(), Kind::Conflict, "{error}");
     }
-    // Books that are gone are an error, not a reason to start over.
+    // Missing metadata is an error; the table is not created again.
     let location =
         folder.path().join("warehouse/tables/finance__cashflow__0__production/cashflow_output_port");
     std::fs::remove_dir_all(location.join("metadata")).unwrap();
@@ -1134,11 +1134,12 @@ fn column_names_that_look_like_others_are_refused() {
             "dataContract.schema[2].name: the name begins or ends with white space: ` x`; write `x`",
         ]
     );
-    // What was made of it before can be removed.
+    // Data from before the fault can be removed.
     assert_eq!(check(&work, &Intent::Unprovision { remove_data: true }), []);
 }
 
-/// Kept data follows the contract that it is taken back with, or what stands against that is found before a change.
+/// Kept data is changed to the contract of the request that takes it back; a contract that does not allow that is
+/// refused before the first change.
 #[tokio::test]
 async fn kept_data_follows_a_changed_contract_or_is_refused_by_plan() {
     let folder = tempfile::tempdir().unwrap();
@@ -1154,7 +1155,7 @@ async fn kept_data_follows_a_changed_contract_or_is_refused_by_plan() {
     let keep = Intent::Unprovision { remove_data: false };
     run(&lake, &first, keep).await;
 
-    // Another order, one dropped, one new.
+    // Another order, one column dropped, one new.
     let done =
         run(&lake, &with(&format!("[{c}, {a}]"), "{columns: [a], rows: [[7]]}"), Intent::Provision).await;
     assert_eq!(
@@ -1169,7 +1170,7 @@ async fn kept_data_follows_a_changed_contract_or_is_refused_by_plan() {
     assert_eq!((public(&info, "rowCount"), public(&info, "columnCount")), ("1".to_owned(), "2".to_owned()));
     run(&lake, &first, keep).await;
 
-    // A required one: nothing is changed, not even taken back.
+    // A required column: nothing is changed, and the data is not taken back.
     let required = with(
         &format!("[{c}, {a}, {{name: d, dataType: INT, constraint: NOT_NULL}}]"),
         "{columns: [a, d], rows: [[7, 1]]}",
@@ -1237,7 +1238,7 @@ fn columns_that_partitions_are_made_of_are_not_dropped() {
     );
 }
 
-/// Whoever may write into the warehouse puts a link where a directory was.
+/// A program that can write to the warehouse replaces a directory by a link.
 #[tokio::test]
 async fn links_in_a_warehouse_are_conflicts_for_every_intent() {
     use std::os::unix::fs::symlink;
@@ -1315,7 +1316,7 @@ async fn a_target_that_cannot_be_opened_may_be_tried_again() {
     assert_eq!(opened(lake("warehouse", "file")).await, (false, damaged));
 }
 
-/// A deletion that is under way when the run is told to end stops, and the run ends after it.
+/// A deletion that runs when the run is cancelled stops, and the run ends after it.
 #[tokio::test]
 async fn a_purge_stops_between_entries_and_is_finished_later() {
     let folder = tempfile::tempdir().unwrap();
@@ -1343,7 +1344,7 @@ async fn a_purge_stops_between_entries_and_is_finished_later() {
     assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 0);
 }
 
-/// Two processes on one warehouse, as far as one process can play them.
+/// Two processes on one warehouse, simulated in one process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_targets_share_a_warehouse() {
     let folder = tempfile::tempdir().unwrap();
@@ -1400,7 +1401,7 @@ async fn two_targets_share_a_warehouse() {
     }
 }
 
-/// A place that cannot be opened may be in order later: a disk that is full or not mounted, rights that were lost.
+/// A directory that cannot be opened may work later: a disk is full or not mounted, or rights are missing.
 #[tokio::test]
 async fn warehouse_that_cannot_be_opened_is_retried() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 //! sees what has changed since the plan.
 //!
 //! This module finds every refusal before the first change, so no operation is refused half way. Landfall never uses
-//! DROP ... CASCADE. An object of somebody else is a conflict.
+//! DROP ... CASCADE. An object of another owner is a conflict.
 
 use std::collections::BTreeSet;
 
@@ -167,7 +167,7 @@ impl Place {
         Mark { database: Some(self.database.clone()), ..self.mark() }
     }
 
-    /// Returns whether the component exists, or a conflict if an object of somebody else is in the way.
+    /// Returns whether the component exists, or a conflict if an object of another owner has its name.
     pub(super) fn standing(&self, seen: &Seen) -> Result<Standing> {
         for (name, role) in [(&self.owner_role, &seen.owner), (&self.reader_role, &seen.reader)] {
             let Some(role) = role else { continue };
@@ -210,7 +210,7 @@ impl Place {
 
     fn foreign(&self, what: &str, mark: Option<&Mark>) -> Error {
         let whose = match mark {
-            None => "it has no mark of Landfall, so it belongs to somebody else".to_owned(),
+            None => "it has no mark of Landfall, so its owner is unknown".to_owned(),
             Some(Mark { owner, database, .. }) => {
                 let place =
                     database.as_ref().map(|name| format!(" in database `{name}`")).unwrap_or_default();
@@ -413,7 +413,7 @@ fn provision(
         ));
     }
     people::owners(place, seen, people, &mut left);
-    people::strangers(place, contract.repair, seen, &mut left);
+    people::foreign_grants(place, contract.repair, seen, &mut left);
     people::access(place, seen, people, Intent::Provision, &mut left);
     Ok(left)
 }

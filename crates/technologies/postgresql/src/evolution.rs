@@ -241,7 +241,7 @@ impl Evolution<'_> {
                         Problem::new(
                             format!("{}.dataType", column.place),
                             format!(
-                                "`{}.{}` has checks, indexes with expressions, generated columns, types that somebody made \
+                                "`{}.{}` has checks, indexes with expressions, generated columns, user-defined types \
                                  or tables that inherit from it, whose functions would run as Landfall if column `{}` \
                                  became {}",
                                 place.schema, table.name, column.name, column.data_type
@@ -506,8 +506,7 @@ impl Evolution<'_> {
                 Problem::new(
                     &table.place,
                     format!(
-                        "the primary key of `{}.{}` cannot change from {} to {}: whoever refers to rows by it would \
-                         lose them",
+                        "the primary key of `{}.{}` cannot change from {} to {}: references to its rows would break",
                         self.place.schema,
                         table.name,
                         list(&have),

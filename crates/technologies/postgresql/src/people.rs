@@ -114,10 +114,10 @@ impl People {
         if let Ref::Bare(name) = reference {
             roles.taken_for = Some(if undecided {
                 // A user and a group of one name have one role here.
-                format!("`{name}` is taken for the role {}", named(&roles.there))
+                format!("`{name}` is resolved as the role {}", named(&roles.there))
             } else {
                 let (kind, principal) = (candidate.reference.kind(), candidate.reference.principal_name());
-                format!("`{name}` is taken for the {kind} `{principal}`")
+                format!("`{name}` is resolved as the {kind} `{principal}`")
             });
         }
         Ok(roles)
@@ -239,7 +239,7 @@ fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
                 "write `user:{name}` or `group:{name}`, have the user or the group made, or leave the ref out"
             ),
         };
-        Problem::new("refs", format!("nobody was granted anything: {why}"))
+        Problem::new("refs", format!("no access was granted: {why}"))
             .value(reference)
             .remedy(format!("{remedy}; what was to be revoked is revoked"))
     };
@@ -283,7 +283,7 @@ pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Lef
 }
 
 /// Grants of other roles: reported, and revoked on request.
-pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Left) {
+pub(super) fn foreign_grants(place: &Place, repair: bool, seen: &Seen, left: &mut Left) {
     let mut found: Vec<(String, String)> = Vec::new();
     for (name, role, what) in
         [(&place.reader_role, &seen.reader, "readers"), (&place.owner_role, &seen.owner, "owners")]
@@ -320,7 +320,7 @@ pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Lef
                 found.extend(grants(place, &relation.grants, &relation.owner, &["SELECT"], &what));
             } else if relation.mark().is_some_and(|mark| mark.owner == place.owner) {
                 left.notes.push(format!(
-                    "`{}.{}` was given to `{}` by somebody else: readers may not be able to read it",
+                    "`{}.{}` has been given to `{}`: readers may not be able to read it",
                     place.schema, relation.name, relation.owner
                 ));
             }
@@ -336,7 +336,7 @@ pub(super) fn strangers(place: &Place, repair: bool, seen: &Seen, left: &mut Lef
     } else {
         for (what, _) in found {
             left.notes
-                .push(format!("granted by somebody else, and kept without `specific.repair: true`: {what}"));
+                .push(format!("granted by another role, and kept without `specific.repair: true`: {what}"));
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<
     left.notes.extend(running(seen));
     if !sql.is_empty() {
         let summary = match standing {
-            Standing::Active => "revoke all access, and keep the data for a role that nobody is a member of",
+            Standing::Active => "revoke all access, and keep the data for a role without members",
             Standing::Absent => "drop the roles",
             Standing::Released => "take the roles' members and rights away",
         };
@@ -274,7 +274,7 @@ fn roles(
         }
         if !stuck.is_empty() {
             notes.push(format!(
-                "role `{name}` has rights on {} that somebody else granted, and only they may take back: the role stays, \
+                "role `{name}` has rights on {} that another role granted and only that role can revoke: the role stays, \
                  without members, until they do",
                 stuck.join(", ")
             ));
@@ -377,8 +377,8 @@ fn running(seen: &Seen) -> Option<String> {
         seen.possessions.objects.iter().filter(|object| object.definer).map(named).take(MAX_NAMED).collect();
     (!kept.is_empty()).then(|| {
         format!(
-            "whoever may execute it reaches the kept data, and nothing else, through {}: revoke EXECUTE or USAGE of the \
-             schema where that is not wanted",
+            "a role that may execute it reads the kept data through {}: revoke EXECUTE or USAGE of the \
+             schema if that is not wanted",
             kept.join(", ")
         )
     })

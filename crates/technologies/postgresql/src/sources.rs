@@ -44,7 +44,7 @@ pub(super) fn check(work: &Work, database: &str, view: &View, listed: bool) -> V
     let shown = format!("{schema}.{name}");
     let mut suggestions = Suggestions::default();
     let Some(known) = index.schemas.get(schema) else {
-        // It may belong to anybody, unless it is similar to a known name and everything of the document is known.
+        // It may belong to any adapter, unless it is similar to a known name and everything of the document is known.
         let names = index.schemas.keys().map(String::as_str);
         return match suggestions.closest(schema, names).filter(|_| work.neighbours.are_complete()) {
             Some(close) => vec![

@@ -28,7 +28,7 @@ const STORAGE_SCHEMA: &str = "sales__orders__1__storage__production";
 const PORT_SCHEMA: &str = "sales__orders__1__production";
 const PASSWORD: &str = "of-a-person";
 
-/// A server with the people of the tests: alice and bob, carol through the group `developers`, and the owner.
+/// A server with the principals of the tests: alice and bob, carol through the group `developers`, and the owner.
 fn server() -> &'static PostgresServer {
     static READY: OnceLock<()> = OnceLock::new();
     let server = PostgresServer::shared().unwrap();
@@ -60,7 +60,7 @@ fn settings(url: &str) -> PostgresqlSettings {
 /// A fresh database, and the technology on it as a role that is no superuser.
 struct Target {
     technology: Postgresql,
-    /// A server of its own, where what is made is not in one database.
+    /// A server of its own, for a test that creates more than one database.
     own: Option<PostgresServer>,
     database: String,
 }
@@ -86,7 +86,7 @@ impl Target {
         Self { technology: Postgresql::new(settings(&url)), own, database }
     }
 
-    /// The database as somebody else sees it.
+    /// A session on the database as another role.
     fn url_of(&self, user: &str) -> String {
         let user = user.replace('@', "%40");
         format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{}", self.server().port(), self.database)
@@ -96,7 +96,8 @@ impl Target {
         self.server().psql_in(&self.database, sql).unwrap()
     }
 
-    /// As the role of the target, which is a member of its roles meanwhile: since 16, what it granted nobody else revokes.
+    /// A session as the role of the target, which is a member of its roles meanwhile: since PostgreSQL 16, only the
+    /// grantor can revoke a grant.
     fn as_landfall(&self, sql: &str) {
         let all = |what: &str| {
             format!(
@@ -122,7 +123,7 @@ impl Target {
         self.technology.plan(work, &intent, &Context::default()).await
     }
 
-    /// Plans and applies; what was done, a line each.
+    /// Plans and applies; returns the changes, one line each.
     async fn run(&self, work: &Work, intent: Intent) -> Vec<String> {
         let context = Context::default();
         assert_eq!(self.technology.check(work, &intent), []);
@@ -153,7 +154,7 @@ impl Target {
         }
     }
 
-    /// Whether somebody who logs in may read.
+    /// Whether a role that logs in may read.
     fn reads(&self, user: &str, relation: &str) -> bool {
         match query(&self.url_of(user), &format!("SELECT * FROM {relation}")) {
             Ok(_) => true,
@@ -162,7 +163,7 @@ impl Target {
         }
     }
 
-    /// Everything there is, a line each, without what differs from database to database.
+    /// All objects, one line each, without what differs between databases.
     fn everything(&self) -> Vec<String> {
         let mut lines = self.everything_in(&self.database);
         let owned =
@@ -256,7 +257,7 @@ fn work(component: &str) -> Work {
     work_of(ORDERS, component)
 }
 
-/// A component of the example with something else in its text.
+/// A component of the example with one text replaced.
 fn changed(component: &str, replacements: &[(&str, &str)]) -> Work {
     let mut text = ORDERS.to_owned();
     for (from, to) in replacements {
@@ -364,7 +365,7 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
         let members = self.0.column(&format!(
             "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member \
              JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}' AND m.rolname <> '{}'",
-            // Since 16, whoever makes a role is a member of it, without its rights.
+            // Since 16, the role that creates a role is a member of it, without its rights.
             self.0.database
         ));
         members
@@ -378,7 +379,7 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
 
     async fn occupy(&self, work: &Work) -> bool {
         if CASE == 3 {
-            // Landfall's, and still nobody said that it is this component's.
+            // Created by Landfall, but without a mark of this component.
             self.0.as_superuser(&format!("CREATE DATABASE own OWNER {}", self.0.database));
             return true;
         }
@@ -386,7 +387,7 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
             self.0.as_superuser(&format!("CREATE SCHEMA {STORAGE_SCHEMA}"));
             return true;
         }
-        // The schema is the data product's, and only the table in it is not.
+        // The schema belongs to the data product; only the table in it does not.
         let other = if work.component.id.as_str() == VIEW { TABLE } else { VIEW };
         if other == VIEW {
             self.0.provision(&self::work(STORAGE)).await;
@@ -422,7 +423,7 @@ const ALICE: &str = "user:alice_example.com";
 const BOB: &str = "user:bob_example.com";
 const DEVELOPERS: &str = "group:developers";
 
-/// Who of alice, bob and carol may read the output port, by logging in.
+/// Which of alice, bob and carol may read the output port, tested by login.
 fn readers(target: &Target) -> Vec<&'static str> {
     let people = ["alice", "bob", "carol"];
     let relation = format!("{PORT_SCHEMA}.daily_totals");
@@ -452,7 +453,7 @@ async fn only_listed_principals_can_read() {
     assert_eq!(readers(&target), ["alice", "bob", "carol"]);
     assert_eq!(update(&[ALICE, BOB, DEVELOPERS]).await, [""; 0], "a repeat changes nothing");
 
-    // Removed in a session that is open, in the middle of a transaction even.
+    // Access ends for a session that is open, even in the middle of a transaction.
     let bob = session_of(&target, "bob@example.com").await;
     let select = format!("SELECT * FROM {PORT_SCHEMA}.daily_totals");
     bob.batch_execute("BEGIN").await.unwrap();
@@ -462,7 +463,7 @@ async fn only_listed_principals_can_read() {
     assert!(error.as_db_error().unwrap().message().contains("permission denied"), "{error}");
     assert_eq!(readers(&target), ["alice", "carol"]);
 
-    // Replaced: the revocation first.
+    // Replaced: the revocation runs first.
     assert_eq!(
         update(&[BOB]).await,
         [
@@ -475,7 +476,7 @@ async fn only_listed_principals_can_read() {
     assert_eq!(readers(&target), [""; 0]);
     assert_eq!(update(&[]).await, [""; 0]);
 
-    // Readers read, and that is all. Since 16 they cannot become the role, and hold on to it.
+    // Readers may only read. Since 16 they cannot become the role and create objects as it.
     update(&[ALICE]).await;
     let role = naming::role(&target.database, &port.component.id, "production", "reader");
     let became = query(&target.url_of("alice@example.com"), &format!("SET ROLE {role}"));
@@ -506,21 +507,21 @@ async fn unknown_refs_block_grants_but_no_revocations() {
     assert_eq!(
         named,
         [
-            "refs: nobody was granted anything: there is no role `nobody@example.com` in PostgreSQL: \
+            "refs: no access was granted: there is no role `nobody@example.com` in PostgreSQL: \
              `user:nobody_example.com`",
-            "refs: nobody was granted anything: there is no role `nowhere` in PostgreSQL: `group:nowhere`",
-            "refs: nobody was granted anything: the role `pg_read_all_data` is PostgreSQL's own: \
+            "refs: no access was granted: there is no role `nowhere` in PostgreSQL: `group:nowhere`",
+            "refs: no access was granted: the role `pg_read_all_data` is PostgreSQL's own: \
              `group:pg_read_all_data`",
         ]
     );
     assert_eq!(readers(&target), [""; 0], "alice is out, and bob is not in");
-    // Nor can one component's readers be let into another.
+    // The readers of one component cannot become readers of another.
     let reader = naming::role(&target.database, &port.component.id, "production", "reader");
     let others = with_access(&work(STORAGE), &[&format!("group:{reader}")]);
     target.run(&work(STORAGE), Intent::Provision).await;
     let plan = target.plan(&others, Intent::UpdateAccess).await.unwrap();
     assert!(plan.notes[0].contains("Landfall's own"), "{:?}", plan.notes);
-    // A provisioning restores who is left, and says who is not.
+    // A provisioning restores the remaining readers, and reports the unknown ones.
     let again = with_access(&port, &[BOB, "user:nobody_example.com"]);
     target.provision(&again).await;
     assert_eq!(readers(&target), ["bob"]);
@@ -528,7 +529,7 @@ async fn unknown_refs_block_grants_but_no_revocations() {
     assert!(plan.notes.iter().any(|note| note.contains("`user:nobody_example.com` cannot be found")));
 }
 
-/// With the default identity names have forms only, and PostgreSQL says whose role there is.
+/// With the default identity only the form of a name is checked, and PostgreSQL decides whether the role exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bare_names_mean_the_existing_role() {
     let target = Target::fresh();
@@ -538,8 +539,8 @@ async fn bare_names_mean_the_existing_role() {
     assert_eq!(
         target.run(&bare, Intent::UpdateAccess).await,
         [
-            "grant: grant read access to `alice@example.com`, `developers`: `alice_example.com` is taken for the user \
-             `alice@example.com`, `developers` is taken for the role `developers`"
+            "grant: grant read access to `alice@example.com`, `developers`: `alice_example.com` is resolved as the user \
+             `alice@example.com`, `developers` is resolved as the role `developers`"
         ]
     );
     assert_eq!(readers(&target), ["alice", "carol"], "by logging in");
@@ -548,13 +549,13 @@ async fn bare_names_mean_the_existing_role() {
     assert_eq!(
         again.notes,
         [
-            "`alice_example.com` is taken for the user `alice@example.com`",
-            "`developers` is taken for the role `developers`"
+            "`alice_example.com` is resolved as the user `alice@example.com`",
+            "`developers` is resolved as the role `developers`"
         ]
     );
     assert_eq!(target.run(&with_access(&port, &[ALICE, DEVELOPERS]), Intent::UpdateAccess).await, [""; 0]);
 
-    // A role of either spelling: nobody is let in, and who is not listed goes first.
+    // A role of either spelling exists: the ref is refused, and roles that are not listed are revoked first.
     target.as_superuser("CREATE ROLE \"twin@example.com\"; CREATE ROLE \"twin_example.com\"");
     let asked = with_access(&port, &["twin_example.com", "nobody_example.com", BOB]);
     let plan = target.plan(&asked, Intent::UpdateAccess).await.unwrap();
@@ -568,13 +569,13 @@ async fn bare_names_mean_the_existing_role() {
         told,
         [
             format!(
-                "refs: nobody was granted anything: as a user: there is no role `nobody@example.com` in PostgreSQL; as a \
+                "refs: no access was granted: as a user: there is no role `nobody@example.com` in PostgreSQL; as a \
                  group: there is no role `nobody_example.com` in PostgreSQL: `nobody_example.com`; write \
                  `user:nobody_example.com` or `group:nobody_example.com`, have the user or the group made, or leave the \
                  ref out; {revoked}"
             ),
             format!(
-                "refs: nobody was granted anything: there is a role for it as a user and another as a group: write \
+                "refs: no access was granted: there is a role for it as a user and another as a group: write \
                  `user:twin_example.com` or `group:twin_example.com`: `twin_example.com`; write \
                  `user:twin_example.com` or `group:twin_example.com`, have the user or the group made, or leave the \
                  ref out; {revoked}"
@@ -588,12 +589,12 @@ async fn bare_names_mean_the_existing_role() {
     let owned = changed(TABLE, &[("user:john.smith_example.com", "bob_example.com")]);
     target.provision(&with_access(&owned, &[])).await;
     let plan = target.plan(&with_access(&owned, &[]), Intent::Provision).await.unwrap();
-    let note = "the owner `bob_example.com` is taken for the user `bob@example.com`";
+    let note = "the owner `bob_example.com` is resolved as the user `bob@example.com`";
     assert!(plan.notes.contains(&note.to_owned()), "{:?}", plan.notes);
     assert_eq!(readers(&target), ["bob"], "as an owner");
 }
 
-/// A directory that is away says nothing: nobody is revoked, and the run is tried again.
+/// If the directory does not answer, no role is revoked, and the run is tried again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bare_names_wait_for_a_directory_that_is_away() {
     let target = Target::fresh();
@@ -627,20 +628,20 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
     foreign.iter().for_each(|sql| drop(target.as_superuser(sql)));
     target.run(&with_access(&port, &[]), Intent::UpdateAccess).await;
     assert!(target.reads("john.smith@example.com", &relation));
-    assert_eq!(readers(&target), ["bob", "carol"], "by the grants of somebody else");
+    assert_eq!(readers(&target), ["bob", "carol"], "by the grants of another role");
 
     // A plan reports them, and repairs them only when it may.
     let plan = target.plan(&with_access(&port, &[]), Intent::Provision).await.unwrap();
     assert_eq!(plan.changes, []);
     let of_others: Vec<_> =
-        plan.notes.iter().filter(|note| note.starts_with("granted by somebody")).collect();
+        plan.notes.iter().filter(|note| note.starts_with("granted by another role")).collect();
     assert_eq!(of_others.len(), 2, "{:?}", plan.notes);
     let repairing = changed(TABLE, &[("      kind: table", "      kind: table\n      repair: true")]);
     let done = target.provision(&with_access(&repairing, &[])).await;
     assert_eq!(done.len(), 1, "{done:?}");
     assert!(done[0].starts_with("revoke: take away what others granted:"), "{done:?}");
     if target.version() >= 160_000 {
-        // Only who let carol in may put her out, and that is said.
+        // Only the role that granted the membership to carol can revoke it, and the note says so.
         assert_eq!(readers(&target), ["carol"]);
         let plan = target.plan(&with_access(&repairing, &[]), Intent::Provision).await.unwrap();
         assert!(plan.notes.iter().any(|note| note.contains("only `fixture` may")), "{:?}", plan.notes);
@@ -648,13 +649,13 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
     }
     assert_eq!(readers(&target), [""; 0]);
 
-    // Parity: whichever way it went, the list comes back.
+    // Provisioning and updateacl give the same access list.
     target.provision(&listed).await;
     for intent in [KEEP, PURGE] {
         target.run(&listed, intent).await;
         let roles = "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'daily_totals%' AND \
                      shobj_description(oid, 'pg_authid') LIKE '%\"' || current_database() || '\"%'";
-        // Somebody has to own what is kept.
+        // Kept data needs an owner.
         assert_eq!(target.column(roles), [if intent == KEEP { "1" } else { "0" }]);
         if intent == KEEP {
             assert!(!target.reads("alice@example.com", &relation));
@@ -665,7 +666,7 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
     }
 }
 
-/// Access control fields are somebody's input: they are kept and shown, and mean nothing.
+/// Access control fields are free text: they are kept and shown, and have no effect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn access_control_fields_are_kept_and_shown() {
     let target = Target::fresh();
@@ -682,7 +683,7 @@ async fn access_control_fields_are_kept_and_shown() {
     assert_eq!(target.run(&listed, Intent::UpdateAccess).await, [""; 0]);
 }
 
-/// What consumers are told works for them, with the tool that everybody has.
+/// The connection details in the public info work with psql.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_psql_line_of_the_info_works() {
     let target = Target::fresh();
@@ -712,7 +713,7 @@ async fn the_psql_line_of_the_info_works() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("order_id") && text.contains("(2 rows)"), "{text} {:?}", output.stderr);
-    // The view reads for them what they may not read themselves.
+    // The view reads for consumers what they may not read themselves.
     assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.orders")));
 }
 
@@ -796,7 +797,7 @@ async fn tables_follow_their_contract() {
             "[{name: id, dataType: BIGINT}, {name: aa, dataType: STRING, constraint: PRIMARY_KEY}, {name: b, dataType: DECIMAL, precision: 10, scale: 4}, {name: d, dataType: DATE}]",
             "{}",
             "dataContract.schema[1].constraint: column `aa` cannot be required: 1 row without a value; fill in the values first, leave the constraint out, or publish a new major version of the data product\n\
-             dataContract.schema: the primary key of `finance__other__1__development.port` cannot change from `id` to `aa`: whoever refers to rows by it would lose them; keep the PRIMARY_KEY constraints, or publish a new major version of the data product",
+             dataContract.schema: the primary key of `finance__other__1__development.port` cannot change from `id` to `aa`: references to its rows would break; keep the PRIMARY_KEY constraints, or publish a new major version of the data product",
         ),
         (
             "[{name: id, dataType: BIGINT}]",
@@ -806,7 +807,7 @@ async fn tables_follow_their_contract() {
     ] {
         assert_eq!(target.refused(&port(columns, specific), Intent::Provision).await, expected);
     }
-    // Rows that stand against a constraint, of which nothing is told.
+    // Rows that violate a constraint; their values are not in the error.
     target.as_superuser(&format!(
         "INSERT INTO {OTHER_TABLE} VALUES (3, 'secret', 1, NULL), (4, 'secret', 1, NULL)"
     ));
@@ -853,7 +854,8 @@ async fn import(target: &Target, params: Value) -> Result<Object> {
     Ok(target.technology.reverse(&import, &Context::default()).await?.updates(&import).fields)
 }
 
-/// What an import gives, put into the descriptor that the table or view was made from, asks for no change, in either shape.
+/// The result of an import, put into the descriptor that the table or view was made from, needs no change, in either
+/// form of the contract.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_is_provisioned_changes_nothing() {
     let id = "urn:dmb:cmp:sales:shapes:1:port";
@@ -887,7 +889,7 @@ async fn an_import_that_is_provisioned_changes_nothing() {
         if is_odcs {
             assert_eq!(*given, mesh["dataContract"]["schema"], "nothing changed");
         }
-        // The other shape of the same table is as good.
+        // The other form of the same table is accepted, too.
         let other = json!({ "dataContract": { "kind": "DataContract", "apiVersion": "v3.1.0" } });
         let other = if is_odcs { json!({}) } else { other };
         let import = testing::import("production", &json!({ "table": "port" }), &other);
@@ -904,7 +906,7 @@ async fn an_import_that_is_provisioned_changes_nothing() {
     }
 }
 
-/// Of a contract of ODCS, a column may be required and unique, and the primary key has an order of its own.
+/// In an ODCS contract a column may be required and unique, and the primary key has an order of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn import_returns_key_order_and_reports_losses() {
     let target = Target::fresh();
@@ -1013,14 +1015,14 @@ async fn every_type_comes_back_as_it_was_declared() {
     let before = target.everything();
     let updates = import(&target, json!({ "table": "port" })).await.unwrap();
     let declared: Value = {
-        // The list again, as JSON: the descriptor's own reader is not what is tested here.
+        // Parse the list as JSON, because the test does not trust the descriptor's own reader.
         let column = |column: &Column| json!(column.name);
         let work = port(EVERY_TYPE, "{}");
         json!(work.component.data_contract.as_ref().unwrap().schema.iter().map(column).collect::<Vec<_>>())
     };
     let columns = updates["spec.mesh.dataContract.schema"].as_array().unwrap();
     assert_eq!(json!(columns.iter().map(|column| &column["name"]).collect::<Vec<_>>()), declared);
-    // What is imported, declared again, changes nothing.
+    // The imported contract, declared again, changes nothing.
     let again = port(&json!(columns).to_string(), "{}");
     assert_eq!(target.plan(&again, Intent::Provision).await.unwrap().changes, []);
     let first = port(EVERY_TYPE, "{}");
@@ -1128,13 +1130,13 @@ async fn repairs_changes_by_others() {
                 "CREATE OR REPLACE VIEW {PORT_SCHEMA}.recent_orders AS SELECT id AS order_id, \
                      customer::text AS customer, amount::numeric(12,2) AS amount, ordered_at FROM {STORAGE_SCHEMA}.orders WHERE id < 10"
             ),
-            "somebody changed it",
+            "it was changed outside of Landfall",
         ),
         (STORAGE, format!("DROP TABLE {STORAGE_SCHEMA}.customers"), "create table `customers`"),
         (STORAGE, format!("ALTER SCHEMA {STORAGE_SCHEMA} OWNER TO {}", target.database), "give the roles"),
     ] {
         if planned.is_empty() {
-            // What holds grants cannot be dropped: that is PostgreSQL's, not ours.
+            // PostgreSQL refuses to drop a role that holds grants.
             assert!(server().psql_in(&target.database, &sql).is_err());
             continue;
         }
@@ -1181,7 +1183,7 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     ));
     assert_eq!(columns, ["order_id,amount"]);
 
-    // A view of somebody else's on it: columns may come at the end, and otherwise it stays.
+    // A view of another role depends on it: columns may be added at the end, and everything else is refused.
     target.as_superuser(&format!("CREATE VIEW public.theirs AS SELECT * FROM {view}"));
     let wider = changed(
         VIEW,
@@ -1196,11 +1198,11 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     assert_eq!(target.provision(&wider).await, ["create: view `recent_orders`: follow the contract"]);
     let refused = target.refused(&work(VIEW), Intent::Provision).await;
     assert!(refused.contains("`public.theirs` reads it"), "{refused}");
-    // Nor is it dropped: it is kept, and said so.
+    // It is not dropped either: it is kept, and the note says so.
     target.run(&work(VIEW), PURGE).await;
     let plan = target.plan(&work(VIEW), PURGE).await.unwrap();
     assert_eq!(plan.notes, [format!("`public.theirs` depends on `{view}`: it stays, and its data")]);
-    // Nobody owns it who could read anything.
+    // Its owner is a role without other rights.
     let read = server().psql_in(&target.database, "SELECT count(*) FROM public.theirs").unwrap_err();
     assert!(read.contains("permission denied for table orders"), "{read}");
     target.as_superuser("DROP VIEW public.theirs");
@@ -1208,7 +1210,7 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     assert_eq!(target.column(&format!("SELECT to_regclass('{view}')")), [""]);
 }
 
-/// A column becomes wider although an output port reads it; a view of somebody else's stands against that.
+/// A column becomes wider although an output port reads it; a view of another role prevents the change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn widens_a_column_under_a_view() {
     let target = Target::fresh();
@@ -1268,8 +1270,8 @@ async fn a_view_reads_its_own_data_product_only() {
     let thief = format!("{{kind: view, source: {{schema: {STORAGE_SCHEMA}, name: orders}}}}");
     let refused = target.refused(&port("[{name: id, dataType: BIGINT}]", &thief), Intent::Provision).await;
     assert!(refused.contains("does not belong to data product `urn:dmb:dp:finance:other:1`"), "{refused}");
-    // And only columns that are there, as what they are. What comes after other components is planned all the same,
-    // since they may bring it, and nothing of it is done before they have.
+    // Only columns that exist, with their type. A component that comes after others is planned all the same, because
+    // they may create what is missing, and none of its changes runs before they have.
     let wrong = changed(
         VIEW,
         &[
@@ -1316,8 +1318,8 @@ async fn a_view_reads_its_own_data_product_only() {
     early.provision(&work(VIEW)).await;
 }
 
-/// What workloads wrote goes with the data; what somebody else made, and what others depend on, does not.
-/// An opaque id does not say of which data product it is: the mark does.
+/// The tables of workloads are deleted with the data; objects of other roles, and objects that others depend on, are
+/// kept. An opaque id does not name its data product: the mark does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_that_name_no_product_read_their_own_only() {
     let of = |product: &str, id: &str, kind: &str, specific: &str| {
@@ -1356,7 +1358,7 @@ async fn purge_reports_objects_that_stay() {
     let storage = with_access(&work(STORAGE), &[ALICE]);
     target.provision(&storage).await;
     let owner = naming::role(&target.database, &STORAGE.parse().unwrap(), "production", "owner");
-    // The owner of the data product is one of the owners' role, and makes things with it.
+    // The owner of the data product is a member of the owners' role, and creates objects with it.
     let john = session_of(&target, "john.smith@example.com").await;
     john.batch_execute(&format!(
         "SET ROLE \"{owner}\"; CREATE TABLE {STORAGE_SCHEMA}.raw (a int); CREATE TABLE {STORAGE_SCHEMA}.child (b bigint \
@@ -1367,7 +1369,7 @@ async fn purge_reports_objects_that_stay() {
     .await
     .unwrap();
     assert!(target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")), "by default privileges");
-    // Kept, and taken back with all of it.
+    // Kept, and taken back with all objects.
     let before = target.everything();
     target.run(&storage, KEEP).await;
     assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")));
@@ -1396,9 +1398,9 @@ async fn purge_reports_objects_that_stay() {
     assert_eq!(target.column(&format!("SELECT to_regnamespace('{STORAGE_SCHEMA}')")), [""]);
 }
 
-/// Every name and text that reaches a statement, at its worst.
+/// Names and texts that reach a statement, with every character that needs quoting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_and_texts_mean_nothing_but_themselves() {
+async fn names_and_texts_are_quoted() {
     let target = Target::fresh();
     server().psql("DO $$BEGIN CREATE ROLE \"x\"\";DROP--\" LOGIN PASSWORD 'of-a-person'; EXCEPTION WHEN duplicate_object THEN NULL; END$$").unwrap();
     let before = target.everything();
@@ -1481,9 +1483,9 @@ async fn names_and_texts_mean_nothing_but_themselves() {
     }
 }
 
-/// Longer than PostgreSQL's names, and equal as far as those go.
+/// Longer than the names of PostgreSQL allow, and equal up to that length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_names_do_not_meet() {
+async fn long_names_stay_distinct() {
     let target = Target::fresh();
     let columns = "[{name: a, dataType: INT}]";
     let long = "n".repeat(200);
@@ -1512,7 +1514,7 @@ async fn long_names_do_not_meet() {
     assert!(plan.notes[0].contains("the name is longer than 63 bytes"), "{:?}", plan.notes);
 }
 
-/// Ours says what the server says.
+/// Landfall's quoting equals the server's.
 #[test]
 fn quoting_agrees_with_the_server() {
     use proptest::strategy::{Strategy, ValueTree};
@@ -1579,7 +1581,7 @@ async fn a_stop_ends_the_statement_on_the_server() {
     });
     assert_eq!(*applied.unwrap_err().kind(), Kind::Cancelled);
     assert_eq!(sleeping(&target), "0");
-    // A run that is dropped leaves nothing behind, either.
+    // A run that is dropped leaves nothing behind either.
     let context = Context::default();
     tokio::select! {
         _ = target.technology.apply(&port, &plan.changes[0], &context) => panic!("it takes ten minutes"),
@@ -1610,7 +1612,7 @@ async fn slow_statements_are_retried_later() {
     assert!(error.is_retryable() && error.to_string().contains("lock_timeout"), "{}", error.report());
     owner.batch_execute("ROLLBACK").await.unwrap();
     technology.apply(&wider, &plan.changes[0], &Context::default()).await.unwrap();
-    // A server that is gone is a transient failure, and so is a wrong password, which tells itself to nobody.
+    // A server that is down is a transient failure, and so is a wrong password; no error contains the password.
     let mut nowhere = settings("postgres://u:p@127.0.0.1:1/d");
     let error = Postgresql::new(nowhere.clone()).plan(&port, &PURGE, &Context::default()).await.unwrap_err();
     assert!(error.is_retryable(), "{}", error.report());
@@ -1620,9 +1622,9 @@ async fn slow_statements_are_retried_later() {
     assert!(!error.report().contains("wrong"), "{}", error.report());
 }
 
-/// Several processes on one component at the same time: each ends well or says that it should be tried again.
+/// Several processes work on one component at the same time: each succeeds or fails with an error that is retryable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_the_same_time() {
+async fn simultaneous_runs_of_a_component_succeed_or_retry() {
     let target = Target::fresh();
     let provision = async |work: Work| {
         let technology = Postgresql::new(target.technology.0.settings.clone());
@@ -1660,9 +1662,9 @@ async fn at_the_same_time() {
     assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.daily_totals")));
 }
 
-/// They grant on the same schema, table and database, which PostgreSQL lets nobody do at once.
+/// They grant on the same schema, table and database at the same time, which PostgreSQL refuses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn output_ports_of_a_data_product_are_in_nobodys_way() {
+async fn output_ports_of_a_data_product_run_in_parallel() {
     let target = Target::fresh();
     target.server().psql(&format!("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", target.database)).unwrap();
     let columns = "[{name: a, dataType: INT}]";
@@ -1748,7 +1750,7 @@ fn problems_of_columns_have_their_original_paths() {
     );
 }
 
-/// Of what is to be provisioned; what has such a name can be removed.
+/// The limit is for components to provision; one with such a name can be removed.
 #[test]
 fn refuses_confusable_names() {
     let technology = Postgresql::new(settings("postgres://u@localhost/d"));
@@ -1779,7 +1781,8 @@ fn refuses_confusable_names() {
     assert_eq!(technology.check(&work, &Intent::Unprovision { remove_data: true }), []);
 }
 
-/// The statements of crates/technologies/postgresql/README.md that make the role of a target, for a database of this name.
+/// The statements of crates/technologies/postgresql/README.md that create the role of a target, for a database of
+/// this name.
 fn bootstrap(role: &str, database: &str) -> Vec<String> {
     const PAGE: &str = include_str!("../README.md");
     let blocks = PAGE.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -1789,7 +1792,7 @@ fn bootstrap(role: &str, database: &str) -> Vec<String> {
     plain.split(';').map(|sql| sql.trim().to_owned()).filter(|sql| !sql.is_empty()).collect()
 }
 
-/// What the page says has to be run is all that has to be run: on a database of Landfall's, and on somebody else's.
+/// The documented statements are sufficient: on a database that Landfall's role owns, and on one of another owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_statements_of_the_page_are_enough() {
     for own in [true, false] {
@@ -1819,7 +1822,7 @@ async fn the_statements_of_the_page_are_enough() {
         assert!(outside.contains("permission denied for database"), "{outside}");
         for intent in [KEEP, Intent::Provision, PURGE] {
             for work in all.iter().rev() {
-                // A view cannot be before what it reads, and here nothing is lost in between.
+                // A view cannot be created before its source, and here no connection is lost in between.
                 if intent == Intent::Provision && work.component.kind == ComponentKind::OutputPort {
                     target.provision(&all[0]).await;
                 }
@@ -1854,7 +1857,7 @@ async fn certificates_are_verified() {
     let url = server.new_database().unwrap();
     server.psql(&format!("ALTER ROLE {} CREATEROLE", url.rsplit_once('/').unwrap().1)).unwrap();
     server.psql("SELECT pg_reload_conf()").unwrap();
-    // Certificates are for whoever runs the tests, too.
+    // The test client must be able to read the certificates, too.
     let certificates = tempfile::tempdir().unwrap();
     for name in ["ca.crt", "other.crt"] {
         let text = server.psql(&format!("SELECT pg_read_file('{folder}/{name}')")).unwrap();
@@ -1871,7 +1874,7 @@ async fn certificates_are_verified() {
         for _ in 0..100 {
             match technology.plan(&port, &Intent::Provision, &Context::default()).await {
                 Ok(plan) => return Ok(plan),
-                // Until the server has read its configuration again.
+                // Until the server has loaded its new configuration.
                 Err(error) if error.report().contains("server does not support TLS") => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     last = Some(error);
@@ -1901,7 +1904,7 @@ async fn certificates_are_verified() {
     assert!(error.to_string().contains("missing.crt"), "{}", error.report());
 }
 
-/// A storage area with a database of its own: its readers get in, nobody else does, and what others made in it stays.
+/// A storage area with a database of its own: only its readers can connect, and objects of other roles stay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn database_is_private_and_dropped_only_when_empty() {
     let target = Target::alone();
@@ -1950,14 +1953,14 @@ async fn database_is_private_and_dropped_only_when_empty() {
     in_it("DROP SCHEMA theirs");
     target.run(&storage, PURGE).await;
     assert_eq!(target.everything(), before);
-    // That of the target is nobody's own.
+    // The membership of the target's role is not counted.
     let specific = &mut Arc::make_mut(&mut storage.component).specific;
     specific.insert("database".to_owned(), json!(target.database));
     let problems = target.technology.check(&storage, &Intent::Provision);
     assert!(problems[0].to_string().contains("the database of the target"), "{problems:?}");
 }
 
-/// Landfall may do more than the owners of a table. What they hang on it must not run as Landfall.
+/// Landfall may do more than the owners of a table. Code that they attach to it must not run as Landfall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_an_owner_runs_as_landfall() {
     let target = Target::fresh();
@@ -1968,8 +1971,8 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     let role =
         |component: &str| naming::role(&target.database, &component.parse().unwrap(), "production", "owner");
     let john = session_of(&target, "john.smith@example.com").await;
-    // In a transaction that may write it lets john have what Landfall has. In any other it leaves behind what no rollback
-    // takes back, for the next transaction of the session.
+    // In a transaction that may write, the function grants john the rights of Landfall. In any other it leaves
+    // session state that a rollback does not remove, for the next transaction of the session.
     john.batch_execute(&format!(
         "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.takeover() RETURNS text LANGUAGE plpgsql AS $$BEGIN \
            EXECUTE 'CREATE ROLE \"evil_of_{landfall}\"'; RETURN '{{}}'; END$$; \
@@ -1996,7 +1999,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
             target.column("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4242");
         assert_eq!(held, ["0"]);
     };
-    // A policy, when rows are looked at.
+    // A policy runs when rows are read.
     let table = format!("{STORAGE_SCHEMA}.orders");
     john.batch_execute(&format!(
         "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY; \
@@ -2017,7 +2020,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     target.run(&work(VIEW), PURGE).await;
     target.provision(&narrower).await;
     harmless();
-    // A check, when a column is rewritten.
+    // A check runs when a column is rewritten.
     john.batch_execute(&format!(
         "ALTER TABLE {table} DISABLE ROW LEVEL SECURITY; ALTER TABLE {table} ADD CHECK ({STORAGE_SCHEMA}.evil())"
     ))
@@ -2036,7 +2039,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     );
     let refused = target.refused(&wider, Intent::Provision).await;
     assert!(refused.contains("would run as Landfall"), "{refused}");
-    // One of a table that inherits from it.
+    // A check of a table that inherits from it.
     john.batch_execute(&format!(
         "ALTER TABLE {table} DROP CONSTRAINT orders_check; \
          CREATE TABLE {STORAGE_SCHEMA}.child (CHECK ({STORAGE_SCHEMA}.evil())) INHERITS ({table})"
@@ -2047,7 +2050,8 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     assert!(refused.contains("tables that inherit from it"), "{refused}");
     john.batch_execute(&format!("DROP TABLE {STORAGE_SCHEMA}.child")).await.unwrap();
     harmless();
-    // The query of a view, when its rows are counted. That of an output port only a superuser's grant lets them change.
+    // The query of a view runs when its rows are counted. The owners can change the query of an output port only with
+    // a grant from a superuser.
     john.batch_execute("RESET ROLE").await.unwrap();
     target.provision(&storage).await;
     let view = with_access(&work(VIEW), &[ALICE]);

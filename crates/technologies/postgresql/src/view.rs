@@ -80,7 +80,7 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
                 return Ok(left);
             }
             let changed = if mark.asked.as_ref() == Some(&asked) {
-                "somebody changed it: make it as it was"
+                "it was changed outside of Landfall: restore it"
             } else {
                 "follow the contract"
             };

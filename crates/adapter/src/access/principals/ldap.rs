@@ -111,7 +111,7 @@ impl Ldap {
             .set_config(self.trusted().await?);
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, url).await?;
         tokio::spawn(async move {
-            // What breaks it is found by whoever uses it next.
+            // Its next user reports a broken connection.
             let _ = connection.drive().await;
         });
         if let Some((dn, password)) = bind {
@@ -522,7 +522,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
     }
 
-    /// A file that takes its time: one that nobody writes to.
+    /// A file whose read blocks: a pipe without a writer.
     #[tokio::test]
     async fn reading_certificates_blocks_no_async_thread() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
-//! From a ref to the principals of a technology: who `user:john.smith_example.com` is where the grants are made.
+//! From a ref to the principals of a technology, for example from `user:john.smith_example.com` to a database role.
 //!
-//! A [`Directory`] is a list of backends that are asked in order; the first that knows a ref answers. Each ref is looked
-//! up by itself, so one that nobody knows takes no other with it. *Nobody knows it* and *nobody could be asked* are two
-//! answers: the first is a fact about the ref ([`Resolution::Unknown`]), the second a transient failure (an error), upon
-//! which nothing is granted or revoked, since the wanted list is not known then. [`Lookups`] keeps the answers of one run.
+//! A [`Directory`] is a list of backends that are asked in order; the first that knows a ref answers. Each ref is
+//! looked up separately, so an unknown one does not affect others. *Unknown* and *not available* are two answers: the
+//! first is a fact about the ref ([`Resolution::Unknown`]), the second is a transient failure (an error), after which
+//! no access is granted or revoked, because the wanted list is not known. [`Lookups`] keeps the answers of one run.
 //!
-//! A bare name is looked up as a user and as a group. Exactly one answer is taken, and says what the name was taken for;
-//! none or two leave it unknown. A backend that makes names by their form has no answers, only names that the target may
-//! have: the target decides between these ([`Known::Candidates`]).
+//! A bare name is looked up as a user and as a group. If exactly one of the two is known, the name means that one,
+//! and a note says which; otherwise it is unknown. A backend that derives names from their form cannot know what
+//! exists. It returns names that the target may have, and the target decides ([`Known::Candidates`]).
 
 #[cfg(feature = "ldap")]
 mod ldap;
@@ -54,7 +54,7 @@ pub enum Known {
 /// What a ref may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// What it is taken for.
+    /// What the name means.
     pub reference: Qualified,
     /// The names that grants go to.
     pub principals: BTreeSet<String>,
@@ -195,7 +195,7 @@ fn either((user, of_user): (Qualified, Answer), (group, of_group): (Qualified, A
     }
 }
 
-/// Who it was about is nobody's business.
+/// The message does not contain the principal.
 impl fmt::Debug for Lookups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lookups(..)")
@@ -366,7 +366,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a directory has, a bare name is what its one prefixed spelling is, or nobody.
+        /// For every directory, a bare name means its only prefixed spelling, or it is unknown.
         #[test]
         fn bare_names_are_their_one_prefixed_spelling(
             known in prop::collection::btree_map("(user|group):[ab]_?[ab]", "[xyz*]", 0..6),

@@ -53,7 +53,7 @@ impl Table {
         load(&settings.file, None).map(drop).map_err(|error| error.report())
     }
 
-    /// A file that is wrong is a transient failure: whoever edits it is about to mend it.
+    /// An invalid file is a transient failure: it is probably being edited.
     async fn entries(&self) -> Result<Entries> {
         let fresh = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,7 @@ mod tests {
             );
         }
         let (table, _folder) = table("t.yaml", yaml);
-        assert_eq!(resolved(&table, "group:empty").await, Ok(Vec::new()), "known, and nobody");
+        assert_eq!(resolved(&table, "group:empty").await, Ok(Vec::new()), "known, without members");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Principals by the form of their names: nobody is asked, so nobody is unknown.
+//! Principals by the form of their names: no directory is asked, so no principal is unknown.
 
 use async_trait::async_trait;
 

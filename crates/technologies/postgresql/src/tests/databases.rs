@@ -1,5 +1,5 @@
-//! Databases of storage areas come and go outside of transactions: a process that is killed between any two statements
-//! leaves something from which the next one goes on.
+//! Databases of storage areas are created and dropped outside of transactions: a process that is killed between any
+//! two statements leaves a state from which the next one continues.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,7 @@ fn storage(target: &Target, database: &str) -> Work {
     storage
 }
 
-/// Plans and applies with a process that is killed after so many statements; whether it was.
+/// Plans and applies with a process that is killed after this many statements; returns whether it was killed.
 async fn killed(target: &Target, work: &Work, intent: Intent, statements: i64) -> bool {
     let technology = Postgresql::new(target.technology.0.settings.clone());
     let fuse = &technology.0.server.as_ref().unwrap().fuse;
@@ -35,7 +35,7 @@ async fn killed(target: &Target, work: &Work, intent: Intent, statements: i64) -
     false
 }
 
-/// What another process makes of it.
+/// The result of another process that continues.
 async fn resumed(target: &Target, work: &Work, intent: Intent, what: &str) {
     let technology = Postgresql::new(target.technology.0.settings.clone());
     let context = Context::default();
@@ -48,7 +48,7 @@ async fn resumed(target: &Target, work: &Work, intent: Intent, what: &str) {
         for change in &plan.changes {
             match technology.apply(work, change, &context).await {
                 Ok(()) => {}
-                // The server is still seeing off the session that was lost.
+                // The server has not yet ended the session of the killed process.
                 Err(error) if error.is_retryable() => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     break;
@@ -65,7 +65,7 @@ async fn crash_around_create_and_drop_database_converges() {
     let target = Target::alone();
     let before = target.everything();
     let mut number = 0;
-    // What was done before, what is cut off, and what is asked for then.
+    // The earlier state, the interrupted work, and the next request.
     for (earlier, cut_off, then) in [
         (&[][..], Intent::Provision, Intent::Provision),
         (&[], Intent::Provision, PURGE),
@@ -101,7 +101,7 @@ async fn crash_around_create_and_drop_database_converges() {
     }
 }
 
-/// A drop that was cut off on the server leaves a database that nobody can connect to.
+/// A drop that was interrupted on the server leaves a database that refuses connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_dropped_database_is_dropped_or_made_anew() {
     let target = Target::alone();
@@ -113,7 +113,7 @@ async fn half_dropped_database_is_dropped_or_made_anew() {
             let storage = storage(&target, &database);
             target.provision(&storage).await;
             if purged {
-                // All but the drop of the database is done.
+                // Everything is done except the drop of the database.
                 killed(&target, &storage, PURGE, 2).await;
             }
             let left = "SELECT count(*) FROM pg_database WHERE datname = ";

@@ -1,5 +1,5 @@
-//! Servers that do not answer, or not as they should: nothing waits for ever, all of it is tried again, and what was wrong
-//! is said.
+//! Servers that do not answer, or answer with errors: every wait has a deadline, every failure is retryable, and the
+//! error names the cause.
 
 use std::net::TcpListener;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Accepts connections and never says a word on them.
+/// Accepts connections and never sends a byte.
 struct SilentServer {
     port: u16,
 }
@@ -26,7 +26,7 @@ impl SilentServer {
     }
 }
 
-/// With deadlines that a test can wait for.
+/// Deadlines that are short enough for a test.
 fn impatient(url: &str) -> Postgresql {
     Postgresql::new(PostgresqlSettings {
         connect_timeout: SECOND,
@@ -39,7 +39,7 @@ fn import_of(table: &str) -> Import {
     testing::import("production", &json!({ "table": table, "schema": PORT_SCHEMA }), &json!({}))
 }
 
-/// Everything that a technology does with a server; each by its name.
+/// Every use of a server by the technology, with its name.
 const ASKED: [&str; 4] = ["plan", "apply", "describe", "reverse"];
 
 async fn ask(technology: &Postgresql, what: &str, change: &Change, context: &Context) -> Result<()> {
@@ -52,7 +52,7 @@ async fn ask(technology: &Postgresql, what: &str, change: &Change, context: &Con
     }
 }
 
-/// What it comes to, and how long that takes; a panic when it takes longer than 30 s.
+/// The result and the time it took; panics if it takes longer than 30 s.
 async fn timed(asked: impl Future<Output = Result<()>>) -> (Error, Duration) {
     let begin = Instant::now();
     let done = tokio::time::timeout(30 * SECOND, asked).await;
@@ -81,7 +81,7 @@ async fn silent_server_misses_connect_timeout_and_is_retried() {
             "{what}"
         );
         assert!(error.is_retryable() && took < 5 * SECOND, "{what}: {took:?}");
-        // Nobody else waits for it for a while.
+        // No other caller waits for it during the pause.
         let (error, took) = timed(ask(&technology, what, &first_change(), &Context::default())).await;
         assert!(error.is_retryable() && took < SECOND / 2, "{what}: {took:?}");
         assert!(error.to_string().contains("a moment ago, and is tried again in 1 s"), "{error}");
@@ -90,7 +90,7 @@ async fn silent_server_misses_connect_timeout_and_is_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_server_holds_no_crowd_of_tasks() {
+async fn silent_server_blocks_few_tasks() {
     let silent = SilentServer::start();
     let technology = Arc::new(impatient(&silent.url()));
     let begin = Instant::now();
@@ -132,7 +132,7 @@ async fn frozen_server_misses_deadlines_and_is_used_again() {
     for change in technology.plan(&port, &Intent::Provision, &context).await.unwrap().changes {
         technology.apply(&port, &change, &context).await.unwrap();
     }
-    // Sessions that rest are tried before they are used.
+    // Idle sessions are checked before they are used.
     tokio::time::sleep(SECOND + SECOND / 5).await;
     target.server().freeze().unwrap();
     for what in ASKED {
@@ -142,7 +142,7 @@ async fn frozen_server_misses_deadlines_and_is_used_again() {
     }
     target.server().thaw().unwrap();
     tokio::time::sleep(SECOND + SECOND / 5).await;
-    // One tries the server for all. None of the sessions that were lost holds a place of the pool.
+    // One caller checks the server for all. Lost sessions hold no place in the pool.
     technology.plan(&port, &Intent::Provision, &context).await.unwrap();
     let again = (0..8).map(|_| technology.plan(&port, &Intent::Provision, &context));
     for plan in futures::future::join_all(again).await {
@@ -209,14 +209,14 @@ async fn sessions_in_use_are_waited_for_with_a_deadline() {
     technology.plan(&work(TABLE), &Intent::Provision, &context).await.unwrap();
 }
 
-/// What an administrator or an outage does to a server, and what takes it back.
+/// A fault that an administrator or an outage causes, and its repair.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outages_are_retried_with_a_reason_and_then_over() {
     let target = Target::alone();
     let (name, port) = (target.database.clone(), work(TABLE));
     let url = target.technology.0.settings.url.expose();
     let context = Context::default();
-    // Each with a pool of its own: what rests in one was let in before.
+    // Each has a pool of its own: an idle session in a shared one was authenticated before.
     let cases: [(&str, String, String, &str); 8] = [
         (
             "read-only default",
@@ -284,7 +284,7 @@ async fn outages_are_retried_with_a_reason_and_then_over() {
         let seen = technology.plan(&port, &Intent::Provision, &context).await;
         assert!(seen.is_ok(), "{what} is over: {}", seen.unwrap_err().report());
     }
-    // The whole server.
+    // The whole server stops.
     let technology = Postgresql::new(settings(url));
     technology.plan(&port, &Intent::Provision, &context).await.unwrap();
     target.server().kill_immediately().unwrap();
@@ -293,14 +293,14 @@ async fn outages_are_retried_with_a_reason_and_then_over() {
     assert!(error.to_string().contains("nothing listens there"), "{error}");
     target.server().restart().unwrap();
     everything(&technology).await.unwrap();
-    // A name that nobody knows.
+    // A host name that cannot be resolved.
     let nowhere = Postgresql::new(settings("postgres://u:p@nowhere.invalid/d?sslmode=disable"));
     let error = everything(&nowhere).await.unwrap_err();
     assert!(
         error.is_retryable() && error.to_string().contains("the name of its host is not known"),
         "{error}"
     );
-    // A server that speaks no TLS.
+    // A server without TLS.
     let secret = Postgresql::new(settings(&format!("{url}?sslmode=verify-full")));
     let error = everything(&secret).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("cannot be reached with TLS"), "{error}");
@@ -310,7 +310,7 @@ fn password_of(url: &str) -> String {
     url::Url::parse(url).unwrap().password().unwrap().to_owned()
 }
 
-/// A session that was opened while the server took no changes goes on refusing them.
+/// A session that was opened while the server was read-only stays read-only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_a_read_only_time_are_replaced() {
     let target = Target::fresh();
@@ -338,7 +338,7 @@ async fn password_rotated_in_its_file_works_without_restart() {
     let context = Context::default();
     let plan = async || technology.plan(&work(TABLE), &Intent::Provision, &context).await;
     plan().await.unwrap();
-    // The session that rests is ended, and the next one needs the new password.
+    // The idle session is terminated, and the next one needs the new password.
     let rotate = format!(
         "ALTER ROLE {0} PASSWORD 'rotated'; \
          SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{0}'",
@@ -346,7 +346,7 @@ async fn password_rotated_in_its_file_works_without_restart() {
     );
     server().psql(&rotate).unwrap();
     let error = loop {
-        // Until the end of the session was heard of.
+        // Until the client has noticed the end of the session.
         match plan().await {
             Err(error) if error.to_string().contains("lost") => {}
             Err(error) => break error,
@@ -355,7 +355,7 @@ async fn password_rotated_in_its_file_works_without_restart() {
     };
     assert!(error.is_retryable(), "{}", error.report());
     assert!(error.to_string().ends_with("; the file of `url` is read again at each try"), "{error}");
-    // What cannot be used changes nothing.
+    // An unusable file changes nothing.
     for wrong in ["no URL", &url.replace(&target.database, "another")] {
         std::fs::write(&path, wrong).unwrap();
         assert!(plan().await.unwrap_err().to_string().contains("password authentication failed"));

@@ -1,4 +1,5 @@
-//! What owners and readers make never gets Landfall's rights. Asserted from the catalogs, not from a list of our own.
+//! Objects that owners and readers create never get Landfall's rights. The assertions read the catalogs, not a list
+//! in the tests.
 
 use super::*;
 
@@ -42,7 +43,7 @@ const EVERY_KIND: &[&str] = &[
     "CREATE FOREIGN TABLE {s}.{p}foreign (a int) SERVER {p}server",
 ];
 
-/// What needs CREATE on the database, or USAGE on a foreign-data wrapper.
+/// Objects that need CREATE on the database, or USAGE on a foreign-data wrapper.
 const IN_DATABASE: &[&str] = &[
     "CREATE SCHEMA {p}schema",
     "CREATE TABLE {p}schema.t (a int)",
@@ -55,7 +56,7 @@ fn role_of(target: &Target, component: &str, kind: &str) -> String {
     naming::role(&target.database, &component.parse().unwrap(), "production", kind)
 }
 
-/// Lets everybody create in `public`, and the roles in the database.
+/// Lets every role create in `public`, and the given roles in the database.
 fn open_up(target: &Target, roles: &[&str]) {
     target.as_superuser("GRANT ALL ON SCHEMA public TO PUBLIC");
     target.as_superuser("CREATE FOREIGN DATA WRAPPER open_wrapper");
@@ -65,7 +66,7 @@ fn open_up(target: &Target, roles: &[&str]) {
     }
 }
 
-/// Makes one of each kind as somebody who becomes a role.
+/// Creates one object of each kind, after SET ROLE to a role.
 async fn make_all(target: &Target, user: &str, role: &str, schema: &str, prefix: &str) {
     let session = session_of(target, user).await;
     session.batch_execute(&format!("SET ROLE \"{role}\"")).await.unwrap();
@@ -78,7 +79,7 @@ async fn make_all(target: &Target, user: &str, role: &str, schema: &str, prefix:
     }
 }
 
-/// What a role owns, in every database of the server, by the catalogs.
+/// The objects of a role, in every database of the server, from the catalogs.
 fn owned(target: &Target, role: &str) -> Vec<String> {
     target.column(&format!(
         "SELECT CASE WHEN d.dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) \
@@ -92,7 +93,7 @@ fn exists(target: &Target, role: &str) -> bool {
     target.column(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{role}'")) == ["1"]
 }
 
-/// Landfall owns its database and the schemas that output ports share; nothing that runs code is its own.
+/// Landfall owns its database and the schemas that output ports share, and no object that runs code.
 fn assert_nothing_runs_as_landfall(target: &Target, when: &str) {
     let landfall = &target.database;
     let allowed = [format!("database {landfall}"), format!("schema {PORT_SCHEMA}")];
@@ -115,7 +116,7 @@ fn assert_nothing_runs_as_landfall(target: &Target, when: &str) {
         let count = format!("SELECT count(*) FROM {catalog} WHERE {owner} = '{landfall}'::regrole");
         assert_eq!(target.column(&count), ["0"], "{catalog} {when}");
     }
-    // Whoever calls what was left behind does not get Landfall's rights.
+    // A caller of a function that was left behind does not get Landfall's rights.
     let definers = target.column(
         "SELECT p.oid::regprocedure FROM pg_proc p WHERE p.prosecdef AND p.proname LIKE '%attack' ORDER BY 1",
     );
@@ -131,7 +132,7 @@ fn assert_nothing_runs_as_landfall(target: &Target, when: &str) {
     assert!(!exists(target, &format!("evil_of_{landfall}")), "{when}");
 }
 
-/// A kept role is nobody's: no login, no members, no rights but on its own.
+/// A role of kept data has no login, no members, and rights on its own objects only.
 fn assert_rightless(target: &Target, role: &str) {
     let facts = target.column(&format!(
         "SELECT concat_ws(' ', rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, (SELECT count(*) FROM pg_auth_members \
@@ -180,7 +181,7 @@ async fn objects_of_owners_never_become_landfalls() {
             (in_storage.clone(), in_public.clone())
         );
     }
-    // Straight from the active component, and from one that was kept.
+    // From the active component, and from a kept one.
     target.run(&listed(TABLE), KEEP).await;
     for component in [TABLE, STORAGE] {
         target.run(&listed(component), PURGE).await;
@@ -193,7 +194,7 @@ async fn objects_of_owners_never_become_landfalls() {
     assert_eq!(target.column(left), [""; 0]);
 }
 
-/// On 15 a reader may become the readers' role; on later releases only who a superuser lets.
+/// On 15 a reader may become the readers' role; on later releases only if a superuser allows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_of_readers_never_become_landfalls() {
     let target = Target::fresh();
@@ -221,7 +222,8 @@ async fn objects_of_readers_never_become_landfalls() {
     assert!(!exists(&target, &reader) && !exists(&target, &role_of(&target, TABLE, "owner")));
 }
 
-/// What others depend on stays, with a role that nobody is; what is in another database keeps its role there.
+/// Objects that others depend on stay, owned by a role without members; objects in another database keep their role
+/// there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn remaining_objects_belong_to_a_role_without_rights() {
     let target = Target::fresh();
@@ -261,10 +263,10 @@ async fn remaining_objects_belong_to_a_role_without_rights() {
             format!("schema `{STORAGE_SCHEMA}` is not empty: it stays, and is released"),
         ]
     );
-    // Taken back, and then away, once nothing is in the way.
+    // Taken back, and then deleted, once nothing depends on it.
     target.provision(&storage).await;
     target.as_superuser("DROP VIEW public.theirs");
-    // Something in another database keeps the role there, without members.
+    // An object in another database keeps the role, without members.
     let (_, elsewhere) = target.server().new_target().unwrap();
     target.server().psql_in(&elsewhere, &format!("GRANT CREATE ON SCHEMA public TO \"{owner}\"")).unwrap();
     let there = target.url_of("john.smith@example.com").replace(&target.database, &elsewhere);
@@ -293,7 +295,7 @@ async fn remaining_objects_belong_to_a_role_without_rights() {
     );
     target.server().psql_in(&elsewhere, "DROP TABLE public.elsewhere").unwrap();
     target.server().psql_in(&elsewhere, &format!("REVOKE CREATE ON SCHEMA public FROM \"{owner}\"")).unwrap();
-    // What is temporary ends with its session.
+    // Temporary objects end with their session.
     target.provision(&storage).await;
     john.batch_execute(&format!("RESET ROLE; SET ROLE \"{owner}\"; CREATE TEMP TABLE temporary (a int)"))
         .await
@@ -303,7 +305,7 @@ async fn remaining_objects_belong_to_a_role_without_rights() {
     assert!(!exists(&target, &owner));
 }
 
-/// Owners connect, too, where the database is closed to everybody else.
+/// Owners can connect, also if the database is closed to PUBLIC.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owners_connect_to_a_closed_database() {
     let target = Target::fresh();
@@ -322,7 +324,7 @@ async fn owners_connect_to_a_closed_database() {
     query(&john, &format!("SET ROLE \"{owner}\"; INSERT INTO {STORAGE_SCHEMA}.mine VALUES (1)")).unwrap();
 }
 
-/// What the journal and the result of a description say, as a consumer sees it.
+/// The texts of the journal and of a description's result, as a consumer sees them.
 async fn described(target: &Target, work: &Work) -> (Object, String) {
     let context = Context::default();
     let info = target.technology.describe(work, &context).await.unwrap();
@@ -330,7 +332,7 @@ async fn described(target: &Target, work: &Work) -> (Object, String) {
     (info.public, said.join("\n"))
 }
 
-/// Code of an owner that is met while rows are counted has the rights of a reader, and what it says is not public.
+/// Code of an owner that runs while rows are counted has the rights of a reader, and its messages are not public.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_counted_with_the_rights_of_a_reader() {
     let target = Target::fresh();
@@ -356,7 +358,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
     };
     let value =
         |info: &Object, key: &str| info.get(key).map(|entry| entry["value"].as_str().unwrap().to_owned());
-    // Neither Landfall nor the owners, and no way back to either.
+    // It can become neither Landfall nor the owners, and cannot reset its role.
     for body in [
         format!("RETURN current_user IN ('{landfall}', '{owner}');"),
         format!(
@@ -376,7 +378,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
         let (info, said) = described(&target, &plain).await;
         assert_eq!((value(&info, "rowCount").as_deref(), said.as_str()), (Some("0"), ""), "{body}");
     }
-    // What it says reaches nobody, and it ends in time.
+    // Its messages are dropped, and a timeout ends it.
     for (body, why) in [
         ("RAISE EXCEPTION 'secret 4711';", "failed"),
         (
@@ -401,7 +403,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
         assert!(said.contains("`rowCount` of") && said.contains(why), "{body}: {said}");
         assert!(!said.contains("secret") && !said.contains("zero"), "{said}");
     }
-    // What a policy may hide is not decided by what it shows.
+    // A policy may hide rows, so the visible rows do not decide.
     let required =
         port(&columns.replace("a, dataType: STRING", "a, dataType: STRING, constraint: NOT_NULL"), "{}");
     let fewer = port("[{name: id, dataType: INT, constraint: PRIMARY_KEY}]", "{}");
@@ -442,7 +444,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
     );
 }
 
-/// PostgreSQL runs functions in checks and in indexes without being asked, when it plans and when it alters.
+/// PostgreSQL runs functions in checks and in indexes on its own, during planning and ALTER TABLE.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_met_by_a_change_has_the_rights_of_the_owners() {
     let target = Target::fresh();
@@ -452,7 +454,8 @@ async fn code_met_by_a_change_has_the_rights_of_the_owners() {
     let owner = role_of(&target, STORAGE, "owner");
     let john = session_of(&target, "john.smith@example.com").await;
     let table = format!("{STORAGE_SCHEMA}.orders");
-    // Said to be immutable, so that it is run when expressions are simplified; what it calls need not be.
+    // Declared immutable, so that the planner runs it when it simplifies expressions; the function that it calls need
+    // not be.
     john.batch_execute(&format!(
         "SET ROLE \"{owner}\"; CREATE FUNCTION {STORAGE_SCHEMA}.takeover() RETURNS void LANGUAGE plpgsql AS $$BEGIN \
            BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN NULL; END; \
@@ -481,7 +484,7 @@ async fn code_met_by_a_change_has_the_rights_of_the_owners() {
     );
     target.provision(&stricter).await;
     assert!(!exists(&target, &format!("evil_of_{}", target.database)), "it ran as Landfall");
-    // A key comes with NOT NULL, too.
+    // A primary key also adds NOT NULL.
     john.batch_execute(&format!(
         "ALTER TABLE {STORAGE_SCHEMA}.customers DROP CONSTRAINT customers_pkey; \
          ALTER TABLE {STORAGE_SCHEMA}.customers ALTER name DROP NOT NULL"
@@ -494,7 +497,7 @@ async fn code_met_by_a_change_has_the_rights_of_the_owners() {
     assert!(!exists(&target, &format!("evil_of_{}", target.database)), "it ran as Landfall");
 }
 
-/// Applies one change of a plan at a time, as if the process ended after each.
+/// Applies one change of a plan at a time, as if the process ended after each of them.
 async fn converge(target: &Target, work: &Work, intent: Intent, what: &str) {
     for _ in 0..60 {
         let plan =
@@ -506,7 +509,7 @@ async fn converge(target: &Target, work: &Work, intent: Intent, what: &str) {
     panic!("{what} does not converge");
 }
 
-/// What versions before this one left of a released component: no roles, and all of it Landfall's.
+/// The state that earlier versions left of a released component: no roles, and Landfall owns everything.
 fn as_released_before(target: &Target, database: &str, role: &str) {
     let sql = format!(
         "REASSIGN OWNED BY \"{role}\" TO {}; DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\"",
@@ -515,7 +518,7 @@ fn as_released_before(target: &Target, database: &str, role: &str) {
     target.server().psql_in(database, &sql).unwrap();
 }
 
-/// Data that was kept is taken back with another contract, whatever changed in it.
+/// Kept data is taken back with another contract, whatever changed in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kept_data_is_taken_back_with_a_changed_contract() {
     let wider = ("precision: 10, scale: 2", "precision: 12, scale: 4");
@@ -671,7 +674,7 @@ async fn a_kept_database_is_taken_back_with_a_changed_contract() {
     assert_eq!(ends[0], ends[1]);
 }
 
-/// A member that only somebody else can put out would still reach what is kept.
+/// A member that only another role can revoke could still read the kept data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_cannot_be_put_out_is_a_conflict() {
     let target = Target::fresh();
@@ -690,12 +693,12 @@ async fn a_member_that_cannot_be_put_out_is_a_conflict() {
              what is kept: have `fixture` run `REVOKE \"{owner}\" FROM \"bob@example.com\"`"
         )
     );
-    // With the data, the role goes, and with it the membership.
+    // The role is dropped with the data, and the membership with the role.
     target.run(&work(TABLE), PURGE).await;
     assert!(!exists(&target, &owner));
 }
 
-/// What others let a role do, only they take back: the role stays, without members, and the notes say why.
+/// Only the grantor revokes what other roles granted: the role stays, without members, and the notes say why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_others_granted_keep_an_empty_role() {
     let target = Target::fresh();
@@ -717,7 +720,7 @@ async fn rights_that_others_granted_keep_an_empty_role() {
         .unwrap();
     }
     let mut expected = vec![format!(
-        "role `{owner}` has rights on table `public.other` that somebody else granted, and only they may take back: the \
+        "role `{owner}` has rights on table `public.other` that another role granted and only that role can revoke: the \
          role stays, without members, until they do"
     )];
     if modern {

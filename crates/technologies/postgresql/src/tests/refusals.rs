@@ -1,4 +1,4 @@
-//! What PostgreSQL would refuse at a change is refused before the first one, with what stands against it.
+//! Changes that PostgreSQL would refuse are refused before the first one runs, with the reason.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,7 +37,7 @@ async fn keys_over_duplicate_rows_are_refused_with_their_number() {
              dataContract.schema[1].constraint: column `a` cannot be unique: 4 rows of a value that another row has, too; {more}"
         )
     );
-    // Nulls are not equal to one another.
+    // NULLs are distinct from one another.
     assert_eq!(
         refused(&target, &with("", "", unique), "{}").await,
         format!(
@@ -58,7 +58,7 @@ async fn keys_over_duplicate_rows_are_refused_with_their_number() {
     let renamed = "{name: id, dataType: INT}, {name: z, dataType: INT, constraint: UNIQUE}, {name: b, dataType: STRING}";
     let said = refused(&target, renamed, "{renameColumns: {a: z}}").await;
     assert!(said.contains("column `z` cannot be unique: 4 rows"), "{said}");
-    // What is in order is done.
+    // The valid change is done.
     target.as_superuser(&format!("DELETE FROM {OTHER_TABLE} WHERE id IS NULL OR b = 'x'"));
     let done = target.provision(&port(&format!("[{}]", with(key, "", "")), "{}")).await;
     assert_eq!(done, ["alter: table `port`: primary key (id)"]);
@@ -225,7 +225,7 @@ async fn role_with_rights_in_another_database_stays_empty() {
     assert!(target.as_superuser(&roles).is_empty());
 }
 
-/// Counts how often it is asked.
+/// Counts its calls.
 struct Counting(Arc<AtomicUsize>);
 
 #[async_trait]

@@ -152,7 +152,7 @@ fn unknown_sources_are_left_to_the_database() {
         &ORDERS[start..end]
     };
     for replacements in [
-        // Another schema, which may be anybody's.
+        // Another schema, which may have any owner.
         vec![(SOURCE, unknown("staging", "orders"))],
         // Tables that the users of a storage area make.
         vec![(tables, "      {}\n".to_owned()), (SOURCE, unknown(STORAGE_SCHEMA, "anything"))],
