@@ -265,7 +265,7 @@ pub struct RequestValidationError {
     )]
     pub user_message: ::std::option::Option<::std::string::String>,
 }
-///One of RequestValidationError, SystemError, told apart by shape
+///One of RequestValidationError, SystemError, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum RequestValidationErrorOrSystemError {
@@ -315,7 +315,7 @@ pub struct ReverseProvisioningStatus {
     ///Field updates to be applied to the component's `catalog-info.yaml`. See the Reverse Provisioning documentation to learn more about the syntax of this object.
     pub updates: ::serde_json::Map<::std::string::String, ::serde_json::Value>,
 }
-///One of ReverseProvisioningStatus, Token, told apart by shape
+///One of ReverseProvisioningStatus, Token, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ReverseProvisioningStatusOrToken {

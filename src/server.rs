@@ -109,13 +109,13 @@ async fn reload(config: &Config, callers: &Callers, identity: Option<&tls::Ident
             info!("read again who may call: {} users, {} tokens", users.len(), tokens.len());
             callers.reload(credentials);
         }
-        Ok(Err(problems)) => error!("who may call stays as it was: {}", problems.join("; ")),
-        Err(failed) => error!("who may call stays as it was: {failed}"),
+        Ok(Err(problems)) => error!("the credentials stay unchanged: {}", problems.join("; ")),
+        Err(failed) => error!("the credentials stay unchanged: {failed}"),
     }
     if let (Some(identity), Some(files)) = (identity, &config.server.tls) {
         match identity.reload(files) {
             Ok(()) => info!("read the certificate again"),
-            Err(wrong) => error!("the certificate stays as it was: {}", unusable(wrong)),
+            Err(wrong) => error!("the certificate stays unchanged: {}", unusable(wrong)),
         }
     }
 }

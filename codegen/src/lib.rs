@@ -5,9 +5,9 @@
 //! - `types`: the schemas, made by progenitor (typify);
 //! - `responses`: one enum an operation, a variant a declared status, so that an undeclared status or a wrong body
 //!   does not compile. `decode` reads an answer the other way round, the status picks the schema;
-//! - `server`: one trait with a required method an operationId, and `configure`, which mounts an implementor. Hand-written code
-//!   never sees a path: a contract that moves a path changes generated code only. Where the document has `security`,
-//!   `authorize` stands before every operation;
+//! - `server`: one trait with a required method an operationId, and `configure`, which mounts an implementor.
+//!   Hand-written code never sees a path: a contract that moves a path changes generated code only. Where the
+//!   document has `security`, `authorize` stands before every operation;
 //! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).
 //!
 //! Schemas that are equal in several documents are one type, in the module `shared`.
@@ -122,7 +122,8 @@ pub fn common(modules: &[&str]) -> Vec<File> {
     let names = modules.iter().map(|name| format!("pub mod {name};\n")).collect::<String>();
     let root = format!(
         "{}\n\
-         //! Generated code, one module per contract. Change the document in spec/ or the generator in codegen/, not this.\n\
+         //! Generated code, one module per contract. Change the document in spec/ or the generator in codegen/, not
+         //! this.\n\
          \n\
          // Lints are for code that people write; what matters here is what compiles and what the tests prove.\n\
          #![allow(clippy::all, clippy::allow_attributes, clippy::unwrap_used, clippy::expect_used, clippy::panic)]\n\

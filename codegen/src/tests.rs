@@ -1,5 +1,5 @@
-//! The generator's output against the committed goldens; `UPDATE_GOLDEN=1 cargo test -p landfall-codegen --lib` rewrites
-//! them. Not in tests/, where the goldens are compiled: a golden that is out of date may not compile.
+//! The generator's output against the committed goldens; `UPDATE_GOLDEN=1 cargo test -p landfall-codegen --lib`
+//! rewrites them. Not in tests/, where the goldens are compiled: a golden that is out of date may not compile.
 
 use std::fs;
 use std::path::Path;

@@ -53,7 +53,10 @@ pub(crate) fn client_view(document: &OpenAPI, contract: &Contract) -> Result<Ope
             name,
             ReferenceOr::Item(Schema {
                 schema_data: SchemaData {
-                    description: Some(format!("One of {}, told apart by shape", members.join(", "))),
+                    description: Some(format!(
+                        "One of {}, distinguished by their fields",
+                        members.join(", ")
+                    )),
                     ..SchemaData::default()
                 },
                 schema_kind: SchemaKind::OneOf { one_of },

@@ -25,7 +25,7 @@ pub struct ProvisioningStatus {
     pub result: ::std::option::Option<::std::string::String>,
     pub status: ProvisioningStatusStatus,
 }
-///One of ProvisioningStatus, Token, told apart by shape
+///One of ProvisioningStatus, Token, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ProvisioningStatusOrToken {
@@ -59,7 +59,7 @@ pub struct UpdateAclRequest {
 pub struct ValidationError {
     pub errors: ::std::vec::Vec<::std::string::String>,
 }
-///One of ValidationError, SystemError, told apart by shape
+///One of ValidationError, SystemError, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ValidationErrorOrSystemError {

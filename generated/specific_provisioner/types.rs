@@ -19,7 +19,7 @@ pub struct ProvisioningStatus {
     pub result: ::std::string::String,
     pub status: ProvisioningStatusStatus,
 }
-///One of ProvisioningStatus, Token, told apart by shape
+///One of ProvisioningStatus, Token, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ProvisioningStatusOrToken {

@@ -20,7 +20,7 @@ pub struct ProvisioningStatus {
     ///TERMINATED is the status of a task that was stopped
     pub status: ProvisioningStatusStatus,
 }
-///One of ProvisioningStatus, Token, told apart by shape
+///One of ProvisioningStatus, Token, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ProvisioningStatusOrToken {

@@ -77,7 +77,7 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Let exactly the given users and groups read a component
+    /// Give exactly the given users and groups read access to a component
     Acl {
         /// Descriptor of a data product or a component (YAML)
         file: PathBuf,
@@ -107,21 +107,21 @@ enum Command {
         #[command(flatten)]
         remote: Remote,
     },
-    /// Show how a task stands
+    /// Show the status of a task
     Status {
-        /// The token that the 202 answer gave
+        /// The token from the 202 answer
         token: String,
         #[command(flatten)]
         remote: Remote,
     },
     /// Ask a task to stop
     Stop {
-        /// The token that the 202 answer gave
+        /// The token from the 202 answer
         token: String,
         #[command(flatten)]
         remote: Remote,
     },
-    /// Say where components land: list, change and explain deployment targets
+    /// List, change and explain the deployment targets of components
     Topology {
         #[command(subcommand)]
         command: topology::Command,

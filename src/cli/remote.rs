@@ -18,16 +18,16 @@ use super::Failure;
 const TOKEN: &str = "LANDFALL_TOKEN";
 const PASSWORD: &str = "LANDFALL_PASSWORD";
 
-/// What to trust, and what to show, when the address begins with `https`.
+/// Trust and client certificate for `https` addresses.
 #[derive(Debug, Args)]
 pub(super) struct Encryption {
-    /// PEM file of the authorities that may vouch for the server, instead of those that the system trusts
+    /// PEM file with the trusted authorities, instead of those of the system
     #[arg(long, env = "LANDFALL_CA_FILE", value_name = "PATH")]
     ca_file: Option<PathBuf>,
-    /// PEM file with our certificate, for a server that asks who calls
+    /// PEM file with the client certificate, for a server that requires one
     #[arg(long, value_name = "PATH", requires = "client_key")]
     client_cert: Option<PathBuf>,
-    /// PEM file with the key of it
+    /// PEM file with the key of the client certificate
     #[arg(long, value_name = "PATH", requires = "client_cert")]
     client_key: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Encryption {
 /// The token of the adapter contracts.
 #[derive(Debug, Args)]
 pub(super) struct BearerToken {
-    /// File with the token that the server asks for; without it, the variable LANDFALL_TOKEN
+    /// File with the token for the server; without it, the variable LANDFALL_TOKEN
     #[arg(long, value_name = "PATH")]
     token_file: Option<PathBuf>,
 }

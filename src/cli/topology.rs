@@ -35,11 +35,11 @@ pub(super) enum Command {
         #[command(flatten)]
         remote: Administered,
     },
-    /// Change an instance, and nothing of it that is not named
+    /// Change the given attributes of an instance
     Set {
         /// Code of the instance
         code: String,
-        /// Make it if it is not there
+        /// Create it if it does not exist
         #[arg(long)]
         create: bool,
         #[command(flatten)]
@@ -47,7 +47,7 @@ pub(super) enum Command {
         #[command(flatten)]
         remote: Administered,
     },
-    /// Show where the components of a data product would land, and why
+    /// Show the target of each component of a data product, and why
     Explain {
         /// Descriptor of a data product or a component (YAML)
         file: PathBuf,

@@ -71,7 +71,7 @@ impl Reader<'_> {
                 let taken = |(_, others): &&(String, Vec<String>)| others.contains(place);
                 if let Some((other, _)) = prefixes.iter().find(taken) {
                     let fault =
-                        format!("`{place}` is what `{other}` becomes, too; give each a place of its own");
+                        format!("`{place}` is also the replacement of `{other}`; give each a different one");
                     self.problem(&at, fault);
                     wrong = true;
                 }

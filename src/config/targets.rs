@@ -39,7 +39,7 @@ impl Reader<'_> {
         let codes = self.children("targets");
         for (index, code) in codes.iter().enumerate() {
             if let Some(other) = codes.iter().take(index).find(|other| same_code(other, code)) {
-                let what = format!("is `{other}`, too: codes are told apart without case");
+                let what = format!("is equal to `{other}`: codes are compared without case");
                 self.problem(&format!("targets.{code}"), what);
             }
         }

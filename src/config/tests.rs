@@ -305,9 +305,9 @@ fn reports_duplicate_names() {
     "#;
     let problems = load(text, &[]).unwrap_err();
     let expected = [
-        "environments.dev: is `DEV`, too: names are told apart without case",
+        "environments.dev: is equal to `DEV`: names are compared without case",
         "environments.live: `1` is the id of `dev`, too; give each environment its own",
-        "targets.lake: is `LAKE`, too: codes are told apart without case",
+        "targets.lake: is equal to `LAKE`: codes are compared without case",
     ];
     for line in expected {
         assert!(
@@ -618,8 +618,8 @@ fn reports_mistakes_in_update_prefixes_at_startup() {
                 "import.prefixes.spec.mesh.tag: no update of an import begins with `spec.mesh.tag`; use spec.mesh, or one \
                  of: {fields}; did you mean `spec.mesh.tags`?"
             ),
-            "import.prefixes.spec.mesh.tags: `parameters.b` is what `spec.mesh.description` becomes, too; give each a place \
-             of its own"
+            "import.prefixes.spec.mesh.tags: `parameters.b` is also the replacement of `spec.mesh.description`; give each a \
+             different one"
                 .to_owned(),
         ]
     );

@@ -1,9 +1,9 @@
 //! Access control for the adapter contracts.
 //!
-//! One middleware runs before all others. It refuses requests of foreign web pages (`browsers`) and requires a bearer token
-//! for every path that is not on a short list, before it reserves room for a body or looks at the path. So a new path is
-//! closed until it is added to the list. The list contains the topology contract, whose handlers authenticate
-//! users themselves, and the health of the server, which probes read.
+//! One middleware runs before all others. It refuses requests of foreign web pages (`browsers`) and requires a bearer
+//! token for every path that is not on a short list, before it reserves room for a body or looks at the path. So a
+//! new path is closed until it is added to the list. The list contains the topology contract, whose handlers
+//! authenticate users themselves, and the health of the server, which probes read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

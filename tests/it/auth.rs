@@ -613,7 +613,7 @@ async fn log_lines_about_unauthenticated_callers_are_limited() {
 // ---- reload ---------------------------------------------------------------------------------------------------------
 
 const READ_AGAIN: &str = "read again who may call: ";
-const STAYS: &str = "who may call stays as it was: ";
+const STAYS: &str = "the credentials stay unchanged: ";
 
 #[tokio::test]
 async fn sighup_reloads_only_valid_credential_files() {
@@ -676,7 +676,7 @@ async fn sighup_reloads_the_tls_certificate() {
     assert!(health(&server, Trust::File(&old), None).await.is_ok());
 
     std::fs::write(&key, "torn").unwrap();
-    server.reload("the certificate stays as it was: ").await;
+    server.reload("the certificate stays unchanged: ").await;
     assert!(health(&server, Trust::File(&old), None).await.is_ok());
 
     put(second.server());

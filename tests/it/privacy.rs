@@ -114,9 +114,9 @@ async fn credentials_of_callers_are_never_written() {
     server.settle().await;
     server.reload("read again who may call: 2 users, 1 tokens").await;
     std::fs::write(&users, listed(wrong_password)).unwrap();
-    server.reload("who may call stays as it was: ").await;
+    server.reload("the credentials stay unchanged: ").await;
     std::fs::write(&users, listed(wrong_password).replace("[[users]]", "[[users")).unwrap();
-    server.reload("who may call stays as it was: ").await;
+    server.reload("the credentials stay unchanged: ").await;
 
     let log = server.log();
     assert!(log.contains("DEBUG"), "at every level: {log}");

@@ -13,7 +13,7 @@ pub struct Problem {
     #[serde(rename = "where", skip_serializing_if = "::std::option::Option::is_none")]
     pub where_: ::std::option::Option<::std::string::String>,
 }
-///One of Problem, Failed, told apart by shape
+///One of Problem, Failed, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum ProblemOrFailed {

@@ -160,7 +160,7 @@ async fn life<S: Subject>(case: &Case, disturbance: Disturbance) -> Vec<(&'stati
     let before = subject.observe().await;
     stages.push(("release", run.to_the_end(&others, keep).await));
     stages.push(("take back", run.to_the_end(&others, Intent::Provision).await));
-    assert_eq!(subject.observe().await, before, "what was released comes back as it was");
+    assert_eq!(subject.observe().await, before, "a released component is restored unchanged");
     stages.push(("purge", run.to_the_end(&others, purge).await));
     assert_eq!(subject.observe().await, nothing, "a purge leaves nothing");
     stages.push(("provision after purge", run.to_the_end(&work, Intent::Provision).await));
@@ -506,7 +506,11 @@ async fn unreadable_contracts<S: Subject>(case: &Case) {
         Intent::Unprovision { remove_data: false },
         Intent::Unprovision { remove_data: true },
     ] {
-        assert_eq!(technology.check(&work, &intent), [], "what is there can go, whatever its contract");
+        assert_eq!(
+            technology.check(&work, &intent),
+            [],
+            "an existing component can be removed, whatever its contract"
+        );
     }
     let problems = technology.check(&work, &Intent::Provision);
     if !problems.is_empty() {
@@ -518,7 +522,7 @@ async fn unreadable_contracts<S: Subject>(case: &Case) {
     let context = Context::default();
     let plan = unwrap(technology.plan(&work, &Intent::Provision, &context).await, &work, "planning");
     let other = unwrap(technology.plan(&without, &Intent::Provision, &context).await, &work, "planning");
-    assert_eq!(plan, other, "a contract that could not be read is refused, or nothing comes of it");
+    assert_eq!(plan, other, "an unreadable contract is refused, or has no effect");
 }
 
 async fn stops<S: Subject>(case: &Case) {

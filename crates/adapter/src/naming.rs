@@ -2,8 +2,8 @@
 //!
 //! A derived name has one of two forms, which cannot be equal:
 //!
-//! - *clean*: every segment has only `a-z`, `0-9` and single inner hyphens ([`is_clean`]). [`joined`] puts two separators
-//!   between the segments, which no segment contains.
+//! - *clean*: every segment has only `a-z`, `0-9` and single inner hyphens ([`is_clean`]). [`joined`] puts two
+//!   separators between the segments, which no segment contains.
 //! - *hashed*: the readable part, cut to fit, three separators, and 16 hexadecimal digits of SHA-256 over the
 //!   whole identity ([`with_hash`]).
 //!
@@ -49,7 +49,8 @@ pub fn joined(segments: &[&str], separator: char) -> String {
     name
 }
 
-/// A hashed name of at most `limit` bytes. `kept` is ASCII; `identity` tells apart whatever must not have the same name.
+/// A hashed name of at most `limit` bytes. `kept` is ASCII; `identity` tells apart whatever must not have the same
+/// name.
 pub fn with_hash(kept: &str, separator: char, limit: usize, identity: &[&str]) -> String {
     let room = limit.saturating_sub(HASH_DIGITS + 3);
     let kept = kept.get(..room).unwrap_or(kept).trim_end_matches(separator);

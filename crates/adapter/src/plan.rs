@@ -14,9 +14,9 @@ pub struct Plan<S = AnyStep> {
     pub changes: Vec<Change<S>>,
     /// Sentences for the user, whether or not anything changes ("access is recorded, not enforced").
     pub notes: Vec<String>,
-    /// What the request asks for and the target cannot do, such as access for an identity that it does not know. The run applies
-    /// all changes and then fails with these problems, for good. What may become possible by itself is not among them: then
-    /// `plan` returns a retryable error.
+    /// What the request asks for and the target cannot do, such as access for an identity that it does not know. The
+    /// run applies all changes and then fails with these problems, for good. What may become possible by itself is
+    /// not among them: then `plan` returns a retryable error.
     pub unmet: Vec<Problem>,
 }
 

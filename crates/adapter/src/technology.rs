@@ -58,9 +58,9 @@ pub trait Bound: Send + Sync + 'static {
         false
     }
 
-    /// Every problem that only the target can tell, with paths relative to the component. Reads only. Landfall calls it in
-    /// validations, in dry runs and before the first plan of a run, within a deadline. A retryable error means that nothing is
-    /// known: it is never taken for "valid".
+    /// Every problem that only the target can tell, with paths relative to the component. Reads only. Landfall calls
+    /// it in validations, in dry runs and before the first plan of a run, within a deadline. A retryable error means
+    /// that nothing is known: it is never taken for "valid".
     async fn check(&self, _context: &Context) -> Result<Vec<Problem>> {
         Ok(Vec::new())
     }
@@ -112,8 +112,8 @@ pub struct Capabilities {
     pub reverse: bool,
     /// Whether work under way can be stopped.
     pub stop: bool,
-    /// Whether a plan is empty once it has been applied. A technology that cannot observe its target plans the same change
-    /// each time, usually [`Action::Run`](crate::Action::Run).
+    /// Whether a plan is empty once it has been applied. A technology that cannot observe its target plans the same
+    /// change each time, usually [`Action::Run`](crate::Action::Run).
     pub observes: bool,
 }
 

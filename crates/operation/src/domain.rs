@@ -94,7 +94,7 @@ impl Domain {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Whether the document could be provisioned now, as far as that can be told without its targets.
+    /// Whether the document can be provisioned now, as far as that is known without its targets.
     pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Resolved> {
         let lane = Some(Operation::Validate.lane());
         let read = self.read(lane, document, Intent::Provision, None, store, None);

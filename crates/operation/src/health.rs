@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(stuck(2), []);
         watch.note_due(&[due(1, true), due(7, false)], at(2));
         let expected = Stuck { lane: Lane::Change, due_for: 7 * second, known: true };
-        assert_eq!(stuck(4), [expected], "for as long as it was due, not as it was watched");
+        assert_eq!(stuck(4), [expected], "the time since it was due, not since it was observed");
         assert_eq!(stuck(6).len(), 2, "another version has to run the second one");
         watch.note_due(&[due(2, true)], at(6));
         assert_eq!(stuck(8), [], "it moves");

@@ -1,7 +1,7 @@
 //! The operations, and what differs between them.
 //!
-//! A new operation is a variant of [`Operation`], its [`Description`], and a stored form in `request`. The compiler then
-//! names the places that have to act on it.
+//! A new operation is a variant of [`Operation`], its [`Description`], and a stored form in `request`. The compiler
+//! then names the places that have to act on it.
 
 use std::fmt;
 

@@ -12,8 +12,8 @@ use landfall_adapter::{AccessList, Intent, ReverseRequest};
 use super::Operation;
 use super::work::{Document, Placement};
 
-/// A document of so many bytes is read on the thread that got it, in well under a millisecond: another thread would cost
-/// as much again. It takes little memory, and so no permit, either.
+/// A document of so many bytes is read on the thread that got it, in well under a millisecond: another thread would
+/// cost as much again. It takes little memory, and so no permit, either.
 pub(super) const SMALL: usize = 8 * 1024;
 
 /// The work of a task, with everything that the runner needs for it.
@@ -77,8 +77,8 @@ impl Request {
         }
     }
 
-    /// Equal for two requests that ask for the same work, in whichever process it is computed. `digest` is the digest of
-    /// the document's content, where the document was parsed.
+    /// Equal for two requests that ask for the same work, in whichever process it is computed. `digest` is the digest
+    /// of the document's content, where the document was parsed.
     pub(super) fn fingerprint(&self, digest: Option<[u8; 32]>) -> String {
         let mut parts = Parts(Sha256::new());
         parts.text(self.operation().as_str());

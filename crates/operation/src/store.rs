@@ -29,7 +29,8 @@ use landfall_adapter::error::Result;
 ///
 /// Errors are [`landfall_adapter::error::Kind::Retryable`] when the database does not answer,
 /// [`landfall_adapter::error::Kind::Overloaded`] when the queue is full and
-/// [`landfall_adapter::error::Kind::Permanent`] when a row is not valid. The other traits of this module have the same errors.
+/// [`landfall_adapter::error::Kind::Permanent`] when a row is not valid. The other traits of this module have the
+/// same errors.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
     /// Accepts a task durably, unless the same request is in flight and leads to the same state.

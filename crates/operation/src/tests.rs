@@ -683,7 +683,7 @@ async fn a_run_that_takes_too_long_fails(place: Place) {
     assert_eq!(task.reason.as_deref(), Some("the run exceeded the 20 ms of operations.run_limit"));
     let task = stage.end(stubborn).await;
     assert_eq!((task.state, task.outcome), (State::Failed, None));
-    assert!(task.reason.unwrap().contains("did not end when told to"));
+    assert!(task.reason.unwrap().contains("did not end after it was cancelled"));
 }
 
 async fn operations_have_time_limits_of_their_own(place: Place) {

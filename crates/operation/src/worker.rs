@@ -617,7 +617,7 @@ fn decide(
                 }
                 Some(Cause::Drain | Cause::Lease) => release(),
                 Some(Cause::Overdue) | None => {
-                    fail(None, format!("{} and did not end when told to", overdue()))
+                    fail(None, format!("{} and did not end after it was cancelled", overdue()))
                 }
             };
         }
@@ -957,7 +957,8 @@ mod tests {
     fn dropped_run_ends_as_its_cause_requires() {
         let cut_off =
             |cause| decide(Ended::Aborted, Some(cause), &facts(1, 0), &Settings::default(), 1.0, noon());
-        let overdue = "the run exceeded the 1800 s of operations.run_limit and did not end when told to";
+        let overdue =
+            "the run exceeded the 1800 s of operations.run_limit and did not end after it was cancelled";
         assert_eq!(cut_off(Cause::Overdue).0, Ending::Fail { outcome: None, reason: overdue.to_owned() });
         assert_eq!(cut_off(Cause::Drain).0, Ending::Release);
         let (ending, closing) = cut_off(Cause::Stop);

@@ -1,4 +1,5 @@
-//! A Tech Adapter with a technology of its own beside those of Landfall: one file a component, with `specific.text` in it.
+//! A Tech Adapter with a technology of its own beside those of Landfall: one file a component, with `specific.text`
+//! in it.
 //!
 //!     [targets.NOTES]
 //!     driver = "notes"

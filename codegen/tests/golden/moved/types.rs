@@ -111,7 +111,7 @@ pub struct Task {
     #[serde(skip_serializing_if = "::std::option::Option::is_none")]
     pub weight: ::std::option::Option<f64>,
 }
-///One of Task, Token, told apart by shape
+///One of Task, Token, distinguished by their fields
 #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
 #[serde(untagged)]
 pub enum TaskOrToken {

@@ -399,7 +399,7 @@ pub(super) fn sample_data(
         }
         if !seen.insert(folded) {
             problems.ask(|| {
-                Problem::new(path.as_str(), "the column is there twice")
+                Problem::new(path.as_str(), "the column exists twice")
                     .at(node.at)
                     .value(&name)
                     .remedy("remove one")

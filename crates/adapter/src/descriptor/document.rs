@@ -750,7 +750,7 @@ fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, p
         let first = *seen.entry(&entry.key).or_insert(entry);
         if !std::ptr::eq(first, entry) && !first.node.says_the_same_as(&entry.node) {
             problems.add(|| {
-                Problem::new(short(&entry.key), "the key is there twice")
+                Problem::new(short(&entry.key), "the key exists twice")
                     .under(path)
                     .at(entry.at)
                     .remedy(format!("remove one; the first is on line {}", first.at.line))

@@ -1,7 +1,7 @@
 //! Keys of columns that are not what they look like: slips of the hand, and words of the other shape of data contract.
 //!
-//! Keys that mean nothing here are passed over, and a slip would lose what it was meant to say without a word: a primary
-//! key, a length.
+//! Keys that mean nothing here are passed over, and a slip would lose what it was meant to say without a word: a
+//! primary key, a length.
 
 use super::Problem;
 use super::document::{Entry, Tree, short};

@@ -65,8 +65,8 @@ fn product<'a>(root: &'a Node, scope: &Scope) -> Option<&'a Node> {
     }
 }
 
-/// What the components of an enriched document published, by id, of those that `wanted` names. `text` is a data product, or
-/// has one under `dataProduct`; nothing else of it is read.
+/// What the components of an enriched document published, by id, of those that `wanted` names. `text` is a data
+/// product, or has one under `dataProduct`; nothing else of it is read.
 pub fn published(
     text: impl AsRef<[u8]>,
     limits: &Limits,

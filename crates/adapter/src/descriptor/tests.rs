@@ -435,7 +435,7 @@ fn reports_ambiguity_in_own_components_with_position() {
     assert_eq!(
         at(full(DescriptorKind::DataProduct, &text).unwrap_err()),
         [
-            "components[0].specific.a: the key is there twice",
+            "components[0].specific.a: the key exists twice",
             "components[0].specific: the key of a mapping is not a text",
             "components[0].specific: the merge key `<<` is not supported",
             "components[0].specific.c: this YAML tag is not supported",
@@ -1245,8 +1245,8 @@ fn short_form_keeps_problems_of_deciding_fields() {
         told,
         [
             ("kind", "components[0].kind", "`kind` is a list and should be a text"),
-            ("specific", "components[0].specific.t", "the key is there twice"),
-            ("technology", "components[0].technology", "the key is there twice"),
+            ("specific", "components[0].specific.t", "the key exists twice"),
+            ("technology", "components[0].technology", "the key exists twice"),
         ]
     );
     for key in ["id: y\n", "environment: y\n", "components: []\n"] {

@@ -1,7 +1,7 @@
 //! A pool of connections to the database of a store.
 //!
-//! The pool of `sqlx` checks the health of a connection each time it is returned, which doubles the cost of a short read.
-//! This one sends nothing by itself. A connection is reused only if its user has returned it after success
+//! The pool of `sqlx` checks the health of a connection each time it is returned, which doubles the cost of a short
+//! read. This one sends nothing by itself. A connection is reused only if its user has returned it after success
 //! ([`PooledConnection::give_back`]); every other one is closed.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -34,7 +34,7 @@ pub(super) async fn tell(connections: Arc<Connections>, mut news: mpsc::Receiver
     while news.recv_many(&mut batch, BATCH).await > 0 {
         let message = encode(&instance, batch.drain(..));
         if let Err(error) = connections.read("SELECT pg_notify($1, $2)", args![CHANNEL, &message]).await {
-            log::debug!("other replicas were not told: {error}");
+            log::debug!("other replicas were not notified: {error}");
         }
     }
 }

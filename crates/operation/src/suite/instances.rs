@@ -120,11 +120,7 @@ pub(crate) async fn the_longest_code_is_kept(open: impl Open) {
 pub(crate) async fn a_target_is_seeded_once_and_then_left_alone(open: impl Open) {
     let (store, _guard) = open(Limits::default()).await;
     let own = create(&store, Attributes { is_active: true, ..named("own") }).await;
-    assert_eq!(
-        store.seed_instances(vec![named("A"), named("OWN")]).await.unwrap(),
-        1,
-        "one is there already"
-    );
+    assert_eq!(store.seed_instances(vec![named("A"), named("OWN")]).await.unwrap(), 1, "it exists already");
     let before = all(&store).await;
     assert_eq!(before.iter().map(|it| it.attributes.code.as_str()).collect::<Vec<_>>(), ["own", "A"]);
     assert_eq!(before[0], own);
@@ -133,7 +129,7 @@ pub(crate) async fn a_target_is_seeded_once_and_then_left_alone(open: impl Open)
     store.edit_instance(Edit::Patch(before[1].id, renamed)).await.unwrap().unwrap();
     assert_eq!(store.seed_instances(vec![named("a"), named("OWN"), named("C")]).await.unwrap(), 1);
     let codes = all(&store).await.into_iter().map(|it| it.attributes.code).collect::<Vec<_>>();
-    assert_eq!(codes, ["own", "elsewhere", "C"], "what operators made of it stands");
+    assert_eq!(codes, ["own", "elsewhere", "C"], "the operators' changes stay");
 }
 
 pub(crate) async fn concurrent_edits_lose_nothing(open: impl Open) {

@@ -129,7 +129,7 @@ pub(crate) async fn an_unreadable_task_fails_alone(open: impl OpenTables) {
     let behind = submit(&store, provision("odd0", "g")).await;
     let mut hints = store.hints();
     assert_eq!(claim_tokens(&store).await, [good], "in the same claim");
-    assert_eq!(claim_tokens(&store).await, [behind], "and what waited for one of them goes on");
+    assert_eq!(claim_tokens(&store).await, [behind], "the task that waited for one of them runs");
     let mut told: HashSet<Token> = odd.iter().map(|(token, _)| *token).collect();
     let all = async {
         while !told.is_empty() {

@@ -2,8 +2,8 @@
 //!
 //! A process that may write into a warehouse can replace a bucket, a namespace or a table with a link at any moment.
 //! A check before each use would leave the time between the two. So paths are not used at all: each directory on the
-//! way is opened inside its parent with `O_NOFOLLOW`, and all work is done in the open directory. No other process can exchange
-//! an open directory.
+//! way is opened inside its parent with `O_NOFOLLOW`, and all work is done in the open directory. No other process
+//! can exchange an open directory.
 //!
 //! Only the root is opened by its path, because the administrator decides where the warehouse is.
 //!
@@ -394,7 +394,7 @@ pub(super) fn advice(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only; mount it for writing",
         io::ErrorKind::PermissionDenied => ": Landfall's user may not; let it read, write and search there",
-        io::ErrorKind::NotADirectory => ": a part of the path is no directory; move away what is there",
+        io::ErrorKind::NotADirectory => ": a part of the path is not a directory; move it away",
         io::ErrorKind::StaleNetworkFileHandle => ": the network file system went away; mount it again",
         _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
             ": the disk reports an error; check it, and the system's log"

@@ -589,7 +589,7 @@ fn columns_that_iceberg_does_not_have() {
               {name: k, dataType: FLOAT, constraint: PRIMARY_KEY}, {name: aa, dataType: ARRAY, arrayDataType: ARRAY}]"
         ),
         [
-            "dataContract.schema[0].name: a column name with a dot cannot be told from a nested column in Iceberg: `a.b`",
+            "dataContract.schema[0].name: Iceberg cannot distinguish a column name with a dot from a nested column: `a.b`",
             "dataContract.schema[1].dataType: an Iceberg v2 table has no such type: `UNION`",
             "dataContract.schema[2].dataType: an Iceberg v2 table has no such type: `GEOGRAPHY`",
             "dataContract.schema[3].arrayDataType: an Iceberg v2 table has no such type: `VARIANT`",
@@ -1299,7 +1299,7 @@ async fn a_target_that_cannot_be_opened_may_be_tried_again() {
         (error.is_retryable(), error.to_string())
     };
     let no_folder = format!(
-        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is no directory; move away what is there",
+        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is not a directory; move it away",
         folder.path().join("file/warehouse").display()
     );
     assert_eq!(opened(lake("file/warehouse", "catalog.db")).await, (true, no_folder));
@@ -1417,7 +1417,7 @@ async fn warehouse_that_cannot_be_opened_is_retried() {
     let planned = async || lakehouse.plan(&storage, &Intent::Provision, &Context::default()).await;
     let error = planned().await.unwrap_err();
     let expected = format!(
-        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is no directory; move away what is there",
+        "cannot open the warehouse `{}` of target `LAKE`: a part of the path is not a directory; move it away",
         in_the_way.join("warehouse").display()
     );
     assert!(error.is_retryable() && error.to_string() == expected, "{}", error.report());

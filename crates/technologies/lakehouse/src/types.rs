@@ -125,7 +125,7 @@ impl Reading {
                 Some(("the column has no name", "name the column"))
             } else if name.contains('.') {
                 Some((
-                    "a column name with a dot cannot be told from a nested column in Iceberg",
+                    "Iceberg cannot distinguish a column name with a dot from a nested column",
                     "use an underscore instead of the dot",
                 ))
             } else if !seen.insert(name.to_lowercase()) {

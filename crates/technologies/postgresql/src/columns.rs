@@ -71,7 +71,7 @@ pub(super) fn wanted(
     for (index, column) in columns.iter().enumerate() {
         let place = at(index, column);
         let fault = naming::problem(&column.name)
-            .or_else(|| (!seen.insert(column.name.clone())).then_some("the column is there twice"));
+            .or_else(|| (!seen.insert(column.name.clone())).then_some("the column exists twice"));
         if let Some(fault) = fault {
             problems.push(
                 Problem::new(format!("{place}.name"), fault)
@@ -149,7 +149,7 @@ pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<T
         let renames = renames(&mut reader);
         let may_drop = reader.boolean("allowDropColumns").unwrap_or(false);
         let fault = naming::problem(&name)
-            .or_else(|| (!seen.insert(name.clone())).then_some("the table is there twice"));
+            .or_else(|| (!seen.insert(name.clone())).then_some("the table exists twice"));
         if let Some(fault) = fault.filter(|_| !name.is_empty()) {
             reader.problem("name", fault, "choose another name, of at most 63 bytes");
         } else {

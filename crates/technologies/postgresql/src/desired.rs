@@ -1,9 +1,9 @@
 //! Derives the changes from the observed state to the desired state. Pure functions.
 //!
-//! A [`Piece`] is one change with its statements. [`pieces`] returns all remaining changes, in order. It is called for a
-//! plan, and again for each change that is applied, in the transaction of that change and under the component's lock. A
-//! piece that the second call does not return is already done. This makes every change idempotent, and the second call
-//! sees what has changed since the plan.
+//! A [`Piece`] is one change with its statements. [`pieces`] returns all remaining changes, in order. It is called
+//! for a plan, and again for each change that is applied, in the transaction of that change and under the component's
+//! lock. A piece that the second call does not return is already done. This makes every change idempotent, and the
+//! second call sees what has changed since the plan.
 //!
 //! This module finds every refusal before the first change, so no operation is refused half way. Landfall never uses
 //! DROP ... CASCADE. An object of another owner is a conflict.
@@ -32,8 +32,8 @@ pub(super) struct Place {
     /// Whether the component has its own database.
     pub(super) own_database: bool,
     pub(super) schema: String,
-    /// The table or view of an output port. A storage area has its own schema instead; the output ports of a data product
-    /// share one schema.
+    /// The table or view of an output port. A storage area has its own schema instead; the output ports of a data
+    /// product share one schema.
     pub(super) relation: Option<String>,
     pub(super) owner_role: String,
     pub(super) reader_role: String,
@@ -244,8 +244,8 @@ impl Place {
     }
 }
 
-/// Returns the remaining changes for an intent. With `strict`, a missing source is an error, even if another component may
-/// still create it.
+/// Returns the remaining changes for an intent. With `strict`, a missing source is an error, even if another
+/// component may still create it.
 pub(super) fn pieces(
     place: &Place,
     contract: Option<&Contract>,
@@ -471,8 +471,8 @@ fn drop_database(place: &Place) -> String {
     format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))
 }
 
-/// Returns the missing statements for the component's own database. Each runs outside of a transaction. The owners' role
-/// is created before.
+/// Returns the missing statements for the component's own database. Each runs outside of a transaction. The owners'
+/// role is created before.
 fn database(place: &Place, seen: &Seen) -> Vec<String> {
     let (name, owner) = (ident(&place.database), ident(&place.owner_role));
     let mut sql = Vec::new();
@@ -735,8 +735,8 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     if let Shape::View(view) = &contract.shape {
         sql.extend(view::source_privileges(place, view, seen));
     }
-    // These statements come last, so that the transaction waits for nothing while it holds the lock. A role that does not
-    // exist yet counts as one that may not connect.
+    // These statements come last, so that the transaction waits for nothing while it holds the lock. A role that does
+    // not exist yet counts as one that may not connect.
     let may_not = |role: &Option<Role>| role.as_ref().is_none_or(|role| !role.connects);
     let (_, shut_out) = without_connection(place, seen, may_not);
     if !shut_out.is_empty() && seen.may_grant_connect {

@@ -72,7 +72,7 @@ fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<P
     Some(Probe::Duplicates { table: table.name.clone(), columns: vec![have.name.clone()] })
 }
 
-/// Why rows cannot be told apart, and the remedy; `None` if they can. `of` names the shared values.
+/// Why rows cannot be distinguished, and the remedy; `None` if they can. `of` names the shared values.
 fn shared(count: Count, of: &str) -> Option<(String, &'static str)> {
     match count {
         Ok(0) => None,

@@ -9,9 +9,9 @@
 //! - the readers' role to read rows, in a READ ONLY transaction that is rolled back;
 //! - the owners' role to change a table.
 //!
-//! The function is in a schema that no other role can write to. Both are gone at the end of the transaction. Functions of
-//! the owners may leave settings, temporary objects and prepared statements behind. Therefore later statements
-//! qualify all names, and the session is reset.
+//! The function is in a schema that no other role can write to. Both are gone at the end of the transaction.
+//! Functions of the owners may leave settings, temporary objects and prepared statements behind. Therefore later
+//! statements qualify all names, and the session is reset.
 //!
 //! Output of such functions (messages, notices, error texts) is never shown or logged.
 
@@ -55,8 +55,8 @@ pub(super) async fn as_owner(session: &Session, place: &Place, statement: &str) 
         .await
 }
 
-/// Runs queries that read relations of the component. Each returns one text, or the reason why there is none. The queries
-/// see the same rows as a reader. With `all_rows`, a query fails if a policy would hide rows from it.
+/// Runs queries that read relations of the component. Each returns one text, or the reason why there is none. The
+/// queries see the same rows as a reader. With `all_rows`, a query fails if a policy would hide rows from it.
 pub(super) async fn answers(
     session: &Session,
     place: &Place,

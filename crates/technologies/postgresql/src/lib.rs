@@ -7,20 +7,20 @@
 //! - Every change is one transaction under the component's advisory lock. The transaction observes the database again
 //!   and derives the remaining changes again (`desired.rs`) before it executes any statement. After a crash, either
 //!   the whole change is there or none of it.
-//! - A component has an owners' role, which owns its objects, and a readers' role, which may read them. Both are NOLOGIN
-//!   roles. A principal gets access as a member of the readers' role (`people.rs`). Landfall is a member of the owners'
-//!   role only for the duration of a change (`membership.rs`).
-//! - Landfall never becomes the owner of objects that the component's roles own, because functions and views run with the
-//!   rights of their owner (`removal.rs`). Statements that may call functions of the owners run with the rights of
-//!   the owners' role (`guard.rs`).
+//! - A component has an owners' role, which owns its objects, and a readers' role, which may read them. Both are
+//!   NOLOGIN roles. A principal gets access as a member of the readers' role (`people.rs`). Landfall is a member of
+//!   the owners' role only for the duration of a change (`membership.rs`).
+//! - Landfall never becomes the owner of objects that the component's roles own, because functions and views run with
+//!   the rights of their owner (`removal.rs`). Statements that may call functions of the owners run with the rights
+//!   of the owners' role (`guard.rs`).
 //! - Landfall never uses DROP ... CASCADE. It refuses a breaking change of columns and reports what would be lost
 //!   (`evolution.rs`). It keeps objects that belong to others (`removal.rs`).
 //! - All external names and texts are quoted in `sql.rs` before they enter a statement. The types are generated here
 //!   (`types.rs`).
 //! - A cancellation cancels the running statement on the server, and every wait has a deadline (`session.rs`).
 //!
-//! Landfall is not a superuser here. The role of the target has CREATEROLE and either owns the database or may create in
-//! it. crates/technologies/postgresql/README.md has the statements that create this role.
+//! Landfall is not a superuser here. The role of the target has CREATEROLE and either owns the database or may create
+//! in it. crates/technologies/postgresql/README.md has the statements that create this role.
 //!
 //! | step | in one transaction | after a crash |
 //! |---|---|---|
@@ -691,7 +691,8 @@ impl Bound for Resource {
     }
 }
 
-/// Applies one change in one transaction. The transaction observes the database and derives the remaining changes again.
+/// Applies one change in one transaction. The transaction observes the database and derives the remaining changes
+/// again.
 async fn applied(
     session: &Session,
     read: &Read,
@@ -701,8 +702,8 @@ async fn applied(
     (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
     let (place, contract) = (&read.place, read.contract.as_ref());
-    // Facts about rows are from before this transaction. They only decide about refusals, and PostgreSQL checks the rows
-    // itself.
+    // Facts about rows are from before this transaction. They only decide about refusals, and PostgreSQL checks the
+    // rows itself.
     let mut before = match step {
         Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
         _ => None,
@@ -777,9 +778,9 @@ async fn begin(session: &Session, place: &Place) -> Result<()> {
 }
 
 impl Site {
-    /// Creates or drops the database. PostgreSQL does not do that in a transaction, so this function first decides under
-    /// the component's lock and then executes the statements. The owners' role owns the new database from the start:
-    /// its owner identifies the database until it has a mark.
+    /// Creates or drops the database. PostgreSQL does not do that in a transaction, so this function first decides
+    /// under the component's lock and then executes the statements. The owners' role owns the new database from the
+    /// start: its owner identifies the database until it has a mark.
     async fn apply_to_database(
         &self,
         read: &Read,

@@ -291,7 +291,7 @@ pub(super) fn foreign_grants(place: &Place, repair: bool, seen: &Seen, left: &mu
         for (member, (grantor, revocable)) in foreign(role.as_ref(), &seen.me) {
             if repair && !revocable {
                 left.notes.push(format!(
-                    "`{member}` is one of the {what}, let in by `{grantor}`, and only `{grantor}` may take that back"
+                    "`{member}` is one of the {what}, granted by `{grantor}`, and only `{grantor}` can revoke that"
                 ));
                 continue;
             }
@@ -301,7 +301,7 @@ pub(super) fn foreign_grants(place: &Place, repair: bool, seen: &Seen, left: &mu
                 String::new()
             };
             found.push((
-                format!("`{member}` is one of the {what}, let in by `{grantor}`"),
+                format!("`{member}` is one of the {what}, granted by `{grantor}`"),
                 format!("REVOKE {} FROM {}{by}", ident(name), ident(&member)),
             ));
         }

@@ -327,7 +327,7 @@ fn emptied(
             sql.push(format!("REVOKE {quoted} FROM {}{by}", ident(&member.name)));
         } else {
             return Err(Error::conflict(format!(
-                "`{}` is one of the {what} of {}, let in by `{}`, and would own what is kept: have `{}` run `REVOKE {quoted} \
+                "`{}` is one of the {what} of {}, granted by `{}`, and would own what is kept: have `{}` run `REVOKE {quoted} \
                  FROM {}`",
                 member.name,
                 place.what,

@@ -1,7 +1,8 @@
 //! The server of a target: connections, TLS verification, and handling of a server that does not respond.
 //!
 //! - Every wait for the server has a deadline. Opening a session, including TLS and login, takes at most
-//!   `connect_timeout`. TCP keepalives and `TCP_USER_TIMEOUT` are derived from it, so the system detects dead connections.
+//!   `connect_timeout`. TCP keepalives and `TCP_USER_TIMEOUT` are derived from it, so the system detects dead
+//!   connections.
 //! - A server that missed a deadline is *silent*. For the duration of `connect_timeout`, all callers fail immediately.
 //!   Then one caller tries the server, and the others still fail immediately.
 //! - If a session cannot be opened, the certificates, and a URL from a file, are read again. A rotated password or
@@ -136,8 +137,8 @@ impl Login {
         other
     }
 
-    /// Sets timeouts. If the host has several addresses, a silent one leaves time for another. The TCP settings detect a
-    /// dead peer of an open connection, which has no other deadline.
+    /// Sets timeouts. If the host has several addresses, a silent one leaves time for another. The TCP settings
+    /// detect a dead peer of an open connection, which has no other deadline.
     fn be_patient(&mut self, patience: Duration) {
         let second = Duration::from_secs(1);
         self.config

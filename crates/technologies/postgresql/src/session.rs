@@ -1,7 +1,7 @@
 //! Sessions with the server: a small pool, deadlines for every wait, and statements that end on cancellation.
 //!
-//! - A caller borrows a session for one unit of work. The session returns to the pool only if all of that work succeeds.
-//!   Otherwise it is closed, so no session in the pool needs a reset.
+//! - A caller borrows a session for one unit of work. The session returns to the pool only if all of that work
+//!   succeeds. Otherwise it is closed, so no session in the pool needs a reset.
 //! - Sessions run on the runtime that created the pool. A caller may run on another runtime that ends earlier.
 //! - A cancellation reaches the server: [`Session::within`] asks the server to cancel the statement and waits for its
 //!   response. If a run is dropped, a background task cancels its statement.
@@ -302,9 +302,9 @@ impl Session {
         self.execute(&self.shared.settings.preparation()).await
     }
 
-    /// Runs a statement that calls functions of others. Returns its result, or why there is none. `backend` is the server
-    /// process of the session. It is terminated if the statement does not end within `limit`, because a function can
-    /// ignore a cancellation.
+    /// Runs a statement that calls functions of others. Returns its result, or why there is none. `backend` is the
+    /// server process of the session. It is terminated if the statement does not end within `limit`, because a
+    /// function can ignore a cancellation.
     pub(super) async fn untrusted(
         &self,
         sql: &str,

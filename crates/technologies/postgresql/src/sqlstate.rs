@@ -234,7 +234,7 @@ mod tests {
         let mut codes: Vec<&str> = TABLE.iter().map(|row| row.code).collect();
         codes.sort_unstable();
         codes.dedup();
-        assert_eq!(codes.len(), TABLE.len(), "a code is there twice");
+        assert_eq!(codes.len(), TABLE.len(), "a code exists twice");
     }
 
     #[test]

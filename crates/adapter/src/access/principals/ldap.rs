@@ -1,9 +1,10 @@
 //! Principals from a directory server: users by an attribute, groups by name or as their members.
 //!
-//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once. Certificates
-//! are read on a blocking thread and kept, and read again, as is a password from a file, when no connection could be made:
-//! what was rotated meanwhile works without a restart. Values that go into a filter are escaped there, so a ref is never a filter. Members are found by the group's `member`, not by the
-//! user's `memberOf`: servers that were filled from a file have no `memberOf`.
+//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once.
+//! Certificates are read on a blocking thread and kept, and read again, as is a password from a file, when no
+//! connection could be made: rotated secrets work without a restart. Values that go into a filter are escaped there,
+//! so a ref is never a filter. Members are found by the group's `member`, not by the user's `memberOf`: servers that
+//! were filled from a file have no `memberOf`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -198,7 +199,7 @@ impl Ldap {
         }
     }
 
-    /// The members, breadth first; an entry that names members is a group, and one that was seen is not looked at again.
+    /// The members, breadth first; an entry that names members is a group, and no entry is read twice.
     async fn members(
         &self,
         ldap: &mut Connection,
@@ -531,7 +532,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         let url = "ldaps://127.0.0.1:1".to_owned();
         let ldap = Ldap::new(LdapSettings { ca_file: Some(pipe.clone()), ..settings(url) });
         let alice = Qualified::parse("user:alice_example.com").unwrap();
-        // Whoever reads is let go in the end.
+        // The blocked reader ends at the end of the test.
         let writing = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_secs(5));
             drop(std::fs::OpenOptions::new().write(true).open(&pipe));

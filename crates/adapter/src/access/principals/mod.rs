@@ -35,7 +35,7 @@ pub enum Resolution {
     Principal(String),
     /// A group that stands for its members: the names of those.
     Members(BTreeSet<String>),
-    /// There is such a user or group, or several, and no principal can be told; why, in words fit for users.
+    /// The user or group exists, or several do, but no principal can be derived; the reason, as a text for users.
     Unusable(String),
     /// Nobody has it; why, in words fit for users.
     Unknown(String),
@@ -44,8 +44,8 @@ pub enum Resolution {
 /// What a directory knows of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// What it stands for. Several candidates are those of a bare name that only has forms: it is the one that the target
-    /// has. Never empty.
+    /// What it stands for. Several candidates are those of a bare name that only has forms: it is the one that the
+    /// target has. Never empty.
     Candidates(Vec<Candidate>),
     /// Nobody has it, or a bare name is a user's and a group's; why, in words fit for users.
     Unknown(String),
@@ -118,8 +118,8 @@ impl Directory {
     }
 }
 
-/// What directories answered in one run, so that each is asked once about a ref: a plan and the changes that follow from
-/// it see the same people. Errors are not kept. Cloning shares it.
+/// What directories answered in one run, so that each is asked once about a ref: a plan and the changes that follow
+/// from it see the same people. Errors are not kept. Cloning shares it.
 #[derive(Clone, Default)]
 pub struct Lookups {
     known: Arc<Mutex<BTreeMap<Qualified, Vec<Given>>>>,
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::error::{Error, Kind};
 
-    /// Knows what it is told to. `*` in the place of a name: it has that entry, and cannot use it.
+    /// Knows the given entries. `*` as a principal: the entry exists, but has no usable principal.
     struct Fake(Vec<(String, String)>, &'static str);
 
     impl Fake {
@@ -311,7 +311,7 @@ mod tests {
                 Ok("user:nobody = nobody, group:nobody = nobody"),
                 Ok("user:nobody = nobody, group:nobody = nobody"),
             ),
-            // There is a user, of whom no principal can be told: the group is not taken instead.
+            // The user exists, but has no usable principal: the group is not used instead.
             (
                 "mixed",
                 Err("it is a user and a group: write `user:mixed` or `group:mixed`"),

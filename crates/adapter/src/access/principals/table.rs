@@ -33,7 +33,7 @@ pub struct Table {
 
 type Entries = Arc<BTreeMap<Qualified, Resolution>>;
 
-/// What the file said, and what told it from another one.
+/// The content of the file, and the file's identity.
 struct Kept {
     looked: Instant,
     stamp: Stamp,

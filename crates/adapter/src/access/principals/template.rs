@@ -6,8 +6,8 @@ use super::{Principals, Resolution};
 use crate::access::Qualified;
 use crate::error::Result;
 
-/// How names are made. `{name}` is the whole name (`john.smith@example.com`, a group's name), `{user}` what stands before
-/// its `@` and `{domain}` what stands behind it.
+/// How names are made. `{name}` is the whole name (`john.smith@example.com`, a group's name), `{user}` what stands
+/// before its `@` and `{domain}` what stands behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSettings {
     /// Of a user.
@@ -80,7 +80,7 @@ impl Principals for Template {
     }
 }
 
-/// In one pass: what is filled in is not looked at again.
+/// In one pass: inserted values are not expanded again.
 pub(super) fn fill<V: AsRef<str>>(template: &str, fields: &[(&str, V)]) -> String {
     let mut filled = String::new();
     let mut rest = template;

@@ -689,7 +689,7 @@ async fn a_member_that_cannot_be_put_out_is_a_conflict() {
     assert_eq!(
         target.refused(&work(TABLE), KEEP).await,
         format!(
-            "`bob@example.com` is one of the owners of `{PORT_SCHEMA}.daily_totals`, let in by `fixture`, and would own \
+            "`bob@example.com` is one of the owners of `{PORT_SCHEMA}.daily_totals`, granted by `fixture`, and would own \
              what is kept: have `fixture` run `REVOKE \"{owner}\" FROM \"bob@example.com\"`"
         )
     );
