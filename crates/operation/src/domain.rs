@@ -215,7 +215,7 @@ mod tests {
 
     /// Validations and other work do not wait for each other's permits.
     #[tokio::test]
-    async fn validations_and_the_rest_do_not_wait_for_one_another() {
+    async fn validations_and_other_work_wait_separately() {
         let mock = Target {
             code: "MOCK".to_owned(),
             group: "mock".to_owned(),

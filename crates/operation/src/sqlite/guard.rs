@@ -1,9 +1,9 @@
-//! Whether the open files are still the ones that their names lead to, and still a valid database.
+//! Checks that the open files are still the files at their paths, and still a valid database.
 //!
-//! A file that is removed or replaced stays open: everything would continue, and all of it would be lost at the next
-//! start. So the identity (device and inode) of the database, its write-ahead log and the lock is compared before and
-//! after each commit. No result is returned for data that the next start would not find. A database that was found
-//! damaged is not written any more.
+//! A file that is removed or replaced stays open: the process would continue, and all its work would be lost at the
+//! next start. So the identity (device and inode) of the database, its write-ahead log and the lock is compared
+//! before and after each commit. No result is returned for data that the next start would not find. No write is made
+//! to a database that was found damaged.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -5,12 +5,12 @@
 //! | new column | added, at the end; NOT_NULL only while the table is empty |
 //! | column left out | refused, with how many values would be lost; dropped with `allowDropColumns: true` |
 //! | another name, given as `renameColumns: {old: new}` | renamed, with its values |
-//! | a type that holds every value of the old one | changed; views of the data product on it are made anew, and what else uses the column stands against it |
+//! | a type that holds every value of the old one | changed; views of the data product on it are recreated; any other object that uses the column prevents the change |
 //! | another type | refused |
 //! | required | set, unless there are rows without a value: refused, with how many |
-//! | optional | the constraint goes |
+//! | optional | the constraint is dropped |
 //! | another primary key | set where there was none, unless rows share their values: refused, with how many; refused otherwise |
-//! | unique or not | the constraint comes or goes; refused, with how many, where rows share a value |
+//! | unique or not | the constraint is added or dropped; refused, with how many, where rows share a value |
 //! | the order of columns | not compared |
 //!
 //! A refusal names the column, what would be lost, and the remedy.
@@ -362,7 +362,7 @@ impl Evolution<'_> {
         };
         let (before, after) = around;
         if !before.is_empty() {
-            piece.summary.push_str(", and the views on it are made anew with their grants");
+            piece.summary.push_str(", and the views on it are recreated with their grants");
             piece.sql.splice(0..0, before);
             piece.sql.extend(after);
         }
@@ -425,7 +425,7 @@ impl Evolution<'_> {
                 } else {
                     (
                         "`allowDropColumns` is not true",
-                        "keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`",
+                        "keep the column, give its new name in `renameColumns`, write `allowDropColumns: true`",
                     )
                 };
                 let lost = match lost {

@@ -42,7 +42,7 @@ pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<
         let summary = match standing {
             Standing::Active => "revoke all access, and keep the data for a role without members",
             Standing::Absent => "drop the roles",
-            Standing::Released => "take the roles' members and rights away",
+            Standing::Released => "revoke the roles' members and rights",
         };
         left.pieces.push(place.piece(Step::Release, Action::Release, summary, joined(place, seen, sql)));
     }

@@ -791,7 +791,7 @@ async fn tables_follow_their_contract() {
             "{}",
             "dataContract.schema[2].constraint: column `d` cannot be required: 2 rows without a value; fill in the values first, leave the constraint out, or publish a new major version of the data product\n\
              dataContract.schema[3].constraint: column `e` is new and required, but the rows already in `port` have no value for it; add it without a constraint, or publish a new major version of the data product\n\
-             dataContract.schema: column `aa` of `finance__other__1__development.port` is missing: dropping it would lose 1 value, and `allowDropColumns` is not true: `aa`; keep the column, say its new name in `renameColumns`, write `allowDropColumns: true`, or publish a new major version of the data product",
+             dataContract.schema: column `aa` of `finance__other__1__development.port` is missing: dropping it would lose 1 value, and `allowDropColumns` is not true: `aa`; keep the column, give its new name in `renameColumns`, write `allowDropColumns: true`, or publish a new major version of the data product",
         ),
         (
             "[{name: id, dataType: BIGINT}, {name: aa, dataType: STRING, constraint: PRIMARY_KEY}, {name: b, dataType: DECIMAL, precision: 10, scale: 4}, {name: d, dataType: DATE}]",
@@ -1227,7 +1227,7 @@ async fn widens_a_column_under_a_view() {
         done,
         [
             "alter: table `orders`: column `customer` from character varying(40) to character varying(80), and the \
-             views on it are made anew with their grants",
+             views on it are recreated with their grants",
         ]
     );
     let after: Vec<String> =

@@ -294,7 +294,7 @@ fn refuse_dependents(place: &Place, have: &Relation) -> Result<()> {
         .map(|dependent| format!("`{}.{}`", dependent.schema, dependent.name))
         .collect();
     Err(Error::conflict(format!(
-        "view `{}.{}` has to be made anew, and {} reads it: drop that first, or keep the columns as they are and add new \
+        "view `{}.{}` must be recreated, and {} reads it: drop that first, or keep the columns as they are and add new \
          ones at the end",
         place.schema,
         have.name,

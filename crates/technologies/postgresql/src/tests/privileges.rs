@@ -427,7 +427,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
                 &fewer,
                 "dataContract.schema: column `a` of `finance__other__1__development.port` is missing: dropping it would \
                  lose its values (how many is not known, because a row-level security policy decides who sees which rows), \
-                 and `allowDropColumns` is not true: `a`; keep the column, say its new name in `renameColumns`, write \
+                 and `allowDropColumns` is not true: `a`; keep the column, give its new name in `renameColumns`, write \
                  `allowDropColumns: true`, or publish a new major version of the data product",
             ),
         ] {

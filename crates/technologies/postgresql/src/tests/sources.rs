@@ -1,10 +1,10 @@
-//! What a view reads is checked against the document, without a database.
+//! The source of a view is checked against the document, without a database.
 
 use super::*;
 use landfall_adapter::Neighbours;
 use landfall_adapter::testing::work_beside_others;
 
-/// The example with something else in its text.
+/// The example with other text in place of some of its own.
 fn text(replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(ORDERS.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "{from}");
@@ -97,7 +97,7 @@ fn sources_of_the_same_document_are_checked_in_it() {
     ] {
         assert_eq!(told(&replacements), [expected]);
     }
-    // Of another output port, by its data contract; every column at once.
+    // From another output port, by its data contract; every column at once.
     let of_port = told(&[(SOURCE, &source(PORT_SCHEMA, "daily_totals"))]);
     let paths: Vec<_> = of_port.iter().filter_map(|problem| problem.split(": ").next()).collect();
     assert_eq!(
@@ -112,7 +112,7 @@ fn sources_of_the_same_document_are_checked_in_it() {
     );
 }
 
-/// The same words, with the paths of the contract's own shape.
+/// The same texts, with the paths of an ODCS contract.
 #[test]
 fn sources_are_checked_for_contracts_of_odcs() {
     let contract = text(&[]);
@@ -154,10 +154,10 @@ fn unknown_sources_are_left_to_the_database() {
     for replacements in [
         // Another schema, which may have any owner.
         vec![(SOURCE, unknown("staging", "orders"))],
-        // Tables that the users of a storage area make.
+        // Tables that the users of a storage area create.
         vec![(tables, "      {}\n".to_owned()), (SOURCE, unknown(STORAGE_SCHEMA, "anything"))],
         vec![(SOURCE, format!("source: {{schema: {STORAGE_SCHEMA}, name: theirs, listed: false}}"))],
-        // In a database of its own no view of this one reads.
+        // A view cannot read a table in another database.
         vec![
             ("      tables:", "      level: database\n      tables:".to_owned()),
             (SOURCE, unknown(STORAGE_SCHEMA, "x")),
@@ -166,7 +166,7 @@ fn unknown_sources_are_left_to_the_database() {
         let replacements: Vec<_> = replacements.iter().map(|(from, to)| (*from, to.as_str())).collect();
         assert_eq!(told(&replacements), [""; 0], "{replacements:?}");
     }
-    // A storage area that is wrong itself says nothing of others.
+    // An invalid storage area does not decide about sources.
     let broken = told(&[
         ("name: customer, dataType: VARCHAR", "name: customer, dataType: NONSENSE"),
         (COLUMNS, "- {name: c, dataType: STRING}"),
@@ -178,7 +178,7 @@ fn unknown_sources_are_left_to_the_database() {
         problems(&Work { neighbours: Neighbours::new(numbers, false), ..work })
     };
     let port = source(PORT_SCHEMA, "daily_total");
-    assert_eq!(unread(vec![1], &port), [""; 0], "one that was not read may have it");
+    assert_eq!(unread(vec![1], &port), [""; 0], "an unread component may have it");
     assert_eq!(unread(vec![1, 2], &port), [""; 0]);
     assert_eq!(unread(vec![1], &source(STORAGE_SCHEMA, "ordres")), [""; 0], "the storage area was not read");
     assert_eq!(unread(vec![0, 1], &source(STORAGE_SCHEMA, "ordres")).len(), 1, "it lists all of its tables");
