@@ -292,7 +292,7 @@ async fn explain(output: &mut Output, remote: &Remote, text: String) -> Result<(
             output.say(&format!("  {} ({}): {against}", candidate.instance_code, candidate.instance_id));
         }
         if let Some(target) = &place.target {
-            output.say(&format!("  lands on: {target}"));
+            output.say(&format!("  target: {target}"));
         }
         if let Some(target) = &place.provisioned_on {
             output.say(&format!("  is provisioned on: {target}"));

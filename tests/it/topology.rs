@@ -440,10 +440,10 @@ async fn environments_route_to_their_active_targets() {
     let production = instance_of(api, "LAKE_PROD").await["instanceId"].clone();
     patch(api, &production, &json!({"isActive": false})).await.with_status(200);
     let dev = instance_of(api, "LAKE_DEV").await["instanceId"].clone();
-    let expected = "components[0].technology: no instance of group `lakehouse` takes this in environment `production` \
+    let expected = "components[0].technology: no instance of group `lakehouse` accepts this in environment `production` \
                     (10002): `S3`";
     let remedy = format!(
-        "deploy elsewhere, or have the topology changed: LAKE_DEV (instance {dev}) does not serve the environment; \
+        "deploy to another environment, or have an operator change the topology: LAKE_DEV (instance {dev}) does not serve the environment; \
          LAKE_PROD (instance {production}) is not active"
     );
     let refused = api.post("/v1/provision", &product_request(&cashflow())).await.with_status(400).json();
@@ -545,7 +545,7 @@ async fn removing_a_target_from_rotation_selects_the_other() {
     assert_eq!(
         refused["moreInfo"]["solutions"],
         json!([format!(
-            "have the topology leave one of these for that environment, or route to groups of their own: LAKE_DEV \
+            "have an operator leave one of these for that environment, or route to different groups: LAKE_DEV \
              (instance {dev}), LAKE_PROD (instance {production})"
         )])
     );
@@ -632,11 +632,11 @@ async fn cli_lists_sets_and_explains_the_topology() {
         "  LAKE_DEV (11001): does not serve the environment".to_owned(),
         "  LAKE_PROD (11002): is not active".to_owned(),
         "  MOCK (11003): fits".to_owned(),
-        "  lands on: MOCK".to_owned(),
+        "  target: MOCK".to_owned(),
     ] {
         assert!(explained.out.lines().any(|told| told == line), "{line}: {explained:?}");
     }
-    assert!(explained.err.contains("no instance of group `lakehouse` takes this"), "{explained:?}");
+    assert!(explained.err.contains("no instance of group `lakehouse` accepts this"), "{explained:?}");
 
     let set = run_on(&server, &["set", "LAKE_PROD", "--active", "true", "--environments", "10002"]);
     assert!(set.with_code(0).out.contains("environments 10002, active"));

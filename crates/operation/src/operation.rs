@@ -110,7 +110,7 @@ impl From<Intent> for Operation {
     }
 }
 
-/// A queue with workers of its own, so that interactive requests never wait for long work. A client polls the tasks of
+/// A queue with its own workers, so that interactive requests never wait for long work. A client polls the tasks of
 /// each lane with a path of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_limits_of_operations_are_distinct() {
+    fn operations_have_distinct_names_and_limits() {
         let of = |field: fn(Description) -> &'static str| {
             Operation::ALL.map(|it| field(it.description())).into_iter().collect::<HashSet<_>>().len()
         };

@@ -652,7 +652,7 @@ fn environment(
     deployments: &[Deployment],
 ) -> Result<String, Problem> {
     if let Some(environment) = &descriptor.product.environment {
-        // Use one spelling, because deployments are found by it.
+        // Use one spelling, because it is the key of deployments.
         return Ok(topology.environment(environment).to_owned());
     }
     let id = component.id.to_string();
@@ -726,7 +726,7 @@ fn place(
                     let problem = Problem::new(
                         "technology",
                         format!(
-                            "this component is provisioned on target `{}`, and now belongs on `{}`",
+                            "this component is provisioned on target `{}`, and its target is now `{}`",
                             deployment.target, chosen.code
                         ),
                     );

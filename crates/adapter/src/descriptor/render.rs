@@ -899,7 +899,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        /// Whatever a contract says about the columns, afterwards it is right, and stays unchanged by a second run.
+        /// Any contract describes the columns correctly after one run, and a second run does not change it.
         #[test]
         fn columns_get_into_any_contract(parts in proptest::collection::vec(anything(), 24), schema in anything()) {
             let columns = every_column();
@@ -925,7 +925,7 @@ mod tests {
     }
 
     #[test]
-    fn only_contracts_of_odcs_are_taken_for_one() {
+    fn odcs_contracts_are_recognized() {
         for (contract, shape) in [
             (json!({ "schema": [{ "name": "a", "dataType": "INT" }] }), ContractShape::OpenMetadata),
             (json!({ "schema": [] }), ContractShape::OpenMetadata),

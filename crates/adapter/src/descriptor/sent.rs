@@ -1,4 +1,4 @@
-//! Documents as they were sent, and what an enriched document says that was published.
+//! Documents as they were sent, and the published info of an enriched document.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,13 +26,13 @@ impl Sent {
         self.product.pointer(&self.component).unwrap_or(&Value::Null)
     }
 
-    /// The data product with all its components, as JSON. Of a COMPONENT_DESCRIPTOR: what is under `dataProduct`.
+    /// The data product with all its components, as JSON. For a COMPONENT_DESCRIPTOR, the value of `dataProduct`.
     pub fn product(&self) -> &Value {
         &self.product
     }
 }
 
-/// Without the document: it may hold what is not to be logged.
+/// Without the document, which must not be logged.
 impl fmt::Debug for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sent").field("component", &self.component).finish_non_exhaustive()
@@ -40,7 +40,7 @@ impl fmt::Debug for Sent {
 }
 
 impl Descriptor {
-    /// The data product as it was sent. It costs as much as the document is long, so share it between components.
+    /// The data product as it was sent. The cost grows with the length of the document, so share it between components.
     pub fn sent_product(&self) -> Arc<Value> {
         let root = &self.document.root;
         Arc::new(product(root, &self.scope).map_or(Value::Null, Node::to_json))
@@ -52,7 +52,7 @@ impl Descriptor {
             Scope::DataProduct => component.path.as_str(),
             Scope::Component(_) => component.path.strip_prefix("dataProduct.").unwrap_or(&component.path),
         };
-        // `components[0].components[1]`: no key in it has to be escaped.
+        // `components[0].components[1]`: no key needs an escape.
         let pointer = path.replace(']', "").replace(['.', '['], "/");
         Sent { product: Arc::clone(product), component: format!("/{pointer}") }
     }
@@ -65,8 +65,8 @@ fn product<'a>(root: &'a Node, scope: &Scope) -> Option<&'a Node> {
     }
 }
 
-/// What the components of an enriched document published, by id, of those that `wanted` names. `text` is a data
-/// product, or has one under `dataProduct`; nothing else of it is read.
+/// The published info of the components in `wanted`, by id, from an enriched document. `text` is a data product, or has
+/// one under `dataProduct`; the rest of it is not read.
 pub fn published(
     text: impl AsRef<[u8]>,
     limits: &Limits,
@@ -80,7 +80,7 @@ pub fn published(
         };
         let index = Index::of(components, "components");
         let places = index.places.iter();
-        // Of several components with one id, the first.
+        // If several components have one id, the first one counts.
         let found = places.rev().filter_map(|place| {
             let id = place.id.filter(|id| wanted(id))?;
             Some((id.to_owned(), place.info()?))

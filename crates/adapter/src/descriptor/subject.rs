@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_comes_names_no_component() {
+    fn other_values_name_no_component() {
         let two = json!({ "id": "p", "components": [
             { "id": "a", "useCaseTemplateId": TEMPLATE }, { "id": "b", "useCaseTemplateId": TEMPLATE }] });
         for (descriptor, product) in [

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_holds_when_all_of_it_does_without_case() {
+    fn filter_matches_all_conditions_without_case() {
         let instance = Instance { id: 1, attributes: attributes() };
         let some = |text: &str| Some(text.to_owned());
         let filter = Filter::default();

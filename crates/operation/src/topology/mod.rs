@@ -1,4 +1,4 @@
-//! Topology: the target that a component lands on.
+//! Topology: the choice of a component's target.
 //!
 //! Routes lead from a component's technology, platform, kind and templates to a *group*. *Instances* decide which
 //! targets are in that group, which environments they serve, and whether anything may be placed there. Operators
@@ -438,7 +438,7 @@ impl Topology {
         let names = list(known.into_iter().cloned(), "");
         let message = format!("no target of group `{group}` serves the environment");
         Some(Problem::new("environment", message).value(environment).remedy(format!(
-            "use one of: {names}; or have the topology changed: {}",
+            "use one of: {names}; or have an operator change the topology: {}",
             candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
         )))
     }
@@ -475,17 +475,17 @@ impl Topology {
                 )))
             }
             [] => Err(problem(format!(
-                "no instance of group `{group}` takes this in environment `{environment}` ({id})"
+                "no instance of group `{group}` accepts this in environment `{environment}` ({id})"
             ))
             .remedy(format!(
-                "deploy elsewhere, or have the topology changed: {}",
+                "deploy to another environment, or have an operator change the topology: {}",
                 candidates.iter().map(Candidate::summary).collect::<Vec<_>>().join("; ")
             ))),
             _ => {
                 let (fitting, passed): (Vec<_>, Vec<_>) =
                     candidates.iter().partition(|candidate| candidate.fitting().is_some());
                 let mut remedy = format!(
-                    "have the topology leave one of these for that environment, or route to groups of their own: {}",
+                    "have an operator leave one of these for that environment, or route to different groups: {}",
                     list(fitting.into_iter().map(Candidate::name), "")
                 );
                 for candidate in passed {
@@ -493,7 +493,7 @@ impl Topology {
                     remedy.push_str(&candidate.summary());
                 }
                 Err(problem(format!(
-                    "several instances of group `{group}` take this in environment `{environment}` ({id})"
+                    "several instances of group `{group}` accept this in environment `{environment}` ({id})"
                 ))
                 .remedy(remedy))
             }

@@ -108,7 +108,7 @@ fn route_selects_the_group_and_environment_the_instance() {
     assert_eq!(
         chosen(&topology, "qa"),
         Err("environment: no target of group `LAKE` serves the environment: `qa`; use one of: development, production; \
-             or have the topology changed: DEV does not serve the environment; PROD does not serve the environment"
+             or have an operator change the topology: DEV does not serve the environment; PROD does not serve the environment"
             .into())
     );
     assert_eq!(
@@ -132,15 +132,15 @@ fn several_fitting_instances_are_a_problem() {
     assert_eq!(chosen(&topology, "development"), Ok("A".into()));
     assert_eq!(
         chosen(&topology, "qa"),
-        Err("technology: several instances of group `lake` take this in environment `qa` (2): `S3`; have the topology \
-             leave one of these for that environment, or route to groups of their own: A, B; \
+        Err("technology: several instances of group `lake` accept this in environment `qa` (2): `S3`; have an operator \
+             leave one of these for that environment, or route to different groups: A, B; \
              C does not serve the environment"
             .into())
     );
 }
 
 #[test]
-fn each_attribute_that_speaks_against_an_instance_is_named() {
+fn every_reason_against_an_instance_is_named() {
     let topology = seeded(vec![target("A", "lake", &[], false)], vec![route("S3", "lake")]);
     let allowing = |operation: &str| PluginOperation { plugin_id: 1, operation: operation.to_owned() };
     type Change = Box<dyn Fn(&mut Attributes)>;
@@ -160,8 +160,8 @@ fn each_attribute_that_speaks_against_an_instance_is_named() {
         assert_eq!(
             chosen(&topology, "qa"),
             Err(format!(
-                "technology: no instance of group `lake` takes this in environment `qa` (2): `S3`; deploy elsewhere, or \
-                 have the topology changed: {code} {reason}"
+                "technology: no instance of group `lake` accepts this in environment `qa` (2): `S3`; deploy to another environment, or have an operator \
+                 change the topology: {code} {reason}"
             ))
         );
     }
@@ -441,15 +441,15 @@ fn an_environment_without_targets_is_its_own_problem() {
     let other = changed(&topology, |attributes| attributes.is_active = false);
     assert_eq!(
         chosen(&other, "qa"),
-        Err("environment: no target of group `lake` serves the environment: `qa`; use one of: production; or have the \
-             topology changed: A is not active and does not serve the environment; B does not serve the environment"
+        Err("environment: no target of group `lake` serves the environment: `qa`; use one of: production; or have an operator \
+             change the topology: A is not active and does not serve the environment; B does not serve the environment"
             .into())
     );
     // It is served, and what keeps the component away is something else.
     assert_eq!(
         chosen(&other, "development"),
-        Err("technology: no instance of group `lake` takes this in environment `development` (1): `S3`; deploy elsewhere, \
-             or have the topology changed: A is not active; B does not serve the environment"
+        Err("technology: no instance of group `lake` accepts this in environment `development` (1): `S3`; deploy to another environment, \
+             or have an operator change the topology: A is not active; B does not serve the environment"
             .into())
     );
 }
