@@ -374,7 +374,7 @@ async fn read(
     declared: Result<(), Rejection>,
 ) -> Result<Vec<u8>, Rejection> {
     if let Err(refusal) = declared {
-        throw_away(payload, 0, limits).await;
+        discard(payload, 0, limits).await;
         return Err(refusal);
     }
     let mut body = Vec::new();
@@ -383,7 +383,7 @@ async fn read(
         let seen = body.len().saturating_add(chunk.len());
         if seen > limits.body_bytes {
             drop(body);
-            throw_away(payload, seen, limits).await;
+            discard(payload, seen, limits).await;
             let message = format!("the request body is larger than {} bytes", limits.body_bytes);
             return Err(Rejection::new(RejectionKind::TooLarge, message));
         }
@@ -408,11 +408,11 @@ fn broken_off(error: PayloadError) -> Rejection {
 /// Read a body that is not needed, within the limits: a sender that is cut off would not read the answer.
 pub async fn drain(payload: web::Payload, limits: &Limits) {
     // The rest is dropped at the timeout.
-    let _ = actix_web::rt::time::timeout(limits.read_timeout, throw_away(payload, 0, limits)).await;
+    let _ = actix_web::rt::time::timeout(limits.read_timeout, discard(payload, 0, limits)).await;
 }
 
 /// Read from byte `seen` on, to the end of the body or to the limits.
-async fn throw_away(mut payload: web::Payload, mut seen: usize, limits: &Limits) {
+async fn discard(mut payload: web::Payload, mut seen: usize, limits: &Limits) {
     while seen <= limits.drain_bytes.max(limits.body_bytes)
         && let Some(Ok(chunk)) = payload.next().await
     {

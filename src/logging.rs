@@ -81,7 +81,7 @@ pub fn start(config: &Log) {
         let _ = thread::Builder::new().name("log-limit".to_owned()).spawn(move || {
             loop {
                 thread::sleep(SWEEP);
-                tell(&limiter);
+                report_dropped_lines(&limiter);
             }
         });
     }
@@ -119,7 +119,7 @@ impl log::Log for Limited {
 
 /// Reports the lines that were left out in expired windows. These reports do not count: there is one for each kind
 /// and window.
-fn tell(limiter: &Mutex<Limiter>) {
+fn report_dropped_lines(limiter: &Mutex<Limiter>) {
     let left_out = limiter.lock().unwrap_or_else(PoisonError::into_inner).sweep(Instant::now());
     for LeftOut { kind, lines } in left_out {
         let cause = kind.rsplit("::").next().unwrap_or_default();

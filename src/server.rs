@@ -68,12 +68,12 @@ pub async fn serve(config: Config) -> Result<()> {
         } else {
             info!("listening on {scheme}://{address}, too");
         }
-        for warning in openness(address, &config) {
+        for warning in open_contract_warnings(address, &config) {
             warn!("{warning}");
         }
     }
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    if let Some(warning) = scarce_files(&limits, config.server.max_connections) {
+    if let Some(warning) = open_files_warning(&limits, config.server.max_connections) {
         warn!("{warning}");
     }
 
@@ -126,7 +126,7 @@ fn unusable(wrong: Vec<tls::Wrong>) -> Error {
 }
 
 /// Warnings about unauthenticated contracts, where the server is reachable from other machines.
-fn openness(address: &SocketAddr, config: &Config) -> Vec<String> {
+fn open_contract_warnings(address: &SocketAddr, config: &Config) -> Vec<String> {
     if address.ip().is_loopback() {
         return Vec::new();
     }
@@ -164,7 +164,7 @@ const OTHER_FILES: usize = 250;
 
 /// A warning if connections can use all open files, so that none is left for the store. `limits` is Linux's text
 /// about this process; elsewhere it is empty.
-fn scarce_files(limits: &str, max_connections: usize) -> Option<String> {
+fn open_files_warning(limits: &str, max_connections: usize) -> Option<String> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let most: usize = line.split_whitespace().next()?.parse().ok()?;
     (most < max_connections.saturating_add(OTHER_FILES)).then(|| {
@@ -319,10 +319,10 @@ mod tests {
                  Max open files            {most:20} 524288               files\n"
             )
         };
-        assert_eq!(scarce_files(&limits("1024"), 768), None);
-        assert_eq!(scarce_files(&limits("unlimited"), 768), None);
-        assert_eq!(scarce_files("", 768), None);
-        let warning = scarce_files(&limits("1000"), 768).unwrap();
+        assert_eq!(open_files_warning(&limits("1024"), 768), None);
+        assert_eq!(open_files_warning(&limits("unlimited"), 768), None);
+        assert_eq!(open_files_warning("", 768), None);
+        let warning = open_files_warning(&limits("1000"), 768).unwrap();
         assert!(warning.starts_with("this process may open 1000 files, and server.max_connections is 768: "));
     }
 
@@ -366,9 +366,9 @@ mod tests {
                 config.server.tls =
                     Some(tls::Files { certificate: "c.pem".into(), key: "k.pem".into(), client_ca });
             }
-            assert_eq!(openness(&everywhere, &config), expected, "{set}");
+            assert_eq!(open_contract_warnings(&everywhere, &config), expected, "{set}");
             for loopback in ["127.0.0.1:1", "[::1]:1"] {
-                assert!(openness(&loopback.parse().unwrap(), &config).is_empty());
+                assert!(open_contract_warnings(&loopback.parse().unwrap(), &config).is_empty());
             }
         }
     }

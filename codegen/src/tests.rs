@@ -44,7 +44,7 @@ fn check(files: &[File]) {
 }
 
 #[test]
-fn the_contracts_give_the_goldens() {
+fn contracts_generate_the_golden_files() {
     check(&generated(&contract()));
 }
 

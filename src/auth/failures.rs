@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_over_for_all_at_once() {
+    fn window_ends_for_all_failures_at_once() {
         let (mut failures, start) = (Failures::new(1, WINDOW, 10), Instant::now());
         failures.count(Basic, address(1), Some("ops"), start);
         let late = start + Duration::from_secs(59);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_address() {
+    fn ipv6_network_counts_as_one_address() {
         let parsed = |text: &str| network(text.parse().unwrap()).to_string();
         assert_eq!(parsed("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(parsed("::ffff:192.0.2.1"), "192.0.2.1");

@@ -141,7 +141,7 @@ mod tests {
 
     /// A used buffer that is larger than needed gives the same result as the crate.
     #[test]
-    fn a_used_buffer_changes_no_outcome() {
+    fn reused_buffer_changes_no_result() {
         let mut memory = Memory::default();
         let larger = Hash::parse(&Hash::make("other").unwrap(), &BOUNDS).unwrap();
         assert_eq!(larger.verifies("other", &mut memory), Ok(true));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_token_is_one_word() {
+    fn bearer_token_has_no_spaces() {
         let cases = [
             ("Bearer abc", Some("abc")),
             ("bearer  a.b-c_d~e+f/g==", Some("a.b-c_d~e+f/g==")),
@@ -97,7 +97,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_is_read(name in "[^:]{0,30}", password in "(?s).{0,60}") {
+        fn encoded_values_are_decoded(name in "[^:]{0,30}", password in "(?s).{0,60}") {
             let header = encoded(format!("{name}:{password}").as_bytes());
             prop_assert_eq!(basic(&header), Some((name, password)));
         }

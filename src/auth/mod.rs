@@ -239,7 +239,7 @@ impl Callers {
         if let Some(known) = attempt.remembered(&self.key) {
             return Ok(known);
         }
-        self.not_too_often(&attempt)?;
+        self.check_failure_limit(&attempt)?;
         let failures = self.failures_of(&attempt);
         let turn = tokio::time::timeout(self.limits.wait, self.turns.take(attempt.peer, failures))
             .await
@@ -249,7 +249,7 @@ impl Callers {
         if let Some(known) = attempt.remembered(&self.key) {
             return Ok(known);
         }
-        self.not_too_often(&attempt)?;
+        self.check_failure_limit(&attempt)?;
         let key = Arc::clone(&self.key);
         let (failures, clock) = (Arc::clone(&self.failures), Arc::clone(&self.clock));
         // The verification completes and is counted even when the caller disconnects.
@@ -264,10 +264,10 @@ impl Callers {
         failures.of_address(attempt.audience, attempt.peer, (self.clock)())
     }
 
-    fn not_too_often(&self, attempt: &Attempt) -> Result<(), Denied> {
+    fn check_failure_limit(&self, attempt: &Attempt) -> Result<(), Denied> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match failures.refused_for(attempt.audience, attempt.peer, attempt.name.as_deref(), (self.clock)()) {
-            Some(wait) => Err(too_often(wait)),
+            Some(wait) => Err(too_many_failures(wait)),
             None => Ok(()),
         }
     }
@@ -347,7 +347,7 @@ impl Attempt {
                 self.peer
             );
         }
-        count.wait.map_or_else(|| unauthorized(wrong), too_often)
+        count.wait.map_or_else(|| unauthorized(wrong), too_many_failures)
     }
 }
 
@@ -359,7 +359,7 @@ fn unauthorized(message: &str) -> Denied {
     Denied::Unauthorized(message.to_owned())
 }
 
-fn too_often(wait: Duration) -> Denied {
+fn too_many_failures(wait: Duration) -> Denied {
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
     Denied::Unauthorized(format!("too many attempts from this address failed; try again in {seconds} s"))
 }

@@ -92,7 +92,7 @@ fn wrong() -> Result<Role, String> {
 }
 
 #[tokio::test]
-async fn every_header_has_its_answer() {
+async fn every_header_gets_the_expected_answer() {
     let callers = Fixture::new(Limits { max_failures: 100, ..limits() }, credentials());
     let open = Fixture::new(limits(), Credentials::default());
     let (ops, dev) = (basic("ops", "right"), basic("dev", "other"));
@@ -133,7 +133,7 @@ async fn every_header_has_its_answer() {
 }
 
 #[tokio::test]
-async fn every_token_has_its_answer() {
+async fn every_token_gets_the_expected_answer() {
     let callers = Fixture::new(Limits { max_failures: 100, ..limits() }, credentials());
     let open = Fixture::new(limits(), Credentials { tokens: Vec::new(), ..credentials() });
     let cases: &[(Option<&str>, Result<(), &str>)] = &[
@@ -265,7 +265,7 @@ async fn remembers_one_digest_per_user_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_caller_without_a_turn_is_overloaded_and_not_counted() {
+async fn caller_without_a_turn_gets_overloaded_uncounted() {
     let callers = Fixture::new(Limits { wait: Duration::from_millis(1), ..limits() }, credentials());
     assert_eq!(callers.login(3, "dev", "other").await, Ok(Role::Read));
     let turns = &callers.callers.turns;

@@ -95,7 +95,7 @@ impl Shared {
         let rank = line.join(caller, failures);
         let called_up = line.call_up();
         if line.waiting.len() > self.max_waiting {
-            drop(line.send_away());
+            drop(line.remove_last());
         }
         (rank, called_up)
     }
@@ -139,7 +139,7 @@ impl Line {
     }
 
     /// Removes the last caller.
-    fn send_away(&mut self) -> Option<Waiting> {
+    fn remove_last(&mut self) -> Option<Waiting> {
         let rank = *self.waiting.last_key_value()?.0;
         self.leave(rank)
     }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_left_hold_nothing() {
+    fn disconnected_callers_hold_no_turn() {
         let turns = Turns::new(1, 10);
         {
             let _turn = now(&turns, 1).unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     /// The caller may go between its turn and the notification; then the next caller gets the turn.
     #[test]
-    fn a_turn_of_a_caller_that_left_passes_on() {
+    fn turn_of_a_disconnected_caller_goes_to_the_next() {
         let turns = Turns::new(1, 10);
         let turn = now(&turns, 1).unwrap();
         let mut second = Box::pin(turns.take(address(2), 0));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_ask_and_fail_less_come_first() {
+    fn addresses_with_fewer_failures_come_first() {
         let turns = Turns::new(1, 10);
         let turn = now(&turns, 1).unwrap();
         let order = [(2, 5), (3, 0), (3, 0), (4, 1), (5, 0)];

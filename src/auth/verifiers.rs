@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_buffer_is_used_again_and_grows_when_needed() {
+    async fn buffer_is_reused_and_grows() {
         let verifiers = Verifiers::start(1).unwrap();
         let buffer = |count| {
             verifiers.run(move |memory| {

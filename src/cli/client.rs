@@ -75,7 +75,7 @@ pub(super) fn validate(
             let skipped: Vec<_> =
                 resolved.skipped.iter().map(|it| json!({ "id": it.id, "reason": it.reason })).collect();
             for other in &resolved.skipped {
-                say_skipped(output, &other.id, &other.reason);
+                report_skipped(output, &other.id, &other.reason);
             }
             output.result(json!({ "valid": true, "components": ids, "skipped": skipped }));
             Ok(())
@@ -115,7 +115,7 @@ pub(super) fn kind_of(text: &str) -> operator_types::DescriptorKind {
     }
 }
 
-fn say_skipped(output: &Output, id: &str, reason: &str) {
+fn report_skipped(output: &Output, id: &str, reason: &str) {
     output.say(&format!("left to another adapter: {id}: {reason}"));
 }
 
@@ -147,7 +147,7 @@ async fn each(
     };
     output.expect(ids.len());
     for other in &skipped {
-        say_skipped(output, &other.id, &other.reason);
+        report_skipped(output, &other.id, &other.reason);
     }
     let mut results = Vec::new();
     output.result(json!({ "components": results, "skipped": skipped }));
@@ -198,7 +198,7 @@ async fn plan(output: &mut Output, remote: &Remote, text: &str) -> Result<(), Fa
         }
     }
     for other in &skipped {
-        say_skipped(output, &other.id, &other.reason);
+        report_skipped(output, &other.id, &other.reason);
     }
     output.result(json!({ "components": components, "skipped": skipped }));
     Ok(())

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_sent_as_it_stands_in_its_file() {
+    fn token_of_a_file_is_sent_unchanged() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let token = || parse(&["--token-file", &path]).token.authorization();

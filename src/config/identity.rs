@@ -59,7 +59,7 @@ impl Reader<'_> {
                 }),
                 Some(Kind::Ldap) => self.ldap(&key).map(|settings| Identity::Ldap(Box::new(settings))),
                 None => {
-                    self.pass_over(&format!("identity.{name}"));
+                    self.skip_key(&format!("identity.{name}"));
                     None
                 }
             };

@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The keys of a table of unknown kind are unknown, so none of them is misspelt.
-    pub(super) fn pass_over(&mut self, key: &str) {
+    pub(super) fn skip_key(&mut self, key: &str) {
         if let Ok(table) = self.figment.find_value(key) {
             let mut written = Vec::new();
             leaves(key, &table, &mut written);

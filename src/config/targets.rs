@@ -75,13 +75,13 @@ impl Reader<'_> {
             false => None,
         };
         let Some(name) = name else {
-            self.pass_over(&format!("targets.{code}"));
+            self.skip_key(&format!("targets.{code}"));
             return None;
         };
         let Some(driver) = registry.get(&name) else {
             let names = registry.names().collect::<Vec<_>>().join(", ");
             self.problem(&key("driver"), format_args!("`{name}` is not a driver; use one of: {names}"));
-            self.pass_over(&format!("targets.{code}"));
+            self.skip_key(&format!("targets.{code}"));
             return None;
         };
         let technology = self.technology(&code, driver, identities)?;

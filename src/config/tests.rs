@@ -165,7 +165,7 @@ fn variables_override_the_file_and_match_target_codes() {
 }
 
 #[test]
-fn a_store_for_replicas_is_named_by_a_secret() {
+fn postgresql_store_url_is_a_secret_reference() {
     let postgres = |url: &str| StoreUrl::Postgres(Secret::new(url));
     let url = "postgres://adapter:hunter2@db:5432/landfall";
     let config = load("store.url = { env = \"STORE\" }\n", &[("STORE", url)]).unwrap();
@@ -208,7 +208,7 @@ fn a_store_for_replicas_is_named_by_a_secret() {
 }
 
 #[test]
-fn a_database_is_a_target_named_by_a_secret() {
+fn postgresql_target_url_is_a_secret_reference() {
     let url = "postgres://landfall:hunter2@db.example.com/analytics?sslmode=verify-full";
     let text = "[targets.PG]\ndriver = \"postgresql\"\nurl = { env = \"PG_URL\" }\n";
     let config = load(text, &[("PG_URL", url)]).unwrap();
@@ -366,7 +366,7 @@ fn reports_missing_and_invalid_configuration_files() {
 }
 
 #[test]
-fn the_files_of_tls_are_looked_at_before_anything_starts() {
+fn tls_files_are_checked_before_the_start() {
     let refused = |text: &str| load(&format!("[server.tls]\n{text}"), &[]).unwrap_err();
     assert_eq!(
         refused("certificat = \"x\"\n"),
@@ -542,7 +542,7 @@ fn limits_of_callers_are_read_and_checked() {
 }
 
 #[test]
-fn updates_of_imports_may_go_elsewhere() {
+fn updates_of_imports_may_have_other_prefixes() {
     let mesh = || ("spec.mesh".to_owned(), vec!["spec.mesh".to_owned()]);
     let import = |text: &str| load(text, &[]).map(|config| config.import);
     let default = Import { environment_key: "environmentSpecificConfig".to_owned(), prefixes: vec![mesh()] };

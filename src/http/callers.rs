@@ -97,9 +97,9 @@ pub(super) async fn admit(
         read_timeout: middleware.limits.read_timeout.min(PATIENCE),
         ..middleware.limits
     };
-    pressure::throw_away(request.take_payload(), &patience).await;
+    pressure::discard(request.take_payload(), &patience).await;
     let mut response = request.into_response(answer);
-    pressure::say_when(&mut response, middleware.retry_after);
+    pressure::add_retry_after(&mut response, middleware.retry_after);
     Ok(response)
 }
 

@@ -61,7 +61,7 @@ impl Flexdeploy for Instances {
             )));
         }
         // Only now, so that the body of an unauthenticated caller takes no room.
-        pressure::let_in(context.request());
+        pressure::mark_authenticated(context.request());
         Ok(())
     }
 

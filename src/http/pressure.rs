@@ -71,7 +71,7 @@ pub(super) fn release_room(request: &HttpRequest) {
 
 /// To be called when the caller is authenticated, if that happens before the body is read: from now on the body takes
 /// room.
-pub(super) fn let_in(request: &HttpRequest) {
+pub(super) fn mark_authenticated(request: &HttpRequest) {
     if let Some(room) = request.extensions().get::<Rc<Room>>() {
         room.counts.set(true);
     }
@@ -217,7 +217,7 @@ impl Body {
             drop(chunk);
             self.room.release();
             self.room.refused.set(true);
-            self.throw_away().await;
+            self.discard().await;
             let error = self.room.gate.is_full().to_string();
             return Some(Err(PayloadError::Io(io::Error::other(error))));
         }
@@ -260,7 +260,7 @@ impl Body {
     }
 
     /// Reads the rest, so that the client can read the response, unless the client stalls.
-    async fn throw_away(&mut self) {
+    async fn discard(&mut self) {
         let (most, window) = (self.room.gate.limits.drain_bytes, self.room.gate.window);
         let mut seen = 0_usize;
         while seen <= most
@@ -350,7 +350,7 @@ pub(super) async fn guard(
         };
         response = response.into_response(answer);
     }
-    say_when(&mut response, gate.retry_after);
+    add_retry_after(&mut response, gate.retry_after);
     Ok(match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => no_such_method(response),
         _ => response,
@@ -374,7 +374,7 @@ fn no_such_method(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody
 }
 
 /// Adds `Retry-After` if [`note`] was called.
-pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Duration) {
+pub(super) fn add_retry_after(response: &mut ServiceResponse<BoxBody>, retry_after: Duration) {
     let come_back = response.request().extensions_mut().remove::<ComeBack>();
     if let Some(ComeBack(hint)) = come_back
         && response.status().is_server_error()
@@ -385,7 +385,7 @@ pub(super) fn say_when(response: &mut ServiceResponse<BoxBody>, retry_after: Dur
 }
 
 /// Reads and discards a body, so that its sender can read the response instead of a broken connection.
-pub(super) async fn throw_away(mut payload: Payload, limits: &Limits) {
+pub(super) async fn discard(mut payload: Payload, limits: &Limits) {
     let drain = async {
         let mut seen = 0_usize;
         while let Some(Ok(chunk)) = payload.next().await {
@@ -409,11 +409,11 @@ mod tests {
     use super::*;
 
     fn gate(total: u32, wait: Duration) -> Arc<Gate> {
-        Arc::new(Gate { least: 100, ..patient(total, wait) })
+        Arc::new(Gate { least: 100, ..without_minimum_rate(total, wait) })
     }
 
     /// Limits without a minimum rate.
-    fn patient(total: u32, wait: Duration) -> Gate {
+    fn without_minimum_rate(total: u32, wait: Duration) -> Gate {
         Gate {
             room: Arc::new(Semaphore::new(usize::try_from(total).unwrap())),
             total,
@@ -480,7 +480,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_fast_body_reserves_its_rest_and_a_stalled_one_loses_it() {
-        let gate = Arc::new(patient(10 * KIB * KIB, Duration::from_secs(1)));
+        let gate = Arc::new(without_minimum_rate(10 * KIB * KIB, Duration::from_secs(1)));
         let (sender, mut payload, room) = body(&gate, 8 * KIB * KIB);
         let available = || u32::try_from(gate.room.available_permits()).unwrap() / KIB;
         sender.send(256 * 1024);
@@ -505,7 +505,7 @@ mod tests {
     /// Partial bodies that fill the room together: those that cannot grow are refused, and the others are read
     /// completely.
     #[tokio::test]
-    async fn bodies_that_fill_the_room_never_wait_for_ever() {
+    async fn bodies_that_fill_the_memory_wait_with_a_deadline() {
         let gate = gate(1000, Duration::from_millis(100));
         let outcomes = futures::future::join_all((0..10).map(|_| async {
             let (sender, mut payload, room) = body(&gate, 200);
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_comes_too_slowly_is_ended() {
+    async fn slow_body_is_ended() {
         let gate = gate(1000, Duration::from_secs(1));
         let (sender, mut payload, room) = body(&gate, 900);
         for _ in 0..2 {
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_not_kept_takes_no_room() {
+    async fn discarded_body_reserves_no_memory() {
         let gate = gate(100, Duration::ZERO);
         let (sender, mut payload, room) = body(&gate, 100);
         room.counts.set(false);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_expected_as_declared_or_as_large_as_allowed() {
+    fn reserves_the_declared_or_the_largest_size() {
         let claimed = |pairs: &[(header::HeaderName, &str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in pairs {
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_whole_and_never_none() {
+    fn retry_after_is_whole_and_at_least_one_second() {
         let seconds = [0, 1, 999, 1000, 1001, 5000].map(|ms| whole_seconds(Duration::from_millis(ms)));
         assert_eq!(seconds, [1, 1, 1, 1, 2, 5]);
     }

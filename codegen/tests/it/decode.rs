@@ -39,7 +39,7 @@ fn each_status_has_its_schema() {
 }
 
 #[test]
-fn a_body_of_another_status_does_not_pass() {
+fn body_of_another_status_is_refused() {
     let error = CreateTaskResponse::decode(500, JSON, br#"{"problem":"p"}"#).unwrap_err();
     assert_eq!(error.status, 500);
     assert!(

@@ -229,7 +229,7 @@ fn reports_invalid_json_with_line_and_column() {
 }
 
 #[test]
-fn depth_is_no_question_of_syntax() {
+fn depth_limit_applies_to_both_syntaxes() {
     let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     let found = problem(format!(r#"{{"orderKind":"A","name":"n","extra":{{"a":{deep}}}}}"#).as_bytes());
     assert!(
@@ -258,7 +258,7 @@ fn a_long_value_and_a_long_path_are_shortened() {
 }
 
 #[test]
-fn what_fits_is_read() {
+fn matching_values_are_read() {
     let text = r#" {"name":"n","later":[{"x":{}}],"orderKind":"B","urgent":null,"lines":[{"number":-1,"switch":"On","weight":1}],
         "extra":{"a":[1,null,{"b":"c"}]}} "#;
     let order: Order = read(text.as_bytes()).unwrap();

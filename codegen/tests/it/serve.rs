@@ -345,7 +345,7 @@ fn accept_headers_are_understood() {
 }
 
 #[test]
-fn text_or_json_is_the_more_welcome_one() {
+fn accept_header_prefers_text_or_json() {
     use TextOrJson::*;
     let cases = [
         (None, Text),

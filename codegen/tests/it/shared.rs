@@ -162,7 +162,7 @@ fn differing_document_gets_its_own_types() {
 }
 
 #[test]
-fn of_two_meanings_the_first_that_two_documents_have_is_shared() {
+fn first_common_meaning_of_a_name_is_shared() {
     let other = CONTRACT.replace("born:", "since:");
     let files = modules(&[&other, CONTRACT, CONTRACT, &other]);
     assert_eq!(defined(&files, "one/types.rs"), [""; 0]);

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_future_that_must_finish_does_when_it_is_dropped() {
+    async fn dropped_future_that_must_finish_finishes() {
         let scope = Scope::new(&CancellationToken::new());
         let counter = Arc::new(AtomicUsize::new(0));
         let inner = Arc::clone(&counter);

@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changes_that_can_be_cut_off_conform() {
+    async fn changes_that_can_be_aborted_conform() {
         conforms::<Target<true, false>>().await;
     }
 
@@ -670,7 +670,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "fails after it was cut off: half a thing")]
-    async fn finds_it_in_technologies_that_do_not_observe() {
+    async fn finds_faults_without_observation() {
         conforms::<Target<false, true>>().await;
     }
 }

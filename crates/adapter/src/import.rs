@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_place_of_a_parameter_wins() {
+    fn first_place_with_the_parameter_is_used() {
         let descriptor = json!({ "id": "c", "specific": { "name": "of the descriptor" } });
         let environment = json!({ "table": "direct", "name": "of the entity", "specific": { "name": "of the environment" } });
         let nested = json!({ "name": "of the entity", "specific": { "name": "of the environment" } });

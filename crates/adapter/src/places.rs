@@ -33,7 +33,7 @@ pub fn folder_problem(path: &Path) -> Option<String> {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 missing = Some(at);
             }
-            Err(error) => return told(at, &error, "cannot be looked at"),
+            Err(error) => return permanent_problem(at, &error, "cannot be looked at"),
         }
     }
     None
@@ -60,16 +60,16 @@ fn made(missing: &Path) -> Option<String> {
         }
         // Another process has just created it.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && missing.is_dir() => None,
-        Err(error) => told(missing, &error, "cannot be made"),
+        Err(error) => permanent_problem(missing, &error, "cannot be made"),
     }
 }
 
 fn allowed(path: &Path, wanted: Access) -> Option<String> {
     let error = Error::from(access(path, wanted).err()?);
-    told(path, &error, "cannot be written")
+    permanent_problem(path, &error, "cannot be written")
 }
 
-fn told(path: &Path, error: &Error, what: &str) -> Option<String> {
+fn permanent_problem(path: &Path, error: &Error, what: &str) -> Option<String> {
     let passes = matches!(
         error.kind(),
         ErrorKind::StorageFull
@@ -105,8 +105,8 @@ mod tests {
         assert_eq!(folder_problem(&taken), Some(no_folder(&taken)));
         assert_eq!(folder_problem(&taken.join("lake")), Some(no_folder(&taken)));
         assert_eq!(file_problem(&taken.join("lake.db")), Some(no_folder(&taken)));
-        let told = format!("`{}` is a folder; name a file", root.path().display());
-        assert_eq!(file_problem(root.path()), Some(told));
+        let permanent_problem = format!("`{}` is a folder; name a file", root.path().display());
+        assert_eq!(file_problem(root.path()), Some(permanent_problem));
         let nowhere = folder_problem(Path::new("/proc/no/such/lake")).unwrap();
         assert!(nowhere.starts_with("`/proc/no` cannot be made: "), "{nowhere}");
     }
@@ -115,10 +115,10 @@ mod tests {
     fn transient_causes_are_not_mistakes() {
         let path = Path::new("/x");
         for kind in [ErrorKind::StorageFull, ErrorKind::StaleNetworkFileHandle] {
-            assert_eq!(told(path, &Error::from(kind), "cannot be made"), None);
+            assert_eq!(permanent_problem(path, &Error::from(kind), "cannot be made"), None);
         }
         for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
-            assert!(told(path, &Error::from(kind), "cannot be made").is_some());
+            assert!(permanent_problem(path, &Error::from(kind), "cannot be made").is_some());
         }
     }
 }

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_stuck_when_a_free_slot_leaves_its_head_alone() {
+    fn lane_with_free_slots_and_unclaimed_head_is_stuck() {
         let second = Duration::from_secs(1);
         let start = Instant::now();
         let at = |seconds: u32| start + seconds * second;

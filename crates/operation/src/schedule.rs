@@ -137,7 +137,7 @@ mod tests {
         /// Random steps, some of other adapters, with random edges to later steps, a limit of concurrent ones, and a
         /// random order of ends.
         #[test]
-        fn each_begins_once_and_after_all_that_it_follows(
+        fn each_component_begins_once_after_its_dependencies(
             ours in prop::collection::vec(any::<bool>(), 1..12),
             edges in prop::collection::vec((0_usize..12, 0_usize..12), 0..30),
             at_once in 1_usize..5,

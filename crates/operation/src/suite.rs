@@ -30,8 +30,8 @@ macro_rules! store_suite {
     };
     ($open:path) => {
         $crate::suite::store_suite!($open:
-            an_unknown_token_is_nothing
-            a_submission_is_found_as_it_was_made
+            unknown_token_has_no_task
+            submission_is_read_back_unchanged
             the_same_request_joins_while_it_is_in_flight
             a_stopped_task_is_not_joined
             a_superseded_task_is_not_joined
@@ -44,30 +44,30 @@ macro_rules! store_suite {
             a_component_has_one_task_at_a_time_in_order
             a_task_of_several_components_waits_for_all_of_them
             a_retry_waits_and_keeps_its_place
-            time_without_a_worker_is_no_time_of_failure
+            time_without_a_worker_does_not_count_as_failure
             a_crash_ends_the_time_of_failure
             a_release_gives_the_attempt_back
             stop_with_waiting_scope_leaves_running_tasks
-            last_lines_of_a_stopped_run_are_true
+            last_lines_of_a_stopped_run_are_correct
             the_state_machine_is_the_pure_table
             a_lost_lease_writes_nothing
             heartbeat_extends_the_lease_and_reports_a_stop
             an_expired_lease_requeues_until_it_is_given_up
-            who_crashed_twice_waits
+            task_that_crashed_twice_waits
             suspects_run_one_at_a_time
-            a_target_runs_as_many_as_it_may
+            target_runs_at_most_its_limit
             a_full_target_leaves_slots_for_others
             logs_are_ordered_and_bounded
             deployments_are_written_under_the_lease_of_their_component
             memory_needs_the_lease_and_survives_other_writes
             old_tasks_are_collected_and_unfinished_ones_are_not
-            an_instance_is_kept_as_it_was_edited
-            a_code_is_given_once
-            a_topology_is_bounded
+            edited_instance_is_read_back
+            instance_codes_are_unique
+            topology_size_is_limited
             the_longest_code_is_kept
             a_target_is_seeded_once_and_then_left_alone
             concurrent_edits_lose_nothing
-            commits_are_hinted_at
+            commits_send_notifications
             concurrent_submissions_join
             concurrent_claims_never_share
             a_random_history_agrees_with_the_model
@@ -85,13 +85,13 @@ macro_rules! tables_suite {
             a_suspect_of_an_unknown_operation_stops_no_other
             a_newer_format_is_left_alone
             an_unreadable_task_fails_alone
-            odd_numbers_do_not_stop_a_sweep_or_an_end
-            an_odd_running_task_does_not_stop_claims
-            an_odd_log_line_does_not_hide_its_task
-            an_odd_deployment_is_named_and_stops_no_other
-            an_odd_instance_is_left_out_and_can_be_replaced
-            a_clock_that_jumps_collects_nothing
-            the_count_that_is_kept_is_of_the_latest_to_finish
+            invalid_numbers_do_not_block_other_tasks
+            unreadable_running_task_does_not_block_claims
+            unreadable_log_line_does_not_hide_its_task
+            unreadable_deployment_is_named_and_blocks_no_other
+            unreadable_instance_is_skipped_and_replaceable
+            clock_jump_deletes_no_task
+            retention_keeps_the_latest_finished_tasks
             reports_tasks_of_newer_versions
         );
     };
@@ -183,7 +183,7 @@ fn line(message: impl Into<String>) -> LogLine {
     LogLine { at: chrono::Utc::now(), level: Level::Info, message: message.into(), phase: None }
 }
 
-pub(super) async fn an_unknown_token_is_nothing(open: impl Open) {
+pub(super) async fn unknown_token_has_no_task(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let token = Token::random();
     assert_eq!(store.task(&token).await.unwrap(), None);
@@ -196,7 +196,7 @@ pub(super) async fn an_unknown_token_is_nothing(open: impl Open) {
     assert!(claim(&store).await.is_none());
 }
 
-pub(super) async fn a_submission_is_found_as_it_was_made(open: impl Open) {
+pub(super) async fn submission_is_read_back_unchanged(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let before = chrono::Utc::now();
     let mut new = request(Operation::UpdateAccess, &["b", "a", "b"], "f");
@@ -461,7 +461,7 @@ pub(super) async fn a_retry_waits_and_keeps_its_place(open: impl Open) {
 
 /// Runs and requested waits use up the time for retries. The time in which a due task waits because all processes are
 /// down does not, nor does a jump of the clock.
-pub(super) async fn time_without_a_worker_is_no_time_of_failure(open: impl Open) {
+pub(super) async fn time_without_a_worker_does_not_count_as_failure(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let lapse = Duration::from_secs(1);
     submit(&store, provision("a", "1")).await;
@@ -525,7 +525,7 @@ pub(super) async fn stop_with_waiting_scope_leaves_running_tasks(open: impl Open
     assert_eq!(stop(Token::random()).await, None);
 }
 
-pub(super) async fn last_lines_of_a_stopped_run_are_true(open: impl Open) {
+pub(super) async fn last_lines_of_a_stopped_run_are_correct(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     for (ending, expected) in [
         (Ending::Release, "stopped on request, as the process that ran it ended"),
@@ -706,7 +706,7 @@ pub(super) async fn an_expired_lease_requeues_until_it_is_given_up(open: impl Op
     assert_eq!(state(&store, next).await, State::Terminated);
 }
 
-pub(super) async fn who_crashed_twice_waits(open: impl Open) {
+pub(super) async fn task_that_crashed_twice_waits(open: impl Open) {
     const PAUSE: Duration = Duration::from_secs(3600);
     let (store, _kept) = open(Limits { crash_pause: PAUSE, ..Limits::default() }).await;
     let token = submit(&store, provision("a", "f")).await;
@@ -746,7 +746,7 @@ pub(super) async fn suspects_run_one_at_a_time(open: impl Open) {
     assert_eq!(claim_tokens(&store).await, vec![suspects[1]]);
 }
 
-pub(super) async fn a_target_runs_as_many_as_it_may(open: impl Open) {
+pub(super) async fn target_runs_at_most_its_limit(open: impl Open) {
     let per_target = Arc::new(BTreeMap::from([("slow".to_owned(), 2), ("closed".to_owned(), 0)]));
     let (store, _kept) = open(Limits { per_target, ..Limits::default() }).await;
     let mut number = 0;
@@ -944,7 +944,7 @@ pub(super) async fn old_tasks_are_collected_and_unfinished_ones_are_not(open: im
     assert_eq!(store.task(&token).await.unwrap(), None);
 }
 
-pub(super) async fn commits_are_hinted_at(open: impl Open) {
+pub(super) async fn commits_send_notifications(open: impl Open) {
     let (store, _kept) = open(Limits::default()).await;
     let mut hints = store.hints();
     let mut hinted = async |wanted: Hint| {

@@ -106,41 +106,41 @@ on_both_stores! {
     outage_of_target_and_store_fails_nothing
     repeated_failures_are_folded_in_the_log
     stop_between_retries_ends_the_task
-    the_time_for_retries_is_used_up
+    time_for_retries_is_used_completely
     permanent_error_fails_at_once_with_its_public_text
-    a_panic_fails_the_task_and_costs_no_worker
+    panic_fails_the_task_and_keeps_the_worker
     stop_of_a_queued_task_ends_it_at_once
     stop_of_a_running_task_cancels_it
     a_stopped_task_ends_only_when_its_work_does
     a_stopped_task_is_not_retried
-    a_stopped_run_that_does_not_listen_is_cut_off
-    a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off
+    stopped_run_that_does_not_react_is_aborted
+    stopped_task_waits_for_work_that_cannot_be_aborted
     a_stopped_task_ends_after_its_blocking_thread
     a_panic_on_a_blocking_thread_fails_the_task
     a_drain_leaves_a_hanging_thread_to_its_lease
     run_waits_for_an_earlier_run_that_lost_its_lease
-    a_stop_and_a_drain_meet_and_the_stop_stands
+    stop_during_a_drain_wins
     a_run_that_takes_too_long_fails
     operations_have_time_limits_of_their_own
-    the_log_grows_while_it_is_watched
+    log_lines_appear_while_a_task_runs
     validation_does_not_wait_for_provisioning
-    a_full_queue_says_so
+    full_queue_refuses_with_a_reason
     sixty_four_callers_with_one_request_get_one_token
-    wait_answers_when_its_patience_is_over
-    a_run_remembers_deployments_of_its_components_only
+    wait_returns_at_its_timeout
+    run_records_deployments_of_its_components_only
     drain_waits_for_runs_and_claims_no_more
     drain_returns_unfinished_runs_to_the_queue
     restart_resumes_accepted_tasks
-    a_poison_task_fails_and_its_neighbours_do_not
+    poisoned_task_fails_and_others_complete
     random_load_runs_each_component_alone_and_in_order
-    a_stop_between_the_claim_and_the_run_is_heard
-    a_stop_that_comes_too_late_answers_how_it_ended
-    a_lane_that_is_not_worked_on_is_reported
+    stop_between_claim_and_run_is_effective
+    late_stop_returns_the_result
+    lane_without_progress_is_reported
     a_worker_without_a_heartbeat_ends_before_its_lease_does
-    a_store_that_goes_away_and_comes_back_loses_nothing
+    store_outage_loses_nothing
     a_claim_whose_answer_is_lost_runs_when_its_lease_ends
-    a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss
-    the_next_run_begins_while_an_end_is_being_answered
+    heartbeat_during_the_end_of_a_run_is_harmless
+    next_run_begins_before_the_end_is_confirmed
 }
 
 /// A runner that asks the test for each result.
@@ -378,7 +378,7 @@ async fn stop_between_retries_ends_the_task(place: Place) {
 
 /// The time for retries runs from the first failure on, and includes the waits. It does not start with the run that
 /// fails last.
-async fn the_time_for_retries_is_used_up(place: Place) {
+async fn time_for_retries_is_used_completely(place: Place) {
     let settings =
         Settings { retry_for: Duration::from_secs(1), backoff_base: Duration::from_millis(1), ..settings() };
     let stage = Stage::with(place, settings, Limits::default()).await;
@@ -412,7 +412,7 @@ async fn permanent_error_fails_at_once_with_its_public_text(place: Place) {
     assert!(!format!("{task:?}").contains("private"));
 }
 
-async fn a_panic_fails_the_task_and_costs_no_worker(place: Place) {
+async fn panic_fails_the_task_and_keeps_the_worker(place: Place) {
     let mut stage = Stage::with(place, Settings { concurrency: 1, ..settings() }, Limits::default()).await;
     let first = stage.engine.submit(provision("a")).await.unwrap().token;
     let second = stage.engine.submit(provision("b")).await.unwrap().token;
@@ -496,7 +496,7 @@ async fn a_stopped_task_is_not_retried(place: Place) {
 const CUT_OFF: &str =
     "stopped: the work had not ended after the 50 ms of operations.cancel_grace and was cut off";
 
-async fn a_stopped_run_that_does_not_listen_is_cut_off(place: Place) {
+async fn stopped_run_that_does_not_react_is_aborted(place: Place) {
     let mut stage = Stage::new(place).await;
     let stubborn = task(Operation::Provision, &["a"], json!({"stubborn": 1}));
     let token = stage.engine.submit(stubborn).await.unwrap().token;
@@ -528,7 +528,7 @@ impl Runner for Blocker {
     }
 }
 
-async fn a_stopped_task_is_not_over_while_its_work_cannot_be_cut_off(place: Place) {
+async fn stopped_task_waits_for_work_that_cannot_be_aborted(place: Place) {
     let store = place.open(Limits::default()).await;
     let (begun, mut begins) = mpsc::unbounded_channel();
     let ended = Arc::<std::sync::atomic::AtomicBool>::default();
@@ -646,7 +646,7 @@ async fn run_waits_for_an_earlier_run_that_lost_its_lease(place: Place) {
     assert!(second.load(Ordering::SeqCst));
 }
 
-async fn a_stop_and_a_drain_meet_and_the_stop_stands(place: Place) {
+async fn stop_during_a_drain_wins(place: Place) {
     for stop_first in [true, false] {
         let patient = Settings { cancel_grace: Duration::from_secs(2), ..settings() };
         let mut stage = Stage::with(place.another(), patient, Limits::default()).await;
@@ -702,7 +702,7 @@ async fn operations_have_time_limits_of_their_own(place: Place) {
     assert_eq!(stage.end(long).await.state, State::Completed);
 }
 
-async fn the_log_grows_while_it_is_watched(place: Place) {
+async fn log_lines_appear_while_a_task_runs(place: Place) {
     let mut stage = Stage::with(place, settings(), Limits { max_log_lines: 3, ..Limits::default() }).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
@@ -741,7 +741,7 @@ async fn validation_does_not_wait_for_provisioning(place: Place) {
     }
 }
 
-async fn a_full_queue_says_so(place: Place) {
+async fn full_queue_refuses_with_a_reason(place: Place) {
     let stage = Stage::with(
         place,
         Settings { concurrency: 1, ..settings() },
@@ -777,7 +777,7 @@ async fn sixty_four_callers_with_one_request_get_one_token(place: Place) {
     assert!(ends.into_iter().all(|end| end.unwrap().unwrap().state == State::Completed));
 }
 
-async fn wait_answers_when_its_patience_is_over(place: Place) {
+async fn wait_returns_at_its_timeout(place: Place) {
     let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
@@ -789,7 +789,7 @@ async fn wait_answers_when_its_patience_is_over(place: Place) {
     assert_eq!(stage.engine.wait(&token, Duration::MAX).await.unwrap().unwrap().state, State::Completed);
 }
 
-async fn a_run_remembers_deployments_of_its_components_only(place: Place) {
+async fn run_records_deployments_of_its_components_only(place: Place) {
     let mut stage = Stage::new(place).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let visit = stage.visit().await;
@@ -896,7 +896,7 @@ async fn restart_resumes_accepted_tasks(place: Place) {
     assert_eq!(stage.engine.task(&stopped).await.unwrap().unwrap().state, State::Terminated);
 }
 
-async fn a_poison_task_fails_and_its_neighbours_do_not(place: Place) {
+async fn poisoned_task_fails_and_others_complete(place: Place) {
     let limits = Limits { max_crashes: 4, ..Limits::default() };
     let mortal = place.mortal();
     let mut stage = Stage::with(place, mortal.clone(), limits.clone()).await;
@@ -1230,7 +1230,7 @@ async fn breakable(
     (Stage { engine, visits, store, place }, breakable, passes)
 }
 
-async fn a_stop_between_the_claim_and_the_run_is_heard(place: Place) {
+async fn stop_between_claim_and_run_is_effective(place: Place) {
     let (mut stage, store, _passes) = breakable(place, settings()).await;
     let (arrived, go) = store.hold(Point::Claimed);
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
@@ -1241,7 +1241,7 @@ async fn a_stop_between_the_claim_and_the_run_is_heard(place: Place) {
     assert_eq!(stage.end(token).await.state, State::Terminated);
 }
 
-async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
+async fn late_stop_returns_the_result(place: Place) {
     let (mut stage, store, _passes) = breakable(place, settings()).await;
     let token = stage.engine.submit(provision("a")).await.unwrap().token;
     let (arrived, go) = store.hold(Point::Settle);
@@ -1255,7 +1255,7 @@ async fn a_stop_that_comes_too_late_answers_how_it_ended(place: Place) {
 }
 
 /// An end is committed before the worker knows of it: tasks that waited for it may begin then.
-async fn the_next_run_begins_while_an_end_is_being_answered(place: Place) {
+async fn next_run_begins_before_the_end_is_confirmed(place: Place) {
     let (mut stage, store, _passes) = breakable(place, settings()).await;
     let first = stage.engine.submit(provision("a")).await.unwrap().token;
     let (arrived, go) = store.hold(Point::Settled);
@@ -1272,7 +1272,7 @@ async fn the_next_run_begins_while_an_end_is_being_answered(place: Place) {
     assert_eq!(stage.end(first).await.state, State::Completed);
 }
 
-async fn a_lane_that_is_not_worked_on_is_reported(place: Place) {
+async fn lane_without_progress_is_reported(place: Place) {
     let quick = Settings { lease: Duration::from_millis(300), poll: Duration::from_millis(20), ..settings() };
     let (mut stage, store, _passes) = breakable(place, quick).await;
     let health = stage.engine.health().await;
@@ -1334,7 +1334,7 @@ async fn a_worker_without_a_heartbeat_ends_before_its_lease_does(place: Place) {
     assert_eq!(stage.end(token).await.state, State::Completed);
 }
 
-async fn a_store_that_goes_away_and_comes_back_loses_nothing(place: Place) {
+async fn store_outage_loses_nothing(place: Place) {
     let quick = Settings { poll: Duration::from_millis(10), ..settings() };
     let (mut stage, store, mut passes) = breakable(place, quick).await;
     let mut passed = async |point| while passes.recv().await.unwrap() != point {};
@@ -1372,7 +1372,7 @@ async fn a_claim_whose_answer_is_lost_runs_when_its_lease_ends(place: Place) {
     assert_eq!(stage.end(token).await.state, State::Completed);
 }
 
-async fn a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss(place: Place) {
+async fn heartbeat_during_the_end_of_a_run_is_harmless(place: Place) {
     let short = Settings { lease: Duration::from_millis(300), ..settings() };
     let (mut stage, store, mut passes) = breakable(place, short).await;
     stage.engine.submit(provision("a")).await.unwrap();
@@ -1393,7 +1393,7 @@ async fn a_heartbeat_that_crosses_the_end_of_its_run_is_no_loss(place: Place) {
 /// The other half of [`kill_minus_nine_loses_nothing`]: a process that accepts until it is killed. Started alone, it
 /// has no store and does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_to_be_killed() {
+async fn child_process_accepts_until_killed() {
     use std::io::Write;
     let Ok(path) = std::env::var("LANDFALL_TEST_STORE") else { return };
     let store = Arc::new(SqliteStore::open(&path, Limits::default()).await.unwrap());
@@ -1420,7 +1420,7 @@ async fn kill_minus_nine_loses_nothing() {
     let mut accepted = Vec::new();
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "tests::a_process_to_be_killed", "--nocapture"])
+            .args(["--exact", "tests::child_process_accepts_until_killed", "--nocapture"])
             .env("LANDFALL_TEST_STORE", &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

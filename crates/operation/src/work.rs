@@ -497,8 +497,8 @@ impl<'a> Resolver<'a> {
     /// The problem that keeps a component from its target. If it concerns the environment, the problems that the
     /// component has in any environment follow. If it concerns the kind, the problems of its data contract follow,
     /// because the right kind may use the contract.
-    fn with_what_else_is_wrong(&self, component: &Component, problem: Problem) -> Vec<Problem> {
-        let of_contract = || component.told(component.faults.contract.clone());
+    fn with_further_problems(&self, component: &Component, problem: Problem) -> Vec<Problem> {
+        let of_contract = || component.without_consequences(component.faults.contract.clone());
         let (of_environment, of_kind) =
             (problem.path == self.environment_path(), problem.path == format!("{}.kind", component.path));
         let mut problems = vec![problem];
@@ -525,7 +525,7 @@ impl<'a> Resolver<'a> {
             sent: self.sent(component, &target),
         };
         let found = target.technology.bind(work, *self.intent).err().unwrap_or_default();
-        problems.extend(component.told(found));
+        problems.extend(component.without_consequences(found));
         problems
     }
 
@@ -534,7 +534,7 @@ impl<'a> Resolver<'a> {
         let (key, target) = match self.target(component) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
-            Err(problem) => return Err(self.with_what_else_is_wrong(component, problem)),
+            Err(problem) => return Err(self.with_further_problems(component, problem)),
         };
         let remembered = self.remembered(&key);
         let remembered_access = || remembered.and_then(|deployment| deployment.access.clone());
@@ -559,7 +559,7 @@ impl<'a> Resolver<'a> {
             .and_then(|deployment| self.topology.target(&deployment.target));
         match bound {
             Ok(bound) => Ok(Some(Assigned { work, bound, target, before })),
-            Err(problems) => Err(component.told(problems)),
+            Err(problems) => Err(component.without_consequences(problems)),
         }
     }
 }
@@ -576,16 +576,16 @@ fn as_provisioned<'c>(
         return Cow::Borrowed(component);
     };
     let is_there = deployment.status == DeploymentStatus::Provisioned;
-    let says_nothing = |field: &str, absent: bool| {
+    let not_stated = |field: &str, absent: bool| {
         is_there || absent || component.unread.iter().any(|unread| unread.field == field)
     };
     let mut provisioned = component.clone();
-    if says_nothing("specific", component.specific.is_empty()) {
+    if not_stated("specific", component.specific.is_empty()) {
         provisioned.specific.clone_from(&deployment.specific);
         provisioned.unread.retain(|unread| unread.field != "specific");
     }
     if let Some(kind) = &deployment.kind
-        && says_nothing("kind", component.kind == ComponentKind::Unspecified)
+        && not_stated("kind", component.kind == ComponentKind::Unspecified)
     {
         provisioned.kind.clone_from(kind);
         provisioned.unread.retain(|unread| unread.field != "kind");

@@ -831,7 +831,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_try_is_at_the_end_of_the_time_for_retries() {
+    fn last_attempt_is_at_the_end_of_the_retry_time() {
         let settings = Settings { retry_for: Duration::from_secs(60), ..Settings::default() };
         let after = |tries, elapsed: u64, hint| {
             let error = Error::retryable("busy").after(Duration::from_secs(hint));
@@ -936,13 +936,13 @@ mod tests {
     }
 
     #[test]
-    fn times_are_short_and_read_well() {
+    fn durations_are_displayed_in_short_form() {
         let spelt = [0, 40, 400, 2_000, 9_940, 25_000, 25_600].map(|ms| spell(Duration::from_millis(ms)));
         assert_eq!(spelt, ["0 s", "40 ms", "0.4 s", "2 s", "9.9 s", "25 s", "26 s"]);
     }
 
     #[test]
-    fn errors_that_last_panics_and_runs_without_end_fail() {
+    fn permanent_errors_panics_and_long_runs_fail() {
         let errors: [fn() -> Error; 3] =
             [|| Error::permanent("no"), || Error::conflict("no"), || Error::unsupported("no")];
         for error in errors {
@@ -970,7 +970,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_cause_stands_and_a_stop_goes_before_a_drain() {
+    fn first_cause_wins_and_stop_precedes_drain() {
         use Cause::*;
         for (causes, stands) in [
             ([Stop, Drain], Stop),
@@ -988,7 +988,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_grows_to_its_cap_and_is_spread() {
+    fn backoff_grows_to_its_cap_with_jitter() {
         let settings = Settings::default();
         let wait = |tries, fraction| backoff(tries, &settings, fraction).as_secs();
         assert_eq!([1, 2, 3, 6, 7, 8, 1000].map(|tries| wait(tries, 1.0)), [1, 2, 4, 32, 60, 60, 60]);
@@ -1000,7 +1000,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_are_no_attempts() {
+    fn crashes_do_not_count_as_attempts() {
         let facts = |attempt, crashes| {
             let token = super::super::Token::random();
             Facts::of(&ClaimedTask {

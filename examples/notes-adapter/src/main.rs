@@ -1,5 +1,4 @@
-//! A Tech Adapter with a technology of its own beside those of Landfall: one file a component, with `specific.text`
-//! in it.
+//! A Tech Adapter with its own technology beside Landfall's: one file for each component, with `specific.text` in it.
 //!
 //!     [targets.NOTES]
 //!     driver = "notes"

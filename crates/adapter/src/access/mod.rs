@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_a_set_or_every_problem_with_its_place() {
+    fn list_becomes_a_set_or_reports_all_problems() {
         let list = |texts: &[&str]| {
             let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
             Ref::parse_list("acl.users", &texts, Ref::parse_user)

@@ -177,13 +177,13 @@ impl Node {
     }
 
     /// Whether both have the same content, at any position.
-    fn says_the_same_as(&self, other: &Self) -> bool {
+    fn has_same_content(&self, other: &Self) -> bool {
         let same_entry =
-            |(a, b): (&Entry, &Entry)| a.key == b.key && a.flaw == b.flaw && a.node.says_the_same_as(&b.node);
+            |(a, b): (&Entry, &Entry)| a.key == b.key && a.flaw == b.flaw && a.node.has_same_content(&b.node);
         self.tag == other.tag
             && match (&self.tree, &other.tree) {
                 (Tree::List(a), Tree::List(b)) => {
-                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same_as(b))
+                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.has_same_content(b))
                 }
                 (Tree::Mapping(a), Tree::Mapping(b)) => a.len() == b.len() && a.iter().zip(b).all(same_entry),
                 (a, b) => a == b,
@@ -748,7 +748,7 @@ fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, p
     let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
     for entry in entries.filter(|entry| entry.flaw.is_none()) {
         let first = *seen.entry(&entry.key).or_insert(entry);
-        if !std::ptr::eq(first, entry) && !first.node.says_the_same_as(&entry.node) {
+        if !std::ptr::eq(first, entry) && !first.node.has_same_content(&entry.node) {
             problems.add(|| {
                 Problem::new(short(&entry.key), "the key exists twice")
                     .under(path)

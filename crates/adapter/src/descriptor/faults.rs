@@ -9,7 +9,7 @@ impl Component {
     /// The problems that a technology has with the component, in the author's view, without those that are only
     /// consequences of parts that could not be read.
     #[must_use]
-    pub fn told(&self, problems: Vec<Problem>) -> Vec<Problem> {
+    pub fn without_consequences(&self, problems: Vec<Problem>) -> Vec<Problem> {
         let located: Vec<Problem> = problems.into_iter().map(|problem| self.located(problem)).collect();
         let (read, found): (Vec<_>, Vec<_>) = located.into_iter().partition(Problem::is_of_reading);
         let causes = Causes::of(self, &read);

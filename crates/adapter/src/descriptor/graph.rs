@@ -22,7 +22,7 @@ pub(super) struct Dependency {
 
 /// Reports cycles. Depth first with an explicit stack, because a chain of dependencies may be as long as the
 /// document.
-pub(super) fn report_circles<'a>(
+pub(super) fn report_cycles<'a>(
     edges: &[Vec<Dependency>],
     id: impl Fn(usize) -> &'a str,
     problems: &mut Problems,

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_found_by_meaning() {
+    fn parts_are_found_by_their_fields() {
         let product = id("urn:dmb:dp:finance:cashflow:0");
         let urn = product.urn().unwrap();
         assert_eq!((urn.namespace, urn.entity), ("dmb", "dp"));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn short_urns_have_empty_ends() {
+    fn short_urns_have_empty_segments() {
         let short = id("urn:dmb:dp");
         let urn = short.urn().unwrap();
         assert_eq!((urn.entity, urn.identity, short.major()), ("dp", "", None));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_text_is_no_identifier() {
+    fn invalid_text_is_not_an_identifier() {
         for (text, why) in [
             ("", InvalidIdentifier::Empty),
             (" \u{a0}", InvalidIdentifier::Empty),

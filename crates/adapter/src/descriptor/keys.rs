@@ -38,7 +38,7 @@ pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems
     if !problems.is_strict() {
         return;
     }
-    for entry in fields.entries().filter(|entry| !says_nothing(entry)) {
+    for entry in fields.entries().filter(|entry| !is_unfilled(entry)) {
         let key = entry.key.as_str();
         if known.used.contains(&key) || known.other.contains(&key) {
             continue;
@@ -46,13 +46,13 @@ pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems
         if let Some((_, says, instead)) = known.foreign.iter().find(|(foreign, ..)| *foreign == key) {
             if says.says(entry) {
                 let message = format!("{} has no `{key}`, so it would say nothing", known.name);
-                problems.ask(|| told(fields, entry, message).remedy(format!("write {instead}")));
+                problems.ask(|| problem_at(fields, entry, message).remedy(format!("write {instead}")));
             }
         } else if let Some(close) =
             known.used.iter().find(|used| fields.get(used).is_none() && is_slip(key, used))
         {
             problems.ask(|| {
-                told(fields, entry, "this key means nothing here".to_owned())
+                problem_at(fields, entry, "this key means nothing here".to_owned())
                     .remedy(format!("did you mean `{close}`?"))
             });
         }
@@ -63,11 +63,11 @@ pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems
 pub(super) fn slip<'a>(fields: &Fields<'a>, wanted: &[&'static str]) -> Option<(&'a Entry, &'static str)> {
     fields
         .entries()
-        .filter(|entry| !says_nothing(entry))
+        .filter(|entry| !is_unfilled(entry))
         .find_map(|entry| Some((entry, *wanted.iter().find(|wanted| is_slip(&entry.key, wanted))?)))
 }
 
-fn told(fields: &Fields<'_>, entry: &Entry, message: String) -> Problem {
+fn problem_at(fields: &Fields<'_>, entry: &Entry, message: String) -> Problem {
     let problem = fields.problem(&short(&entry.key), message).at(entry.at);
     match entry.node.source_text() {
         Some(text) => problem.value(text),
@@ -84,7 +84,7 @@ fn is_slip(key: &str, wanted: &str) -> bool {
 }
 
 /// Whether it is what a template leaves behind where nothing was filled in.
-fn says_nothing(entry: &Entry) -> bool {
+fn is_unfilled(entry: &Entry) -> bool {
     match &entry.node.tree {
         Tree::Null => true,
         Tree::Text(text) => text.trim().is_empty(),

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_at_an_end_is_refused() {
+    fn leading_and_trailing_white_space_is_refused() {
         for name in [" a", "a ", " "] {
             assert_eq!(said(name), "the name begins or ends with white space");
         }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn twins_of_a_name_in_normal_form_are_refused() {
+    fn names_that_are_not_normalized_are_refused() {
         for (name, difference) in [
             ("cafe\u{301}s", "it has U+0065 U+0301 where U+00E9 is meant"),
             ("\u{ff41}bc", "it has U+FF41 where U+0061 is meant"),

@@ -321,7 +321,8 @@ pub(super) fn property(fields: &Fields<'_>, depth: usize, problems: &mut Problem
     }
     let Typed { named, key, length_in_type } = data_type(fields, problems)?;
     let text = |key: &str| fields.get(key).and_then(|entry| entry.node.source_text());
-    let (required, unique) = (stated_by(fields, "required", problems), stated_by(fields, "unique", problems));
+    let (required, unique) =
+        (present_key(fields, "required", problems), present_key(fields, "unique", problems));
     let mut column = Column {
         description: fields.text("description", problems).unwrap_or_default(),
         tags: fields.tags(problems),
@@ -397,7 +398,7 @@ fn primary_key(fields: &Fields<'_>, column: &mut Column, problems: &mut Problems
             }
         }
     });
-    if let Some(key) = stated_by(fields, "primaryKey", problems) {
+    if let Some(key) = present_key(fields, "primaryKey", problems) {
         column.is_key(position.unwrap_or(1));
         column.keys.put("constraint", key);
     } else if position.is_some()
@@ -757,7 +758,7 @@ fn without_length(named: &mut Named, limit: Option<u32>) {
 }
 
 /// The key for `name`: the key itself, or else its name in version 2.
-fn stated_by(fields: &Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<&'static str> {
+fn present_key(fields: &Fields<'_>, name: &'static str, problems: &mut Problems) -> Option<&'static str> {
     if fields.get(name).is_some() {
         return (flag(fields, name, problems) == Some(true)).then_some(name);
     }
@@ -828,7 +829,7 @@ mod tests {
     fn read(contract: &str) -> Result<Descriptor, Vec<String>> {
         let descriptor = parsed(contract);
         let component = &descriptor.product.components[0];
-        let problems = component.told(component.faults.contract.clone());
+        let problems = component.without_consequences(component.faults.contract.clone());
         if problems.is_empty() {
             return Ok(descriptor);
         }
@@ -978,7 +979,7 @@ mod tests {
     }
 
     #[test]
-    fn both_types_of_a_property_count_where_one_leaves_it_open() {
+    fn physical_type_completes_an_open_logical_type() {
         for (property, meant) in [
             ("logicalType: string, physicalType: 'varchar[3]'", "VARCHAR[3]"),
             ("logicalType: array, physicalType: 'varchar[3]'", "ARRAY of TEXT"),
@@ -1078,7 +1079,7 @@ mod tests {
     }
 
     #[test]
-    fn promises_of_several_elements_are_all_kept() {
+    fn sla_values_of_several_elements_are_kept() {
         let contract = component(
             "{kind: DataContract, slaProperties: [{property: latency, value: 4, unit: d, element: t.a}, \
              {property: latency, value: 5, unit: d, element: t.b}, {property: latency, value: 6}], schema: \

@@ -185,7 +185,7 @@ mod tests {
     use super::is_typo;
 
     #[test]
-    fn slips_of_the_hand_are_typos() {
+    fn small_differences_are_typos() {
         for (wanted, candidate) in [
             ("kye", "key"),
             ("buckt", "bucket"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn words_with_another_meaning_are_not_typos() {
+    fn different_words_are_not_typos() {
         for (wanted, candidate) in [
             ("apiVersion", "version"),
             ("float64", "FLOAT"),

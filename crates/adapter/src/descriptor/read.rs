@@ -227,7 +227,7 @@ fn product<'a>(
     }
     if problems.is_strict() {
         let name = |number: usize| index.places.get(number).and_then(|place| place.id).unwrap_or_default();
-        graph::report_circles(&edges, name, problems);
+        graph::report_cycles(&edges, name, problems);
     }
     let read: HashMap<usize, usize> = numbers.iter().enumerate().map(|(at, number)| (*number, at)).collect();
     let parents: Vec<Option<usize>> = index.places.iter().map(|place| place.parent).collect();

@@ -266,8 +266,8 @@ fn property(column: &Column, existing: Option<&Object>, known: Option<&Known>, d
     if !column.name.is_empty() {
         property.insert("name".to_owned(), json!(column.name));
     }
-    let says_type = |known: &&Known| known.typed && says_type(&property, &known.column, column);
-    let is_said = known.filter(says_type).is_some();
+    let has_type = |known: &&Known| known.typed && has_type(&property, &known.column, column);
+    let is_said = known.filter(has_type).is_some();
     let known = known.map(|known| &known.column);
     if is_said {
         nested(&mut property, column, dialect);
@@ -344,7 +344,7 @@ fn text(property: &mut Object, key: &str, text: &str) {
 }
 
 /// Whether a property already has the type of a column, and the places for its nested columns.
-fn says_type(property: &Object, known: &Column, column: &Column) -> bool {
+fn has_type(property: &Object, known: &Column, column: &Column) -> bool {
     let has_place = match column.data_type {
         DataType::Struct => property.contains_key("properties"),
         DataType::Array => property.contains_key("items"),
@@ -901,7 +901,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         /// Any contract describes the columns correctly after one run, and a second run does not change it.
         #[test]
-        fn columns_get_into_any_contract(parts in proptest::collection::vec(anything(), 24), schema in anything()) {
+        fn columns_merge_into_any_contract(parts in proptest::collection::vec(anything(), 24), schema in anything()) {
             let columns = every_column();
             let mut columns: Vec<Column> = columns.into_iter().rev().take(parts.len()).collect();
             columns.reverse();

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn one_component_can_be_asked_for_of_either_shape() {
+    fn one_component_can_be_requested_in_either_form() {
         let limits = Limits::default();
         let expected = Scope::Component("it's b".parse().unwrap());
         let component = wrapped(PRODUCT, "a");

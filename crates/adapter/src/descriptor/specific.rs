@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_read() {
+    fn valid_values_are_read() {
         let specific = json!({
             "bucket": "b", "loadSampleData": true, "retention": 7, "format": "iceberg", "paths": ["a", "b"],
             "encryption": {"key": "k"}, "nothing": null,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn invalid_values_are_reported() {
         let specific = json!({
             "bucket": 12, "loadSampleData": "yes", "retention": 70, "days": 1.5, "format": "Icberg",
             "kind": "nothing like it", "paths": ["a", 1], "encryption": {"kye": "k"}, "name": "", "bukcet": "x",

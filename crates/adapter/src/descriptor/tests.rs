@@ -22,7 +22,7 @@ fn with_faults(read: Result<Descriptor, Rejected>) -> Result<Descriptor, Vec<Pro
     let faults = |descriptor: &Descriptor| {
         let of = |component: &Component| {
             let Faults { contract, sample } = component.faults.clone();
-            component.told(contract.into_iter().chain(sample).collect())
+            component.without_consequences(contract.into_iter().chain(sample).collect())
         };
         descriptor.product.all_components().flat_map(of).collect::<Vec<_>>()
     };
@@ -58,7 +58,7 @@ fn as_component(product: &str, id: &str) -> String {
 }
 
 #[test]
-fn the_page_s_data_product() {
+fn data_product_of_the_page_is_accepted() {
     let descriptor = full(DescriptorKind::DataProduct, CASHFLOW).unwrap();
     assert_eq!(descriptor.product.name, "CashFlow");
     let order: Vec<_> = descriptor.targets().iter().map(|c| c.id.last_part()).collect();
@@ -66,7 +66,7 @@ fn the_page_s_data_product() {
 }
 
 #[test]
-fn the_page_s_component() {
+fn component_of_the_page_is_accepted() {
     let id = "urn:dmb:cmp:finance:cashflow:0:cashflow-output-port";
     let descriptor = full(DescriptorKind::Component, &as_component(CASHFLOW, id)).unwrap();
     let [component] = descriptor.targets()[..] else { panic!("one component") };
@@ -265,7 +265,7 @@ fn tags_are_texts_or_mappings() {
 }
 
 #[test]
-fn other_data_products_are_not_depended_on() {
+fn dependencies_on_other_data_products_are_ignored() {
     let product = harmless("depends-on-other-product").product;
     assert!(product.components[0].depends_on.is_empty());
 }
@@ -320,7 +320,7 @@ fn short_form_leaves_out_invalid_parts() {
 }
 
 #[test]
-fn a_component_answers_for_itself_only() {
+fn problems_of_a_component_are_its_own() {
     let text = product_of(&[
         format!("{}, dataContract: {{schema: [{{name: a, dataType: strnig}}]}}", after("a", &["gone"])),
         format!("{}, components: [{{{}}}]", after("b", &[]), member("b:inner", "storage")),
@@ -459,7 +459,7 @@ fn only_routed_components_of_a_component_are_read() {
 }
 
 #[test]
-fn a_repeated_id_of_ours_is_a_problem_unless_it_goes() {
+fn repeated_own_id_is_a_problem_except_for_removal() {
     let text = product_of(&[
         format!("{}, technology: Kafka", member("a", "outputport")),
         format!("{}, technology: S3", member("a", "storage")),
@@ -490,7 +490,7 @@ fn a_component_needs_little_more_than_an_id() {
 }
 
 #[test]
-fn a_tab_is_reported_where_it_is() {
+fn tab_is_reported_with_its_position() {
     let head = format!("{PRODUCT}components:\n");
     for (text, line, column) in [
         (format!("{head}- id: a\n  specific:\n\t  bucket: x\n"), 8, 1),
@@ -531,7 +531,7 @@ fn parsing_costs_in_proportion_to_opaque_content() {
 }
 
 #[test]
-fn descriptors_with_results_are_not_in_use() {
+fn descriptors_with_results_are_accepted() {
     let problems = full(DescriptorKind::DataProductWithResults, CASHFLOW).unwrap_err();
     assert_eq!(
         printed(&problems),
@@ -578,7 +578,7 @@ fn limits_are_configurable() {
 }
 
 #[test]
-fn a_technology_s_problems_are_brought_home() {
+fn problems_of_a_technology_get_document_paths() {
     let id = "urn:dmb:cmp:finance:cashflow:0:storage-component";
     let text = as_component(CASHFLOW, id).replace("bucket:", "buckt:");
     let descriptor = full(DescriptorKind::Component, &text).unwrap();
@@ -925,22 +925,22 @@ mod properties {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_text_is_answered(tokens in prop::collection::vec(token(), 0..60)) {
+        fn any_text_gets_an_answer(tokens in prop::collection::vec(token(), 0..60)) {
             answers(&tokens.concat())?;
         }
 
         #[test]
-        fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_get_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(DescriptorKind::DataProduct, bytes, Strictness::Full, &Limits::default());
         }
 
         #[test]
-        fn any_change_of_a_good_descriptor_is_answered(text in mutated(CASHFLOW)) {
+        fn any_mutation_of_a_descriptor_gets_an_answer(text in mutated(CASHFLOW)) {
             answers(&text)?;
         }
 
         #[test]
-        fn any_change_of_a_short_form_is_answered(text in mutated(ACL_REQUEST)) {
+        fn any_mutation_of_a_short_form_gets_an_answer(text in mutated(ACL_REQUEST)) {
             answers(&text)?;
         }
 
@@ -962,7 +962,7 @@ mod properties {
         }
 
         #[test]
-        fn any_text_is_an_identifier_or_not(text in "\\PC{0,40}") {
+        fn any_text_is_accepted_or_refused_as_identifier(text in "\\PC{0,40}") {
             if let Ok(id) = text.parse::<Identifier>() {
                 prop_assert_eq!(id.as_str(), text);
             }
@@ -1141,7 +1141,7 @@ fn technology_paths_lead_to_the_written_text() {
 }
 
 #[test]
-fn tags_of_yaml_change_no_place() {
+fn yaml_tags_do_not_change_positions() {
     for before in ["", "---\n", "# comment\n", "# comment\n---\n", "\u{feff}", "\n\n--- # begin\n"] {
         let text =
             format!("{before}{PRODUCT}components: [{{{}, description: !!int abc, name: !!str 12}}]\n", {
@@ -1161,7 +1161,7 @@ fn tags_of_yaml_change_no_place() {
 }
 
 #[test]
-fn a_length_beside_the_name_of_a_type_belongs_to_it() {
+fn length_beside_a_type_name_is_its_length() {
     for (column, meant) in [
         ("dataType: bpchar", (DataType::Text, None, None)),
         ("dataType: bpchar, dataLength: 3", (DataType::Char, None, Some(3))),

@@ -553,7 +553,7 @@ impl<'a> Reader<'a> {
     fn simple(&self, name: &str) -> Result<Named, UnknownType> {
         let mut named = Named::of(self.named(name)?);
         named.unlimited = name == "bpchar";
-        named.without_zone = says_no_zone(name);
+        named.without_zone = has_no_zone(name);
         Ok(named)
     }
 
@@ -750,7 +750,7 @@ impl<'a> Reader<'a> {
 
     fn with_arguments(&self, name: &str, arguments: &[String]) -> Result<Named, UnknownType> {
         let data_type = self.named(name)?;
-        let mut named = Named { without_zone: says_no_zone(name), ..Named::of(data_type) };
+        let mut named = Named { without_zone: has_no_zone(name), ..Named::of(data_type) };
         let number =
             |argument: &str| argument.split(' ').next().and_then(|digits| digits.parse::<u32>().ok());
         let first = arguments.first().map(String::as_str).unwrap_or_default();
@@ -842,7 +842,7 @@ fn is_name(name: &str) -> bool {
     by_name(name).is_some() || WITHOUT_EQUAL.iter().any(|(other, ..)| *other == name)
 }
 
-fn says_no_zone(name: &str) -> bool {
+fn has_no_zone(name: &str) -> bool {
     name.contains("ntz") || name.contains("without time zone")
 }
 
@@ -1088,7 +1088,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_type_decides_only_where_nothing_is_lost() {
+    fn logical_type_decides_only_without_loss() {
         for (text, logical, leaves) in [
             ("SOME_OTHER_PLATFORM", "string", true),
             ("VECTOR(FLOAT, 256)", "array", true),

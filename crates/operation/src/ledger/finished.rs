@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_kept() {
+    fn number_of_entries_is_limited() {
         let finished = Finished::default();
         for _ in 0..3 * MOST {
             finished.keep(&task(State::Completed), 0);

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_pool_lends_and_keeps_nothing() {
+    async fn closed_pool_returns_and_keeps_no_connection() {
         let pool = Pool::new(2, SOON);
         let (pooled, _) = pool.borrow().await.unwrap();
         let (other, _) = pool.borrow().await.unwrap();

@@ -572,7 +572,7 @@ mod tests {
     /// A batch behaves like single submissions: a request joins a task that leaves its components in the requested
     /// state, and that no other task follows.
     #[test]
-    fn a_batch_is_cut_where_the_order_matters() {
+    fn batch_ends_where_the_order_matters() {
         use Operation::{Provision, Unprovision, Validate};
         let lengths = |entries: &[Entry]| -> Vec<usize> {
             independent_chunks(entries).iter().map(|chunk| chunk.len()).collect()
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_numbered_through() {
+    fn parameters_are_numbered_consecutively() {
         let Insert { sqlite, postgres, .. } = Insert::of(2);
         for sql in [&sqlite, &postgres] {
             assert!(sql.contains("VALUES ($1, $2") && sql.contains("$15), ($16, $17"), "{sql}");
@@ -598,7 +598,7 @@ mod tests {
 
     /// The sizes cover every number of rows.
     #[test]
-    fn the_sizes_of_insertions_go_down_to_one() {
+    fn insertion_sizes_go_down_to_one() {
         assert!(INSERTS.windows(2).all(|pair| pair[0].rows > pair[1].rows));
         assert_eq!(INSERTS.last().map(|insert| insert.rows), Some(1));
     }

@@ -908,7 +908,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_takes_room_on_all_of_its_targets_or_on_none() {
+    fn task_takes_slots_on_all_its_targets_or_none() {
         let per_target = std::sync::Arc::new(BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]));
         let limits = Limits { per_target, target_concurrency: 3, ..Limits::default() };
         let on = |targets: &[&str]| targets.iter().map(|target| (*target).to_owned()).collect::<Vec<_>>();

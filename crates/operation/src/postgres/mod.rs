@@ -161,7 +161,7 @@ impl PostgresStore {
         let (to_other_processes, news) = mpsc::channel(NEWS_QUEUE);
         let shared = Shared::new(limits, Some(to_other_processes));
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let tell = news::tell(Arc::clone(&connections), news, instance.clone());
+        let notify_replicas = news::notify_replicas(Arc::clone(&connections), news, instance.clone());
         let listen = news::listen(listener, shared.hints(), instance, settings.patience);
         let writer =
             QueueWriter { options: session, patience: settings.patience, session: None, proven: false };
@@ -169,7 +169,10 @@ impl PostgresStore {
             writer: Writer::start(writer),
             connections,
             patience: settings.patience,
-            _news: [AbortOnDropHandle::new(tokio::spawn(tell)), AbortOnDropHandle::new(tokio::spawn(listen))],
+            _news: [
+                AbortOnDropHandle::new(tokio::spawn(notify_replicas)),
+                AbortOnDropHandle::new(tokio::spawn(listen)),
+            ],
         };
         Ok(ledger::open(database, shared))
     }
@@ -190,7 +193,7 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
         .clone()
         .application_name("landfall")
         .options([("search_path", SCHEMA), ("default_transaction_read_only", "off")]);
-    let mut connection = match patiently(settings.patience, connect(&options)).await {
+    let mut connection = match with_timeout(settings.patience, connect(&options)).await {
         Ok(connection) => connection,
         Err(error) if Fault::of(&error) == Fault::Standby => return Err(failed(error)),
         Err(error) => return Err(unusable(error)),
@@ -231,7 +234,7 @@ fn no_answer() -> sqlx::Error {
 }
 
 /// Returns the result, or [`no_answer`] after the timeout. The state of the connection is then unknown.
-async fn patiently<T>(
+async fn with_timeout<T>(
     patience: Duration,
     work: impl Future<Output = sqlx::Result<T>> + Send,
 ) -> sqlx::Result<T> {
@@ -258,7 +261,7 @@ impl Connections {
 
     async fn connect(&self) -> sqlx::Result<PgConnection> {
         let (options, patience) = (self.options.clone(), self.patience / 4);
-        let made = self.runtime.spawn(async move { patiently(patience, connect(&options)).await });
+        let made = self.runtime.spawn(async move { with_timeout(patience, connect(&options)).await });
         made.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
@@ -270,7 +273,7 @@ impl Connections {
         let (lent, rested) = self.pool.borrow().await?;
         if let Some((mut connection, rested)) = rested
             && !anew
-            && (rested <= FRESH || patiently(FRESH, connection.ping()).await.is_ok())
+            && (rested <= FRESH || with_timeout(FRESH, connection.ping()).await.is_ok())
         {
             return Ok((lent, connection));
         }
@@ -282,7 +285,7 @@ impl Connections {
         let mut anew = false;
         loop {
             let (lent, mut connection) = self.borrow(anew).await?;
-            match patiently(self.patience, fetch_postgres(&mut connection, text, args)).await {
+            match with_timeout(self.patience, fetch_postgres(&mut connection, text, args)).await {
                 Ok(rows) => {
                     lent.give_back(connection);
                     return Ok(rows);
@@ -395,13 +398,13 @@ impl Session {
     async fn begin(&mut self, first: &str) -> sqlx::Result<()> {
         use sqlx::Row as _;
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {NOW} {first}");
-        let rows = patiently(self.patience, self.connection.fetch_all(begin.as_str())).await?;
+        let rows = with_timeout(self.patience, self.connection.fetch_all(begin.as_str())).await?;
         self.begun = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?;
         Ok(())
     }
 
     async fn commit(&mut self) -> sqlx::Result<()> {
-        patiently(self.patience, self.connection.execute("COMMIT")).await.map(drop)
+        with_timeout(self.patience, self.connection.execute("COMMIT")).await.map(drop)
     }
 }
 
@@ -421,12 +424,12 @@ impl Transaction for Session {
 
     async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>> {
         let text = statement.text(Dialect::Postgres);
-        patiently(self.patience, fetch_postgres(&mut self.connection, text, args)).await
+        with_timeout(self.patience, fetch_postgres(&mut self.connection, text, args)).await
     }
 
     async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64> {
         let text = statement.text(Dialect::Postgres);
-        patiently(self.patience, execute_postgres(&mut self.connection, text, args)).await
+        with_timeout(self.patience, execute_postgres(&mut self.connection, text, args)).await
     }
 }
 
@@ -446,7 +449,7 @@ impl Connection for QueueWriter {
             Some(session) => session,
             None => {
                 self.proven = false;
-                Session::new(patiently(self.patience, connect(&self.options)).await?, self.patience)
+                Session::new(with_timeout(self.patience, connect(&self.options)).await?, self.patience)
             }
         };
         let session = self.session.insert(session);
@@ -466,7 +469,7 @@ impl Connection for QueueWriter {
         if is_of_the_session(error) {
             return self.proven;
         }
-        let rolled_back = patiently(FRESH, session.connection.execute("ROLLBACK")).await;
+        let rolled_back = with_timeout(FRESH, session.connection.execute("ROLLBACK")).await;
         self.session = rolled_back.is_ok().then_some(session);
         false
     }

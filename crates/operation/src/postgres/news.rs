@@ -13,7 +13,7 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{sleep, timeout};
 
-use super::{Connections, patiently};
+use super::{Connections, with_timeout};
 use crate::ledger::sql::args;
 use crate::operation::Lane;
 use crate::store::Hint;
@@ -29,7 +29,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Notifies other replicas, with many pieces of news in one message.
-pub(super) async fn tell(connections: Arc<Connections>, mut news: mpsc::Receiver<Hint>, instance: String) {
+pub(super) async fn notify_replicas(
+    connections: Arc<Connections>,
+    mut news: mpsc::Receiver<Hint>,
+    instance: String,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while news.recv_many(&mut batch, BATCH).await > 0 {
         let message = encode(&instance, batch.drain(..));
@@ -48,7 +52,7 @@ pub(super) async fn listen(
 ) {
     let mut quiet = false;
     loop {
-        match patiently(patience, connect(&pool)).await {
+        match with_timeout(patience, connect(&pool)).await {
             Ok(listener) => {
                 if std::mem::take(&mut quiet) {
                     log::info!("news of other replicas come in again");
@@ -84,7 +88,7 @@ async fn hear(mut listener: PgListener, hints: &broadcast::Sender<Hint>, instanc
             }
             Ok(Ok(None) | Err(_)) => return,
             Err(_) => {
-                if patiently(patience, sqlx::query("SELECT 1").execute(&mut listener)).await.is_err() {
+                if with_timeout(patience, sqlx::query("SELECT 1").execute(&mut listener)).await.is_err() {
                     return;
                 }
             }
@@ -148,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_notifications_may_be_anything() {
+    fn unreadable_notifications_wake_every_listener() {
         for piece in ["x:y", "q:nowhere", "s:", "f", "s:not-a-token"] {
             assert_eq!(decode("other", &format!("me {piece}")), [Hint::Anything], "{piece}");
         }

@@ -124,7 +124,7 @@ async fn news_reach_other_processes() {
 
 /// A process that hangs inside a transaction on the queue delays the others for a short time only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hanging_replica_loses_the_queue() {
+async fn hanging_replica_blocks_the_queue_only_briefly() {
     let url = new_database();
     let mut settings = PostgresSettings::parse(&url).unwrap();
     settings.patience = Duration::from_secs(2);
@@ -155,7 +155,7 @@ async fn hanging_replica_loses_the_queue() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_away_is_an_error_that_passes() {
+async fn lost_directory_server_is_a_transient_failure() {
     let server = PostgresServer::start(server::Durability::Safe).unwrap();
     let store = open(&server.new_database().unwrap(), Limits::default()).await;
     let kept = store.submit(submission("a")).await.unwrap().token;
@@ -219,7 +219,7 @@ async fn a_read_only_default_does_not_stop_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_a_role_that_was_made_again_are_replaced() {
+async fn sessions_of_a_recreated_role_are_replaced() {
     let server = PostgresServer::start(server::Durability::Fast).unwrap();
     let url = server.new_database().unwrap();
     let database = url.rsplit('/').next().unwrap().to_owned();
@@ -322,7 +322,7 @@ async fn tables_of_another_version_are_refused() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_version_before_goes_on() {
+async fn store_of_the_previous_version_is_usable() {
     let url = new_database();
     server::query(&url, "CREATE SCHEMA landfall").unwrap();
     let options = PostgresSettings::parse(&url).unwrap().connection.options([("search_path", SCHEMA)]);

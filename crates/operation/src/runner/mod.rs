@@ -90,7 +90,7 @@ impl TechnologyRunner {
         };
         match unless_cancelled(context, checked).await {
             Ok(skipped) => {
-                say_skipped(&skipped, &context.journal);
+                report_skipped(&skipped, &context.journal);
                 report.result = "the descriptor is valid".to_owned();
             }
             Err(error) => match error.kind() {
@@ -154,7 +154,7 @@ impl TechnologyRunner {
         let (intent, store) = (*intent, self.store.as_ref());
         let resolved = self.domain.resolve(document, intent, Some(placements), store, access.as_ref());
         let resolved = unless_cancelled(context, resolved).await?;
-        say_skipped(&resolved.skipped, &context.journal);
+        report_skipped(&resolved.skipped, &context.journal);
         let assigned = in_order(resolved.assigned, intent);
         let many = assigned.len() > 1;
         let recorder = &self.domain.recorder;
@@ -303,7 +303,7 @@ async fn checked(
     let _turn = turn(one, context).await?;
     begin(one);
     let found = recorder.record(&one.target.code, one.bound.check(context).await)?;
-    Ok(one.work.component.told(found))
+    Ok(one.work.component.without_consequences(found))
 }
 
 /// Processes components in the order of the schedule, at most `at_once` at a time. After a failure, no further
@@ -362,13 +362,13 @@ where
         let id = assigned.get(number).map(|one| one.work.component.id.to_string()).unwrap_or_default();
         let journal = progress.journal.phase(&id);
         journal.error(error.to_string());
-        tell_problems(&error, &journal);
+        log_problems(&error, &journal);
     }
     (results, deciding.map(|(_, error)| error))
 }
 
 /// Logs each of several problems with its remedy.
-fn tell_problems(error: &Error, journal: &Journal) {
+fn log_problems(error: &Error, journal: &Journal) {
     let Kind::Invalid(problems) = error.kind() else { return };
     for problem in problems.iter().filter(|_| problems.len() > 1) {
         journal.error(problem.to_string());
@@ -410,7 +410,7 @@ impl Runner for TechnologyRunner {
             Err(error) => {
                 // The engine logs the error itself, and the remedy of a single problem. Several problems are logged
                 // here.
-                tell_problems(&error, &context.journal);
+                log_problems(&error, &context.journal);
                 if let Kind::Invalid(problems) = error.kind() {
                     report.problems.clone_from(problems);
                 }
@@ -421,7 +421,7 @@ impl Runner for TechnologyRunner {
     }
 }
 
-fn say_skipped(skipped: &[Skipped], journal: &Journal) {
+fn report_skipped(skipped: &[Skipped], journal: &Journal) {
     // The log of a task is limited, and describes what is done.
     const SAID: usize = 50;
     for Skipped { id, reason } in skipped.iter().take(SAID) {

@@ -526,7 +526,7 @@ async fn independent_components_run_in_parallel_with_grouped_logs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_bounds_the_components_on_it() {
+async fn target_limits_its_components() {
     let folder = tempfile::tempdir().unwrap();
     let (service, busy) = busy(folder.path(), Some(2)).await;
     let done = ended(&service, service.provision(product_of(&["a", "b", "c", "d", "e"])).await).await;

@@ -88,7 +88,7 @@ async fn one_process_at_a_time_and_the_error_names_the_lock() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so() {
+async fn closed_store_reports_that_it_is_closed() {
     let folder = folder();
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     store.close().await;
@@ -315,7 +315,7 @@ const DAMAGED: &str = "the operation store is damaged: stop Landfall, restore th
                        the one with its -wal), and start again";
 
 #[tokio::test]
-async fn a_damaged_file_is_not_something_that_passes() {
+async fn damaged_file_is_a_permanent_failure() {
     let folder = folder();
     let store = SqliteStore::open(&location(&folder), Limits::default()).await.unwrap();
     let token = store.submit(submission("a")).await.unwrap().token;
@@ -398,7 +398,7 @@ async fn a_file_shrinks_and_keeps_no_descriptor_after_its_end() {
 }
 
 #[tokio::test]
-async fn a_store_of_the_version_before_goes_on() {
+async fn store_of_the_previous_version_is_usable() {
     let folder = folder();
     let path = location(&folder);
     drop(prepare_files(Path::new(&path)).unwrap());
@@ -418,7 +418,7 @@ async fn a_store_of_the_version_before_goes_on() {
 }
 
 #[tokio::test]
-async fn a_small_file_of_an_earlier_version_learns_to_shrink() {
+async fn file_of_an_earlier_version_is_made_shrinkable() {
     let folder = folder();
     SqliteStore::open(&location(&folder), Limits::default()).await.unwrap().close().await;
     let earlier = File(folder);

@@ -23,7 +23,7 @@ async fn refused(store: &Arc<dyn Store>, edit: Edit) -> Vec<String> {
     problems.iter().map(line).collect()
 }
 
-pub(crate) async fn an_instance_is_kept_as_it_was_edited(open: impl Open) {
+pub(crate) async fn edited_instance_is_read_back(open: impl Open) {
     let (store, _guard) = open(Limits::default()).await;
     assert_eq!(all(&store).await, []);
     let first = create(&store, named("A")).await;
@@ -47,7 +47,7 @@ pub(crate) async fn an_instance_is_kept_as_it_was_edited(open: impl Open) {
     assert_eq!(all(&store).await[1], patched);
 }
 
-pub(crate) async fn a_code_is_given_once(open: impl Open) {
+pub(crate) async fn instance_codes_are_unique(open: impl Open) {
     let (store, _guard) = open(Limits::default()).await;
     let first = create(&store, named("Straße")).await;
     let second = create(&store, named("B")).await;
@@ -78,7 +78,7 @@ pub(crate) async fn a_code_is_given_once(open: impl Open) {
     assert_eq!(all(&store).await, before);
 }
 
-pub(crate) async fn a_topology_is_bounded(open: impl Open) {
+pub(crate) async fn topology_size_is_limited(open: impl Open) {
     let topology = TopologyLimits { max_instances: 1, max_entries: 2, max_text: 10 };
     let (store, _guard) = open(Limits { topology, ..Limits::default() }).await;
     let one =

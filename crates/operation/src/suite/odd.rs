@@ -149,7 +149,7 @@ pub(crate) async fn an_unreadable_task_fails_alone(open: impl OpenTables) {
     }
 }
 
-pub(crate) async fn odd_numbers_do_not_stop_a_sweep_or_an_end(open: impl OpenTables) {
+pub(crate) async fn invalid_numbers_do_not_block_other_tasks(open: impl OpenTables) {
     let (store, tables) = open(Limits { max_crashes: 3, ..Limits::default() }).await;
     let odd = submit(&store, provision("a", "f")).await;
     let good = submit(&store, provision("b", "f")).await;
@@ -166,7 +166,7 @@ pub(crate) async fn odd_numbers_do_not_stop_a_sweep_or_an_end(open: impl OpenTab
     assert_eq!(settle(&store, lease, done()).await, Some(State::Completed));
 }
 
-pub(crate) async fn an_odd_running_task_does_not_stop_claims(open: impl OpenTables) {
+pub(crate) async fn unreadable_running_task_does_not_block_claims(open: impl OpenTables) {
     let per_target = Arc::new(BTreeMap::from([("t".to_owned(), 2)]));
     let (store, tables) = open(Limits { per_target, ..Limits::default() }).await;
     let odd = submit(&store, provision("a", "f")).await;
@@ -176,7 +176,7 @@ pub(crate) async fn an_odd_running_task_does_not_stop_claims(open: impl OpenTabl
     assert_eq!(claim_tokens(&store).await, [next]);
 }
 
-pub(crate) async fn an_odd_log_line_does_not_hide_its_task(open: impl OpenTables) {
+pub(crate) async fn unreadable_log_line_does_not_hide_its_task(open: impl OpenTables) {
     let (store, tables) = open(Limits::default()).await;
     let token = submit(&store, provision("a", "f")).await;
     let lease = claim(&store).await.unwrap().lease;
@@ -188,7 +188,7 @@ pub(crate) async fn an_odd_log_line_does_not_hide_its_task(open: impl OpenTables
     assert_eq!(texts, ["one", "two", "three"]);
 }
 
-pub(crate) async fn an_odd_deployment_is_named_and_stops_no_other(open: impl OpenTables) {
+pub(crate) async fn unreadable_deployment_is_named_and_blocks_no_other(open: impl OpenTables) {
     let (store, tables) = open(Limits::default()).await;
     submit(&store, request(Operation::Provision, &["a", "b", "c", "d"], "f")).await;
     let lease = claim(&store).await.unwrap().lease;
@@ -216,7 +216,7 @@ pub(crate) async fn an_odd_deployment_is_named_and_stops_no_other(open: impl Ope
     assert_eq!(store.deployments(&names(&["c"])).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn an_odd_instance_is_left_out_and_can_be_replaced(open: impl OpenTables) {
+pub(crate) async fn unreadable_instance_is_skipped_and_replaceable(open: impl OpenTables) {
     let (store, tables) = open(Limits::default()).await;
     let named =
         |code: &str| Attributes { code: code.to_owned(), name: code.to_owned(), ..Attributes::default() };
@@ -252,7 +252,7 @@ async fn finish(store: &Arc<dyn Store>, component: &str) -> Token {
 }
 
 /// After a clock jumps ahead, all earlier rows seem to be older by that time.
-pub(crate) async fn a_clock_that_jumps_collects_nothing(open: impl OpenTables) {
+pub(crate) async fn clock_jump_deletes_no_task(open: impl OpenTables) {
     let keep_for = Duration::from_secs(3600);
     let (store, tables) = open(Limits { keep_for, ..Limits::default() }).await;
     let before = finish(&store, "a").await;
@@ -276,7 +276,7 @@ pub(crate) async fn a_clock_that_jumps_collects_nothing(open: impl OpenTables) {
     assert_eq!(store.purge().await.unwrap(), 3);
 }
 
-pub(crate) async fn the_count_that_is_kept_is_of_the_latest_to_finish(open: impl OpenTables) {
+pub(crate) async fn retention_keeps_the_latest_finished_tasks(open: impl OpenTables) {
     let (store, tables) = open(Limits { keep_count: 1, ..Limits::default() }).await;
     let first = finish(&store, "a").await;
     // It finished while the clock was ahead.

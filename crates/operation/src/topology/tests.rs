@@ -455,7 +455,7 @@ fn an_environment_without_targets_is_its_own_problem() {
 }
 
 #[test]
-fn a_slip_in_a_template_with_a_version_names_its_route() {
+fn typo_in_a_versioned_template_suggests_its_route() {
     let template = Route {
         infrastructure_template_id: Some("urn:dmb:itm:storage-adapter".to_owned()),
         group: "lake".to_owned(),

@@ -366,7 +366,7 @@ mod tests {
 
     /// Processes that share a warehouse may write a mark at the same time; a reader sees one of the two.
     #[test]
-    fn writers_that_meet_leave_a_whole_mark() {
+    fn simultaneous_writers_leave_a_complete_mark() {
         let folder = tempfile::tempdir().unwrap();
         let (path, scratch) = places(&folder);
         create(&path, &Mark::active(owner("a")), &scratch).unwrap();
@@ -409,7 +409,7 @@ mod tests {
 
     /// A link in place of a parent folder, of a mark, and of the folder for unfinished directories.
     #[test]
-    fn links_on_the_way_are_conflicts_and_lead_nowhere() {
+    fn links_in_a_path_are_conflicts_and_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (root, outside) = (folder.path().join("w"), folder.path().join("outside"));
         fs::create_dir_all(outside.join("old")).unwrap();

@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_below_the_warehouse() {
+    async fn paths_outside_the_warehouse_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap().join("warehouse");
         std::fs::create_dir(&root).unwrap();

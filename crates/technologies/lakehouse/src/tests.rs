@@ -814,7 +814,7 @@ async fn breaking_changes_are_refused() {
 
 /// The same rules as in every technology, for both forms of a data contract.
 #[tokio::test]
-async fn dropping_a_column_needs_leave() {
+async fn dropping_a_column_needs_allow_drop_columns() {
     let (a, b) = ("{name: a, dataType: INT}", "{name: b, dataType: INT}");
     let (x, y) = ("{name: x, logicalType: integer}", "{name: y, logicalType: integer}");
     let nested = |more: &str| format!("[{{name: s, dataType: STRUCT, children: [{a}{more}]}}]");
@@ -1282,7 +1282,7 @@ async fn links_in_a_warehouse_are_conflicts_for_every_intent() {
 }
 
 #[tokio::test]
-async fn a_target_that_cannot_be_opened_may_be_tried_again() {
+async fn target_that_cannot_be_opened_is_retried() {
     let folder = tempfile::tempdir().unwrap();
     let lake = |warehouse: &str, catalog: &str| {
         Lakehouse::new(LakehouseSettings {

@@ -215,7 +215,7 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
     let grant: BTreeSet<String> =
         steps.grant.iter().filter(|name| !others.contains_key(*name)).cloned().collect();
     if !grant.is_empty() {
-        let sql = grant.iter().map(|name| let_in(&reader, name, seen.version)).collect();
+        let sql = grant.iter().map(|name| membership_grant(&reader, name, seen.version)).collect();
         let readings = joined(taken.into_iter());
         let readings = if readings.is_empty() { readings } else { format!(": {readings}") };
         let summary = format!("grant read access to {}{readings}", named(&grant));
@@ -248,7 +248,7 @@ fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
 
 /// A reader inherits the rights and, since 16, cannot become the role, because a session that did would keep access
 /// after a revocation.
-fn let_in(role: &str, name: &str, version: i32) -> String {
+fn membership_grant(role: &str, name: &str, version: i32) -> String {
     let how = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
     format!("GRANT {role} TO {}{how}", ident(name))
 }

@@ -67,7 +67,7 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
             !gone.iter().any(|object| object.relation.as_ref() == Some(&relation.name))
         };
         let staying: Vec<&Relation> = schema.relations.iter().filter(stays).collect();
-        left.notes.extend(staying.iter().map(|relation| spared(place, relation, seen, &removal)));
+        left.notes.extend(staying.iter().map(|relation| reason_to_keep(place, relation, seen, &removal)));
         for extra in &schema.extras {
             if extra.owner != seen.me && extra.owner != place.owner_role && extra.owner != place.reader_role {
                 let kind = extra.kind.to_ascii_lowercase();
@@ -157,7 +157,7 @@ fn needed<'a>(object: &'a Object, removal: &Removal) -> Option<&'a str> {
 }
 
 /// The reason why a table or view is not dropped.
-fn spared(place: &Place, relation: &Relation, seen: &Seen, removal: &Removal) -> String {
+fn reason_to_keep(place: &Place, relation: &Relation, seen: &Seen, removal: &Removal) -> String {
     let name = format!("`{}.{}`", place.schema, relation.name);
     let roles = [&seen.me, &place.owner_role, &place.reader_role];
     if !roles.contains(&&relation.owner) {

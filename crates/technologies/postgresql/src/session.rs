@@ -326,7 +326,7 @@ impl Session {
         };
         match answer {
             Ok(row) => row.map_or(Ok(Ok(None)), |row| row.try_get(0).map(Ok).map_err(failed)),
-            Err(error) => untold(&error).map(Err),
+            Err(error) => classify_hidden(&error).map(Err),
         }
     }
 
@@ -460,7 +460,7 @@ impl Unknown {
 }
 
 /// Classifies an error that functions of others may have raised. Its text is never shown or logged.
-fn untold(error: &tokio_postgres::Error) -> Result<Unknown> {
+fn classify_hidden(error: &tokio_postgres::Error) -> Result<Unknown> {
     let Some(code) = error.code() else {
         return Err(Error::retryable("the session with PostgreSQL was lost"));
     };

@@ -685,7 +685,7 @@ async fn access_control_fields_are_kept_and_shown() {
 
 /// The connection details in the public info work with psql.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_psql_line_of_the_info_works() {
+async fn psql_command_of_the_info_works() {
     let target = Target::fresh();
     target.provision(&work(STORAGE)).await;
     target.as_superuser(&format!(
@@ -1794,7 +1794,7 @@ fn bootstrap(role: &str, database: &str) -> Vec<String> {
 
 /// The documented statements are sufficient: on a database that Landfall's role owns, and on one of another owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_statements_of_the_page_are_enough() {
+async fn documented_statements_are_sufficient() {
     for own in [true, false] {
         let (role, database) = (format!("page_role_{own}"), format!("page_database_{own}"));
         let statements = bootstrap(&role, &database);

@@ -444,7 +444,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
     }
 
     #[tokio::test]
-    async fn groups_are_bounded() {
+    async fn groups_are_limited() {
         let server = LdapServer::start(ENTRIES);
         let shallow = Ldap::new(LdapSettings { max_depth: 1, ..settings(server.url()) });
         assert_eq!(resolved(&shallow, "dev").await, unknown("`group:dev` has groups more than 1 deep"));
@@ -476,7 +476,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
 
     /// The connection that rests is found broken, and so is the next one.
     #[tokio::test]
-    async fn a_server_that_goes_is_a_passing_condition() {
+    async fn lost_server_is_a_transient_failure() {
         let mut server = LdapServer::start(ENTRIES);
         let ldap = Ldap::new(settings(server.url()));
         assert_eq!(resolved(&ldap, "user:alice_example.com").await, names(&["alice"]));
@@ -545,7 +545,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
     }
 
     #[test]
-    fn the_password_is_not_shown() {
+    fn password_is_not_displayed() {
         let shown = format!("{:?}", settings("ldap://x".to_owned()));
         assert!(!shown.contains(PASSWORD), "{shown}");
     }

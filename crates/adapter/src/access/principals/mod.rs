@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_that_knows_answers() {
+    async fn first_backend_that_knows_the_ref_answers() {
         let first = Fake::of(&[("user:alice", "a")], "in the first");
         let second = Fake::of(&[("user:alice", "never"), ("user:bob", "b")], "in the second");
         let directory = Directory::new(vec![first, second]);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_backend_that_does_not_answer_is_no_answer() {
+    async fn unavailable_backend_is_a_transient_failure() {
         let away = Directory::new(vec![Fake::of(&[], ""), Fake::of(&[], "here")]);
         for text in ["user:alice", "alice"] {
             let error = Lookups::default().resolve(&away, &Ref::parse(text).unwrap()).await.unwrap_err();

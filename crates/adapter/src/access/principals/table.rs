@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_formats_say_the_same() {
+    async fn both_formats_have_the_same_content() {
         let yaml = "user:alice_x.org: alice\ngroup:dev: [alice, bob]\nempty: []\n";
         let csv = "ref,principal\nuser:alice_x.org, alice\ngroup:dev,alice\n\ndev,bob\n";
         for (name, text) in [("t.yaml", yaml), ("t.CSV", csv)] {

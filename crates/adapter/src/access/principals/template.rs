@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_template_is_told() {
+    fn invalid_template_is_reported() {
         for (template, expected) in [
             ("{name}", Ok(())),
             ("x{user}y{domain}", Ok(())),

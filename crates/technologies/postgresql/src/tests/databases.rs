@@ -103,7 +103,7 @@ async fn crash_around_create_and_drop_database_converges() {
 
 /// A drop that was interrupted on the server leaves a database that refuses connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_dropped_database_is_dropped_or_made_anew() {
+async fn half_dropped_database_is_dropped_or_recreated() {
     let target = Target::alone();
     let before = target.everything();
     for (number, then) in [PURGE, Intent::Provision, KEEP].into_iter().enumerate() {

@@ -211,7 +211,7 @@ async fn sessions_in_use_are_waited_for_with_a_deadline() {
 
 /// A fault that an administrator or an outage causes, and its repair.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outages_are_retried_with_a_reason_and_then_over() {
+async fn outages_are_retried_with_a_reason_until_they_end() {
     let target = Target::alone();
     let (name, port) = (target.database.clone(), work(TABLE));
     let url = target.technology.0.settings.url.expose();
@@ -312,7 +312,7 @@ fn password_of(url: &str) -> String {
 
 /// A session that was opened while the server was read-only stays read-only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_of_a_read_only_time_are_replaced() {
+async fn sessions_from_a_read_only_period_are_replaced() {
     let target = Target::fresh();
     let (name, port, context) = (&target.database, work(TABLE), Context::default());
     server().psql(&format!("ALTER ROLE {name} SET default_transaction_read_only = on")).unwrap();

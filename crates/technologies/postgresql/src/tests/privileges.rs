@@ -446,7 +446,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
 
 /// PostgreSQL runs functions in checks and in indexes on its own, during planning and ALTER TABLE.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_met_by_a_change_has_the_rights_of_the_owners() {
+async fn code_run_by_a_change_has_the_rights_of_owners() {
     let target = Target::fresh();
     let storage = work(STORAGE);
     target.provision(&storage).await;
@@ -676,7 +676,7 @@ async fn a_kept_database_is_taken_back_with_a_changed_contract() {
 
 /// A member that only another role can revoke could still read the kept data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_cannot_be_put_out_is_a_conflict() {
+async fn member_that_cannot_be_revoked_is_a_conflict() {
     let target = Target::fresh();
     target.provision(&work(TABLE)).await;
     let owner = role_of(&target, TABLE, "owner");

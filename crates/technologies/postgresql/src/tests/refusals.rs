@@ -65,7 +65,7 @@ async fn keys_over_duplicate_rows_are_refused_with_their_number() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_a_column_refuse_its_change_at_plan() {
+async fn plan_refuses_changes_of_columns_in_use() {
     let target = Target::fresh();
     table(&target, &COLUMNS.replace("id, dataType: INT", "id, dataType: INT, constraint: UNIQUE"), "").await;
     let drop_b = "{name: id, dataType: INT, constraint: UNIQUE}, {name: a, dataType: INT}";
