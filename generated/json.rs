@@ -50,8 +50,7 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonProblem> {
     }
 }
 
-// ---- messages
-// ------------------------------------------------------------------------------------------------------
+// ---- messages -----------------------------------------------------------------------------------------------------
 
 fn not_utf8(text: &[u8], valid: usize) -> JsonProblem {
     let before = String::from_utf8_lossy(text.get(..valid).unwrap_or_default());
@@ -293,8 +292,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 }
 
-// ---- strict reading
-// ------------------------------------------------------------------------------------------------
+// ---- strict reading -----------------------------------------------------------------------------------------------
 
 /// Accepts only an object for an object, and only a text for an enumerated text, at every depth.
 struct Strict<T>(T);

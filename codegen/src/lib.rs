@@ -5,9 +5,9 @@
 //! - `types`: the schemas, made by progenitor (typify);
 //! - `responses`: one enum an operation, a variant a declared status, so that an undeclared status or a wrong body
 //!   does not compile. `decode` reads an answer the other way round, the status picks the schema;
-//! - `server`: one trait with a required method an operationId, and `configure`, which mounts an implementor.
+//! - `server`: one trait with a required method for each operationId, and `configure`, which mounts an implementor.
 //!   Hand-written code never sees a path: a contract that moves a path changes generated code only. Where the
-//!   document has `security`, `authorize` stands before every operation;
+//!   document has `security`, `authorize` runs before every operation;
 //! - `client`: a typed client, made by progenitor from a *client view* of the document (see `view`).
 //!
 //! Schemas that are equal in several documents are one type, in the module `shared`.

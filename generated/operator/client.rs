@@ -121,7 +121,7 @@ Sends a `POST` request to `/landfall/v1/plan`
     }
     /**Show where components would land, and why
 
-For each component: the route that matches it, the instances of the topology that the route leads to, what speaks against each, and the target that is chosen. Nothing is checked or read of the target itself.
+For each component: the route that matches it, the instances of the topology that the route leads to, the reasons against each, and the target that is chosen. Nothing is checked or read of the target itself.
 
 Sends a `POST` request to `/landfall/v1/explain`
 

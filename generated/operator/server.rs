@@ -63,7 +63,7 @@ pub trait Operator: Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<PlanResponse, Self::Error>>;
     /// Show where components would land, and why
     ///
-    /// For each component: the route that matches it, the instances of the topology that the route leads to, what speaks against each, and the target that is chosen. Nothing is checked or read of the target itself.
+    /// For each component: the route that matches it, the instances of the topology that the route leads to, the reasons against each, and the target that is chosen. Nothing is checked or read of the target itself.
     fn explain(
         &self,
         context: &RequestContext,

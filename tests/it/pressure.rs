@@ -132,7 +132,7 @@ async fn stalled_bodies_block_no_other_requests() {
         let (answer, _) = post(&server, "/v1/validate", bytes(&product_request(&cashflow()))).await;
         answer.with_status(200);
     }
-    // The bytes that arrived with them while they trickle are not waited for.
+    // A body that trickles is refused at the limit, although more bytes keep arriving.
     let began = Instant::now();
     let mut last = stalled.pop().unwrap();
     let trickles = std::thread::spawn({

@@ -56,8 +56,8 @@ pub(super) fn local_path(location: &str) -> PathBuf {
 }
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
-    // Not found means that the table's metadata is wrong. Every other error has a prefix of Landfall, by which
-    // `catalog::failed` recognizes it.
+    // Not found means that the table's metadata is wrong. Every other error has Landfall's own error as its source,
+    // which `catalog::failed` returns.
     if error.kind() == io::ErrorKind::NotFound {
         return Error::new(ErrorKind::DataInvalid, format!("cannot {what} `{}`", path.display()))
             .with_source(error);

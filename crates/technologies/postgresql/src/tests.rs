@@ -476,7 +476,7 @@ async fn only_listed_principals_can_read() {
     assert_eq!(readers(&target), [""; 0]);
     assert_eq!(update(&[]).await, [""; 0]);
 
-    // Readers may only read. Since 16 they cannot become the role and create objects as it.
+    // Readers may only read. Since 16 they cannot become the role, which would keep access after a revocation.
     update(&[ALICE]).await;
     let role = naming::role(&target.database, &port.component.id, "production", "reader");
     let became = query(&target.url_of("alice@example.com"), &format!("SET ROLE {role}"));
@@ -644,7 +644,11 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
         // Only the role that granted the membership to carol can revoke it, and the note says so.
         assert_eq!(readers(&target), ["carol"]);
         let plan = target.plan(&with_access(&repairing, &[]), Intent::Provision).await.unwrap();
-        assert!(plan.notes.iter().any(|note| note.contains("only `fixture` may")), "{:?}", plan.notes);
+        assert!(
+            plan.notes.iter().any(|note| note.contains("only `fixture` can revoke that")),
+            "{:?}",
+            plan.notes
+        );
         target.as_superuser(&format!("REVOKE {reader} FROM \"carol@example.com\""));
     }
     assert_eq!(readers(&target), [""; 0]);
