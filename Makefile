@@ -32,13 +32,10 @@ test: tools ## Run every test: unit, documentation, integration, the outside rea
 	cargo test --workspace --all-targets --no-fail-fast
 	@$(MAKE) --no-print-directory test-postgresql
 
-# Those builds have no TLS; which release a certificate is shown to makes no difference.
 test-postgresql: tools ## Run the tests of the technology and the store again on PostgreSQL 16 and 17
 	for release in $(POSTGRESQL_RELEASES); do \
-		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-postgresql \
-			--skip certificates_are_verified --skip the_way_to_the_server_can_be_encrypted || exit 1; \
-		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-operation postgres:: replicated \
-			--skip the_way_to_the_server_can_be_encrypted || exit 1; \
+		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-postgresql || exit 1; \
+		scripts/on-postgresql.sh $$release scripts/unit-tests.sh landfall-operation postgres:: replicated || exit 1; \
 	done
 
 crash: tools ## Accept 1,000 operations on each store under kills, and look from outside whether all was done, once, in order

@@ -249,7 +249,7 @@ async fn sessions_of_a_recreated_role_are_replaced() {
 async fn a_standby_is_refused_and_used_once_promoted() {
     const STANDBY: &str = "the operation store is a PostgreSQL standby, which takes no writes: name the primary in \
                            store.url, or promote it";
-    let server = PostgresServer::start(server::Durability::Safe).unwrap();
+    let server = PostgresServer::start(server::Durability::Fast).unwrap();
     let url = server.new_database().unwrap();
     let store = open(&url, Limits::default()).await;
     let kept = accepted(&store, "a").await;
