@@ -90,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_brings_it_down(header in "(?s).{0,80}", scheme in "(?i)(basic|bearer) ?", bytes: Vec<u8>) {
+        fn any_header_is_parsed_without_panic(header in "(?s).{0,80}", scheme in "(?i)(basic|bearer) ?", bytes: Vec<u8>) {
             for text in [header.clone(), format!("{scheme}{header}"), format!("{scheme}{}", STANDARD.encode(&bytes))] {
                 let _ = (basic(&text), bearer(&text));
             }

@@ -15,7 +15,7 @@ use crate::descriptor::Problem;
 pub enum Kind {
     /// The request is wrong. Every problem is listed.
     Invalid(Vec<Problem>),
-    /// A resource of another owner is in the way, or the target contradicts the request.
+    /// A resource of another owner has the name that is needed, or the target contradicts the request.
     Conflict,
     /// A transient failure: a later retry may succeed.
     Retryable,
@@ -59,7 +59,7 @@ impl Error {
         Self::new(Kind::Invalid(problems), message)
     }
 
-    /// A resource of another owner is in the way.
+    /// A resource of another owner has the name that is needed.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(Kind::Conflict, message)
     }

@@ -582,7 +582,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         /// The user's own parameters win over everything that the control plane adds.
         #[test]
-        fn no_addition_of_the_platform_is_in_the_way(
+        fn parameters_of_the_user_take_precedence(
             descriptor in anything(), environment in anything(), entry in anything(), other in anything(),
         ) {
             let params = json!({ "table": "own", "target": "T", "descriptor": descriptor, "envConfig": environment, "x": other });

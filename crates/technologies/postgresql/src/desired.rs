@@ -218,7 +218,7 @@ impl Place {
             }
         };
         Error::conflict(format!(
-            "{what} is in the way of {}: {whose}. Rename or remove it, or give the component another name in `specific`",
+            "{what} has the name that {} needs: {whose}. Rename or remove it, or give the component another name in `specific`",
             self.owner
         ))
     }
