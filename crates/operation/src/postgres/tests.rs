@@ -155,8 +155,8 @@ async fn hanging_replica_blocks_the_queue_only_briefly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_directory_server_is_a_transient_failure() {
-    let server = PostgresServer::start(server::Durability::Safe).unwrap();
+async fn lost_database_server_is_a_transient_failure() {
+    let server = PostgresServer::start(server::Durability::Fast).unwrap();
     let store = open(&server.new_database().unwrap(), Limits::default()).await;
     let kept = store.submit(submission("a")).await.unwrap().token;
     let lease = claim(&store, MINUTE, 1).await.pop().unwrap().lease;
