@@ -182,9 +182,11 @@ async fn every_declared_status_is_exercised_or_excused() {
         seen.extend(server.api().seen());
     }
     {
-        let server = Landfall::with().config(SLOW).start();
+        // A run that takes time to end is still there when the stop is answered.
+        let server = Landfall::with().config(SLOW).env("LANDFALL__TARGETS__SLOW__STOP_DELAY", "2s").start();
         let api = server.api();
         let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
+        until_it_logs(api, &token).await;
         let stop = format!("/v1/provision/{token}/stop");
         api.post(&stop, &json!({})).await.with_status(202);
         assert_eq!(api.wait(&token).await["status"], "TERMINATED");
@@ -195,10 +197,7 @@ async fn every_declared_status_is_exercised_or_excused() {
         let server = Landfall::with().config(SLOW).env("LANDFALL__TARGETS__SLOW__STOPPABLE", "false").start();
         let api = server.api();
         let token = api.post("/v1/provision", &component_request(&cashflow(), STORAGE)).await.token();
-        let began = |status: &Value| status["logs"] != json!([]);
-        while !began(&api.status(&token).await) {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until_it_logs(api, &token).await;
         api.post(&format!("/v1/provision/{token}/stop"), &json!({})).await.with_status(501);
         assert_eq!(api.wait(&token).await["status"], "COMPLETED");
         seen.extend(api.seen());
@@ -221,6 +220,12 @@ async fn every_declared_status_is_exercised_or_excused() {
     for (operation, status, _) in NOT_EXERCISED {
         let is_declared = declared.iter().any(|it| (it.1, it.2) == (*operation, *status));
         assert!(is_declared, "excused, and declared nowhere: {operation} {status}");
+    }
+}
+
+async fn until_it_logs(api: &Api, token: &str) {
+    while api.status(token).await["logs"] == json!([]) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
 
@@ -478,7 +483,7 @@ async fn unknown_tokens_of_any_form_get_400() {
 /// A caller may send a token as plain text, as a JSON string, and in upper case.
 #[tokio::test]
 async fn quoted_and_uppercase_tokens_are_accepted() {
-    let server = Landfall::with().config(SLOW).start();
+    let server = Landfall::with().config(SLOW).env("LANDFALL__TARGETS__SLOW__STOP_DELAY", "2s").start();
     let api = server.api();
     let paths = [
         "/v1/provision/{}/status",

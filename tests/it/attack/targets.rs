@@ -37,8 +37,11 @@ const DRIVER: &str = "driver = \"postgresql\"\n";
 const IMPATIENT: &str = "driver = \"postgresql\"\nconnect_timeout = \"2s\"\n";
 /// Tasks that wait for the silent target.
 const SILENT: usize = 50;
-/// The required part of the rate without the silent target.
-const RATE: f64 = 0.8;
+/// The required part of the rate without the silent target. A target that blocks others leaves none of it; in the quick
+/// version, other work on the machine may take a part of it.
+fn required_rate(group: &Group) -> f64 {
+    group.scale.of(0.5, 0.8)
+}
 
 /// Accepts connections and sends nothing, until it is dropped.
 struct Silent {
@@ -77,6 +80,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     let server = Landfall::with().alone().config(&config).env("PG_URL", &silent.url()).start();
     let api = server.api();
     let (tasks, limit) = (group.scale.of(48, 240), Duration::from_secs(group.scale.of(20, 60)));
+    let required = required_rate(group);
     let usual = mock_rate(api, "before", tasks, limit).await;
 
     let mut tokens = Vec::new();
@@ -89,7 +93,7 @@ pub(super) async fn attack_silent(group: &mut Group) {
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut beside = mock_rate(api, "beside", tasks, limit).await;
-    if beside < usual * RATE {
+    if beside < usual * required {
         // The machine may have been busy.
         beside = mock_rate(api, "again", tasks, limit).await.max(beside);
     }
@@ -146,10 +150,10 @@ pub(super) async fn attack_silent(group: &mut Group) {
     group.measured(format!("all stopped within {:.1} s", begun.elapsed().as_secs_f64()));
 
     // The machine may have been idle before, and busy since: a rate that fell is compared with a second baseline, too.
-    let after = if beside < usual * RATE { mock_rate(api, "after", tasks, limit).await } else { usual };
+    let after = if beside < usual * required { mock_rate(api, "after", tasks, limit).await } else { usual };
     let usual = usual.min(after);
     group.measured(format!("{usual:.1} tasks/s without and {beside:.1} tasks/s beside it"));
-    group.expect(beside >= usual * RATE, || {
+    group.expect(beside >= usual * required, || {
         format!("{usual:.1} tasks/s without the silent target, {beside:.1} tasks/s beside it")
     });
     check_log(group, &server.log());
@@ -188,7 +192,7 @@ async fn dry_runs(group: &mut Group, server: &Landfall, usual: f64) {
     }
     group.tried(DRY_RUNS, "dry runs on it");
     group.measured(format!("dry runs ended within {:.1} s", slowest.as_secs_f64()));
-    group.expect(rate >= usual * RATE / 2.0, || {
+    group.expect(rate >= usual * required_rate(group) / 2.0, || {
         format!("{usual:.1} tasks/s without, {rate:.1} tasks/s beside dry runs on the silent target")
     });
     // A dry run beyond the limit is refused with a remedy.
