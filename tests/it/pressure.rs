@@ -164,12 +164,12 @@ fn closed_within(stream: &mut TcpStream, time: Duration) -> Option<String> {
 
 #[tokio::test]
 async fn incomplete_or_idle_connections_are_closed() {
-    let config = "[server]\nheader_timeout = \"500ms\"\nkeep_alive = \"2s\"\nanswer_timeout = \"500ms\"\n";
+    let config = "[server]\nheader_timeout = \"2s\"\nkeep_alive = \"3s\"\nanswer_timeout = \"2s\"\n";
     let server = Landfall::with().config(config).start();
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let connect = || TcpStream::connect(&address).unwrap();
     let live = b"GET /landfall/v1/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    let timeout = Duration::from_secs(10);
+    let timeout = Duration::from_secs(30);
 
     assert!(closed_within(&mut connect(), timeout).is_some(), "silent from the start");
     let mut torn = connect();
@@ -203,9 +203,9 @@ async fn incomplete_or_idle_connections_are_closed() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    logged(": no whole request came within 500ms").await;
-    logged(": no whole request came within 2.5s").await;
-    logged(": no part of an answer was read within 500ms").await;
+    logged(": no whole request came within 2s").await;
+    logged(": no whole request came within 5s").await;
+    logged(": no part of an answer was read within 2s").await;
     let mut broken = connect();
     broken.write_all(b"nonsense\r\n\r\n").unwrap();
     assert!(closed_within(&mut broken, timeout).unwrap().starts_with("HTTP/1.1 400"));
