@@ -68,7 +68,7 @@ ci: check deny ## Everything that must hold before a merge; ends with the tests
 	tests/tools/spec-is-the-source.sh
 	@$(MAKE) --no-print-directory test
 
-tools: $(PYTHON_TOOLS) $(POSTGRESQL_TOOLS) ## Install what the tests call: pinned tools in target/tools; PostgreSQL, slapd and libfaketime by apt
+tools: $(PYTHON_TOOLS) $(POSTGRESQL_TOOLS) ## Install what the tests call: pinned tools in target/tools; PostgreSQL, slapd, libfaketime and jq by apt
 	@scripts/system-tools.sh
 
 deny: $(CARGO_DENY) ## Check licences, bans and sources of every dependency (deny.toml says what is allowed)

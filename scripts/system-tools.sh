@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests run PostgreSQL and LDAP servers of their own, and servers whose wall clock jumps (libfaketime). Does nothing
-# when all are there; else installs them where that takes no question, or says what to install.
+# The tests run PostgreSQL and LDAP servers of their own, servers whose wall clock jumps (libfaketime), and plug-ins that
+# use jq. Does nothing when all are there; else installs them where that takes no question, or says what to install.
 set -euo pipefail
 shopt -s nullglob
 
@@ -31,13 +31,18 @@ has_slapd() {
   [ -x /usr/sbin/slapd ] && [ -e /etc/ldap/schema/inetorgperson.schema ]
 }
 
+has_jq() {
+  command -v jq > /dev/null
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
 has_faketime || missing+=(faketime)
 has_slapd || missing+=(slapd)
+has_jq || missing+=(jq)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-remedy="The tests need the server programs of PostgreSQL $oldest or newer (initdb, postgres), slapd and libfaketime.
+remedy="The tests need the server programs of PostgreSQL $oldest or newer (initdb, postgres), slapd, libfaketime and jq.
 Missing here, by their names in Debian: ${missing[*]}. Install them, for example
   apt-get install --no-install-recommends ${missing[*]}"
 
@@ -63,7 +68,7 @@ install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-r
   "${as_root[@]}" apt-get update -q
   "${as_root[@]}" "${install[@]}"
 }
-if ! has_postgres || ! has_faketime || ! has_slapd; then
+if ! has_postgres || ! has_faketime || ! has_slapd || ! has_jq; then
   echo "$remedy" >&2
   exit 1
 fi

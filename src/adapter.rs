@@ -8,7 +8,8 @@ use landfall_adapter::Driver;
 use crate::cli;
 use crate::registry::Registry;
 
-/// A Tech Adapter: the server and the command line, with the built-in drivers and others.
+/// A Tech Adapter: the server and the command line, with the built-in drivers and those added to its
+/// [`Builder`].
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {
@@ -21,14 +22,15 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// An adapter with the built-in drivers.
+    /// Returns a builder that already has the built-in drivers.
     pub fn builder() -> Builder {
         Builder { registry: Registry::builtin() }
     }
 
     /// Runs the command in the arguments of the process, and returns its exit code.
     pub fn main(&self) -> ExitCode {
-        cli::run(cli::Arguments::parse(), &self.registry)
+        let helper = std::env::args_os().nth(1).and_then(|argument| self.registry.help(&argument));
+        helper.unwrap_or_else(|| cli::run(cli::Arguments::parse(), &self.registry))
     }
 }
 
@@ -46,7 +48,7 @@ impl Builder {
         Self { registry: self.registry.with(driver) }
     }
 
-    /// Returns the adapter.
+    /// Returns the adapter with all added drivers.
     pub fn build(self) -> Adapter {
         Adapter { registry: self.registry }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ffi::OsStr;
 use std::fmt;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use figment::value::Dict;
@@ -15,14 +17,16 @@ use crate::config::{Keys, read_settings};
 #[derive(Default)]
 pub struct Registry {
     drivers: BTreeMap<&'static str, Box<dyn Open>>,
-    /// Duplicate names.
+    /// The names that were added more than once.
     clashes: Vec<&'static str>,
 }
 
 impl Registry {
-    /// The built-in drivers, one line for each.
+    /// Returns a registry with the built-in drivers.
     pub fn builtin() -> Self {
         let registry = Self::default();
+        #[cfg(all(feature = "exec", target_os = "linux"))]
+        let registry = registry.with(exec::ExecDriver::default());
         #[cfg(feature = "lakehouse")]
         let registry = registry.with(lakehouse::LakehouseDriver);
         #[cfg(feature = "mock")]
@@ -48,9 +52,14 @@ impl Registry {
         self.drivers.get(name).map(Box::as_ref)
     }
 
-    /// In alphabetical order.
+    /// The names of the drivers, in alphabetical order.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.drivers.keys().copied()
+    }
+
+    /// Runs this process as a helper of the driver that accepts `argument`. `None` if no driver does.
+    pub(crate) fn help(&self, argument: &OsStr) -> Option<ExitCode> {
+        self.drivers.values().find_map(|driver| driver.help(argument))
     }
 
     pub(crate) fn clashes(&self) -> &[&'static str] {
@@ -64,12 +73,15 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// A driver with any settings.
+/// A driver without its type of settings, so that drivers can be stored together.
 pub(crate) trait Open: Send + Sync {
     /// The keys of its settings.
     fn keys(&self) -> Keys;
 
-    /// The technology of a target, or `None` after its mistakes were added.
+    /// See [`Driver::help`].
+    fn help(&self, argument: &OsStr) -> Option<ExitCode>;
+
+    /// Creates the technology of a target from its table. `None` after mistakes, which are added to `mistakes`.
     fn open_table(
         &self,
         table: Dict,
@@ -81,6 +93,10 @@ pub(crate) trait Open: Send + Sync {
 impl<D: Driver> Open for D {
     fn keys(&self) -> Keys {
         Keys::of::<D::Settings>()
+    }
+
+    fn help(&self, argument: &OsStr) -> Option<ExitCode> {
+        Driver::help(self, argument)
     }
 
     fn open_table(

@@ -326,9 +326,25 @@ pub struct PlannedChange {
     ///Whether it deletes data that no later provisioning restores; absent means no
     #[serde(skip_serializing_if = "::std::option::Option::is_none")]
     pub destructive: ::std::option::Option<bool>,
+    ///What the change consists of, where a tool applies several changes at once; absent where the tool does not say
+    #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
+    pub parts: ::std::vec::Vec<PlannedPart>,
     ///What it is done to
     pub resource: ::std::string::String,
     ///One line for a reader
+    pub summary: ::std::string::String,
+}
+///A part of a change, in the words of the tool that applies it
+#[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, PartialEq)]
+pub struct PlannedPart {
+    ///What is done, e.g. `create`
+    pub action: ::std::string::String,
+    ///Whether it deletes data that no later provisioning restores; absent means no
+    #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+    pub destructive: ::std::option::Option<bool>,
+    ///What it is done to
+    pub resource: ::std::string::String,
+    ///One line for a reader; may be empty
     pub summary: ::std::string::String,
 }
 ///`SkippedComponent`

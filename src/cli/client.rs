@@ -95,7 +95,7 @@ pub(super) fn read(file: &Path) -> Result<String, Failure> {
         .map_err(|_| Failure::Usage(vec![format!("{}: is not UTF-8 text", file.display())]))
 }
 
-/// A mapping in YAML or JSON.
+/// Reads a file with a mapping in YAML or JSON.
 fn read_mapping(file: &Path) -> Result<serde_json::Map<String, Value>, Failure> {
     serde_yaml::from_str(&read(file)?).map_err(|error| {
         Failure::Usage(vec![format!("{}: is not a mapping in YAML: {error}", file.display())])
@@ -192,6 +192,12 @@ async fn plan(output: &mut Output, remote: &Remote, text: &str) -> Result<(), Fa
         for change in &component.changes {
             let deletes = if change.destructive == Some(true) { " (deletes data)" } else { "" };
             output.say(&format!("  {}: {}{deletes}", change.resource, change.summary));
+            for part in &change.parts {
+                let deletes = if part.destructive == Some(true) { " (deletes data)" } else { "" };
+                let summary =
+                    if part.summary.is_empty() { String::new() } else { format!(": {}", part.summary) };
+                output.say(&format!("    {} {}{summary}{deletes}", part.action, part.resource));
+            }
         }
         for problem in &component.unmet {
             output.say(&format!("  cannot be done: {problem}"));
@@ -306,14 +312,16 @@ async fn import(
     }
 }
 
-/// The contract has the reason only in the log.
+/// Returns the failure of an import. The contract has the reason only in the log, so the errors in the log are
+/// the message.
 fn import_failed(status: &types::ReverseProvisioningStatus) -> Failure {
     let errors = status.logs.iter().filter(|log| log.level == types::LogLevel::Error);
     let said: Vec<_> = errors.map(|log| log.message.as_str()).collect();
     Failure::Operation(format!("{}: {}", status.status, said.join("; ")))
 }
 
-/// A token does not show its kind of task, so each kind is polled in turn.
+/// Shows the status of a task. A token does not show the kind of its task, so each kind of task is requested
+/// until one exists.
 async fn status(output: &mut Output, remote: &Remote, token: &str) -> Result<(), Failure> {
     let client = client(remote)?;
     let unknown = match client.get_status(token).await {
@@ -415,7 +423,7 @@ fn say_logs(output: &Output, logs: &[types::Log]) {
     }
 }
 
-/// Polls often at first, and then less often.
+/// The pause between two polls. It grows with each poll, up to [`POLL_CAP`].
 struct Pace(Duration);
 
 impl Pace {
@@ -441,7 +449,7 @@ fn client(remote: &Remote) -> Result<Client, Failure> {
     Ok(Client::new_with_client(remote.url.trim_end_matches('/'), remote.http()?))
 }
 
-/// The operator API is mounted at the root, independent of the base path.
+/// Returns the scheme, host and port of a URL. The operator API is mounted there, independent of the base path.
 pub(super) fn origin(url: &str) -> Result<String, Failure> {
     let wrong = |why: &str| Failure::Usage(vec![format!("--url `{url}`: {why}; write http://HOST:PORT")]);
     let parsed = url::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
@@ -472,7 +480,7 @@ pub(super) fn invalid(errors: Vec<String>, solutions: Vec<String>) -> Failure {
     )
 }
 
-/// The error without a response, or with one that the contract does not declare.
+/// Returns the failure of a request without a response, or with a response that the contract does not declare.
 pub(super) fn undeclared<E: std::fmt::Debug>(url: &str, error: &Error<E>) -> Failure
 where
     Error<E>: std::error::Error,

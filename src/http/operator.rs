@@ -12,7 +12,7 @@ use crate::generated::runtime::{Limits, Rejection, RequestContext};
 use landfall_adapter::access::Ref;
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
-use landfall_adapter::{AccessMode, Intent};
+use landfall_adapter::{AccessMode, Intent, Part};
 use landfall_operation::topology::Candidate;
 use landfall_operation::{ComponentPlace, ComponentPlan, Counts, Document, Skipped, Stuck, TargetHealth};
 
@@ -106,7 +106,7 @@ impl Contract for Operator {
     }
 }
 
-/// Without the message of the failure, because health needs no credentials.
+/// Converts the health of a target. Leaves out the message of the failure, because health needs no credentials.
 fn target(health: TargetHealth) -> types::TargetHealth {
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
     types::TargetHealth {
@@ -159,6 +159,15 @@ fn skipped(skipped: Skipped) -> types::SkippedComponent {
     types::SkippedComponent { id: skipped.id, reason: skipped.reason }
 }
 
+fn part(part: Part) -> types::PlannedPart {
+    types::PlannedPart {
+        action: part.action,
+        resource: part.resource,
+        summary: part.summary,
+        destructive: part.destructive.then_some(true),
+    }
+}
+
 fn component(plan: ComponentPlan) -> types::ComponentPlan {
     types::ComponentPlan {
         id: plan.id,
@@ -170,7 +179,7 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
             AccessMode::Enforced => types::AccessMode::Enforced,
             AccessMode::Recorded => types::AccessMode::Recorded,
             AccessMode::Delegated => types::AccessMode::Delegated,
-            // The list is ignored, or this API does not know the mode.
+            // The access list is ignored, or this API has no name for the mode.
             _ => types::AccessMode::None,
         },
         unmet: plan.unmet.iter().map(ToString::to_string).collect(),
@@ -183,6 +192,7 @@ fn component(plan: ComponentPlan) -> types::ComponentPlan {
                 resource: change.resource,
                 summary: change.summary,
                 destructive: change.destructive.then_some(true),
+                parts: change.parts.into_iter().map(part).collect(),
             })
             .collect(),
     }

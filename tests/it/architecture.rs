@@ -19,6 +19,7 @@ const MUST_NOT_KNOW: &[(&str, &[&str])] = &[
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("crates/adapter", &[]),
     ("crates/operation", &["landfall-adapter"]),
+    ("crates/technologies/exec", &["landfall-adapter"]),
     ("crates/technologies/lakehouse", &["landfall-adapter"]),
     ("crates/technologies/mock", &["landfall-adapter"]),
     ("crates/technologies/postgresql", &["landfall-adapter"]),

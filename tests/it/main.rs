@@ -17,6 +17,7 @@ mod campaign;
 mod contract;
 mod crash;
 mod field;
+mod plugins;
 
 mod cli;
 mod conformance;

@@ -23,6 +23,12 @@ pub trait AnyTechnology: Send + Sync + 'static {
     /// See [`Technology::capabilities`].
     fn capabilities(&self) -> Capabilities;
 
+    /// See [`Technology::is_known`].
+    fn is_known(&self) -> bool;
+
+    /// See [`Technology::learn`].
+    async fn learn(&self, context: &Context) -> Result<()>;
+
     /// See [`Technology::reads_sent`].
     fn reads_sent(&self) -> bool;
 
@@ -119,6 +125,14 @@ impl<T: Technology> AnyTechnology for T {
 
     fn capabilities(&self) -> Capabilities {
         Technology::capabilities(self)
+    }
+
+    fn is_known(&self) -> bool {
+        Technology::is_known(self)
+    }
+
+    async fn learn(&self, context: &Context) -> Result<()> {
+        Technology::learn(self, context).await
     }
 
     fn reads_sent(&self) -> bool {

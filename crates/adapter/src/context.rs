@@ -27,6 +27,16 @@ pub struct Context {
     pub lookups: Lookups,
     deadline: Option<Instant>,
     memory: Option<Arc<dyn Memory>>,
+    attempt: Option<Attempt>,
+}
+
+/// One run of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The token of the task: the same for each of its runs.
+    pub token: Arc<str>,
+    /// The number of the run, from 1.
+    pub number: u32,
 }
 
 impl Context {
@@ -52,6 +62,17 @@ impl Context {
     #[must_use]
     pub fn with_memory(self, memory: Arc<dyn Memory>) -> Self {
         Self { memory: Some(memory), ..self }
+    }
+
+    /// The same context in a run of a task.
+    #[must_use]
+    pub fn with_attempt(self, attempt: Attempt) -> Self {
+        Self { attempt: Some(attempt), ..self }
+    }
+
+    /// The run of a task that this call belongs to; `None` in a dry run, and when a request is checked.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        self.attempt.as_ref()
     }
 
     /// The time at which the run is cancelled, if it has a limit.

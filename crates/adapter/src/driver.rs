@@ -1,8 +1,10 @@
 //! From the configuration of a target to a technology.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -30,6 +32,13 @@ pub trait Driver: Send + Sync + 'static {
     /// anything, because it also runs when a descriptor or a configuration is only checked. It may look at
     /// local files and folders if [`Services::will_serve`] is true.
     fn open(&self, settings: Self::Settings, services: &Services<'_>) -> Result<Self::Technology, Mistakes>;
+
+    /// Runs this process as a helper, and returns its exit code, if the first argument of the program is one that the
+    /// driver gave it: a driver may start its own program again. Called before anything else, also before any thread
+    /// starts. The default has no helper.
+    fn help(&self, _argument: &OsStr) -> Option<ExitCode> {
+        None
+    }
 }
 
 /// Mistakes in the settings of a target, each with its key, relative to `[targets.CODE]`.
@@ -112,6 +121,11 @@ impl<'a> Services<'a> {
     /// on another machine.
     pub fn will_serve(&self) -> bool {
         self.will_serve
+    }
+
+    /// A variable of the process.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
     }
 
     /// Reads the secret that the setting `key` refers to.

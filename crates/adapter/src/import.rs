@@ -120,6 +120,7 @@ impl Import {
             problems: Vec::new(),
             defaults: Vec::new(),
             used: BTreeSet::new(),
+            passed_on: false,
         }
     }
 
@@ -180,6 +181,8 @@ pub struct ImportParams<'a> {
     problems: Vec<Problem>,
     defaults: Vec<String>,
     used: BTreeSet<Source>,
+    /// Whether something reads all parameters.
+    passed_on: bool,
 }
 
 /// The result of reading the parameters.
@@ -197,6 +200,11 @@ impl<'a> ImportParams<'a> {
     /// The import.
     pub fn import(&self) -> &'a Import {
         self.import
+    }
+
+    /// Hands all parameters on: none of them is reported as ignored.
+    pub fn pass_on(&mut self) {
+        self.passed_on = true;
     }
 
     /// Reads a text.
@@ -330,7 +338,7 @@ impl<'a> ImportParams<'a> {
 
     /// Ends reading, and returns the result.
     pub fn finish(self) -> Checked {
-        let unasked = self.unasked();
+        let unasked = if self.passed_on { Vec::new() } else { self.unasked() };
         let named = |key: &&str| {
             let given = &self.import.request.params;
             let meant = self.asked.iter().find(|asked| is_typo(key, asked) && !given.contains_key(**asked));
@@ -355,9 +363,24 @@ fn shown(key: &str) -> String {
     Problem::new("", "").value(key).value.unwrap_or_default()
 }
 
+/// What an import read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Imported {
+    /// A table.
+    Table(Box<ImportedTable>),
+    /// Updates that another program wrote, by the dotted paths of their fields.
+    Updates(Object),
+}
+
+impl From<ImportedTable> for Imported {
+    fn from(table: ImportedTable) -> Self {
+        Self::Table(Box::new(table))
+    }
+}
+
 /// The content of a table that an import read.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Imported {
+pub struct ImportedTable {
     /// Its name.
     pub table: String,
     /// Its columns.
@@ -381,15 +404,25 @@ pub struct Imported {
 /// Catalog updates.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Updates {
-    /// By the dotted paths of their fields, all below [`MESH`].
+    /// By the dotted paths of their fields, all below [`MESH`] if Landfall wrote them.
     pub fields: Object,
     /// A sentence for each fact that the entity's data contract cannot express.
     pub lost: Vec<String>,
 }
 
 impl Imported {
-    /// Writes updates of the entity of `import`.
+    /// The updates of the entity of `import`.
     pub fn updates(self, import: &Import) -> Updates {
+        match self {
+            Self::Table(table) => table.updates(import),
+            Self::Updates(fields) => Updates { fields, lost: Vec::new() },
+        }
+    }
+}
+
+impl ImportedTable {
+    /// Writes updates of the entity of `import`.
+    fn updates(self, import: &Import) -> Updates {
         let contract = import.contract();
         let written = write_contract(&self.columns, &self.table, contract);
         let mut fields = Object::new();
@@ -595,7 +628,8 @@ mod tests {
             let checked = read.finish();
             prop_assert_eq!(&checked.problems, &[]);
             prop_assert!(checked.ignored.unwrap_or_default().contains("`x`"));
-            let updates = Imported { table: "own".to_owned(), ..Imported::default() }.updates(&import);
+            let table = ImportedTable { table: "own".to_owned(), ..ImportedTable::default() };
+            let updates = Imported::from(table).updates(&import);
             prop_assert!(updates.fields.contains_key("spec.mesh.dataContract.schema"));
         }
     }
@@ -604,7 +638,7 @@ mod tests {
     fn every_update_is_of_a_known_field() {
         let text = || Some("x".to_owned());
         let object = || Object::from_iter([("a".to_owned(), json!("b"))]);
-        let imported = Imported {
+        let imported = ImportedTable {
             table: "t".to_owned(),
             columns: Vec::new(),
             description: text(),

@@ -49,12 +49,12 @@ pub mod testing;
 pub mod tls;
 mod work;
 
-pub use context::{Context, Memory, Running};
+pub use context::{Attempt, Context, Memory, Running};
 pub use driver::{Driver, Mistakes, Services};
 pub use error::{Error, Result};
-pub use import::{Import, ImportParams, Imported, ReverseRequest};
+pub use import::{Import, ImportParams, Imported, ImportedTable, ReverseRequest};
 pub use journal::{Journal, Level, LogLine};
-pub use plan::{Action, Change, Info, Plan};
+pub use plan::{Action, Change, Info, Part, Plan};
 pub use schemars;
 pub use secret::Secret;
 pub use technology::{AccessMode, Bound, Capabilities, Found, Kinds, Technology};

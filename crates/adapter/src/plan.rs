@@ -48,11 +48,12 @@ impl<S> Plan<S> {
     }
 
     pub(crate) fn map<T>(self, with: impl Fn(S) -> T) -> Plan<T> {
-        let change = |Change { action, resource, summary, destructive, step }| Change {
+        let change = |Change { action, resource, summary, destructive, parts, step }| Change {
             action,
             resource,
             summary,
             destructive,
+            parts,
             step: with(step),
         };
         Plan { changes: self.changes.into_iter().map(change).collect(), notes: self.notes, unmet: self.unmet }
@@ -71,6 +72,8 @@ pub struct Change<S = AnyStep> {
     pub summary: String,
     /// Whether it deletes data that no later provisioning restores.
     pub destructive: bool,
+    /// What the step will do, where a tool applies several changes at once: shown, and not applied one by one.
+    pub parts: Vec<Part>,
     /// The input of `apply`: see [`Bound::Step`](crate::Bound::Step).
     pub step: S,
 }
@@ -79,7 +82,16 @@ impl<S> Change<S> {
     /// A change. [`Action::Drop`] is destructive, and other actions are not unless [`Change::destructive`] is called.
     pub fn new(action: Action, resource: impl Into<String>, summary: impl Into<String>, step: S) -> Self {
         let destructive = action == Action::Drop;
-        Self { action, resource: resource.into(), summary: summary.into(), destructive, step }
+        let (resource, summary) = (resource.into(), summary.into());
+        Self { action, resource, summary, destructive, parts: Vec::new(), step }
+    }
+
+    /// The same change with these parts. It is destructive if one of them is.
+    #[must_use]
+    pub fn with_parts(mut self, parts: Vec<Part>) -> Self {
+        self.destructive |= parts.iter().any(|part| part.destructive);
+        self.parts = parts;
+        self
     }
 
     /// The same change, which deletes data for good.
@@ -88,6 +100,19 @@ impl<S> Change<S> {
         self.destructive = true;
         self
     }
+}
+
+/// A part of a change, in the words of the tool that applies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The verb: `create`.
+    pub action: String,
+    /// The resource: `table sales.orders`.
+    pub resource: String,
+    /// A sentence for logs and dry runs, or nothing.
+    pub summary: String,
+    /// Whether it deletes data that no later provisioning restores.
+    pub destructive: bool,
 }
 
 /// The verb of a change.

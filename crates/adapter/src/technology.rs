@@ -18,8 +18,20 @@ pub trait Technology: Send + Sync + 'static {
     /// The driver's name in the configuration: `lakehouse`.
     fn name(&self) -> &str;
 
-    /// What it can do.
+    /// What it can do. Before [`Technology::learn`], the most that it may turn out to do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether it knows its capabilities. The default is `true`.
+    fn is_known(&self) -> bool {
+        true
+    }
+
+    /// Asks the target for the capabilities. While [`Technology::is_known`] is `false`, Landfall calls this before it
+    /// binds a component or checks an import, within the deadline of the context. An error fails the request: a
+    /// retryable one as temporary. Several calls may run at the same time.
+    async fn learn(&self, _context: &Context) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether components are bound with [`Work::sent`]. The default is `false`, because the document takes
     /// memory as long as the bound component exists.

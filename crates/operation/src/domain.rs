@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::topology::{Installation, Topology};
+use crate::topology::{Installation, Target, Topology};
 use landfall_adapter::descriptor::{Identifier, Limits};
 use landfall_adapter::error::{Error, Result};
-use landfall_adapter::{AccessList, Import, Intent, ReverseRequest};
+use landfall_adapter::{AccessList, Context, Import, Intent, ReverseRequest};
 
 use super::request::SMALL;
 use super::target_health::TargetRecorder;
 use super::work::{self, Document, Placement, Places, Resolved};
 use super::{Deployment, ImportSettings, Instances, Lane, Operation, Store};
 
-/// Configuration and limits that the service and the worker share.
+/// The longest wait for a technology that asks its target what it can do.
+const LEARN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads documents with the configured targets and within the configured limits. The service and the worker share it.
 pub struct Domain {
     /// Targets and routes of the configuration.
     pub installation: Arc<Installation>,
@@ -76,9 +79,9 @@ impl Domain {
 
     /// Reads an import request. A descriptor that is sent as text is parsed within the same limits.
     pub(super) async fn import(&self, request: ReverseRequest) -> Result<Import> {
-        let text = request.params.get("descriptor").and_then(Value::as_str).map_or(0, str::len);
+        let length = request.params.get("descriptor").and_then(Value::as_str).map_or(0, str::len);
         let (key, limits) = (self.imports.environment_key.clone(), self.limits);
-        if text <= SMALL {
+        if length <= SMALL {
             return Ok(Import::new(request, &key, &limits));
         }
         let permit = self.permit(Some(Operation::Reverse.lane())).await?;
@@ -94,7 +97,8 @@ impl Domain {
         Ok(Topology::new(Arc::clone(&self.installation), store.instances().await?))
     }
 
-    /// Whether the document can be provisioned now, as far as that is known without its targets.
+    /// Parses, places and binds a document for a provisioning, or returns every problem. It does not call
+    /// [`check`](landfall_adapter::Bound::check).
     pub async fn validate(self: &Arc<Self>, document: &Document, store: &dyn Store) -> Result<Resolved> {
         let lane = Some(Operation::Validate.lane());
         let read = self.read(lane, document, Intent::Provision, None, store, None);
@@ -128,14 +132,15 @@ impl Domain {
         let topology = self.topology(store).await?;
         let small = document.is_small();
         let permit = if small { None } else { self.permit(lane).await? };
-        let (domain, landscape) = (Arc::clone(self), topology.clone());
+        let domain = Arc::clone(self);
+        let of_parsing = topology.clone();
         let document = document.clone();
         let placements = placements.map(<[Placement]>::to_vec);
         let accepted = placements.clone();
         // The permit moves with the work: a thread may still parse for a caller that has left.
         let parse = move || {
             let places = accepted.as_deref().map_or(Places::Topology, Places::Fixed);
-            let descriptor = work::parse(&document, &intent, &landscape, places, &domain.limits);
+            let descriptor = work::parse(&document, &intent, &of_parsing, places, &domain.limits);
             let descriptor = descriptor.map(|mut descriptor| {
                 let published = work::published(&document, &descriptor, &domain.limits);
                 let known = &mut descriptor.product.published;
@@ -157,6 +162,28 @@ impl Domain {
         let ids = ids.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let deployments: Vec<Deployment> = store.deployments(&ids).await?;
         let access = access.cloned();
+        let (descriptor, permit) = if self.installation.targets().iter().all(|it| it.technology.is_known()) {
+            (descriptor, permit)
+        } else {
+            let (topology, deployments) = (topology.clone(), deployments.clone());
+            let placements = placements.clone();
+            let find = move || {
+                let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
+                let targets = work::targets_to_learn(&descriptor, &intent, &topology, places, &deployments);
+                (descriptor, targets)
+            };
+            let (descriptor, targets) = if small { find() } else { blocking(find).await? };
+            if targets.is_empty() {
+                (descriptor, permit)
+            } else {
+                // A target that does not answer must not keep others from parsing.
+                drop(permit);
+                for target in targets {
+                    self.learn(&target).await?;
+                }
+                (descriptor, if small { None } else { self.permit(lane).await? })
+            }
+        };
         let resolve = move || {
             let _permit = permit;
             let places = placements.as_deref().map_or(Places::Topology, Places::Fixed);
@@ -171,6 +198,16 @@ impl Domain {
         if small { resolve() } else { blocking(resolve).await? }.map_err(Error::invalid)
     }
 
+    /// Asks the technology of a target for its capabilities, if it does not know them yet.
+    pub(super) async fn learn(&self, target: &Target) -> Result<()> {
+        if target.technology.is_known() {
+            return Ok(());
+        }
+        let context = Context::default().with_deadline(Instant::now() + LEARN_LIMIT);
+        let learned = context.within(target.technology.learn(&context)).await;
+        self.recorder.record(&target.code, learned)
+    }
+
     /// Takes all permits, for tests.
     #[cfg(test)]
     pub(super) fn all_permits(&self) -> [OwnedSemaphorePermit; 2] {
@@ -179,7 +216,8 @@ impl Domain {
             .map(|permits| Arc::clone(permits).try_acquire_many_owned(all).unwrap())
     }
 
-    /// A permit to parse one document. The wait is limited, and ends when the caller leaves.
+    /// A permit to parse one document; `None` for a dry run, which has a limit of its own. The wait is limited, and
+    /// ends when the caller leaves.
     pub(super) async fn permit(&self, lane: Option<Lane>) -> Result<Option<OwnedSemaphorePermit>> {
         let permits = match lane {
             Some(Lane::Validation) => &self.validating,
@@ -188,9 +226,9 @@ impl Domain {
         };
         match timeout(self.parses.wait, Arc::clone(permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Some(permit)),
-            Ok(Err(closed)) => Err(Error::retryable("the server is going down").because(closed)),
+            Ok(Err(closed)) => Err(Error::retryable("the server is shutting down").because(closed)),
             Err(_) => Err(Error::overloaded(format!(
-                "{} descriptors are being read, which is the limit; try again later",
+                "the limit of {} descriptors that are read at the same time is reached; try again later",
                 self.parses.concurrency
             ))),
         }
@@ -207,7 +245,7 @@ mod tests {
 
     use super::*;
     use crate::sqlite::SqliteStore;
-    use crate::topology::{Route, Target};
+    use crate::topology::Route;
     use landfall_adapter::descriptor::DescriptorKind;
     use landfall_adapter::error::Kind;
     use landfall_adapter::testing::CASHFLOW;
@@ -242,13 +280,22 @@ mod tests {
 
         let busy = domain.parsing.acquire().await.unwrap();
         validate().await.unwrap().unwrap();
-        assert!(resolve(Duration::from_millis(50)).await.is_err(), "its own kind has to wait");
+        assert!(
+            resolve(Duration::from_millis(50)).await.is_err(),
+            "work of the same lane waits for a permit"
+        );
         let refused = resolve(Duration::from_secs(30)).await.unwrap().map(drop).unwrap_err();
-        assert_eq!(*refused.kind(), Kind::Overloaded, "but not without end");
-        assert_eq!(refused.to_string(), "1 descriptors are being read, which is the limit; try again later");
+        assert_eq!(*refused.kind(), Kind::Overloaded, "the wait is limited");
+        assert_eq!(
+            refused.to_string(),
+            "the limit of 1 descriptors that are read at the same time is reached; try again later"
+        );
         let small = Document::new(DescriptorKind::DataProduct, CASHFLOW);
         assert!(small.text.len() <= SMALL);
-        domain.resolve(&small, Intent::Provision, None, &store, None).await.expect("it needs no turn");
+        domain
+            .resolve(&small, Intent::Provision, None, &store, None)
+            .await
+            .expect("a small document needs no permit");
         drop(busy);
         let _busy = domain.validating.acquire().await.unwrap();
         assert_eq!(resolve(Duration::from_secs(30)).await.unwrap().unwrap().assigned.len(), 3);

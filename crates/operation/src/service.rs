@@ -179,6 +179,7 @@ impl Service {
         let target = topology
             .choose_import(use_case_template_id, environment, import.target(), routing.as_ref())
             .map_err(|problem| Error::invalid(vec![problem]))?;
+        self.domain.learn(&target).await?;
         let mut params = import.params();
         target.technology.check_import(&mut params);
         let problems = params.finish().problems;

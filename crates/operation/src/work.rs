@@ -1,7 +1,8 @@
 //! From the text of a request to components on their targets: parse, place, check.
 //!
-//! These functions are pure, so `/validate`, `/provision`, the dry run, the worker and the offline `landfall
-//! validate` cannot disagree. They cost as much as parsing, so callers run them off the async threads.
+//! These functions do no I/O. `/validate`, `/provision`, the dry run and the worker use the same ones, so they agree. The
+//! offline `landfall validate` uses them without deployments, so it does not find what contradicts an existing
+//! component. They cost as much as parsing, so callers run them off the async threads.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -106,7 +107,8 @@ pub struct Resolved {
     pub sequence: Sequence,
     /// Components of a data product that no route leads to. They are left to other adapters.
     pub skipped: Vec<Skipped>,
-    /// A digest of the document's content; see [`Descriptor::digest`].
+    /// A digest of the document's content ([`Descriptor::digest`]), for a change that is about to be accepted; `None`
+    /// otherwise.
     pub digest: Option<[u8; 32]>,
     /// What dependencies had published according to the request; it is stored with the task.
     pub published: BTreeMap<String, Info>,
@@ -244,7 +246,7 @@ fn skipped(descriptor: &Descriptor, assigned: &[Assigned], topology: &Topology) 
         .collect()
 }
 
-/// The maximum length of the label of such a component, in characters; Landfall's own identifiers are shorter.
+/// The maximum length of the label of a skipped component, in characters; Landfall's own identifiers are shorter.
 const MAX_LABEL: usize = 512;
 
 fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
@@ -291,7 +293,7 @@ pub(super) fn resolve(
     }
     let skipped = skipped(descriptor, &assigned, topology);
     if assigned.is_empty() && problems.is_empty() {
-        problems.push(nothing(&skipped, topology));
+        problems.push(nothing_to_work_on(&skipped, topology));
     }
     if problems.is_empty() {
         Ok(Resolved {
@@ -306,8 +308,30 @@ pub(super) fn resolve(
     }
 }
 
+/// The targets of the document whose technologies have not learned their capabilities yet. Problems are left to
+/// [`resolve`].
+pub(super) fn targets_to_learn(
+    descriptor: &Descriptor,
+    intent: &Intent,
+    topology: &Topology,
+    places: Places<'_>,
+    deployments: &[Deployment],
+) -> Vec<Arc<Target>> {
+    let resolver = Resolver::new(descriptor, intent, topology, places, deployments, None);
+    let mut found: Vec<Arc<Target>> = Vec::new();
+    for component in descriptor.targets() {
+        if let Ok(Some((_, target))) = resolver.target(component)
+            && !target.technology.is_known()
+            && found.iter().all(|one| one.code != target.code)
+        {
+            found.push(target);
+        }
+    }
+    found
+}
+
 /// The problem of a document without any component to work on.
-fn nothing(skipped: &[Skipped], topology: &Topology) -> Problem {
+fn nothing_to_work_on(skipped: &[Skipped], topology: &Topology) -> Problem {
     const SHOWN: usize = 3;
     let (first, one) = match skipped {
         [] => {
@@ -343,7 +367,7 @@ struct Resolver<'a> {
     places: Places<'a>,
     deployments: &'a [Deployment],
     access: Option<&'a AccessList>,
-    /// For a document with parse errors: the paths of components that differ from the text.
+    /// The paths of components with parse problems; `None` if the document has none.
     broken: Option<HashSet<String>>,
     neighbours: OnceCell<HashMap<String, Neighbours>>,
     /// The data product as it was sent, once a technology asks for it.
@@ -435,7 +459,8 @@ impl<'a> Resolver<'a> {
         environment_path(self.descriptor)
     }
 
-    /// The target of a component, `None` if it belongs to another adapter, or the reason why it has none.
+    /// The target of a component, `None` if it belongs to another adapter, or the problem that keeps it from its target: it
+    /// has none, the target does not take the component, or the component contradicts its deployment.
     fn target(&self, component: &Component) -> Result<Option<(ComponentKey, Arc<Target>)>, Problem> {
         // A data product has components of other adapters, whose environment does not matter.
         if self.descriptor.scope == Scope::DataProduct && !self.concerns(component) {
@@ -600,7 +625,10 @@ fn kind_changed(component: &Component, remembered: &Deployment, kinds: &Kinds) -
     if *kind == component.kind || *kinds == Kinds::Any {
         return None;
     }
-    let message = format!("this component is provisioned as `{}`, and now is another kind", kind.name());
+    let message = format!(
+        "this component is provisioned as `{}`, and the descriptor declares another kind",
+        kind.name()
+    );
     Some(
         Problem::new("kind", message)
             .value(component.kind.name())
@@ -608,7 +636,8 @@ fn kind_changed(component: &Component, remembered: &Deployment, kinds: &Kinds) -
     )
 }
 
-/// Component ids are arbitrary texts, so the same id in another data product is another component.
+/// The problem of a component that is provisioned in another data product. Ids are arbitrary texts, so an equal id in
+/// another data product names another component.
 fn of_another_product(
     product: &DataProduct,
     component: &Component,
@@ -678,7 +707,7 @@ fn environment(
     }
 }
 
-/// The target of a component; `None` if no route leads to one.
+/// The target of a component; `None` if no route leads to one, or if the task was not accepted for it.
 fn place(
     key: &ComponentKey,
     component: &Component,

@@ -35,7 +35,7 @@ use super::store::{Ending, Inventory, Settlement, Store};
 use super::task::{ClaimedTask, ComponentKey, Deployment, Lease};
 use landfall_adapter::blocking::{self, Scope};
 use landfall_adapter::error::{Error, Kind, Result};
-use landfall_adapter::{Context, Journal, Level, LogLine, Memory};
+use landfall_adapter::{Attempt, Context, Journal, Level, LogLine, Memory};
 
 /// How often the log of a run is written to the store.
 const SHIP_EVERY: Duration = Duration::from_millis(250);
@@ -227,7 +227,8 @@ enum Ended {
 /// Runs a claimed task to its end. `claimed_at` is the time before the claim.
 pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: Instant) {
     let limit = workers.settings.run_limit(task.operation).0;
-    let context = Context::default().with_deadline(Instant::now() + limit);
+    let attempt = Attempt { token: task.token.to_string().into(), number: task.attempt };
+    let context = Context::default().with_deadline(Instant::now() + limit).with_attempt(attempt);
     let interrupt = Arc::new(Interrupt::new(context.cancel.clone()));
     let scope = Scope::new(&context.cancel);
     let _told = scope.cancel_on_drop();

@@ -118,6 +118,7 @@ impl TechnologyRunner {
             .ok_or_else(|| Error::permanent(format!("target `{code}` is not configured any more")))?;
         context.journal.info(format!("reading from target `{}` ({})", target.code, target.technology.name()));
         let import = unless_cancelled(context, self.domain.import(request)).await?;
+        unless_cancelled(context, self.domain.learn(&target)).await?;
         let mut params = import.params();
         target.technology.check_import(&mut params);
         let Checked { problems, defaults, ignored } = params.finish();
@@ -383,7 +384,7 @@ async fn turn<'a>(one: &'a Assigned, context: &Context) -> Result<Option<Semapho
     let Some(turns) = &one.target.turns else { return Ok(None) };
     let acquired = async {
         let acquired = turns.acquire().await;
-        acquired.map_err(|closed| Error::retryable("the server is going down").because(closed))
+        acquired.map_err(|closed| Error::retryable("the server is shutting down").because(closed))
     };
     unless_cancelled(context, acquired).await.map(Some)
 }

@@ -22,9 +22,9 @@ use super::{Opened, naming, properties, types};
 use landfall_adapter::Context;
 use landfall_adapter::descriptor::{Object, names};
 use landfall_adapter::error::{Error, Result};
-use landfall_adapter::import::{Import, ImportParams, Imported, Source};
+use landfall_adapter::import::{Import, ImportParams, Imported, ImportedTable, Source};
 
-/// Names listed in an error at most.
+/// The maximum number of names that an error lists.
 const MAX_LISTED: usize = 10;
 
 /// The requested table.
@@ -34,7 +34,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Problems are added to `params`.
+    /// Reads the parameters. `None` after problems, which are added to `params`.
     fn read(params: &mut ImportParams<'_>) -> Option<Self> {
         let namespace = params.text("namespace");
         let table = params.text("table");
@@ -93,7 +93,7 @@ impl Opened {
         warn_of_names(metadata.current_schema().as_struct().fields(), context);
         let text = |key: &str| properties.get(key).cloned();
         let tags = text("landfall.tags").and_then(|tags| serde_json::from_str(&tags).ok());
-        Ok(Imported {
+        let table = ImportedTable {
             table: ident.name().to_owned(),
             columns,
             description: text("comment"),
@@ -107,7 +107,8 @@ impl Opened {
                 ("namespace".to_owned(), json!(ident.namespace().join("."))),
                 ("table".to_owned(), json!(ident.name())),
             ]),
-        })
+        };
+        Ok(table.into())
     }
 
     async fn find_table(&self, namespace: Option<&str>, table: &str) -> Result<TableIdent> {
@@ -156,7 +157,7 @@ impl Opened {
     }
 }
 
-/// Column names that would be refused in a descriptor are imported unchanged.
+/// Adds a warning for each column name that a descriptor would refuse. Such names are imported unchanged.
 fn warn_of_names(fields: &[NestedFieldRef], context: &Context) {
     for field in fields {
         if let Some(warning) = names::warning("column", &field.name) {

@@ -21,9 +21,9 @@ use super::{columns, naming, types};
 use landfall_adapter::Context;
 use landfall_adapter::descriptor::{Column, DataType, Identifier, Object, Problem, names};
 use landfall_adapter::error::{Error, Result};
-use landfall_adapter::import::{ImportParams, Imported, Parameter, Source};
+use landfall_adapter::import::{ImportParams, Imported, ImportedTable, Parameter, Source};
 
-/// Names listed in an error at most.
+/// The maximum number of names that an error lists.
 const MAX_LISTED: usize = 10;
 
 #[derive(Deserialize)]
@@ -37,10 +37,10 @@ struct Found {
 #[derive(Deserialize)]
 struct FoundColumn {
     name: String,
-    /// For a domain, its base type.
+    /// The type of the column; for a domain, its base type.
     #[serde(rename = "type")]
     data_type: String,
-    /// `typtype` of the type, or of the elements of an array.
+    /// `pg_type.typtype` of the type; for an array, of its elements.
     kind: char,
     required: bool,
     /// The position in the primary key.
@@ -56,7 +56,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Problems are added to `params`. `database` is the database of the target, if known.
+    /// Reads the parameters. Problems are added to `params`. `database` is the database of the target, if
+    /// known.
     pub(super) fn read(params: &mut ImportParams<'_>, database: Option<&str>) -> Option<Self> {
         let schema = params.text("schema").filter(|name| is_name(name, params));
         let table = params.text_or("table", "name");
@@ -142,7 +143,7 @@ const QUERY: &str = "\
       AND ($2::text IS NULL OR n.nspname::text = $2::text) \
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
-/// The table as it exists.
+/// Reads the requested table or view. Fails if none or several have the name.
 pub(super) async fn read_back(session: &Session, asked: &Asked, context: &Context) -> Result<Imported> {
     let (schema, table) = (asked.schema.as_deref(), asked.table.as_str());
     session.execute("BEGIN READ ONLY").await?;
@@ -172,7 +173,7 @@ pub(super) async fn read_back(session: &Session, asked: &Asked, context: &Contex
     for warning in one.columns.iter().filter_map(|column| names::warning("column", &column.name)) {
         context.journal.warn(warning);
     }
-    Ok(imported(one, table, context))
+    Ok(imported(one, table, context).into())
 }
 
 /// "it has ...", to choose from.
@@ -188,10 +189,10 @@ async fn near(session: &Session, schema: Option<&str>) -> Result<String> {
     })
 }
 
-fn imported(found: Found, table: &str, context: &Context) -> Imported {
+fn imported(found: Found, table: &str, context: &Context) -> ImportedTable {
     let (description, mark) = found.comment.as_deref().map_or(("", None), mark::split::<Mark>);
     let kind = if matches!(found.kind, 'v' | 'm') { "view" } else { "table" };
-    Imported {
+    ImportedTable {
         table: table.to_owned(),
         columns: found.columns.iter().map(|column| column_of(column, context)).collect(),
         description: Some(description.to_owned()),
@@ -201,7 +202,7 @@ fn imported(found: Found, table: &str, context: &Context) -> Imported {
             ("name".to_owned(), json!(table)),
             ("schema".to_owned(), json!(found.schema)),
         ]),
-        ..Imported::default()
+        ..ImportedTable::default()
     }
 }
 
