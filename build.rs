@@ -15,7 +15,7 @@ const CONTRACTS: [(&str, &str); 5] = [
 ];
 
 fn main() -> ExitCode {
-    // generated/ too: an edit by hand is undone by the next build.
+    // Watch generated/, too, so that the next build undoes an edit by hand.
     println!("cargo::rerun-if-changed=spec");
     println!("cargo::rerun-if-changed=generated");
     match generate() {
@@ -39,11 +39,11 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
     files.extend(landfall_codegen::generate(&documents.collect::<Vec<_>>())?);
     let changes = landfall_codegen::write_if_changed(Path::new("generated"), &files)?;
     for path in changes.written {
-        println!("cargo::warning=generated/{} was out of date and is rewritten, commit it", path.display());
+        println!("cargo::warning=generated/{} was out of date and was rewritten; commit it", path.display());
     }
     for path in changes.removed {
         println!(
-            "cargo::warning=generated/{} is generated no more and is removed, commit that",
+            "cargo::warning=generated/{} is no longer generated and was removed; commit the removal",
             path.display()
         );
     }

@@ -16,7 +16,7 @@ const PORTS: usize = 40;
 /// Milliseconds that the mock takes for each.
 const EACH: usize = 200;
 
-/// Eight at once, compared with one after the other.
+/// Measures eight components at once, compared with one after the other.
 pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     let (eight, one) = (server(8)?, server(1)?);
     let (mut of_eight, mut of_one) = (Vec::new(), Vec::new());

@@ -16,7 +16,8 @@ use crate::Result;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Answers before the measurement starts: connections are opened, statements are prepared.
+/// How long callers send requests before the measurement starts, so that connections are open and statements
+/// prepared.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Builds the request with a number; every number is used once.
@@ -101,11 +102,11 @@ pub(crate) async fn load(
 ) -> Result<f64> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + time;
-    let mut crew = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..callers {
         let (requests, numbers) = (Arc::clone(requests), Arc::clone(numbers));
         let mut client = Client::connect(address).await?;
-        crew.spawn(async move {
+        tasks.spawn(async move {
             let mut count = 0_u64;
             loop {
                 let request = requests(numbers.fetch_add(1, Ordering::Relaxed));
@@ -122,24 +123,24 @@ pub(crate) async fn load(
             }
         });
     }
-    total(crew, time).await
+    total(tasks, time).await
 }
 
-/// The rate of a crew whose members each tell how much they did in `time`.
-pub(crate) async fn total(mut crew: JoinSet<Result<u64>>, time: Duration) -> Result<f64> {
+/// Returns the total rate per second of tasks that each return how much they did in `time`.
+pub(crate) async fn total(mut tasks: JoinSet<Result<u64>>, time: Duration) -> Result<f64> {
     let mut count = 0.0;
-    while let Some(one) = crew.join_next().await {
+    while let Some(one) = tasks.join_next().await {
         count += as_f64(one??);
     }
     Ok(count / time.as_secs_f64())
 }
 
-/// For counts, which are far from where this loses anything.
+/// Converts a count to a float; infinity above `u32::MAX`, which no count reaches.
 pub(crate) fn as_f64(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
-/// A crew of callers of something else than HTTP, counted in the same way.
+/// The time from which on results of callers without HTTP count, so that they warm up like HTTP callers.
 pub(crate) fn warm_until() -> Instant {
     Instant::now() + WARM_UP
 }

@@ -16,21 +16,21 @@ const ANSWER: &str = "LANDFALL_BENCH_ANSWER";
 /// The variable with the database to insert into: a folder for SQLite, a URL for PostgreSQL.
 const DATABASE: &str = "LANDFALL_BENCH_DATABASE";
 
-/// Starts it with this answer to status requests.
+/// Starts the baseline that sends `answer` to every status request.
 pub(crate) fn answering(folder: &Path, answer: &[u8]) -> Result<Program> {
     let file = folder.join("answer");
     std::fs::write(&file, answer)?;
     Program::start(Command::new(std::env::current_exe()?).env(ANSWER, file))
 }
 
-/// Starts it with this answer, as large as a token, to inserts.
+/// Starts the baseline that inserts every body into `database`. Its answer has the size of a token.
 pub(crate) fn inserting(folder: &Path, database: &str) -> Result<Program> {
     let file = folder.join("answer");
     std::fs::write(&file, [b'x'; 36])?;
     Program::start(Command::new(std::env::current_exe()?).env(ANSWER, file).env(DATABASE, database))
 }
 
-/// Serves, if this process is the copy that must.
+/// Serves if this process is the copy that was started as a baseline. Returns whether it did.
 pub(crate) async fn serve() -> Result<bool> {
     let Some(file) = std::env::var_os(ANSWER) else { return Ok(false) };
     let answer = web::Bytes::from(std::fs::read(file)?);
@@ -46,7 +46,7 @@ pub(crate) async fn serve() -> Result<bool> {
             .route("/v1/provision/{token}/status", web::get().to(status))
             .route("/v1/provision", web::post().to(insert))
     })
-    // The same number as Landfall.
+    // The same number of workers as Landfall.
     .workers(2)
     .bind("127.0.0.1:0")?;
     if let Some(address) = server.addrs().first() {

@@ -22,7 +22,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it, and returns when it listens.
+    /// Starts the program, and returns when it listens.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
@@ -41,7 +41,7 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// Kill it: its unfinished work is not needed.
+    /// Kills the program, because its unfinished work is not needed.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -80,12 +80,13 @@ pub(crate) struct Landfall {
 }
 
 impl Landfall {
-    /// With its state in `store` (a URL), and a folder `home` that several servers may share. Its targets are mocks.
+    /// Starts a server with its state in `store` (a URL), and a folder `home` that several servers may share.
+    /// Its targets are mocks.
     pub(crate) fn start(store: &str, home: &Arc<TempDir>) -> Result<Self> {
         Self::start_with(store, home, &configuration(home.path()))
     }
 
-    /// With another configuration.
+    /// Starts a server with another configuration.
     pub(crate) fn start_with(store: &str, home: &Arc<TempDir>, configuration: &str) -> Result<Self> {
         let folder = home.path();
         let config = folder.join("landfall.toml");

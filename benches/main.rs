@@ -34,7 +34,7 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 const CALLERS: [usize; 3] = [1, 16, 64];
-/// Slots of a server for tasks that change something; the default.
+/// How many tasks may run on one target at the same time (`operations.target_concurrency`); the default.
 const CONCURRENCY: usize = 8;
 
 /// Finished tasks in a store that counts as empty: enough to request a different one each time.
@@ -176,7 +176,7 @@ struct Site {
 }
 
 impl Site {
-    /// With this many finished tasks.
+    /// Starts a server whose store has this many finished tasks.
     async fn with(kind: Kind, postgres: &PostgresServer, finished: u64) -> Result<Self> {
         let home = folder()?;
         let place = Place::fresh(kind, home.path(), postgres)?;
@@ -187,7 +187,7 @@ impl Site {
         drop(server);
         let finished = place.fill(finished).await?;
         let server = Landfall::start(&place.url(), &home)?;
-        // The task above has one.
+        // Skip the number that the task above has.
         server.number();
         Ok(Self { server, finished })
     }
@@ -199,7 +199,7 @@ impl Site {
         for _ in 0..CONCURRENCY {
             running.push(self.server.provision(&mut client, Target::Endless).await?.1);
         }
-        // They begin, and their log lines reach the store.
+        // Wait until the tasks have begun and their log lines are in the store.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(running)
     }
@@ -254,7 +254,7 @@ async fn store(
     Ok(())
 }
 
-/// From sending the request to the first line that its run writes to the trace, by one clock.
+/// Measures the time from sending a request to the first line that its run writes to the trace, by one clock.
 async fn latency(
     kind: Kind,
     empty: &Site,
@@ -510,12 +510,12 @@ async fn sleep_through(postgres: &PostgresServer, replicas: usize, tasks: u64) -
     let first = servers.first().ok_or("no server")?;
     let requests = provisions(Target::Sleeping);
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_micros();
-    let mut crew = tokio::task::JoinSet::new();
+    let mut callers = tokio::task::JoinSet::new();
     for caller in 0..16 {
         let server = servers.get(caller % replicas).ok_or("no server")?;
         let mut client = server.client().await?;
         let (requests, numbers) = (Arc::clone(&requests), Arc::clone(first.numbers()));
-        crew.spawn(async move {
+        callers.spawn(async move {
             loop {
                 let number = numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 if number >= tasks {
@@ -528,7 +528,7 @@ async fn sleep_through(postgres: &PostgresServer, replicas: usize, tasks: u64) -
             }
         });
     }
-    while let Some(ended) = crew.join_next().await {
+    while let Some(ended) = callers.join_next().await {
         ended??;
     }
     let patience = Instant::now() + Duration::from_secs(120);

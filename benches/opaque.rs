@@ -88,7 +88,7 @@ impl Shape {
     }
 }
 
-/// With limits that accept it.
+/// A configuration whose limits accept the large descriptor.
 const CONFIG: &str = "[server]
 max_body_bytes = 33554432
 max_inflight_bytes = 134217728
@@ -103,7 +103,7 @@ technology = \"Quick\"
 group = \"mock\"
 ";
 
-/// Each form, once and eight times.
+/// Measures each form, once with the base size and once with eight times as much text.
 pub(crate) async fn measure(rounds: usize, report: &mut Report) -> Result<()> {
     let home = folder()?;
     let store = format!("sqlite://{}", home.path().join("landfall.db").display());

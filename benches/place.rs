@@ -32,7 +32,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// An empty one.
+    /// Returns an empty store.
     pub(crate) fn fresh(kind: Kind, folder: &Path, server: &PostgresServer) -> Result<Self> {
         Ok(match kind {
             Kind::Sqlite => Self::Sqlite(folder.join("landfall.db")),

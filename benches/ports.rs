@@ -36,7 +36,7 @@ struct Site {
 }
 
 impl Site {
-    /// With this many output ports.
+    /// Creates a site with this many output ports.
     async fn with(spread: Spread, ports: u64) -> Result<Self> {
         let postgres = PostgresServer::start(Durability::Safe)?;
         let (url, database) = postgres.new_target()?;
@@ -56,17 +56,17 @@ impl Site {
         if spread == Spread::ViewsOfOne {
             done(&mut landfall.client().await?, &source()).await?;
         }
-        let mut crew = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for caller in 0..CALLERS {
             let mut client = landfall.client().await?;
-            crew.spawn(async move {
+            tasks.spawn(async move {
                 for number in (0..ports).filter(|number| number % CALLERS == caller) {
                     done(&mut client, &provision(spread, number)).await?;
                 }
                 Ok::<_, Error>(())
             });
         }
-        while let Some(one) = crew.join_next().await {
+        while let Some(one) = tasks.join_next().await {
             one??;
         }
         // The server does this by itself at some time; here it is done now, on both sides.
@@ -103,7 +103,7 @@ impl Site {
     }
 }
 
-/// Each way to spread, with one output port and with `many`.
+/// Measures each way to spread output ports, with one output port and with `many`.
 pub(crate) async fn measure(many: u64, rounds: usize, report: &mut Report) -> Result<()> {
     for (spread, name) in [
         (Spread::OneProduct, "tables of one data product"),

@@ -1,7 +1,8 @@
 //! The baseline of an accept: a durable insertion of the same size, without any other work.
 //!
-//! The table has a key and a payload as large as that of a task. SQLite is opened as Landfall opens it (WAL,
-//! `synchronous = FULL`), PostgreSQL with its defaults.
+//! The table has a key and a payload as large as that of a task. Both databases are as durable as Landfall's: SQLite
+//! with WAL and `synchronous = FULL`, PostgreSQL with `fsync` and `synchronous_commit`. Other settings of the store,
+//! which cost time (`secure_delete`) or save it (its cache), are not set here.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,8 +16,9 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::client::{total, warm_until};
 
-/// Rows of one statement for SQLite.
-const SIZES: [usize; 3] = [32, 4, 1];
+/// Rows that one INSERT of SQLite may have, largest first: any number of rows is put together from few prepared
+/// statements.
+const ROWS_PER_STATEMENT: [usize; 3] = [32, 4, 1];
 /// The largest number of insertions in one commit.
 const BATCH: usize = 512;
 
@@ -65,10 +67,10 @@ impl GroupCommit {
     pub(crate) async fn load(&self, callers: usize, time: Duration) -> Result<f64> {
         let begin = warm_until();
         let end = begin + time;
-        let mut crew = JoinSet::new();
+        let mut tasks = JoinSet::new();
         for _ in 0..callers {
             let one = Self { rows: self.rows.clone(), payload: self.payload.clone() };
-            crew.spawn(async move {
+            tasks.spawn(async move {
                 let mut count = 0;
                 loop {
                     one.insert_one().await?;
@@ -80,7 +82,7 @@ impl GroupCommit {
                 }
             });
         }
-        total(crew, time).await
+        total(tasks, time).await
     }
 }
 
@@ -95,7 +97,9 @@ impl RawConnection {
             Self::Sqlite(connection) => {
                 connection.execute("BEGIN IMMEDIATE").await?;
                 let mut rest = payloads;
-                while let Some((rows, later)) = SIZES.iter().find_map(|size| rest.split_at_checked(*size)) {
+                while let Some((rows, later)) =
+                    ROWS_PER_STATEMENT.iter().find_map(|size| rest.split_at_checked(*size))
+                {
                     rest = later;
                     let places = vec!["(?)"; rows.len()].join(", ");
                     let text = format!("INSERT INTO raw (payload) VALUES {places}");
@@ -156,10 +160,10 @@ pub(crate) async fn postgres_each(url: &str, payload: &str, callers: usize, time
     }
     let begin = warm_until();
     let end = begin + time;
-    let mut crew = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for mut connection in connections {
         let payload = payload.to_owned();
-        crew.spawn(async move {
+        tasks.spawn(async move {
             let mut count = 0;
             loop {
                 sqlx::query("INSERT INTO raw (payload) VALUES ($1)")
@@ -175,5 +179,5 @@ pub(crate) async fn postgres_each(url: &str, payload: &str, callers: usize, time
             }
         });
     }
-    total(crew, time).await
+    total(tasks, time).await
 }

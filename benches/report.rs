@@ -144,7 +144,7 @@ pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// With the significant decimals, and a thousands separator.
+/// Formats a number with its significant decimals and a thousands separator.
 fn number(value: f64) -> String {
     if value < 100.0 {
         return format!("{value:.2}");

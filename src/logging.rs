@@ -27,7 +27,7 @@ use limit::{LeftOut, Limiter};
 /// The targets of lines that an unauthenticated caller can cause are below this one.
 const PEER: &str = "landfall::peer::";
 
-/// Connections without HTTP, without a complete request, or interrupted ones.
+/// Connections that send no HTTP or no complete request, or that break.
 pub(crate) const PEER_HTTP: &str = "landfall::peer::http";
 
 /// Failed TLS handshakes.
@@ -42,13 +42,13 @@ pub(crate) const PEER_OVERLOAD: &str = "landfall::peer::overload";
 /// Requests of other web pages.
 pub(crate) const PEER_BROWSER: &str = "landfall::peer::browser";
 
-/// Libraries that log errors of connections.
+/// Targets whose lines are limited: those below [`PEER`], and libraries that log errors of connections.
 const LIMITED: [&str; 3] = [PEER, "actix_server", "actix_web"];
 
 /// How often the log reports lines that were left out.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Starts logging; a second call changes nothing.
+/// Starts logging. Every later call changes nothing.
 pub fn start(config: &Log) {
     let mut builder = Builder::new();
     builder.parse_filters(&config.level);
@@ -77,7 +77,7 @@ pub fn start(config: &Log) {
     let limited = Limited { inner, limiter: Arc::new(Mutex::new(Limiter::new(config.peer_lines))) };
     let limiter = Arc::clone(&limited.limiter);
     if log::set_boxed_logger(Box::new(limited)).is_ok() {
-        // Without the thread, the next line reports what was left out.
+        // If the thread cannot start, the next line reports the lines that were left out.
         let _ = thread::Builder::new().name("log-limit".to_owned()).spawn(move || {
             loop {
                 thread::sleep(SWEEP);
@@ -87,7 +87,7 @@ pub fn start(config: &Log) {
     }
 }
 
-/// Writes the lines that are allowed.
+/// A logger that writes only the lines that the limiter allows.
 struct Limited {
     inner: Logger,
     limiter: Arc<Mutex<Limiter>>,

@@ -125,7 +125,7 @@ fn unusable(wrong: Vec<tls::Wrong>) -> Error {
     Error::permanent(format!("the files of server.tls cannot be used: {}", messages.join("; ")))
 }
 
-/// Warnings about unauthenticated contracts, where the server is reachable from other machines.
+/// Returns a warning for each contract without authentication, if the server is reachable from other machines.
 fn open_contract_warnings(address: &SocketAddr, config: &Config) -> Vec<String> {
     if address.ip().is_loopback() {
         return Vec::new();
@@ -162,8 +162,8 @@ fn open_contract_warnings(address: &SocketAddr, config: &Config) -> Vec<String> 
 /// Open files that the store and the targets may need beside connections.
 const OTHER_FILES: usize = 250;
 
-/// A warning if connections can use all open files, so that none is left for the store. `limits` is Linux's text
-/// about this process; elsewhere it is empty.
+/// Returns a warning if connections can use all open files, so that none is left for the store. `limits` is the
+/// text of `/proc/self/limits` on Linux, and empty on other systems.
 fn open_files_warning(limits: &str, max_connections: usize) -> Option<String> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let most: usize = line.split_whitespace().next()?.parse().ok()?;
@@ -176,13 +176,13 @@ fn open_files_warning(limits: &str, max_connections: usize) -> Option<String> {
     })
 }
 
-/// Written to stdout for users and scripts; a closed stdout does not stop the server.
+/// Writes a line to stdout for users and scripts. A closed stdout does not stop the server.
 fn announce(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// SIGTERM or SIGINT, recorded from the moment it is created.
+/// Waits for SIGTERM or SIGINT. Signals are recorded from the creation of this value on.
 struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
@@ -205,7 +205,7 @@ fn listen(kind: SignalKind) -> Result<Signal> {
     signal(kind).map_err(|error| Error::permanent("signals cannot be received").because(error))
 }
 
-/// Every configured target, and the routes. A target is opened at its first use.
+/// Returns every configured target, and the routes. A target opens its connections at its first use.
 pub fn installation(config: &Config) -> Installation {
     let targets = config
         .targets

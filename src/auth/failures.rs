@@ -1,4 +1,4 @@
-//! Which addresses failed how often, in bounded memory.
+//! Counts the failed logins of each address, in bounded memory.
 //!
 //! An address has one window, which its first failure opens, and in it one count of all its failures and one for each
 //! user that exists. A user is refused by their own count, so that other users of the same address are not; an
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Audience;
 
-/// The failures of each address; see the module documentation.
+/// The failures of each address and kind of contract; see the module documentation.
 pub(super) struct Failures {
     most: u32,
     window: Duration,
@@ -29,12 +29,13 @@ struct Window {
     of: BTreeMap<String, u32>,
 }
 
-/// The state of an address after a failure.
+/// The state of an address after one more failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Refused until its window ends, because it failed too often.
+    /// The time until the window ends, if the address has reached the limit; `None` below the limit. Depends
+    /// only on the count of all failures.
     pub(super) wait: Option<Duration>,
-    /// Whether this failure exceeded the limit.
+    /// Whether this failure is the one that reaches the limit of the address.
     pub(super) reached: bool,
 }
 
@@ -43,7 +44,8 @@ impl Failures {
         Self { most, window, max_tracked, windows: HashMap::new(), opened: VecDeque::new() }
     }
 
-    /// How long an attempt for this user is refused; without a name, for an unknown user.
+    /// Returns how long attempts for this user are still refused, or `None` if they are not. A `name` of `None`
+    /// stands for an unknown user.
     pub(super) fn refused_for(
         &self,
         audience: Audience,
@@ -63,7 +65,7 @@ impl Failures {
         self.windows.get(&(audience, network(peer))).filter(is_open).map_or(0, |window| window.all)
     }
 
-    /// Counts a failure.
+    /// Counts a failure. A `name` of `None` stands for an unknown user.
     pub(super) fn count(
         &mut self,
         audience: Audience,

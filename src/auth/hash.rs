@@ -10,18 +10,18 @@ use landfall_adapter::error::{Error, Result};
 
 use super::verifiers::{Memory, OutOfMemory};
 
-/// Lanes are computed one after the other; more than this are a mistake.
+/// The maximum number of lanes (`p`). Lanes are computed one after the other, so a larger number is a mistake.
 const MAX_LANES: u32 = 16;
 
-/// OWASP's recommendation for argon2id: 19 MiB, two iterations, one lane.
+/// OWASP's recommendation for argon2id, as (KiB of memory, iterations, lanes).
 const RECOMMENDED: (u32, u32, u32) = (19_456, 2, 1);
 
 /// The limits of one verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// KiB of memory: `m`.
+    /// The maximum memory in KiB: `m`.
     pub memory_kib: u32,
-    /// Iterations: `t`.
+    /// The maximum number of iterations: `t`.
     pub iterations: u32,
 }
 
@@ -66,7 +66,7 @@ impl Hash {
         Ok(Self { text: text.to_owned(), argon2, salt, output })
     }
 
-    /// Hashes a secret with OWASP's parameters and a new salt.
+    /// Hashes a secret with OWASP's parameters and a new salt. Returns the hash in the PHC format.
     pub fn make(secret: &str) -> Result<String> {
         let (memory, iterations, lanes) = RECOMMENDED;
         let failed = |error: argon2::password_hash::Error| {
@@ -78,8 +78,8 @@ impl Hash {
         Ok(argon2.hash_password(secret.as_bytes()).map_err(failed)?.to_string())
     }
 
-    /// Whether it is the hash of this secret. The time depends only on the parameters. It computes in `memory`, and
-    /// the crate compares in constant time.
+    /// Whether this is the hash of `secret`. Computes in `memory` and compares in constant time, so that the
+    /// time depends only on the parameters.
     pub(super) fn verifies(&self, secret: &str, memory: &mut Memory) -> Result<bool, OutOfMemory> {
         let blocks = memory.blocks(self.argon2.params().block_count())?;
         let mut buffer = [0; Output::MAX_LENGTH];
@@ -89,7 +89,7 @@ impl Hash {
         Ok(done.is_ok() && Output::new(computed).is_ok_and(|computed| computed == self.output))
     }
 
-    /// The cost of a verification, for comparing.
+    /// The cost of a verification, to compare hashes: memory times iterations.
     pub(super) fn cost(&self) -> u64 {
         let params = self.argon2.params();
         u64::from(params.m_cost()) * u64::from(params.t_cost())

@@ -3,10 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// The maximum length; a longer value is not decoded or hashed.
+/// The maximum length of a value in bytes. A longer value is invalid, and is neither decoded nor hashed.
 const LONGEST: usize = 4096;
 
-/// Name and password. The name ends at the first `:`.
+/// Returns the name and the password of a `Basic` header. The name ends at the first `:`.
 pub(super) fn basic(header: &str) -> Option<(String, String)> {
     let encoded = of_scheme(header, "basic")?;
     let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
@@ -14,12 +14,13 @@ pub(super) fn basic(header: &str) -> Option<(String, String)> {
     Some((name.to_owned(), password.to_owned()))
 }
 
-/// The token.
+/// Returns the token of a `Bearer` header; `None` if the token has white space.
 pub(super) fn bearer(header: &str) -> Option<&str> {
     of_scheme(header, "bearer").filter(|token| !token.contains(char::is_whitespace))
 }
 
-/// The part after the scheme; upper and lower case are equal. `None` if it is empty.
+/// Returns the part after the scheme; the case of the scheme does not matter. `None` for another scheme, or if
+/// the part is empty.
 fn of_scheme<'a>(header: &'a str, scheme: &str) -> Option<&'a str> {
     if header.len() > LONGEST {
         return None;

@@ -53,16 +53,16 @@ const WRONG_TOKEN: &str = "the token is wrong";
 /// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Read.
+    /// May read.
     Read,
-    /// Read and change.
+    /// May read and change.
     Write,
 }
 
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The configured name; `anonymous` without users.
+    /// The configured name; `anonymous` if no users are configured.
     pub name: String,
     /// The user's rights.
     pub role: Role,
@@ -80,46 +80,47 @@ pub enum Denied {
 /// A user of the topology contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Without `:`, which ends a name in the header.
+    /// The name. It contains no `:`, which ends a name in the header.
     pub name: String,
     /// The user's rights.
     pub role: Role,
-    /// Of their password.
+    /// The hash of the user's password.
     pub hash: Hash,
 }
 
 /// A bearer token of the adapter contracts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// A label; it is not sent.
+    /// A label for the configuration. Callers do not send it.
     pub name: String,
-    /// Of the token.
+    /// The hash of the token.
     pub hash: Hash,
 }
 
 /// The configured users and tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
-    /// None: the topology contract is open.
+    /// The users. If there are none, the topology contract is open to every caller.
     pub users: Vec<User>,
-    /// None: the adapter contracts are open.
+    /// The tokens. If there are none, the adapter contracts are open to every caller.
     pub tokens: Vec<Token>,
 }
 
 /// Limits of authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Secrets that are verified at the same time.
+    /// The maximum number of secrets that are verified at the same time.
     pub concurrency: usize,
-    /// The longest wait for a turn.
+    /// The maximum time that a caller waits for its verification to start.
     pub wait: Duration,
     /// The maximum number of waiting callers.
     pub max_waiting: usize,
-    /// Failures in one window that are verified: of an address for one user, and for all unknown users together.
+    /// After this many failures in one window, an address is refused without verification. Counted for each
+    /// user, and for unknown users over all failures of the address.
     pub max_failures: u32,
     /// The length of a window, from its first failure.
     pub failure_window: Duration,
-    /// Addresses whose failures are counted.
+    /// The maximum number of addresses whose failures are counted.
     pub max_tracked: usize,
 }
 
@@ -162,7 +163,7 @@ struct Known {
 }
 
 impl Callers {
-    /// Fails only if the system has no random numbers, or cannot start threads.
+    /// Starts the threads. Fails only if the system has no random numbers, or cannot start threads.
     pub fn new(limits: Limits, credentials: Credentials) -> Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|error| Error::permanent("the system has no random numbers").because(error))?;
@@ -194,8 +195,8 @@ impl Callers {
         !self.book().tokens.is_empty()
     }
 
-    /// The caller of the topology contract. `authorization` is the value of the header. Without configured users,
-    /// every caller may do everything.
+    /// Authenticates a caller of the topology contract. `authorization` is the value of the header. Without
+    /// configured users, every caller may do everything.
     pub async fn basic(&self, authorization: Option<&str>, peer: IpAddr) -> Result<Caller, Denied> {
         let book = self.book();
         let Some(decoy) = &book.decoy else {
@@ -216,7 +217,8 @@ impl Callers {
         Ok(Caller { name: user.name.clone(), role: user.role })
     }
 
-    /// Whether a caller may use the adapter contracts. Without configured tokens, every caller may.
+    /// Returns an error if a caller may not use the adapter contracts. Without configured tokens, every caller
+    /// may.
     pub async fn bearer(&self, authorization: Option<&str>, peer: IpAddr) -> Result<(), Denied> {
         let book = self.book();
         if book.tokens.is_empty() {
@@ -281,11 +283,11 @@ impl Callers {
 struct Attempt {
     audience: Audience,
     peer: IpAddr,
-    /// The user, if it exists.
+    /// The name of the user, if the user exists.
     name: Option<String>,
     secret: String,
     candidates: Vec<Arc<Known>>,
-    /// The hash to compute if there is no candidate.
+    /// The hash to compute, and whose result is ignored, if there is no candidate.
     decoy: Option<Hash>,
 }
 
@@ -294,7 +296,8 @@ impl Attempt {
         self.candidates.iter().find(|known| known.remembers(key, &self.secret)).cloned()
     }
 
-    /// Verifies the secret and counts a failure. Ends the turn when it is done.
+    /// Verifies the secret. Remembers a right secret, and counts a wrong one as a failure. Then drops `turn`,
+    /// the permit.
     fn carry_out(
         &self,
         turn: Turn,
@@ -320,7 +323,7 @@ impl Attempt {
         outcome
     }
 
-    /// The user or token of the secret.
+    /// Returns the user or token that the secret belongs to; `None` if the secret is wrong.
     fn find(&self, memory: &mut Memory) -> Result<Option<Arc<Known>>, OutOfMemory> {
         if let Some(decoy) = &self.decoy {
             std::hint::black_box(decoy.verifies(&self.secret, memory)?);
@@ -400,12 +403,13 @@ impl Known {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag);
     }
 
-    /// The cached digest, unless it belongs to another hash.
+    /// Returns the cached digest if `hash` is the hash it was verified against.
     fn seen_for(&self, hash: &Hash) -> Option<hmac::Tag> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| self.hash == *hash)
     }
 
-    /// Name, secret and hash, each preceded by its length, so that different values have different digests.
+    /// Returns the bytes of the digest's input: name, secret and hash, each preceded by its length, so that
+    /// different values give different bytes.
     fn message(&self, secret: &str) -> Vec<u8> {
         let mut message = Vec::new();
         for part in [self.name.as_str(), secret, self.hash.text()] {

@@ -169,12 +169,12 @@ async fn refuses_an_address_after_too_many_failures_for_a_user() {
     callers.pass(Duration::from_secs(20));
     assert_eq!(callers.login(1, "ops", "2").await, wrong());
     assert_eq!(callers.login(1, "ops", "3").await, too_many(40));
-    // The right one too: no credential is checked any more.
+    // The right password is refused, too: nothing is verified any more.
     assert_eq!(callers.login(1, "ops", "right").await, too_many(40));
     // Others are served: another user at this address, and the same user at another address.
     assert_eq!(callers.login(1, "dev", "other").await, Ok(Role::Read));
     assert_eq!(callers.login(2, "ops", "right").await, Ok(Role::Write));
-    // Once verified at another address, it is accepted here, too; a wrong password still is not.
+    // A password that was verified at another address is accepted here, too. A wrong password still is not.
     assert_eq!(callers.login(1, "ops", "right").await, Ok(Role::Write));
     assert_eq!(callers.login(1, "ops", "4").await, too_many(40));
     callers.pass(Duration::from_secs(39));
@@ -276,11 +276,11 @@ async fn caller_without_a_turn_gets_overloaded_uncounted() {
         let text = "too many callers are being checked, which is the limit; try again later";
         assert_eq!(denied, Denied::Overloaded(text.to_owned()));
     }
-    // Remembered credentials need no turn, and neither do credentials that are refused without a check.
+    // Remembered credentials need no permit, and neither do credentials that are refused without verification.
     assert_eq!(callers.login(3, "dev", "other").await, Ok(Role::Read));
     assert_eq!(callers.basic(3, None).await, Err(NO_USER.to_owned()));
     drop((first, second));
-    // Another thread returns the turn: the wait is too short to rely on it.
+    // Another thread returns the permit. The wait in the other fixture is too short to rely on that.
     let generous = Fixture::new(limits(), credentials());
     assert_eq!(generous.login(3, "ops", "right").await, Ok(Role::Write));
 }
@@ -305,7 +305,7 @@ async fn refuses_callers_beyond_max_waiting_at_once() {
 async fn counts_failures_of_callers_that_disconnect() {
     let callers = Fixture::new(Limits { max_failures: 1, ..limits() }, credentials());
     let header = basic("ops", "wrong");
-    // Every thread that verifies is busy, so the caller disconnects before its turn.
+    // All verification threads are busy, so the caller disconnects before its secret is verified.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     for _ in 0..callers.callers.limits.concurrency {
@@ -331,7 +331,7 @@ async fn requests_of_one_caller_wait_for_each_other() {
     let logins = (0..10).map(|_| callers.login(1, "ops", "right"));
     let answers = futures::future::join_all(logins).await;
     assert!(answers.iter().all(|answer| *answer == Ok(Role::Write)), "{answers:?}");
-    // Ten wrong ones cost three: the others are refused at their turn.
+    // Ten wrong passwords cost three verifications: then the limit is reached, and the others are refused.
     let logins = (0..10).map(|_| callers.login(1, "dev", "wrong"));
     let answers = futures::future::join_all(logins).await;
     let looked_at = answers.iter().filter(|answer| **answer == wrong()).count();

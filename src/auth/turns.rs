@@ -1,5 +1,5 @@
-//! The order of verification: a limited number of callers at a time, one for each address, and a limited number that
-//! waits.
+//! The queue for verification. It limits the callers that are verified at a time, to one for each address, and
+//! the callers that wait. A turn is the permit to verify one secret.
 //!
 //! The order is fair to addresses, not to connections: a caller waits behind callers whose address has fewer failures
 //! and fewer waiting requests. So an address that guesses, or opens many connections, waits behind others. Among
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::failures::network;
 
-/// The queue; see the module documentation.
+/// The queue for turns; see the module documentation.
 pub(super) struct Turns(Arc<Shared>);
 
 struct Shared {
@@ -25,17 +25,17 @@ struct Shared {
 
 struct Line {
     free: usize,
-    /// The number of the next caller.
+    /// The sequence number of the next caller.
     next: u64,
     waiting: BTreeMap<Rank, Waiting>,
     /// The state of each address that has a turn or waits for one.
     addresses: HashMap<IpAddr, Places>,
 }
 
-/// The smallest is next.
+/// The place of a caller in the queue. The caller with the smallest rank is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// The failures of the address, and its callers that were already waiting.
+    /// The failures of the address, plus the number of its callers that already wait or have a turn.
     burden: u32,
     number: Reverse<u64>,
 }
@@ -51,17 +51,18 @@ struct Places {
     waiting: u32,
 }
 
-/// The permit to verify, which ends when it is dropped.
+/// The permit to verify one secret. Dropping it gives the turn to the next caller.
 pub(super) struct Turn {
     address: IpAddr,
     shared: Arc<Shared>,
 }
 
-/// Too many callers wait.
+/// The error for a caller that is refused because too many callers wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Crowded;
 
-/// Leaves the queue when its caller goes away.
+/// The place of a waiting caller. Dropping it, for example when the caller disconnects, removes the caller from
+/// the queue.
 struct Place {
     rank: Rank,
     shared: Arc<Shared>,
@@ -73,7 +74,8 @@ impl Turns {
         Self(Arc::new(Shared { max_waiting, line: Mutex::new(line) }))
     }
 
-    /// Waits for a turn. `failures` are the address's failures so far.
+    /// Waits for a turn. `failures` is the number of failures of the address so far. Fails if too many callers
+    /// wait.
     pub(super) async fn take(&self, peer: IpAddr, failures: u32) -> Result<Turn, Crowded> {
         let address = network(peer);
         let (call, called) = oneshot::channel();
@@ -89,7 +91,8 @@ impl Shared {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a caller, and removes those whose turn it is and the one that is too many.
+    /// Adds a caller. Removes and returns the callers whose turn it is, and refuses the last one if too many
+    /// wait.
     fn enter(&self, caller: Waiting, failures: u32) -> (Rank, Vec<Waiting>) {
         let mut line = self.lock();
         let rank = line.join(caller, failures);
@@ -100,7 +103,8 @@ impl Shared {
         (rank, called_up)
     }
 
-    /// Without the lock, because the turn of a caller that has gone ends at once.
+    /// Sends turns to their callers. Must be called without the lock: the turn of a disconnected caller is
+    /// dropped here, which takes the lock.
     fn hand_out(self: &Arc<Self>, called_up: Vec<Waiting>) {
         for Waiting { address, call } in called_up {
             let _ = call.send(Turn { address, shared: Arc::clone(self) });
@@ -119,7 +123,7 @@ impl Line {
         rank
     }
 
-    /// Removes callers whose turn it is.
+    /// Removes and returns the callers that get a free turn. An address with a turn is skipped.
     fn call_up(&mut self) -> Vec<Waiting> {
         let mut called_up = Vec::new();
         while self.free > 0 {
@@ -138,7 +142,7 @@ impl Line {
         called_up
     }
 
-    /// Removes the last caller.
+    /// Removes the caller with the largest rank. Dropping the result refuses that caller.
     fn remove_last(&mut self) -> Option<Waiting> {
         let rank = *self.waiting.last_key_value()?.0;
         self.leave(rank)
@@ -195,7 +199,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    /// The turn, if it comes at once.
+    /// Returns a turn if one is free at once.
     fn now(turns: &Turns, last: u8) -> Option<Turn> {
         turns.take(address(last), 0).now_or_never().and_then(Result::ok)
     }
@@ -230,7 +234,8 @@ mod tests {
         assert!(now(&turns, 3).is_some());
     }
 
-    /// The caller may go between its turn and the notification; then the next caller gets the turn.
+    /// A caller may disconnect after it got its turn and before it is notified. Then the next caller gets the
+    /// turn.
     #[test]
     fn turn_of_a_disconnected_caller_goes_to_the_next() {
         let turns = Turns::new(1, 10);

@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 
 use landfall_adapter::error::{Error, Result};
 
-/// The threads, which end when this is dropped; see the module documentation.
+/// The verification threads. They end when this value is dropped; see the module documentation.
 pub(super) struct Verifiers {
-    /// Never has more jobs than threads, because a caller needs a turn first.
+    /// The queue of jobs. It never has more jobs than threads, because each caller needs a turn first
+    /// (`turns`).
     jobs: Sender<Job>,
 }
 
@@ -26,12 +27,12 @@ type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 #[derive(Default)]
 pub(super) struct Memory(Vec<Block>);
 
-/// The system has no memory for a hash.
+/// The error that the system has too little memory to compute a hash.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OutOfMemory;
 
 impl Verifiers {
-    /// Fails only if the system cannot start more threads.
+    /// Starts the threads. Fails only if the system cannot start that many.
     pub(super) fn start(threads: usize) -> Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -49,7 +50,8 @@ impl Verifiers {
         Ok(Self { jobs })
     }
 
-    /// Runs `job` on one of the threads to its end, also if the caller stops waiting. `None`: it panicked.
+    /// Runs `job` on one of the threads to its end, even if the caller stops waiting. Returns `None` if `job`
+    /// panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Memory) -> T + Send + 'static,
@@ -69,14 +71,14 @@ fn work(queue: &Mutex<Receiver<Job>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        // The hook has logged the panic, and the dropped sender notifies the caller. The thread continues.
+        // The panic hook has logged a panic, and the dropped sender notifies the caller. The thread continues.
         let _ = catch_unwind(AssertUnwindSafe(|| job(&mut memory)));
     }
 }
 
 impl Memory {
-    /// A buffer of that many blocks. Its content does not matter, because a computation writes each block before
-    /// reading it.
+    /// Returns a buffer of `count` blocks. Its content does not matter, because a computation writes each block
+    /// before reading it.
     pub(super) fn blocks(&mut self, count: usize) -> Result<&mut [Block], OutOfMemory> {
         if self.0.len() < count {
             // Free the old buffer first, so that there are never two.

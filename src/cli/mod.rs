@@ -181,7 +181,7 @@ impl Remote {
     }
 }
 
-/// `NAME=VALUE`; a value that is valid JSON is parsed, any other value is text.
+/// Parses `NAME=VALUE`. A value that is valid JSON is parsed; any other value is text.
 fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
     let (name, value) =
         text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write NAME=VALUE")?;
@@ -210,7 +210,7 @@ impl Failure {
         Self::Server(vec![line])
     }
 
-    /// The same, for a task that was accepted.
+    /// Adds to a server failure that the task was accepted, and how to see its status.
     fn of_task(self, token: &str) -> Self {
         match self {
             Self::Server(mut lines) => {
@@ -291,7 +291,7 @@ fn serve(file: Option<PathBuf>, overrides: Overrides, registry: &Registry) -> Re
     drop(entered);
     logging::start(&config.log);
     let served = runtime.block_on(server::serve(config)).map_err(|error| Failure::server(error.report()));
-    // Threads that hang are not waited for: all required work has ended, and the rest ends with the process.
+    // Do not wait for threads that hang: all required work has ended, and the rest ends with the process.
     runtime.shutdown_background();
     served
 }

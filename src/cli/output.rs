@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
 
-/// Prints results to stdout and progress beside them. As JSON, stdout gets one document, when the command has ended.
+/// Prints results to stdout, and progress on a terminal. With `json`, stdout gets one document when the command
+/// has ended.
 pub(super) struct Output {
     json: bool,
     bar: Option<ProgressBar>,
@@ -14,12 +15,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Lines of text, or one document.
+    /// Creates an output of plain lines, or with `json` of one JSON document.
     pub(super) fn new(json: bool) -> Self {
         Self { json, bar: None, result: None }
     }
 
-    /// A bar of `steps` when stderr is a terminal.
+    /// Shows a progress bar of `steps` if stderr is a terminal.
     pub(super) fn expect(&mut self, steps: usize) {
         self.bar = (!self.json && steps > 1 && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
@@ -30,7 +31,7 @@ impl Output {
         });
     }
 
-    /// A line of text.
+    /// Prints a line of text.
     pub(super) fn say(&self, line: &str) {
         match &self.bar {
             _ if self.json => {}
@@ -39,33 +40,33 @@ impl Output {
         }
     }
 
-    /// The current step.
+    /// Shows `what` as the current step.
     pub(super) fn working_on(&self, what: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(what.to_owned());
         }
     }
 
-    /// One step is done.
+    /// Advances the progress bar by one step.
     pub(super) fn step(&self) {
         if let Some(bar) = &self.bar {
             bar.inc(1);
         }
     }
 
-    /// The result as JSON; replaces the earlier one.
+    /// Sets the result of the command as JSON, and replaces an earlier result.
     pub(super) fn result(&mut self, value: Value) {
         self.result = Some(value);
     }
 
-    /// The command has succeeded.
+    /// Ends a successful command: prints the JSON document.
     pub(super) fn end(&mut self) {
         if let Some(result) = self.result.take().filter(|_| self.json) {
             print(&format!("{result:#}"));
         }
     }
 
-    /// The command has failed: prints the result so far, with `errors`.
+    /// Ends a failed command: prints the JSON document with the result so far and `errors`.
     pub(super) fn fail(&mut self, errors: &[String]) {
         if !self.json {
             return;
@@ -87,7 +88,7 @@ impl Drop for Output {
     }
 }
 
-/// Ignores errors: a closed pipe must not end the command.
+/// Prints a line to stdout. Ignores errors, because a closed pipe must not end the command.
 pub(super) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -51,11 +51,11 @@ pub(super) struct BasicUser {
     password_file: Option<PathBuf>,
 }
 
-/// The value of an Authorization header.
+/// The value of an Authorization header. It contains a secret.
 pub(super) struct Authorization(HeaderValue);
 
 impl BearerToken {
-    /// `None` if neither the file nor the variable exists.
+    /// Returns the header for the token, or `None` if no token is given.
     pub(super) fn authorization(&self) -> Result<Option<Authorization>, Failure> {
         let token = secret(self.token_file.as_deref(), TOKEN)?;
         token.map(|token| Authorization::new(&format!("Bearer {}", token.expose()), TOKEN)).transpose()
@@ -63,7 +63,7 @@ impl BearerToken {
 }
 
 impl BasicUser {
-    /// `None` if no user is given.
+    /// Returns the header for the user, or `None` if no user is given.
     pub(super) fn authorization(&self) -> Result<Option<Authorization>, Failure> {
         let Some(name) = &self.user else { return Ok(None) };
         if name.contains(':') {
@@ -83,13 +83,13 @@ impl Authorization {
     fn new(value: &str, variable: &str) -> Result<Self, Failure> {
         let mut value = HeaderValue::from_str(value)
             .map_err(|_| usage(format!("what {variable} or its file holds cannot be sent in a header")))?;
-        // No Debug output of a request contains it.
+        // Debug output of a request then does not contain the value.
         value.set_sensitive(true);
         Ok(Self(value))
     }
 }
 
-/// A client for this address.
+/// Creates an HTTP client for this address.
 pub(super) fn http(
     url: &str,
     encryption: &Encryption,
@@ -109,14 +109,14 @@ pub(super) fn http(
         .tls_backend_preconfigured(tls)
         .default_headers(headers.unwrap_or_default())
         .connect_timeout(Duration::from_secs(10))
-        // Longer than the default deadline of a dry run, because the server's error explains more than a timeout
-        // here.
+        // The timeout is longer than the default deadline of a dry run, because the server's error explains
+        // more than a client timeout.
         .timeout(Duration::from_secs(90))
         .build()
         .map_err(|error| Failure::server(format!("the HTTP client cannot be made: {error}")))
 }
 
-/// The remedy for a 401, for the kind of credential that the command uses.
+/// Returns the failure for a 401, with the remedy for the kind of credential that the command uses.
 pub(super) fn unauthorized(url: &str) -> Failure {
     Failure::server(format!(
         "{url}: the server does not know who calls (401); set {TOKEN} to a token that it knows, or name a file with \

@@ -157,7 +157,7 @@ async fn find(
     group: Option<String>,
     sub_group: Option<String>,
 ) -> Result<Vec<types::Instance>, Failure> {
-    // The parameters are in the order of their names.
+    // The generated client orders the parameters by name.
     let found =
         client.find_instances(group.as_deref(), code.as_deref(), name.as_deref(), sub_group.as_deref()).await;
     found.map(|found| found.into_inner().0).map_err(|error| failure(&remote.server.url, error))
@@ -222,7 +222,7 @@ fn patched(change: Change) -> types::InstancePatch {
     }
 }
 
-/// The whole instance with the changes: only a request with the whole instance can replace a list.
+/// Returns the whole instance with the changes. Only a request with the whole instance can replace a list.
 fn replaced(instance: types::Instance, change: Change) -> types::NewInstance {
     let operation = |operation: types::PluginOperation| types::PluginOperationInput {
         plugin_id: Some(operation.plugin_id),
@@ -245,7 +245,8 @@ fn replaced(instance: types::Instance, change: Change) -> types::NewInstance {
     }
 }
 
-/// "LAKE (11001): group lakehouse, environments 10001 10002, active, deployment target"
+/// Returns one line about an instance: "LAKE (11001): group lakehouse, environments 10001 10002, active,
+/// deployment target".
 fn summary(instance: &types::Instance) -> String {
     let environments = instance.environments.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
     let mut parts = vec![match &instance.group_code {
@@ -267,7 +268,7 @@ fn summary(instance: &types::Instance) -> String {
     format!("{} ({}): {}", instance.instance_code, instance.instance_id, parts.join(", "))
 }
 
-/// Shows every component, and fails if one of them has no place.
+/// Shows the target of every component and the reasons. Fails if a component has no target.
 async fn explain(output: &mut Output, remote: &Remote, text: String) -> Result<(), Failure> {
     let client = operator::Client::new_with_client(&origin(&remote.url)?, remote.http()?);
     let request =

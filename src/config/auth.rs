@@ -17,7 +17,7 @@ use crate::auth::{Bounds, Credentials, Hash, Limits, Role, Token, User};
 
 use super::reader::{Reader, did_you_mean};
 
-/// More tokens than a rotation needs; a wrong token costs one verification for each of them.
+/// The maximum number of tokens. A rotation needs fewer, and a wrong token costs one verification for each.
 const MAX_TOKENS: usize = 8;
 
 /// `[auth]`
@@ -45,12 +45,12 @@ pub struct Source {
 /// Reads a variable of the environment.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A key, and the mistake in it.
+/// A configuration key, and the mistake in its value.
 type Problem = (String, String);
 
 impl Source {
-    /// The current credentials of the files: `users_file`, and every `{ file = }`. On failure every mistake, one line
-    /// each.
+    /// Reads the current credentials, also from `users_file` and every `{ file = }`. Fails with all mistakes,
+    /// one line each.
     pub fn read(&self) -> Result<Credentials, Vec<String>> {
         let mut problems = Vec::new();
         let credentials = self.credentials(&|name| std::env::var(name).ok(), &mut problems);
@@ -94,7 +94,8 @@ impl Reader<'_> {
             users,
             tokens,
             users_file,
-            // With mistakes in them, mistakes elsewhere are still reported.
+            // If a limit itself is invalid, no limit applies here, so that mistakes in hashes are still
+            // reported.
             bounds: Bounds {
                 memory_kib: memory_kib.unwrap_or(u32::MAX),
                 iterations: iterations.unwrap_or(u32::MAX),
@@ -118,7 +119,7 @@ impl Reader<'_> {
         Some(Auth { limits, credentials, source })
     }
 
-    /// An array of tables.
+    /// Reads an array of tables. Empty if the key is missing, or after a mistake.
     fn rows(&mut self, key: &str) -> Vec<Value> {
         self.read.insert(key.to_owned());
         match self.figment.find_value(key) {
@@ -144,7 +145,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// `place` is the key of a row, and the prefix of its messages.
+    /// Reads users. `place` returns, for the index of a row, its key and the prefix of its messages.
     fn users(&mut self, rows: &[Value], place: impl Fn(usize) -> (String, String)) -> Vec<User> {
         let mut users = Vec::new();
         for (index, row) in rows.iter().enumerate() {
@@ -176,7 +177,7 @@ impl Table<'_> {
         };
         let content = match Figment::from(Toml::string(&text)).extract::<Dict>() {
             Ok(content) => content,
-            // The message of the reader quotes the line.
+            // Show only the line number, because the message of the parser quotes the line.
             Err(error) => return wrong(format!("`{shown}` is not TOML{}", place(&error.to_string()))),
         };
         if let Some(other) = content.keys().find(|key| *key != "users") {
@@ -220,10 +221,10 @@ impl Table<'_> {
     }
 }
 
-/// One row.
+/// One user or token, as a table of the configuration.
 struct Row<'t, 'a> {
     table: &'t mut Table<'a>,
-    /// `None` is reported already.
+    /// `None` if the row is not a table, which has been reported.
     row: Option<Dict>,
     key: String,
     about: String,
@@ -285,7 +286,7 @@ impl<'t, 'a> Row<'t, 'a> {
         }
     }
 
-    /// The hash itself, or its source.
+    /// Reads a hash, given as text or as `{ env = }` or `{ file = }`.
     fn hash(&mut self, name: &str) -> Option<Hash> {
         let text = match self.row.as_ref()?.get(name) {
             None => Err(format!("has no `{name}`; print one with `landfall hash-password`")),
@@ -319,7 +320,7 @@ fn referred(reference: &Dict, variable: Variable<'_>) -> Result<String, String> 
     }
 }
 
-/// `, line 3` of an error that has it.
+/// Returns `, line 3` if the error text has a line number, or else nothing.
 fn place(error: &str) -> String {
     let after = error.split_once("line ").map_or("", |(_, rest)| rest);
     let number: String = after.chars().take_while(char::is_ascii_digit).collect();

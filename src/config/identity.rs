@@ -14,7 +14,7 @@ use landfall_adapter::tls::{self, Trust};
 
 use super::reader::Reader;
 
-/// A way to find principals.
+/// The settings of one source that resolves refs to principals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
     /// By the form of names.
@@ -26,7 +26,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// Resolves refs. Construction opens no connection.
+    /// Creates the source that resolves refs. Opens no connection.
     pub(super) fn principals(&self) -> Arc<dyn Principals> {
         match self {
             Self::Template(settings) => Arc::new(Template::new(settings.clone())),
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 impl Reader<'_> {
-    /// `None` for an invalid one.
+    /// Reads all `[identity.NAME]`. The value of an invalid one is `None`.
     pub(super) fn identities(&mut self) -> BTreeMap<String, Option<Identity>> {
         let mut identities = BTreeMap::new();
         for name in self.children("identity") {

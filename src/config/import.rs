@@ -14,7 +14,7 @@ pub struct Import {
     pub prefixes: Vec<(String, Vec<String>)>,
 }
 
-/// The prefix that a sent update may have.
+/// The first part that the path of a sent update may have.
 const ROOTS: [&str; 4] = [MESH, "parameters", "environmentParameters", "witboost.parameters"];
 
 const PREFIXES: &str = "import.prefixes";
@@ -45,7 +45,8 @@ impl Reader<'_> {
         None
     }
 
-    /// The short form of a prefix for all updates is a list.
+    /// Reads `import.prefixes`: a table of prefixes, or a text or list that applies to all updates. `None`
+    /// after a mistake.
     fn prefixes(&mut self) -> Option<Vec<(String, Vec<String>)>> {
         self.read.insert(PREFIXES.to_owned());
         let mut rows = Vec::new();
@@ -88,7 +89,7 @@ impl Reader<'_> {
         (!wrong).then_some(prefixes)
     }
 
-    /// A text or a list of texts.
+    /// Reads a text or a list of texts, each a path below one of [`ROOTS`]. `None` after a mistake.
     fn places(&mut self, at: &str, value: Value) -> Option<Vec<String>> {
         let texts: Option<Vec<String>> = match value {
             Value::String(_, text) => Some(vec![text]),
@@ -127,7 +128,8 @@ impl Reader<'_> {
     }
 }
 
-/// A table of tables as one table: TOML reads `spec.mesh.tags` without quotes as three keys.
+/// Flattens nested tables into (dotted path, value), because TOML reads `spec.mesh.tags` without quotes as
+/// three keys.
 fn flatten(path: &str, value: Value, rows: &mut Vec<(String, Value)>) {
     match value {
         Value::Dict(_, children) => {
@@ -140,7 +142,7 @@ fn flatten(path: &str, value: Value, rows: &mut Vec<(String, Value)>) {
     }
 }
 
-/// The mistake in the prefix of updates, if no update can begin with it.
+/// Returns a message if no update can begin with the prefix `from`.
 fn unknown_field(from: &str) -> Option<String> {
     let known = || FIELDS.iter().map(|field| format!("{MESH}.{field}"));
     let is_known = from == MESH

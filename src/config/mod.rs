@@ -42,11 +42,11 @@ const ENVIRONMENTS: &str = include_str!("environments.toml");
 const EMBEDDED: &str = include_str!("embedded.toml");
 const PREFIX: &str = "LANDFALL__";
 
-/// The default of `server.tls.handshake_timeout`. This and the next one are not in `defaults.toml`, because then
-/// `[server.tls]` would exist and require a certificate.
+/// The default of `server.tls.handshake_timeout`. The defaults of `[server.tls]` are not in `defaults.toml`,
+/// because then the section would exist and require a certificate.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// `server.tls.max_handshakes` where it is not configured.
+/// The default of `server.tls.max_handshakes`.
 const MAX_HANDSHAKES: u32 = 256;
 
 /// The prefix of the topology contract, which has other callers than the adapter contracts.
@@ -96,9 +96,9 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// The maximum size of all request bodies in memory.
     pub max_inflight_bytes: u32,
-    /// How long a request waits for room for its body.
+    /// How long a request waits for free memory for its body.
     pub inflight_wait: Duration,
-    /// `Retry-After` of errors without a time of their own.
+    /// `Retry-After` of transient errors that do not set their own.
     pub retry_after: Duration,
     /// How long running work may continue after SIGTERM.
     pub drain_grace: Duration,
@@ -106,7 +106,7 @@ pub struct Server {
     pub body_timeout: Duration,
     /// The lowest rate of a request body, in bytes per second.
     pub min_body_rate: u32,
-    /// The window of that rate.
+    /// The period over which `min_body_rate` is measured.
     pub min_body_window: Duration,
     /// The longest time for the head of a request.
     pub header_timeout: Duration,
@@ -114,11 +114,11 @@ pub struct Server {
     pub keep_alive: Duration,
     /// How long a caller may stop reading its response.
     pub answer_timeout: Duration,
-    /// Connections of all workers together.
+    /// The maximum number of connections of all workers together.
     pub max_connections: usize,
-    /// Origins of web pages that may call: `scheme://host[:port]`.
+    /// Origins of web pages that may call the server: `scheme://host[:port]`, in lower case.
     pub allowed_origins: Vec<String>,
-    /// The longest TLS handshake.
+    /// The maximum duration of a TLS handshake.
     pub handshake_timeout: Duration,
     /// The maximum number of simultaneous TLS handshakes.
     pub max_handshakes: usize,
@@ -144,7 +144,7 @@ pub enum TokenFormat {
 pub struct Store {
     /// `sqlite://PATH` or `postgres://...`
     pub url: StoreUrl,
-    /// PostgreSQL: connections for reading and for running work, besides two of its own.
+    /// PostgreSQL: connections for reading and for running work. The store opens two more for itself.
     pub connections: u32,
     /// PostgreSQL: the longest wait for a connection, and for the result of a statement.
     pub timeout: Duration,
@@ -164,7 +164,7 @@ pub enum StoreUrl {
 pub struct Operations {
     /// Tasks that run at the same time.
     pub concurrency: usize,
-    /// Tasks of these that run on one target.
+    /// Of these tasks, the maximum number that run on one target at the same time.
     pub target_concurrency: u32,
     /// Components of one task that are processed at the same time.
     pub components_at_once: usize,
@@ -175,13 +175,13 @@ pub struct Operations {
     /// Descriptors larger than 8 KiB that are parsed at the same time for validations, and the same number for other
     /// work.
     pub parse_concurrency: usize,
-    /// How long a descriptor waits for its turn.
+    /// How long a descriptor waits for a free slot.
     pub parse_wait: Duration,
     /// Dry runs that run at the same time.
     pub dry_run_concurrency: usize,
-    /// How long a dry run waits for its turn.
+    /// How long a dry run waits for a free slot.
     pub dry_run_wait: Duration,
-    /// The longest dry run.
+    /// The maximum duration of a dry run.
     pub dry_run_limit: Duration,
     /// How long a worker keeps a task without a heartbeat.
     pub lease: Duration,
@@ -193,7 +193,7 @@ pub struct Operations {
     pub backoff_cap: Duration,
     /// How long a task is retried after its first transient failure.
     pub retry_for: Duration,
-    /// Runs of one task that may end with a crash of the process.
+    /// How many runs of one task may end with a crash of the process.
     pub max_crashes: u32,
     /// The first wait after a task's process was lost for the second time.
     pub crash_pause: Duration,
@@ -203,9 +203,10 @@ pub struct Operations {
     pub max_queued_bytes: u64,
     /// Log lines that are stored for each task.
     pub max_log_lines: u32,
-    /// The longest single run.
+    /// The maximum duration of a single run.
     pub run_limit: Duration,
-    /// `[operations.run_limits]`: the longest single run of the operations for which it differs from `run_limit`.
+    /// `[operations.run_limits]`: the maximum duration of a run for operations whose limit differs from
+    /// `run_limit`.
     pub run_limits: HashMap<Operation, Duration>,
     /// How long a cancelled run may take to end.
     pub cancel_grace: Duration,
@@ -224,7 +225,7 @@ pub struct Log {
     pub level: String,
     /// The format of the lines.
     pub format: LogFormat,
-    /// Lines of one kind and minute that unauthenticated callers can cause.
+    /// How many lines of one kind unauthenticated callers can cause in one minute.
     pub peer_lines: u32,
 }
 
@@ -244,11 +245,11 @@ pub struct Target {
     pub code: String,
     /// The group that routes lead to; by default the name of the driver.
     pub group: String,
-    /// Witboost environments it serves; empty: all.
+    /// The Witboost environments that the target serves; empty for all.
     pub environments: Vec<String>,
-    /// Tasks that may run on it at the same time over all processes; `None`: no limit of its own.
+    /// How many tasks may run on the target at the same time, over all processes; `None` for no own limit.
     pub concurrency: Option<u32>,
-    /// The technology. It is not opened yet.
+    /// The technology. Its connections are not opened yet.
     pub technology: Arc<dyn AnyTechnology>,
 }
 
@@ -281,8 +282,8 @@ impl Config {
         Self::assemble(file, variables(), overrides, registry, Mode::Check)
     }
 
-    /// The same for a server that is about to start: also checks the folders, files and address on this machine.
-    /// Creates nothing.
+    /// Like [`Config::load`], for a server that is about to start: also checks the folders, files and address
+    /// on this machine. Creates nothing.
     pub fn load_to_serve(
         file: Option<&Path>,
         overrides: &Overrides,
@@ -339,12 +340,12 @@ impl Config {
     }
 }
 
-/// What is done with a configuration.
+/// What a configuration is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// It is checked: the files and addresses that it names may be on another machine.
+    /// To check it. The files and addresses in it may be on another machine.
     Check,
-    /// A server on this machine starts with it.
+    /// To start a server on this machine.
     Serve,
 }
 
@@ -352,7 +353,7 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
-/// The message of the TOML parser, without the quoted line, which may contain a secret.
+/// Returns the message of the TOML parser without the quoted line, which may contain a secret.
 fn unquoted(message: &str) -> String {
     let is_quoted =
         |line: &&str| line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ').starts_with('|');

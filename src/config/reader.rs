@@ -1,4 +1,4 @@
-//! Reads keys by name, records which ones, and collects mistakes.
+//! Reads keys by name, records which keys were read, and collects mistakes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Mode;
 
-/// Reads keys, records which ones, and collects mistakes.
+/// Reads keys, records which keys were read, and collects mistakes.
 pub(super) struct Reader<'a> {
     pub(super) figment: &'a Figment,
     pub(super) environment: &'a BTreeMap<String, String>,
@@ -43,7 +43,8 @@ impl<'a> Reader<'a> {
         self.problems.push(format!("{key}: {message}{origin}"));
     }
 
-    /// Adds a mistake about this machine, if the configuration will be served on it.
+    /// Calls `look` and adds the mistake it returns, but only if a server on this machine starts with the
+    /// configuration.
     pub(super) fn look(&mut self, key: &str, look: impl FnOnce() -> Option<String>) {
         if self.mode == Mode::Serve
             && let Some(problem) = look()
@@ -92,7 +93,7 @@ impl<'a> Reader<'a> {
         if self.figment.contains(key) {
             self.duration(key, least)
         } else {
-            // Still known, so that a misspelt key gets a suggestion.
+            // Record the key as known, so that a misspelt key gets a suggestion.
             self.read.insert(key.to_owned());
             None
         }
@@ -118,7 +119,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A secret by reference: `{ env = "NAME" }` or `{ file = "PATH" }`. A line end at the end is not part of it.
+    /// Reads a secret by reference: `{ env = "NAME" }` or `{ file = "PATH" }`. A line break at the end of the
+    /// file is not part of the secret. `None` after a mistake.
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
         let (env, file) = (format!("{key}.env"), format!("{key}.file"));
         let name: Option<String> = self.optional(&env);
@@ -157,7 +159,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The keys of a table of unknown kind are unknown, so none of them is misspelt.
+    /// Marks all keys below `key` as read, so that none is reported. For a table whose kind, and so whose keys,
+    /// are unknown.
     pub(super) fn skip_key(&mut self, key: &str) {
         if let Ok(table) = self.figment.find_value(key) {
             let mut written = Vec::new();
@@ -185,7 +188,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The known key that was probably meant.
+/// Returns `; did you mean ...?` with the most similar known key, or nothing if none is similar.
 pub(super) fn did_you_mean<'a>(known: impl Iterator<Item = &'a str>, key: &str) -> String {
     known
         .map(|known| (strsim::damerau_levenshtein(known, key), known))

@@ -126,7 +126,7 @@ impl Reader<'_> {
         })
     }
 
-    /// In lower case, as browsers send them.
+    /// Reads origins and converts them to lower case, as browsers send them.
     pub(super) fn allowed_origins(&mut self) -> Option<Vec<String>> {
         const KEY: &str = "server.allowed_origins";
         let origins: Vec<String> = self.required(KEY)?;
@@ -149,7 +149,7 @@ impl Reader<'_> {
         Some(origins)
     }
 
-    /// `None` also after a mistake, which is then recorded.
+    /// Reads `[server.tls]`. `None` if the section is missing, or after a mistake.
     pub(super) fn tls(&mut self) -> Option<tls::Files> {
         const KEYS: [&str; 3] = ["server.tls.certificate", "server.tls.key", "server.tls.client_ca"];
         let wanted = self.figment.contains("server.tls");
@@ -220,7 +220,8 @@ impl Reader<'_> {
         self.postgres(KEY, Secret::new(text))
     }
 
-    /// The mistake does not quote the value, because it may be a password in the wrong place.
+    /// Checks the URL of a store in PostgreSQL. A mistake does not quote the value, because it may be a
+    /// password in the wrong place.
     pub(super) fn postgres(&mut self, key: &str, url: Secret) -> Option<StoreUrl> {
         let text = url.expose();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
@@ -388,7 +389,7 @@ impl Reader<'_> {
     }
 }
 
-/// The mistake with the files in the URL of a store, if any.
+/// Returns the problem with a file that the URL of a store names, if any.
 fn store_files(url: &str) -> Option<String> {
     let url = url::Url::parse(url).ok()?;
     url.query_pairs().find_map(|(name, path)| {
@@ -398,7 +399,8 @@ fn store_files(url: &str) -> Option<String> {
     })
 }
 
-/// Why no server can listen there, if none of its addresses can be used. The test listener stops at once.
+/// Returns why no server can listen on `listen`; `None` if one of its addresses can be used. Binds a test
+/// listener and closes it at once.
 fn cannot_listen(listen: &str) -> Option<String> {
     let told = |error: &std::io::Error| {
         Some(format!("cannot listen on `{listen}`: {error}; name a free HOST:PORT, here or by --listen"))
@@ -411,7 +413,7 @@ fn cannot_listen(listen: &str) -> Option<String> {
     for address in addresses {
         match TcpListener::bind(address) {
             Ok(_) => return None,
-            // The process that uses it may be about to stop.
+            // The process that uses the address may be about to stop.
             Err(error) if error.kind() == ErrorKind::AddrInUse => return None,
             Err(error) => problem = told(&error),
         }

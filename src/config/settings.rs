@@ -50,7 +50,7 @@ impl Keys {
         let alternatives =
             ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| schema.get(key)?.as_array());
         for alternative in alternatives.flatten() {
-            // Serde reports the required keys of an alternative.
+            // Serde reports the missing keys of an alternative, so they are not collected here.
             self.walk(alternative, prefix, table, known, &mut Vec::new());
         }
         let properties = schema.get("properties").and_then(Json::as_object);
@@ -60,7 +60,7 @@ impl Keys {
                 Some(Value::Dict(_, inner)) => Some(inner),
                 _ => None,
             };
-            // Required keys of an absent table are not missing.
+            // The required keys of an absent optional table are not reported as missing.
             let mut unasked = Vec::new();
             let missing = if inner.is_some() { &mut *missing } else { &mut unasked };
             self.walk(property, &format!("{key}."), inner, known, missing);
@@ -87,7 +87,8 @@ impl Keys {
     }
 }
 
-/// The settings in a table with known keys only; `None` if the rest after removing all mistakes cannot be read.
+/// Reads the settings in a table with known keys only. `None` if the table cannot be read even without its
+/// wrong values.
 pub(crate) fn read<T: DeserializeOwned>(mut table: Dict, mistakes: &mut Mistakes) -> Option<T> {
     loop {
         let errors: Vec<Error> = match Value::from(table.clone()).deserialize::<T>() {
@@ -98,12 +99,12 @@ pub(crate) fn read<T: DeserializeOwned>(mut table: Dict, mistakes: &mut Mistakes
         for Error { path, kind, .. } in errors {
             let mut at = path.clone();
             match kind {
-                // `Keys` does not know tables in lists.
+                // `Keys::missing` does not look into tables in lists, so the missing key is reported here.
                 Kind::MissingField(name) if is_in_list(&table, &path) => {
                     mistakes.add(format!("{}.{name}", path.join(".")), "is missing");
                 }
-                // `Keys::missing` reported it, or it is missing because it was wrong. The table around it cannot be
-                // read, which is not another mistake.
+                // The key was reported by `Keys::missing`, or its wrong value was removed. The table around it
+                // cannot be read, which is not another mistake.
                 Kind::MissingField(_) => {}
                 Kind::UnknownField(name, _) => {
                     if at.last() != Some(&name) {

@@ -39,7 +39,7 @@ impl Reader<'_> {
         let codes = self.children("targets");
         for (index, code) in codes.iter().enumerate() {
             if let Some(other) = codes.iter().take(index).find(|other| same_code(other, code)) {
-                let what = format!("is equal to `{other}`: codes are compared without case");
+                let what = format!("is equal to `{other}`: codes are case-insensitive");
                 self.problem(&format!("targets.{code}"), what);
             }
         }
@@ -88,7 +88,7 @@ impl Reader<'_> {
         Some(Target { group: group.unwrap_or(name), code, environments: served, concurrency, technology })
     }
 
-    /// The technology that the driver makes of its own keys.
+    /// Creates the technology from the keys of its driver. `None` after a mistake.
     fn technology(
         &mut self,
         code: &str,
@@ -106,7 +106,7 @@ impl Reader<'_> {
         let before = self.problems.len();
         let keys = driver.keys();
         let known = keys.known(&table);
-        // The remaining keys are reported as misspelt, like every key that nothing reads.
+        // Unknown keys are removed here. They are reported later, like every key that nothing reads.
         keep_known(&mut table, "", &|key| known.contains(key));
         self.read.extend(known.into_iter().map(|key| format!("{at}.{key}")));
         for key in keys.missing(&table) {
@@ -126,7 +126,7 @@ impl Reader<'_> {
         technology.filter(|_| is_right)
     }
 
-    /// The limits of the topology API apply to values that the topology stores.
+    /// Reports a code or a group that the topology API would refuse.
     fn check_code(&mut self, key: &str, code: &str) {
         if code.trim().is_empty() || code.chars().any(char::is_control) || code.chars().count() > MAX_CODE {
             self.problem(
@@ -185,10 +185,12 @@ impl Reader<'_> {
                 }
             }
             // The topology decides at run time which groups exist.
-            if route.group.is_empty() {
-                self.problem(&at, "has no `group`; name the group of instances it leads to");
-            } else {
-                routes.push(route);
+            let is_text = row.get("group").is_none_or(|group| group.as_str().is_some());
+            match (route.group.is_empty(), is_text) {
+                (false, _) => routes.push(route),
+                (true, true) => self.problem(&at, "has no `group`; name the group of instances it leads to"),
+                // The mistake was reported above.
+                (true, false) => {}
             }
         }
         routes

@@ -117,7 +117,7 @@ fn document(body: types::ProvisioningRequest) -> Document {
     Document::new(body.descriptor_kind.into(), body.descriptor)
 }
 
-/// Users and groups as one set, or the problems of both lists.
+/// Returns users and groups as one set, or the problems of both lists.
 fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>> {
     let users = Ref::parse_list("acl.users", &acl.users, Ref::parse_user);
     let groups = Ref::parse_list("acl.groups", &acl.groups, Ref::parse_group);
@@ -129,7 +129,7 @@ fn refs(acl: &types::Acl) -> Result<BTreeSet<Ref>> {
     }
 }
 
-/// The contract has no field for a remedy, so it follows the problem.
+/// The contract has no field for a remedy, so the remedy follows the problem in the same text.
 impl From<Refusal> for types::ValidationError {
     fn from(refusal: Refusal) -> Self {
         let errors = refusal.problems.iter().map(Said::on_one_line);

@@ -1,4 +1,4 @@
-//! Requests that a web page sends without the knowledge of its reader.
+//! Refuses requests that a web page sends without the knowledge of its reader.
 //!
 //! A browser lets any page send requests to every server that its machine can reach, and to names that the owner of
 //! the page points at that server. No client of the contracts is a browser. So requests of other web pages are
@@ -51,7 +51,7 @@ impl Browsers {
         Self { callers, allowed_origins: config.allowed_origins.clone(), is_loopback }
     }
 
-    /// Whether another web page may have sent the request.
+    /// Returns an error if a web page that may not call this server may have sent the request.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
         let named = headers.get_all(HOST).map(|value| value.to_str().unwrap_or_default());
         // A browser sends exactly one Host. A request without one does not come from a browser, and several must all
@@ -90,7 +90,7 @@ impl Browsers {
         }
     }
 
-    /// Whether paths below this one need no credentials.
+    /// Whether requests to this path need no credentials.
     fn is_open(&self, path: &str) -> bool {
         if asks_for_a_user(path) { !self.callers.asks_for_users() } else { !self.callers.asks_for_tokens() }
     }
@@ -124,7 +124,7 @@ impl std::fmt::Display for Foreign {
     }
 }
 
-/// Whether `Host` names an origin. The scheme is not compared, because a proxy may encrypt.
+/// Whether `host` is the host and port of `origin`. The scheme is not compared, because a proxy may encrypt.
 fn is_same(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
@@ -182,7 +182,7 @@ mod tests {
         Credentials { users: vec![user], ..Credentials::default() }
     }
 
-    /// The message, if the request is refused.
+    /// Returns the message if the request is refused.
     fn refused(browsers: &Browsers, path: &str, headers: &[(&str, &str)]) -> Option<String> {
         let mut request = TestRequest::get().uri(path);
         for header in headers {
@@ -266,7 +266,8 @@ mod tests {
         }
         assert_eq!(refused(&open, PROVISION, &[]), None);
         let rebound = [("host", "evil.example")];
-        // Paths that need credentials are safe from pages without them, and may be behind a proxy.
+        // Paths that need credentials accept any `Host`: a page has no credentials, and the server may be
+        // behind a proxy.
         for (path, credentials, passes) in [
             (PROVISION, tokens(), true),
             (PROVISION, users(), false),

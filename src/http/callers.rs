@@ -29,7 +29,7 @@ use super::pressure;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
-/// The operationIds that need no token: those that probes call.
+/// The operationIds that need no token, because health probes call them.
 const OPEN: [&str; 2] = ["live", "health"];
 
 /// How long the body of a refused request is read, so that the client can read the response.
@@ -46,7 +46,7 @@ pub(super) struct Middleware {
 /// The Authorization header and the peer's address. The address is that of the connection: headers of proxies are
 /// ignored, because any caller can set them.
 pub(super) fn credentials(request: &HttpRequest) -> (Option<&str>, IpAddr) {
-    // A header that is not a text is present, and wrong.
+    // A header that is not text counts as an empty, and so wrong, value.
     let header = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
     (header, peer)
@@ -57,13 +57,13 @@ pub(super) fn shown(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "an unknown address".to_owned(), |address| address.ip().to_string())
 }
 
-/// The middleware.
+/// The middleware: refuses requests of foreign web pages and requests without a valid token.
 pub(super) async fn admit(
     middleware: Arc<Middleware>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    // The connection is not idle until this is dropped.
+    // Until this value is dropped, the connection does not count as idle.
     let _under_way = UnderWay::begin(request.request());
     let (header, peer) = credentials(request.request());
     let foreign = middleware.browsers.check(request.uri(), request.headers()).err();
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// A middleware in which no caller gets a turn and no token is valid.
+    /// A middleware in which no caller can be verified and no token is valid.
     fn crowded() -> Arc<Middleware> {
         let limits = crate::auth::Limits {
             concurrency: 0,

@@ -41,24 +41,26 @@ use landfall_adapter::error::{Error, Result};
 /// Connections that the system queues before they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long closing a connection may take.
+/// The maximum time to close a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The precision of the framework's clock for the timeout of the first request.
 const TICK: Duration = Duration::from_millis(500);
 
-/// In seconds. The engine drains after the last response, so requests get little extra time.
+/// How long open requests may take when the server stops, in seconds. The engine drains after the last
+/// response, so this is short.
 const SHUTDOWN: u64 = 5;
 
 /// A bound server that does not respond yet.
 pub(crate) struct Bound {
     /// The addresses that it listens on, at least one, with the real port instead of 0.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Runs until stopped through its handle.
+    /// The server. It runs until it is stopped through its handle.
     pub(crate) server: ActixServer,
 }
 
-/// The listeners are bound before anything is served, because the application may depend on their addresses.
+/// Bound listeners with their addresses. They are bound before the application is created, because it may
+/// depend on the addresses.
 pub(super) struct Listeners(Vec<(std::net::TcpListener, SocketAddr)>);
 
 /// State that connections of all listeners and workers share.
@@ -78,7 +80,7 @@ struct Tls {
 }
 
 impl Listeners {
-    /// Every address of the name. Must be called inside a tokio runtime.
+    /// Binds every address of `listen`. Fails if none can be bound. Must be called inside a tokio runtime.
     pub(super) fn bind(listen: &str) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::permanent(format!(
@@ -103,7 +105,7 @@ impl Listeners {
         }
     }
 
-    /// At least one.
+    /// The addresses, at least one.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().map(|(_, address)| *address).collect()
     }
@@ -187,7 +189,7 @@ impl Listeners {
 
 fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A port is free even if its last connections are still being closed.
+    // Allow a port whose last connections are still being closed.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
@@ -197,7 +199,8 @@ fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 type Opened = (Connection, Protocol, Option<SocketAddr>);
 
 impl Rules {
-    /// The stream, with its timeouts.
+    /// Accepts TLS if configured, and serves the connection with timeouts until it ends. Logs an end that the
+    /// caller caused.
     async fn attend<F>(&self, tcp: TcpStream, serve: impl FnOnce(Opened) -> F)
     where
         F: Future<Output = Result<(), DispatchError>>,
@@ -250,7 +253,7 @@ impl Tls {
         }
     }
 
-    /// The encrypted stream, or the reason why there is none.
+    /// Returns the encrypted stream, or the reason why the handshake failed.
     async fn accept(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, String> {
         let handshake = async {
             // A silent connection takes no handshake permit.
@@ -272,15 +275,16 @@ pub(super) struct Exchange {
     requests: Cell<usize>,
     /// Whether the caller has stopped sending.
     has_left: Cell<bool>,
-    /// Since when the caller has to send something: since the last response, or since a part of it was read.
+    /// Since when the server waits for the caller to send something: the end of the last response, or the last
+    /// time that a part of it was read.
     waits_since: Cell<Instant>,
 }
 
-/// A request in progress; until it is dropped, the caller need not send anything.
+/// A request in progress. Until this value is dropped, the caller need not send anything.
 pub(super) struct UnderWay(Rc<Exchange>);
 
 impl UnderWay {
-    /// `None` outside of a connection, in tests.
+    /// Counts a new request of the connection. `None` if the request has no connection, as in tests.
     pub(super) fn begin(request: &HttpRequest) -> Option<Self> {
         let exchange = request.conn_data::<Rc<Exchange>>()?;
         exchange.under_way.set(exchange.under_way.get().saturating_add(1));
@@ -307,7 +311,7 @@ struct Connection {
     exchange: Rc<Exchange>,
     silence: Duration,
     answer_timeout: Duration,
-    /// Since when a write waits for the caller.
+    /// Since when a write waits for the caller to read; `None` if no write waits.
     stuck_since: Option<Instant>,
     reading: Alarm,
     writing: Alarm,
@@ -333,7 +337,8 @@ impl Connection {
         }
     }
 
-    /// The result of a write, or its end if the caller has read nothing for too long.
+    /// Returns the outcome of a write. If it is pending for too long because the caller reads nothing, returns
+    /// an error.
     fn written<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stuck_since = None;
@@ -345,7 +350,7 @@ impl Connection {
     }
 }
 
-/// Wakes its task at a time.
+/// A timer that wakes the task that polls it.
 struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {

@@ -60,7 +60,7 @@ impl Flexdeploy for Instances {
                 caller.name
             )));
         }
-        // Only now, so that the body of an unauthenticated caller takes no room.
+        // The body counts only from here on, so that the body of an unauthenticated caller takes no room.
         pressure::mark_authenticated(context.request());
         Ok(())
     }
@@ -161,7 +161,7 @@ impl From<Fault> for types::InstanceError {
     }
 }
 
-/// An id; an invalid one does not exist.
+/// Parses an id. `None` if it is not a number; no instance has such an id.
 fn number(id: &str) -> Option<i64> {
     id.parse().ok()
 }
@@ -181,7 +181,7 @@ fn attributes(body: types::NewInstance) -> Result<Attributes> {
     })
 }
 
-/// The page has two names for the list of operations; both are added.
+/// Converts a patch. The contract has two names for the list of operations; the entries of both are added.
 fn patch(body: types::InstancePatch) -> Result<Patch> {
     let mut plugin_operations = operations("pluginOperations", body.plugin_operations)?;
     plugin_operations.extend(operations("plugins", body.plugins)?);
@@ -199,7 +199,7 @@ fn patch(body: types::InstancePatch) -> Result<Patch> {
     })
 }
 
-/// Converts both forms of the page to the one that it defines.
+/// Converts the two forms of an operation in the contract to one, or returns a problem for each invalid entry.
 fn operations(path: &str, list: Option<Vec<types::PluginOperationInput>>) -> Result<Vec<PluginOperation>> {
     let mut problems = Vec::new();
     let mut read = Vec::new();

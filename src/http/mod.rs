@@ -55,7 +55,8 @@ pub(crate) fn can_listen(config: &Server) -> Result<()> {
     Listeners::bind(&config.listen).map(drop)
 }
 
-/// Binds and mounts every contract; only encrypted with `tls`. Must be called inside a tokio runtime.
+/// Binds the address and mounts every contract. With `tls`, only encrypted connections are served. Must be
+/// called inside a tokio runtime.
 pub(crate) fn bind(
     config: &Server,
     service: Arc<Service>,
@@ -99,13 +100,13 @@ pub(crate) fn bind(
                 admit(Arc::clone(&middleware), request, next)
             }))
             .configure(move |app| {
-                // Longer prefixes first: `/` would otherwise see their paths as its own.
+                // Longer prefixes come first. Otherwise `/` would match the paths below them.
                 let mut prefixes = base_paths;
                 prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
                 for prefix in &prefixes {
                     generated::tech_adapter::server::configure(app, prefix, &adapter);
                 }
-                // The paths of the others have prefixes of their own.
+                // The paths of the other contracts already have their own prefixes.
                 generated::airbyte::server::configure(app, "/", &airbyte);
                 generated::operator::server::configure(app, "/", &operator);
                 generated::flexdeploy::server::configure(app, "/", &instances);

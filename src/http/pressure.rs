@@ -39,20 +39,20 @@ use super::callers;
 use super::refusal::Fault;
 use super::shapes::AnyError;
 
-/// A body reserves nothing before this size has arrived.
+/// A body reserves room only after this number of bytes has arrived.
 const FIRST_PART: u32 = 64 * 1024;
 
-/// A reservation is kept for this long ...
+/// How long a new reservation lasts.
 const RESERVED_FOR: Duration = Duration::from_millis(500);
 
-/// ... and for another second for each such number of bytes that arrive, ...
+/// Each time this number of bytes arrives, a reservation lasts one second longer.
 const FAST: u32 = 1024 * 1024;
 
-/// ... but at most for this long from now.
+/// The maximum time that a reservation lasts from the last chunk on.
 const RESERVED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// A handler that returns a transient error stores this in the extensions of the request: the time until a retry is
-/// useful, if known.
+/// The time until a retry is useful, if known. A handler that returns a transient error stores it in the
+/// extensions of the request.
 struct ComeBack(Option<Duration>);
 
 /// Makes the response carry `Retry-After`, if the error is transient.
@@ -62,27 +62,28 @@ pub(super) fn note(request: &HttpRequest, error: &Error) {
     }
 }
 
-/// To be called when the body of a request is no longer needed, and the request waits for something else.
+/// Releases the room of the request's body. Call this when the body is no longer needed and the request waits
+/// for something else.
 pub(super) fn release_room(request: &HttpRequest) {
     if let Some(room) = request.extensions().get::<Rc<Room>>() {
         room.release();
     }
 }
 
-/// To be called when the caller is authenticated, if that happens before the body is read: from now on the body takes
-/// room.
+/// Makes the body take room from now on. Call this after authentication, if a handler authenticates before it
+/// reads the body.
 pub(super) fn mark_authenticated(request: &HttpRequest) {
     if let Some(room) = request.extensions().get::<Rc<Room>>() {
         room.counts.set(true);
     }
 }
 
-/// The limit of memory, and the response beyond it.
+/// The limit of memory for bodies, and the settings for bodies that exceed it.
 pub(super) struct Gate {
     room: Arc<Semaphore>,
-    /// Bytes of all bodies.
+    /// The maximum number of bytes of all bodies together.
     total: u32,
-    /// The maximum size of one body.
+    /// The maximum size of one body in bytes.
     largest: u32,
     wait: Duration,
     /// The minimum number of bytes in each `window`.
@@ -119,14 +120,14 @@ impl Gate {
 struct Room {
     gate: Arc<Gate>,
     held: RefCell<Option<OwnedSemaphorePermit>>,
-    /// Whether arriving bytes count: not before authentication, and not after the handler is done.
+    /// Whether arriving bytes take room: not before authentication, and not after the room was released.
     counts: Cell<bool>,
-    /// Whether there was no room.
+    /// Whether the body was refused because it found no room in time.
     refused: Cell<bool>,
 }
 
 impl Room {
-    /// Takes more bytes, or returns that there is no room.
+    /// Takes room for more bytes. Fails if there is no room in time.
     async fn grow(&self, bytes: u32) -> Result<(), ()> {
         let acquired = timeout(self.gate.wait, Arc::clone(&self.gate.room).acquire_many_owned(bytes)).await;
         let Ok(Ok(permit)) = acquired else { return Err(()) };
@@ -138,13 +139,13 @@ impl Room {
         Ok(())
     }
 
-    /// Releases bytes.
+    /// Releases the room of this number of bytes.
     fn shrink(&self, bytes: u32) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         drop(self.held.borrow_mut().as_mut().and_then(|held| held.split(bytes)));
     }
 
-    /// Releases everything, and counts nothing any more.
+    /// Releases all room. Bytes that arrive later take no room.
     fn release(&self) {
         self.counts.set(false);
         *self.held.borrow_mut() = None;
@@ -155,16 +156,16 @@ impl Room {
 struct Body {
     payload: Payload,
     room: Rc<Room>,
-    /// Its declared length, up to the maximum.
+    /// The declared length in bytes, at most the maximum size of a body.
     expected: u32,
     received: u32,
-    /// Its room: the received bytes and the reservation.
+    /// The bytes of room that it has: those received and those reserved.
     held: u32,
-    /// The end of the reservation.
+    /// The end of the reservation; `None` if there is none.
     reserved_until: Option<Instant>,
     /// Whether a reservation has ended; there is no second one.
     is_slow: bool,
-    /// The end of the current window, and its bytes.
+    /// The end of the current window, in which `in_window` bytes have arrived so far.
     window_ends: Instant,
     in_window: u64,
     is_over: bool,
@@ -224,7 +225,8 @@ impl Body {
         Some(Ok(chunk))
     }
 
-    /// The next chunk. Ends the reservation if none arrives, and the body if it is too slow.
+    /// Returns the next chunk. Ends the reservation when its time is over. Returns an error if the body arrives
+    /// too slowly.
     async fn receive(&mut self) -> Option<Result<Bytes, PayloadError>> {
         loop {
             let due = self.reserved_until.map_or(self.window_ends, |until| until.min(self.window_ends));
@@ -270,7 +272,8 @@ impl Body {
         }
     }
 
-    /// Takes room for the received bytes, and reserves the rest when it is time.
+    /// Takes room for the received bytes, and once [`FIRST_PART`] has arrived also for the rest. Fails if there
+    /// is no room in time.
     async fn hold(&mut self) -> Result<(), ()> {
         let reserves = !self.is_slow && self.received >= FIRST_PART && self.expected > self.received;
         let wanted = if reserves { self.expected } else { self.received };
@@ -283,7 +286,7 @@ impl Body {
         if reserves {
             self.reserved_until = Some(Instant::now() + RESERVED_FOR);
         }
-        // The client did not cause the wait.
+        // The window is extended by the wait for room, which the client did not cause.
         self.window_ends += began.elapsed();
         Ok(())
     }
@@ -297,12 +300,13 @@ impl Body {
     }
 }
 
-/// How long a chunk of that size keeps a reservation.
+/// By how much a chunk of this size extends a reservation.
 fn time_for(bytes: usize) -> Duration {
     Duration::from_secs(1).mul_f64(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)) / f64::from(FAST))
 }
 
-/// The expected size of a body: its declared length, or else the maximum.
+/// Returns the expected size of a body in bytes: its declared length, `largest` if the length is not declared,
+/// or 0 without a body.
 fn expected(headers: &HeaderMap, largest: u32) -> u32 {
     let length =
         headers.get(header::CONTENT_LENGTH).map(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
@@ -315,7 +319,7 @@ fn expected(headers: &HeaderMap, largest: u32) -> u32 {
     }
 }
 
-/// The middleware.
+/// The middleware: accounts for the request's body, and adds `Retry-After`.
 pub(super) async fn guard(
     gate: Arc<Gate>,
     mut request: ServiceRequest,
@@ -336,7 +340,7 @@ pub(super) async fn guard(
         request.extensions_mut().insert(Rc::clone(&room));
     }
     let mut response = next.call(request).await?.map_into_boxed_body();
-    // The response may be read slowly, and the request is not needed any more.
+    // The body is not needed any more, and the client may read the response slowly.
     room.release();
     if room.refused.get() {
         let error = gate.is_full();
@@ -399,7 +403,8 @@ pub(super) async fn discard(mut payload: Payload, limits: &Limits) {
     let _ = timeout(limits.read_timeout, drain).await;
 }
 
-/// `Retry-After` has no fractions, and zero would cause an immediate retry.
+/// Rounds up to whole seconds, at least 1: `Retry-After` has no fractions, and zero would cause an immediate
+/// retry.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -448,7 +453,8 @@ mod tests {
         (Sender(sender), payload, room)
     }
 
-    /// The length of the next chunk, or the error text; `None` if nothing arrives.
+    /// Returns the length of the next chunk, or the error text. `None` if nothing arrives within 20 ms, or at
+    /// the end.
     async fn next(payload: &mut Payload) -> Option<Result<usize, String>> {
         let next = timeout(Duration::from_millis(20), payload.next()).await.ok()??;
         Some(next.map(|chunk| chunk.len()).map_err(|error| error.to_string()))

@@ -25,13 +25,13 @@ pub(super) struct Refusal {
     /// At least one, in document order.
     pub(super) problems: Vec<Said>,
     pub(super) user_message: String,
-    /// The value of the first problem.
+    /// The value that the first problem is about, if any.
     pub(super) input: Option<String>,
     /// The path of the first problem.
     pub(super) input_error_field: Option<String>,
 }
 
-/// The text of a problem, and its remedy.
+/// The text of a problem, and its remedy, if any.
 pub(super) struct Said {
     pub(super) text: String,
     pub(super) remedy: Option<String>,
@@ -114,7 +114,7 @@ impl Fault {
     }
 }
 
-/// 400 if the request is wrong, otherwise 500: for operations that declare both.
+/// Converts an error to 400 if the request is wrong, otherwise to 500, for operations that declare both.
 impl<S, R> IntoResponse<S, R> for Error
 where
     S: Shapes,
@@ -128,13 +128,14 @@ where
     }
 }
 
-/// The result of a validation: problems of the request are a result, and not an error.
+/// Returns the result of a validation: `None` if valid, or the problems of the request, which are not an error
+/// here.
 pub(super) fn verdict(validated: Result<()>) -> Result<Option<Refusal>> {
     let Err(error) = validated else { return Ok(None) };
     problems(&error).map(|problems| Some(Refusal::of_problems(&problems))).ok_or(error)
 }
 
-/// The problems, if the request is wrong.
+/// Returns the problems if the request is wrong, or `None` for any other error.
 fn problems(error: &Error) -> Option<Vec<Problem>> {
     match error.kind() {
         Kind::Invalid(problems) => Some(problems.clone()),
@@ -143,8 +144,8 @@ fn problems(error: &Error) -> Option<Vec<Problem>> {
     }
 }
 
-/// The content of a 500. Its cause is logged here, and nowhere else. If it is transient, the response has
-/// `Retry-After`.
+/// Returns the content of a 500, and logs the cause, which is logged nowhere else. If the failure is transient,
+/// the response gets `Retry-After`.
 pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     let operation = context.operation().operation_id;
     pressure::note(context.request(), failure);
@@ -161,7 +162,8 @@ pub(super) fn system_error(context: &RequestContext, failure: &Error) -> Fault {
     Fault::new(failure, solution)
 }
 
-/// The 501 for an operation that the target does not support. The log gets no warning.
+/// Returns the content of a 501, for an operation that the target does not support. Logs it as information
+/// only. `instead` is the remedy.
 pub(super) fn not_offered(context: &RequestContext, failure: &Error, instead: &str) -> Fault {
     let operation = context.operation().operation_id;
     info!(operation; "answering 501: {}", failure.report());

@@ -80,7 +80,7 @@ impl From<Option<Refusal>> for types::ValidationResult {
     }
 }
 
-/// Every problem, and every remedy without duplicates.
+/// Returns the text of every problem, and every remedy once.
 fn problems_and_solutions(refusal: &Refusal) -> (Vec<String>, Vec<String>) {
     let mut seen = BTreeSet::new();
     let solutions = refusal.problems.iter().filter_map(|said| said.remedy.clone());

@@ -11,7 +11,7 @@ use landfall_operation::{Lane, Report, State, Submitted, Task};
 use super::{Shared, TokenFormat, pressure};
 
 impl Shared {
-    /// 202 with the token, or 200 if the work ended within `respond_within`.
+    /// Returns 202 with the token, or 200 with the status if the task ended within `respond_within`.
     pub(super) async fn accepted<S, T, R>(&self, context: &RequestContext, submitted: Submitted) -> R
     where
         S: From<Status>,
@@ -44,14 +44,14 @@ impl Shared {
         (token.to_string().into(), form)
     }
 
-    /// The task of a token, if it is a task of that lane.
+    /// Returns the task of a token. Fails if no task of this lane has the token.
     pub(super) async fn task(&self, token: &str, lane: Lane) -> Result<Task> {
         let task = self.service.task(token).await?;
         task.filter(|task| task.operation.lane() == lane).ok_or_else(|| unknown(token, lane))
     }
 }
 
-/// No task of that lane has the token.
+/// The error that no task of this lane has the token.
 pub(super) fn unknown(token: &str, lane: Lane) -> Error {
     let operation = match lane {
         Lane::Validation => "validation",
@@ -69,7 +69,7 @@ pub(super) struct Status {
     pub(super) state: State,
     pub(super) report: Report,
     pub(super) logs: Vec<LogLine>,
-    /// Why it did not complete, if so.
+    /// Why the task did not complete; `None` if it completed or still runs.
     reason: Option<String>,
 }
 
@@ -89,7 +89,7 @@ impl Status {
         }
     }
 
-    /// The result as a sentence; empty while the task runs.
+    /// Returns the result as a sentence; empty while the task runs.
     pub(super) fn result(&self) -> String {
         if !self.report.result.is_empty() {
             return self.report.result.clone();

@@ -11,7 +11,7 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
 /// The limiter; see the module documentation.
 pub(super) struct Limiter {
-    /// Lines of one kind in one window.
+    /// The maximum number of lines of one kind in one window.
     most: u64,
     kinds: BTreeMap<String, Window>,
 }
@@ -21,7 +21,7 @@ struct Window {
     lines: u64,
 }
 
-/// Lines that were not written.
+/// The number of lines of one kind that were not written.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
     pub(super) kind: String,
@@ -33,7 +33,7 @@ impl Limiter {
         Self { most: most.into(), kinds: BTreeMap::new() }
     }
 
-    /// Whether one more line of this kind is written.
+    /// Counts one more line of this kind, and returns whether it may be written.
     pub(super) fn admits(&mut self, kind: &str, now: Instant) -> bool {
         if !self.kinds.contains_key(kind) {
             self.kinds.insert(kind.to_owned(), Window { since: now, lines: 0 });
@@ -43,7 +43,7 @@ impl Limiter {
         window.lines <= self.most
     }
 
-    /// Closes expired windows.
+    /// Closes expired windows, and returns the lines that were left out in them.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<LeftOut> {
         let mut left_out = Vec::new();
         self.kinds.retain(|kind, window| {

@@ -12,7 +12,7 @@ fn strings(array: &Value) -> Vec<String> {
     array.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// Names may have a prefix, but do not need one.
+/// Names of users and groups may have a prefix, but do not need one.
 #[tokio::test]
 async fn updateacl_replaces_all_users_and_groups() {
     let server = Landfall::start();
@@ -73,7 +73,8 @@ async fn errors_name_the_airbyte_field_and_the_remedy() {
     assert_eq!(misfit, json!({ "errors": [said] }));
 }
 
-/// Any version is served. Other text is a bad request, or not valid for the operation without a 400.
+/// The path may have any version number. Other text gets a 400, or `valid: false` from an operation without a
+/// 400.
 #[tokio::test]
 async fn path_version_accepts_only_digits_and_dots() {
     let server = Landfall::start();

@@ -103,7 +103,7 @@ async fn every_operation_but_the_probes_requires_a_token() {
         assert_eq!(response.headers().get("www-authenticate"), None);
     }
     assert_eq!(closed, 5 * (2 * TECH_ADAPTER.len() + AIRBYTE.len() + OPERATOR.len() - 2));
-    // Without a token, unknown paths get the same answer as known ones.
+    // Without a token, an unknown path gets the same answer as an existing one.
     assert_token_required(&send(&server, "GET", "/nowhere", None).await);
     assert_eq!(send(&server, "GET", "/nowhere", Some("Bearer right")).await.status(), 404);
     // The topology contract requires users, but none are configured.
@@ -306,7 +306,8 @@ fn expensive_hash(secret: &str) -> String {
     Argon2::from(params).hash_password(secret.as_bytes()).unwrap().to_string()
 }
 
-/// Guesses passwords until `stop` is set, from its own source address. Returns the number of answered guesses.
+/// Guesses passwords from the source address `from` until `stop` is set. Returns the number of answered
+/// guesses.
 async fn guess(
     url: String,
     from: std::net::Ipv4Addr,
@@ -576,7 +577,7 @@ async fn silent_tls_connections_delay_no_other_request() {
         assert_eq!(served.status(), 200);
         assert!(took < std::time::Duration::from_secs(2), "{took:?} behind {} silent ones", silent.len());
     }
-    // The server closes them: the handshake has a timeout.
+    // The server closes the silent connections, because the TLS handshake has a timeout.
     let mut first = &silent[0];
     first.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "closed");

@@ -1,7 +1,7 @@
 //! schemathesis tests a running server against its specifications, with all its checks.
 //!
 //! spec/schemathesis.toml has the exceptions that the contracts require. schemathesis_hooks.py provides valid
-//! descriptors and existing tokens. To add a contract, add a [`Case`].
+//! descriptors and tokens of existing tasks. To add a contract, add a [`Case`] and its line in `cases!`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::auth::with_users;
 use crate::harness::{Builder, Landfall, repository, tool};
 
-/// The minimum number of requests for each operation.
+/// The minimum number of requests to each operation with input, and of requests in scenarios.
 const EXAMPLES: usize = 100;
 
 /// The label of schemathesis for scenarios with several operations.
@@ -23,7 +23,7 @@ const STATEFUL: &str = "Stateful tests";
 struct Case {
     document: &'static str,
     operations: &'static [Operation],
-    /// The server under test, for example with users when the specification requires them.
+    /// Configures the server under test, for example with users when the specification requires them.
     server: fn() -> Builder,
     /// More options for schemathesis, for example credentials.
     options: &'static [&'static str],
@@ -65,12 +65,12 @@ const FLEXDEPLOY: Case = Case {
     operations: flexdeploy::server::OPERATIONS,
     server: || with_users("[auth]\nmax_failures = 1000000\n[topology]\nmax_instances = 100000"),
     options: &["--auth", "ops:right"],
-    // Its scenarios are shorter than those of the other contracts.
+    // The scenarios of this contract are shorter, so there are more of them.
     ways: "90",
 };
 
-/// Two tests a case: each operation by itself, and from a token to its task. A caller that asks for JSON gets tokens
-/// that schemathesis can follow, through the links.
+/// Declares two tests for each case. One tests each operation alone, and one follows tokens to their tasks. It
+/// asks for JSON, because schemathesis can then read the tokens and follow the links.
 macro_rules! cases {
     ($($case:ident: $alone:ident, $following:ident;)*) => {$(
         #[tokio::test]
@@ -92,7 +92,7 @@ cases! {
     FLEXDEPLOY: schemathesis_finds_no_error_in_flexdeploy, schemathesis_follows_the_ids_of_flexdeploy;
 }
 
-/// This contract has no tokens.
+/// The operator contract has no tokens to follow.
 #[tokio::test]
 async fn schemathesis_finds_no_error_in_the_operator_api() {
     OPERATOR.judge_operations().await;
@@ -122,7 +122,7 @@ impl Case {
     }
 }
 
-/// Whether method and path show that an operation takes input. Other operations get few requests.
+/// Whether an operation takes input, judged by its method and path. schemathesis sends few requests to others.
 fn takes_input(operation: &Operation) -> bool {
     operation.method != "GET" || operation.path.contains('{')
 }

@@ -104,7 +104,7 @@ pub(crate) fn verdict(method: &str, path: &str, answer: &Answer) -> Result<Seen,
     Ok(seen)
 }
 
-/// Whether the answer has the only status value of 2.6.3 that 2.2.0 does not have.
+/// Whether the status is TERMINATED, the only status value of 2.6.3 that 2.2.0 does not have.
 fn is_terminated(answer: &Answer) -> bool {
     serde_json::from_str::<Value>(&answer.text).is_ok_and(|body| body["status"] == "TERMINATED")
 }
@@ -182,7 +182,7 @@ async fn every_declared_status_is_exercised_or_excused() {
         seen.extend(server.api().seen());
     }
     {
-        // A run that takes time to end is still there when the stop is answered.
+        // A task that takes 2 s to stop has not ended when the stop request is answered.
         let server = Landfall::with().config(SLOW).env("LANDFALL__TARGETS__SLOW__STOP_DELAY", "2s").start();
         let api = server.api();
         let token = api.post("/v1/provision", &product_request(&cashflow())).await.token();
@@ -334,7 +334,7 @@ async fn exercise_broken_store(server: &Landfall) {
     api.provision_and_wait(&request).await;
 }
 
-/// 200: `respond_within` is long enough for all work here.
+/// Gets 200 from the operations: `respond_within` is long enough for all work here.
 async fn exercise_direct_answers(api: &Api) {
     let request = product_request(&cashflow());
     let done = api.post("/v1/provision", &request).await.with_status(200).json();
@@ -574,7 +574,7 @@ async fn both_base_paths_serve_the_same_api() {
     assert_eq!(prefixed.wait(&token).await["status"], "COMPLETED");
 }
 
-/// /v1/validate declares no 400.
+/// /v1/validate declares no 400, so an invalid body gets 200 with `valid: false`.
 #[tokio::test]
 async fn validate_answers_invalid_bodies_with_valid_false() {
     let server = Landfall::start();

@@ -1,5 +1,5 @@
-//! Documents as control planes and teams send them, each with its expected verdict, from every contract.
-//! `tests/corpus/field/README.md` says how to add one: a file with its verdict is enough.
+//! Documents like those that control planes and teams send. Every contract must give each its expected verdict.
+//! `tests/corpus/field/README.md` says how to add a document.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{AIRBYTE, Api, Landfall, PREFIX, messages, query_write, repository, walk};
 
-/// The technologies that check the documents: two that run anywhere, and one that only validates.
+/// The targets and routes of the test server. The lakehouse and the mock run anywhere; PostgreSQL only
+/// validates.
 const CONFIG: &str = r#"
 [targets.LAKE]
 driver = "lakehouse"
@@ -56,11 +57,11 @@ struct Case {
     problems: Vec<String>,
     /// Parts of the remedies.
     remedies: Vec<String>,
-    /// Components that are left to other adapters, each with a part of the reason.
+    /// The components that the server leaves to other adapters, each with a part of the stated reason.
     left: Vec<(String, String)>,
-    /// Only `validate` is called.
+    /// Whether the test calls only `validate` for this document.
     only_validate: bool,
-    /// The status of an unprovision of an invalid document.
+    /// The expected status of an unprovision of this invalid document. `None` skips the unprovision.
     unprovision: Option<u16>,
 }
 
@@ -114,7 +115,7 @@ impl Case {
         json!({ "descriptorKind": kind, "descriptor": self.text, "removeData": remove_data })
     }
 
-    /// The file with these problems as the expected ones.
+    /// Returns the text of the file with `problems` as its expected problems.
     fn rewritten(&self, problems: &[String]) -> String {
         let is_problem = |line: &&str| !line.starts_with("# problem: ");
         let mut lines: Vec<String> = self.text.lines().filter(is_problem).map(str::to_owned).collect();
@@ -124,7 +125,7 @@ impl Case {
     }
 }
 
-/// The same without the place, which an added line would change.
+/// Removes the line and column from the end of a problem. They change when a line is added to the file.
 fn without_place(problem: &str) -> String {
     match problem.rfind(" (line ") {
         Some(end) if problem.ends_with(')') => problem[..end].to_owned(),
@@ -132,10 +133,10 @@ fn without_place(problem: &str) -> String {
     }
 }
 
-/// A contract, with the name that these tests use.
+/// A contract: the base path of its API, and the version part of its paths.
 struct Contract {
     prefix: &'static str,
-    /// The prefix of an operation's path.
+    /// The part between the base path and the name of an operation.
     version: &'static str,
 }
 
@@ -162,7 +163,8 @@ impl Contract {
         }
     }
 
-    /// Whether the document is valid, and the problems, in the words that all contracts share.
+    /// Validates the document. Returns whether it is valid, the problems without remedies, and the text that
+    /// contains the remedies.
     async fn verdict(&self, api: &Api, case: &Case) -> (bool, Vec<String>, String) {
         let answer = api.post(&self.path("validate"), &case.request(false)).await.with_status(200).json();
         let strings = |value: &Value| -> Vec<String> {
@@ -171,7 +173,7 @@ impl Contract {
         let errors = strings(&answer["error"]["errors"]);
         let remedies = strings(&answer["error"]["moreInfo"]["solutions"]).join("\n");
         let problems = if self.is_airbyte() {
-            // There the remedy follows a semicolon: the text before it ends with the place.
+            // In an Airbyte error, the remedy follows the place and a semicolon. [`difference`] removes the place.
             errors.iter().map(|error| without_place(error.split("); ").next().unwrap_or(error))).collect()
         } else {
             errors.iter().map(|error| without_place(error)).collect()
@@ -180,7 +182,7 @@ impl Contract {
     }
 }
 
-/// The first difference of the two, if any.
+/// Describes how `actual` differs from `expected`, without line and column. `None` if they are equal.
 fn difference(expected: &[String], actual: &[String]) -> Option<String> {
     let cut = |text: &String| text.split(" (line ").next().unwrap_or(text).to_owned();
     let actual: Vec<String> = actual.iter().map(cut).collect();
@@ -232,7 +234,8 @@ async fn field_documents_get_their_verdicts_in_every_contract() {
     );
 }
 
-/// A valid document is provisioned and unprovisioned; an invalid one is refused, and may still be unprovisioned.
+/// Provisions and unprovisions a valid document. Expects a refused provision of an invalid document, and the
+/// expected status of its unprovision. Returns the first wrong answer as an error.
 async fn run_operations(api: &Api, contract: &Contract, case: &Case) -> Result<(), String> {
     if !case.valid {
         let refused = api.post(&contract.path("provision"), &case.request(false)).await;
@@ -257,7 +260,7 @@ async fn run_operations(api: &Api, contract: &Contract, case: &Case) -> Result<(
     if case.is_component() {
         steps.push(("updateacl", contract.access(case)));
     }
-    // Each document leaves no resource to the next one.
+    // The last contract also removes the data, so that no resource remains for the next document.
     steps.push(("unprovision", case.request(contract.prefix.is_empty())));
     for (operation, body) in steps {
         let answer = api.post(&contract.path(operation), &body).await;
@@ -279,7 +282,7 @@ async fn expect_completed(
     if status["status"] == "COMPLETED" { Ok(()) } else { Err(format!("{operation} ended: {status:#}")) }
 }
 
-/// Components of other adapters are listed by a dry run and in the log.
+/// Checks that a dry run and the log list the components of other adapters, with the reasons.
 async fn check_skipped(api: &Api, case: &Case) -> Result<(), String> {
     if !case.valid || case.left.is_empty() {
         return Ok(());
@@ -314,8 +317,8 @@ async fn check_skipped(api: &Api, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The short form of an unprovision names no environment: that of our own component is known, and the components of
-/// other adapters are not checked.
+/// An unprovision may omit the environment: the server remembers it for its own component, and does not check
+/// the components of other adapters.
 #[tokio::test]
 async fn unprovision_without_environment_ignores_foreign_components() {
     let server =
@@ -350,8 +353,9 @@ async fn null_remove_data_means_false() {
 
 const PORT: &str = "urn:dmb:cmp:sales:orders:0:orders";
 
-/// The descriptor of an output port of the lakehouse, or of its data product, with a prefix, and with replacements
-/// for its own lines.
+/// A request with `removeData` for an output port of the lakehouse, or for its whole data product. `product`
+/// adds lines to the data product, `before` adds components before the port, and `replaced` changes text of the
+/// port.
 fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Value {
     let own = format!(
         "    - id: {PORT}\n      name: Orders\n      kind: outputport\n      technology: S3\n      specific: {{table: \
@@ -370,7 +374,7 @@ fn port(kind: &str, product: &str, before: &str, replaced: (&str, &str)) -> Valu
     json!({ "descriptorKind": kind, "descriptor": text, "removeData": true })
 }
 
-/// An unprovision may spell the component in another way, or name more of them.
+/// The descriptor of an updateacl or unprovision may describe the component differently, or repeat its id.
 #[tokio::test]
 async fn unprovision_with_a_changed_descriptor_removes_everything() {
     let server =
@@ -419,7 +423,7 @@ async fn unprovision_with_a_changed_descriptor_removes_everything() {
                 let left = server.resources().await;
                 assert!(left.tables.is_empty(), "{}: {:?}", told(), left.tables);
                 if contract.is_airbyte() {
-                    // It cannot request the deletion of the data.
+                    // The Airbyte contract cannot request the deletion of the data.
                     server.api().complete("/v1/unprovision", &good).await;
                 }
                 let files = server.resources().await.files;
@@ -430,7 +434,7 @@ async fn unprovision_with_a_changed_descriptor_removes_everything() {
     }
 }
 
-/// A component has one kind as long as it exists.
+/// The kind of a component cannot change while the component exists.
 #[tokio::test]
 async fn changed_kind_of_a_provisioned_component_is_refused() {
     let server =
@@ -448,7 +452,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     let remedy = "unprovision it first, or write `kind: outputport` again";
     assert_eq!(validated["error"]["moreInfo"]["solutions"], json!([remedy]));
     api.post("/v1/provision", &storage).await.with_status(400);
-    // An earlier version did not store the kind.
+    // Simulates an earlier version, which did not store the kind.
     query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET kind = NULL").await;
     for operation in ["/v1/provision", "/v1/unprovision"] {
         let done = api.run(operation, &storage).await;
@@ -462,7 +466,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert_eq!(server.resources().await.tables.len(), 1);
     api.complete("/v1/unprovision", &good).await;
     assert!(server.resources().await.tables.is_empty());
-    // Resources of one kind are not left behind by another.
+    // A removal of the data under another kind fails, because it would leave the kept data behind.
     api.provision_and_wait(&good).await;
     let keeping = |mut request: Value| {
         request["removeData"] = json!(false);
@@ -476,7 +480,7 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert!(server.resources().await.files.iter().all(|(path, _)| !path.starts_with("tables")));
     let again = api.complete("/v1/unprovision", &storage).await;
     assert_eq!(again["result"], "unprovisioned: 1 component, nothing to change");
-    // The store lost it.
+    // Simulates a store that has lost the component.
     api.provision_and_wait(&good).await;
     query_write(&server.data_dir().join("landfall.db"), "DELETE FROM deployment").await;
     let done = api.run("/v1/unprovision", &storage).await;
@@ -488,8 +492,8 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     assert!(server.resources().await.buckets().is_empty());
 }
 
-/// Ids of components may be any text, so two data products may have the same id; an existing resource belongs to one
-/// of them.
+/// Component ids may be any text, so two data products may use the same component id. An existing resource
+/// belongs to one of the two.
 #[tokio::test]
 async fn component_of_another_data_product_is_refused() {
     let server =
@@ -516,7 +520,8 @@ async fn component_of_another_data_product_is_refused() {
     }
     assert_eq!(server.resources().await.tables.len(), 1);
 
-    // Its kept data stays in the first one, and does not prevent anything in the other.
+    // After an unprovision that keeps the data, the data stays in the first data product. The other data
+    // product can then provision the component.
     let mut keeping = good.clone();
     keeping["removeData"] = json!(false);
     api.complete("/v1/unprovision", &keeping).await;
@@ -531,7 +536,7 @@ async fn component_of_another_data_product_is_refused() {
     api.provision_and_wait(&good).await;
     assert_eq!(name(&server.resources().await.tables), ["sales__orders__0__development.orders"]);
 
-    // An earlier version did not store the data product.
+    // Simulates an earlier version, which did not store the data product.
     query_write(&server.data_dir().join("landfall.db"), "UPDATE deployment SET product = NULL").await;
     assert_eq!(api.validate(&other).await["valid"], true);
 }

@@ -108,7 +108,7 @@ impl Landfall {
         self.replica.api()
     }
 
-    /// `--data-dir`.
+    /// The folder that the server gets as `--data-dir`.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
     }
@@ -588,7 +588,7 @@ fn wait_for_url(lines: &Receiver<String>) -> Option<String> {
     None
 }
 
-/// Sends requests to one server. It checks every answer to an operation of a contract against the contract.
+/// Sends requests to one server, and checks every answer to an operation of a contract against that contract.
 #[derive(Clone)]
 pub(crate) struct Api {
     url: String,
@@ -598,7 +598,7 @@ pub(crate) struct Api {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// The name of a contract, an operationId of it and a status.
+/// For each checked answer: the name of the contract, the operationId, and the status.
 pub(crate) type Seen = BTreeSet<(&'static str, &'static str, u16)>;
 
 /// A complete response.
@@ -623,7 +623,7 @@ impl Answer {
         self
     }
 
-    /// The token of a 202.
+    /// The token in a 202 answer. Panics for another status.
     #[track_caller]
     pub(crate) fn token(&self) -> String {
         self.with_status(202);
@@ -715,7 +715,7 @@ impl Api {
         }
     }
 
-    /// POST /v1/validate.
+    /// Sends a request to /v1/validate, and returns the body of the 200.
     pub(crate) async fn validate(&self, body: &Value) -> Value {
         self.post("/v1/validate", body).await.with_status(200).json()
     }
@@ -725,8 +725,8 @@ impl Api {
         self.get(&format!("/v1/provision/{token}/status")).await.with_status(200).json()
     }
 
-    /// Polls a task of any of the four kinds until it ends: `/v1/provision`, `/v2/validate`,
-    /// `/v1/reverse-provisioning`.
+    /// Polls a task until it ends, and returns the last status. `path` is the path of the operations of that
+    /// kind: `/v1/provision`, `/v2/validate` or `/v1/reverse-provisioning`.
     pub(crate) async fn wait_at(&self, path: &str, token: &str) -> Value {
         let end = Instant::now() + TIMEOUT;
         loop {
@@ -778,7 +778,7 @@ pub(crate) fn https(trust: Trust<'_>, identity: Option<(&Path, &Path)>) -> reqwe
 pub(crate) struct Resources {
     /// `namespace.table` and the path of its current metadata.
     pub(crate) tables: Vec<(String, PathBuf)>,
-    /// Files of the warehouse with their sizes, relative to it.
+    /// The files of the warehouse: the path relative to the warehouse, and the size.
     pub(crate) files: Vec<(PathBuf, u64)>,
 }
 
@@ -941,7 +941,7 @@ pub(crate) fn cashflow_with_rows() -> String {
     replace_once(&cashflow(), "format: Iceberg", "format: Iceberg\n      loadSampleData: true")
 }
 
-/// `text` under another name, so that it shares no resource with the example.
+/// `text` with another name of the data product, so that it shares no resource with the example.
 pub(crate) fn cashflow_named(text: &str, name: &str) -> String {
     text.replace("finance:cashflow:0", &format!("finance:{name}:0"))
         .replace("bucket: finance-cashflows", &format!("bucket: finance-{name}"))
@@ -972,7 +972,7 @@ pub(crate) fn product_request(descriptor: &str) -> Value {
     json!({ "descriptorKind": "DATAPRODUCT_DESCRIPTOR", "descriptor": descriptor, "removeData": false })
 }
 
-/// A ProvisioningRequest for one component of it.
+/// A ProvisioningRequest for one component of a data product.
 pub(crate) fn component_request(descriptor: &str, component: &str) -> Value {
     json!({
         "descriptorKind": "COMPONENT_DESCRIPTOR",

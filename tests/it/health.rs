@@ -55,7 +55,7 @@ async fn removed_store_file_refuses_requests_and_fails_health() {
     let refusal =
         api.post("/v1/provision", &component_request(&cashflow(), STORAGE)).await.with_status(500).json();
     assert_eq!(refusal["error"], MOVED);
-    // One check answers all requests within a second.
+    // The server uses the result of one check for a second.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let health = api.get(HEALTH).await.with_status(503).json();
     assert_eq!((&health["status"], &health["reason"]), (&json!("DOWN"), &json!(MOVED)));

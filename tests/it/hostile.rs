@@ -219,7 +219,7 @@ async fn body_over_the_limit_is_refused() {
     assert_unharmed(&server).await;
 }
 
-/// Sends the prepared requests. On a busy machine there is one more attempt.
+/// Sends a request, and returns the answer and its duration. On a busy machine there is one more attempt.
 async fn timed(api: &Api, path: &str, content_type: &str, body: &[u8]) -> (Answer, Duration) {
     let mut tries = 0;
     loop {
@@ -253,7 +253,7 @@ fn corpus() -> Vec<(String, Value)> {
     let mut requests = Vec::new();
     walk(&repository().join("tests/corpus/hostile"), &mut |path| {
         let name = path.file_name().expect("a file").to_string_lossy().into_owned();
-        // JSON cannot carry bytes that are not UTF-8; they arrive as the client replaces them.
+        // JSON cannot carry bytes that are not UTF-8. The test replaces them, as a client does.
         let bytes = std::fs::read(path).expect("a file of the corpus");
         let text = String::from_utf8_lossy(&bytes);
         let kind = if text.contains("componentIdToProvision") {
@@ -462,12 +462,12 @@ fn hostile() -> Vec<(String, Value)> {
     requests
 }
 
-/// A valid start, without components.
+/// The part of a valid descriptor before its components.
 fn head() -> String {
     cashflow().split("components:").next().expect("a head").to_owned()
 }
 
-/// Many at once do not delay a valid request.
+/// Many hostile requests at once do not delay a valid request.
 #[tokio::test]
 async fn valid_request_completes_during_an_attack() {
     let server = Landfall::with().alone().start();

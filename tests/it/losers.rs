@@ -16,7 +16,7 @@ use crate::proxy::Proxy;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(1);
-/// A task takes three leases.
+/// The number of steps of a task. At 50 ms each, a task lasts three leases.
 const STEPS: u64 = 60;
 const CONFIG: &str = r#"
 [store]
@@ -39,7 +39,7 @@ trace = "file://{scratch}/trace.jsonl"
 group = "mock"
 "#;
 
-/// [`CONFIG`] with leases that do not expire on a busy machine.
+/// [`CONFIG`] with a longer lease that does not expire on a busy machine, and with slower steps and polls.
 fn long_lease_config() -> String {
     replace_once(CONFIG, "lease = \"1s\"", "lease = \"3s\"").replace("50ms", "80ms")
 }
@@ -58,7 +58,7 @@ fn request(name: &str, serial: u64) -> Value {
     component_request(&text, &component(name))
 }
 
-/// Servers whose mock writes a trace.
+/// Servers, and the trace file of their mock.
 struct TracedCluster {
     cluster: Cluster,
     trace: PathBuf,
@@ -70,7 +70,8 @@ impl TracedCluster {
         Self { cluster, trace }
     }
 
-    /// Waits until so many steps of a component have begun. Returns the index of the server that works on it.
+    /// Waits until at least `steps` steps of a component have begun. Returns the index of the server that began
+    /// the last one.
     async fn wait_for_worker(&self, name: &str, steps: usize) -> usize {
         let component = component(name);
         let mut pids = Vec::new();
@@ -98,7 +99,8 @@ impl TracedCluster {
         }
     }
 
-    /// Freezes a server during a step. Between the check of its lease and a step, it would still make that step.
+    /// Freezes a server during a step, and returns its pid. Tries again if no step was under way, because a
+    /// server that has just checked its lease would still begin the next step after the thaw.
     async fn freeze_in_a_step(&self, server: usize) -> u32 {
         loop {
             let frozen = self.cluster.server(server).freeze();
@@ -157,13 +159,13 @@ fn processes_that_began(trace: &Path, of: &str) -> Vec<u32> {
     trace::read(trace).into_iter().filter_map(begin).collect()
 }
 
-/// A request to a server that may not be able to serve it.
+/// Sends a request to a server that may answer with an error. Panics without an answer.
 async fn try_request(api: &Api, method: &str, path: &str, body: &Value) -> crate::harness::Answer {
     let shape = |request: reqwest::RequestBuilder| if body.is_null() { request } else { request.json(body) };
     api.try_send(method, path, shape).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"))
 }
 
-/// Stops the other servers, and asserts that the server that lost a task completes another one.
+/// Stops the other servers, and asserts that the server that lost a task completes a new task alone.
 async fn assert_works_again(watched: &mut TracedCluster, loser: usize, name: &str) {
     let others: Vec<usize> = (0..watched.cluster.len()).filter(|index| *index != loser).collect();
     for other in others {
@@ -195,7 +197,7 @@ async fn thawed_server_changes_nothing_after_losing_its_lease() {
     watched
         .wait_until("the loser says so", || watched.cluster.server(loser).log().contains("its lease is lost"))
         .await;
-    // The server has enough time for a wrong write.
+    // Gives the loser enough time for a wrong write.
     tokio::time::sleep(LEASE * 2).await;
     assert_eq!(processes_that_began(&watched.trace, &component("zombie")), begun, "no further step");
     assert_eq!(watched.stored(&token).await, stored);
@@ -206,13 +208,14 @@ async fn thawed_server_changes_nothing_after_losing_its_lease() {
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// The loser wakes while the winner works on the task. Only the lease distinguishes the two, not the state of the task.
+/// The loser resumes while the winner works on the task. Only the lease shows which of the two servers owns the
+/// task; the state of the task does not.
 #[tokio::test]
 async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     let url = PostgresServer::shared().unwrap().new_database().unwrap();
     let mut watched = TracedCluster::new(Cluster::of(2).config(CONFIG).store(&url).start());
     let token = watched.cluster.api(0).post("/v1/provision", &request("undead", 1)).await.token();
-    // By then the server has logged some steps, and others not yet.
+    // After 14 steps, the server has logged some of them, but not all.
     let loser = watched.wait_for_worker("undead", 14).await;
     let winner = 1 - loser;
     let pid = watched.freeze_in_a_step(loser).await;
@@ -248,7 +251,7 @@ async fn thawed_server_adds_nothing_while_another_runs_its_task() {
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// With one server, the same process takes the task again. It never has two runs of the task at once.
+/// The only server takes its expired task again. The server never has two runs of the task at once.
 #[tokio::test]
 async fn thawed_server_runs_its_expired_task_once_at_a_time() {
     let watched = TracedCluster::new(Cluster::of(1).config(CONFIG).start());
@@ -267,7 +270,7 @@ async fn server_without_its_store_stops_before_another_starts() {
     assert_stops_without_its_store(CONFIG).await;
 }
 
-/// The work runs on a blocking thread, which does not end with its run.
+/// Each step runs on a blocking thread, which does not end when its run is cancelled.
 #[tokio::test]
 async fn server_without_its_store_ends_its_blocking_threads() {
     let blocking = replace_once(CONFIG, "steps = 60", "steps = 60\nblocking = true");
@@ -299,7 +302,8 @@ async fn assert_stops_without_its_store(config: &str) {
     let pid = watched.cluster.server(winner).pid().expect("it lives");
     assert_eq!(begun.iter().filter(|by| **by == pid).count(), STEPS as usize);
     assert!(begun.len() > STEPS as usize, "both worked on it");
-    // No process was killed or frozen. If the loser had not ended its step before the winner began, they would overlap.
+    // No process was killed or frozen. If the loser had not ended its step before the winner began, their steps
+    // would overlap.
     watched.assert_in_order(&[("island", &[1])]);
     let stored = watched.stored(&token).await;
 
@@ -314,7 +318,7 @@ async fn assert_stops_without_its_store(config: &str) {
     assert_works_again(&mut watched, loser, "after").await;
 }
 
-/// Connection resets are transient failures.
+/// The server reconnects after connection resets, and completes the task in one run.
 #[tokio::test]
 async fn store_connections_are_reopened_after_resets() {
     let postgres = PostgresServer::shared().unwrap();
@@ -354,8 +358,8 @@ async fn store_connections_are_reopened_after_resets() {
 pub(crate) struct WallClock(PathBuf);
 
 impl WallClock {
-    /// Makes the file that the library reads at each use of the clock. Returns the environment for the server. The
-    /// monotonic clock does not change.
+    /// Creates the file from which libfaketime reads the offset. Returns the clock, and the environment
+    /// variables for the server. The monotonic clock does not change.
     pub(crate) fn of(scratch: &Path, server: usize) -> (Self, Vec<(&'static str, String)>) {
         let file = scratch.join(format!("clock{server}"));
         let clock = Self(file.clone());
@@ -372,7 +376,7 @@ impl WallClock {
 
     /// Sets the offset from the true time: `+6h`, `-6h`.
     pub(crate) fn jump(&self, to: &str) {
-        // A rename: the file is never empty or half written.
+        // A rename replaces the file at once, so that a reader never sees an empty or half-written file.
         let fresh = self.0.with_extension("fresh");
         std::fs::write(&fresh, format!("{to}\n")).expect("the clock's file");
         std::fs::rename(&fresh, &self.0).expect("the clock's file");
@@ -392,7 +396,7 @@ fn libfaketime() -> String {
         .into_owned()
 }
 
-/// The clock offsets, in hours, with which the servers wrote the trace.
+/// The offset of the writing clock for each event of the trace, rounded to hours.
 fn trace_clock_offsets(trace: &Path) -> Vec<i64> {
     let now = chrono::Utc::now().timestamp_micros();
     let hour = 3_600_000_000;

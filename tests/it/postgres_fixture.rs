@@ -1,4 +1,4 @@
-//! The PostgreSQL server of the other tests: what it must provide, and that nothing of it stays.
+//! The PostgreSQL server of the other tests: what it must provide, and that no process or file of it remains.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -50,7 +50,8 @@ fn product() -> String {
 struct Stage {
     landfall: Landfall,
     database: String,
-    /// `alice` and the others have different names in each test: roles belong to the whole server.
+    /// The end of the role names of alice and the others. It differs in each test, because all tests share the
+    /// roles of one server.
     suffix: String,
     _directory: LdapServer,
 }
@@ -236,7 +237,7 @@ async fn unprovision_as_output_port_removes_a_storage_area() {
         api.provision_and_wait(&good).await;
         query_write(&store, forget).await;
         let done = api.run("/v1/unprovision", &port).await;
-        // The role of a component finds all its objects, whatever their names are.
+        // An unprovision finds all objects of a component by its role, whatever their names are.
         let gone = done["status"] == "COMPLETED";
         assert_eq!(schemas(), usize::from(!gone), "{done:#}");
         api.complete("/v1/unprovision", &good).await;

@@ -11,7 +11,7 @@ use crate::harness::{
     Answer, Landfall, STORAGE, WORKLOAD, cashflow, component_request, http, product_request, repository,
 };
 
-/// The answer, and its Retry-After.
+/// Sends a POST request. Returns the answer, and its Retry-After header.
 async fn post(server: &Landfall, path: &str, body: Vec<u8>) -> (Answer, Option<String>) {
     let http = http().build().unwrap();
     let request =
@@ -61,7 +61,7 @@ async fn full_queue_answers_with_retry_after() {
     }
 }
 
-/// A caller that declares a body and has sent no byte of it.
+/// Sends the head of a request that declares a body with the header `declares`, and no byte of the body.
 fn send_request_head(server: &Landfall, declares: &str) -> TcpStream {
     let address = server.api().url().strip_prefix("http://").unwrap().to_owned();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -85,7 +85,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
         }
         slow.write_all(&vec![b' '; 7_998_975]).unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
-        // There is room until the server has read it.
+        // Until the server has read the slow body, this body still fits into the limit and gets a 400.
         let large = bytes(&product_request(&"a".repeat(7_000_000)));
         let (answer, retry_after) = loop {
             let answer = post(&server, "/v1/provision", large.clone()).await;
@@ -100,10 +100,10 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
         );
         assert_eq!(refusal["moreInfo"]["solutions"], json!(["try again later"]));
         assert_eq!(retry_after.as_deref(), Some("5"));
-        // A request without a body needs no room.
+        // A request without a body reserves no memory.
         server.api().get("/landfall/v1/health").await.with_status(200);
 
-        // The slow one gives up, or ends: there is room again.
+        // The slow request is aborted or ends, and its memory is free again.
         if declares.starts_with("transfer") {
             slow.write_all(b"\r\n2\r\n{}\r\n0\r\n\r\n").unwrap();
             let mut text = String::new();
@@ -115,7 +115,7 @@ async fn bodies_over_the_memory_limit_wait_and_then_get_500() {
     }
 }
 
-/// Only received bytes take room, not the declared length.
+/// Only received bytes count towards the memory limit, not the declared length.
 #[tokio::test]
 async fn stalled_bodies_block_no_other_requests() {
     let server = Landfall::start();
@@ -151,7 +151,7 @@ async fn stalled_bodies_block_no_other_requests() {
     trickles.join().unwrap();
 }
 
-/// Reads until the other side closes. `None`: it stays open.
+/// Reads until the server closes the connection, and returns the text. `None` if the connection stays open.
 fn closed_within(stream: &mut TcpStream, time: Duration) -> Option<String> {
     stream.set_read_timeout(Some(time)).unwrap();
     let mut text = Vec::new();
@@ -181,7 +181,7 @@ async fn incomplete_or_idle_connections_are_closed() {
     let mut second = connect();
     second.write_all(live).unwrap();
     second.read_exact(&mut [0; 50]).unwrap();
-    // After the first answer, so that it is not part of that one.
+    // Sent after the first answer, so that the server does not read it together with the first request.
     std::thread::sleep(Duration::from_millis(100));
     second.write_all(&live[..20]).unwrap();
     assert!(closed_within(&mut second, timeout).is_some(), "half a second head");
@@ -238,8 +238,9 @@ async fn waiting_for_a_task_reserves_no_body_memory() {
     assert_eq!(running, 1, "the first was still waiting");
 }
 
-/// Without a bound, forty-eight bodies of nearly 5 MB took 475 to 485 MiB; with this one 190 to 220, most of which the
-/// allocator keeps for its threads. What is asserted lies between the two, with room for both to vary.
+/// Without the limit, 48 bodies of nearly 5 MB took 475 to 485 MiB. With this limit they took 190 to 220 MiB,
+/// most of which the allocator keeps for its threads. The asserted value lies between the two, with a margin on
+/// both sides.
 #[tokio::test]
 async fn many_large_bodies_use_bounded_memory() {
     let config = "[server]\nmax_inflight_bytes = 16000000\ninflight_wait = \"10s\"\n";
@@ -258,8 +259,8 @@ async fn many_large_bodies_use_bounded_memory() {
     }
 }
 
-/// A target that accepts connections and never answers: its dry runs use their own lane only, until the caller
-/// disconnects or their deadline passes.
+/// A target accepts connections and never answers. Its dry runs use only the permits for dry runs, until the
+/// caller disconnects or the time limit passes.
 #[tokio::test]
 async fn dry_runs_on_a_silent_target_block_only_dry_runs() {
     const LIMIT: Duration = Duration::from_secs(6);

@@ -10,7 +10,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
-/// The fate of the bytes.
+/// What the proxy does with the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Whole,
@@ -20,7 +20,8 @@ enum Wire {
     Cut,
 }
 
-/// Forwards a loopback port to another. Runs on a thread of its own, whatever the test waits for; ends with the drop.
+/// Forwards a loopback port to another port, until the value is dropped. A thread of its own does this, so the
+/// test may block.
 pub(crate) struct Proxy {
     port: u16,
     wire: Arc<watch::Sender<Wire>>,
@@ -28,7 +29,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// The port of the other end, on this machine.
+    /// Starts a proxy to a port on this machine.
     pub(crate) fn to(port: u16) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("non-blocking");
@@ -57,7 +58,7 @@ impl Proxy {
         url.into()
     }
 
-    /// No byte is delivered any more, without a reset.
+    /// Stops the delivery of bytes, without a reset.
     pub(crate) fn black_hole(&self) {
         self.wire.send_replace(Wire::BlackHole);
     }
@@ -67,7 +68,7 @@ impl Proxy {
         self.wire.send_replace(Wire::Cut);
     }
 
-    /// The normal state. Bytes that were held are delivered.
+    /// Returns to the normal state, and delivers the bytes that were held.
     pub(crate) fn heal(&self) {
         self.wire.send_replace(Wire::Whole);
     }
@@ -124,7 +125,7 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut wire: watch::Re
     }
 }
 
-/// One answer of an echo server through the proxy; `None` if none comes in this time.
+/// Sends bytes to an echo server through the proxy, and reads an answer. `None` without an answer in 300 ms.
 async fn echo(stream: &mut TcpStream) -> Option<std::io::Result<usize>> {
     let asked = async {
         stream.write_all(b"ping").await?;

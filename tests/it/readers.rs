@@ -73,10 +73,9 @@ async fn pyiceberg_and_duckdb_read_columns_and_sample_rows() {
     assert_eq!(properties["landfall.sla.upTime"], "99.9%");
 }
 
-/// Required columns, lengths, tags, nested columns, and rows that are loaded once however often the component is
-/// provisioned.
+/// Required columns, tags, nested columns, and rows that are loaded once, however often the component is provisioned.
 #[tokio::test]
-async fn pyiceberg_and_duckdb_read_all_contract_features() {
+async fn pyiceberg_and_duckdb_read_nested_and_required_columns() {
     let server = Landfall::start();
     let rich = replace_once(
         &cashflow_with_rows(),

@@ -41,7 +41,7 @@ async fn stop(api: &Api, token: &str) -> Answer {
     api.post(&format!("/v1/provision/{token}/stop"), &json!({})).await
 }
 
-/// The body of a 200, which says how the task ended.
+/// Stops a task, expects a 200, and returns its body, which says how the task ended.
 async fn stopped(api: &Api, token: &str) -> Value {
     stop(api, token).await.with_status(200).json()
 }
@@ -143,7 +143,7 @@ async fn stopped_task_logs_finished_and_missing_changes() {
         format!("not made: {}; and {} more", steps(made + 2, made + 6), 20 - made - 6),
         "stopped: stopped on request".to_owned(),
     ];
-    // Another thread logs the request to stop: its place among the lines may differ.
+    // Another thread logs the request to stop, so the position of that line may differ.
     for line in &expected {
         assert!(log.contains(line), "`{line}` is missing: {log:#?}");
     }
@@ -318,7 +318,7 @@ async fn next_task_waits_for_the_thread_of_a_stopped_task() {
     assert_eq!(events, expected, "two runs of a component at once");
 }
 
-/// Entries of the only bucket, also while it is being deleted.
+/// The number of entries in all buckets, also while a bucket is being deleted.
 fn files_left(server: &Landfall) -> usize {
     let buckets = server.data_dir().join("warehouse/buckets");
     let folders = std::fs::read_dir(buckets).into_iter().flatten().flatten();
@@ -356,7 +356,7 @@ async fn terminated_task_deletes_no_more_files() {
     assert_eq!(server.resources().await.files, []);
 }
 
-/// It ends with the process, and the next process takes its task up.
+/// The hanging thread ends with the process, and the next process takes over its task.
 #[tokio::test]
 async fn drain_does_not_wait_for_a_hanging_thread() {
     let config = r#"

@@ -31,7 +31,7 @@ async fn instance_of(api: &Api, code: &str) -> Value {
     found[0].clone()
 }
 
-/// The instance that the page assumes.
+/// Creates an instance that the page assumes to exist. Returns its id.
 async fn create_instance(api: &Api, instance: &str) -> Value {
     let instance: Value = serde_json::from_str(instance).unwrap();
     let created = api.post(INSTANCES, &instance).await.with_status(201).json();
@@ -51,7 +51,7 @@ fn message(answer: &Answer) -> String {
 
 // ---- the page -----------------------------------------------------------------------------------------------------
 
-/// The page prints it twice: as the existing instance, and as the answer.
+/// An instance that the page prints twice: as the existing instance, and as the answer.
 const GET: &str = r#"{
 	"description": "GET example description",
 	"environments": [11001],

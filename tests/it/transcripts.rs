@@ -19,7 +19,7 @@ use crate::harness::{
 /// The samples of one page.
 struct Page {
     exchanges: Vec<Exchange>,
-    /// Samples of its schemas, by name.
+    /// The samples of the page's schemas, by name.
     schemas: BTreeMap<String, Value>,
 }
 
@@ -89,7 +89,7 @@ impl Exchange {
         }
     }
 
-    /// The sample request, with another body, and with a token if it takes one.
+    /// Sends the sample request with `body`, and with `token` where the path has a placeholder.
     async fn send(&self, api: &Api, body: Option<String>, token: &str) -> Answer {
         let path = self.path.replace("{token}", token);
         let headers = self.headers.clone();
@@ -123,7 +123,7 @@ impl Exchange {
         Some(body.to_string())
     }
 
-    /// Asserts that an answer is among those of the page for this request, in its shape.
+    /// Asserts that the page documents the status and the shape of an answer to this request.
     #[track_caller]
     fn assert_documented(&self, page: &Page, answer: &Answer) {
         let place = format!("{} {}: {answer:?}", self.method, self.path);
@@ -146,7 +146,7 @@ impl Exchange {
 /// Objects in which the pages show example keys.
 const OPEN_OBJECTS: [&str; 2] = ["updates", "publicInfo"];
 
-/// Whether values have the same type wherever both have one.
+/// Returns an error if a value of the answer has another type than in the sample.
 fn check_same_shape(path: &str, ours: &Value, printed: &Value) -> Result<(), String> {
     match (ours, printed) {
         (Value::Object(ours), Value::Object(printed)) => {
@@ -171,7 +171,7 @@ fn check_same_shape(path: &str, ours: &Value, printed: &Value) -> Result<(), Str
     }
 }
 
-/// The paths that the sample has and the answer does not.
+/// The paths of values that the sample has and the answer does not have.
 fn missing(path: &str, ours: &Value, printed: &Value) -> BTreeSet<String> {
     match (ours, printed) {
         (Value::Object(ours), Value::Object(printed)) => printed
@@ -204,7 +204,7 @@ const PAGES: [&str; 3] =
 
 const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 
-/// The refusal of a page: 400, or `valid: false` if it has no 400.
+/// Asserts the refusal of a page: 400, or `valid: false` if the page has no 400.
 #[track_caller]
 fn assert_refused(exchange: &Exchange, answer: &Answer) {
     if exchange.answers.contains_key(&400) {
@@ -224,7 +224,7 @@ async fn printed_samples_fit_the_schema_and_are_refused() {
         let page = Page::read(name);
         for exchange in &page.exchanges {
             let answer = exchange.send(api, exchange.body.clone(), UNKNOWN).await;
-            // There a task does the check.
+            // After a 202, a task checks the request.
             let is_task = answer.status == 202;
             if is_task {
                 assert!(exchange.path.starts_with("/v2/validate") || exchange.path.contains("reverse"));
@@ -272,7 +272,7 @@ async fn samples_with_a_descriptor_get_the_documented_answer() {
     }
 }
 
-/// The path with which the page asks for the status of an exchange.
+/// The page's status request for the task of an exchange.
 fn status_exchange<'p>(page: &'p Page, exchange: &Exchange) -> &'p Exchange {
     let stem = exchange.path.replace("unprovision", "provision").replace("updateacl", "provision");
     page.exchange("GET", &format!("{stem}/{{token}}/status"))
@@ -294,7 +294,8 @@ async fn respond_within_answers_samples_with_a_direct_200() {
     server.settle().await;
 }
 
-/// The samples of the schemas show every attribute: for each of them there is an answer with all attributes.
+/// The samples of the schemas show every attribute. For each schema, the test gets an answer with all
+/// attributes.
 #[tokio::test]
 async fn answers_contain_every_documented_attribute() {
     let server = Landfall::start();
@@ -313,19 +314,19 @@ async fn answers_contain_every_documented_attribute() {
     let refused = api.post("/v1/provision", &product_request(&wrong)).await.with_status(400).json();
     assert_complete(&refused, &page.schemas["RequestValidationError"]);
     let import = page.exchange("POST", "/v1/reverse-provisioning");
-    // Its inputs belong to some template; here one of them must be a table.
+    // The sample has the inputs of some template. This import also needs the name of a table.
     let mut asked: Value = serde_json::from_str(import.body.as_deref().unwrap()).unwrap();
     asked["params"]["table"] = json!("cashflow_output_port");
     let token = api.post("/v1/reverse-provisioning", &asked).await.token();
     let imported = api.wait_at("/v1/reverse-provisioning", &token).await;
     let mut printed = page.schemas["ReverseProvisioningStatus"].clone();
-    // The phase is a component, which an import does not have.
+    // The phase of a log line is a component, and an import has no component.
     printed["logs"][0].as_object_mut().unwrap().remove("phase");
     assert_complete(&imported, &printed);
 }
 
-/// RUNNING, COMPLETED and FAILED are on all pages, TERMINATED on that of 2.6.3; a stopped task is FAILED to a client of
-/// the Airbyte contract.
+/// All pages have RUNNING, COMPLETED and FAILED. Only the 2.6.3 page has TERMINATED. For a client of the
+/// Airbyte contract, a stopped task is FAILED.
 #[tokio::test]
 async fn every_documented_status_value_is_answered() {
     let server = Landfall::with().config(SLOW).start();

@@ -55,7 +55,7 @@ async fn earlier_and_current_version_share_one_queue() {
     for number in 0..40 {
         tokens.push(cluster.api(number % 2).post("/v1/provision", &request(number)).await.token());
     }
-    // Each version answers for the tasks of the other.
+    // Each version reports the status of tasks that the other version accepted.
     for (number, token) in tokens.iter().enumerate().take(20) {
         let status = cluster.api((number + 1) % 2).wait(token).await;
         assert_eq!(status["status"], "COMPLETED", "{status:#}");
@@ -120,7 +120,7 @@ group = "mock"
 
     cluster.replica(0).kill_9();
     cluster.replica(0).upgrade();
-    // Completed tasks are known, and accepted tasks complete.
+    // Completed tasks keep their status, and accepted tasks complete.
     assert_eq!(cluster.api(0).status(&told).await["info"], done["info"]);
     for token in [&under_way, &waiting] {
         assert_eq!(cluster.api(0).wait(token).await["status"], "COMPLETED");

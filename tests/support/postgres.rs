@@ -97,8 +97,8 @@ impl PostgresServer {
         Ok(format!("postgres://{name}:{password}@{}:{}/{name}", Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// Makes a database for the technology. Its role may make roles and databases. Returns the URL, and the name of the
-    /// database and the role.
+    /// Makes a database for a PostgreSQL target. Its role may make roles and databases. Returns the URL, and
+    /// the name that the database and the role share.
     pub(crate) fn new_target(&self) -> Result<(String, String), String> {
         let url = self.new_database()?;
         let (_, name) = url.rsplit_once('/').ok_or("no database in the URL")?;
@@ -183,7 +183,8 @@ impl PostgresServer {
     }
 }
 
-/// Runs SQL on any database, in one implicit transaction. It uses a thread of its own, so any caller may wait for it.
+/// Runs SQL on any database, in one implicit transaction. The SQL runs on its own thread, so any caller may
+/// wait for the result.
 pub(crate) fn query(url: &str, sql: &str) -> Result<Vec<TextRow>, String> {
     let (url, sql) = (url.to_owned(), sql.to_owned());
     let run = move || -> Result<Vec<TextRow>, String> {
@@ -296,7 +297,7 @@ impl Supervisor {
             .args(["sh", "-c", SCRIPT, "landfall-postgres"])
             .arg(programs)
             .arg(std::env::temp_dir())
-            // The other user may not be able to read the current folder.
+            // The user of the server may not be able to read the current folder.
             .current_dir("/")
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))

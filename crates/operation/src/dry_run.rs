@@ -72,7 +72,7 @@ impl DryRuns {
         let DryRunSettings { concurrency, wait, limit, cancel_grace } = self.settings;
         let turn = match timeout(wait, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(Ok(turn)) => turn,
-            Ok(Err(closed)) => return Err(Error::retryable("the server is going down").because(closed)),
+            Ok(Err(closed)) => return Err(Error::retryable("the server is shutting down").because(closed)),
             Err(_) => {
                 return Err(Error::overloaded(format!(
                     "{concurrency} dry runs are under way, which is the limit; try again later"

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::harness::{Cluster, Landfall};
 
-/// Tasks that are still under way when the disk becomes full.
+/// A slow target: its tasks are still under way when the disk becomes full.
 const CONFIG: &str = r#"
 [operations]
 backoff_cap = "2s"
@@ -64,7 +64,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Fills the rest of a disk.
+/// Fills the rest of a disk with one file, and returns the path of the file.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("filler");
     let mut file = File::create(&path).expect("a file");

@@ -107,7 +107,7 @@ pub(super) async fn attack(group: &mut Group) {
     check_log(group, &server.log());
 }
 
-/// Resident memory of the server.
+/// Resident memory of the server, in bytes.
 fn resident(server: &Landfall) -> Option<u64> {
     server.resident_memory()
 }

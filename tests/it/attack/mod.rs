@@ -28,7 +28,7 @@ use crate::harness::{
 
 /// The default seed.
 const SEED: u64 = 20_261_126;
-/// Every descriptor and every token here contains it. It must never be in a log.
+/// A text in every descriptor and token of these tests. It must never be in a log.
 const CANARY: &str = "canary-7f31";
 
 /// The size of the attack.
@@ -200,7 +200,7 @@ fn mock_request(name: &str) -> Value {
     padded_mock_request(name, 0)
 }
 
-/// [`mock_request`] with a comment of so many bytes.
+/// [`mock_request`] with a comment of `padding` bytes.
 fn padded_mock_request(name: &str, padding: usize) -> Value {
     let component = WORKLOAD.replace("cashflow:0", &format!("{name}:0"));
     let text = format!("{}\n# {}", cashflow_named(&cashflow(), name), "x".repeat(padding));
@@ -248,7 +248,8 @@ async fn status(api: &Api, token: &str) -> Option<Value> {
     (answer.status == 200).then(|| answer.json())
 }
 
-/// Submits until there is a token. The server may have accepted a request whose answer is lost. Repeating it is safe.
+/// Repeats a request until the server answers with a token. This is safe even if the server has accepted an
+/// earlier request whose answer was lost.
 async fn submit(api: &Api, path: &str, body: &Value, timeout: Duration) -> Result<String, String> {
     let end = Instant::now() + timeout;
     loop {
@@ -316,7 +317,7 @@ async fn mock_rate(api: &Api, prefix: &str, tasks: usize, limit: Duration) -> f6
     done / begun.elapsed().as_secs_f64()
 }
 
-/// The health of a server. `None` without an answer in time.
+/// The answer to a health request. `None` without an answer in time.
 async fn health(api: &Api) -> Option<Answer> {
     let asked = try_request(api, "GET", "/landfall/v1/health", &Value::Null);
     tokio::time::timeout(Duration::from_secs(20), asked).await.ok()?.ok()

@@ -77,13 +77,13 @@ impl Connection {
         self.stream.write_all(bytes).await
     }
 
-    /// Reads the next answer. `None` once the server has closed. With `head`, the answer has no body, even if it
-    /// declares one.
+    /// Reads the next answer. `None` once the server has closed the connection. With `head`, the answer has no
+    /// body, even if its headers declare one.
     pub(super) async fn answer(&mut self, head: bool) -> Option<RawAnswer> {
         loop {
             if let Some((answer, used)) = parse(&self.buffer, head, false) {
                 self.buffer.drain(..used);
-                // An interim answer.
+                // Interim answers (1xx) are skipped.
                 if answer.status >= 200 {
                     return Some(answer);
                 }
@@ -102,7 +102,7 @@ impl Connection {
     }
 }
 
-/// Sends bytes on a new connection, and reads so many answers.
+/// Sends bytes on a new connection, and reads up to `answers` answers.
 pub(super) async fn exchange(
     address: SocketAddr,
     bytes: &[u8],

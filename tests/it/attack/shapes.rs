@@ -1,5 +1,5 @@
-//! Malformed and unusual HTTP requests. The server answers each as the contract says, or closes the connection when it
-//! is not HTTP. It accepts no invalid request, and answers a good request right after.
+//! Malformed and unusual HTTP requests. The server answers each as the contract says, or closes the connection
+//! if the bytes are not HTTP. The server accepts no invalid request, and then still serves a good request.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const UNKNOWN: &str = "3da5d0a2-9f3b-4a11-85a3-b5ddb73da032";
 const TOKEN: &str = "right-canary-7f31";
 /// The time limit for an answer to a malformed request, on a busy machine.
 const SOON: Duration = Duration::from_secs(8);
-/// The time limit for the good request after it.
+/// The time limit for the good request after each malformed one.
 const GOOD: Duration = Duration::from_secs(2);
 
 /// The expected answer.
@@ -38,7 +38,7 @@ enum Want {
     Unauthorized,
     /// 2xx.
     Served,
-    /// Any status below 500 that the contract declares.
+    /// A status below 500, or 501, in a form that the contract declares.
     Declared,
 }
 
@@ -50,9 +50,9 @@ struct Case {
     want: Want,
     /// The number of expected answers.
     answers: usize,
-    /// Whether the quick version skips most cases of its kind.
+    /// Whether the case is one of many similar cases. The quick version skips most of these.
     common: bool,
-    /// Whether the request is incomplete, so that the server need not answer yet.
+    /// Whether the server may stay silent, because the request is incomplete.
     endless: bool,
 }
 
@@ -93,7 +93,7 @@ impl Cases {
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const PROVISION: (&str, &str) = ("POST", "/v1/provision");
 
-/// The body of a valid request. The cases that use it must be refused for another reason.
+/// The body of a valid request. A case that has this body and must be refused has another fault.
 fn good() -> Vec<u8> {
     component_request(&with_canary(&cashflow()), WORKLOAD).to_string().into_bytes()
 }
@@ -142,7 +142,8 @@ fn address(server: &Landfall) -> SocketAddr {
     server.api().url().trim_start_matches("http://").parse().expect("an address")
 }
 
-/// Sends all cases, one after the other, and a good request after each.
+/// Sends the cases, one after the other, and a good request after each. Records every wrong answer as a fault.
+/// The quick version skips most of the `common` cases, and sends fewer good requests.
 async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Option<&str>) {
     let mut rng = Rng::new(group.scale.seed);
     let (mut tried, mut slowest, mut slowest_good) = (0, Duration::ZERO, Duration::ZERO);
@@ -174,7 +175,7 @@ async fn send_all(group: &mut Group, server: &Landfall, cases: Cases, token: Opt
     group.expect(alive.status == 200, || format!("the liveness probe failed: {alive:?}"));
 }
 
-/// Validates a complete descriptor, on a new connection.
+/// Validates a complete descriptor on a new connection. Returns the duration of the request.
 async fn good_request(address: SocketAddr, token: Option<&str>) -> Result<Duration, String> {
     let body = component_request(&cashflow(), WORKLOAD).to_string();
     let authorization = token.map(|token| format!("Bearer {token}"));
@@ -222,7 +223,7 @@ fn judge_one(case: &Case, answer: &RawAnswer) -> Result<(), String> {
     if !fits {
         return Err(format!("{:?} was wanted, and it answered {}", case.want, told()));
     }
-    // The HTTP layer has a few answers of its own: unauthenticated, unknown path or method, not HTTP.
+    // The HTTP layer gives some answers itself: unauthenticated, unknown path or method, not HTTP.
     let content_type = answer.header("content-type").unwrap_or_default().to_owned();
     let path = case.path.split('?').next().unwrap_or_default();
     let whole = Answer { status, content_type: content_type.clone(), text: text.clone() };
@@ -278,7 +279,7 @@ fn methods_and_paths(cases: &mut Cases) {
             case.common = !(probe && method == "HEAD");
         }
     }
-    // Its body has no end. The server discards it for a while before it answers.
+    // The body of a CONNECT request has no end. The server discards bytes for a while before it answers.
     cases.add("CONNECT", ("CONNECT", "example.org:443"), &[], b"", Want::Broken).endless = true;
     cases.add("OPTIONS *", ("OPTIONS", "*"), &[], b"", Want::Broken);
     cases.add("PRI *", ("PRI", "*"), &[], b"", Want::Broken);
@@ -442,7 +443,8 @@ fn unknown_tokens(cases: &mut Cases) {
     }
 }
 
-/// A web page may send all of these without a preflight, except `application/json`.
+/// Content types, encodings and Accept headers. Only JSON is accepted: a web page may send other types, such as
+/// `text/plain`, without a preflight.
 fn content_types(cases: &mut Cases) {
     let body = good();
     let posts = ["/v1/provision", "/v1/unprovision", "/v2/validate", "/v1/validate"];
@@ -517,7 +519,7 @@ fn content_types(cases: &mut Cases) {
     }
 }
 
-/// The headers with which a browser describes the page that sends.
+/// The headers by which a browser describes the web page that sends a request.
 fn web_pages(cases: &mut Cases) {
     let body = good();
     let own = format!("http://{}", cases.address);
@@ -565,7 +567,7 @@ fn web_pages(cases: &mut Cases) {
     }
 }
 
-/// A foreign host name that resolves to this machine (DNS rebinding) is refused.
+/// A Host header with a foreign name is refused, because the name may resolve to this machine (DNS rebinding).
 fn hosts(cases: &mut Cases) {
     let body = good();
     let port = cases.address.port();
@@ -916,7 +918,8 @@ fn documents(cases: &mut Cases) {
     cases.add("JSON: 100,000 keys", PROVISION, &[JSON], many.as_bytes(), Want::Refused);
 }
 
-/// A wrong type for every field of every request. The rest of the request is not valid either, so none is accepted.
+/// Wrong values for every field of these requests. The rest of each request is invalid too, so the server
+/// accepts none of them.
 fn fields(cases: &mut Cases) {
     let no_product = json!("id: canary-7f31");
     let requests = [
@@ -994,7 +997,7 @@ fn fields(cases: &mut Cases) {
             let mut wrong = json!({ "instanceName": CANARY });
             wrong[field] = value.clone();
             if field != "instanceCode" {
-                // Without its code, an instance is never created.
+                // The code is invalid too, so that no request creates an instance.
                 wrong["instanceCode"] = json!([CANARY]);
             }
             let short: String = value.to_string().chars().take(20).collect();
@@ -1201,7 +1204,7 @@ fn wrong_tokens(cases: &mut Cases) {
         let case = cases.add(&format!("without a token: {path}"), ("POST", path), &[JSON], &body, want);
         case.path = "/nowhere".to_owned();
     }
-    // Paths below the topology require no token, and serve only the topology.
+    // Paths under /flexdeploy require no token, so they must not lead to other operations.
     for path in [
         "/flexdeploy/../v1/provision",
         "/flexdeploy/..%2fv1%2fprovision",

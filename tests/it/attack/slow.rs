@@ -18,7 +18,7 @@ use crate::harness::{Landfall, WORKLOAD, cashflow, component_request, http, http
 /// The time limit for a good request. All slow clients together stay below `server.max_connections`.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The behaviour of a slow client. It repeats it on each new connection.
+/// The behaviour of slow clients of one kind. Each client repeats this behaviour on each new connection.
 #[derive(Debug, Clone)]
 struct Slow {
     name: &'static str,
@@ -27,9 +27,9 @@ struct Slow {
     begins: Vec<u8>,
     /// Sent afterwards, one byte a second.
     drips: Vec<u8>,
-    /// Closes its sending half after `begins`.
+    /// Whether the client closes its sending half after `begins`.
     half_closes: bool,
-    /// Whether it reads the answers.
+    /// Whether the client reads the answers.
     reads: bool,
 }
 
@@ -229,7 +229,8 @@ async fn keep_busy(address: SocketAddr, slow: Slow, over: Arc<AtomicBool>, opene
                 let _ = tokio::io::AsyncWriteExt::shutdown(connection.stream()).await;
             }
             match begun {
-                // After a timeout the server reads no more, and must not close the connection for that.
+                // After a timeout the server does not read all bytes. The client still keeps the connection
+                // open.
                 Err(_) | Ok(Ok(())) => hold_connection(&mut connection, &slow).await,
                 Ok(Err(_)) => {}
             }

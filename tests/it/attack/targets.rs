@@ -35,15 +35,15 @@ group = "mock"
 
 const DRIVER: &str = "driver = \"postgresql\"\n";
 const IMPATIENT: &str = "driver = \"postgresql\"\nconnect_timeout = \"2s\"\n";
-/// Tasks that wait for the silent target.
+/// The number of tasks for the silent target.
 const SILENT: usize = 50;
-/// The required part of the rate without the silent target. A target that blocks others leaves none of it; in the quick
-/// version, other work on the machine may take a part of it.
+/// The fraction of the usual task rate that must remain beside a silent target. A target that blocks others
+/// would leave nothing. The quick version requires less, because other work may use the machine.
 fn required_rate(group: &Group) -> f64 {
     group.scale.of(0.5, 0.8)
 }
 
-/// Accepts connections and sends nothing, until it is dropped.
+/// Accepts connections and sends nothing, until the value is dropped.
 struct Silent {
     port: u16,
     task: JoinHandle<()>,

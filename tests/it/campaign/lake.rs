@@ -23,26 +23,26 @@ pub(super) enum Kept {
 
 /// One component of the lakehouse, as the last request described it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lake {
+pub(super) struct LakeComponent {
     pub(super) kind: Kind,
     /// The name of its data product.
     pub(super) name: String,
     pub(super) component: String,
     pub(super) kept: Kept,
-    /// The number of columns beyond those of the example. It only grows.
+    /// The number of columns beyond those of the example. This number only grows.
     pub(super) extra_columns: usize,
-    /// How many of them the last provision described.
+    /// The number of extra columns in the last provision request.
     pub(super) provisioned_columns: usize,
-    /// Who may read it.
+    /// The principals that may read the component.
     pub(super) refs: BTreeSet<String>,
-    /// The number of requests for it. Each request uses its number as the version of the data product, so that no two
-    /// requests are equal.
+    /// The number of requests for this component. Each request uses its number as the version of the data
+    /// product, so that no two requests are equal.
     pub(super) requests: usize,
     /// The version in the last provision request.
     pub(super) provisioned_version: String,
 }
 
-impl Lake {
+impl LakeComponent {
     pub(super) fn new(kind: Kind, name: &str) -> Self {
         let component = match kind {
             Kind::Table => "cashflow-output-port",
@@ -70,7 +70,7 @@ impl Lake {
         self.kind == Kind::Table && self.kept == Kept::Everything
     }
 
-    /// The differences from the expected state.
+    /// The differences between the actual and the expected state.
     pub(super) fn violations(&self, warehouse: &std::path::Path, resources: &Resources) -> Vec<String> {
         let found = match self.kind {
             Kind::Table => self.table(resources),
@@ -80,7 +80,7 @@ impl Lake {
         let folder = self.folder();
         let files = resources.files.iter().filter(|(path, _)| path.starts_with(&folder)).count();
         if self.kept == Kept::Nothing && files > 0 {
-            violations.push(format!("{files} files were to be removed"));
+            violations.push(format!("its data was removed, and {files} files are left"));
         }
         let data = resources
             .files
@@ -133,15 +133,18 @@ impl Lake {
             .chain(extra)
             .collect();
         if columns != wanted {
-            return Err(format!("its columns are {columns:?}"));
+            return Err(format!("its columns are {columns:?}, and should be {wanted:?}"));
         }
         let version = &table["properties"]["landfall.data-product.version"];
         if *version != self.provisioned_version.as_str() {
-            return Err(format!("it is as version {version} describes it"));
+            return Err(format!(
+                "its last provisioning was of version {}, and it has {version}",
+                self.provisioned_version
+            ));
         }
         let last = table["snapshots"].as_array().and_then(|all| all.last()).ok_or("no snapshot")?;
         if last["summary"]["total-records"] != "2" {
-            return Err(format!("not its two rows, once: {}", last["summary"]));
+            return Err(format!("it should have 2 rows: {}", last["summary"]));
         }
         let text = table["properties"]["landfall.access.refs"].as_str().unwrap_or("[]");
         self.readers(&serde_json::from_str(text).unwrap_or(Value::Null))

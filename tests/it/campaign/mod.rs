@@ -97,7 +97,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 struct Campaign {
     store: &'static str,
-    /// Dropped before the database, because its drop reads the pending tasks from there.
+    /// Dropped before `postgres`, because the drop of the cluster reads the pending tasks from the database.
     cluster: Cluster,
     postgres: Option<PostgresServer>,
     seed: u64,
@@ -106,7 +106,7 @@ struct Campaign {
     state: Arc<SubmitterState>,
 }
 
-/// What the submitters share.
+/// The state that all submitters share.
 struct SubmitterState {
     /// The client for the latest process of each server. The process may be dead.
     apis: Mutex<Vec<Api>>,
@@ -256,7 +256,7 @@ impl Campaign {
         let mut verdict = trace::judge(&trace::read(&self.trace), &plan.serials, STEPS);
         verdict.violations.append(&mut self.state.violations.lock().unwrap_or_else(PoisonError::into_inner));
 
-        // Every server knows every token, as completed.
+        // Every server must report every token as completed.
         let tokens = self.state.tokens.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for replica in 0..self.cluster.len() {
             for token in tokens.keys() {
@@ -266,7 +266,7 @@ impl Campaign {
                 }
             }
         }
-        // Tasks whose answer was lost, so that no submitter has their token, completed too.
+        // Tasks whose answer was lost must complete, too, although no submitter has their token.
         let sql = "SELECT state, count(*) FROM task GROUP BY state";
         let states = self.cluster.store().query(sql).await;
         match states.as_slice() {
@@ -289,7 +289,7 @@ impl Campaign {
     }
 }
 
-/// Temporary folders of creations and deletions must be gone after the work on their components.
+/// The temporary folders of deletions that are still in the warehouse. There must be none.
 fn leftovers(warehouse: &Path) -> Vec<String> {
     let names = |folder: &str| {
         let entries = std::fs::read_dir(warehouse.join(folder)).into_iter().flatten().flatten();
@@ -363,7 +363,8 @@ impl SubmitterState {
         }
     }
 
-    /// Submits until there is a token. A server may have accepted a request whose answer is lost. Repeating it is safe.
+    /// Repeats the submission until a server answers with a token. This is safe even if a server has accepted
+    /// an earlier request whose answer was lost.
     async fn submit(&self, submission: &Submission, replica: usize) -> String {
         self.request_until_answered(replica, "POST", submission.path, Some(&submission.body)).await.token()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::lake::{self, Kept, Lake};
+use super::lake::{self, Kept, LakeComponent};
 use super::trace::Accepted;
 use crate::harness::{
     acl_request, cashflow, cashflow_named, cashflow_with_rows, component_request, replace_once,
@@ -41,23 +41,23 @@ impl Rng {
     }
 }
 
-/// A request of a submitter. It sends the request after the previous one is accepted.
+/// A request of a submitter, which sends it after its previous request is accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Submission {
     pub(super) path: &'static str,
     pub(super) body: Value,
-    /// Whether the submitter sends it twice at the same time.
+    /// Whether the submitter sends the request twice at the same time.
     pub(super) twice: bool,
 }
 
 /// A disturbance of the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Disturbance {
-    /// The number of accepted submissions before it.
+    /// The number of accepted submissions before this disturbance.
     pub(super) after: usize,
     pub(super) pause: Duration,
     pub(super) what: Fault,
-    /// The time until the campaign repairs it.
+    /// The time until the campaign ends the disturbance.
     pub(super) lasts: Duration,
 }
 
@@ -84,14 +84,15 @@ const LAKES: usize = 1;
 pub(super) struct Plan {
     pub(super) submitters: Vec<Vec<Submission>>,
     pub(super) disturbances: Vec<Disturbance>,
-    /// The serials that each mock component was asked for, in order.
+    /// The serials in the requests for each mock component, in order.
     pub(super) serials: Accepted,
     /// The expected content of the lakehouse at the end.
-    pub(super) lakes: Vec<Lake>,
+    pub(super) lakes: Vec<LakeComponent>,
 }
 
 impl Plan {
-    /// Two or more `replicas` share a PostgreSQL. The plan disturbs it too.
+    /// Makes the plan for `replicas` servers. Two or more share a PostgreSQL server, which the plan disturbs,
+    /// too.
     pub(super) fn new(seed: u64, operations: usize, replicas: usize, lease: Duration) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = Self {
@@ -109,10 +110,10 @@ impl Plan {
     }
 
     fn submit(&mut self, submitter: usize, count: usize, rng: &mut Rng) {
-        let mut lakes: Vec<Lake> = (0..LAKES)
+        let mut lakes: Vec<LakeComponent> = (0..LAKES)
             .flat_map(|lake| {
                 let name = format!("lake{submitter}{lake}");
-                [Lake::new(lake::Kind::Table, &name), Lake::new(lake::Kind::Bucket, &name)]
+                [LakeComponent::new(lake::Kind::Table, &name), LakeComponent::new(lake::Kind::Bucket, &name)]
             })
             .collect();
         for _ in 0..count {
@@ -173,7 +174,7 @@ impl Plan {
 }
 
 /// A request that is valid for a component in its current state.
-fn next_request(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
+fn next_request(lake: &mut LakeComponent, rng: &mut Rng) -> (&'static str, Value) {
     lake.requests += 1;
     let provision = lake.kept != Kept::Everything || rng.chance(35);
     if provision {
@@ -199,7 +200,7 @@ fn next_request(lake: &mut Lake, rng: &mut Rng) -> (&'static str, Value) {
 }
 
 /// The descriptor of a lakehouse component, with its current number of columns.
-fn descriptor_of(lake: &Lake) -> String {
+fn descriptor_of(lake: &LakeComponent) -> String {
     let text = cashflow_named(&cashflow_with_rows(), &lake.name);
     let text = replace_once(&text, "version: 0.1.0", &format!("version: {}", lake.version()));
     let anchor = "description: identifier of the counterparty\n          tags: []\n";

@@ -1,4 +1,4 @@
-//! Checks the trace of the mock against the promises of Landfall. It uses no code of Landfall.
+//! Checks the trace of the mock against the promises of Landfall. This module uses no code of Landfall.
 //!
 //! The lines of a trace are in the order of the events, independent of any clock, because each line is one write in
 //! append mode. A test that kills or freezes a process adds a line for it.
@@ -28,8 +28,8 @@ pub(crate) enum Event {
     Killed {
         pid: u32,
     },
-    /// The test wrote this line after the process was stopped. Other processes may take over its task. The step that it
-    /// was in ends after it resumes.
+    /// The test wrote this line after the process was stopped. Other processes may take over its task. The step
+    /// that was under way ends after the process resumes.
     Frozen {
         pid: u32,
     },
@@ -59,12 +59,12 @@ fn parse(line: &str) -> Option<Event> {
     }
 }
 
-/// Call this after the process has ended.
+/// Adds a line for a killed process. Call this after the process has ended.
 pub(crate) fn note_killed(file: &Path, pid: u32) {
     note(file, pid, "killed");
 }
 
-/// Call this after the process is stopped.
+/// Adds a line for a frozen process. Call this after the process is stopped.
 pub(crate) fn note_frozen(file: &Path, pid: u32) {
     note(file, pid, "frozen");
 }
@@ -252,7 +252,7 @@ mod tests {
         judge(&trace.concat(), &Accepted::from([("c".to_owned(), serials.to_vec())]), STEPS)
     }
 
-    /// The text of each violation before the colon is its kind.
+    /// Asserts the kinds of the violations. A kind is the text before the colon.
     #[track_caller]
     fn finds(trace: &[Vec<Event>], serials: &[u64], kinds: &[&str]) {
         let verdict = judge_component(trace, serials);

@@ -1,9 +1,10 @@
-//! Checks that the open files are still the files at their paths, and still a valid database.
+//! Checks that the open files are still the files at their paths, and remembers when SQLite found one damaged.
 //!
 //! A file that is removed or replaced stays open: the process would continue, and all its work would be lost at the
 //! next start. So the identity (device and inode) of the database, its write-ahead log and the lock is compared
-//! before and after each commit. No result is returned for data that the next start would not find. No write is made
-//! to a database that was found damaged.
+//! before and after each commit, and when a connection is opened. So no commit succeeds that the next start would not
+//! find; an open reader may still return rows of a replaced file. No write is made to a database that was found
+//! damaged.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use crate::ledger::fault::{Fault, Refused};
 use landfall_adapter::blocking;
 
-/// The identities of the files.
+/// The identities of the files, and the first damage that was found.
 #[derive(Clone)]
 pub(super) struct Guard {
     files: Arc<[Known]>,
@@ -40,7 +41,7 @@ impl Guard {
         Ok(Self { files, damage: Arc::default() })
     }
 
-    /// Refuses writes that would be lost.
+    /// Returns an error if a file was removed or replaced, or if damage was found before.
     pub(super) async fn check(&self) -> sqlx::Result<()> {
         if let Some(cause) = self.damage.get() {
             return Err(Refused::error(Fault::Damaged, cause.clone()));
@@ -59,7 +60,7 @@ impl Guard {
         }
     }
 
-    /// Records that the database is damaged.
+    /// Passes an outcome on, and records it if it is the error of a damaged database.
     pub(super) fn note<T>(&self, outcome: sqlx::Result<T>) -> sqlx::Result<T> {
         if let Err(error) = &outcome
             && Fault::of(error) == Fault::Damaged

@@ -44,7 +44,7 @@ pub(super) fn changes(recorded: &AccessList, wanted: &AccessList, resource: &str
     changes
 }
 
-/// The recorded list after one of these changes; `None` if it was made before.
+/// Returns the recorded list after this step; `None` if the step changes nothing.
 pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessList>) -> Option<AccessList> {
     let mut next = recorded.clone();
     match step {
@@ -60,7 +60,7 @@ pub(super) fn after(recorded: &AccessList, step: &Step, wanted: Option<&AccessLi
     (next != *recorded).then_some(next)
 }
 
-/// The empty list.
+/// Returns an empty access list.
 pub(super) fn none() -> AccessList {
     AccessList { refs: Vec::new(), fields: landfall_adapter::descriptor::Object::new() }
 }

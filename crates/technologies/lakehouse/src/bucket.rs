@@ -21,7 +21,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// Reads `specific`. An unprovision needs only the name.
+    /// Reads `specific`, or returns all problems. An unprovision needs only the name.
     pub(super) fn read(work: &Work, intent: Intent) -> Result<Self, Vec<Problem>> {
         let mut specific = SpecificReader::new(&work.component.specific);
         let given = specific.string("bucket");

@@ -38,20 +38,20 @@ use landfall_adapter::error::{Error, Kind, Result};
 /// How often a table is read before its files count as missing.
 const LOOKS: u32 = 3;
 
-/// Marks namespaces that Landfall created, and so may drop when they are empty.
+/// The property of namespaces that Landfall created. Only these are dropped when they are empty.
 const NAMESPACE_MARK: &str = "landfall.created";
 
 /// An SQLite catalog of the tables in one warehouse.
 #[derive(Debug, Clone)]
 pub(super) struct TableCatalog {
-    /// For reading only.
+    /// The catalog for reads. Each change opens its own.
     pub(super) sql: Arc<SqlCatalog>,
     source: Arc<Source>,
     files: FileIO,
     commits: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The arguments for opening a catalog.
+/// What is needed to open the catalog again.
 #[derive(Debug)]
 struct Source {
     uri: String,
@@ -94,7 +94,7 @@ impl TableCatalog {
         Ok(Self { sql, source: Arc::new(source), files, commits: Arc::default() })
     }
 
-    /// The table, if it is registered.
+    /// Returns the table, or `None` if it is not registered.
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<Table>> {
         let mut looks = 0;
         loop {
@@ -113,7 +113,7 @@ impl TableCatalog {
         }
     }
 
-    /// The metadata of a table that may not be registered.
+    /// Reads a metadata file, also of a table that is not registered.
     pub(super) async fn read_metadata(&self, location: &str) -> Result<TableMetadata> {
         let read = TableMetadata::read_from(&self.files, location).await;
         read.map_err(|e| failed(&format!("read the table metadata `{location}`"), e))
@@ -131,7 +131,8 @@ impl TableCatalog {
         .await
     }
 
-    /// Runs a change of the catalog when it is its turn, and completes it, on connections of its own.
+    /// Runs a change of the catalog after all earlier changes, on its own connections. A change that has begun
+    /// is completed.
     async fn in_turn<T, F>(&self, work: impl FnOnce(Self, SqlCatalog) -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
@@ -141,7 +142,7 @@ impl TableCatalog {
         blocking::finish(async move {
             let commits = Arc::clone(&catalog.commits);
             let _commit = commits.lock().await;
-            // The wait may have been long.
+            // The run may have been cancelled during the wait.
             blocking::check()?;
             let sql = catalog.source.open().await.map_err(|e| failed("open the catalog", e))?;
             work(catalog, sql).await
@@ -178,7 +179,7 @@ impl TableCatalog {
         .await
     }
 
-    /// Checks that a commit is in the catalog.
+    /// Fails unless the commit that produced `table` is in the catalog.
     async fn committed(&self, table: &Table) -> Result<()> {
         let now = self.load(table.identifier()).await?;
         let location = table.metadata_location();
@@ -313,7 +314,7 @@ pub(super) fn open_failed(what: &str, error: Box<dyn std::error::Error + Send + 
 
 const DAMAGED: &str = ": its file is damaged, or no SQLite database; restore it";
 
-/// The message of SQLite, and the remedy.
+/// Returns the cause and the remedy of an SQLite error, in words that can follow a message.
 fn of_sqlite(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
     let code = loop {
@@ -335,7 +336,7 @@ fn of_sqlite(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     })
 }
 
-/// The error of Landfall's own storage inside a library error.
+/// Returns the error of Landfall's own storage inside a library error, if there is one.
 fn own_error(error: &iceberg::Error) -> Option<&Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -347,7 +348,8 @@ fn own_error(error: &iceberg::Error) -> Option<&Error> {
     None
 }
 
-/// The catalog, for one commit on a table that must not have changed.
+/// The catalog as one commit sees it. Loading the table fails if its metadata location is not `location` any
+/// more.
 #[derive(Debug)]
 struct Unmoved<'a> {
     catalog: &'a SqlCatalog,

@@ -103,7 +103,8 @@ fn check(
     }
 }
 
-/// The default catalog of a warehouse: a file beside it, so that two warehouses never share one by accident.
+/// Returns the default catalog of a warehouse: a file beside it, so that two warehouses never share a catalog
+/// by accident.
 fn beside(warehouse: &Path) -> Option<PathBuf> {
     let mut name = warehouse.file_name()?.to_owned();
     name.push(".catalog.db");

@@ -80,7 +80,8 @@ struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// The path in the descriptor of a wanted field. The column of an ARRAY describes its elements.
+    /// Returns the path in the descriptor of `key` for the wanted field at the Iceberg path `path`. The column
+    /// of an ARRAY describes its elements.
     fn place(&self, path: &str, key: &str) -> String {
         match (self.wanted.columns.get(path), path.rsplit_once('.')) {
             (Some(declared), _) => format!("{}.{key}", declared.path),
@@ -229,7 +230,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// Writers rely on the primary key, so it cannot change.
+    /// Adds a problem if the primary key differs. Writers rely on it, so it cannot change.
     fn keys(&mut self) {
         let names = |schema: &Schema| {
             let mut names: Vec<_> = schema
@@ -241,7 +242,8 @@ impl Comparison<'_> {
             names
         };
         let (old, new) = (names(self.observed), names(&self.wanted.schema));
-        // A change that also appears as a required column is refused there.
+        // A changed key usually changes a required column, too, which was already refused. Do not report it
+        // twice.
         if old != new && self.problems.is_empty() {
             let list = |names: &[String]| {
                 if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) }

@@ -24,14 +24,14 @@ use rustix::io::Errno;
 use landfall_adapter::blocking::Cancellation;
 use landfall_adapter::error::{Error, Result};
 
-/// How directories are opened.
+/// The flags with which directories are opened.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A path below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     root: Arc<Path>,
-    /// Plain names.
+    /// The path below `root`; it has only plain names, no `..`.
     below: PathBuf,
 }
 
@@ -48,12 +48,12 @@ impl Place {
         (plain && below.file_name().is_some()).then(|| Self { root: root.into(), below: below.to_owned() })
     }
 
-    /// A name in this directory.
+    /// The place of a name in this directory.
     pub(super) fn join(&self, name: &str) -> Self {
         Self { root: Arc::clone(&self.root), below: self.below.join(name) }
     }
 
-    /// For messages and locations; not to be opened.
+    /// The path, for messages and locations. Do not open it: it may lead through a link.
     pub(super) fn path(&self) -> PathBuf {
         self.root.join(&self.below)
     }
@@ -111,9 +111,9 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     /// The size of a file in bytes.
     pub(super) size: u64,
-    /// Identifies it among others of the same name.
+    /// Distinguishes the entry from others that had the same name.
     pub(super) identity: Identity,
-    /// Seconds since 1970.
+    /// When the entry was last changed, in seconds since 1970.
     modified: i64,
 }
 
@@ -134,12 +134,12 @@ impl Entry {
 }
 
 impl Directory {
-    /// For messages.
+    /// The path, for messages only.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Identifies it among others.
+    /// Returns the device and inode of the directory.
     pub(super) fn identity(&self) -> io::Result<Identity> {
         let stat = unix::fstat(&self.fd)?;
         Ok((stat.st_dev, stat.st_ino))
@@ -162,7 +162,7 @@ impl Directory {
         self.child(name)
     }
 
-    /// The entry with a name; a link is returned as a link.
+    /// Returns the entry with this name, or `None`. A link is not followed.
     pub(super) fn look(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let stat = match unix::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -185,7 +185,7 @@ impl Directory {
 
     /// Opens a plain file for reading.
     pub(super) fn open_file(&self, name: &OsStr) -> io::Result<File> {
-        // Do not wait for the other end if it is a pipe.
+        // If the name is a pipe, `NONBLOCK` prevents a wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = unix::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| self.refused(name, e))?;
         let file = File::from(fd);
@@ -259,7 +259,7 @@ impl Directory {
         loop {
             let top = match self.child(name) {
                 Ok(top) => top,
-                // Another process deletes it, too.
+                // Another process deleted the entry, too.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(e) => return Err(failed(e)),
             };
@@ -344,12 +344,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes the names in it durable.
+    /// Makes the names in the directory durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(unix::fsync(&self.fd)?)
     }
 
-    /// Interprets a system error, in case the name is a link.
+    /// Converts a system error. If the name is a link, the result is the [`Link`] conflict.
     fn refused(&self, name: &OsStr, error: Errno) -> io::Error {
         let is_link = matches!(error, Errno::LOOP | Errno::NOTDIR | Errno::MLINK)
             && self.look(name).is_ok_and(|entry| entry.is_some_and(|entry| entry.kind == Kind::Link));

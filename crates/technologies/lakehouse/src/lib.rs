@@ -227,7 +227,7 @@ fn create_places(
     Ok((warehouse, portable(parent.join(name), "catalog", place)?))
 }
 
-/// The path as text, if every Iceberg reader interprets it the same way.
+/// Returns the path as text. Fails if Iceberg readers may interpret it in different ways.
 fn portable(path: PathBuf, what: &str, place: &str) -> Result<String> {
     let text =
         path.to_str().filter(|text| !text.contains(['%', '?', '#']) && !text.chars().any(char::is_control));
@@ -326,7 +326,7 @@ fn change(action: Action, resource: &str, summary: impl Into<String>, step: Step
     Change::new(action, resource, summary, step)
 }
 
-/// The location of a path as in the catalog: `file:///...`.
+/// Returns the location of a path in the form of the catalog: `file:///...`.
 fn location(path: &Path) -> String {
     format!("file://{}", path.display())
 }

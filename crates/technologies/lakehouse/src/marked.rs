@@ -115,7 +115,7 @@ fn in_the_way(what: &str, why: &str, owner: &Owner) -> Error {
     ))
 }
 
-/// The conflict between two owners of one resource.
+/// Returns the conflict between two owners of one resource. `theirs` is `None` if the other owner is unknown.
 pub(super) fn foreign(what: &str, theirs: Option<&Owner>, ours: &Owner) -> Error {
     let holder = theirs.map_or_else(|| "an unknown owner".to_owned(), Owner::to_string);
     Error::conflict(format!(
@@ -138,7 +138,7 @@ pub(super) fn observe(place: &Place) -> Result<Found> {
         };
         let directory = match directory {
             Ok(directory) => directory,
-            // Another process was faster: read it again.
+            // Another process replaced the directory after it was found: read again.
             Err(e) if e.kind() == io::ErrorKind::NotFound || files::is_link(&e) => continue,
             Err(e) => return Err(failed(e)),
         };
@@ -200,7 +200,8 @@ pub(super) fn create(place: &Place, mark: &Mark, scratch: &Place) -> Result<()> 
     parent.sync().map_err(|e| files::failed("sync", parent.path(), e))
 }
 
-/// Deletes what interrupted [`create`]s left in `scratch` long ago.
+/// Deletes the entries of `scratch` that interrupted calls of [`create`] left and that are older than
+/// [`STALE`].
 pub(super) fn tidy(scratch: &Place, cancellation: &Cancellation) -> Result<()> {
     let failed = |e| files::failed("tidy", &scratch.path(), e);
     let Some(scratch) = scratch.open_if_there().map_err(failed)? else { return Ok(()) };
@@ -236,7 +237,7 @@ fn replace_mark(directory: &Directory, mark: &Mark, scratch: &Directory) -> Resu
         directory.sync()
     };
     write().map_err(|e| {
-        // It was renamed, so its name is free; if it cannot be deleted now, that happens later.
+        // If the unfinished file cannot be deleted now, [`tidy`] deletes it later.
         let _ = scratch.remove_file(working);
         files::failed("write the ownership mark of", directory.path(), e)
     })
@@ -453,7 +454,7 @@ mod tests {
         assert_eq!(names.len(), 2, "nothing was deleted or made there: {names:?}");
     }
 
-    /// A run that lost its lease wakes up beside the next one.
+    /// Two runs purge one directory: one that lost its lease, and its successor.
     #[test]
     fn two_purges_at_once_leave_nothing() {
         let folder = tempfile::tempdir().unwrap();
@@ -473,7 +474,7 @@ mod tests {
             for _ in 0..500 {
                 create(&path, &Mark::active(owner("a")), &scratch).unwrap();
                 for name in ["data", "more data"] {
-                    // The other one may have been faster.
+                    // The other purge may have deleted the directory already.
                     let _ = fs::write(path.path().join(name), "x");
                 }
                 until_gone();

@@ -73,7 +73,7 @@ struct Name<'a> {
     separator: char,
     limit: usize,
     segments: Vec<&'a str>,
-    /// Whether the segments alone tell the identity apart.
+    /// Whether the segments alone identify the resource, so that the name needs no hash.
     is_plain: bool,
 }
 
@@ -128,7 +128,7 @@ pub(super) fn bucket_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The reason against a namespace or table name from the descriptor, if any.
+/// The reason why a namespace or table cannot have this name from the descriptor, if any.
 pub(super) fn table_problem(name: &str) -> Option<&'static str> {
     let first = name.bytes().next();
     if name.len() > MAX_TABLE_NAME {
@@ -163,7 +163,7 @@ mod tests {
         );
     }
 
-    /// Identities that a simpler function would merge.
+    /// Identities to which a simpler function would give the same name.
     #[test]
     fn no_two_identities_share_a_name() {
         let segments = [

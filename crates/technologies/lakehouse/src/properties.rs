@@ -135,9 +135,9 @@ impl Properties {
 /// Properties to set and to remove.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Difference {
-    /// Missing or different.
+    /// Properties that are missing or have another value.
     pub(super) set: BTreeMap<String, String>,
-    /// No longer wanted.
+    /// Keys of properties that are no longer wanted.
     pub(super) remove: BTreeSet<String>,
 }
 
@@ -172,7 +172,7 @@ pub(super) fn difference(
     }
 }
 
-/// The access list recorded on a table.
+/// Returns the access list recorded on a table. Fails if the properties cannot be read.
 pub(super) fn access(properties: &HashMap<String, String>) -> Result<AccessList> {
     let refs: Vec<Ref> = read(properties, ACCESS_REFS)?.unwrap_or_default();
     let fields: Object = read(properties, ACCESS_FIELDS)?.unwrap_or_default();

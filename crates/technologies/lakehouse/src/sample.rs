@@ -139,7 +139,8 @@ impl Reading<'_> {
         }
     }
 
-    /// `column` is the Iceberg path, `path` the path in the descriptor.
+    /// Reads a cell; a wrong value adds a problem. `column` is the Iceberg path, `path` the path in the
+    /// descriptor.
     fn cell(&mut self, value: &Value, field: &NestedField, column: &str, path: &str) -> Cell {
         if value.is_null() {
             if field.required {
@@ -233,7 +234,7 @@ impl Reading<'_> {
     }
 }
 
-/// The value of a cell, or the expected form.
+/// Returns the value of a cell, or the expected form as text.
 fn primitive_cell(value: &Value, primitive: &PrimitiveType, column: Option<&Column>) -> Result<Cell, String> {
     let data_type = column.map(|column| column.data_type);
     // Numbers may be quoted, and text may look like a number.
@@ -360,7 +361,7 @@ fn already_rounded(value: &Value) -> bool {
     number.is_f64() && (digits > 15 || number.as_f64().is_some_and(|number| number.abs() >= 1e15))
 }
 
-/// `12`, `12.0`, `1e3`.
+/// Parses a whole number, also in the forms `12.0` and `1e3`.
 fn whole(text: &str) -> Option<i128> {
     decimal(text, 38, 0)
 }

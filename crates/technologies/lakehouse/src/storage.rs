@@ -69,13 +69,14 @@ fn ours(error: landfall_adapter::error::Error) -> Error {
     Error::new(ErrorKind::Unexpected, error.to_string()).with_source(error)
 }
 
-/// Runs file work on a thread that may block. After the run is cancelled, no further work begins.
+/// Runs file work on a blocking thread. Fails without starting it if the run is cancelled.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     landfall_adapter::blocking::run(move |_| Ok(work())).await.map_err(ours)?
 }
 
 impl WarehouseStorage {
-    /// The path of a location, if it is below the root. Links in the path are refused when it is opened.
+    /// Returns the place of a location. Fails if it is not below the root. Links in the path are refused when
+    /// it is opened.
     fn resolve(&self, location: &str) -> Result<Place> {
         Place::below(&self.root, &local_path(location)).ok_or_else(|| {
             Error::new(
@@ -85,7 +86,7 @@ impl WarehouseStorage {
         })
     }
 
-    /// The path of a location, and its open directory.
+    /// Returns the place of a location, and its entry, if it exists. A link is an error.
     fn look(&self, location: &str) -> Result<(Place, Option<Entry>)> {
         let place = self.resolve(location)?;
         let path = place.path();
@@ -106,7 +107,7 @@ impl WarehouseStorage {
         Ok((opened.map_err(|e| failed("open", &path, e))?, path))
     }
 
-    /// Makes a new file and the directories it needs.
+    /// Creates or truncates a file. Creates missing directories.
     fn create(&self, location: &str) -> Result<Written> {
         let place = self.resolve(location)?;
         let path = place.path();
@@ -128,7 +129,7 @@ impl Written {
         self.file.write_all(bytes).map_err(|e| failed("write", &self.path, e))
     }
 
-    /// Makes it durable: first its bytes, then its name.
+    /// Makes the file durable: first its bytes, then its name.
     fn sync(&self) -> Result<()> {
         let synced = self.file.sync_all().and_then(|()| self.parent.sync());
         synced.map_err(|e| failed("sync", &self.path, e))

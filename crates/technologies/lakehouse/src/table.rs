@@ -67,7 +67,7 @@ impl Output {
 #[derive(Debug)]
 struct Contract {
     wanted: Wanted,
-    /// `specific.loadSampleData`.
+    /// Whether to load the sample rows (`specific.loadSampleData`).
     load: bool,
     rows: Option<Rows>,
     may_drop: bool,
@@ -204,7 +204,8 @@ impl Opened {
         }
     }
 
-    /// Files are deleted by directory, so they must be in Landfall's place.
+    /// Fails if the table is not in its own directory. Landfall deletes the files of a table by directory, so
+    /// they must be there.
     fn at_its_place(&self, table: &Table, port: &Port) -> Result<()> {
         let (found, expected) =
             (super::storage::local_path(table.metadata().location()), self.table_place(port).path());
@@ -378,7 +379,7 @@ impl Opened {
         }
     }
 
-    /// The table of a change, which existed when the plan was made.
+    /// Returns the table of a change. It existed when the plan was made; if it is gone, the error is retryable.
     async fn planned(&self, port: &Port) -> Result<Table> {
         self.own_table(port).await?.ok_or_else(|| Error::retryable(format!("{} is gone", port.what)))
     }
@@ -512,7 +513,8 @@ impl Opened {
         if table.metadata().current_snapshot().is_some() {
             return Ok(());
         }
-        // Use the schema of the table, because its columns may have another order, and its ids matter.
+        // Use the schema of the table and not of the contract: the columns may have another order, and the data
+        // file needs the table's field ids.
         let schema = table.metadata().current_schema();
         if work.component.sample_data.is_none() {
             return Ok(());
@@ -724,7 +726,7 @@ fn new_column(path: &str, field: &NestedField) -> AddColumn {
     }
 }
 
-/// The meaning of a refusal if an earlier unprovision kept the table.
+/// Adds to a refusal of a kept table that an unprovision with its data removes it.
 fn kept_differs(error: Error, port: &Port) -> Error {
     match error.kind() {
         landfall_adapter::error::Kind::Invalid(problems) => Error::invalid(

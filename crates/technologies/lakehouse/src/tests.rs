@@ -974,7 +974,7 @@ async fn half_done_changes_converge() {
     assert_eq!(run(&lake, &work, Intent::Provision).await.len(), 3);
     set_state(State::Purging);
     lake.opened().await.unwrap().catalog.sql.drop_table(&ident).await.unwrap();
-    // Purged data is not taken back by any later request.
+    // No later request restores data whose purge has begun.
     run(&lake, &work, Intent::Unprovision { remove_data: false }).await;
     assert!(!location.exists());
     run(&lake, &work, Intent::Provision).await;
@@ -1058,7 +1058,7 @@ async fn observes_changes_by_other_programs() {
     run(&lake, &work, Intent::Provision).await;
     let ident =
         iceberg::TableIdent::from_strs(["finance__cashflow__0__production", "cashflow_output_port"]).unwrap();
-    // Their properties stay.
+    // Properties that other programs set stay.
     let table = lake.opened().await.unwrap().catalog.load(&ident).await.unwrap().unwrap();
     let theirs = |tx: iceberg::transaction::Transaction| {
         use iceberg::transaction::ApplyTransactionAction;

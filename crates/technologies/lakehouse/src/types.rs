@@ -41,7 +41,7 @@ use landfall_adapter::error::{Error, Result};
 
 /// The digits of a number without a declared precision.
 const DEFAULT_DECIMAL: (u32, u32) = (38, 9);
-/// The maximum in Iceberg.
+/// Iceberg's maximum precision of a decimal.
 const MAX_PRECISION: u32 = 38;
 /// The maximum nesting of a contract; the limit of a descriptor is larger.
 const MAX_DEPTH: usize = 16;

@@ -299,7 +299,8 @@ impl Traced {
 }
 
 impl Drop for Traced {
-    /// The run was cancelled or dropped. `drop` cannot await, so it writes the short line on this thread.
+    /// Writes the `end` event if the run was cancelled or dropped. `drop` cannot await, so it writes the short
+    /// line on this thread.
     fn drop(&mut self) {
         let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if step.stage == Stage::Begun

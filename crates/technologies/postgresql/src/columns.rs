@@ -22,11 +22,11 @@ pub(super) struct Wanted {
     /// The type as `format_type` writes it.
     pub(super) data_type: String,
     pub(super) required: bool,
-    /// The position in the primary key.
+    /// The position in the primary key; `None` if the column is not part of it.
     pub(super) key: Option<u32>,
     pub(super) unique: bool,
     pub(super) comment: Option<String>,
-    /// The path in the descriptor.
+    /// The path of the column in the descriptor.
     pub(super) place: String,
 }
 
@@ -37,9 +37,9 @@ pub(super) struct Table {
     pub(super) description: String,
     pub(super) tags: Vec<Value>,
     pub(super) columns: Vec<Wanted>,
-    /// The path of its columns in the descriptor.
+    /// The path of the list of columns in the descriptor.
     pub(super) place: String,
-    /// Old names to new names.
+    /// Renamed columns, as (old name, new name).
     pub(super) renames: Vec<(String, String)>,
     pub(super) may_drop: bool,
     /// Notes for the user.
@@ -112,10 +112,10 @@ pub(super) fn wanted(
     read
 }
 
-/// System columns.
+/// Names of PostgreSQL's system columns, which no other column can have.
 const RESERVED: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
 
-/// `specific.tables` of a storage area.
+/// Reads `specific.tables` of a storage area.
 pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<Table> {
     const PLACE: &str = "specific.tables";
     let list = match list {
@@ -164,7 +164,7 @@ pub(super) fn tables(list: Option<&Value>, problems: &mut Vec<Problem>) -> Vec<T
     read
 }
 
-/// `renameColumns: {old: new}`.
+/// Reads `renameColumns: {old: new}` as (old name, new name).
 pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> {
     match reader.value("renameColumns") {
         None => Vec::new(),
@@ -200,7 +200,8 @@ pub(super) fn renames(reader: &mut SpecificReader<'_>) -> Vec<(String, String)> 
     }
 }
 
-/// A column with the declared type from its comment, if that can be read.
+/// Returns a column with the declared type in `keys`, which come from its comment. `None` if the type cannot be
+/// read.
 pub(super) fn declared(name: &str, mut keys: Object) -> Option<Column> {
     // The name is not checked, because the column exists.
     keys.insert("name".to_owned(), Value::from("column"));
@@ -208,7 +209,7 @@ pub(super) fn declared(name: &str, mut keys: Object) -> Option<Column> {
     Some(Column { name: name.to_owned(), ..column })
 }
 
-/// The tags of a comment.
+/// Reads the tags in a comment. Tags that cannot be read are left out.
 pub(super) fn tags_of(list: Vec<Value>) -> Vec<Tag> {
     let read = tags(Some(&Value::Array(list)), "", &mut Vec::new());
     read.into_iter().filter(|tag| !tag.fqn.is_empty()).collect()
@@ -293,7 +294,7 @@ fn column(object: &Object, place: &str, depth: usize, problems: &mut Vec<Problem
     Some(column)
 }
 
-/// Tags as the standard writes them; all fields except `tagFQN` are optional.
+/// Reads tags as OpenMetadata writes them. All fields except `tagFQN` are optional.
 fn tags(list: Option<&Value>, place: &str, problems: &mut Vec<Problem>) -> Vec<Tag> {
     let list = match list {
         None => return Vec::new(),

@@ -20,14 +20,14 @@ use landfall_adapter::descriptor::{Identifier, Problem};
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::{Action, Intent, Owner};
 
-/// The location of a component. Unprovisioning needs no more.
+/// The identity and names of a component. An unprovision needs nothing else.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Place {
     pub(super) owner: Owner,
     pub(super) product: Identifier,
     pub(super) component: Identifier,
     pub(super) database: String,
-    /// Whether the component depends on others, which may create what it reads.
+    /// Whether the component depends on other components, which may create the source of its view.
     pub(super) waits: bool,
     /// Whether the component has its own database.
     pub(super) own_database: bool,
@@ -47,7 +47,7 @@ pub(super) struct Contract {
     pub(super) shape: Shape,
     pub(super) description: String,
     pub(super) tags: Vec<serde_json::Value>,
-    /// Whether to revoke what others granted.
+    /// Whether to revoke grants that other roles made (`specific.repair`).
     pub(super) repair: bool,
     pub(super) notes: Vec<String>,
 }
@@ -116,7 +116,7 @@ pub enum Step {
     Purge,
 }
 
-/// A change with its statements.
+/// One change, with the statements that make it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub(super) step: Step,
@@ -133,11 +133,11 @@ pub(super) struct Piece {
 pub(super) struct Left {
     pub(super) pieces: Vec<Piece>,
     pub(super) notes: Vec<String>,
-    /// Grants that were asked for and are refused.
+    /// The requested grants that are refused, with the reasons.
     pub(super) unmet: Vec<Problem>,
 }
 
-/// Whether the component exists.
+/// Whether the component exists, and whether an unprovision released it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Absent,
@@ -179,8 +179,8 @@ impl Place {
         if let Some(database) = seen.database.as_ref().filter(|_| self.own_database) {
             match Mark::in_comment(database.comment.as_deref()) {
                 Some(mark) if mark.owner == self.owner => {}
-                // A new database has no mark yet. Then its owner identifies the component: the owners' role, whose mark
-                // is checked above.
+                // A new database has no mark yet. Its owner identifies the component instead: the owners' role,
+                // whose mark is checked above.
                 None if seen.owner.is_some() && database.owner == self.owner_role => {}
                 other => return Err(self.foreign(&format!("database `{}`", self.database), other.as_ref())),
             }
@@ -284,7 +284,7 @@ fn unprovision(place: &Place, seen: &Seen, standing: Standing, remove_data: bool
     };
     if broken {
         let summary = format!("drop what is left of the database `{}`", place.database);
-        // This comes first, because the roles cannot be dropped before the database.
+        // The drop of the database comes first, because a role that owns a database cannot be dropped.
         left.pieces
             .insert(0, place.piece(Step::DropDatabase, Action::Drop, summary, vec![drop_database(place)]));
         left.notes.push(format!(
@@ -462,7 +462,7 @@ pub(super) fn reader_comment(place: &Place, fields: &landfall_adapter::descripto
     format!("COMMENT ON ROLE {reader} IS {}", literal(&role_comment(place, "Readers", &mark)))
 }
 
-/// Whether a drop of the component's own database was interrupted.
+/// Whether a DROP DATABASE of the component's own database was interrupted.
 pub(super) fn is_broken(seen: &Seen) -> bool {
     seen.database.as_ref().is_some_and(|database| database.broken)
 }
@@ -471,8 +471,8 @@ fn drop_database(place: &Place) -> String {
     format!("DROP DATABASE {} WITH (FORCE)", ident(&place.database))
 }
 
-/// Returns the missing statements for the component's own database. Each runs outside of a transaction. The owners'
-/// role is created before.
+/// Returns the statements that the component's own database still needs. Each runs outside of a transaction.
+/// The owners' role must exist before.
 fn database(place: &Place, seen: &Seen) -> Vec<String> {
     let (name, owner) = (ident(&place.database), ident(&place.owner_role));
     let mut sql = Vec::new();
@@ -525,7 +525,7 @@ pub(super) fn owner_role(place: &Place, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// Whether an unprovision released the role. A released role has only the objects that it owns.
+/// Whether an unprovision released the role. A released role has no rights except on its own objects.
 fn is_released(role: &Role) -> bool {
     Mark::in_comment(role.comment.as_deref()).is_some_and(|mark| mark.released)
 }
@@ -558,14 +558,16 @@ fn prepare(place: &Place, contract: &Contract, seen: &Seen, people: &People) -> 
     sql
 }
 
-/// Lets Landfall connect to the component's own database while it is not a member of the owners' role.
+/// Returns the statement that lets Landfall connect to the component's own database without membership in the
+/// owners' role. `None` if it is not needed.
 pub(super) fn own_connection(place: &Place, seen: &Seen) -> Option<String> {
     let database = seen.database.as_ref().filter(|_| place.own_database)?;
     let missing = !database.connects || database.owner == seen.me;
     missing.then(|| format!("GRANT CONNECT ON DATABASE {} TO CURRENT_USER", ident(&place.database)))
 }
 
-/// Returns statements that give the roles their objects, and USAGE of the schema, before other changes.
+/// Returns statements that give Landfall's objects to the owners' role, and USAGE of the schema to both roles.
+/// They come before all other changes.
 fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
     let (owner, _) = place.roles();
     let schema = ident(&place.schema);
@@ -578,8 +580,8 @@ fn ownership(place: &Place, seen: &Seen) -> Vec<String> {
     if !shared && seen.schema.as_ref().is_some_and(|schema| schema.owner == seen.me) {
         sql.push(format!("ALTER SCHEMA {schema} OWNER TO {owner}"));
     }
-    // The owner of the schema has USAGE anyway. This is one statement, because each GRANT rewrites the schema's whole
-    // access control list.
+    // A role that owns the schema needs no grant. One statement grants to all roles, because each GRANT
+    // rewrites the schema's whole access control list.
     let nothing = Vec::new();
     let grants = seen.schema.as_ref().map_or(&nothing, |schema| &schema.grants);
     let users = [(shared, &place.owner_role), (true, &place.reader_role)];
@@ -619,7 +621,7 @@ pub(super) fn refuse_taken(place: &Place, name: &str, seen: &Seen) -> Result<()>
     }
 }
 
-/// The summary of [`prepare`].
+/// Returns the text that describes [`prepare`] in a plan.
 fn preparation(place: &Place, seen: &Seen) -> String {
     let mut parts = Vec::new();
     match (&seen.owner, &seen.reader) {
@@ -735,8 +737,8 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     if let Shape::View(view) = &contract.shape {
         sql.extend(view::source_privileges(place, view, seen));
     }
-    // These statements come last, so that the transaction waits for nothing while it holds the lock. A role that does
-    // not exist yet counts as one that may not connect.
+    // The lock and the GRANT come last, so that the transaction waits for nothing else while it holds the lock.
+    // A role that does not exist yet counts as one that may not connect.
     let may_not = |role: &Option<Role>| role.as_ref().is_none_or(|role| !role.connects);
     let (_, shut_out) = without_connection(place, seen, may_not);
     if !shut_out.is_empty() && seen.may_grant_connect {
@@ -746,8 +748,8 @@ fn privileges(place: &Place, contract: &Contract, seen: &Seen) -> Vec<String> {
     sql
 }
 
-/// Owners may not create objects in the shared schema of output ports. A new owner of an object needs that right, so
-/// these statements grant it temporarily.
+/// Returns `moved`, the statements that change owners, with a temporary grant of CREATE on the shared schema of
+/// output ports around them. A new owner needs this right, and owners do not have it there.
 pub(super) fn handed_over(place: &Place, moved: Vec<String>) -> Vec<String> {
     if moved.is_empty() || place.relation.is_none() {
         return moved;
@@ -759,7 +761,7 @@ pub(super) fn handed_over(place: &Place, moved: Vec<String>) -> Vec<String> {
     sql
 }
 
-/// Tags of the component.
+/// Returns tags in the form of a mark.
 pub(super) fn tags(tags: &[landfall_adapter::descriptor::Tag]) -> Vec<serde_json::Value> {
     mark::tags(tags)
 }

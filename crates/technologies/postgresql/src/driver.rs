@@ -70,7 +70,8 @@ impl Driver for PostgresqlDriver {
     }
 }
 
-/// Returns the problem with the URL or with the files that it names, if any. The message never quotes the URL.
+/// Returns the problem with the URL, if any, and with `look` also with the files that the URL names. The
+/// message never quotes the URL.
 fn url_problem(url: &Secret, look: bool) -> Option<String> {
     match Login::parse(url.expose()) {
         Ok(login) => look.then(|| login.check_files().err()).flatten(),

@@ -27,7 +27,7 @@ use landfall_adapter::error::{Error, Result};
 
 const NEW_MAJOR: &str = "or publish a new major version of the data product";
 
-/// The facts about rows that are needed to report what a change would lose.
+/// Returns the questions about rows that must be answered to report what a change would lose.
 pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     let Some(relation) = seen.relation(&table.name).filter(|relation| relation.kind == 'r') else {
         return Vec::new();
@@ -53,7 +53,8 @@ pub(super) fn probes(table: &Table, seen: &Seen) -> Vec<Probe> {
     probes
 }
 
-/// The probe for duplicate keys, if a primary key is set; with a new column in it, [`Probe::Rows`] is enough.
+/// The probe for duplicate keys, if the change adds a primary key. `None` if the key has a new column: then
+/// [`Probe::Rows`] is enough.
 fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
     if keys(table).is_empty() || relation.constraints.iter().any(|constraint| constraint.kind == 'p') {
         return None;
@@ -63,7 +64,7 @@ fn key_probe(table: &Table, relation: &Relation) -> Option<Probe> {
     Some(Probe::Duplicates { table: table.name.clone(), columns: columns? })
 }
 
-/// The probe for duplicate values of a new UNIQUE.
+/// The probe for duplicate values, if the change makes an existing column unique.
 fn unique_probe(table: &Table, relation: &Relation, column: &Wanted) -> Option<Probe> {
     if !column.unique || unique_constraint(table, relation, column).is_some() {
         return None;
@@ -104,7 +105,8 @@ fn renamed(table: &Table, relation: &Relation, name: &str) -> String {
     to.map_or(name, |(_, to)| to).to_owned()
 }
 
-/// The existing column of a wanted one, by its old name if it is renamed.
+/// The existing column that becomes the wanted column `name`; for a rename, the column with the old name.
+/// `None` if the wanted column is new.
 fn old<'a>(table: &Table, relation: &'a Relation, name: &str) -> Option<&'a SeenColumn> {
     relation.column(name).or_else(|| {
         let (from, _) = table.renames.iter().find(|(_, to)| to == name)?;
@@ -112,7 +114,7 @@ fn old<'a>(table: &Table, relation: &'a Relation, name: &str) -> Option<&'a Seen
     })
 }
 
-/// Columns that are no longer wanted.
+/// The existing columns that the change drops.
 fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'a SeenColumn> {
     relation.columns.iter().filter(|have| {
         !table
@@ -122,7 +124,7 @@ fn gone<'a>(table: &'a Table, relation: &'a Relation) -> impl Iterator<Item = &'
     })
 }
 
-/// The changes of a table that are left.
+/// Returns the remaining changes of a table, or the reasons why it cannot be changed.
 pub(super) fn table(place: &Place, table: &Table, seen: &Seen) -> Result<Left> {
     let mut left = Left { notes: table.notes.clone(), ..Left::default() };
     let Some(relation) = seen.relation(&table.name) else {
@@ -178,7 +180,8 @@ fn create(place: &Place, table: &Table) -> desired::Piece {
     )
 }
 
-/// A column in CREATE TABLE and ADD COLUMN. The type is generated, never a text of the descriptor.
+/// The definition of a column for CREATE TABLE and ADD COLUMN. The type is generated here and never copied from
+/// the descriptor.
 fn definition(column: &Wanted) -> String {
     let required = if column.required { " NOT NULL" } else { "" };
     format!("{} {}{required}", ident(&column.name), column.data_type)
@@ -208,8 +211,9 @@ impl Evolution<'_> {
         self.left.pieces.push(self.place.piece(step, Action::Alter, summary, sql));
     }
 
-    /// The previous change may run functions of the owners: PostgreSQL runs functions of checks when it sets NOT
-    /// NULL, and functions of checks, indexes and foreign keys when it changes a type.
+    /// Makes the previous change run with the owners' rights, because it may call their functions: PostgreSQL
+    /// runs functions of checks when it sets NOT NULL, and functions of checks, indexes and foreign keys when
+    /// it changes a type.
     fn as_owner(&mut self) {
         if let Some(piece) = self.left.pieces.last_mut() {
             piece.as_owner = piece.sql.first().cloned();
@@ -263,7 +267,7 @@ impl Evolution<'_> {
                         Problem::new(
                             format!("{}.dataType", column.place),
                             format!(
-                                "column `{}` of `{}.{}` is {}, and not every value of it is one of {}",
+                                "column `{}` of `{}.{}` is {}, and some of its values may not fit {}",
                                 column.name, place.schema, table.name, have.data_type, column.data_type
                             ),
                         )
@@ -345,14 +349,15 @@ impl Evolution<'_> {
         }
     }
 
-    /// The previous change also sets the comment of the column, by its new name.
+    /// Adds the comment of the column, by its new name, to the previous change.
     fn describe(&mut self, column: &Wanted) {
         if let Some(piece) = self.left.pieces.last_mut() {
             piece.sql.push(column_comment(&dotted(&self.place.schema, &self.table.name), column));
         }
     }
 
-    /// The previous change drops the views of the data product on a column and creates them again.
+    /// Makes the previous change drop the data product's views on a column and create them again. Refuses the
+    /// change if another object uses the column.
     fn rebuild_readers(&mut self, column: &Wanted, have: &str) {
         let (Some(around), Some(piece)) =
             (super::view::around(self.place, self.relation, have), self.left.pieces.last_mut())
@@ -371,8 +376,8 @@ impl Evolution<'_> {
         }
     }
 
-    /// PostgreSQL refuses to change or drop a column that a view or another object uses. This reports it before
-    /// anything is tried.
+    /// Adds a problem if a view or another object uses the column, because PostgreSQL then refuses to change or
+    /// drop it. With `typed`, only objects that prevent a change of type count.
     fn refuse_users(&mut self, path: String, column: &str, change: &str, typed: bool) {
         let reads = |columns: &[String]| columns.iter().any(|name| name == column);
         let views = self.relation.dependents.iter().filter(|dependent| reads(&dependent.columns));

@@ -29,7 +29,8 @@ fn scratch() -> String {
     format!("landfall_{}", uuid::Uuid::new_v4().simple())
 }
 
-/// Returns statements that create functions owned by a role.
+/// Returns statements that create `schema` and functions in it that belong to `role`. A function is its name
+/// and its definition.
 fn made(schema: &str, role: &str, functions: &[(String, String)]) -> Vec<String> {
     let (schema, role) = (ident(schema), ident(role));
     let mut sql = vec![format!("CREATE SCHEMA {schema}"), format!("GRANT ALL ON SCHEMA {schema} TO {role}")];
@@ -41,7 +42,7 @@ fn made(schema: &str, role: &str, functions: &[(String, String)]) -> Vec<String>
     sql
 }
 
-/// Runs a statement as the owners' role, of which Landfall is a member.
+/// Runs a statement with the rights of the owners' role. Landfall must be a member of it.
 pub(super) async fn as_owner(session: &Session, place: &Place, statement: &str) -> Result<()> {
     let schema = scratch();
     let name = dotted(&schema, "run");
@@ -55,8 +56,9 @@ pub(super) async fn as_owner(session: &Session, place: &Place, statement: &str) 
         .await
 }
 
-/// Runs queries that read relations of the component. Each returns one text, or the reason why there is none. The
-/// queries see the same rows as a reader. With `all_rows`, a query fails if a policy would hide rows from it.
+/// Runs queries that read relations of the component. Returns one text for each query, or the reason why it is
+/// unknown. The queries see the same rows as a reader. With `all_rows`, a query fails if a policy would hide
+/// rows.
 pub(super) async fn answers(
     session: &Session,
     place: &Place,
@@ -73,7 +75,8 @@ pub(super) async fn answers(
         sql.push(membership::join(&place.reader_role, seen));
         place.reader_role.clone()
     } else {
-        // An unprovisioned component has no readers' role. A temporary role gets the rights that readers would have.
+        // The readers' role does not exist, or may not read every relation yet. A temporary role gets the
+        // rights of readers.
         if seen.owner.is_some() {
             sql.push(membership::join(&place.owner_role, seen));
         }
@@ -87,7 +90,8 @@ pub(super) async fn answers(
     };
     let names: Vec<String> =
         (0..queries.len()).map(|number| dotted(&schema, &format!("look_{number}"))).collect();
-    // PostgreSQL resolves the names in such a body now, so its owner needs no USAGE on the schema.
+    // PostgreSQL resolves the names in an ATOMIC body when it creates the function, so the owner of the
+    // function needs no USAGE on the schema.
     let body = |query: &str| format!("RETURNS text LANGUAGE sql SECURITY DEFINER BEGIN ATOMIC {query}; END");
     let functions: Vec<(String, String)> =
         names.iter().cloned().zip(queries.iter().map(|(_, query)| body(query))).collect();

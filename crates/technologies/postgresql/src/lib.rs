@@ -176,7 +176,8 @@ impl Site {
                     server: Arc::clone(server),
                     database: database.to_owned(),
                     connections: self.settings.connections,
-                    // A server has not enough connections to keep idle sessions with every database.
+                    // Only the database of the URL keeps idle sessions: a server has too few connections for
+                    // idle sessions with every database.
                     rest: database == login.database,
                     statement_timeout: self.settings.statement_timeout,
                     lock_timeout: self.settings.lock_timeout,
@@ -195,9 +196,9 @@ impl Site {
         session.give_back(done)
     }
 
-    /// Returns a session with the database of the component. If the component has its own database, the result includes
-    /// what was observed of that database. If that database does not exist or is broken, the session is with the
-    /// database of the URL.
+    /// Returns a session with the component's database and, if the component has its own database, what was
+    /// observed of that one. If the own database does not exist or is broken, the session is with the database
+    /// of the URL.
     async fn place_of(&self, read: &Read, context: &Context) -> Result<(Session, Option<Database>)> {
         let session = self.session(context).await?;
         if !read.place.own_database {
@@ -212,7 +213,8 @@ impl Site {
         Ok((self.session_with(&read.place.database, context).await?, Some(database)))
     }
 
-    /// Parses the descriptor of a component and returns all problems at once. Only provisioning needs more than names.
+    /// Parses the descriptor of a component, or returns all problems at once. Intents other than provisioning
+    /// need only the names of the objects.
     fn read(&self, work: &Work, intent: Intent) -> Result<Read, Vec<Problem>> {
         let database = self.login.as_ref().map_or("", |login| &login.database);
         let mut specific = SpecificReader::new(&work.component.specific);
@@ -276,7 +278,8 @@ async fn observed(
 ) -> Result<Seen> {
     let mut question = Question { principals: people.names(), ..read.question.clone() };
     if read.place.own_database && database.as_ref().is_none_or(|database| database.broken) {
-        // This session is with another database. The schema in it with the same name does not belong to the component.
+        // This session is with another database, in which a schema of the same name does not belong to the
+        // component.
         question.schema = String::new();
     }
     let mut seen = observe::observe(session, &question).await?;
@@ -301,7 +304,7 @@ async fn looked(session: &Session, read: &Read, people: &People, database: Optio
     if !asked.is_empty() {
         let queries: Vec<_> =
             asked.iter().map(|(probe, relation)| (*relation, probe.query(&read.place.schema))).collect();
-        // Rows that a row security policy hides count, too.
+        // `true`: rows that a row security policy hides must count, too.
         let answers = guard::answers(session, &read.place, &seen, &queries, true, read.count_timeout).await?;
         let counted =
             |answer: Option<String>| answer.and_then(|count| count.parse().ok()).unwrap_or_default();
@@ -369,7 +372,7 @@ fn names_of(
         let relation = named(specific, "name", naming::problem, default);
         return Some(Names { database: None, schema: schema?, relation: Some(relation?) });
     }
-    // Read both keys in any case. Otherwise an error in one of them would report the other as an unknown key.
+    // Read both keys in any case, because a key that is never read is reported as unknown.
     let _ = (specific.value("schema"), specific.value("database"));
     let mut database = None;
     if level(specific)? == "database" {
@@ -459,7 +462,8 @@ fn storage_contract(
     })
 }
 
-/// Returns the contract, and whether the storage area that a view reads from lists the source table.
+/// Returns the contract of an output port, and `specific.source.listed`: whether the storage area must list the
+/// source of a view.
 fn port_contract(
     work: &Work,
     place: Option<&Place>,
@@ -519,7 +523,7 @@ fn port_contract(
             place: SCHEMA.to_owned(),
             renames,
             may_drop: may_drop.unwrap_or(false),
-            // The contract has the notes.
+            // The notes are in the contract.
             notes: Vec::new(),
         })
     };
@@ -548,7 +552,7 @@ fn statistics<'a>(specific: &mut SpecificReader<'a>, declared: &[Column]) -> (bo
     (count, column)
 }
 
-/// Reads `source: {schema, name}` and its `listed`.
+/// Reads `source: {schema, name}` as (schema, name), and `source.listed`.
 fn source(specific: &mut SpecificReader<'_>) -> Option<((String, String), bool)> {
     let mut nested = specific.object("source")?;
     let listed = nested.boolean("listed").unwrap_or(true);
@@ -702,8 +706,8 @@ async fn applied(
     (context, database): (&Context, Option<Database>),
 ) -> Result<()> {
     let (place, contract) = (&read.place, read.contract.as_ref());
-    // Facts about rows are from before this transaction. They only decide about refusals, and PostgreSQL checks the
-    // rows itself.
+    // The facts about rows were read before this transaction. They decide only about refusals; PostgreSQL
+    // itself checks the rows again.
     let mut before = match step {
         Step::ChangeType { .. } => Some(looked(session, read, people, database.clone()).await?),
         _ => None,
@@ -745,7 +749,8 @@ async fn applied(
             continue;
         }
         let done = session.execute(statement).await;
-        // The schema of output ports was empty when it was observed. Another output port was created in the meantime.
+        // The shared schema of output ports was empty when it was observed, but another output port was created
+        // since then.
         let shared = place.relation.is_some() && statement.starts_with("DROP SCHEMA");
         done.map_err(|error| match error.kind() {
             Kind::Conflict if shared => Error::retryable(error.to_string()),

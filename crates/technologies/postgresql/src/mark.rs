@@ -63,8 +63,8 @@ impl Mark {
         }
     }
 
-    /// Whether the mark belongs to the data product itself or to one of its components. If the component id does not
-    /// contain the data product, or contains another one, the mark names it.
+    /// Whether the mark belongs to the data product itself or to one of its components. The mark names the data
+    /// product only if the component id does not contain it.
     pub(super) fn is_of(&self, product: &Identifier) -> bool {
         match &self.product {
             Some(own) => own == product.as_str(),
@@ -101,12 +101,13 @@ pub(super) struct ColumnNote {
 }
 
 impl ColumnNote {
-    /// Returns the comment of a column, or `None` if it is empty.
+    /// Returns the comment of a column with the description `text` and these facts, or `None` if both are
+    /// empty.
     pub(super) fn comment(&self, text: &str) -> Option<String> {
         if *self != Self::default() {
             return Some(join(text, &serde_json::to_string(self).unwrap_or_default()));
         }
-        // Without this line, a description that ends like a mark would be read as a mark.
+        // An empty last line of facts, because otherwise the end of this description would be read as facts.
         match split::<Self>(text).1 {
             Some(_) => Some(join(text, "{}")),
             None => (!text.trim().is_empty()).then(|| text.trim().to_owned()),
@@ -114,7 +115,7 @@ impl ColumnNote {
     }
 }
 
-/// Splits a comment into its text and its last line.
+/// Splits a comment into its text and the facts in its last line. `None` if the last line is not a valid mark.
 pub(super) fn split<T: DeserializeOwned>(comment: &str) -> (&str, Option<T>) {
     let (text, line) = comment.rsplit_once('\n').unwrap_or(("", comment));
     match line.strip_prefix(WORD).and_then(|json| serde_json::from_str(json).ok()) {

@@ -28,7 +28,8 @@ impl MembershipGrant {
     /// themselves.
     pub(super) fn of(place: &Place, contract: Option<&Contract>, seen: &Seen, step: &Step) -> Self {
         let mut roles = BTreeSet::new();
-        // Outside of a transaction, the membership is permanent.
+        // In a component's own database, the membership is permanent, because its creation runs outside of a
+        // transaction.
         if !place.own_database && alters(step) {
             roles.insert(place.owner_role.clone());
             let shape = contract.map(|contract| &contract.shape);
@@ -53,20 +54,22 @@ impl MembershipGrant {
         self.roles.extend(other.roles);
     }
 
-    /// Statements at the beginning. A role that does not exist yet is created with its membership.
+    /// Returns the statements for the start of the transaction. An owners' role that does not exist yet is left
+    /// out, because it is created with its membership.
     pub(super) fn granted(&self, place: &Place, seen: &Seen) -> Vec<String> {
         let there = |role: &&String| seen.owner.is_some() || **role != place.owner_role;
         self.roles.iter().filter(there).map(|role| join(role, seen)).collect()
     }
 
-    /// Statements at the end.
+    /// Returns the statements for the end of the transaction.
     pub(super) fn revoked(&self) -> Vec<String> {
         self.roles.iter().map(|role| format!("REVOKE {} FROM CURRENT_USER", ident(role))).collect()
     }
 }
 
-/// Makes Landfall a member of a role. Since 16, the creator of a role may only grant it. To create objects for the
-/// role, it must become a member.
+/// Returns the statement that makes Landfall a member of a role. Since PostgreSQL 16, the creator of a role may
+/// grant it, but does not have its rights. To create objects for the role, Landfall must grant the role to
+/// itself.
 pub(super) fn join(role: &str, seen: &Seen) -> String {
     let how = if seen.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
     format!("GRANT {} TO CURRENT_USER{how}", ident(role))
@@ -100,8 +103,8 @@ fn alters(step: &Step) -> bool {
     }
 }
 
-/// The lock of the data product, if a step touches what its components share. `before` is the state of tables from a
-/// moment ago.
+/// Returns the statement that locks the data product, if a step changes what its components share. `before` is
+/// the latest observation, made before the lock.
 pub(super) fn product_lock(place: &Place, before: Option<&Seen>, step: &Step) -> Option<String> {
     let shared = match step {
         Step::Prepare
@@ -120,7 +123,7 @@ pub(super) fn product_lock(place: &Place, before: Option<&Seen>, step: &Step) ->
     shared.then(|| lock(key))
 }
 
-/// The lock of the right to connect.
+/// Returns the statement that takes the lock for changes of the right to connect.
 pub(super) fn database_lock() -> String {
     lock(naming::lock_key("database", ""))
 }

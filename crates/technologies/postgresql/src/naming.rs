@@ -24,10 +24,10 @@
 use landfall_adapter::descriptor::Identifier;
 use landfall_adapter::naming::{self, digest, hex};
 
-/// PostgreSQL's NAMEDATALEN less one.
+/// The maximum length of a name in bytes: PostgreSQL's NAMEDATALEN minus one.
 pub(super) const MAX_NAME: usize = 63;
-/// Domain, name and major version of a data product. With another number of parts, a product and a component could
-/// have the same name.
+/// The number of parts of a data product's URN: domain, name and major version. With another number of parts, a
+/// product and a component could get the same name.
 const PRODUCT_PARTS: usize = 3;
 
 /// The schema of a data product's output ports.
@@ -64,7 +64,7 @@ pub(super) fn role(database: &str, component: &Identifier, environment: &str, ki
     derived(&segments, &["role", database, component.as_str(), environment, kind], false)
 }
 
-/// The number of the advisory lock of a component or a data product.
+/// The key of the advisory lock of a component or a data product.
 pub(super) fn lock_key(identity: &str, environment: &str) -> i64 {
     let digest = digest(&["lock", identity, environment]);
     let mut bytes = [0; 8];
@@ -77,7 +77,7 @@ pub(super) fn fingerprint(text: &str) -> String {
     hex(&digest(&[text]), 32)
 }
 
-/// The reason against a name from the descriptor, if any.
+/// The reason why a name from the descriptor cannot be used, if any.
 pub(super) fn problem(name: &str) -> Option<&'static str> {
     if name.trim().is_empty() {
         Some("the name is empty")
@@ -90,7 +90,7 @@ pub(super) fn problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The reason against the name of a schema.
+/// The reason why a schema cannot have this name, if any.
 pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
     if name.starts_with("pg_") || name == "information_schema" {
         Some("the name is reserved by PostgreSQL")
@@ -101,7 +101,7 @@ pub(super) fn schema_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The reason against the name of a database.
+/// The reason why a database cannot have this name, if any.
 pub(super) fn database_problem(name: &str) -> Option<&'static str> {
     if matches!(name, "postgres" | "template0" | "template1") {
         Some("the database is PostgreSQL's own")
@@ -110,7 +110,7 @@ pub(super) fn database_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the readable parts identify the identifier: no opaque text has such parts.
+/// Whether the identifier is a URN of Witboost for this entity. Only then do its readable parts identify it.
 fn is_plain(identifier: &Identifier, entity: &str) -> bool {
     identifier.as_str().starts_with("urn:dmb:") && identifier.urn().is_some_and(|urn| urn.entity == entity)
 }
@@ -123,7 +123,8 @@ fn parts(identifier: &Identifier) -> Vec<&str> {
     }
 }
 
-/// See the module documentation. `identity` is hashed, and must distinguish everything that `segments` may not.
+/// Returns the name for these segments; see the module documentation. If `plain` is false, or the segments are
+/// not clean or too long, the name ends in a hash of `identity`, which must be unique.
 fn derived(segments: &[&str], identity: &[&str], plain: bool) -> String {
     let name = naming::joined(segments, '_');
     let is_clean = plain && segments.iter().all(|segment| naming::is_clean(segment));
@@ -165,7 +166,7 @@ mod tests {
         assert!(role.starts_with("cashflow_output_port__reader___") && role.len() <= MAX_NAME, "{role}");
     }
 
-    /// Identities that a simpler function would merge.
+    /// Identities to which a simpler function would give the same name.
     #[test]
     fn no_two_identities_share_a_name() {
         let long = "a".repeat(200);

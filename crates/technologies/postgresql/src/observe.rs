@@ -29,13 +29,14 @@ pub(super) struct Question {
     pub(super) relations: Vec<String>,
     /// Whether the component owns everything in the schema.
     pub(super) whole: bool,
-    /// Whether views on its tables may have to be created again.
+    /// Whether to observe the definitions of views on the component's tables, which a change may have to
+    /// recreate.
     pub(super) views: bool,
     pub(super) owner_role: String,
     pub(super) reader_role: String,
     /// Schema and name of the source of a view.
     pub(super) source: Option<(String, String)>,
-    /// Roles that refs may mean.
+    /// Names of the roles that the refs of the access list may mean.
     pub(super) principals: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Question {
 pub(super) struct Seen {
     /// The role of Landfall.
     pub(super) me: String,
-    /// `server_version_num`.
+    /// The version of the server, `server_version_num`: 150004 for release 15.4.
     pub(super) version: i32,
     /// Whether Landfall may grant the right to connect.
     pub(super) may_grant_connect: bool,
@@ -56,14 +57,15 @@ pub(super) struct Seen {
     pub(super) reader: Option<Role>,
     pub(super) schema: Option<Schema>,
     pub(super) source: Option<Source>,
-    /// Whether there is another schema; `public` counts only if it has content. Only with [`Question::whole`].
+    /// Whether the database has another schema; `public` counts only if it has content. `false` without
+    /// [`Question::whole`].
     pub(super) elsewhere: bool,
     /// The database of a storage area that has its own.
     #[serde(default)]
     pub(super) database: Option<Database>,
     /// The existing roles of [`Question::principals`].
     pub(super) principals: Vec<Known>,
-    /// Roles of other components that own something on which the component's roles have a right.
+    /// Roles of other components that own an object on which the component's roles have a right.
     pub(super) lenders: Vec<String>,
     /// What the component's roles own, for a removal.
     #[serde(skip)]
@@ -79,7 +81,7 @@ pub(super) struct Database {
     pub(super) comment: Option<String>,
     /// Whether PUBLIC may connect.
     pub(super) public: bool,
-    /// Whether a drop was interrupted. Then only another drop is possible.
+    /// Whether a DROP DATABASE was interrupted. Such a database can only be dropped.
     #[serde(default)]
     pub(super) broken: bool,
     /// Whether Landfall may connect without being a member of the owners' role.
@@ -100,7 +102,7 @@ pub(super) struct Role {
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) grantor: String,
-    /// Whether Landfall could revoke the membership. Since 16, this needs the rights of the grantor.
+    /// Whether Landfall can revoke the membership. Since PostgreSQL 16, this needs the rights of the grantor.
     pub(super) revocable: bool,
 }
 
@@ -108,7 +110,7 @@ pub(super) struct Member {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Known {
     pub(super) name: String,
-    /// Whether it has a mark of Landfall, so that it is not a user or group.
+    /// Whether the role has a mark of Landfall. Such a role is never a user or a group.
     pub(super) marked: bool,
 }
 
@@ -116,30 +118,30 @@ pub(super) struct Known {
 pub(super) struct Schema {
     pub(super) owner: String,
     pub(super) comment: Option<String>,
-    /// Without [`Question::whole`], only grants to the component's own roles.
+    /// All grants on the schema; without [`Question::whole`], only grants to the component's own roles.
     pub(super) grants: Vec<Grant>,
     /// Whether readers get rights on objects that the owner creates later.
     pub(super) by_default: bool,
     pub(super) relations: Vec<Relation>,
     /// Functions, types and sequences; empty without [`Question::whole`].
     pub(super) extras: Vec<Extra>,
-    /// Whether the schema has other content; never with [`Question::whole`].
+    /// Whether the schema has content besides the observed relations; `false` with [`Question::whole`].
     pub(super) others: bool,
-    /// Indexes, sequences and types with a wanted name, which no relation can get.
+    /// Indexes, sequences and types that already have the name of a wanted relation.
     pub(super) taken: Vec<Taken>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Taken {
     pub(super) name: String,
-    /// "index", "sequence", "type"
+    /// `index`, `sequence` or `type`.
     pub(super) kind: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Relation {
     pub(super) name: String,
-    /// `relkind`: r, p, v, m, f.
+    /// `relkind`: `r` table, `p` partitioned table, `v` view, `m` materialized view, `f` foreign table.
     pub(super) kind: char,
     pub(super) owner: String,
     /// Whether the owner is a role of a component.
@@ -149,10 +151,10 @@ pub(super) struct Relation {
     pub(super) columns: Vec<SeenColumn>,
     pub(super) constraints: Vec<SeenConstraint>,
     pub(super) definition: Option<String>,
-    /// Whether rewriting its rows runs only PostgreSQL's own functions.
+    /// Whether a rewrite of the rows runs only PostgreSQL's own functions, and none of the owners.
     pub(super) plain: bool,
     pub(super) dependents: Vec<Dependent>,
-    /// Other users of its columns; empty without [`Question::views`].
+    /// Other objects that use the columns; empty without [`Question::views`].
     pub(super) holders: Vec<Holder>,
 }
 
@@ -161,9 +163,9 @@ pub(super) struct Relation {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Holder {
     pub(super) column: String,
-    /// The description of PostgreSQL: "policy p on table t".
+    /// The object as PostgreSQL describes it: "policy p on table t".
     pub(super) what: String,
-    /// Whether it also prevents another type.
+    /// Whether the object also prevents a change of the column's type.
     pub(super) typed: bool,
 }
 
@@ -182,7 +184,7 @@ pub(super) struct SeenConstraint {
     pub(super) name: String,
     pub(super) kind: char,
     pub(super) columns: Vec<String>,
-    /// Whether a foreign key refers to it.
+    /// Whether a foreign key refers to the constraint.
     pub(super) referred: bool,
 }
 
@@ -191,10 +193,10 @@ pub(super) struct SeenConstraint {
 pub(super) struct Dependent {
     pub(super) schema: String,
     pub(super) name: String,
-    /// The columns that it reads.
+    /// The columns that a view reads; empty for a table.
     #[serde(default)]
     pub(super) columns: Vec<String>,
-    /// The whole view, if it depends on a requested relation.
+    /// The observed view; `None` for a table, and for a view that is not observed itself.
     #[serde(default)]
     pub(super) view: Option<Box<Relation>>,
 }
@@ -221,10 +223,10 @@ pub(super) struct Extra {
     pub(super) owner: String,
 }
 
-/// The source of a view. It has only the grants to the component's own roles.
+/// The schema and the relation that a view reads. All grants in it are grants to the component's own roles.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Source {
-    /// Grants on its schema.
+    /// The comment of the schema, which contains its mark.
     pub(super) comment: Option<String>,
     pub(super) relation: Option<SourceRelation>,
     pub(super) schema_grants: Vec<Grant>,
@@ -233,7 +235,7 @@ pub(super) struct Source {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct SourceRelation {
     pub(super) owner: String,
-    /// The roles of other components that own it or its schema.
+    /// The roles of other components that own the relation or its schema.
     pub(super) lenders: Vec<String>,
     pub(super) grants: Vec<Grant>,
     pub(super) columns: Vec<SeenColumn>,
@@ -266,7 +268,7 @@ impl Relation {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// The keyword of its kind in statements.
+    /// The keyword of the relation's kind in statements, such as `TABLE` or `VIEW`.
     pub(super) fn keyword(&self) -> &'static str {
         match self.kind {
             'v' => "VIEW",
@@ -303,7 +305,7 @@ impl Seen {
         self.schema.as_ref()?.relation(name)
     }
 
-    /// Other objects with a name that a relation will get.
+    /// The index, sequence or type that already has this name, if any.
     pub(super) fn taken(&self, name: &str) -> Option<&Taken> {
         self.schema.as_ref()?.taken.iter().find(|taken| taken.name == name)
     }
@@ -313,8 +315,9 @@ impl Seen {
     }
 }
 
-/// The entries of an access control list `acl`; `column` is SQL for the name of a column. The slice makes a copy in
-/// memory: `aclexplode` would read a long compressed list as a whole for each entry.
+/// Returns SQL for the entries of an access control list. `acl` and `column` are SQL for the list and for the
+/// name of a column. The slice makes a copy in memory: `aclexplode` would read a long compressed list as a
+/// whole for each entry.
 fn grants(acl: &str, column: &str) -> String {
     format!(
         "SELECT CASE WHEN a.grantee <> 0 THEN pg_get_userbyid(a.grantee) END AS grantee, \
@@ -326,7 +329,7 @@ fn grants(acl: &str, column: &str) -> String {
     )
 }
 
-/// Whether a role, by its OID, belongs to a component.
+/// Returns SQL for whether a role belongs to a component. `role` is SQL for its OID.
 fn marked(role: &str) -> String {
     format!("coalesce(shobj_description({role}, 'pg_authid') LIKE '%landfall {{%', false)")
 }
@@ -352,7 +355,7 @@ fn own_grants(acl: &str, owner: &str, privilege: &str) -> String {
     ))
 }
 
-/// The columns of relation `c`, as JSON.
+/// Returns SQL for the columns of relation `c`, as a JSON list.
 fn columns(c: &str) -> String {
     format!(
         "(SELECT coalesce(json_agg(json_build_object('name', t.attname, \
@@ -362,7 +365,7 @@ fn columns(c: &str) -> String {
     )
 }
 
-/// A JSON list of the rows of a query, in their own order.
+/// Returns SQL for the rows of a query as a JSON list, sorted by their text.
 fn list(query: &str) -> String {
     format!("(SELECT coalesce(json_agg(to_json(q) ORDER BY q::text), '[]') FROM ({query}) q)")
 }
@@ -386,8 +389,8 @@ fn role(name: &str) -> String {
     )
 }
 
-/// A relation as JSON; `c` is its alias. With `views`, views on it are included with all facts, and views on those by
-/// name.
+/// Returns SQL for a relation as JSON; `c` is its alias. With `views`, views on the relation are included with
+/// all their facts, and views on those views by name only.
 fn relation(c: &str, views: bool) -> String {
     let grants = list(&format!(
         "{} UNION ALL SELECT x.* FROM pg_attribute t, LATERAL ({}) x WHERE t.attrelid = {c}.oid \
@@ -449,8 +452,8 @@ fn relation(c: &str, views: bool) -> String {
     )
 }
 
-/// The whole query. Parameters: schema, relations, whole, owner role, reader role, schema and name of the source,
-/// principals.
+/// Returns the whole query. Its parameters `$1` to `$8`: schema, relations, whole, owners' role, readers' role,
+/// schema and name of the source, principals.
 fn query(views: bool) -> String {
     const RELATIONS: &str = "c.relkind IN ('r', 'p', 'v', 'm', 'f')";
     let relation = relation("c", views);
@@ -570,7 +573,7 @@ pub(super) async fn observe(session: &Session, question: &Question) -> Result<Se
         .map_err(|e| Error::permanent("the catalogs of PostgreSQL have an unexpected shape").because(e))
 }
 
-/// A database of the server, observed from another one.
+/// Observes a database of the server from a session with another database. `None` if it does not exist.
 pub(super) async fn database(session: &Session, name: &str) -> Result<Option<Database>> {
     const QUERY: &str = "SELECT json_build_object('owner', pg_get_userbyid(d.datdba), \
         'comment', shobj_description(d.oid, 'pg_database'), 'broken', d.datconnlimit = -2, \
@@ -594,7 +597,7 @@ impl Probe {
         }
     }
 
-    /// Counts rows, up to a thousand and one.
+    /// Returns the query that counts the rows, up to [`MANY`] + 1.
     pub(super) fn query(&self, schema: &str) -> String {
         let table = dotted(schema, self.table());
         let condition = match self {

@@ -27,7 +27,8 @@ use landfall_adapter::{AccessList, Action, Intent, Work};
 /// The maximum number of names in a line.
 const MAX_NAMED: usize = 20;
 
-/// The users and groups of a component, as far as they can be looked up without the database.
+/// The owners and the access list of a component, with the lookup result of every ref. The database is not read
+/// for it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct People {
     /// The access list that was requested last, if any.
@@ -38,20 +39,20 @@ pub(super) struct People {
     owners: Vec<Ref>,
 }
 
-/// The roles of a ref.
+/// The roles that a ref means.
 #[derive(Default)]
 struct Roles {
-    /// The existing roles.
+    /// The roles that exist in the database.
     there: BTreeSet<String>,
-    /// Members of a group without a role, and why.
+    /// Why members of the group have no usable role, one text for each member.
     missing: Vec<String>,
-    /// The meaning of a name without a prefix.
+    /// For a ref without a prefix: a text that says what the name was resolved as.
     taken_for: Option<String>,
 }
 
 impl People {
-    /// Looks up each ref once in a run. Fails if a source does not respond, because the wanted access is not known
-    /// then.
+    /// Looks up each ref, at most once in a run. Fails if an identity source does not respond, because the
+    /// wanted access is unknown then.
     pub(super) async fn look_up(work: &Work, directory: &Directory, run: &Lookups) -> Result<Self> {
         let product = &work.product;
         let owner = product.owner.as_deref().and_then(|text| Ref::parse(text).ok());
@@ -68,7 +69,7 @@ impl People {
         Ok(Self { list, known, owners })
     }
 
-    /// The roles to observe.
+    /// The names of all roles that the refs may mean, which the observation looks for.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = BTreeSet::new();
         for known in self.known.values() {
@@ -84,7 +85,7 @@ impl People {
         self.list.as_ref().map(|list| list.fields.clone()).unwrap_or_default()
     }
 
-    /// The roles of a ref.
+    /// Returns the existing roles of a ref, or the reason why it means none.
     fn roles(&self, reference: &Ref, place: &Place, seen: &Seen) -> Result<Roles, String> {
         let candidates = match self.known.get(reference) {
             Some(Known::Candidates(candidates)) => candidates.as_slice(),
@@ -113,7 +114,7 @@ impl People {
         let Some((candidate, mut roles)) = there.into_iter().next() else { return Err(reasons.join("; ")) };
         if let Ref::Bare(name) = reference {
             roles.taken_for = Some(if undecided {
-                // A user and a group of one name have one role here.
+                // The ref is both a user and a group, and both have the same role.
                 format!("`{name}` is resolved as the role {}", named(&roles.there))
             } else {
                 let (kind, principal) = (candidate.reference.kind(), candidate.reference.principal_name());
@@ -124,8 +125,8 @@ impl People {
     }
 }
 
-/// The roles of a candidate. A single role must exist. For a group that means its members, the members with a role
-/// count.
+/// Returns the roles of a candidate, or the reason why one is missing. Members of a group may be missing; they
+/// are reported in `missing`.
 fn roles(candidate: &Candidate, place: &Place, seen: &Seen) -> Result<Roles, String> {
     let mut roles = Roles::default();
     for name in &candidate.principals {
@@ -140,7 +141,7 @@ fn roles(candidate: &Candidate, place: &Place, seen: &Seen) -> Result<Roles, Str
     Ok(roles)
 }
 
-/// Whether a role exists and may belong to a user or group.
+/// Returns an error with the reason if a role does not exist, or cannot belong to a user or group.
 fn role(name: &str, place: &Place, seen: &Seen) -> Result<(), String> {
     if let Some(fault) = naming::problem(name) {
         return Err(format!("it would be the role `{name}`, and {fault}"));
@@ -157,7 +158,7 @@ fn role(name: &str, place: &Place, seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// Members that Landfall added.
+/// The members of a role that Landfall (`me`) added.
 fn managed(role: Option<&Role>, me: &str) -> BTreeSet<String> {
     let members = role.iter().flat_map(|role| &role.members);
     members.filter(|member| member.grantor == me && member.name != me).map(|m| m.name.clone()).collect()
@@ -223,14 +224,14 @@ pub(super) fn access(place: &Place, seen: &Seen, people: &People, intent: Intent
     }
 }
 
-/// The members of a group without a role.
+/// Returns a note about the members of a group that have no role; `None` if there are none.
 fn without_role(reference: &Ref, missing: &[String]) -> Option<String> {
     let reasons = joined(missing.iter().cloned());
     (!missing.is_empty())
         .then(|| format!("{} members of `{reference}` are left out: {reasons}", missing.len()))
 }
 
-/// The reasons why nothing is granted: a problem for each ref that cannot be found.
+/// Returns a problem for each ref that cannot be found, which is why nothing is granted.
 fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
     let refusal = |(reference, why): (&Ref, String)| {
         let remedy = match reference {
@@ -246,14 +247,15 @@ fn refusals(lost: Vec<(&Ref, String)>) -> Vec<Problem> {
     lost.into_iter().map(refusal).collect()
 }
 
-/// A reader inherits the rights and, since 16, cannot become the role, because a session that did would keep access
-/// after a revocation.
+/// Returns the statement that makes `name` a member of `role`, which is already quoted. The member inherits the
+/// rights. Since PostgreSQL 16, it cannot SET ROLE: a session that did would keep access after a revocation.
 fn membership_grant(role: &str, name: &str, version: i32) -> String {
     let how = if version >= 160_000 { " WITH INHERIT TRUE, SET FALSE" } else { "" };
     format!("GRANT {role} TO {}{how}", ident(name))
 }
 
-/// The members of the owners' role: the owners of the data product that have roles.
+/// Adds the changes that make the owners of the data product the members of the owners' role. Adds a note for
+/// each owner without a role.
 pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Left) {
     let role = ident(&place.owner_role);
     let mut wanted = BTreeSet::new();
@@ -282,7 +284,7 @@ pub(super) fn owners(place: &Place, seen: &Seen, people: &People, left: &mut Lef
     }
 }
 
-/// Grants of other roles: reported, and revoked on request.
+/// Reports memberships and grants that other roles made, and revokes them with `repair`.
 pub(super) fn foreign_grants(place: &Place, repair: bool, seen: &Seen, left: &mut Left) {
     let mut found: Vec<(String, String)> = Vec::new();
     for (name, role, what) in
@@ -341,7 +343,8 @@ pub(super) fn foreign_grants(place: &Place, repair: bool, seen: &Seen, left: &mu
     }
 }
 
-/// Entries that belong neither to the owner nor to Landfall.
+/// Returns each unexpected grant as a description and the statement that revokes it. Expected are grants to the
+/// owner, to roles of Landfall, and of `readers_may` to the readers.
 fn grants(
     place: &Place,
     grants: &[Grant],
@@ -382,7 +385,7 @@ fn joined(names: impl ExactSizeIterator<Item = String>) -> String {
     format!("{}{tail}", names.take(MAX_NAMED).collect::<Vec<_>>().join(", "))
 }
 
-/// The members that Landfall added, for the info.
+/// The readers and the owners that Landfall added, for the info.
 pub(super) fn shown(seen: &Seen) -> (Vec<String>, Vec<String>) {
     let list = |role: Option<&Role>| managed(role, &seen.me).into_iter().collect();
     (list(seen.reader.as_ref()), list(seen.owner.as_ref()))

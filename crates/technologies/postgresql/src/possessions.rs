@@ -14,7 +14,7 @@ use super::observe::lends;
 use super::session::Session;
 use landfall_adapter::error::{Error, Result};
 
-/// Everything that is visible from one database.
+/// Everything that the roles of a component have, as far as it is visible from one database.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub(super) struct Possessions {
     pub(super) objects: Vec<Object>,
@@ -25,29 +25,30 @@ pub(super) struct Possessions {
     pub(super) schemas: Vec<OtherSchema>,
 }
 
-/// An object of a role of the component; in its schema, also objects of Landfall.
+/// An object that a role of the component owns. In the component's schema, also an object that Landfall owns.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Object {
     pub(super) id: String,
     /// Empty for a cast, which has no owner.
     pub(super) owner: String,
-    /// The kind in PostgreSQL's words: `table`, `function`, `text search dictionary`.
+    /// The kind as `pg_identify_object` returns it: `table`, `function`, `text search dictionary`.
     pub(super) kind: String,
-    /// The name in statements.
+    /// The quoted name, as statements write it.
     pub(super) name: String,
-    /// The plain name, if it is a table or view in the component's schema.
+    /// The unquoted name, if the object is a table or view in the component's schema.
     pub(super) relation: Option<String>,
-    /// Whether it is the component's schema.
+    /// Whether the object is the component's schema.
     pub(super) schema: bool,
-    /// Whether it is code that runs with the rights of its owner.
+    /// Whether the object is code that runs with the rights of its owner.
     pub(super) definer: bool,
-    /// Objects of this list that it is a part of.
+    /// Ids of the listed objects that this object is a part of.
     pub(super) within: Vec<String>,
-    /// The objects that need it.
+    /// The objects that need this object.
     pub(super) needs: Vec<Need>,
 }
 
-/// An object that needs another one. It is dropped with one of `covers`, and stays if there are none.
+/// An object that needs another one, described by `what`. It is dropped with any object whose id is in
+/// `covers`. If `covers` is empty, it stays.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Need {
     pub(super) covers: Vec<String>,
@@ -57,12 +58,12 @@ pub(super) struct Need {
 /// A right on an object of another role.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Right {
-    /// The owner of the object.
+    /// The id of the object, as in [`Object::id`].
     pub(super) id: String,
     pub(super) role: String,
     pub(super) kind: String,
     pub(super) name: String,
-    /// Whether Landfall can revoke it.
+    /// Whether Landfall can revoke the right.
     pub(super) revocable: bool,
 }
 
@@ -89,7 +90,7 @@ pub(super) struct OtherSchema {
     pub(super) id: String,
     /// Whether it is `public`, which counts only if it has content.
     pub(super) public: bool,
-    /// Its content.
+    /// The ids of the objects in the schema.
     pub(super) contents: Vec<String>,
 }
 
@@ -98,14 +99,14 @@ pub(super) struct OtherSchema {
 pub(super) struct Removal {
     /// The ids of everything that is dropped, with parts.
     pub(super) gone: BTreeSet<String>,
-    /// In an order in which no object needs one that was dropped before.
+    /// The DROP statements, in an order in which no remaining object needs a dropped one.
     pub(super) drops: Vec<String>,
-    /// Whether some objects can only be dropped together, with DROP OWNED.
+    /// Whether the remaining objects can only be dropped together, with DROP OWNED.
     pub(super) together: bool,
 }
 
 impl Object {
-    /// The keywords of ALTER and DROP for its kind; `None` if it has no statement of its own.
+    /// The keywords for the object's kind in ALTER and DROP; `None` if the kind has no such statement.
     pub(super) fn keyword(&self) -> Option<String> {
         Some(match self.kind.as_str() {
             "function" | "procedure" | "aggregate" | "window function" => "ROUTINE".to_owned(),
@@ -141,7 +142,7 @@ impl Object {
     fn drop_statement(&self) -> Option<String> {
         let keyword = self.keyword()?;
         Some(match self.kind.as_str() {
-            // The name is digits.
+            // The name of a large object is its OID in digits, so quoting is not needed.
             "large object" => format!("SELECT pg_catalog.lo_unlink({})", self.name),
             "user mapping" => format!("DROP USER MAPPING {}", self.name),
             _ => format!("DROP {keyword} {} RESTRICT", self.name),
@@ -150,7 +151,8 @@ impl Object {
 }
 
 impl Right {
-    /// The statement that revokes it, with grants that depend on it; `None` if there is none.
+    /// The statement that revokes the right from `role`, with all grants that depend on it. `None` if the kind
+    /// of object has no such statement.
     pub(super) fn revocation(&self, role: &str) -> Option<String> {
         let kind = match self.kind.as_str() {
             "table" | "view" | "materialized view" | "foreign table" | "sequence" => "TABLE",
@@ -170,10 +172,10 @@ impl Right {
 }
 
 impl Possessions {
-    /// What can be dropped, and in which order. `mine` is Landfall's role.
+    /// Returns what can be dropped, and in which order. `mine` is Landfall's role.
     pub(super) fn removal(&self, mine: &str) -> Removal {
         let mut gone: BTreeSet<&str> = self.objects.iter().map(|object| object.id.as_str()).collect();
-        // An object that a remaining object needs also stays; repeat this for the objects that it needs.
+        // An object that a remaining object needs stays, too. Repeat until no further object stays.
         loop {
             let goes = |object: &&Object| {
                 gone.contains(object.id.as_str())
@@ -219,7 +221,8 @@ impl Possessions {
             let (dropped, rest) = if free.is_empty() {
                 let (tables, others) = tables_together(&rest, &done, &parts);
                 if tables.is_empty() {
-                    // Only all at once, and only if none of them belongs to Landfall.
+                    // The rest can only be dropped with DROP OWNED, so only if everything goes and none of it
+                    // belongs to Landfall.
                     removal.together = everything && rest.iter().all(|object| object.owner != mine);
                     if removal.together {
                         done.extend(rest.iter().map(|object| object.id.as_str()));
@@ -247,7 +250,7 @@ impl Possessions {
     }
 }
 
-/// Tables that refer to each other, which one statement drops, and the others.
+/// Splits `waiting` into tables that refer to each other, which one statement can drop, and the other objects.
 fn tables_together<'a>(
     waiting: &[&'a Object],
     done: &BTreeSet<&str>,
@@ -282,8 +285,8 @@ fn covered(covers: &[String], by: &BTreeSet<&str>) -> bool {
 /// The query. Objects in a temporary schema end with their session, and DROP OWNED removes them. Parameters: owners'
 /// role, readers' role, schema, relation (none for a storage area), whether the database is the component's own.
 fn query() -> String {
-    // Objects that belong to another one and are dropped with it: indexes, rules, defaults of columns, owned
-    // sequences, partitions.
+    // Dependencies of objects that are a part of another one and are dropped with it: indexes, rules, defaults
+    // of columns, owned sequences, partitions.
     const PART: &str = "d.deptype IN ('a', 'i', 'P', 'S', 'e')";
     const ID: &str = "classid::text || ':' ||";
     let lends = lends("a.owner");

@@ -24,7 +24,8 @@ use landfall_adapter::error::{Error, Result};
 /// The maximum number of names in a summary.
 const MAX_NAMED: usize = 50;
 
-/// Access is revoked. The data stays, is marked, and belongs to a NOLOGIN role.
+/// Returns the changes that revoke all access and keep the data. The kept data is marked as released and
+/// belongs to a NOLOGIN role.
 pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<Left> {
     let mut left = Left::default();
     let nothing = Removal::default();
@@ -49,7 +50,7 @@ pub(super) fn release(place: &Place, seen: &Seen, standing: Standing) -> Result<
     Ok(left)
 }
 
-/// The data is deleted, too.
+/// Returns the changes that revoke all access and delete the data. Objects that others need stay, with a note.
 pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     let mut left = Left::default();
     let removal = seen.possessions.removal(&seen.me);
@@ -100,8 +101,8 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     let database = seen.database.as_ref().filter(|_| place.own_database);
     let database_goes = database.is_some() && schema_goes && !elsewhere;
     if let Some(database) = database.filter(|database| database_goes && database.owner != seen.me) {
-        // The database is empty now. It cannot be dropped in a transaction, and without its owner only the mark shows
-        // which component it belongs to.
+        // The database is empty now, and is dropped after this transaction. Its owner changes before that, so
+        // from then on only its mark shows which component it belongs to.
         if Mark::in_comment(database.comment.as_deref()).is_none() {
             let comment = literal(&place.mark().comment(""));
             sql.push(format!("COMMENT ON DATABASE {} IS {comment}", ident(&place.database)));
@@ -145,12 +146,12 @@ pub(super) fn purge(place: &Place, seen: &Seen) -> Result<Left> {
     Ok(left)
 }
 
-/// "function `s.f(integer)`".
+/// Returns kind and name for messages: "function `s.f(integer)`".
 fn named(object: &Object) -> String {
     format!("{} `{}`", object.kind, object.name)
 }
 
-/// The remaining object that needs this one.
+/// Returns the remaining object that needs `object`, if there is one.
 fn needed<'a>(object: &'a Object, removal: &Removal) -> Option<&'a str> {
     let open = object.needs.iter().find(|need| !need.covers.iter().any(|id| removal.gone.contains(id)));
     open.map(|need| need.what.as_str())
@@ -188,7 +189,8 @@ fn there<'a>(place: &'a Place, seen: &'a Seen) -> Vec<(&'a String, &'a Role)> {
     roles.into_iter().filter_map(|(name, role)| role.as_ref().map(|role| (name, role))).collect()
 }
 
-/// Makes Landfall a member of the roles during these statements.
+/// Returns `sql`, preceded by statements that make Landfall a member of the component's roles, and followed by
+/// statements that end the memberships. A dropped role needs no end.
 fn joined(place: &Place, seen: &Seen, sql: Vec<String>) -> Vec<String> {
     let roles = there(place, seen);
     let mut all: Vec<String> = roles.iter().map(|(name, _)| membership::join(name, seen)).collect();
@@ -205,13 +207,13 @@ fn dropping(role: &str) -> String {
     format!("DROP ROLE {}", ident(role))
 }
 
-/// Objects of Landfall that stay are given to the component's owners' role, because an earlier version kept data in
-/// that way. If the role does not exist, it is created without rights.
+/// Returns statements that give Landfall's remaining objects to the owners' role. An earlier version of
+/// Landfall kept data as its own objects. If the role does not exist, it is created without rights.
 fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
     let mine = seen.possessions.objects.iter().filter(|object| {
         object.owner == seen.me
             && !removal.gone.contains(&object.id)
-            // A sequence moves with its column.
+            // A sequence of a column changes its owner with the table.
             && (object.kind != "sequence" || object.within.is_empty())
     });
     let owner = ident(&place.owner_role);
@@ -221,7 +223,7 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
             Some((object.kind != "schema", format!("ALTER {keyword} {} OWNER TO {owner}", object.name)))
         })
         .collect();
-    // The schema first, because the new owner of an object needs rights on it.
+    // The schema comes first, because the new owner of an object needs rights on the schema.
     moved.sort();
     if moved.is_empty() {
         return Vec::new();
@@ -242,7 +244,8 @@ fn handed_back(place: &Place, seen: &Seen, removal: &Removal) -> Vec<String> {
     sql
 }
 
-/// The roles are dropped, or stay without rights.
+/// Returns statements that drop each role of the component, or take its rights if it must stay. Adds a note for
+/// each reason to stay.
 fn roles(
     place: &Place,
     seen: &Seen,
@@ -288,7 +291,7 @@ fn roles(
             last.push(dropping(name));
         }
     }
-    // Statements that may have to wait for readers are done; the following ones take no time.
+    // All statements that may have to wait for readers come before this lock, so that it is held only briefly.
     if !last.is_empty() {
         first.push(membership::database_lock());
         first.extend(last);
@@ -296,8 +299,9 @@ fn roles(
     Ok(first)
 }
 
-/// A remaining role gets no login, no members, and no rights on objects of others. Objects that are shared with other
-/// components come second.
+/// Returns statements that take login, members, and rights on objects of others from a remaining role. The
+/// second list has the statements on the database, which other components share. Fails if only another role can
+/// revoke a membership.
 fn emptied(
     place: &Place,
     seen: &Seen,
@@ -371,7 +375,8 @@ fn emptied(
     Ok((sql, shared))
 }
 
-/// Kept code that runs with the rights of its owner, which reaches only kept objects.
+/// Returns a note about kept code that runs with the rights of its owner and so can read the kept data, if
+/// there is any.
 fn running(seen: &Seen) -> Option<String> {
     let kept: Vec<String> =
         seen.possessions.objects.iter().filter(|object| object.definer).map(named).take(MAX_NAMED).collect();
@@ -384,7 +389,8 @@ fn running(seen: &Seen) -> Option<String> {
     })
 }
 
-/// Adds the mark of a kept object, unless it has it.
+/// Returns the statement that sets `released` in the mark of the schema or relation. `None` if there is no
+/// mark, or it is already released.
 fn released(place: &Place, seen: &Seen) -> Option<String> {
     let schema = seen.schema.as_ref()?;
     let (what, comment) = match &place.relation {

@@ -29,7 +29,7 @@ use landfall_adapter::Secret;
 use landfall_adapter::error::{Error, Result};
 use landfall_adapter::tls::{self, Trust};
 
-/// Time for the server to end a cancelled statement, and to close a session.
+/// The maximum time to wait for the end of a cancelled statement, and for the close of a session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The parsed URL. `Debug` shows no password.
@@ -117,7 +117,7 @@ impl Login {
         Ok(Self { config, tls, place, database })
     }
 
-    /// Checks the file of trusted certificates. Blocks.
+    /// Checks the file of trusted certificates. Blocks the thread.
     pub(super) fn check_files(&self) -> Result<(), String> {
         match self.tls.as_ref().and_then(|tls| tls.root.as_deref()) {
             Some(path) => {
@@ -137,8 +137,8 @@ impl Login {
         other
     }
 
-    /// Sets timeouts. If the host has several addresses, a silent one leaves time for another. The TCP settings
-    /// detect a dead peer of an open connection, which has no other deadline.
+    /// Sets timeouts. One address may take half of `patience`, so that a silent address leaves time for
+    /// another. The TCP settings detect a dead peer of an open connection, which has no other deadline.
     fn be_patient(&mut self, patience: Duration) {
         let second = Duration::from_secs(1);
         self.config
@@ -160,7 +160,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Returns what a cancel request needs. It is usable after the connection is closed, too.
+    /// Returns what a cancel request needs. The result stays usable after the connection is closed.
     pub(super) fn cancellation(&self) -> Cancellation {
         Cancellation { token: self.client.cancel_token(), tls: self.tls.clone() }
     }
@@ -256,8 +256,8 @@ impl Server {
         }
     }
 
-    /// Like [`Self::check_silence`]. After the silence, the first caller may try the server. For the others the
-    /// silence is extended until it succeeds.
+    /// Like [`Self::check_silence`]. After the silence, the first caller may try the server. All others still
+    /// get an error until that caller succeeds, or for another `patience`.
     pub(super) fn admit(&self) -> Result<()> {
         self.check_silence()?;
         let mut silent_until = self.silent_until();
@@ -267,12 +267,12 @@ impl Server {
         Ok(())
     }
 
-    /// Records a response.
+    /// Records that the server responded, which ends the silence.
     pub(super) fn answered(&self) {
         *self.silent_until() = None;
     }
 
-    /// Records a missed deadline.
+    /// Records that the server missed a deadline. For the duration of `patience`, callers fail immediately.
     pub(super) fn missed(&self) {
         *self.silent_until() = Some(Instant::now() + self.patience);
     }
@@ -462,7 +462,7 @@ impl Server {
         }
     }
 
-    /// Maximum time to wait for the end of a cancelled statement.
+    /// Returns the maximum time to wait for the end of a cancelled statement.
     pub(super) fn grace(&self) -> Duration {
         CANCEL_TIMEOUT.min(self.patience)
     }
@@ -478,7 +478,8 @@ where
     while let Some(Ok(_)) = std::future::poll_fn(|context| connection.poll_message(context)).await {}
 }
 
-/// Reads the trusted certificates; blocks.
+/// Creates a TLS connector from the trusted certificates: those in `root`, or else the system's. Blocks the
+/// thread.
 fn connector(root: Option<PathBuf>, place: &str) -> Result<MakeRustlsConnect> {
     let mut trusted = rustls::RootCertStore::empty();
     match root {
@@ -513,7 +514,7 @@ fn connector(root: Option<PathBuf>, place: &str) -> Result<MakeRustlsConnect> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// Whether a certificate was refused.
+/// Whether the error is that TLS refused a certificate.
 fn is_untrusted(error: &tokio_postgres::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
     let cause =

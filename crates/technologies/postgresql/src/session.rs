@@ -29,7 +29,7 @@ use super::sqlstate;
 use landfall_adapter::Context;
 use landfall_adapter::error::{Error, Result};
 
-/// Time for a statement to end after its own timeout.
+/// How long a statement may continue after its own timeout before the session is given up.
 const GRACE: Duration = Duration::from_secs(2);
 /// A session that was idle for longer is checked before it is used.
 const STALE: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub(super) struct Pool {
 
 struct Shared {
     settings: PoolSettings,
-    /// The runtime of the sessions.
+    /// The runtime on which the sessions run.
     home: Handle,
     permits: Arc<Semaphore>,
     resting: Mutex<Vec<(Connection, Instant)>>,
@@ -90,7 +90,8 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Pool {
-    /// Creates a pool without connections. `home` must outlive the work.
+    /// Creates a pool without connections. `home` is the runtime of the sessions, and must live as long as the
+    /// pool is used.
     pub(super) fn new(settings: PoolSettings, home: Handle) -> Self {
         let permits = Arc::new(Semaphore::new(usize::try_from(settings.connections).unwrap_or(1).max(1)));
         let shared = Shared { settings, home, permits, resting: Mutex::default() };
@@ -178,7 +179,7 @@ impl Shared {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Closes the idle connections.
+    /// Closes all idle connections.
     fn forget(&self) {
         let resting = std::mem::take(&mut *self.resting.lock().unwrap_or_else(PoisonError::into_inner));
         for (connection, _) in resting {
@@ -190,8 +191,7 @@ impl Shared {
         self.home.spawn(connection.opened.close());
     }
 
-    /// Maximum time to wait for a statement or for a free session. It is long enough for the server to report its own
-    /// timeout first.
+    /// The maximum time to wait for a statement or for a free session. The server's own timeout ends before it.
     fn patience(&self) -> Duration {
         self.settings.statement_timeout.saturating_add(self.settings.server.patience())
     }
@@ -246,7 +246,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns an error after the number of commits that a test allows, to simulate a crash.
+    /// Fails if the commits that a test allows are used up, to simulate a crash.
     #[cfg(test)]
     fn crash(&self) -> Result<()> {
         match self.shared.settings.server.fuse.load(Ordering::SeqCst) {
@@ -255,14 +255,16 @@ impl Session {
         }
     }
 
-    /// Waits for a response, slightly longer than the server's own timeout.
+    /// Waits for a response, longer than the server's own statement timeout. A missed deadline marks the
+    /// session and the server as silent.
     async fn answer<T>(&self, asking: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
         let patience = self.shared.patience();
         match tokio::time::timeout(patience, asking).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) {
-                    // Sessions from the time when the server was read-only may stay read-only.
+                    // Sessions that were opened while the server was read-only may stay read-only, so none is
+                    // reused.
                     self.shared.forget();
                 }
                 Err(failed(error))
@@ -280,9 +282,9 @@ impl Session {
         }
     }
 
-    /// Resets the session to its initial state. Call this after a transaction that may have run functions of others. A
-    /// rollback does not undo their prepared statements, which may have the same names as Landfall's, nor
-    /// release their advisory locks.
+    /// Resets the session to its initial state. Call this after a transaction that may have run functions of
+    /// others. A rollback neither removes the statements that they prepared, whose names may equal Landfall's,
+    /// nor releases their advisory locks.
     pub(super) async fn renew(&self) -> Result<()> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.execute("DISCARD ALL").await?;
@@ -378,7 +380,7 @@ impl Session {
             () = context.cancel.cancelled() => {
                 let server = &self.shared.settings.server;
                 let asked = server.cancel(cancellation).await;
-                // The work ends when the statement or the session ends.
+                // `work` ends when the statement or the session ends.
                 match tokio::time::timeout(server.grace(), work).await {
                     Ok(Ok(_)) => log::debug!("the work was done before it could be stopped"),
                     Ok(Err(error)) => log::debug!("stopped: {}", error.report()),
@@ -395,7 +397,7 @@ impl Session {
         }
     }
 
-    /// Returns the session. It stays usable if `done` is a success.
+    /// Returns the session to the pool if `done` is a success, and closes it otherwise. Returns `done`.
     pub(super) fn give_back<T>(mut self, done: Result<T>) -> Result<T> {
         self.usable = done.is_ok();
         done
@@ -459,7 +461,8 @@ impl Unknown {
     }
 }
 
-/// Classifies an error that functions of others may have raised. Its text is never shown or logged.
+/// Returns why a query failed, if functions of others may have raised the error. The text of the error is never
+/// shown or logged.
 fn classify_hidden(error: &tokio_postgres::Error) -> Result<Unknown> {
     let Some(code) = error.code() else {
         return Err(Error::retryable("the session with PostgreSQL was lost"));

@@ -1,8 +1,7 @@
 //! Checks the source of a view against the same document, before anything exists.
 //!
-//! The tables and columns that components of the document declare are known. Unknown are the tables that users create
-//! in a storage area without a list, components of other adapters, and components that were not read.
-//! that other adapters have, and those that were not read.
+//! Only tables and columns that components of the document declare can be checked. Tables that users create in
+//! a storage area without a list, components of other adapters, and components that were not read are unknown.
 
 use std::collections::BTreeMap;
 
@@ -20,31 +19,33 @@ struct Index {
 /// What is declared in a schema.
 #[derive(Debug, Default)]
 struct Schema {
-    /// By name.
+    /// The tables and views of the schema, by name.
     relations: BTreeMap<String, Relation>,
-    /// Whether a storage area without a list uses the schema.
+    /// Whether the schema belongs to a storage area without a valid list of tables, so that it may have any
+    /// table.
     open: bool,
-    /// The id of a storage area that lists its tables.
+    /// The id of the storage area that the schema belongs to, if any.
     lists: Option<String>,
 }
 
-/// A table or view.
+/// A table or view, and the component that declares it.
 #[derive(Debug)]
 struct Relation {
     component: String,
-    /// Names and types; `None` if they could not be read.
+    /// The name and type of each column; `None` if the declaration is not valid.
     columns: Option<Vec<(String, String)>>,
 }
 
-/// The problem with the source of a view, if any. `listed` is `specific.source.listed`: whether the storage area
-/// lists the table.
+/// Returns the problems with the source of a view; empty if the source is valid or not known. `listed` is
+/// `specific.source.listed`: whether the storage area must list the table.
 pub(super) fn check(work: &Work, database: &str, view: &View, listed: bool) -> Vec<Problem> {
     let Some(index) = work.neighbours.index(|| index(work, database)) else { return Vec::new() };
     let (schema, name) = &view.source;
     let shown = format!("{schema}.{name}");
     let mut suggestions = Suggestions::default();
     let Some(known) = index.schemas.get(schema) else {
-        // It may belong to any adapter, unless it is similar to a known name and everything of the document is known.
+        // The schema may belong to any adapter. It is a mistake only if every component of the document was
+        // read and the name is similar to a declared schema.
         let names = index.schemas.keys().map(String::as_str);
         return match suggestions.closest(schema, names).filter(|_| work.neighbours.are_complete()) {
             Some(close) => vec![
@@ -66,7 +67,7 @@ pub(super) fn check(work: &Work, database: &str, view: &View, listed: bool) -> V
         Some(Relation { columns: Some(columns), .. }) => view::unreadable(view, columns),
         Some(Relation { columns: None, .. }) => Vec::new(),
         None if known.open || !(listed || known.lists.is_none()) => Vec::new(),
-        // An output port that was not read may have it.
+        // A component that was not read may declare this table or view.
         None if known.lists.is_none() && !work.neighbours.are_complete() => Vec::new(),
         None => {
             let names = known.relations.keys().map(String::as_str);
@@ -100,14 +101,15 @@ fn index(work: &Work, database: &str) -> Index {
     index
 }
 
-/// Problems of a component itself are reported where it is checked.
+/// Adds what a component declares. Drops the problems of its declarations, because the check of that component
+/// reports them.
 fn add(index: &mut Index, work: &Work, component: &Component, database: &str) {
     if !matches!(component.kind, ComponentKind::Storage | ComponentKind::OutputPort) {
         return;
     }
     let mut specific = SpecificReader::new(&component.specific);
     let Some(names) = names_of(&work.product.id, component, &work.environment, &mut specific) else { return };
-    // A view reads in its own database.
+    // A view can read only from its own database.
     if names.database.as_deref().is_some_and(|own| own != database) {
         return;
     }

@@ -48,7 +48,7 @@ const WAIT_FOR_SERVER: &str = "make sure that the server comes back";
 
 /// Every class of the manual, and the codes that differ from their class.
 const TABLE: &[Row] = &[
-    // Not errors.
+    // Classes that are not errors.
     row("00", Permanent, REFUSES, ""),
     row("01", Permanent, REFUSES, ""),
     row("02", Permanent, REFUSES, ""),
@@ -64,9 +64,9 @@ const TABLE: &[Row] = &[
     row("10", Permanent, REFUSES, ""),
     row("20", Permanent, REFUSES, ""),
     row("21", Permanent, REFUSES, ""),
-    // The message of PostgreSQL quotes the value.
+    // Messages of this class quote values, so they are not shown.
     row("22", Conflict, "an existing value does not fit", ""),
-    // The first line names a constraint; the row is in the detail.
+    // The message names only the constraint. The detail quotes the row, and is not shown.
     row("23", Conflict, "existing rows violate the constraint", ""),
     row("24", Permanent, REFUSES, ""),
     row("25", Permanent, REFUSES, ""),
@@ -157,10 +157,11 @@ const TABLE: &[Row] = &[
     row("XX002", Permanent, "an index of PostgreSQL is damaged", "rebuild it"),
 ];
 
-/// For a code of a later release.
+/// The row for a code that the table does not have, such as one of a later release.
 const UNKNOWN: Row = row("", Permanent, REFUSES, "");
 
-/// Codes without the message of PostgreSQL: it repeats the text of the row, or quotes a value.
+/// Codes whose error leaves out the message of PostgreSQL, because that message repeats the text of the row or
+/// quotes a value.
 const SAID: [&str; 8] = ["25P03", "25P04", "53100", "55P03", "57014", "57P04", "HV00N", "XX002"];
 
 fn find(code: &str) -> &'static Row {
@@ -208,7 +209,8 @@ fn explained(
         Conflict => Error::conflict(text),
         Permanent => Error::permanent(text),
     };
-    // The cause is not the error itself: its detail quotes rows, which must not be logged.
+    // The cause is a text and not the database error, because the detail of that error quotes rows, which must
+    // not be logged.
     let said = if quotes_rows || of_owners { String::new() } else { format!(": {message}") };
     made.because(format!("SQLSTATE {code}{said}"))
 }

@@ -57,7 +57,7 @@ fn settings(url: &str) -> PostgresqlSettings {
     }
 }
 
-/// A fresh database, and the technology on it as a role that is no superuser.
+/// A new database, and the technology that connects to it as a role without superuser rights.
 struct Target {
     technology: Postgresql,
     /// A server of its own, for a test that creates more than one database.
@@ -86,7 +86,7 @@ impl Target {
         Self { technology: Postgresql::new(settings(&url)), own, database }
     }
 
-    /// A session on the database as another role.
+    /// The URL of the database for another role.
     fn url_of(&self, user: &str) -> String {
         let user = user.replace('@', "%40");
         format!("postgres://{user}:{PASSWORD}@127.0.0.1:{}/{}", self.server().port(), self.database)
@@ -96,8 +96,8 @@ impl Target {
         self.server().psql_in(&self.database, sql).unwrap()
     }
 
-    /// A session as the role of the target, which is a member of its roles meanwhile: since PostgreSQL 16, only the
-    /// grantor can revoke a grant.
+    /// Runs statements as the role of the target, which is temporarily a member of the components' roles. Since
+    /// PostgreSQL 16, only the grantor can revoke a grant.
     fn as_landfall(&self, sql: &str) {
         let all = |what: &str| {
             format!(
@@ -154,7 +154,7 @@ impl Target {
         }
     }
 
-    /// Whether a role that logs in may read.
+    /// Whether a user that logs in may read the relation.
     fn reads(&self, user: &str, relation: &str) -> bool {
         match query(&self.url_of(user), &format!("SELECT * FROM {relation}")) {
             Ok(_) => true,
@@ -163,7 +163,7 @@ impl Target {
         }
     }
 
-    /// All objects, one line each, without what differs between databases.
+    /// All objects, one line each, without the facts that differ between databases.
     fn everything(&self) -> Vec<String> {
         let mut lines = self.everything_in(&self.database);
         let owned =
@@ -365,7 +365,7 @@ impl<const CASE: usize> Subject for Conforming<CASE> {
         let members = self.0.column(&format!(
             "SELECT m.rolname FROM pg_auth_members am JOIN pg_roles m ON m.oid = am.member \
              JOIN pg_roles r ON r.oid = am.roleid WHERE r.rolname = '{role}' AND m.rolname <> '{}'",
-            // Since 16, the role that creates a role is a member of it, without its rights.
+            // Since PostgreSQL 16, the creator of a role is a member of it, but does not have its rights.
             self.0.database
         ));
         members
@@ -555,7 +555,7 @@ async fn bare_names_mean_the_existing_role() {
     );
     assert_eq!(target.run(&with_access(&port, &[ALICE, DEVELOPERS]), Intent::UpdateAccess).await, [""; 0]);
 
-    // A role of either spelling exists: the ref is refused, and roles that are not listed are revoked first.
+    // Both spellings exist as roles: the ref is refused, and roles that are not listed are revoked first.
     target.as_superuser("CREATE ROLE \"twin@example.com\"; CREATE ROLE \"twin_example.com\"");
     let asked = with_access(&port, &["twin_example.com", "nobody_example.com", BOB]);
     let plan = target.plan(&asked, Intent::UpdateAccess).await.unwrap();
@@ -630,7 +630,7 @@ async fn owners_and_foreign_grants_stay_and_managed_ones_come_back() {
     assert!(target.reads("john.smith@example.com", &relation));
     assert_eq!(readers(&target), ["bob", "carol"], "by the grants of another role");
 
-    // A plan reports them, and repairs them only when it may.
+    // A plan reports grants of other roles, and revokes them only with `repair`.
     let plan = target.plan(&with_access(&port, &[]), Intent::Provision).await.unwrap();
     assert_eq!(plan.changes, []);
     let of_others: Vec<_> =
@@ -717,7 +717,7 @@ async fn psql_command_of_the_info_works() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("order_id") && text.contains("(2 rows)"), "{text} {:?}", output.stderr);
-    // The view reads for consumers what they may not read themselves.
+    // The view lets readers read rows of a table that they may not read directly.
     assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.orders")));
 }
 
@@ -788,7 +788,7 @@ async fn tables_follow_their_contract() {
         (
             "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: aa, dataType: STRING}, {name: b, dataType: INT}, {name: d, dataType: DATE}]",
             "{}",
-            "dataContract.schema[2].dataType: column `b` of `finance__other__1__development.port` is numeric(10,4), and not every value of it is one of integer: `integer`; keep a type that is numeric(10,4), add a column under another name, or publish a new major version of the data product",
+            "dataContract.schema[2].dataType: column `b` of `finance__other__1__development.port` is numeric(10,4), and some of its values may not fit integer: `integer`; keep a type that is numeric(10,4), add a column under another name, or publish a new major version of the data product",
         ),
         (
             "[{name: id, dataType: BIGINT, constraint: PRIMARY_KEY}, {name: b, dataType: DECIMAL, precision: 10, scale: 4, constraint: NOT_NULL}, {name: d, dataType: DATE, constraint: NOT_NULL}, {name: e, dataType: DATE, constraint: NOT_NULL}]",
@@ -1202,11 +1202,11 @@ async fn a_rebuilt_view_keeps_its_grants_and_nothing_is_cascaded() {
     assert_eq!(target.provision(&wider).await, ["create: view `recent_orders`: follow the contract"]);
     let refused = target.refused(&work(VIEW), Intent::Provision).await;
     assert!(refused.contains("`public.theirs` reads it"), "{refused}");
-    // It is not dropped either: it is kept, and the note says so.
+    // A purge keeps the view, too, and a note says so.
     target.run(&work(VIEW), PURGE).await;
     let plan = target.plan(&work(VIEW), PURGE).await.unwrap();
     assert_eq!(plan.notes, [format!("`public.theirs` depends on `{view}`: it stays, and its data")]);
-    // Its owner is a role without other rights.
+    // The owner of the kept view is a role without other rights.
     let read = server().psql_in(&target.database, "SELECT count(*) FROM public.theirs").unwrap_err();
     assert!(read.contains("permission denied for table orders"), "{read}");
     target.as_superuser("DROP VIEW public.theirs");
@@ -1292,7 +1292,7 @@ async fn a_view_reads_its_own_data_product_only() {
                 "specific.columns.order_id: `{STORAGE_SCHEMA}.orders` has no column `no`: `no`; use one of `id`, \
                  `customer`, `amount`, `ordered_at`, `items`\n\
                  dataContract.schema[3].dataType: column `ordered_at` of `{STORAGE_SCHEMA}.orders` is timestamp with time \
-                 zone, and not every value of it is one of date: `date`; use a type that is timestamp with time zone in \
+                 zone, and some of its values may not fit date: `date`; use a type that is timestamp with time zone in \
                  PostgreSQL, or a wider one"
             ),
         ),
@@ -1373,7 +1373,7 @@ async fn purge_reports_objects_that_stay() {
     .await
     .unwrap();
     assert!(target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")), "by default privileges");
-    // Kept, and taken back with all objects.
+    // The component is kept, and provisioned again with all its objects.
     let before = target.everything();
     target.run(&storage, KEEP).await;
     assert!(!target.reads("alice@example.com", &format!("{STORAGE_SCHEMA}.raw")));
@@ -1487,7 +1487,7 @@ async fn names_and_texts_are_quoted() {
     }
 }
 
-/// Longer than the names of PostgreSQL allow, and equal up to that length.
+/// Names that are longer than PostgreSQL allows, and equal up to that length.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_names_stay_distinct() {
     let target = Target::fresh();
@@ -1666,7 +1666,8 @@ async fn simultaneous_runs_of_a_component_succeed_or_retry() {
     assert!(target.reads("alice@example.com", &format!("{PORT_SCHEMA}.daily_totals")));
 }
 
-/// They grant on the same schema, table and database at the same time, which PostgreSQL refuses.
+/// Output ports grant on the same schema, table and database at the same time, which PostgreSQL refuses without
+/// locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn output_ports_of_a_data_product_run_in_parallel() {
     let target = Target::fresh();
@@ -1754,7 +1755,7 @@ fn problems_of_columns_have_their_original_paths() {
     );
 }
 
-/// The limit is for components to provision; one with such a name can be removed.
+/// Only provisioning refuses such a name; a component that already has it can be removed.
 #[test]
 fn refuses_confusable_names() {
     let technology = Postgresql::new(settings("postgres://u@localhost/d"));
@@ -2043,7 +2044,7 @@ async fn nothing_of_an_owner_runs_as_landfall() {
     );
     let refused = target.refused(&wider, Intent::Provision).await;
     assert!(refused.contains("would run as Landfall"), "{refused}");
-    // A check of a table that inherits from it.
+    // A check of a table that inherits from the component's table.
     john.batch_execute(&format!(
         "ALTER TABLE {table} DROP CONSTRAINT orders_check; \
          CREATE TABLE {STORAGE_SCHEMA}.child (CHECK ({STORAGE_SCHEMA}.evil())) INHERITS ({table})"

@@ -42,7 +42,8 @@ use landfall_adapter::descriptor::{Column, DataType, Object, Problem, type_keys}
 /// The maximum declared length of a text in PostgreSQL.
 const MAX_LENGTH: u32 = 10_485_760;
 
-/// The type of a column as `format_type` writes it. Problems are added to `problems`, with paths below `place`.
+/// Returns the type of a column as `format_type` writes it. `None` after problems, which are added to
+/// `problems` with paths below `place`.
 pub(super) fn data_type(column: &Column, place: &str, problems: &mut Vec<Problem>) -> Option<String> {
     match column.data_type {
         DataType::Array => match column.array_data_type {
@@ -60,7 +61,7 @@ pub(super) fn data_type(column: &Column, place: &str, problems: &mut Vec<Problem
     }
 }
 
-/// A note about types that are stored as another type.
+/// Returns a note if the type is stored as another one that does not check the values: ENUM and SET.
 pub(super) fn note(column: &Column, table: &str) -> Option<String> {
     matches!(column.data_type, DataType::Enum | DataType::Set).then(|| {
         format!(
@@ -231,14 +232,14 @@ pub(super) fn describe(made: &str, kind: char) -> (Object, bool) {
         "json" | "jsonb" => DataType::Json,
         "point" => DataType::Point,
         "polygon" => DataType::Polygon,
-        // `time(3) with time zone` has its modifier in the middle.
+        // A type with a modifier, such as `timestamp(3) with time zone`, has the modifier in the middle.
         _ if made.starts_with("timestamp") && made.ends_with("with time zone") => DataType::TimestampZ,
         _ if made.starts_with("timestamp") => DataType::Timestamp,
         _ if made.starts_with("time") && made.contains("time zone") => DataType::Time,
         "numeric" => {
             if let Some((precision, scale)) = modifier.split_once(',') {
                 put("dataType", json!(DataType::Decimal.name()));
-                // A scale may be negative in PostgreSQL, but not in a data contract.
+                // A negative scale is valid in PostgreSQL, but not in a data contract.
                 let (Some(precision), Some(scale)) = (number(precision), number(scale)) else {
                     put("dataType", json!(DataType::Numeric.name()));
                     return (keys, false);

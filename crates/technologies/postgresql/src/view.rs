@@ -30,14 +30,14 @@ pub(super) struct View {
     pub(super) name: String,
     /// Schema and name of the source.
     pub(super) source: (String, String),
-    /// Columns by their name in the source.
+    /// The columns, each with the name of its column in the source.
     pub(super) columns: Vec<(String, Wanted)>,
 }
 
-/// The changes of a view that are left.
+/// Returns the remaining changes of a view.
 ///
-/// The source may be created or changed by the same request. So a plan does not refuse a missing source, but notes
-/// it, and applying the plan does (`strict`), before anything changes.
+/// The same request may still create or change the source. So a plan only notes a missing source. With
+/// `strict`, when the plan is applied, a missing source is an error before anything changes.
 pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Result<Left> {
     let source = match source(place, view, seen) {
         Err(error) if !strict && place.waits => {
@@ -103,7 +103,8 @@ pub(super) fn plan(place: &Place, view: &View, seen: &Seen, strict: bool) -> Res
     Ok(left)
 }
 
-/// The comments of a view that was just created or changed, because only now is the stored query known.
+/// Returns statements for the comments and the mark of a view that was just created or changed. The mark has a
+/// fingerprint of the stored query, which exists only now.
 pub(super) fn seal(place: &Place, view: &View, contract: &Contract, seen: &Seen) -> Result<Vec<String>> {
     let source = source(place, view, seen)?;
     let Some(have) = seen.relation(&view.name) else {
@@ -122,7 +123,8 @@ pub(super) fn seal(place: &Place, view: &View, contract: &Contract, seen: &Seen)
     Ok(sql)
 }
 
-/// The source, checked against its existing columns.
+/// Returns the source of a view. Fails if the source does not exist, belongs to another data product, or lacks
+/// a column.
 fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRelation> {
     let (schema, name) = &view.source;
     let refuse = |message: String, remedy: &str| {
@@ -138,7 +140,7 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
             "name a table or view of the same data product, and let the output port depend on its component",
         ));
     };
-    // Output ports of one product share its schema.
+    // The mark of the source's schema decides. Output ports share the schema of their data product.
     let mark = Mark::in_comment(found.comment.as_deref());
     let ours = mark
         .is_some_and(|mark| mark.owner.environment == place.owner.environment && mark.is_of(&place.product));
@@ -154,7 +156,8 @@ fn source<'a>(place: &Place, view: &View, seen: &'a Seen) -> Result<&'a SourceRe
     if problems.is_empty() { Ok(source) } else { Err(Error::invalid(problems)) }
 }
 
-/// The columns that a view cannot read from a source with these columns, each with its type.
+/// Returns a problem for each column that the view cannot read from a source with `columns`, given as (name,
+/// type).
 pub(super) fn unreadable(view: &View, columns: &[(String, String)]) -> Vec<Problem> {
     let (schema, name) = &view.source;
     let types: BTreeMap<&str, &str> =
@@ -181,7 +184,7 @@ pub(super) fn unreadable(view: &View, columns: &[(String, String)]) -> Vec<Probl
                 Problem::new(
                     format!("{}.dataType", column.place),
                     format!(
-                        "column `{from}` of `{schema}.{name}` is {have}, and not every value of it is one of {}",
+                        "column `{from}` of `{schema}.{name}` is {have}, and some of its values may not fit {}",
                         column.data_type
                     ),
                 )
@@ -229,8 +232,8 @@ fn create(place: &Place, name: &str, query: &str) -> Vec<String> {
     sql
 }
 
-/// The views on a column, which PostgreSQL does not change while a view reads it. `None` if one of them belongs to
-/// another data product, or has views on it; then PostgreSQL refuses the change.
+/// Returns the views that read a column and must be recreated when its type changes. `None` if one of them
+/// belongs to another data product, or has views on it. Then the change is refused.
 pub(super) fn rebuilt<'a>(
     place: &Place,
     relation: &'a Relation,
@@ -247,7 +250,8 @@ pub(super) fn rebuilt<'a>(
         .collect()
 }
 
-/// Statements that drop these views and create them again, with owner, comments and grants.
+/// Returns the statements that drop the views on a column, and those that create them again with owner,
+/// comments and grants. `None` if [`rebuilt`] returns `None`.
 pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option<(Vec<String>, Vec<String>)> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for (dependent, view) in rebuilt(place, relation, column)? {
@@ -274,7 +278,7 @@ pub(super) fn around(place: &Place, relation: &Relation, column: &str) -> Option
     Some((before, after))
 }
 
-/// Whether the existing columns stay unchanged, in their positions.
+/// Whether the view keeps its existing columns, with names and types, and only gets new ones at the end.
 fn grows(view: &View, have: &Relation) -> bool {
     have.columns.len() <= view.columns.len()
         && have
@@ -302,7 +306,8 @@ fn refuse_dependents(place: &Place, have: &Relation) -> Result<()> {
     )))
 }
 
-/// A grant that the new view gets, too; the owner has its rights anyway.
+/// Whether the recreated view gets this grant again. The owner needs none, and a grant on a dropped column
+/// ends.
 fn kept(grant: &Grant, have: &Relation, view: &View) -> bool {
     grant.grantee.as_deref() != Some(&have.owner)
         && grant
@@ -318,7 +323,7 @@ fn regrant(grant: &Grant, name: &str) -> String {
     format!("GRANT {}{column} ON {name} TO {grantee}{option}", grant.privilege)
 }
 
-/// The owner of a view must be able to read the source.
+/// Returns the missing grants that let the owner of the view read its source.
 pub(super) fn source_privileges(place: &Place, view: &View, seen: &Seen) -> Vec<String> {
     let Some(found) = &seen.source else { return Vec::new() };
     let Some(source) = &found.relation else { return Vec::new() };

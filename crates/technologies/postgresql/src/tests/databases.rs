@@ -1,5 +1,5 @@
-//! Databases of storage areas are created and dropped outside of transactions: a process that is killed between any
-//! two statements leaves a state from which the next one continues.
+//! Databases of storage areas are created and dropped outside of transactions. A process that is killed between
+//! any two statements leaves a state from which the next process continues.
 
 use std::sync::atomic::Ordering;
 
@@ -35,7 +35,7 @@ async fn killed(target: &Target, work: &Work, intent: Intent, statements: i64) -
     false
 }
 
-/// The result of another process that continues.
+/// Plans and applies with a new process until nothing is left to change. Panics if that does not end.
 async fn resumed(target: &Target, work: &Work, intent: Intent, what: &str) {
     let technology = Postgresql::new(target.technology.0.settings.clone());
     let context = Context::default();

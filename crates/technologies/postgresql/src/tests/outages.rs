@@ -52,7 +52,7 @@ async fn ask(technology: &Postgresql, what: &str, change: &Change, context: &Con
     }
 }
 
-/// The result and the time it took; panics if it takes longer than 30 s.
+/// Returns the error and how long the call took. Panics if the call takes longer than 30 s.
 async fn timed(asked: impl Future<Output = Result<()>>) -> (Error, Duration) {
     let begin = Instant::now();
     let done = tokio::time::timeout(30 * SECOND, asked).await;
@@ -81,7 +81,7 @@ async fn silent_server_misses_connect_timeout_and_is_retried() {
             "{what}"
         );
         assert!(error.is_retryable() && took < 5 * SECOND, "{what}: {took:?}");
-        // No other caller waits for it during the pause.
+        // No other caller waits for the silent server during the pause.
         let (error, took) = timed(ask(&technology, what, &first_change(), &Context::default())).await;
         assert!(error.is_retryable() && took < SECOND / 2, "{what}: {took:?}");
         assert!(error.to_string().contains("a moment ago, and is tried again in 1 s"), "{error}");
@@ -216,7 +216,7 @@ async fn outages_are_retried_with_a_reason_until_they_end() {
     let (name, port) = (target.database.clone(), work(TABLE));
     let url = target.technology.0.settings.url.expose();
     let context = Context::default();
-    // Each has a pool of its own: an idle session in a shared one was authenticated before.
+    // Each case has its own pool, because an idle session of a shared pool would already be authenticated.
     let cases: [(&str, String, String, &str); 8] = [
         (
             "read-only default",
@@ -346,7 +346,7 @@ async fn password_rotated_in_its_file_works_without_restart() {
     );
     server().psql(&rotate).unwrap();
     let error = loop {
-        // Until the client has noticed the end of the session.
+        // Retry until the client has noticed the end of the session.
         match plan().await {
             Err(error) if error.to_string().contains("lost") => {}
             Err(error) => break error,

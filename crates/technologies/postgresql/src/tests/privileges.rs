@@ -194,7 +194,7 @@ async fn objects_of_owners_never_become_landfalls() {
     assert_eq!(target.column(left), [""; 0]);
 }
 
-/// On 15 a reader may become the readers' role; on later releases only if a superuser allows it.
+/// On PostgreSQL 15, a reader may become the readers' role; on later releases, only if a superuser allows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_of_readers_never_become_landfalls() {
     let target = Target::fresh();
@@ -263,7 +263,7 @@ async fn remaining_objects_belong_to_a_role_without_rights() {
             format!("schema `{STORAGE_SCHEMA}` is not empty: it stays, and is released"),
         ]
     );
-    // Taken back, and then deleted, once nothing depends on it.
+    // The component is provisioned again, and then deleted when nothing depends on its objects.
     target.provision(&storage).await;
     target.as_superuser("DROP VIEW public.theirs");
     // An object in another database keeps the role, without members.
@@ -358,7 +358,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
     };
     let value =
         |info: &Object, key: &str| info.get(key).map(|entry| entry["value"].as_str().unwrap().to_owned());
-    // It can become neither Landfall nor the owners, and cannot reset its role.
+    // The function can become neither Landfall nor the owners, and cannot reset its role.
     for body in [
         format!("RETURN current_user IN ('{landfall}', '{owner}');"),
         format!(
@@ -378,7 +378,7 @@ async fn rows_are_counted_with_the_rights_of_a_reader() {
         let (info, said) = described(&target, &plain).await;
         assert_eq!((value(&info, "rowCount").as_deref(), said.as_str()), (Some("0"), ""), "{body}");
     }
-    // Its messages are dropped, and a timeout ends it.
+    // The messages of the function are dropped, and a timeout ends the function.
     for (body, why) in [
         ("RAISE EXCEPTION 'secret 4711';", "failed"),
         (

@@ -54,11 +54,11 @@ async fn keys_over_duplicate_rows_are_refused_with_their_number() {
     assert!(both.ends_with(&format!(
         "dataContract.schema: `id`, `a` cannot be the primary key of `{OTHER_TABLE}`: 2 rows of values that another row has, too; {more}"
     )), "{both}");
-    // Under another name, too.
+    // The same refusal for a column that is also renamed.
     let renamed = "{name: id, dataType: INT}, {name: z, dataType: INT, constraint: UNIQUE}, {name: b, dataType: STRING}";
     let said = refused(&target, renamed, "{renameColumns: {a: z}}").await;
     assert!(said.contains("column `z` cannot be unique: 4 rows"), "{said}");
-    // The valid change is done.
+    // Once the rows are valid, the change is made.
     target.as_superuser(&format!("DELETE FROM {OTHER_TABLE} WHERE id IS NULL OR b = 'x'"));
     let done = target.provision(&port(&format!("[{}]", with(key, "", "")), "{}")).await;
     assert_eq!(done, ["alter: table `port`: primary key (id)"]);
@@ -225,7 +225,7 @@ async fn role_with_rights_in_another_database_stays_empty() {
     assert!(target.as_superuser(&roles).is_empty());
 }
 
-/// Counts its calls.
+/// A lookup that counts its calls.
 struct Counting(Arc<AtomicUsize>);
 
 #[async_trait]

@@ -4,7 +4,7 @@ use super::*;
 use landfall_adapter::Neighbours;
 use landfall_adapter::testing::work_beside_others;
 
-/// The example with other text in place of some of its own.
+/// Returns the text of the example with each (from, to) replaced.
 fn text(replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(ORDERS.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "{from}");
@@ -18,7 +18,7 @@ fn problems(work: &Work) -> Vec<String> {
     found.into_iter().map(|problem| work.component.located(problem).with_remedy()).collect()
 }
 
-fn told(replacements: &[(&str, &str)]) -> Vec<String> {
+fn view_problems(replacements: &[(&str, &str)]) -> Vec<String> {
     problems(&work_beside_others(&text(replacements), VIEW))
 }
 
@@ -30,8 +30,8 @@ fn source(schema: &str, name: &str) -> String {
 }
 
 #[test]
-fn sources_of_the_same_document_are_checked_in_it() {
-    assert_eq!(told(&[]), [""; 0]);
+fn sources_in_the_same_document_are_checked() {
+    assert_eq!(view_problems(&[]), [""; 0]);
     let of_storage = |column: &str| format!("`{STORAGE_SCHEMA}.orders` has no column `{column}`");
     for (replacements, expected) in [
         (
@@ -54,7 +54,7 @@ fn sources_of_the_same_document_are_checked_in_it() {
             [(COLUMNS, "- {name: customer, dataType: INT}")],
             format!(
                 "components[1].dataContract.schema[1].dataType: column `customer` of `{STORAGE_SCHEMA}.orders` is \
-                 character varying(40), and not every value of it is one of integer: `integer`; use a type that is \
+                 character varying(40), and some of its values may not fit integer: `integer`; use a type that is \
                  character varying(40) in PostgreSQL, or a wider one"
             ),
         ),
@@ -95,10 +95,10 @@ fn sources_of_the_same_document_are_checked_in_it() {
             ),
         ),
     ] {
-        assert_eq!(told(&replacements), [expected]);
+        assert_eq!(view_problems(&replacements), [expected]);
     }
-    // From another output port, by its data contract; every column at once.
-    let of_port = told(&[(SOURCE, &source(PORT_SCHEMA, "daily_totals"))]);
+    // The source is another output port, so its data contract decides. Every wrong column is reported at once.
+    let of_port = view_problems(&[(SOURCE, &source(PORT_SCHEMA, "daily_totals"))]);
     let paths: Vec<_> = of_port.iter().filter_map(|problem| problem.split(": ").next()).collect();
     assert_eq!(
         paths,
@@ -145,7 +145,6 @@ fn sources_are_checked_for_contracts_of_odcs() {
 
 #[test]
 fn unknown_sources_are_left_to_the_database() {
-    let unknown = |schema: &str, name: &str| source(schema, name);
     let tables = {
         let start = ORDERS.find("      tables:\n").unwrap();
         let end = ORDERS.find("  - id: urn:dmb:cmp:sales:orders:1:recent-orders").unwrap();
@@ -153,21 +152,21 @@ fn unknown_sources_are_left_to_the_database() {
     };
     for replacements in [
         // Another schema, which may have any owner.
-        vec![(SOURCE, unknown("staging", "orders"))],
+        vec![(SOURCE, source("staging", "orders"))],
         // Tables that the users of a storage area create.
-        vec![(tables, "      {}\n".to_owned()), (SOURCE, unknown(STORAGE_SCHEMA, "anything"))],
+        vec![(tables, "      {}\n".to_owned()), (SOURCE, source(STORAGE_SCHEMA, "anything"))],
         vec![(SOURCE, format!("source: {{schema: {STORAGE_SCHEMA}, name: theirs, listed: false}}"))],
-        // A view cannot read a table in another database.
+        // The schema of a storage area with a database of its own is in that database.
         vec![
             ("      tables:", "      level: database\n      tables:".to_owned()),
-            (SOURCE, unknown(STORAGE_SCHEMA, "x")),
+            (SOURCE, source(STORAGE_SCHEMA, "x")),
         ],
     ] {
         let replacements: Vec<_> = replacements.iter().map(|(from, to)| (*from, to.as_str())).collect();
-        assert_eq!(told(&replacements), [""; 0], "{replacements:?}");
+        assert_eq!(view_problems(&replacements), [""; 0], "{replacements:?}");
     }
     // An invalid storage area does not decide about sources.
-    let broken = told(&[
+    let broken = view_problems(&[
         ("name: customer, dataType: VARCHAR", "name: customer, dataType: NONSENSE"),
         (COLUMNS, "- {name: c, dataType: STRING}"),
     ]);
