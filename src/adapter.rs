@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use landfall_adapter::Driver;
 
 use crate::cli;
@@ -30,7 +29,7 @@ impl Adapter {
     /// Runs the command in the arguments of the process, and returns its exit code.
     pub fn main(&self) -> ExitCode {
         let helper = std::env::args_os().nth(1).and_then(|argument| self.registry.help(&argument));
-        helper.unwrap_or_else(|| cli::run(cli::Arguments::parse(), &self.registry))
+        helper.unwrap_or_else(|| cli::run(cli::Arguments::of_process(&self.registry), &self.registry))
     }
 }
 

@@ -62,6 +62,11 @@ impl Registry {
         self.drivers.values().find_map(|driver| driver.help(argument))
     }
 
+    /// The commands of all drivers, with a sentence for each.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.drivers.values().flat_map(|driver| driver.commands().iter().copied())
+    }
+
     pub(crate) fn clashes(&self) -> &[&'static str] {
         &self.clashes
     }
@@ -81,6 +86,9 @@ pub(crate) trait Open: Send + Sync {
     /// See [`Driver::help`].
     fn help(&self, argument: &OsStr) -> Option<ExitCode>;
 
+    /// See [`Driver::commands`].
+    fn commands(&self) -> &'static [(&'static str, &'static str)];
+
     /// Creates the technology of a target from its table. `None` after mistakes, which are added to `mistakes`.
     fn open_table(
         &self,
@@ -97,6 +105,10 @@ impl<D: Driver> Open for D {
 
     fn help(&self, argument: &OsStr) -> Option<ExitCode> {
         Driver::help(self, argument)
+    }
+
+    fn commands(&self) -> &'static [(&'static str, &'static str)] {
+        Driver::commands(self)
     }
 
     fn open_table(

@@ -12,7 +12,7 @@ mod topology;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, Overrides};
 use crate::registry::Registry;
@@ -28,6 +28,22 @@ use remote::{BearerToken, Encryption};
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// The arguments of the process. Ends the process if they are wrong, or ask for help, which also lists the commands of
+    /// drivers.
+    pub(crate) fn of_process(registry: &Registry) -> Self {
+        let commands: Vec<_> =
+            registry.commands().map(|(name, text)| format!("  {name:<9} {text}")).collect();
+        let mut command = Self::command();
+        if !commands.is_empty() {
+            command =
+                command.after_help(format!("Commands of drivers:\n{}\n\n{EXIT_CODES}", commands.join("\n")));
+        }
+        let parsed = Self::from_arg_matches(&command.get_matches());
+        parsed.unwrap_or_else(|error| error.exit())
+    }
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 the operation failed or was stopped; 2 wrong usage or configuration; \

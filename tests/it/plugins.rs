@@ -180,3 +180,116 @@ async fn unusable_plugin_fails_its_own_target_only() {
     script(folder.path(), "echo '{\"type\":\"result\",\"changed\":true}'");
     api.provision_and_wait(&component_request(&cashflow(), OUTPUT_PORT)).await;
 }
+
+/// What `landfall plugin check` reports of a script, as `name in verb`. `described` replaces a text of its description.
+fn faults(folder: &Path, described: (&str, &str), code: &str) -> Vec<String> {
+    let program = script(folder, code);
+    let text = fs::read_to_string(&program).unwrap();
+    fs::write(&program, text.replacen(described.0, described.1, 1)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    command.args(["plugin", "check", "--report", "json", "--timeout", "3"]).arg(&program);
+    let output = command.env(MARK, folder).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let faults = report["faults"].as_array().unwrap();
+    assert_eq!(output.status.success(), faults.is_empty(), "{output:?}");
+    let named =
+        |fault: &Value| format!("{} in {}", fault["name"].as_str().unwrap(), fault["verb"].as_str().unwrap());
+    faults.iter().map(named).collect()
+}
+
+#[test]
+fn plugin_check_names_each_planted_fault() {
+    let result = r#"echo '{"type":"result","changed":true}'"#;
+    let in_provision = |code: &str| format!("if [ $1 = provision ]; then {code}; else {result}; fi");
+    let line = format!(r#"{{"type":"log","message":"{}"}}"#, "x".repeat(1000));
+    let plan = r#"[ $1 = plan ] && { echo '{"type":"result","changes":[{"action":"alter","resource":"x"}]}'; exit; }"#;
+    let same = ("", "");
+    for (planted, described, code, expected) in [
+        ("nothing", same, result.to_owned(), &[][..]),
+        ("no result", same, in_provision(":"), &["no-result in provision"]),
+        ("two results", same, in_provision(&format!("{result}; {result}")), &["two-results in provision"]),
+        (
+            "8 MB line",
+            same,
+            in_provision("head -c 8000000 /dev/zero | tr '\\0' x"),
+            &["long-line in provision"],
+        ),
+        ("not JSON", same, in_provision(&format!("echo hello; {result}")), &["not-json in provision"]),
+        (
+            "1 GB of output",
+            same,
+            in_provision(&format!("yes '{line}' | head -c 1000000000")),
+            &["too-much-output in provision"],
+        ),
+        (
+            "ignores SIGTERM",
+            same,
+            in_provision("trap '' TERM; while :; do sleep 0.1; done"),
+            &["deadline in provision", "ignores-sigterm in provision"],
+        ),
+        (
+            "grandchild keeps the pipe",
+            same,
+            in_provision(&format!("sleep 300 & {result}")),
+            &["left-process in provision"],
+        ),
+        (
+            "setsid escape",
+            same,
+            in_provision(&format!("setsid sleep 300 & sleep 0.2; {result}")),
+            &["escaped-process in provision"],
+        ),
+        ("wrong exit code", same, in_provision(&format!("{result}; exit 3")), &["exit-code in provision"]),
+        ("past its deadline", same, in_provision("sleep 60"), &["deadline in provision"]),
+        ("unknown protocol", ("plugin/1", "plugin/9"), String::new(), &["unknown-protocol in describe"]),
+        (
+            "plan not empty after provision",
+            (r#""name""#, r#""verbs":["plan"],"name""#),
+            format!("{plan}; {result}"),
+            &["plan-not-empty in plan"],
+        ),
+    ] {
+        let folder = TempDir::with_prefix("landfall-it-").unwrap();
+        let found = faults(folder.path(), described, &code);
+        assert_eq!(found, expected, "{planted}");
+        assert_eq!(processes(folder.path()), Vec::<String>::new(), "{planted}");
+    }
+}
+
+#[test]
+fn new_plugins_pass_the_check() {
+    let folder = TempDir::with_prefix("landfall-it-").unwrap();
+    for (language, name) in [("python", "orders.py"), ("sh", "orders.sh")] {
+        let path = folder.path().join(name);
+        let landfall = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+            command.arg("plugin");
+            command
+        };
+        let made = landfall().args(["new", "--lang", language]).arg(&path).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let again = landfall().args(["new", "--lang", language]).arg(&path).output().unwrap();
+        assert_eq!(again.status.code(), Some(2), "an existing file stays: {again:?}");
+        let checked = landfall().arg("check").arg(&path).output().unwrap();
+        let text = String::from_utf8(checked.stdout).unwrap();
+        assert!(checked.status.success() && text.contains("\nno fault in "), "{text}");
+        let ran = landfall().args(["run", "provision"]).arg(&path).output().unwrap();
+        let text = String::from_utf8(ran.stdout).unwrap();
+        assert!(ran.status.success() && text.contains("create or update c_"), "{text}");
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_landfall")).arg("--help").output().unwrap();
+    assert!(String::from_utf8(help.stdout).unwrap().contains("Commands of drivers:\n  plugin "));
+}
+
+#[test]
+fn example_plugins_pass_the_check() {
+    for (program, specific) in [("notes/notes.sh", r#"{"text":"milk"}"#), ("sqlite/sqlite_port.py", "{}")] {
+        let folder = TempDir::with_prefix("landfall-it-").unwrap();
+        let settings = json!({ "folder": folder.path() }).to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+        command.args(["plugin", "check", "--specific", specific, "--settings", &settings]);
+        let checked = command.arg(repository().join("examples/plugins").join(program)).output().unwrap();
+        assert!(checked.status.success(), "{program}: {}", String::from_utf8_lossy(&checked.stdout));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{program} left files");
+    }
+}

@@ -39,6 +39,12 @@ pub trait Driver: Send + Sync + 'static {
     fn help(&self, _argument: &OsStr) -> Option<ExitCode> {
         None
     }
+
+    /// The arguments of [`Driver::help`] that are commands for users, each with a sentence for `--help`. The default has
+    /// none.
+    fn commands(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
 }
 
 /// Mistakes in the settings of a target, each with its key, relative to `[targets.CODE]`.

@@ -19,6 +19,7 @@ use crate::plugin::{Plugin, Shared};
 use crate::protocol::PROTOCOL;
 use crate::run::Program;
 use crate::supervisor::{ARGUMENT as SUPERVISE, supervise};
+use crate::tools;
 
 /// Variables of Landfall that a plug-in gets. Others may have secrets of other targets.
 const PASSED_ON: [&str; 9] =
@@ -159,10 +160,7 @@ impl Driver for ExecDriver {
             let directory = settings.directory.display();
             mistakes.add("directory", format_args!("`{directory}` is no directory; name an existing one"));
         }
-        let mut env: BTreeMap<String, String> = PASSED_ON
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), services.variable(name)?.to_owned())))
-            .collect();
+        let mut env = passed_on(|name| services.variable(name).map(str::to_owned));
         for (name, value) in &settings.env {
             if name.is_empty() || name.contains(['=', '\0']) || name == PROTOCOL_VARIABLE {
                 mistakes.add("env", format_args!("`{name}` cannot be set; choose another name"));
@@ -177,7 +175,6 @@ impl Driver for ExecDriver {
             };
             env.extend(text.map(|text| (name.clone(), text)));
         }
-        env.insert(PROTOCOL_VARIABLE.to_owned(), PROTOCOL.to_owned());
         let directory = mistakes.keep(services.directory("identity", settings.identity.as_deref()));
         let (name, directory) = mistakes.or(name.zip(directory))?;
         let program = Program {
@@ -192,6 +189,7 @@ impl Driver for ExecDriver {
             max_line: usize::try_from(settings.max_line.get()).unwrap_or(usize::MAX),
             max_output: settings.max_output.get().into(),
             max_log_lines: settings.max_log_lines.get().into(),
+            observed: None,
         };
         Ok(Plugin::new(Shared {
             program: Arc::new(program),
@@ -203,8 +201,22 @@ impl Driver for ExecDriver {
     }
 
     fn help(&self, argument: &OsStr) -> Option<ExitCode> {
-        (argument == SUPERVISE).then(supervise)
+        match argument.to_str() {
+            Some(SUPERVISE) => Some(supervise()),
+            Some(tools::COMMAND) => Some(tools::run()),
+            _ => None,
+        }
     }
+
+    fn commands(&self) -> &'static [(&'static str, &'static str)] {
+        &[(tools::COMMAND, "Make, check and run programs for targets with `driver = \"exec\"`")]
+    }
+}
+
+/// The variables that every plug-in gets.
+pub(crate) fn passed_on(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let passed_on = PASSED_ON.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?)));
+    passed_on.chain([(PROTOCOL_VARIABLE.to_owned(), PROTOCOL.to_owned())]).collect()
 }
 
 /// Why a program cannot be started, if it cannot.

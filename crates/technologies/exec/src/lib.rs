@@ -12,6 +12,7 @@
 //! | `run` | one run: input, output, time and limits |
 //! | `verdict` | what a run means |
 //! | `supervisor` | the process that leaves no process behind |
+//! | `tools` | `landfall plugin new`, `check` and `run` |
 
 #![cfg(target_os = "linux")]
 
@@ -22,6 +23,7 @@ pub mod protocol;
 mod run;
 mod schema;
 mod supervisor;
+mod tools;
 mod verdict;
 
 pub use driver::{ExecDriver, Settings};

@@ -169,6 +169,14 @@ impl Plugin {
         Self(Arc::new(shared))
     }
 
+    /// The first kind that it takes, if it does not take every kind.
+    pub(crate) fn first_kind(&self) -> Option<String> {
+        match Technology::capabilities(self).kinds {
+            Kinds::Any => None,
+            Kinds::Only(kinds) => kinds.first().map(|kind| kind.name().to_owned()),
+        }
+    }
+
     fn description(&self) -> Result<&Description> {
         let name = &self.0.program.name;
         self.0.description.get().ok_or_else(|| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use landfall_adapter::blocking;
@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::lines::{Lines, Piece};
 use crate::protocol::{Line, LogLevel, Outcome, ProgressPart, Verb};
 use crate::supervisor::{ARGUMENT, Event, HEARTBEAT, STOP, Start};
-use crate::verdict::{Answer, Cut, Exit, Said, verdict};
+use crate::verdict::{Answer, Cut, CutKind, Exit, Said, verdict};
 
 /// How often Landfall tells the supervisor that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
@@ -61,6 +61,22 @@ pub(crate) struct Program {
     pub(crate) max_output: u64,
     /// The most lines of standard output and standard error in the log of the operation.
     pub(crate) max_log_lines: u64,
+    /// Collects what was seen of each run, for the tools of authors.
+    pub(crate) observed: Option<Arc<Mutex<Vec<Observed>>>>,
+}
+
+/// What was seen of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed {
+    pub(crate) verb: Verb,
+    pub(crate) said: Said,
+    pub(crate) exit: Exit,
+    /// Why Landfall ended it, if it did.
+    pub(crate) cut: Option<CutKind>,
+    /// Processes that it left in its process group.
+    pub(crate) left: usize,
+    /// Processes that it left outside of its process group.
+    pub(crate) escaped: usize,
 }
 
 /// Keeps checkpoints.
@@ -70,7 +86,7 @@ pub(crate) trait Checkpoints: Send + 'static {
     async fn keep(&mut self, state: Value, running: &Running) -> Result<()>;
 }
 
-/// For verbs that have no checkpoints: `state` lines are stray.
+/// For verbs that have no checkpoints: `state` lines are ignored.
 pub(crate) struct NoCheckpoints;
 
 #[async_trait::async_trait]
@@ -113,6 +129,8 @@ impl Program {
             log_lines: 0,
             unlogged: 0,
             told: None,
+            left: 0,
+            escaped: 0,
         };
         blocking::finish(run.conduct(lock, request)).await
     }
@@ -132,6 +150,8 @@ struct Run<C> {
     unlogged: u64,
     /// When progress was logged last.
     told: Option<Instant>,
+    left: usize,
+    escaped: usize,
 }
 
 impl<C: Checkpoints> Run<C> {
@@ -150,7 +170,19 @@ impl<C: Checkpoints> Run<C> {
             let _ = supervisor.start_kill();
         }
         self.report();
-        let exit = self.exit.unwrap_or(Exit::Unknown);
+        let exit = self.exit.take().unwrap_or(Exit::Unknown);
+        if let Some(observed) = &self.program.observed {
+            let (said, cut) = (self.said.clone(), self.cut.as_ref().map(Cut::kind));
+            let one = Observed {
+                verb: self.verb,
+                said,
+                exit: exit.clone(),
+                cut,
+                left: self.left,
+                escaped: self.escaped,
+            };
+            observed.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+        }
         let outcome = verdict(&self.program.name, self.verb, self.said, exit, self.cut)?;
         Ok((outcome, self.checkpoints))
     }
@@ -249,7 +281,9 @@ impl<C: Checkpoints> Run<C> {
                 self.exit = Some(Exit::Signal(signal.unwrap_or_default()));
                 false
             }
-            Ok(Event::Ended { killed, left }) => {
+            Ok(Event::Ended { killed, escaped, left }) => {
+                self.escaped = escaped;
+                self.left = killed.saturating_sub(escaped);
                 if killed > 0 {
                     let text =
                         format!("plug-in `{}` left {killed} processes, which were killed", self.program.name);

@@ -99,6 +99,8 @@ pub(crate) enum Event {
     Ended {
         /// How many processes were left and killed.
         killed: usize,
+        /// How many of them had left the process group of the plug-in.
+        escaped: usize,
         /// Processes that could not be killed.
         left: Vec<i32>,
     },
@@ -233,8 +235,8 @@ impl Supervisor {
             let _ = kill_process_group(plugin, Signal::TERM);
         };
         let _ = self.tell(&Event::Exited { code: status.exit_status(), signal: status.terminating_signal() });
-        let (killed, left) = end_descendants();
-        self.tell(&Event::Ended { killed, left })
+        let (killed, escaped, left) = end_descendants(plugin);
+        self.tell(&Event::Ended { killed, escaped, left })
     }
 
     /// What Landfall sends within that time, or nothing when the plug-in ends first.
@@ -295,10 +297,12 @@ fn reap(plugin: Pid) -> io::Result<Option<WaitStatus>> {
     }
 }
 
-/// Kills what the plug-in has left. Returns how many processes there were, and those that do not die.
-fn end_descendants() -> (usize, Vec<i32>) {
+/// Kills what the plug-in has left. Returns how many processes there were, how many of them outside of its process
+/// group, and those that do not die.
+fn end_descendants(plugin: Pid) -> (usize, usize, Vec<i32>) {
     let end = Instant::now() + KILLING;
     let mut killed = BTreeSet::new();
+    let mut escaped = BTreeSet::new();
     loop {
         let has_children = loop {
             match wait(WaitOptions::NOHANG) {
@@ -310,10 +314,14 @@ fn end_descendants() -> (usize, Vec<i32>) {
         // Without a child there is no descendant: an orphan becomes a child of the subreaper at once.
         let left = if has_children { descendants() } else { Vec::new() };
         if left.is_empty() || Instant::now() >= end {
-            return (killed.len(), left);
+            return (killed.len(), escaped.len(), left);
         }
         for pid in left {
             killed.insert(pid);
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if field(&stat, GROUP).is_some_and(|group| group != plugin.as_raw_pid()) {
+                escaped.insert(pid);
+            }
             if let Some(pid) = Pid::from_raw(pid) {
                 // One that belongs to another user is reported at the end.
                 let _ = kill_process(pid, Signal::KILL);
@@ -329,7 +337,7 @@ fn descendants() -> Vec<i32> {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+        .filter_map(|pid| Some((pid, field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, PARENT)?)))
         .collect();
     let mut found = vec![getpid().as_raw_pid()];
     let mut next = 0;
@@ -340,9 +348,13 @@ fn descendants() -> Vec<i32> {
     found.split_off(1)
 }
 
-/// The parent in `/proc/PID/stat`: the second field behind the name, which may have any character.
-fn parent(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+/// Fields of `/proc/PID/stat`, counted behind the name.
+const PARENT: usize = 1;
+const GROUP: usize = 2;
+
+/// A field of `/proc/PID/stat` behind the name, which may have any character.
+fn field(stat: &str, number: usize) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -350,9 +362,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parent_is_read_behind_any_name() {
-        assert_eq!(parent("12 (a) S 7 12 12 0 -1"), Some(7));
-        assert_eq!(parent("12 (a) S 9 (b)) R 8 12"), Some(8));
-        assert_eq!(parent("12 (a"), None);
+    fn fields_are_read_behind_any_name() {
+        assert_eq!(field("12 (a) S 7 12 12 0 -1", PARENT), Some(7));
+        assert_eq!(field("12 (a) S 9 (b)) R 8 13", PARENT), Some(8));
+        assert_eq!(field("12 (a) S 9 (b)) R 8 13", GROUP), Some(13));
+        assert_eq!(field("12 (a", PARENT), None);
     }
 }

@@ -57,6 +57,28 @@ pub(crate) enum Cut {
     Unkept(Error),
 }
 
+/// [`Cut`] without its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CutKind {
+    Stopped,
+    Overdue,
+    TooMuch,
+    LineTooLong,
+    Unkept,
+}
+
+impl Cut {
+    pub(crate) fn kind(&self) -> CutKind {
+        match self {
+            Self::Stopped => CutKind::Stopped,
+            Self::Overdue(_) => CutKind::Overdue,
+            Self::TooMuch(_) => CutKind::TooMuch,
+            Self::LineTooLong(_) => CutKind::LineTooLong,
+            Self::Unkept(_) => CutKind::Unkept,
+        }
+    }
+}
+
 /// Exit codes with a meaning of their own, from the specification.
 mod code {
     pub(super) const UNKNOWN_VERB: i32 = 2;
