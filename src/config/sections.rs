@@ -377,7 +377,7 @@ impl Reader<'_> {
             let Some(id) = self.required::<i64>(&key) else { continue };
             let same_name = |other: &&String| same_code(other, &name);
             if let Some(other) = environments.keys().find(same_name).cloned() {
-                self.problem(&key, format_args!("is equal to `{other}`: names are compared without case"));
+                self.problem(&key, format_args!("is equal to `{other}`: names are case-insensitive"));
             }
             if let Some((other, _)) = environments.iter().find(|(_, known)| **known == id) {
                 let what = format!("`{id}` is the id of `{other}`, too; give each environment its own");

@@ -277,7 +277,7 @@ fn every_mistake_is_reported_at_once_by_its_text() {
         "log.format: `xml` is not known; use one of: text, json",
         "operations.concurrency: `0` is too small; at least 1 is needed",
         "operations.lease: `1ms` is too short; at least 100 ms is needed",
-        "targets.A.driver: `oracle` is not a driver; use one of: lakehouse, mock, postgresql",
+        "targets.A.driver: `oracle` is not a driver; use one of: exec, lakehouse, mock, postgresql",
         "targets.B.environments: `moon` is not named in [environments], which has: development, production, qa",
         "routes[0]: `colour` is not a key of a route; use technology, platform, kind, infrastructureTemplateId, \
          useCaseTemplateId, group",
@@ -305,9 +305,9 @@ fn reports_duplicate_names() {
     "#;
     let problems = load(text, &[]).unwrap_err();
     let expected = [
-        "environments.dev: is equal to `DEV`: names are compared without case",
+        "environments.dev: is equal to `DEV`: names are case-insensitive",
         "environments.live: `1` is the id of `dev`, too; give each environment its own",
-        "targets.lake: is equal to `LAKE`: codes are compared without case",
+        "targets.lake: is equal to `LAKE`: codes are case-insensitive",
     ];
     for line in expected {
         assert!(
@@ -316,6 +316,12 @@ fn reports_duplicate_names() {
         );
     }
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn route_with_a_group_of_another_type_is_reported_once() {
+    let problems = load("[[routes]]\ngroup = 1\n", &[]).unwrap_err();
+    assert_eq!(problems, ["routes[0]: `group` must be text"]);
 }
 
 /// An id that the defaults use may belong to another environment here.

@@ -173,7 +173,7 @@ impl Contract {
         let errors = strings(&answer["error"]["errors"]);
         let remedies = strings(&answer["error"]["moreInfo"]["solutions"]).join("\n");
         let problems = if self.is_airbyte() {
-            // In an Airbyte error, the remedy follows the place and a semicolon. [`difference`] removes the place.
+            // An Airbyte error has the remedy after the place and a semicolon. `difference` removes the place.
             errors.iter().map(|error| without_place(error.split("); ").next().unwrap_or(error))).collect()
         } else {
             errors.iter().map(|error| without_place(error)).collect()
@@ -445,8 +445,8 @@ async fn changed_kind_of_a_provisioned_component_is_refused() {
     let storage = port(kind, "", "", ("kind: outputport", "kind: storage"));
     let storage = port_without_table(storage);
     api.provision_and_wait(&good).await;
-    let expected = "dataProduct.components[0].kind: this component is provisioned as `outputport`, and now is another \
-                    kind: `storage`";
+    let expected = "dataProduct.components[0].kind: this component is provisioned as `outputport`, and the \
+                    descriptor declares another kind: `storage`";
     let validated = api.validate(&storage).await;
     assert_eq!(without_place(validated["error"]["errors"][0].as_str().unwrap()), expected, "{validated:#}");
     let remedy = "unprovision it first, or write `kind: outputport` again";

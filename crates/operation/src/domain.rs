@@ -18,7 +18,7 @@ use super::target_health::TargetRecorder;
 use super::work::{self, Document, Placement, Places, Resolved};
 use super::{Deployment, ImportSettings, Instances, Lane, Operation, Store};
 
-/// The longest wait for a technology that asks its target what it can do.
+/// The longest wait for a technology that asks its target for its capabilities.
 const LEARN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads documents with the configured targets and within the configured limits. The service and the worker share it.

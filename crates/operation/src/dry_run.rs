@@ -1,7 +1,8 @@
-//! Bounds for dry runs, apart from accepted work: how many at a time, the wait for a turn, and a deadline.
+//! Limits for dry runs, separate from accepted work: how many at a time, the wait for a permit, and a deadline.
 //!
-//! A dry run continues in a task of its own, which keeps its turn until the work has ended. The caller stops waiting
-//! at the deadline, or leaves earlier. In both cases the work is cancelled, and dropped if it does not end.
+//! A dry run continues in a tokio task of its own, which keeps its permit until the work has ended. The caller
+//! stops waiting at the deadline, or leaves earlier. In both cases the work is cancelled, and dropped if it
+//! does not end.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,11 +20,12 @@ use landfall_adapter::error::{Error, Result};
 pub struct DryRunSettings {
     /// The maximum number of concurrent dry runs in this process.
     pub concurrency: usize,
-    /// The longest wait for a turn; then the dry run is refused.
+    /// The longest wait for a permit; then the dry run is refused.
     pub wait: Duration,
     /// The longest dry run, without the wait; then it is cancelled.
     pub limit: Duration,
-    /// How long a cancelled dry run may take to end; then it is dropped. It keeps its turn until it has ended.
+    /// How long a cancelled dry run may take to end; then it is dropped. The dry run keeps its permit until it
+    /// has ended.
     pub cancel_grace: Duration,
 }
 
@@ -63,7 +65,7 @@ impl DryRuns {
         Self { turns: Arc::new(Semaphore::new(settings.concurrency.max(1))), settings }
     }
 
-    /// Waits for a turn, then for the work. Returns `None` if the deadline came first.
+    /// Waits for a permit, then for the work. Returns `None` if the deadline came first.
     pub(super) async fn run<T, F>(&self, work: impl FnOnce(Context) -> F) -> Result<Option<T>>
     where
         T: Send + 'static,

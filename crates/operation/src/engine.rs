@@ -1,10 +1,10 @@
 //! The public interface of the engine, and its workers.
 //!
-//! Each lane has a dispatcher. It claims as many tasks as it has free slots, and spawns a run for each. It looks for
-//! tasks after a notification, when a slot becomes free, when the next task becomes due, and at a fixed interval.
-//! Notifications make it fast; polling makes it correct. A sweeper takes tasks from lost workers and deletes old
-//! ones. Everything ends when the engine is dropped; running work is then in the same state as after a kill of the
-//! process.
+//! Each lane has a dispatcher. It claims as many tasks as it has free slots, and spawns a run for each. It
+//! looks for tasks after a notification, when a slot becomes free, when the next task becomes due, and at a
+//! fixed interval. Polling alone would find every task; notifications only make it faster. A sweeper takes
+//! tasks from lost workers and deletes old ones. Everything ends when the engine is dropped; running work is
+//! then in the same state as after a kill of the process.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,7 +30,8 @@ use landfall_adapter::error::{Error, Result};
 /// How often old tasks are deleted, and the pause between two batches.
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 const PURGE_PAUSE: Duration = Duration::from_millis(50);
-/// The maximum number of housekeeping steps after a deletion; the rest follows after the next one.
+/// The maximum number of calls of [`Store::tidy`] after a purge; the remaining steps follow after the next
+/// purge.
 const MOST_TIDYING: u32 = 500;
 /// The longest pause between two claims while the store does not respond.
 const MAX_CLAIM_PAUSE: Duration = Duration::from_secs(10);
@@ -48,7 +49,7 @@ pub struct Settings {
     pub lease: Duration,
     /// How often the engine looks for work without a notification.
     pub poll: Duration,
-    /// The longest wait before the second attempt; it doubles with each further one.
+    /// The longest wait before the second attempt; it doubles with each further attempt.
     pub backoff_base: Duration,
     /// The longest wait before any attempt, unless the error requests a longer one.
     pub backoff_cap: Duration,
@@ -181,14 +182,15 @@ impl Engine {
         self.workers.store.task(token).await
     }
 
-    /// Returns the task when it has ended, or its current state after `patience`; `None` if it is unknown.
+    /// Waits until the task has ended, at most for `patience`, and returns the task; `None` if the token is
+    /// unknown.
     pub async fn wait(&self, token: &Token, patience: Duration) -> Result<Option<Task>> {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let deadline = Instant::now() + patience.min(FOREVER);
         let waiter = self.workers.await_end(*token);
         loop {
             let mut ended = std::pin::pin!(waiter.notify.notified());
-            // Subscribe before the first look, so that an end between the two is not missed.
+            // Subscribe before the state is read, so that an end in between is not missed.
             ended.as_mut().enable();
             match self.workers.store.state(token).await? {
                 None => return Ok(None),
@@ -265,7 +267,7 @@ pub(super) struct Workers {
     /// The name of this process in leases.
     worker: String,
     running: Mutex<HashMap<Token, Arc<Interrupt>>>,
-    /// The log lines of earlier runs of retried tasks.
+    /// The last failure of each retried task, so that its log does not repeat the same failure each time.
     pub(super) repeats: Repeats,
     /// Each run with its components, and a token that fires when it has ended.
     runs: Mutex<Vec<(Vec<ComponentKey>, CancellationToken)>>,
@@ -275,7 +277,8 @@ pub(super) struct Workers {
     /// Fires when running work must go back to the queue.
     pub(super) hand_back: CancellationToken,
     hand_back_since: OnceLock<Instant>,
-    /// Tasks, not runs: a claim that was in progress when the drain began may start one of them again.
+    /// Tasks that went back to the queue. A set of tasks and not a number of runs, because a claim that was in
+    /// progress when the drain began may start one of them again.
     handed_back: Mutex<HashSet<Token>>,
     probe: Probe,
     watch: Watch,
@@ -297,7 +300,7 @@ impl Workers {
         Registered { workers: self, token: task.token, interrupt: Arc::clone(interrupt), over, earlier }
     }
 
-    /// Completes when running work must have been returned to the queue.
+    /// Completes when a drain no longer waits for running work: `cancel_grace` after the hand-back began.
     pub(super) async fn drain_is_over(&self) {
         self.hand_back.cancelled().await;
         let since = self.hand_back_since.get().copied().unwrap_or_else(Instant::now);
@@ -369,8 +372,8 @@ impl Registered<'_> {
         self.earlier.clone()
     }
 
-    /// The work of the run has ended. This must be known before the end is written, because the next run of the
-    /// components may start right after that.
+    /// Records that the work of the run has ended. Call this before the end is written to the store, because
+    /// the next run of the components may start right after that write.
     pub(super) fn work_has_ended(&self) {
         self.over.cancel();
         self.workers
@@ -494,7 +497,7 @@ async fn sweep(workers: Arc<Workers>) {
                         token:% = one.token, state:% = one.state, crashes = one.crashes; "a run lost its worker"
                     );
                 }
-                // One call may not take all of them.
+                // One call ends only a limited number of leases.
                 continue;
             }
             Err(error) => log::error!("lost workers cannot be looked for: {}", error.report()),

@@ -107,14 +107,14 @@ pub(super) struct Watch(Mutex<HashMap<Lane, Watched>>);
 struct Watched {
     /// Since when this process has been able to take a task.
     free_since: Option<Instant>,
-    /// By whether this version can run the task.
+    /// The heads of the lane; the key says whether this version can run the task.
     heads: HashMap<bool, Head>,
 }
 
 /// The task at the head of a lane.
 struct Head {
     seq: i64,
-    /// Since when it has been seen there.
+    /// Since when this task has been seen at the head.
     since: Instant,
     /// How long it had been due at `seen_at`.
     due_for: Duration,

@@ -1,4 +1,4 @@
-//! Migrations that are part of the program, and what a failure of theirs means.
+//! Migrations that are part of the program, and what their errors mean for the caller.
 
 use futures::future::BoxFuture;
 use sqlx::error::BoxDynError;

@@ -29,7 +29,7 @@ pub struct Description {
     pub name: &'static str,
     /// The lane whose workers run it. Documents are read under the permits of the lane.
     pub lane: Lane,
-    /// The configuration key of the longest run.
+    /// The configuration key of the operation's own run limit.
     pub run_limit: &'static str,
     /// The `operationId` by which `pluginOperations` of an instance allow it. `None` where the operation works on
     /// what was provisioned: the instance cannot forbid it.

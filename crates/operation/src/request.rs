@@ -12,8 +12,9 @@ use landfall_adapter::{AccessList, Intent, ReverseRequest};
 use super::Operation;
 use super::work::{Document, Placement};
 
-/// A document of so many bytes is read on the thread that got it, in well under a millisecond: another thread would
-/// cost as much again. It takes little memory, and so no permit, either.
+/// A document of at most this many bytes is parsed on the calling thread, because this takes well under a
+/// millisecond and another thread would cost as much again. It also needs no permit, because it takes little
+/// memory.
 pub(super) const SMALL: usize = 8 * 1024;
 
 /// The work of a task, with everything that the runner needs for it.
@@ -77,8 +78,8 @@ impl Request {
         }
     }
 
-    /// Equal for two requests that ask for the same work, in whichever process it is computed. `digest` is the digest
-    /// of the document's content, where the document was parsed.
+    /// A hash that is equal for two requests that ask for the same work, in whichever process it is computed.
+    /// `digest` is the digest of the document's content, where the document was parsed.
     pub(super) fn fingerprint(&self, digest: Option<[u8; 32]>) -> String {
         let mut parts = Parts(Sha256::new());
         parts.text(self.operation().as_str());
@@ -211,7 +212,7 @@ impl<'de> Deserialize<'de> for Request {
     }
 }
 
-/// A hash of parts. Every part is preceded by its length: no two lists of parts read the same.
+/// A hash of parts. Every part is preceded by its length: different lists of parts have different hash inputs.
 struct Parts(Sha256);
 
 impl Parts {
@@ -224,7 +225,8 @@ impl Parts {
         self.bytes(text.as_bytes());
     }
 
-    /// Whatever the order of its keys. JSON that was parsed is not nested too deeply for this.
+    /// Hashes an object, whatever the order of its keys. The recursion is safe, because the parser limits how
+    /// deeply JSON is nested.
     fn object(&mut self, object: &Object) {
         let mut entries: Vec<_> = object.iter().collect();
         entries.sort_by_key(|(key, _)| key.as_str());
@@ -248,7 +250,7 @@ impl Parts {
                     self.value(item);
                 }
             }
-            // A text is in quotes there, and so no number.
+            // A text is in quotes here, so it differs from a number.
             scalar => self.text(&scalar.to_string()),
         }
     }

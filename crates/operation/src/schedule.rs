@@ -14,7 +14,7 @@ pub(super) struct Schedule {
     steps: Vec<Step>,
     /// Steps that wait for nothing, in the order of the components.
     ready: BinaryHeap<Reverse<(usize, usize)>>,
-    /// One for each component.
+    /// The position in `steps` of each component.
     step: Vec<usize>,
 }
 
@@ -91,7 +91,7 @@ impl Schedule {
         schedule
     }
 
-    /// The next component that waits for nothing.
+    /// The next component that waits for nothing; `None` if there is none at the moment.
     pub(super) fn next(&mut self) -> Option<usize> {
         while let Some(Reverse((_, at))) = self.ready.pop() {
             match self.steps.get(at).and_then(|step| step.component) {

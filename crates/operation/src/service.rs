@@ -40,7 +40,7 @@ pub struct ComponentPlan {
     pub technology: String,
     /// Code of the target.
     pub target: String,
-    /// How access lists are applied there.
+    /// How access lists are applied on the target.
     pub access: AccessMode,
     /// In the order of application; empty if nothing differs.
     pub changes: Vec<Change>,
@@ -89,10 +89,11 @@ impl Service {
         Self { domain, engine, store, dry_runs: DryRuns::new(dry_runs) }
     }
 
-    /// Whether the document could be provisioned; [`Kind::Invalid`] lists why not. No side effect.
+    /// Checks whether the document could be provisioned; the error [`Kind::Invalid`] lists why not. No side
+    /// effect.
     ///
-    /// It asks targets only for technologies with [`Bound::has_check`](landfall_adapter::Bound::has_check), within
-    /// the limits of a dry run and with its errors.
+    /// A target is called only if its technology has [`Bound::has_check`](landfall_adapter::Bound::has_check).
+    /// These calls have the limits and the errors of a dry run.
     pub async fn validate(&self, document: Document) -> Result<()> {
         let resolved = self.domain.validate(&document, self.store.as_ref()).await?;
         if !resolved.assigned.iter().any(|one| one.bound.has_check()) {
@@ -105,7 +106,8 @@ impl Service {
         .await
     }
 
-    /// Runs a dry run or a check within the limits of dry runs.
+    /// Runs a dry run or a check within the limits of dry runs. `what` names the work in the error after the
+    /// deadline.
     async fn bounded<T, F>(&self, what: &str, work: impl FnOnce(Context, At) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -123,7 +125,7 @@ impl Service {
         Err(overdue)
     }
 
-    /// Validates as a task, whose outcome has the result.
+    /// Submits a validation as a task; the outcome of the task has the result.
     pub async fn submit_validation(&self, document: Document) -> Result<Submitted> {
         self.submit(Request::Validate { document }, None).await
     }
@@ -164,10 +166,10 @@ impl Service {
         self.submit(Request::Change(change), resolved.digest).await
     }
 
-    /// Reads an existing resource into catalog updates.
+    /// Submits a task that reads an existing resource; its outcome has the catalog updates.
     pub async fn reverse(&self, mut request: ReverseRequest) -> Result<Submitted> {
         let topology = self.domain.topology(self.store.as_ref()).await?;
-        // Use one spelling, because names are derived from it.
+        // Use one spelling, because names are derived from the environment.
         request.environment = topology.environment(&request.environment).to_owned();
         let import = self.domain.import(request).await?;
         let ReverseRequest { use_case_template_id, environment, .. } = import.request();
@@ -194,8 +196,8 @@ impl Service {
 
     /// The changes of an operation, without making them. `refs` matters only for an update of access.
     ///
-    /// Returns [`Kind::Overloaded`] if too many dry runs are running, and [`Kind::Retryable`] if it takes too long.
-    /// Dropping the future cancels it.
+    /// Returns [`Kind::Overloaded`] if too many dry runs are running, and [`Kind::Retryable`] if planning takes
+    /// too long. Dropping the future cancels the dry run.
     pub async fn plan(&self, document: Document, intent: Intent, refs: BTreeSet<Ref>) -> Result<Planned> {
         let access = match intent {
             Intent::UpdateAccess => {
@@ -240,7 +242,8 @@ impl Service {
         Ok(self.store.instances().await?.iter().find(|instance| instance.id == id).cloned())
     }
 
-    /// Edits an instance, for requests that are accepted from now on; `None` if it does not exist.
+    /// Edits an instance and returns the result; `None` if the instance does not exist. The edit applies to
+    /// requests that are accepted afterwards.
     pub async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>> {
         self.store.edit_instance(edit).await
     }
@@ -258,8 +261,9 @@ impl Service {
         self.engine.wait(token, within).await
     }
 
-    /// Requests a stop, and returns the task after the request. Returns [`Kind::Unsupported`] if it runs on a target
-    /// that cannot stop. A waiting task can always be stopped.
+    /// Requests a stop, and returns the task after the request; `None` if the token is unknown. Returns
+    /// [`Kind::Unsupported`] if the task runs on a target that cannot stop running work. A waiting task can
+    /// always be stopped.
     pub async fn stop(&self, token: &str) -> Result<Option<Task>> {
         let Ok(token) = token.parse::<Token>() else { return Ok(None) };
         let Some(task) = self.store.task(&token).await? else { return Ok(None) };
@@ -276,7 +280,7 @@ impl Service {
         }
     }
 
-    /// The first target of a task that cannot stop running work.
+    /// Among the targets of a task, the first one that cannot stop running work; `None` if all can.
     fn unstoppable(&self, task: &Task) -> Option<Arc<Target>> {
         task.targets
             .iter()
@@ -379,7 +383,8 @@ async fn dry_run(
     Ok(planned)
 }
 
-/// Checks components on their targets, one after the other, so that `at` is the target that a deadline error names.
+/// Checks components on their targets, one after the other, so that `at` always has the current target, which a
+/// deadline error names.
 async fn check(domain: &Domain, assigned: &[Assigned], context: &Context, at: &At) -> Result<()> {
     let begin = |one: &Assigned| at.set(&one.target);
     runner::check(assigned, context, &domain.recorder, 1, &begin).await

@@ -33,23 +33,25 @@ use landfall_adapter::error::Result;
 /// same errors.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// Accepts a task durably, unless the same request is in flight and leads to the same state.
+    /// Stores a task durably and returns its token. If the same request is in flight and still decides the
+    /// state of its components, no task is stored, and the result has the token of the earlier task.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
-    /// The current task, with its log from the same moment.
+    /// The task and its log, both read at the same moment; `None` for an unknown token.
     async fn task(&self, token: &Token) -> Result<Option<Task>>;
 
-    /// Only the state.
+    /// The state of a task; `None` for an unknown token.
     async fn state(&self, token: &Token) -> Result<Option<State>>;
 
     /// Leases the oldest due tasks of a lane that have no earlier task to wait for.
     async fn claim(&self, request: &ClaimRequest) -> Result<Claims>;
 
-    /// Extends the lease until `extension` from now. Returns `None` when the lease is lost, and [`State::Stopping`]
-    /// when a stop was requested.
+    /// Extends the lease until `extension` from now. Returns the state of the task ([`State::Stopping`] when a
+    /// stop was requested), or `None` when the lease is lost.
     async fn heartbeat(&self, lease: &Lease, extension: Duration) -> Result<Option<State>>;
 
-    /// Adds lines to the task's log. Returns `None`, and writes nothing, when the lease is lost.
+    /// Adds lines to the task's log. Returns the state of the task, or `None` when the lease is lost; then
+    /// nothing is written.
     async fn append_logs(&self, lease: &Lease, lines: Vec<LogLine>) -> Result<Option<State>>;
 
     /// Ends a run: writes the last log lines, the new state and the data of the ending in one transaction. Returns
@@ -60,25 +62,27 @@ pub trait Queue: Send + Sync + 'static {
     /// state of a task outside the scope, and `None` for an unknown token.
     async fn request_stop(&self, token: &Token, scope: StopScope) -> Result<Option<State>>;
 
-    /// Takes the tasks whose lease expired away from their workers: back to the queue, or into a terminal state.
+    /// Ends a batch of expired leases, and returns their tasks; an empty list when no lease has expired. Each
+    /// task returns to the queue or gets a terminal state.
     async fn expire_leases(&self) -> Result<Vec<Expired>>;
 
     /// How many tasks wait and run, in all lanes.
     async fn counts(&self) -> Result<Counts>;
 
-    /// The head of each lane: the oldest due task that `worker` can take, and the oldest one that this version does
-    /// not know.
+    /// The head of each lane: the oldest due task that `worker` can take, and the oldest due task whose
+    /// operation or format this version does not know.
     async fn due(&self, worker: &str) -> Result<Vec<Due>>;
 
-    /// Notifications of commits, also from other processes if the store supports that. A hint can be late, duplicated
-    /// or missing: it says where to look, never what is there.
+    /// Notifications of commits, also from other processes if the store supports that. A hint can be late,
+    /// duplicated or missing, so a receiver reads the store to learn the current state.
     fn hints(&self) -> broadcast::Receiver<Hint>;
 }
 
-/// What is known of each component between operations: its deployment, and the memory of its technology.
+/// What the store keeps about each component between operations: its deployment, and its memory (the data that
+/// its technology stored).
 #[async_trait]
 pub trait Inventory: Send + Sync + 'static {
-    /// The stored deployment of a component.
+    /// The stored deployment of a component; `None` if there is none.
     async fn deployment(&self, key: &ComponentKey) -> Result<Option<Deployment>>;
 
     /// The stored deployments of these components (by id), in every environment.
@@ -88,7 +92,7 @@ pub trait Inventory: Send + Sync + 'static {
     /// of the leased task.
     async fn put_deployment(&self, lease: &Lease, deployment: &Deployment) -> Result<bool>;
 
-    /// The data that a technology stored for a component.
+    /// The data that a technology stored for a component; `None` if there is none.
     async fn memory(&self, key: &ComponentKey) -> Result<Option<Value>>;
 
     /// Stores or deletes a technology's data for a component. Returns `false`, and writes nothing, when the lease is
@@ -102,8 +106,9 @@ pub trait Instances: Send + Sync + 'static {
     /// All instances by id. The result includes every edit that returned before the call, in any process.
     async fn instances(&self) -> Result<Arc<[Instance]>>;
 
-    /// Edits an instance; each edit sees all earlier ones. [`landfall_adapter::error::Kind::Invalid`] when a code is
-    /// taken or a limit is reached, `None` when the instance does not exist; then nothing is written.
+    /// Creates or changes an instance, and returns the result. Each edit sees all earlier ones. Returns
+    /// [`landfall_adapter::error::Kind::Invalid`] when an attribute is not valid, a code is taken or a limit is
+    /// reached, and `None` when the instance does not exist; then nothing is written.
     async fn edit_instance(&self, edit: Edit) -> Result<Option<Instance>>;
 
     /// Creates instances for targets that never had one, and leaves all others unchanged. Returns how many it
@@ -111,7 +116,7 @@ pub trait Instances: Send + Sync + 'static {
     async fn seed_instances(&self, seeds: Vec<Attributes>) -> Result<usize>;
 }
 
-/// A database with all of it, and its maintenance.
+/// The complete interface of a store: the three traits above, and maintenance.
 #[async_trait]
 pub trait Store: Queue + Inventory + Instances {
     /// Writes a test row, to check that the store can accept tasks.
@@ -121,8 +126,8 @@ pub trait Store: Queue + Inventory + Instances {
     /// many; zero when no task is left to delete.
     async fn purge(&self) -> Result<u64>;
 
-    /// Returns a small part of the free space to the file system, so that no deleted data stays in it. Returns
-    /// whether there is more to do.
+    /// Does one short step of maintenance: gives free space back to the file system, so that no deleted data
+    /// stays in the database file. Returns `true` if more steps are needed.
     async fn tidy(&self) -> Result<bool>;
 
     /// Finishes the calls in progress and closes the database. Later calls return an error.
@@ -150,7 +155,7 @@ pub struct Limits {
     /// further time, up to 64 times this value. So a process that is killed again and again does not use up the
     /// attempts of tasks that it never finished. Zero means no wait.
     pub crash_pause: Duration,
-    /// How long a terminal task can be read.
+    /// How long a terminal task is kept before it is purged.
     pub keep_for: Duration,
     /// The maximum number of terminal tasks that are kept.
     pub keep_count: u64,
@@ -188,7 +193,7 @@ impl Default for Limits {
 /// A task and the token that it gets.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// The task's token, unless the submission is deduplicated.
+    /// The token of the new task; unused if the submission joins a task that is in flight.
     pub token: Token,
     /// What to store.
     pub task: NewTask,
@@ -203,12 +208,12 @@ pub enum StopScope {
     Waiting,
 }
 
-/// A worker process that asks for tasks.
+/// A request of a worker process for tasks.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
     /// Only tasks of this lane are claimed.
     pub lane: Lane,
-    /// The worker; becomes [`Lease::owner`].
+    /// The name of the worker process; stored as [`Lease::owner`].
     pub worker: String,
     /// How long the lease lasts if it is not extended.
     pub lease: Duration,
@@ -232,7 +237,7 @@ pub struct Due {
     pub lane: Lane,
     /// Its position in the order of submission.
     pub seq: i64,
-    /// How long it has been able to run.
+    /// How long it has been due.
     pub due_for: Duration,
     /// Whether this version can run it.
     pub known: bool,
@@ -261,19 +266,20 @@ pub enum Ending {
     Fail {
         /// The outcome of the failed run, if it has one.
         outcome: Option<Value>,
-        /// One public sentence.
+        /// Why the run failed, in one sentence that clients may read.
         reason: String,
     },
     /// The run met a transient failure.
     Retry {
-        /// How long to wait.
+        /// The wait before the next run.
         after: Duration,
         /// The outcome of the run; kept only when a stop was requested, because the task then ends here.
         outcome: Option<Value>,
-        /// One public sentence.
+        /// Why the run failed, in one sentence that clients may read.
         reason: String,
     },
-    /// The process ends, and another process continues the task. Does not count as a run.
+    /// The process ends, and the task returns to the queue for another process. The run does not count as an
+    /// attempt.
     Release,
     /// The run ended because a stop was requested.
     Stopped {

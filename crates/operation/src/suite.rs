@@ -17,8 +17,8 @@ const LEASE: Duration = Duration::from_secs(60);
 /// A lease that has expired when it is first checked.
 const NO_LEASE: Duration = Duration::ZERO;
 
-/// One `#[tokio::test]` a check, each with a store of its own from `$open(Limits) -> Arc<dyn Store>` (async; the
-/// second half of the pair it returns is kept for as long as the store is used).
+/// One `#[tokio::test]` per check, each with a store of its own from `$open(Limits) -> Arc<dyn Store>` (async;
+/// the second half of the pair it returns is kept for as long as the store is used).
 macro_rules! store_suite {
     ($open:path: $($check:ident)*) => {
         $(

@@ -33,7 +33,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// The text is not a valid token. To a client that is the same as an unknown token.
+/// The text is not a valid token. Clients get the same response as for an unknown token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token")]
 pub struct NotAToken;
@@ -76,7 +76,7 @@ impl fmt::Display for ComponentKey {
 /// A task to submit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewTask {
-    /// Decides the lane and how the payload is read.
+    /// The operation; decides the lane and how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; empty for operations that change nothing. Order
     /// and duplicates do not matter.
@@ -107,9 +107,9 @@ impl NewTask {
         targets
     }
 
-    /// Two submissions have the same key exactly when they request the same operation, on the same components, with
-    /// the same fingerprint. The length of every part is hashed before the part, so no two lists of parts have the
-    /// same input.
+    /// A SHA-256 hash in hexadecimal. Two submissions have the same key exactly when they request the same
+    /// operation, on the same components, with the same fingerprint. The length of every part is hashed before
+    /// the part, so different lists of parts have different hash inputs.
     pub(super) fn dedupe_key(&self) -> String {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
@@ -129,7 +129,7 @@ impl NewTask {
 /// The response to a submission. The task is already on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submitted {
-    /// What the client polls with.
+    /// The token that the client polls with.
     pub token: Token,
     /// Whether the same request was already in flight; then this is the token of that task.
     pub deduplicated: bool,
@@ -138,15 +138,15 @@ pub struct Submitted {
 /// A task as it was at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Task {
-    /// What the client polls with.
+    /// The token that the client polls with.
     pub token: Token,
-    /// Decides the lane and how the payload is read.
+    /// The operation; decides the lane and how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
     /// Codes of the targets that the task works on; sorted.
     pub targets: Vec<String>,
-    /// Where it is in its life cycle.
+    /// The state of the task at that moment.
     pub state: State,
     /// How many runs have started, not counting those that a process handed back when it shut down.
     pub attempt: u32,
@@ -167,13 +167,13 @@ pub struct Task {
 /// A task that a worker has leased.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClaimedTask {
-    /// What the client polls with.
+    /// The token that the client polls with.
     pub token: Token,
-    /// Decides how the payload is read.
+    /// The operation; decides how the payload is read.
     pub operation: Operation,
     /// The components that only this task may change while it runs; sorted.
     pub components: Vec<ComponentKey>,
-    /// As submitted.
+    /// The runner's input, as submitted.
     pub payload: Value,
     /// This run's number, from 1.
     pub attempt: u32,
@@ -226,11 +226,12 @@ pub struct Deployment {
     /// The component's kind as last provisioned, which together with `specific` determines its resources; `None` when
     /// an earlier version provisioned it, which did not store the kind.
     pub kind: Option<ComponentKind>,
-    /// The id of the data product that it was last provisioned in; `None` as for the kind.
+    /// The id of the data product that it was last provisioned in; `None` when an earlier version provisioned
+    /// it.
     pub product: Option<String>,
     /// The info that it published last, while it is provisioned.
     pub info: Option<Info>,
-    /// When this was written, by the store's clock.
+    /// When the deployment was written, by the store's clock.
     pub updated_at: DateTime<Utc>,
 }
 

@@ -1,8 +1,9 @@
 //! From the text of a request to components on their targets: parse, place, check.
 //!
-//! These functions do no I/O. `/validate`, `/provision`, the dry run and the worker use the same ones, so they agree. The
-//! offline `landfall validate` uses them without deployments, so it does not find what contradicts an existing
-//! component. They cost as much as parsing, so callers run them off the async threads.
+//! These functions do no I/O. `/validate`, `/provision`, the dry run and the worker use the same functions, so
+//! their results agree. The offline `landfall validate` uses them without stored deployments, so it does not
+//! find what contradicts an existing component. They take as long as parsing, so callers run them off the async
+//! threads.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -29,7 +30,7 @@ use super::{ComponentKey, Deployment, DeploymentStatus, Operation};
 /// A descriptor as it was sent.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document {
-    /// Its kind.
+    /// The kind of the descriptor.
     pub kind: DescriptorKind,
     /// YAML or JSON. Never logged.
     pub text: String,
@@ -54,7 +55,7 @@ impl Document {
         self
     }
 
-    /// Whether parsing it takes well under a millisecond.
+    /// Whether the texts have at most `SMALL` bytes in total, so that parsing takes well under a millisecond.
     pub(super) fn is_small(&self) -> bool {
         self.text.len() + self.latest.as_ref().map_or(0, String::len) <= SMALL
     }
@@ -82,7 +83,7 @@ pub struct Placement {
 /// A component on its target.
 #[derive(Clone)]
 pub struct Assigned {
-    /// The component and its surroundings.
+    /// The component with its data product, environment and dependencies.
     pub work: Work,
     /// The component, bound by the technology of the target.
     pub bound: Arc<dyn AnyBound>,
@@ -144,12 +145,12 @@ fn key(component: &Component, environment: &str) -> ComponentKey {
     ComponentKey { component: component.id.to_string(), environment: environment.to_owned() }
 }
 
-/// Parses a document as strictly as the intent requires: a component to provision must be described completely, and a
-/// component to unprovision or to update access of must only be identified. If parsing fails, technologies still
-/// check the parts that could be read, so that one response has every problem.
+/// Parses a document as strictly as the intent requires: a component to provision must be described completely,
+/// but for an unprovision or an update of access, it only needs to be identified. If parsing fails,
+/// technologies still check the parts that could be read, so that one response has every problem.
 ///
-/// Landfall's own components are those that a route leads to or, for an accepted task, those that it was accepted
-/// for.
+/// Landfall's own components are those that a route leads to or, for an accepted task, those for which the task
+/// was accepted.
 pub(super) fn parse(
     document: &Document,
     intent: &Intent,
@@ -169,7 +170,7 @@ pub(super) fn parse(
     };
     let ours = |outline: &Outline| match places {
         Places::Topology => topology.is_routed(&outline.routing()),
-        // A neighbour may have the same id.
+        // Another component of the document may have the same id, so the path must match, too.
         Places::Fixed(_) => match outline.id.as_deref().and_then(|id| placed.get(id)) {
             Some(&"") => strictness == Strictness::Full || topology.is_routed(&outline.routing()),
             Some(path) => *path == outline.path,
@@ -202,8 +203,9 @@ pub(super) fn parse(
     })
 }
 
-/// What the dependencies of the document's components had published, according to `latestEnrichedDescriptor`. That
-/// document is the control plane's account of earlier operations, so an unreadable one does not refuse the request.
+/// What the dependencies of the document's components had published, according to `latestEnrichedDescriptor`.
+/// An unreadable `latestEnrichedDescriptor` is ignored, because it is only the control plane's account of
+/// earlier operations. Without one, returns [`Document::published`].
 pub(super) fn published(
     document: &Document,
     descriptor: &Descriptor,
@@ -256,7 +258,7 @@ fn in_scope(descriptor: &Descriptor, component: &Component) -> bool {
     }
 }
 
-/// The source of the targets.
+/// Where the targets of the components come from.
 #[derive(Clone, Copy)]
 pub(super) enum Places<'a> {
     /// The topology, or the stored deployment for a component that exists.
@@ -265,7 +267,8 @@ pub(super) enum Places<'a> {
     Fixed(&'a [Placement]),
 }
 
-/// Places and checks every component that the document asks to work on.
+/// Places and checks every component that the document asks to work on. Returns the components in order, or all
+/// problems.
 pub(super) fn resolve(
     descriptor: &Descriptor,
     intent: &Intent,
@@ -370,7 +373,7 @@ struct Resolver<'a> {
     /// The paths of components with parse problems; `None` if the document has none.
     broken: Option<HashSet<String>>,
     neighbours: OnceCell<HashMap<String, Neighbours>>,
-    /// The data product as it was sent, once a technology asks for it.
+    /// The data product as it was sent; created when a technology asks for it.
     sent: OnceCell<Arc<Value>>,
 }
 
@@ -406,8 +409,9 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// The components that go to a target; for a task, those that it was accepted for. Only a provisioning compares
-    /// components with each other.
+    /// The components that go to the target `code`; for an accepted task, only those for which it was accepted.
+    /// Empty unless the intent is a provisioning, because only a provisioning compares components with each
+    /// other.
     fn neighbours(&self, code: &str) -> Neighbours {
         if *self.intent != Intent::Provision {
             return Neighbours::default();
@@ -459,10 +463,11 @@ impl<'a> Resolver<'a> {
         environment_path(self.descriptor)
     }
 
-    /// The target of a component, `None` if it belongs to another adapter, or the problem that keeps it from its target: it
-    /// has none, the target does not take the component, or the component contradicts its deployment.
+    /// The key and the target of a component; `None` if it belongs to another adapter. Returns a problem if no
+    /// target can be chosen, if the target does not accept the component's kind, or if the component
+    /// contradicts its deployment.
     fn target(&self, component: &Component) -> Result<Option<(ComponentKey, Arc<Target>)>, Problem> {
-        // A data product has components of other adapters, whose environment does not matter.
+        // A data product may have components of other adapters; their environment does not matter.
         if self.descriptor.scope == Scope::DataProduct && !self.concerns(component) {
             return Ok(None);
         }
@@ -519,9 +524,10 @@ impl<'a> Resolver<'a> {
         self.deployments.iter().find(|deployment| deployment.key == *key)
     }
 
-    /// The problem that keeps a component from its target. If it concerns the environment, the problems that the
-    /// component has in any environment follow. If it concerns the kind, the problems of its data contract follow,
-    /// because the right kind may use the contract.
+    /// Returns `problem`, which keeps a component from its target, and further problems of the component. If it
+    /// concerns the environment, these are the problems that the component has in any environment. If it
+    /// concerns the kind, these are the problems of its data contract, because the right kind may use the
+    /// contract.
     fn with_further_problems(&self, component: &Component, problem: Problem) -> Vec<Problem> {
         let of_contract = || component.without_consequences(component.faults.contract.clone());
         let (of_environment, of_kind) =
@@ -554,7 +560,8 @@ impl<'a> Resolver<'a> {
         problems
     }
 
-    /// The component on its target, `None` if it belongs to another adapter, or all its problems.
+    /// The component on its target; `None` if it belongs to another adapter. The error has all problems of the
+    /// component.
     fn assign(&self, component: &Component) -> Result<Option<Assigned>, Vec<Problem>> {
         let (key, target) = match self.target(component) {
             Ok(Some(found)) => found,
@@ -671,8 +678,9 @@ fn environment_path(descriptor: &Descriptor) -> &'static str {
     }
 }
 
-/// The environment of the product. A short form may lack it; then it is the environment that the task was accepted
-/// for, or the only one in which the component is known.
+/// The environment of the product. A short form may lack it; then it is the environment that the task was
+/// accepted for, or the only one in which the component has a stored deployment. If none or several are
+/// possible, returns a problem.
 fn environment(
     descriptor: &Descriptor,
     component: &Component,
@@ -681,7 +689,7 @@ fn environment(
     deployments: &[Deployment],
 ) -> Result<String, Problem> {
     if let Some(environment) = &descriptor.product.environment {
-        // Use one spelling, because it is the key of deployments.
+        // Use one spelling, because the environment is part of the key of a deployment.
         return Ok(topology.environment(environment).to_owned());
     }
     let id = component.id.to_string();

@@ -1,9 +1,9 @@
 //! One run of a task, from the lease to the end.
 //!
-//! The [`Runner`] does the work in a task of its own, so that a panic becomes an ordinary result. Until it ends,
-//! three things run beside it: the lease is renewed, the log is written to the store, and a watchdog observes the
-//! time limit. The pure function [`decide`] decides what the end of the run means for the task. Then the result is
-//! written, fenced by the lease.
+//! The [`Runner`] does the work in a tokio task of its own, so that a panic becomes an ordinary result. While
+//! it runs, the worker renews the lease, writes the log to the store, and watches the time limit. The pure
+//! function [`decide`] decides what the end of the run means for the task. Then the result is written, fenced
+//! by the lease.
 //!
 //! A run has ended when its threads have ended. Work on blocking threads belongs to a [`Scope`], and the worker keeps
 //! the lease, the slot and the state of the task until the scope is empty. A thread that does not end (for example
@@ -46,16 +46,17 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// A wait for threads that is long enough for a line in the task's log.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
-/// Does the work of tasks. The engine calls it. It does not know queues, leases or attempts.
+/// Does the work of tasks; called by the engine. A runner does not deal with queues, leases or retries.
 #[async_trait]
 pub trait Runner: Send + Sync + 'static {
     /// Does the work of `task` from the start, whatever earlier runs left behind.
     ///
     /// `Ok` completes the task. A retryable error returns it to the queue while there is time for retries.
-    /// [`Kind::Cancelled`] after [`Context::cancel`] fired ends the run as the cause of the cancellation requires.
-    /// Any other error fails the task. The engine writes the error to the task's log. The run may be dropped at any
-    /// await after its lease has ended, and after it ignored a cancellation for too long. Blocking work goes through
-    /// [`landfall_adapter::blocking`], because the run ends only after it.
+    /// [`Kind::Cancelled`] after [`Context::cancel`] fired ends the run as the cause of the cancellation
+    /// requires. Any other error fails the task. The engine writes the error to the task's log. The future may
+    /// be dropped at any await point after the lease has ended, or if it does not end within the grace period
+    /// after a cancellation. Blocking work must go through [`landfall_adapter::blocking`], because the run may
+    /// end only after that work.
     async fn run(
         &self,
         task: &ClaimedTask,
@@ -79,7 +80,8 @@ impl From<Error> for RunError {
     }
 }
 
-/// The stored deployments, for a running task. It writes those of its own components, under its lease.
+/// Access of a running task to the stored deployments. It can read all of them, and write those of the task's
+/// own components under the task's lease.
 #[derive(Clone)]
 pub struct Deployments {
     store: Arc<dyn Inventory>,
@@ -94,7 +96,7 @@ impl Deployments {
         Self { store, lease, clock }
     }
 
-    /// The stored deployment of any component.
+    /// The stored deployment of any component; `None` if there is none.
     pub async fn get(&self, key: &ComponentKey) -> Result<Option<Deployment>> {
         self.store.deployment(key).await
     }
@@ -110,7 +112,8 @@ impl Deployments {
         Arc::new(Remembered { deployments: self.clone(), key })
     }
 
-    /// Deletes the memory of a component.
+    /// Deletes the memory of a component. Returns [`Kind::Cancelled`] as [`Self::put`] does, and also if the
+    /// component has no stored deployment.
     pub async fn forget(&self, key: &ComponentKey) -> Result<()> {
         if self.store.remember(&self.lease, key, None).await? { Ok(()) } else { Err(lease_lost()) }
     }
@@ -189,8 +192,8 @@ pub(super) enum Cause {
     Lease,
 }
 
-/// Cancels a run. The first cause counts, with one exception: a stop replaces a drain, because then no other process
-/// must continue the task.
+/// Cancels a run. The first cause counts, with one exception: a stop replaces a drain, because no other process
+/// may continue a stopped task.
 pub(super) struct Interrupt {
     cancel: CancellationToken,
     cause: Mutex<Option<Cause>>,
@@ -220,11 +223,12 @@ impl Interrupt {
 enum Ended {
     Returned(Result<Value, RunError>),
     Panicked,
-    /// It ignored its cancellation until the grace period was over.
+    /// The run did not end within the grace period after its cancellation, and was dropped.
     Aborted,
 }
 
-/// Runs a claimed task to its end. `claimed_at` is the time before the claim.
+/// Runs a claimed task to its end. `claimed_at` is the time just before the claim, from which the lease is
+/// counted.
 pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: Instant) {
     let limit = workers.settings.run_limit(task.operation).0;
     let attempt = Attempt { token: task.token.to_string().into(), number: task.attempt };
@@ -271,8 +275,8 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     };
     if !run.is_finished() {
         run.abort();
-        // Waits for the await at which the run is dropped, because the slot becomes free and the task ends only after
-        // that. The lease is renewed until then, so that no other worker starts.
+        // An aborted run is dropped only at its next await point. Wait for that before the slot becomes free
+        // and the end is written. The lease is renewed until then, so that no other worker starts the task.
         let lost = tokio::select! {
             _ = &mut run => false,
             () = &mut keeping, if ended.is_some() => true,
@@ -345,15 +349,16 @@ pub(super) async fn work(workers: Arc<Workers>, task: ClaimedTask, claimed_at: I
     let mut settling = pin!(settle(&workers, &lease, settlement));
     tokio::select! {
         () = &mut settling => {}
-        // A heartbeat after the end of its own run finds no lease, either. The settle result decides; otherwise no
-        // warning is logged.
+        // A heartbeat also finds no lease when `settle` has just ended this run. So wait for the result of
+        // `settle`, and warn only if there is none.
         () = &mut keeping => if timeout(workers.settings.lease, settling).await.is_err() {
             log::warn!(token:% = lease.token, epoch = lease.epoch; "end of a run not written: its lease is lost");
         }
     }
 }
 
-/// How many earlier runs of the task in a row failed with the same error and the same unwritten lines.
+/// How many runs in a row before this one failed with the same error and the same lines that are not in the
+/// store yet; 0 if this run did not end with a retryable error.
 fn repeats(workers: &Workers, lease: &Lease, ended: &Ended, lines: &[LogLine]) -> u32 {
     match ended {
         Ended::Returned(Err(RunError { error, .. })) if error.is_retryable() => {
@@ -363,13 +368,13 @@ fn repeats(workers: &Workers, lease: &Lease, ended: &Ended, lines: &[LogLine]) -
     }
 }
 
-/// What a run waits for after its own end.
+/// What still runs when the wait for the threads of an ended run is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     Nothing,
-    /// Threads, after the lease was lost.
+    /// Threads still run, and the lease was lost.
     Lease,
-    /// Threads, while the process ends.
+    /// Threads still run, and the process ends.
     Threads,
 }
 
@@ -406,8 +411,8 @@ async fn threads_end(workers: &Workers, lease: &Lease, scope: &Scope, journal: &
     .await;
 }
 
-/// The chain of causes, which the task's log does not have. `None` without a chain, and for a wrong request, because
-/// its problems quote the descriptor.
+/// The error with its chain of causes, for the administrator's log; the task's log has only the message. `None`
+/// if the error has no cause, and for an invalid request, because its problems quote the descriptor.
 fn for_administrators(error: &Error) -> Option<String> {
     let has_cause = std::error::Error::source(error).is_some();
     (has_cause && !matches!(error.kind(), Kind::Invalid(_))).then(|| error.report())
@@ -442,7 +447,8 @@ async fn settle(workers: &Workers, lease: &Lease, settlement: Settlement) {
     }
 }
 
-/// Renews the lease until it is lost, and then returns. It cancels the run long enough before the lease ends.
+/// Renews the lease until it is lost, and then returns. If the lease cannot be renewed, the run is cancelled
+/// when a sixth of the lease is left.
 async fn keep_lease(workers: &Workers, lease: &Lease, clock: &LeaseClock, interrupt: &Interrupt) {
     let length = workers.settings.lease;
     let mut next_beat = clock.end() - length + length / 3;
@@ -477,8 +483,9 @@ async fn keep_lease(workers: &Workers, lease: &Lease, clock: &LeaseClock, interr
     }
 }
 
-/// Writes log lines to the store. After the run has ended, returns the lines that are left, or `None` if the lease is
-/// lost. If the store does not accept lines, the first ones are kept, and one line with the number of the others.
+/// Writes log lines to the store. After the run has ended, returns the lines that are left, or `None` if the
+/// lease is lost. If the store does not accept lines, the first `MAX_UNSHIPPED` are held, and one more line
+/// reports how many others were dropped.
 async fn ship_logs(
     workers: &Workers,
     lease: &Lease,
@@ -519,22 +526,22 @@ async fn ship_logs(
     }
 }
 
-/// Keeps as many lines as allowed, and returns the number of the others.
+/// Truncates `held` to `MAX_UNSHIPPED` lines, and returns the number of dropped lines.
 fn bound(held: &mut Vec<LogLine>) -> usize {
     let dropped = held.len().saturating_sub(MAX_UNSHIPPED);
     held.truncate(MAX_UNSHIPPED);
     dropped
 }
 
-/// The line with the number of lines that were not kept.
+/// A log line with the number of dropped lines; `None` if none was dropped.
 fn not_kept(dropped: usize) -> Option<LogLine> {
     let plural = if dropped == 1 { "line was" } else { "lines were" };
     let text = || format!("{dropped} {plural} not kept: the operation store did not take them in time");
     (dropped > 0).then(|| line(Level::Warning, text())).flatten()
 }
 
-/// Cancels the run when the process ends or the time limit is reached. Returns after the run ignored that, or a stop,
-/// for the grace period.
+/// Cancels the run when the process ends or the time limit is reached. Returns when the grace period after the
+/// cancellation is over, also after a stop. Never returns if the lease is lost.
 async fn watch(workers: &Workers, operation: Operation, interrupt: &Interrupt) {
     tokio::select! {
         () = workers.hand_back.cancelled() => interrupt.raise(Cause::Drain),
@@ -542,7 +549,7 @@ async fn watch(workers: &Workers, operation: Operation, interrupt: &Interrupt) {
         () = interrupt.cancel.cancelled() => {}
     }
     if interrupt.cause() == Some(Cause::Lease) {
-        // Without a lease, the grace period is not needed.
+        // After the loss of the lease, `keep_lease` or `ship_logs` ends the run.
         std::future::pending::<()>().await;
     }
     sleep(workers.settings.cancel_grace).await;
@@ -578,14 +585,15 @@ impl Facts {
         self.failing_for.map_or(Duration::ZERO, |failing_for| failing_for.saturating_add(self.ran_for))
     }
 
-    /// Whether a repeated failure is written again: the more repetitions, the more rarely.
+    /// Whether the failure is written to the task's log: the first two times in a row, and then whenever
+    /// `repeats` is a power of two.
     fn is_written(&self) -> bool {
         self.repeats <= 1 || self.repeats.is_power_of_two()
     }
 }
 
-/// Decides what happens to the task, and the last lines of its log. Pure: `fraction` (0 to 1) is the jitter, and
-/// `now` is the time from which the last retry is computed.
+/// Decides what happens to the task, and the last line of its log, if any. Pure: `fraction` (0 to 1) is the
+/// jitter, and `now` is the time at which the run ended.
 fn decide(
     ended: Ended,
     cause: Option<Cause>,
@@ -694,15 +702,17 @@ fn line(level: Level, message: String) -> Option<LogLine> {
     journal.drain().pop()
 }
 
-/// An exponential wait with a maximum, spread over the upper half of the interval. So tasks that failed together are
-/// not retried together, and every retry has a pause.
+/// The wait before the next attempt: doubles with each try from `backoff_base` up to `backoff_cap`. `fraction`
+/// (0 to 1) reduces it to between half and all of that, so that tasks that failed together are not retried
+/// together.
 fn backoff(tries: u32, settings: &Settings, fraction: f64) -> Duration {
     let doublings = tries.saturating_sub(1).min(20);
     let ceiling = settings.backoff_base.saturating_mul(1 << doublings).min(settings.backoff_cap);
     ceiling.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
 }
 
-/// The time after that duration: `12:34:56 UTC`, with the date if it is another day.
+/// The time `from_now` after `now` as text: `12:34:56 UTC`, with the date if it is on another day. A time that
+/// is too far away becomes `it succeeds`.
 fn moment(now: DateTime<Utc>, from_now: Duration) -> String {
     let then = chrono::Duration::from_std(from_now).ok().and_then(|wait| now.checked_add_signed(wait));
     match then {
@@ -857,7 +867,8 @@ mod tests {
         assert_eq!(moment(noon(), Duration::MAX), "it succeeds");
     }
 
-    /// A target that never recovers, with the default settings: (duration of each attempt in s, lines in the log).
+    /// Simulates retries with the default settings until `end(attempt, seconds since the start)` is true or the
+    /// task fails. Returns the start of each attempt in seconds, the log lines and the ending.
     fn outage(mut end: impl FnMut(u32, u64) -> bool) -> (Vec<f64>, Vec<String>, Ending) {
         let (mut at, mut tries, mut lines) = (0.0, vec![0.0], Vec::new());
         for number in 1.. {

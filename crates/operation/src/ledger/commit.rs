@@ -172,7 +172,7 @@ async fn run(mut connection: impl Connection, mut jobs: mpsc::Receiver<Message>)
 async fn commit(connection: &mut impl Connection, mut jobs: Vec<Box<dyn Job>>) {
     let together = transaction(connection, &mut jobs).await;
     let several = jobs.len() > 1;
-    // Without a connection, the other jobs fail at once.
+    // If there is no connection, the other jobs fail at once, without an attempt of their own.
     let mut gone = together.as_ref().err().filter(|failure| !failure.may_be_of_one).cloned();
     for job in jobs {
         let mut alone = [job];

@@ -9,17 +9,17 @@ use landfall_adapter::error::Error;
 /// Why a database call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It does not respond in time.
+    /// The database does not respond in time.
     Away,
-    /// Its disk is full.
+    /// The disk of the database is full.
     Full,
-    /// It is read-only at the moment.
+    /// The database is read-only at the moment.
     ReadOnly,
-    /// It is a PostgreSQL standby.
+    /// The server is a PostgreSQL standby.
     Standby,
     /// The role lacks a right, or an object is missing.
     Denied,
-    /// Its files are damaged.
+    /// The files of the database are damaged.
     Damaged,
     /// A row violates a constraint or a type.
     Unreadable,
@@ -57,7 +57,7 @@ impl Fault {
         }
     }
 
-    /// An extended result code; the lower byte is the primary one.
+    /// The fault for an extended SQLite result code, whose lower byte is the primary code.
     fn of_sqlite(code: i32) -> Self {
         /// `SQLITE_READONLY_DBMOVED`
         const MOVED: i32 = 1032;

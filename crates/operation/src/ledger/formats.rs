@@ -1,14 +1,14 @@
 //! The formats of stored rows, so that versions of Landfall can share a store.
 //!
-//! Each row has the format in which it was written. During a rolling upgrade an older process ignores rows that it
-//! does not know: unknown operations, and formats beyond [`FORMAT`]. A row that it should know and cannot read fails
-//! alone.
+//! Each row has the format in which it was written. During a rolling upgrade an older process ignores rows that
+//! it does not know: unknown operations, and formats beyond [`FORMAT`]. A row of a supported format that cannot
+//! be read fails without effect on other rows.
 //!
 //! `golden/` has rows of each format as they were first written, and a test reads them all. So the test fails if a
 //! change of a stored type makes older rows unreadable, or writes the same format differently. Then raise [`FORMAT`]
 //! and [`known`], add a golden file, and keep reading the older ones.
 
-/// The format that this version writes. It reads this one and all earlier ones.
+/// The format that this version writes. This version reads this format and all earlier ones.
 pub(crate) const FORMAT: i64 = 1;
 
 /// The rows that this version can run; part of every query for work.

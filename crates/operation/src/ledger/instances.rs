@@ -15,7 +15,7 @@ use crate::topology::{Attributes, Edit, Instance, TopologyLimits, code_key};
 use landfall_adapter::descriptor::Problem;
 use landfall_adapter::error::{Error, Result};
 
-/// The first instance gets the next id.
+/// The number before the first id: the first instance gets the next one.
 const FIRST_ID: i64 = 11_000;
 
 const CODE: &str = "instanceCode";
@@ -104,7 +104,7 @@ pub(super) async fn edit<D: Database>(
     edited.map_err(Error::invalid)
 }
 
-/// Creates instances of targets that never had one. Returns how many.
+/// Creates instances of targets that never had one. Returns how many it created.
 pub(super) async fn seed<D: Database>(ledger: &Ledger<D>, seeds: Vec<Attributes>) -> Result<usize> {
     let latest = Arc::clone(&ledger.instances.latest);
     let (made, _) = ledger.database.queue().write(Seed { seeds, latest }).await?;
@@ -119,7 +119,7 @@ struct Apply {
 
 #[async_trait]
 impl Write for Apply {
-    /// With the new revision.
+    /// The instance (`None` if it does not exist) or its problems, and the new revision.
     type Answer = (Result<Option<Instance>, Vec<Problem>>, i64);
 
     async fn write(&self, transaction: &mut dyn Transaction) -> sqlx::Result<Self::Answer> {
@@ -174,7 +174,7 @@ impl Write for Apply {
 }
 
 impl Apply {
-    /// Another instance with the same code.
+    /// The problem if another instance has the same code.
     async fn taken(
         &self,
         transaction: &mut dyn Transaction,

@@ -4,11 +4,11 @@
 //! claimed, what an ending means) and their statements. A database adds connections, clocks, migrations and
 //! notifications.
 //!
-//! Changes of the queue (submit, claim, settle, stop, expire) go through the *queue writer* of the database: one
-//! transaction at a time over all processes, and each sees all earlier ones. So it is always known whether an earlier
-//! task exists, a late commit cannot overtake, and every change can be understood as if it were alone. Changes of one
-//! row of a running task (heartbeat, log lines, deployments) and purges go *aside*, and do not wait for the queue
-//! writer.
+//! Changes of the queue (submit, claim, settle, stop, expire) go through the *queue writer* of the database:
+//! one transaction at a time over all processes, and each sees all earlier ones. So a change sees every earlier
+//! task, no later commit can overtake an earlier one, and every change can be understood as if it were alone.
+//! Changes of one row of a running task (heartbeat, log lines, deployments) and purges go *aside*, and do not
+//! wait for the queue writer.
 
 pub(super) mod commit;
 pub(super) mod fault;
@@ -55,10 +55,10 @@ pub(super) trait Database: Send + Sync + 'static {
     /// Reads committed data on a connection that does not wait for the writer.
     async fn read(&self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
 
-    /// Whether no other process can have it open.
+    /// Whether no other process can have the database open.
     fn is_exclusive(&self) -> bool;
 
-    /// The only way to change the queue.
+    /// The queue writer: the only way to change the queue.
     fn queue(&self) -> &Writer;
 
     /// Writes data outside of the queue, in a short transaction.
@@ -79,8 +79,8 @@ pub struct Ledger<D> {
     shared: Shared,
     finished: Finished,
     instances: instances::Copy,
-    /// Up to this time finished tasks are deleted, while more than one batch is left, because finding it requires
-    /// counting all finished tasks.
+    /// The time, in microseconds, up to which finished tasks are deleted. It is kept while a purge takes
+    /// several batches, because computing it requires counting all finished tasks.
     collecting: Mutex<Option<i64>>,
 }
 
@@ -100,12 +100,12 @@ impl Shared {
         Self { limits, hints, to_other_processes }
     }
 
-    /// Notifications from other processes.
+    /// The sender for notifications that arrive from other processes.
     pub(super) fn hints(&self) -> broadcast::Sender<Hint> {
         self.hints.clone()
     }
 
-    /// Notifies listeners.
+    /// Notifies listeners in this process, and other processes if there is a channel to them.
     fn hint(&self, hint: Hint) {
         // An error means that there are no listeners.
         let _ = self.hints.send(hint);
@@ -175,7 +175,7 @@ const DEPLOYMENT: Statement<'_> = Statement::both(
 );
 const MEMORY: Statement<'_> =
     Statement::both("SELECT memory FROM deployment WHERE component = $1 AND environment = $2");
-/// The end of the newest terminal task beyond the limit.
+/// The time at which the newest surplus task ended; `$1` terminal tasks are kept.
 pub(super) const SURPLUS: Statement<'_> = Statement::both(
     "SELECT coalesce(kept_from, finished_at) FROM task WHERE finished_at IS NOT NULL \
      ORDER BY coalesce(kept_from, finished_at) DESC LIMIT 1 OFFSET $1",
@@ -336,8 +336,8 @@ impl<D: Database> Store for Ledger<D> {
     }
 }
 
-/// Finished tasks up to this time are too old or too many. The time counts only while a process runs, so a clock that
-/// jumps does not move it far.
+/// The time, in microseconds, up to which finished tasks are too old or too many. It is measured by a clock
+/// that advances only while a process runs, so a jump of the system clock does not move it far.
 async fn collectable_until<D: Database>(ledger: &Ledger<D>) -> Result<i64> {
     let Limits { keep_for, keep_count, .. } = ledger.shared.limits;
     let now = ledger.database.write_aside(write::Tick).await?;
@@ -365,7 +365,8 @@ fn unreadable(what: &str, error: sqlx::Error) -> Error {
 #[derive(Deserialize)]
 struct Line(i64, String, Option<String>, String);
 
-/// A row of [`TASK`]. An unreadable detail does not hide how the task ended.
+/// Reads a row of [`TASK`]. Unreadable components, targets and times of log lines get a default, so that they
+/// do not hide how the task ended.
 fn task(token: Token, row: &Row) -> Result<Task> {
     let unreadable = |error| unreadable("a task", error);
     let format = row.int(11).map_err(unreadable)?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Idle connections, and permits for a maximum number of them.
+/// Idle connections, and permits that limit the connections in use.
 pub(crate) struct Pool<C> {
     shared: Arc<Shared<C>>,
     permits: Arc<Semaphore>,

@@ -101,10 +101,10 @@ pub(crate) trait Transaction: Send {
     /// The time of day in microseconds since 1970, at the beginning of the transaction.
     fn time_of_day(&self) -> i64;
 
-    /// Reads, or writes and returns rows.
+    /// Runs a statement, and returns the rows that it reads or returns.
     async fn fetch(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<Vec<Row>>;
 
-    /// Writes, and returns the number of rows.
+    /// Runs a statement that writes, and returns the number of rows that it changed.
     async fn execute(&mut self, statement: Statement<'_>, args: &[Arg<'_>]) -> sqlx::Result<u64>;
 }
 
@@ -205,13 +205,14 @@ impl Row {
         cell!(self, index, Option<&str>)
     }
 
-    /// A number that is not negative.
+    /// A number from 0 to `u32::MAX`; any other value is an error.
     pub(crate) fn count(&self, index: usize) -> sqlx::Result<u32> {
         let value = self.int(index)?;
         u32::try_from(value).map_err(|_| sqlx::Error::Decode(format!("{value} is no count").into()))
     }
 
-    /// A number with little effect, as close as possible: one damaged row must not stop a query of many rows.
+    /// A number, limited to the range of `u32`; 0 if it cannot be read. For columns with little effect, because
+    /// one damaged row must not stop a query of many rows.
     pub(crate) fn clamped(&self, index: usize) -> u32 {
         self.int(index).map_or(0, |value| u32::try_from(value.max(0)).unwrap_or(u32::MAX))
     }

@@ -46,11 +46,11 @@ const COLUMNS: [&str; 15] = [
 /// `max_attempts` limits the attempts in older versions of Landfall; this version does not read it.
 const NO_BOUND: i64 = i32::MAX as i64;
 
-/// A list of targets up to this length is the name of its line; a longer one is hashed, because index keys are
-/// limited.
+/// The line of a task is named after the JSON list of its targets. Up to this length in bytes, the list itself
+/// is the name; a longer list is hashed, because index keys are limited.
 const LONGEST_PLACE: usize = 200;
 
-/// An insert of that many rows. A few sizes, each prepared once, cover every number of rows.
+/// Insert statements for 64, 32, ... and 1 rows. A few sizes, each prepared once, cover every number of rows.
 static INSERTS: LazyLock<[Insert; 7]> = LazyLock::new(|| [64, 32, 16, 8, 4, 2, 1].map(Insert::of));
 
 struct Insert {
@@ -94,12 +94,13 @@ impl Insert {
     }
 }
 
-/// Up to this many rows since the last count are read one by one; if there are more, the queue is counted again.
+/// If fewer tasks than this were added since the last count, they are read one by one; otherwise the queue is
+/// counted again.
 const SINCE: usize = 2_000;
 
-/// One look before an insert. The first row has the number of the newest task, and whether an unfinished task has one
-/// of the components of `$2`. Then follow tasks that the requests of `$1` may join, and the lanes and sizes of tasks
-/// after `$3`, at most `$4`.
+/// Everything that is read before an insert. The first row has the number of the newest task, and whether an
+/// unfinished task has one of the components of `$2`. Then follow tasks that the requests of `$1` may join, and
+/// the lanes and sizes of tasks after `$3`, at most `$4`.
 pub(crate) const LOOK: Statement<'_> = Statement::each(
     "SELECT NULL, NULL, (SELECT max(seq) FROM task), \
        EXISTS (SELECT 1 FROM json_each($2) mine JOIN task_component earlier \
@@ -125,18 +126,19 @@ pub(crate) const UNFINISHED: Statement<'_> = Statement::both(
        (SELECT count(*) AS number, CAST(coalesce(sum(bytes), 0) AS BIGINT) AS bytes \
         FROM task WHERE lease_until IS NOT NULL) AS running",
 );
-/// For SQLite; PostgreSQL has it in [`INSERTS`].
+/// Inserts the components of new tasks. Only for SQLite; on PostgreSQL, [`INSERTS`] does this.
 pub(crate) const COMPONENTS: &str = "INSERT INTO task_component (component, environment, task_seq) \
      SELECT c.value ->> 'component', c.value ->> 'environment', t.seq \
      FROM task t, json_each(t.components) c WHERE t.seq >= $1";
-/// A task that follows another one on a component waits for it ...
+/// Blocks each new task that shares a component with an earlier unfinished task.
 pub(crate) const BLOCK: Statement<'_> = Statement::both(
     "UPDATE task SET blocked = 1 WHERE seq >= $1 AND EXISTS (\
        SELECT 1 FROM task_component mine JOIN task_component earlier USING (component, environment) \
        WHERE mine.task_seq = task.seq AND earlier.task_seq < task.seq)",
 );
-/// ... and decides its state: no request joins the earlier task any more. Only the nearest one can still be open,
-/// because its arrival closed those before it.
+/// After a new task, no request joins the earlier tasks of its components any more, because the new task
+/// decides the state of the components. Only the nearest earlier task can still be joined, because its own
+/// arrival did the same to those before it.
 pub(crate) const SUPERSEDE: Statement<'_> = Statement::both(
     "UPDATE task SET dedupe_key = NULL WHERE dedupe_key IS NOT NULL AND seq IN (\
        SELECT (SELECT max(earlier.task_seq) FROM task_component earlier \
@@ -154,7 +156,7 @@ struct Waiting {
 }
 
 impl Submissions {
-    /// Starts accepting; ends when dropped.
+    /// Starts the background task that accepts submissions; it ends when this handle is dropped.
     pub(super) fn start<D: Database>(database: Arc<D>, shared: Shared) -> Self {
         let (sender, receiver) = mpsc::channel(BATCH);
         tokio::spawn(gather(receiver, database, shared));
@@ -234,7 +236,7 @@ impl Entry {
         i64::try_from(self.payload.len()).unwrap_or(i64::MAX)
     }
 
-    /// In the order of [`COLUMNS`].
+    /// The values of the row, in the order of [`COLUMNS`].
     fn values(&self, run_at: i64, submitted_at: i64) -> [Arg<'_>; COLUMNS.len()] {
         [
             Arg::from(&self.id),
@@ -295,7 +297,7 @@ impl Verdict {
     }
 }
 
-/// An upper bound of what waits in a lane.
+/// An upper bound of the number of waiting tasks in a lane and of their total payload size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Waits {
     tasks: i64,
@@ -308,7 +310,8 @@ impl Waits {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// `None` if a task of that size may wait. A single task may always wait, whatever its size.
+    /// The reason why `entry` may not wait in its lane; `None` if it may. The size of a task does not matter if
+    /// no other task waits.
     fn refuses(self, entry: &Entry, limits: &Limits) -> Option<Verdict> {
         let lane = entry.operation.lane();
         let max_bytes = i64::try_from(limits.max_queued_bytes).unwrap_or(i64::MAX);
@@ -333,7 +336,8 @@ struct Counted {
 }
 
 impl Counted {
-    /// `since` are the tasks after [`Self::newest`]; `None` if there are too many.
+    /// Adds the tasks after [`Self::newest`], given by lane and size. `None` means that there are too many;
+    /// then the counts are discarded.
     fn catch_up(&mut self, since: Option<Vec<(String, i64)>>, newest: i64) {
         match since {
             None => self.lanes.clear(),
@@ -353,7 +357,7 @@ impl Counted {
 struct SubmitAll {
     entries: Vec<Entry>,
     shared: Shared,
-    /// The count of the last commit that counted.
+    /// The counts as of the last commit.
     counted: Arc<Mutex<Counted>>,
 }
 
@@ -391,8 +395,8 @@ impl Write for SubmitAll {
     }
 }
 
-/// Splits a batch where an entry shares a component with a different earlier one. Each changes what the other may
-/// join, so one statement cannot insert both.
+/// Splits a batch before each entry that shares a component with a different earlier entry. The later entry
+/// changes which task a request may join, so one statement cannot insert both.
 fn independent_chunks(entries: &[Entry]) -> Vec<&[Entry]> {
     let mut chunks = Vec::new();
     let mut rest = entries;
@@ -445,7 +449,7 @@ impl SubmitAll {
         Ok(verdicts)
     }
 
-    /// What waits in the lanes of the chunk: an upper bound, and the exact value if one of its entries might be
+    /// What waits in the lanes of the chunk: an upper bound, or the exact value if one of the entries might be
     /// refused.
     async fn waiting(
         &self,
@@ -486,7 +490,7 @@ impl SubmitAll {
     }
 }
 
-/// `contended`: an unfinished task has one of the components.
+/// Inserts the accepted entries. `contended`: an unfinished task has one of their components.
 async fn insert_all(
     accepted: &[&Entry],
     contended: bool,

@@ -25,9 +25,10 @@ use landfall_adapter::{Level, LogLine};
 /// The maximum number of lost leases in one transaction.
 const SWEEP: i64 = 100;
 
-/// The oldest tasks that wait for nothing. A task whose runs crashed twice may be the reason why the process ends.
-/// Such tasks run one at a time, so that the culprit uses up its own attempts and not those of its neighbours. The
-/// sign makes the databases read by `seq` and stop when there are enough, instead of sorting all due tasks.
+/// The oldest tasks that wait for nothing. A task whose runs crashed twice may be the reason why the process
+/// ends. Such tasks run one at a time, so that the culprit uses up its own attempts and not those of its
+/// neighbours. The sign in `+run_at` makes the databases read by `seq` and stop when there are enough, instead
+/// of sorting all due tasks.
 macro_rules! claimable {
     ($more:literal) => {
         concat!(
@@ -44,7 +45,7 @@ macro_rules! claimable {
     };
 }
 pub(crate) const CLAIMABLE: Statement<'_> = Statement::both(claimable!(""));
-/// The same for one line, after `$5`.
+/// Like [`CLAIMABLE`], for the line `$4` only, and after position `$5`.
 pub(crate) const CLAIMABLE_IN_LINE: Statement<'_> =
     Statement::both(claimable!(" AND place = $4 AND +seq > $5"));
 /// The lines in which tasks of a lane wait, with one index lookup for each.
@@ -63,8 +64,8 @@ macro_rules! columns {
         "seq, id, operation, components, targets, payload, attempt, crashes, lease_epoch, begun_at"
     };
 }
-/// `begun_at` is the time of the first transient failure. Time in which the task was due and no process took it does
-/// not count, so the end moves by that time.
+/// `begun_at` is the time of the first transient failure. Time in which the task was due and no process took it
+/// does not count, so `begun_at` moves by that time.
 macro_rules! take {
     ($list:literal) => {
         concat!(
@@ -85,7 +86,8 @@ macro_rules! lock {
         )
     };
 }
-/// On PostgreSQL, [`LOCK`] is part of it, because each statement is a round trip with the queue locked.
+/// Moves tasks to a running state, under a new lease. On PostgreSQL, [`LOCK`] is part of the statement, because
+/// each statement is a round trip with the queue locked.
 pub(crate) const TAKE: Statement<'_> = Statement::each(
     take!("(SELECT value FROM json_each($1))"),
     concat!(
@@ -126,15 +128,15 @@ pub(crate) const LOST: Statement<'_> = Statement::each(
     "SELECT seq, id, state, crashes FROM task WHERE lease_until IS NOT NULL AND lease_until <= $1 \
      ORDER BY lease_until LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
 );
-/// `$6` is the current time. A transient failure is the first one, or keeps `begun_at`, which a clock may not have
-/// moved into the future. A run that was handed back says nothing about failures. After a crash, counting begins
-/// again.
+/// Sets `begun_at`, the time of the first transient failure; `$6` is the current time. After a crash (`$5` > 0)
+/// it is cleared. After a handover (`$4` > 0) it does not change. After a transient failure it is kept if it is
+/// in the past; otherwise it becomes the current time.
 const REQUEUE: Statement<'_> = Statement::both(
     "UPDATE task SET state = $2, run_at = $3, attempt = attempt - $4, crashes = crashes + $5, lease_owner = NULL, \
      lease_until = NULL, begun_at = CASE WHEN $5 > 0 THEN NULL WHEN $4 > 0 OR begun_at < $6 THEN begun_at ELSE $6 END \
      WHERE seq = $1",
 );
-/// From now on the same request is a new one, because this task will not complete it.
+/// Clears the deduplication key, so that the same request becomes a new task: this task will not complete it.
 const STOPPING: Statement<'_> =
     Statement::both("UPDATE task SET state = $2, dedupe_key = NULL WHERE seq = $1");
 const CRASHED: Statement<'_> = Statement::both("UPDATE task SET crashes = $2 WHERE seq = $1");
@@ -174,8 +176,9 @@ macro_rules! leave {
         "DELETE FROM task_component WHERE task_seq = $1"
     };
 }
-/// On PostgreSQL, [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] are part of it. All four see the state before any of them, so
-/// each reads what is released before it is gone, and no two touch the same row.
+/// On PostgreSQL, [`UNLOCK`], [`UNBLOCK`] and [`LEAVE`] are part of the statement. All four parts see the state
+/// before the statement, so each reads the rows of the task before they are deleted, and no two change the same
+/// row.
 pub(crate) const FINISH: Statement<'_> = Statement::each(
     finish!("max", "min"),
     concat!(
@@ -217,8 +220,8 @@ const REMEMBER: Statement<'_> = Statement::both(
     "UPDATE deployment SET memory = $4 WHERE component = $2 AND environment = $3 \
      AND EXISTS (SELECT 1 FROM running_component WHERE task_seq = $1 AND component = $2 AND environment = $3)",
 );
-/// Few at a time, because on SQLite others wait for the writer meanwhile. With an array, PostgreSQL looks each of
-/// them up.
+/// Few at a time, because on SQLite others wait for the writer meanwhile. With an array, PostgreSQL looks up
+/// each task by its key.
 pub(crate) const PURGE_BATCH: Statement<'_> = Statement::each(
     "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE finished_at IS NOT NULL \
      AND coalesce(kept_from, finished_at) <= $1 ORDER BY coalesce(kept_from, finished_at) LIMIT 200)",
@@ -307,10 +310,10 @@ impl Claim {
 
 /// How many tasks run on each target, and how many may.
 struct Room<'b> {
-    /// Over all processes, for the named targets.
+    /// The limits over all processes, by target; other targets have none.
     bounds: &'b BTreeMap<String, u32>,
     running: BTreeMap<String, i64>,
-    /// In this process, for each target.
+    /// The limit in this process, the same for each target.
     bound_here: u32,
     running_here: BTreeMap<String, i64>,
 }
@@ -329,7 +332,7 @@ impl<'b> Room<'b> {
         !self.bounds.is_empty() || self.bound_here < u32::MAX
     }
 
-    /// `here`: in this process.
+    /// Counts a task on each of its targets. `here`: it runs in this process.
     fn take(&mut self, targets: &[String], here: bool) {
         for target in targets {
             *self.running.entry(target.clone()).or_default() += 1;
@@ -358,7 +361,8 @@ impl<'b> Room<'b> {
     }
 }
 
-/// An unreadable list limits nothing: its own task fails when it is taken.
+/// The targets in a column; empty if they cannot be read. Such a task counts against no limit, and fails when
+/// it is taken.
 fn targets(row: &Row, index: usize) -> Vec<String> {
     row.json(index).unwrap_or_default()
 }
@@ -476,8 +480,8 @@ impl Write for LookAtHeads {
     }
 }
 
-/// A longer time without a look counts only this much, because a clock that jumped, a paused process and a downtime
-/// of all processes look the same.
+/// The most by which one tick advances the clock of retention. A longer time counts only this much, because a
+/// clock that jumped, a paused process and a downtime of all processes look the same.
 const LONGEST_TICK: Duration = Duration::from_secs(600);
 
 /// Advances the clock of retention. It also shows whether the store can be written.
@@ -487,7 +491,7 @@ pub(crate) const TICK: Statement<'_> = Statement::each(
      RETURNING elapsed",
 );
 
-/// Returns the time in which a process ran, in microseconds.
+/// Returns the clock of retention: the total time in which any process ran, in microseconds.
 pub(super) struct Tick;
 
 #[async_trait]
@@ -555,7 +559,7 @@ impl Write for Settle {
             Ok(next) => next,
             Err(illegal) => return Ok(Err(illegal)),
         };
-        // After a stop that the run did not see, its last lines are not true.
+        // If the run did not see the stop, its closing line would be wrong, so it is replaced.
         let unheard = (next == State::Terminated).then_some(ending).and_then(|ending| match ending {
             Ending::Release => Some("stopped on request, as the process that ran it ended".to_owned()),
             Ending::Retry { reason, .. } => Some(format!("{reason}; not tried again, a stop was requested")),
@@ -787,7 +791,8 @@ struct Held {
     log_lines: u32,
 }
 
-/// The fence: `None` for a lease that is not the task's current one. The row is locked until the transaction ends.
+/// Reads a task under its lease: `None` if the lease is not the task's current one. The row is locked until the
+/// transaction ends.
 async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<Option<Held>> {
     transaction
         .fetch(HELD, args![&lease.token.to_string(), lease.epoch])
@@ -799,8 +804,9 @@ async fn held(lease: &Lease, transaction: &mut dyn Transaction) -> sqlx::Result<
         .transpose()
 }
 
-/// Appends as many lines as the limit allows, and always `closing`. `task.log_lines` counts the former; it exceeds
-/// the limit by one after the line that reports it.
+/// Appends as many lines as the limit allows, and always `closing`. `task.log_lines` counts the lines without
+/// `closing`. After the line that reports dropped lines, it exceeds the limit by one, and no further lines are
+/// appended.
 async fn append_bounded(
     held: &Held,
     lines: &[LogLine],
@@ -884,7 +890,7 @@ async fn finish(
     Ok(())
 }
 
-/// PostgreSQL texts cannot contain NUL.
+/// The text with U+FFFD instead of NUL, because PostgreSQL texts cannot contain NUL.
 fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{FFFD}")
 }

@@ -1,9 +1,9 @@
 //! The store for several replicas: one PostgreSQL database, and no other coordination.
 //!
 //! - The queue writer holds one advisory lock during each of its transactions. So the queue changes by one
-//!   transaction at a time over all replicas, and each transaction includes the writes that arrived in the meantime.
-//!   The server ends a transaction of a replica that hangs after half of [`PostgresSettings::patience`], so the
-//!   replica blocks the others no longer than that.
+//!   transaction at a time over all replicas, and each transaction includes the writes that arrived in the
+//!   meantime. If a replica hangs in a transaction, the server ends the transaction after half of
+//!   [`PostgresSettings::patience`], so the other replicas wait no longer than that.
 //! - The time is the server's clock, read in each transaction. The clocks of the replicas decide nothing.
 //! - Notifications are sent after the commit, many in one `NOTIFY` (inside the transaction, `NOTIFY` would make every
 //!   commit wait for every other). They are hints: a replica that receives none finds everything by polling.
@@ -89,7 +89,7 @@ impl PostgresSettings {
         Ok(Self { connection, connections: 8, patience: Duration::from_secs(10) })
     }
 
-    /// "landfall at db.example.com:5432 as adapter", without the password.
+    /// The database in messages, without the password: "`landfall` at db.example.com:5432 as `adapter`".
     fn place(&self) -> String {
         let options = &self.connection;
         let database = options.get_database().unwrap_or_else(|| options.get_username());
@@ -117,8 +117,8 @@ impl PostgresSettings {
                 ("idle_in_transaction_session_timeout", idle.as_str()),
                 // With a server-wide `off`, the server could lose committed data.
                 ("synchronous_commit", "on"),
-                // Every statement finds its rows by an index. A plan is kept until something is known to have
-                // changed, and a plan from when a table was small would later read the whole table.
+                // Every statement finds its rows by an index. PostgreSQL keeps plans, and a plan that was made
+                // when a table was small would later read the whole table.
                 ("enable_seqscan", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
@@ -139,7 +139,7 @@ pub struct PostgresDatabase {
     writer: Writer,
     connections: Arc<Connections>,
     patience: Duration,
-    /// Dropping them ends the notifications.
+    /// The tasks that send and receive notifications. Dropping them ends both.
     _news: [AbortOnDropHandle<()>; 2],
 }
 
@@ -213,7 +213,7 @@ async fn migrate(settings: &PostgresSettings) -> Result<()> {
         sqlx::query("CREATE SCHEMA landfall").execute(&mut connection).await.map_err(unusable)?;
     }
     MIGRATIONS.run(&mut connection, &place).await?;
-    // This also releases the lock.
+    // The end of the session also releases the lock.
     connection.close().await.map_err(unusable)
 }
 
@@ -222,7 +222,7 @@ async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     let mut connection = options.connect().await?;
     let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
     if standby {
-        // Also for reading, because a standby may have old data.
+        // A standby is refused also for reading, because it may have old data.
         let place = format!("{}:{} is in recovery", options.get_host(), options.get_port());
         return Err(Refused::error(Fault::Standby, place));
     }
@@ -265,7 +265,8 @@ impl Connections {
         made.await.unwrap_or(Err(sqlx::Error::PoolClosed))
     }
 
-    /// `anew`: opens a new connection, because idle ones are unusable.
+    /// Takes a permit and a connection from the pool. `anew`: discards the idle connections, because they are
+    /// unusable, and opens a new one.
     async fn borrow(&self, anew: bool) -> sqlx::Result<(PooledConnection<PgConnection>, PgConnection)> {
         if anew {
             self.pool.discard();
@@ -363,8 +364,8 @@ fn is_cut_off(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a new session may succeed: rights, roles, schemas and defaults may have changed since the old session
-/// began. Nothing was committed.
+/// Whether a new session may succeed: rights, roles, schemas and defaults may have changed since the old
+/// session began. After such an error, nothing was committed.
 fn is_of_the_session(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     // Errors of values and constraints belong to the statement, and locks and timeouts to the moment.
@@ -372,7 +373,8 @@ fn is_of_the_session(error: &sqlx::Error) -> bool {
     error.code().is_some_and(|code| !OTHERS.iter().any(|class| code.starts_with(class)))
 }
 
-/// A transaction that waits only for the row that it writes.
+/// Runs `work` in a transaction without the queue lock, so that it waits only for locks of the rows that it
+/// writes.
 async fn aside<W: Write>(session: &mut Session, work: &W) -> sqlx::Result<W::Answer> {
     session.begin("").await?;
     let answer = work.write(session).await?;
@@ -393,8 +395,9 @@ impl Session {
         Self { connection, patience, begun: 0 }
     }
 
-    /// Begins a transaction with two statements in one message; the second one returns the time in microseconds.
-    /// `first` (a FROM clause, or empty) runs before that, and before any snapshot.
+    /// Begins a transaction with two statements in one message; the second one returns the time in
+    /// microseconds. `first` (a FROM clause, or empty) runs before the time is read, and so before the
+    /// snapshots of all later statements.
     async fn begin(&mut self, first: &str) -> sqlx::Result<()> {
         use sqlx::Row as _;
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {NOW} {first}");
@@ -438,7 +441,8 @@ struct QueueWriter {
     options: PgConnectOptions,
     patience: Duration,
     session: Option<Session>,
-    /// Whether this session has committed something. If not, a new session would not be better.
+    /// Whether this session has committed something. If it has not, a new session would probably fail in the
+    /// same way.
     proven: bool,
 }
 
@@ -453,7 +457,8 @@ impl Connection for QueueWriter {
             }
         };
         let session = self.session.insert(session);
-        // The lock comes before the snapshot of each statement, so committed changes of others are visible.
+        // The lock is taken before the snapshot of each later statement, so committed changes of others are
+        // visible.
         session.begin(&format!("FROM pg_advisory_xact_lock({QUEUE_LOCK})")).await?;
         Ok(session)
     }

@@ -43,7 +43,8 @@ pub(super) async fn notify_replicas(
     }
 }
 
-/// Forwards notifications of other replicas. After an interruption anything may have happened.
+/// Forwards notifications of other replicas to `hints`. Sends [`Hint::Anything`] after each connection, because
+/// notifications may have been missed before it.
 pub(super) async fn listen(
     pool: PgPool,
     hints: broadcast::Sender<Hint>,
@@ -108,7 +109,8 @@ fn encode(instance: &str, news: impl Iterator<Item = Hint>) -> String {
     pieces.into_iter().fold(instance.to_owned(), |message, piece| message + " " + &piece)
 }
 
-/// Unreadable news may be anything, because another version may have more kinds.
+/// The hints in a message; empty if this replica sent it. Unreadable news becomes [`Hint::Anything`], because
+/// another version may send more kinds.
 fn decode(instance: &str, message: &str) -> Vec<Hint> {
     let mut pieces = message.split(' ');
     if pieces.next() == Some(instance) {

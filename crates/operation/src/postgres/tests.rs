@@ -106,7 +106,7 @@ async fn news_reach_other_processes() {
     let url = new_database();
     let (here, there) = tokio::join!(open(&url, Limits::default()), open(&url, Limits::default()));
     let mut hints = there.hints();
-    // A new listener is told that anything may have changed before.
+    // A new listener first gets `Anything`, because it may have missed changes.
     let next = async |hints: &mut tokio::sync::broadcast::Receiver<Hint>| {
         tokio::time::timeout(MINUTE, hints.recv()).await.unwrap().unwrap()
     };

@@ -45,7 +45,7 @@ pub(super) async fn made_as_another_kind(
             component.specific.clone_from(&deployment.specific);
         }
         let there = Work { component: Arc::new(component), access: None, ..work.clone() };
-        // It only has to be identified, as for an unprovision.
+        // Bind as for an unprovision, because the component only needs to be identified.
         let Ok(bound) = target.technology.bind(there, Intent::Unprovision { remove_data: true }) else {
             continue;
         };

@@ -1,8 +1,8 @@
 //! The work of a task: observe, plan and apply. Components run side by side, each after those that it must follow.
 //!
-//! No state of an earlier run is used, except the state of the targets and the memory of technologies: a run after a
-//! crash plans again and applies what is left. The runner checks for a stop between changes, and each change receives
-//! it through its context.
+//! No state of an earlier run is used, except the state of the targets and the memory of technologies: a run
+//! after a crash plans again and applies what is left. The runner checks for a stop between changes, and each
+//! change can notice a stop through its context.
 
 mod info;
 mod left;
@@ -81,7 +81,7 @@ impl TechnologyRunner {
         }
     }
 
-    /// An invalid document is a result, not a failure.
+    /// Validates a document. An invalid document is a result, not a failure.
     async fn validate(&self, document: &Document, context: &Context, report: &mut Report) -> Result<()> {
         let checked = async {
             let resolved = self.domain.validate(document, self.store.as_ref()).await?;
@@ -229,8 +229,8 @@ impl TechnologyRunner {
     }
 
     /// Plans every component before the first change, so that a problem of the last component is found before
-    /// anything changes. The plans are not kept: each component is planned again at its turn, because earlier changes
-    /// may have changed what is left to do.
+    /// anything changes. The plans are not kept: each component is planned again when its work begins, because
+    /// earlier changes may have changed what is left to do.
     async fn plan_all(
         &self,
         assigned: &[Assigned],
@@ -379,7 +379,7 @@ fn log_problems(error: &Error, journal: &Journal) {
     }
 }
 
-/// Waits for a slot of a target that has its own limit.
+/// Waits for a permit of the target; `None` if the target has no limit of its own.
 async fn turn<'a>(one: &'a Assigned, context: &Context) -> Result<Option<SemaphorePermit<'a>>> {
     let Some(turns) = &one.target.turns else { return Ok(None) };
     let acquired = async {
@@ -456,7 +456,7 @@ pub(super) fn in_order(mut assigned: Vec<Assigned>, intent: Intent) -> Vec<Assig
 
 struct Done {
     changes: usize,
-    /// How access lists are applied to it, if it exists now.
+    /// How access lists are applied to the component, if it exists now.
     mode: Option<AccessMode>,
     info: Option<Info>,
 }
@@ -588,8 +588,8 @@ pub(super) fn waiting(assigned: &[Assigned], intent: Intent) -> HashSet<Identifi
     }
 }
 
-/// Whether the error of an early plan will still hold when it is the component's turn. A component that waits for
-/// another one may fail only because the other one does not exist yet, or still exists.
+/// Whether the error of an early plan will still apply when the work on the component begins. A component that
+/// waits for another one may fail only because the other one does not exist yet, or still exists.
 pub(super) fn stands(error: &Error, intent: Intent, waits: bool) -> bool {
     match error.kind() {
         Kind::Cancelled => true,

@@ -10,7 +10,7 @@ use crate::work::Assigned;
 pub(super) enum End {
     Stopped,
     Failed,
-    /// It was dropped.
+    /// The work was dropped before it returned.
     CutOff,
 }
 
@@ -28,8 +28,8 @@ impl End {
     }
 }
 
-/// The progress of a component's changes. If they end before the last one, `drop` logs it, because dropped work runs
-/// no other code.
+/// The progress of a component's changes. If the work ends before the last change, `drop` logs that, because no
+/// other code of dropped work runs.
 pub(super) struct ChangeProgress<'a> {
     pub(super) journal: &'a Journal,
     pub(super) changes: &'a [Change],
@@ -115,7 +115,7 @@ impl Drop for ComponentProgress<'_> {
         let ends = [End::Failed, End::Stopped, End::CutOff].map(|end| {
             let ids = self.ids(|stage| match stage {
                 Stage::Ended(ended) => ended == end,
-                // It was dropped.
+                // The work was dropped before it returned.
                 Stage::Planning | Stage::Working => end == End::CutOff,
                 Stage::NotBegun | Stage::Done => false,
             });

@@ -22,7 +22,7 @@ pub(super) struct Guard {
 
 struct Known {
     path: PathBuf,
-    /// `None` if the file did not exist, because some file systems have no write-ahead log.
+    /// `None` if the file did not exist: on some file systems there is no write-ahead log.
     identity: Option<(u64, u64)>,
 }
 
@@ -31,7 +31,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Guard {
-    /// The identities now.
+    /// Records the current identities of the files at `paths`.
     pub(super) async fn of(paths: Vec<PathBuf>) -> sqlx::Result<Self> {
         let look = move || {
             paths.into_iter().map(|path| Known { identity: identity(&path), path }).collect::<Arc<[Known]>>()

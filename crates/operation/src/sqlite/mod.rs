@@ -107,7 +107,8 @@ impl SqliteFile {
             .busy_timeout(PATIENCE)
             // No part of a descriptor stays in the file after its task has ended.
             .pragma("secure_delete", "ON")
-            // Tokens are random, so the rows of polls are spread over the file: 16 MB for each connection.
+            // 16 MB for each connection: tokens are random, so the rows that polls read are spread over the
+            // file.
             .pragma("cache_size", "-16384")
             .statement_cache_capacity(128)
             .thread_name(|_| "landfall-store".to_owned())
@@ -309,8 +310,9 @@ impl Transaction for FileWriter {
     }
 }
 
-/// Ends the leases of a process that is gone, and waits that depend on its clock. Tasks that wait because their
-/// process was lost repeatedly continue to wait, at most as long as from now.
+/// Ends the leases of a process that is gone, and makes waiting tasks due at once, because their due times
+/// depend on the clock of that process. Only tasks whose worker was lost repeatedly continue to wait, at most
+/// for one pause ([`Limits::pause_after`]) from now.
 struct Reclaim {
     limits: Limits,
 }
@@ -335,7 +337,7 @@ impl Write for Reclaim {
     }
 }
 
-/// The time of day at startup; from then on it only goes forward.
+/// A clock that has the time of day at startup, and only goes forward from then on.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     origin: i64,

@@ -288,7 +288,7 @@ async fn a_removed_or_replaced_file_is_noticed() {
     }
 }
 
-/// Applies to the database what a test did to a copy of it in the log.
+/// Moves the changes in the write-ahead log into the database file.
 fn checkpoint(folder: &TempDir) {
     let options = SqliteConnectOptions::new().filename(location(folder)).busy_timeout(PATIENCE);
     let run = move || {

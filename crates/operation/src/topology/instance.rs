@@ -96,11 +96,11 @@ const MAX_NAME: usize = 255;
 /// The limits of a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopologyLimits {
-    /// Instances.
+    /// The maximum number of instances.
     pub max_instances: u32,
-    /// Entries of each list of an instance.
+    /// The maximum number of entries in each list of an instance.
     pub max_entries: u32,
-    /// Characters of a description; other texts have at most 255.
+    /// The maximum length of a description, in characters; other texts have at most 255.
     pub max_text: u32,
 }
 
@@ -232,12 +232,12 @@ impl Filter {
     }
 }
 
-/// The form in which codes are compared.
+/// The form in which codes are compared: lower case.
 pub fn code_key(code: &str) -> String {
     code.to_lowercase()
 }
 
-/// Whether two codes are equal.
+/// Whether two codes are equal, ignoring upper and lower case.
 pub fn same_code(one: &str, other: &str) -> bool {
     code_key(one) == code_key(other)
 }

@@ -31,7 +31,8 @@ pub struct Target {
     pub group: String,
     /// The initial environments of its instance, by name; empty: all that have an id.
     pub environments: Vec<String>,
-    /// Components that may be processed at the same time in this process; `None`: no limit of its own.
+    /// Permits: one for each component that may be processed at the same time in this process. `None`: no
+    /// limit.
     pub turns: Option<Arc<Semaphore>>,
     /// The technology.
     pub technology: Arc<dyn AnyTechnology>,
@@ -72,7 +73,8 @@ impl Installation {
         &self.targets
     }
 
-    /// The target with that code, independent of the topology: where an earlier operation went.
+    /// The configured target with that code, whatever the instances are; `None` if it is not configured. Used
+    /// for components that an earlier operation placed on it.
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
         self.targets.iter().find(|target| same_code(&target.code, code)).cloned()
     }
@@ -104,7 +106,7 @@ impl Installation {
         self.environment(name).map(|(_, id)| id)
     }
 
-    /// "LAKE, WAREHOUSE", for remedies.
+    /// The codes of all targets, for remedies: "LAKE, WAREHOUSE".
     fn codes(&self) -> String {
         list(self.targets.iter().map(|target| target.code.clone()), "(none is configured)")
     }
@@ -128,7 +130,7 @@ impl Candidate {
         self.target.as_ref().filter(|_| self.against.is_empty())
     }
 
-    /// "LAKE (instance 10001)"
+    /// The candidate in messages: "LAKE (instance 11001)".
     fn name(&self) -> String {
         match self.id {
             NOT_MADE => self.code.clone(),
@@ -136,7 +138,8 @@ impl Candidate {
         }
     }
 
-    /// "LAKE (instance 10001) is not active and does not serve the environment"
+    /// The candidate with the reasons against it: "LAKE (instance 11001) is not active and does not serve the
+    /// environment"
     fn summary(&self) -> String {
         format!("{} {}", self.name(), self.against.join(" and "))
     }
@@ -167,19 +170,19 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// With the current instances.
+    /// A topology with the stored instances.
     pub fn new(installation: Arc<Installation>, instances: Arc<[Instance]>) -> Self {
         Self { installation, instances }
     }
 
-    /// With the initial instances.
+    /// A topology with the initial instances of the configuration, which have no ids yet.
     pub fn of_configuration(installation: Arc<Installation>) -> Self {
         let seeds = installation.seeds().into_iter();
         let instances = seeds.map(|attributes| Instance { id: NOT_MADE, attributes }).collect();
         Self { installation, instances }
     }
 
-    /// The target with that code, independent of the instances: where an earlier operation went.
+    /// The configured target with that code; see [`Installation::target`].
     pub fn target(&self, code: &str) -> Option<Arc<Target>> {
         self.installation.target(code)
     }
@@ -212,7 +215,7 @@ impl Topology {
         }
     }
 
-    /// The route that was probably meant, if a field name or a value has a typo.
+    /// A hint with the route that was probably meant, if a field name or a value has a typo; `None` otherwise.
     fn slip(&self, routing: &Routing<'_>) -> Option<String> {
         let renamed = routing.misspelt.iter().find_map(|slip| {
             let mut meant = *routing;
@@ -242,10 +245,12 @@ impl Topology {
         })
     }
 
-    /// The route with the fewest unmet conditions.
+    /// A hint with the route that has the fewest unmet conditions; `None` if a route matches or there is no
+    /// route.
     fn nearest(&self, routing: &Routing<'_>) -> Option<String> {
         let unmet = self.installation.routes.iter().map(|route| (route, route.unmet(routing)));
-        // Among routes with as many unmet conditions, one with fewer typos, then one with more conditions.
+        // Among routes with equally many unmet conditions, prefer more unmet conditions that look like typos,
+        // then more conditions in total.
         let (route, unmet) = unmet.min_by_key(|(route, unmet)| {
             let close = unmet.iter().filter(|unmet| unmet.is_close()).count();
             (unmet.len(), Reverse(close), Reverse(route.conditions().len()))
@@ -338,7 +343,8 @@ impl Topology {
         })
     }
 
-    /// A target that the component may land on in some environment, if all such targets have one technology.
+    /// A target that the component may get in some environment; `None` unless all such targets have the same
+    /// technology.
     pub fn any_target(&self, component: &Component) -> Option<Arc<Target>> {
         let explanation = self.explain(component, "", Operation::Unprovision);
         let mut targets = explanation.candidates.into_iter().filter_map(|candidate| candidate.target);
@@ -351,7 +357,7 @@ impl Topology {
         self.installation.routes.iter().find(|route| route.unmet(routing).is_empty())
     }
 
-    /// What `choose` decides from.
+    /// What [`Self::choose`] decides from: the first matching route, the environment id and the candidates.
     pub fn explain(&self, component: &Component, environment: &str, operation: Operation) -> Explanation {
         let route = self.route(&component.routing());
         let environment_id = self.installation.environment_id(environment);
@@ -393,7 +399,7 @@ impl Topology {
         }
     }
 
-    /// The target of `component` in `environment`.
+    /// The target of `component` in `environment`; a problem unless exactly one instance fits.
     pub fn choose(
         &self,
         component: &Component,
@@ -408,7 +414,8 @@ impl Topology {
         self.choose_instance(component, environment, explanation).map_err(Unplaced::Component)
     }
 
-    /// The problem of an environment that no target of the group serves, if another environment is served.
+    /// The problem of an environment that no target of the group serves; `None` if one serves it, or if no
+    /// other environment could be used instead.
     fn not_served(&self, explanation: &Explanation, environment: &str) -> Option<Problem> {
         let (_, group) = explanation.route.as_ref()?;
         let candidates = &explanation.candidates;
@@ -443,7 +450,7 @@ impl Topology {
         )))
     }
 
-    /// Problems have paths relative to the component.
+    /// The target of the only candidate that fits. Problems have paths relative to the component.
     fn choose_instance(
         &self,
         component: &Component,
@@ -621,7 +628,7 @@ fn list(names: impl Iterator<Item = String>, none: &str) -> String {
 /// Why a component has no target.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unplaced {
-    /// The environment is unknown for every component; the path is `environment`.
+    /// The environment has no id, or the group does not serve it; the path is `environment`.
     Environment(Problem),
     /// A problem of the component or its group; the path is relative to the component.
     Component(Problem),
@@ -673,12 +680,12 @@ impl Route {
             .collect()
     }
 
-    /// An import has only a template, and no technology.
+    /// Whether the route's template condition matches `id`. An import has only a template, and no technology.
     fn matches_template(&self, id: &str) -> bool {
         template(self.use_case_template_id.as_deref(), Some(id))
     }
 
-    /// "technology S3", "kind storage"
+    /// The conditions as texts: "technology S3", "kind storage".
     fn conditions(&self) -> Vec<String> {
         [
             ("technology", self.technology.as_deref()),
@@ -692,7 +699,7 @@ impl Route {
         .collect()
     }
 
-    /// "technology S3, kind storage -> lakehouse"
+    /// The route as text: "technology S3, kind storage -> lakehouse".
     fn summary(&self) -> String {
         let conditions = self.conditions();
         let conditions = if conditions.is_empty() { "anything".to_owned() } else { conditions.join(", ") };
@@ -700,7 +707,7 @@ impl Route {
     }
 }
 
-/// A value of a document as part of a line.
+/// A value of a document as part of a line: shortened, and without control characters.
 fn shortened(value: &str) -> String {
     let text: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match text.char_indices().nth(60) {
@@ -718,7 +725,7 @@ fn word(text: &str) -> String {
     }
 }
 
-/// An absent condition matches every value.
+/// Whether a value meets a condition, ignoring case; an absent condition matches every value.
 fn same(wanted: Option<&str>, found: Option<&str>) -> bool {
     wanted.is_none_or(|wanted| found.is_some_and(|found| found.trim().eq_ignore_ascii_case(wanted.trim())))
 }
