@@ -3,8 +3,8 @@
 //! For each contract the generator writes one module of four files:
 //!
 //! - `types`: the schemas, made by progenitor (typify);
-//! - `responses`: one enum an operation, a variant a declared status, so that an undeclared status or a wrong body
-//!   does not compile. `decode` reads an answer the other way round, the status picks the schema;
+//! - `responses`: one enum for each operation, with a variant for each declared status, so that an undeclared
+//!   status or a wrong body does not compile. `decode` parses a received answer, with the schema of its status;
 //! - `server`: one trait with a required method for each operationId, and `configure`, which mounts an implementor.
 //!   Hand-written code never sees a path: a contract that moves a path changes generated code only. Where the
 //!   document has `security`, `authorize` runs before every operation;

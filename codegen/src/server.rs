@@ -500,7 +500,7 @@ fn handler(contract: &Contract, operation: &Operation) -> TokenStream {
     let response = response_name(operation);
     let guard = contract.challenge.as_ref().map(|_| guard(operation));
     let refuse_body = refuse(operation, None);
-    // A sender that is refused in the middle of the body would not read the answer.
+    // Read the body before a refusal: a client that is still sending would not read the answer.
     let refuse_parameter = refuse(operation, operation.body.as_ref().map(|_| drain()));
     let names = names(operation);
     let reads = operation.parameters.iter().map(|parameter| read_parameter(operation, parameter));

@@ -18,7 +18,7 @@ use crate::spec::{Problem, Result};
 #[derive(Default)]
 pub(crate) struct Types {
     named: IndexMap<String, Type>,
-    /// The error of conversions, which every such module has.
+    /// The items that belong to no type: the error of conversions, which every module of typify has.
     rest: TokenStream,
     /// The types that another module defines.
     shared: BTreeSet<String>,
@@ -118,7 +118,7 @@ impl Types {
     }
 }
 
-/// Move the types that several contracts share out of them.
+/// Move the types that are equal in several contracts out of these contracts, and return them.
 pub(crate) fn take(contracts: &mut [Types]) -> Types {
     let members = members(contracts);
     let mut shared = Types::default();
@@ -201,7 +201,7 @@ fn without_docs(tokens: TokenStream) -> TokenStream {
     for token in tokens {
         match token {
             TokenTree::Group(group) if is_doc(&group) => {
-                // The `#` before it.
+                // Remove the `#` before the attribute, too.
                 kept.pop();
             }
             TokenTree::Group(group) => {

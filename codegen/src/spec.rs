@@ -71,7 +71,7 @@ pub(crate) struct Operation {
     pub(crate) path: String,
     pub(crate) summary: String,
     pub(crate) description: String,
-    /// Those of the path in its order, then those of the query in the order of the document.
+    /// The path parameters in the order of the path, then the query parameters in the order of the document.
     pub(crate) parameters: Vec<Parameter>,
     /// The schema of the JSON body.
     pub(crate) body: Option<String>,
@@ -530,7 +530,7 @@ fn check_document(raw: &Value) -> Result<()> {
     Ok(())
 }
 
-/// One scheme, which is Basic, and which the whole document requires; or none at all.
+/// Checks that the document has no security scheme, or only Basic, which the whole document requires.
 fn check_security(document: &Map<String, Value>) -> Result<()> {
     let schemes = document.get("components").and_then(|components| components.get("securitySchemes"));
     let schemes = schemes.and_then(Value::as_object);
@@ -732,7 +732,7 @@ fn check_object(place: &str, schema: &Map<String, Value>) -> Result<()> {
     }
 }
 
-/// Every reference to a schema leads to one.
+/// Checks that every reference to a schema names an existing schema.
 fn check_references(place: &str, raw: &Value, schemas: &BTreeSet<&str>) -> Result<()> {
     match raw {
         Value::Object(map) => {

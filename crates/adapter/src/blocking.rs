@@ -124,7 +124,7 @@ pub async fn run<T: Send + 'static>(
     run_until(&Scope::current().cancel.clone(), work).await
 }
 
-/// The same, with another cancellation.
+/// Runs work as [`run`] does, but with the cancellation `cancel`.
 pub(crate) async fn run_until<T: Send + 'static>(
     cancel: &CancellationToken,
     work: impl FnOnce(&Cancellation) -> Result<T> + Send + 'static,
@@ -179,7 +179,7 @@ fn outcome<T>(joined: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     })
 }
 
-/// Waits for the end of a scope, and calls `report` after each `every`.
+/// Waits for the end of a scope. Until then, calls `report` after `first`, and then after each `every`.
 pub async fn end_reporting(scope: &Scope, first: Duration, every: Duration, mut report: impl FnMut()) {
     let mut wait = first;
     let ended = scope.end();

@@ -552,11 +552,11 @@ mod tests {
     use crate::testing::{self, CASHFLOW, STORAGE};
     use crate::{Bound, Capabilities, Info, Kinds, Running, Technology};
 
-    /// The target of a test: how far its resource was made.
+    /// The target of a test, with one resource of two parts; `halves` is the number of existing parts.
     #[derive(Clone)]
     struct Thing {
         halves: Arc<Mutex<u8>>,
-        /// Whether a partial resource is completed; otherwise every operation on it fails.
+        /// Whether a partial resource is completed; if not, every operation on a partial resource fails.
         mends: bool,
         /// Whether a plan ignores the resource.
         blind: bool,

@@ -74,7 +74,7 @@ impl Mistakes {
         result.map_err(|Self(more)| self.0.extend(more)).ok()
     }
 
-    /// Returns the value if there is one and the list is empty, and the list otherwise.
+    /// Returns `value` if it is `Some` and the list is empty; otherwise `Err` with the list.
     pub fn or<T>(self, value: Option<T>) -> Result<T, Self> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
@@ -129,7 +129,7 @@ impl<'a> Services<'a> {
         self.will_serve
     }
 
-    /// A variable of the process.
+    /// The environment variable `name` of the process; `None` if it is not set.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }

@@ -181,7 +181,7 @@ pub struct ImportParams<'a> {
     problems: Vec<Problem>,
     defaults: Vec<String>,
     used: BTreeSet<Source>,
-    /// Whether something reads all parameters.
+    /// Whether all parameters are passed on to another program.
     passed_on: bool,
 }
 
@@ -202,7 +202,7 @@ impl<'a> ImportParams<'a> {
         self.import
     }
 
-    /// Hands all parameters on: none of them is reported as ignored.
+    /// Records that all parameters are passed on to another program, so none is reported as ignored.
     pub fn pass_on(&mut self) {
         self.passed_on = true;
     }
@@ -288,7 +288,7 @@ impl<'a> ImportParams<'a> {
         self.defaults.push(format!("`{key}` is `{shown}`, from {from}"));
     }
 
-    /// Adds a problem for a missing parameter. A wrong one has its own problem.
+    /// Adds a problem for a missing parameter, unless its value was wrong, which is already a problem.
     pub fn missing(&mut self, key: &'static str) {
         if self.wrong.contains(key) {
             return;
@@ -358,7 +358,7 @@ impl<'a> ImportParams<'a> {
     }
 }
 
-/// A name from outside as part of a line.
+/// A name from the request, shortened to one line for a message.
 fn shown(key: &str) -> String {
     Problem::new("", "").value(key).value.unwrap_or_default()
 }

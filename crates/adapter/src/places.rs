@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-/// Why a folder cannot be created or written.
+/// Why a folder cannot be created or written; `None` if it can, or if the cause is transient.
 pub fn folder_problem(path: &Path) -> Option<String> {
     let absolute = match std::path::absolute(path) {
         Ok(absolute) => absolute,
@@ -39,7 +39,7 @@ pub fn folder_problem(path: &Path) -> Option<String> {
     None
 }
 
-/// Why a file cannot be created or written.
+/// Why a file cannot be created, read or written; `None` if it can, or if the cause is transient.
 pub fn file_problem(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => Some(format!("`{}` is a folder; name a file", path.display())),
@@ -54,11 +54,11 @@ pub fn file_problem(path: &Path) -> Option<String> {
 fn made(missing: &Path) -> Option<String> {
     match std::fs::create_dir(missing) {
         Ok(()) => {
-            // If it is not empty, another process uses it.
+            // Removing the folder fails if another process has put a file into it.
             let _ = std::fs::remove_dir(missing);
             None
         }
-        // Another process has just created it.
+        // Another process has just created the folder.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && missing.is_dir() => None,
         Err(error) => permanent_problem(missing, &error, "cannot be made"),
     }

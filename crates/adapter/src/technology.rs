@@ -18,10 +18,10 @@ pub trait Technology: Send + Sync + 'static {
     /// The driver's name in the configuration: `lakehouse`.
     fn name(&self) -> &str;
 
-    /// What it can do. Before [`Technology::learn`], the most that it may turn out to do.
+    /// What this technology can do. Before [`Technology::learn`], everything that it may be able to do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether it knows its capabilities. The default is `true`.
+    /// Whether [`Technology::capabilities`] is final. The default is `true`.
     fn is_known(&self) -> bool {
         true
     }
@@ -102,7 +102,7 @@ pub trait Bound: Send + Sync + 'static {
 pub enum Found {
     /// The technology cannot observe the component.
     Unknown,
-    /// There is nothing of it.
+    /// The target has no resource of the component.
     Nothing,
     /// It was unprovisioned, and its data was kept: the resources, named as in a plan.
     Kept(Vec<String>),
@@ -142,35 +142,35 @@ impl Capabilities {
         }
     }
 
-    /// How access lists are applied.
+    /// Sets how access lists are applied.
     #[must_use]
     pub fn access(mut self, mode: AccessMode) -> Self {
         self.access = mode;
         self
     }
 
-    /// How access lists are applied to components of one kind, where that differs.
+    /// Sets how access lists are applied to components of one kind, if that differs.
     #[must_use]
     pub fn access_to(mut self, kind: ComponentKind, mode: AccessMode) -> Self {
         self.access_by_kind.insert(kind, mode);
         self
     }
 
-    /// It offers `reverse`.
+    /// Sets that `reverse` is offered.
     #[must_use]
     pub fn with_import(mut self) -> Self {
         self.reverse = true;
         self
     }
 
-    /// Whether work under way can be stopped.
+    /// Sets whether work under way can be stopped.
     #[must_use]
     pub fn stoppable(mut self, stop: bool) -> Self {
         self.stop = stop;
         self
     }
 
-    /// It cannot observe its target.
+    /// Sets that the technology cannot observe its target.
     #[must_use]
     pub fn blind(mut self) -> Self {
         self.observes = false;

@@ -2,7 +2,6 @@
 //!
 //! All encryption here uses the cryptography of [`provider`]; no code installs a provider for the whole process.
 //! Errors name a file and never quote its content.
-//! What is wrong with a file is told with its name and never with its content.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,7 @@ pub struct Files {
     pub certificate: PathBuf,
     /// The private key of the certificate.
     pub key: PathBuf,
-    /// The authorities of client certificates; absent: callers need no certificate.
+    /// The authorities of client certificates; `None`: callers need no certificate.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -42,7 +41,7 @@ pub enum Part {
 pub struct Wrong {
     /// The file.
     pub part: Part,
-    /// Names the file.
+    /// The mistake, with the path of the file.
     pub message: String,
 }
 
@@ -60,7 +59,7 @@ pub enum Trust<'a> {
 /// The certificate that a server presents; it can be replaced while the server runs.
 pub struct Identity(RwLock<Arc<CertifiedKey>>);
 
-/// The cryptography.
+/// The cryptography provider of all TLS connections: ring.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
@@ -187,7 +186,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(authorities)
 }
 
-/// Other errors of the reader may quote the content.
+/// The message for a file that cannot be read. It shows only I/O errors, because others may quote the content.
 fn unreadable(path: &Path, error: &PemError) -> String {
     match error {
         PemError::Io(error) => format!("`{}` cannot be read: {error}", path.display()),

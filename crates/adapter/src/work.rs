@@ -73,7 +73,7 @@ impl Neighbours {
         self.0.complete
     }
 
-    /// An index of the components, which is computed once for the whole document; `None` without components.
+    /// The index that `make` computes, once for the whole document; `None` if there are no components.
     pub fn index<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
         if self.0.numbers.is_empty() {
             return None;

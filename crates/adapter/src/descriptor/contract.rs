@@ -77,7 +77,8 @@ pub(super) fn columns(parent: &Fields<'_>, name: &str, problems: &mut Problems) 
     read
 }
 
-/// A column that could not be read is kept, so that its name is known and later columns keep their position.
+/// The placeholder of a column that could not be read, so that its name is known and later columns keep their
+/// position. `None` in a short form.
 pub(super) fn unread(fields: &Fields<'_>, problems: &Problems) -> Option<Column> {
     let name = fields.get("name").and_then(|entry| entry.node.source_text()).unwrap_or_default();
     problems.is_strict().then(|| Column::unread(fields.path, &name))
@@ -88,7 +89,7 @@ pub(super) fn unread(fields: &Fields<'_>, problems: &Problems) -> Option<Column>
 pub(super) struct Names(HashMap<String, String>);
 
 impl Names {
-    /// Engines fold case, so names that differ only by case are one column for some of them.
+    /// Reports a name that the list already has. Case is ignored, because some engines ignore it.
     pub(super) fn once(&mut self, name: &str, fields: &Fields<'_>, key: &str, problems: &mut Problems) {
         if name.is_empty() {
             return;
@@ -172,7 +173,7 @@ fn contradicts(fields: &Fields<'_>, key: &str, own: u32, type_key: &str, said: u
         .remedy("remove one of them")
 }
 
-/// What a type requires of the other fields of a column.
+/// Reports fields of a column that its type requires or does not allow.
 fn shape(column: &Column, fields: &Fields<'_>, problems: &mut Problems) {
     let data_type = column.data_type;
     let missing = |name: &'static str, why: String| fields.missing(name).remedy(why);
@@ -342,7 +343,7 @@ fn not_a_number(fields: &Fields<'_>, entry: &Entry) -> Problem {
     }
 }
 
-/// Columns of the contract, also unreadable ones.
+/// The number of columns in the document, also unreadable ones.
 fn schema_length(component: &Fields<'_>) -> usize {
     let Some(entry) = component.get("dataContract") else { return 0 };
     let Some(contract) = Fields::of(&entry.node, "", entry.at) else { return 0 };

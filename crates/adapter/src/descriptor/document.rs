@@ -36,7 +36,7 @@ pub(super) struct Node {
     pub(super) tree: Tree,
     pub(super) at: Position,
     source: Range,
-    /// A flaw, once it was looked for.
+    /// The tag of the value, if any. After the second pass, only tags that are flaws are left.
     tag: Option<Tag>,
 }
 
@@ -532,8 +532,8 @@ fn unreadable(error: &serde_yaml::Error, text: &str, added: Added, limits: &Limi
     problem.at(if tabs { tab_after(text, at.line).unwrap_or(at) } else { at })
 }
 
-/// The parser reports the beginning of the value before the tab. The tab is the first one after that at the beginning
-/// of a line.
+/// The position of a tab in indentation: the first tab at the beginning of a line from `line` on. The parser
+/// reports only the beginning of the value before the tab.
 fn tab_after(text: &str, line: u32) -> Option<Position> {
     let from = (line as usize).saturating_sub(1);
     text.split('\n').enumerate().skip(from).find_map(|(index, content)| {
@@ -738,12 +738,12 @@ impl Flaw {
     }
 }
 
-/// A descriptor must not contain NUL, because no database and no file name can.
+/// The problem of a text with NUL, which no database and no file name can contain.
 fn nul(path: &str, at: Position) -> Problem {
     Problem::new(path, "the text holds a NUL character").at(at).remedy("remove the `\\0` escape")
 }
 
-/// A duplicate key with the same value, as some templates write it, is not ambiguous.
+/// Reports duplicate keys. A duplicate with the same value, as some templates write it, is not ambiguous.
 fn report_duplicates<'a>(entries: impl Iterator<Item = &'a Entry>, path: &str, problems: &mut Problems) {
     let mut seen: HashMap<&str, &Entry> = HashMap::with_capacity(entries.size_hint().1.unwrap_or_default());
     for entry in entries.filter(|entry| entry.flaw.is_none()) {

@@ -1,39 +1,39 @@
-//! Keys of columns that are not what they look like: slips of the hand, and words of the other shape of data contract.
+//! Finds mistaken keys of columns: typos, and keys of the other shape of data contract.
 //!
-//! Keys that mean nothing here are passed over, and a slip would lose what it was meant to say without a word: a
-//! primary key, a length.
+//! Unknown keys are ignored. So a mistaken key would silently lose a fact about the column, such as its primary
+//! key or its length.
 
 use super::Problem;
 use super::document::{Entry, Tree, short};
 use super::problems::{Problems, is_typo};
 use super::read::Fields;
 
-/// What a shape of data contract knows of the keys of a column.
+/// The keys of a column in one shape of data contract.
 pub(super) struct Known {
-    /// Keys that decide what is made.
+    /// Keys that Landfall uses.
     pub(super) used: &'static [&'static str],
-    /// Keys of the standard that look like one of those.
+    /// Other valid keys of the standard, which are not typos of used ones.
     pub(super) other: &'static [&'static str],
-    /// Keys of the other shape: when they say something, and what says it here.
+    /// Keys of the other shape, when their values matter, and what to write instead.
     pub(super) foreign: &'static [(&'static str, Says, &'static str)],
-    /// What the other shape is called.
+    /// The name of this shape, for messages.
     pub(super) name: &'static str,
 }
 
-/// When a key of the other shape says something that would be lost.
+/// The values with which a key of the other shape has information that would be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Says {
-    /// With any value.
+    /// Any value.
     Something,
-    /// When it is true.
+    /// `true`.
     Yes,
-    /// When it is false.
+    /// `false`.
     No,
-    /// With another value than NULL.
+    /// Any value except `NULL`.
     Constraint,
 }
 
-/// Reports keys that look like one that would decide something and is not there.
+/// Reports keys of the other shape, and keys that are probably typos of an absent used key.
 pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems) {
     if !problems.is_strict() {
         return;
@@ -59,7 +59,8 @@ pub(super) fn report(fields: &Fields<'_>, known: &Known, problems: &mut Problems
     }
 }
 
-/// The key that was written for one of `wanted`, none of which is there.
+/// The first entry whose key is probably a typo of one of `wanted`, and that key. All of `wanted` must be
+/// absent.
 pub(super) fn slip<'a>(fields: &Fields<'a>, wanted: &[&'static str]) -> Option<(&'a Entry, &'static str)> {
     fields
         .entries()
@@ -75,7 +76,8 @@ fn problem_at(fields: &Fields<'_>, entry: &Entry, message: String) -> Problem {
     }
 }
 
-/// Also `is_primary_key` and `primary-key` for `primaryKey`.
+/// Whether `key` is probably a typo of `wanted`, or another spelling: `is_primary_key`, `primary-key`,
+/// `primaryKey`.
 fn is_slip(key: &str, wanted: &str) -> bool {
     let plain: String = key.chars().take(60).filter(char::is_ascii_alphanumeric).collect();
     let plain = plain.to_ascii_lowercase();
@@ -83,7 +85,7 @@ fn is_slip(key: &str, wanted: &str) -> bool {
     plain.eq_ignore_ascii_case(wanted) || is_typo(key, wanted)
 }
 
-/// Whether it is what a template leaves behind where nothing was filled in.
+/// Whether the value is empty, as templates write it for empty inputs.
 fn is_unfilled(entry: &Entry) -> bool {
     match &entry.node.tree {
         Tree::Null => true,

@@ -313,7 +313,7 @@ impl Keys {
         self.all.or_else(|| elsewhere().map(|(_, place)| place.as_ref())).unwrap_or(key)
     }
 
-    /// The value has its own key.
+    /// Records that the document has this value under `key` itself.
     pub fn is_own(&mut self, key: &'static str) {
         self.put(key, key);
     }
@@ -367,7 +367,7 @@ pub struct Column {
     pub physical_name: Option<String>,
     /// The dot path of this column in its document, or the path of the column whose type describes it.
     pub path: String,
-    /// The paths of its parts in the document.
+    /// The paths of the column's parts in the document, relative to the column.
     pub keys: Keys,
 }
 
@@ -412,7 +412,7 @@ impl Column {
         Self { name: name.to_owned(), path: path.to_owned(), ..Self::of(DataType::String) }
     }
 
-    /// Makes it part of the primary key.
+    /// Makes the column required, and part of the primary key at this position, from 1.
     pub fn is_key(&mut self, place: u32) {
         self.primary_key = Some(place);
         self.required = true;

@@ -135,8 +135,8 @@ pub(super) fn properties<'a>(contract: &Fields<'a>) -> Option<&'a Entry> {
     Fields::of(object, "", object.at)?.get("properties")
 }
 
-/// The promise of each entry of `slaProperties`, by a unique name; `None` without a promise. A repeated property has
-/// its element, or a number, in its name.
+/// For each entry of `slaProperties`, a unique name and the value with its unit; `None` if the entry has no
+/// property or no value. The name is the property; a repeated property is followed by its element or a number.
 pub(super) fn promises(entries: &[&Node]) -> Vec<Option<(String, String)>> {
     let mut known = HashSet::new();
     let promise = |node: &&Node| {
@@ -672,7 +672,7 @@ fn digits(named: &mut Named, fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-/// The type of a known `logicalType`.
+/// The type of a valid `logicalType`, with its options.
 fn logical(logical_type: &str, fields: &Fields<'_>, problems: &mut Problems) -> Option<Named> {
     let format = option(fields, "format").map(|(_, text)| text.trim().to_lowercase()).unwrap_or_default();
     let format = format.as_str();

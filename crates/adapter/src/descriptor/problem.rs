@@ -44,7 +44,7 @@ impl Problem {
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         let remedy = remedy.into();
-        // It may quote a name from the document, so it is kept on one line and made readable.
+        // A remedy may quote a name from the document, so unreadable characters become spaces.
         let unreadable = |c: char| c.is_control() || names::is_deceptive(c);
         self.remedy =
             Some(if remedy.contains(unreadable) { remedy.replace(unreadable, " ") } else { remedy });

@@ -221,7 +221,7 @@ fn product<'a>(
         Some((id, info))
     });
     product.published = published.collect();
-    // Without its id it is read only to find other problems.
+    // A data product without a valid id is read only to find other problems.
     if id.is_none() && !problems.is_strict() {
         return None;
     }
@@ -312,7 +312,7 @@ impl Selection {
         self.0.get(number).copied().flatten()
     }
 
-    /// Ours first, then the first in the document.
+    /// Keeps one component of each id: the first that is ours, or else the first in the document.
     fn keep_one_of_each(&mut self, index: &Index<'_>) {
         let mut seen: HashSet<&str> = HashSet::new();
         for whose in [Whose::Ours, Whose::Others] {
@@ -327,7 +327,7 @@ impl Selection {
         }
     }
 
-    /// Our ids that another component also has.
+    /// Reports our ids that another component also has.
     fn report_repetition(&self, index: &Index<'_>, problems: &mut Problems) {
         if !problems.is_strict() {
             return;
@@ -430,7 +430,7 @@ impl Reader<'_> {
         if fields.get("version").is_none() {
             component.version = self.version.map(str::to_owned);
         }
-        // Without its id it is read only to find other problems.
+        // A component without a valid id is read only to find other problems.
         (id.is_some() || problems.is_strict()).then_some((component, dependencies))
     }
 
@@ -558,7 +558,7 @@ fn unread(fields: &Fields<'_>) -> Vec<Unread> {
     unread
 }
 
-/// The component that was probably meant.
+/// The id of the component that was probably meant instead of `wanted`, if any.
 fn closest<'a>(
     index: &Index<'a>,
     wanted: &str,

@@ -7,7 +7,7 @@ mod generated;
 
 const CASHFLOW: &str = include_str!("../../../../examples/cashflow.yaml");
 
-/// Every test reads with it: also the readable part of a rejected descriptor must not panic when it is used.
+/// Parses a text for every test. Also uses the readable part of a rejected descriptor, which must not panic.
 fn parse(
     kind: DescriptorKind,
     text: impl AsRef<[u8]>,

@@ -253,7 +253,7 @@ impl UnknownType {
         }
     }
 
-    /// The error in the words of a shape.
+    /// The remedy, in the words of a shape of data contract.
     pub(super) fn remedy(&self, shape: ContractShape) -> String {
         match self {
             Self::NoSuchName { name, .. } => match (closest(name), shape) {
@@ -475,7 +475,7 @@ impl<'a> Reader<'a> {
         words
     }
 
-    /// The remedy for an unknown name.
+    /// The error for a name that is no type here.
     fn no_such(&self, name: &str) -> UnknownType {
         let part = self.depth > 1;
         if let Some((_, remedy, held_by)) = WITHOUT_EQUAL.iter().find(|(other, ..)| *other == name) {

@@ -1,10 +1,11 @@
 //! Principals from a directory server: users by an attribute, groups by name or as their members.
 //!
-//! A connection is made for each look-up and kept for the next ones; one that has gone is made again once.
-//! Certificates are read on a blocking thread and kept, and read again, as is a password from a file, when no
-//! connection could be made: rotated secrets work without a restart. Values that go into a filter are escaped there,
-//! so a ref is never a filter. Members are found by the group's `member`, not by the user's `memberOf`: servers that
-//! were filled from a file have no `memberOf`.
+//! A look-up reuses the idle connection of an earlier look-up, or opens a new one. If the look-up fails on a
+//! reused connection, it is repeated once on a new connection. Certificates are read on a blocking thread and
+//! cached. If no connection can be opened, the certificates and the password file are read again, so rotated
+//! secrets work without a restart. Values are escaped before they are inserted into a filter, so a ref cannot
+//! change the filter. Members are found by the group's `member` and not by the user's `memberOf`, because
+//! servers that were filled from a file have no `memberOf`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,59 +24,61 @@ use crate::access::Qualified;
 use crate::error::{Error, Result};
 use crate::tls::{self, Trust};
 
-/// How a directory server is asked.
+/// The settings of a directory server: the address, the login, the searches and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LdapSettings {
     /// `ldap://HOST:PORT` or `ldaps://HOST:PORT`
     pub url: String,
-    /// PEM file of the authorities that may vouch for the server; `None`: those that the system trusts.
+    /// PEM file of the certificate authorities that are trusted; `None`: those that the system trusts.
     pub ca_file: Option<PathBuf>,
-    /// Turns an `ldap://` connection into an encrypted one before anything else is sent.
+    /// Whether an `ldap://` connection is encrypted with StartTLS before anything else is sent.
     pub starttls: bool,
-    /// Who asks, and the password; `None`: anonymously.
+    /// The DN to log in with, and its password; `None`: anonymous.
     pub bind: Option<(String, Secret)>,
-    /// Below which entry users are.
+    /// The DN of the entry below which users are searched.
     pub user_base: String,
-    /// Which of them is meant; `{name}` is the whole name, `{user}` and `{domain}` its parts, escaped.
+    /// The search filter for one user. `{name}` is the whole name, `{user}` and `{domain}` are the parts before
+    /// and after its `@`; all are escaped.
     pub user_filter: String,
-    /// The attribute of a user that is their principal.
+    /// The attribute of a user's entry that has the name of the principal.
     pub user_attribute: String,
-    /// Below which entry groups are.
+    /// The DN of the entry below which groups are searched.
     pub group_base: String,
-    /// Which of them is meant; `{name}` is the group's name, escaped.
+    /// The search filter for one group; `{name}` is the group's name, escaped.
     pub group_filter: String,
-    /// What a group stands for.
+    /// Whether a group is one principal or its members.
     pub group: GroupMeaning,
-    /// How deep groups in groups are looked into.
+    /// The maximum depth of nested groups. A group with deeper ones is unusable.
     pub max_depth: u32,
-    /// How many members a group may have, those of its groups included.
+    /// The maximum number of entries that are read for a group: the group, nested groups and all members. A
+    /// larger group is unusable.
     pub max_members: u32,
-    /// Longest wait for a connection, and for any one answer.
+    /// The maximum wait for a connection, and for each response.
     pub timeout: Duration,
 }
 
-/// What a group stands for.
+/// The principals of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupMeaning {
-    /// A principal of its own, by this attribute of the group.
+    /// One principal, whose name is in this attribute of the group.
     Attribute(String),
-    /// Its members, which this attribute of the group names by their DNs; groups among them stand for theirs.
+    /// The members, whose DNs are in this attribute of the group. A nested group is replaced by its members.
     Members(String),
 }
 
-/// See the module documentation.
+/// A backend that looks refs up on a directory server; see the module documentation.
 pub struct Ldap {
     settings: LdapSettings,
-    /// Of the last look-up, if it ended well.
+    /// The idle connection of the last successful look-up, for the next one.
     rested: Mutex<Option<Connection>>,
-    /// What the server's certificate is compared with, once it was read.
+    /// The TLS configuration with the trusted certificates; `None` until they are read.
     trusted: Mutex<Option<Arc<ClientConfig>>>,
-    /// The password, where its file has another one than at the start.
+    /// The password that was read from its file again; `None`: the one in the settings is current.
     password: Mutex<Option<Secret>>,
 }
 
 impl Ldap {
-    /// Nothing is asked yet.
+    /// Creates the backend. It connects at the first look-up.
     pub fn new(settings: LdapSettings) -> Self {
         Self { settings, rested: Mutex::default(), trusted: Mutex::default(), password: Mutex::default() }
     }
@@ -84,12 +87,13 @@ impl Ldap {
         self.rested.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Keeps the connection for the next one; of several at once, one.
+    /// Keeps a connection for the next look-up. At most one is kept, the last.
     fn rest(&self, ldap: Connection) {
         *self.rested.lock().unwrap_or_else(PoisonError::into_inner) = Some(ldap);
     }
 
-    /// A new connection; once more where the files have changed that the first attempt was made with.
+    /// Opens a connection. If that fails, reads the password file again, and tries once more if the password
+    /// has changed or the certificates from `ca_file` may have.
     async fn connect(&self) -> Result<Connection, LdapError> {
         let first = match self.attempt().await {
             Ok(ldap) => return Ok(ldap),
@@ -97,7 +101,7 @@ impl Ldap {
         };
         let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let rotated = self.read_password_again().await;
-        // Certificates that were kept may be those of yesterday.
+        // The cached certificates may be out of date.
         if rotated || (trusted.is_some() && self.settings.ca_file.is_some()) {
             return self.attempt().await;
         }
@@ -112,7 +116,7 @@ impl Ldap {
             .set_config(self.trusted().await?);
         let (connection, mut ldap) = LdapConnAsync::with_settings(settings, url).await?;
         tokio::spawn(async move {
-            // Its next user reports a broken connection.
+            // The next request on a broken connection returns the error.
             let _ = connection.drive().await;
         });
         if let Some((dn, password)) = bind {
@@ -123,7 +127,7 @@ impl Ldap {
         Ok(ldap)
     }
 
-    /// Whether the file of the password has another one now.
+    /// Reads the password file again, and keeps a changed password. Returns whether it has changed.
     async fn read_password_again(&self) -> bool {
         let Some((_, start)) = &self.settings.bind else { return false };
         let known = self.password.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -144,7 +148,8 @@ impl Ldap {
         }
     }
 
-    /// Whose certificates are taken; read from files where that was not done yet.
+    /// The TLS configuration with the trusted certificates, which the first call reads. `Err` if they cannot be
+    /// read.
     async fn trusted(&self) -> Result<Arc<ClientConfig>, LdapError> {
         if let Some(known) = &*self.trusted.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(Arc::clone(known));
@@ -199,7 +204,8 @@ impl Ldap {
         }
     }
 
-    /// The members, breadth first; an entry that names members is a group, and no entry is read twice.
+    /// Collects the principals of a group's members, breadth first. An entry that has members is a nested
+    /// group. No entry is read twice. A group that exceeds `max_depth` or `max_members` is unusable.
     async fn members(
         &self,
         ldap: &mut Connection,
@@ -228,7 +234,7 @@ impl Ldap {
                 }
                 let wanted = [attribute, user_attribute.as_str()];
                 let entries = match self.search(ldap, &dn, Scope::Base, "(objectClass=*)", &wanted).await {
-                    // A member that has left the directory.
+                    // The directory has no entry for this member any more.
                     Err(LdapError::LdapResult { result }) if result.rc == NO_SUCH_OBJECT => continue,
                     found => found?,
                 };
@@ -262,13 +268,13 @@ impl Ldap {
     }
 }
 
-/// `noSuchObject` of RFC 4511.
+/// The result code `noSuchObject` of RFC 4511.
 const NO_SUCH_OBJECT: u32 = 32;
 
 #[async_trait]
 impl Principals for Ldap {
     async fn resolve(&self, reference: &Qualified) -> Result<Resolution> {
-        // The cause is the administrator's: it may name hosts and DNs.
+        // Only the administrator's log shows the cause, because it may contain hosts and DNs.
         let away =
             |error: LdapError| Error::retryable("the directory of users does not answer").because(error);
         if let Some(mut ldap) = self.take()
@@ -300,7 +306,7 @@ fn values(entry: &SearchEntry, attribute: &str) -> Vec<String> {
     found.map(|(_, values)| values.clone()).unwrap_or_default()
 }
 
-/// The one that an attribute of an entry names.
+/// The principal in an attribute of an entry; unusable without a value that is not blank.
 fn named(entry: &SearchEntry, attribute: &str, reference: &Qualified) -> Resolution {
     principal(entry, attribute).map_or_else(
         || Resolution::Unusable(format!("`{reference}` has no `{attribute}` in the directory")),
@@ -427,7 +433,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
             ("group:dev", names(&["alice", "bob", "carol"])),
             ("leads", names(&["alice", "bob", "carol"])),
             ("group:none", unknown("the directory has no `group:none`")),
-            // Were they not escaped, these would find everybody.
+            // Without escaping, these refs would match every entry.
             ("user:*", unknown("the directory has no `user:*`")),
             ("group:*", unknown("the directory has no `group:*`")),
             ("user:x)(|(uid=*", unknown("the directory has no `user:x)(|(uid=*`")),
@@ -474,7 +480,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         }
     }
 
-    /// The connection that rests is found broken, and so is the next one.
+    /// The idle connection is broken, and a new one cannot be opened.
     #[tokio::test]
     async fn lost_server_is_a_transient_failure() {
         let mut server = LdapServer::start(ENTRIES);
@@ -495,7 +501,7 @@ member: cn=dev,ou=groups,dc=example,dc=org
         let ldap =
             Ldap::new(LdapSettings { ca_file: Some(ca_file.clone()), ..settings(server.encrypted_url()) });
         let alice = async || {
-            // A connection for each.
+            // Without the idle connection, each look-up opens a new one.
             drop(ldap.take());
             resolved(&ldap, "user:alice_example.com").await
         };

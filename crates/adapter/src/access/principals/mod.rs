@@ -28,47 +28,48 @@ pub use ldap::{GroupMeaning, Ldap, LdapSettings};
 pub use table::{Table, TableSettings};
 pub use template::{Template, TemplateSettings};
 
-/// What a backend knows of a ref.
+/// The answer of one backend about a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// The name that grants go to.
     Principal(String),
-    /// A group that stands for its members: the names of those.
+    /// A group that is replaced by its members: the names that grants go to.
     Members(BTreeSet<String>),
     /// The user or group exists, or several do, but no principal can be derived; the reason, as a text for users.
     Unusable(String),
-    /// Nobody has it; why, in words fit for users.
+    /// No user or group has this name; the reason, as a text for users.
     Unknown(String),
 }
 
-/// What a directory knows of a ref.
+/// The answer of a directory about a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known {
-    /// What it stands for. Several candidates are those of a bare name that only has forms: it is the one that the
-    /// target has. Never empty.
+    /// The possible meanings, at least one. A bare name has two if no backend can look it up: the user and the
+    /// group. It means the one that exists on the target.
     Candidates(Vec<Candidate>),
-    /// Nobody has it, or a bare name is a user's and a group's; why, in words fit for users.
+    /// No principal is known, or a bare name is both a user and a group; the reason, as a text for users.
     Unknown(String),
 }
 
-/// What a ref may stand for.
+/// One possible meaning of a ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// What the name means.
+    /// The ref as a user or a group.
     pub reference: Qualified,
     /// The names that grants go to.
     pub principals: BTreeSet<String>,
-    /// Whether these are the members of a group and not one principal.
+    /// Whether `principals` are the members of a group, and not one principal.
     pub members: bool,
 }
 
-/// One way to find principals.
+/// A backend: one way to find the principals of a ref.
 #[async_trait]
 pub trait Principals: Send + Sync {
-    /// Looks a ref up. Errors are [`crate::error::Kind::Retryable`] when the backend does not answer.
+    /// Returns the principals of a ref, or the reason why there are none. If the backend does not respond,
+    /// returns a [`crate::error::Kind::Retryable`] error.
     async fn resolve(&self, reference: &Qualified) -> Result<Resolution>;
 
-    /// Whether it looks a ref up, so that what it knows is there. Otherwise it makes a name of any ref.
+    /// Whether the backend checks that users and groups exist. If not, it only derives names from refs.
     fn looks_up(&self) -> bool {
         true
     }
@@ -80,21 +81,22 @@ pub struct Directory {
     backends: Arc<[Arc<dyn Principals>]>,
 }
 
-/// What a directory says of a ref that tells a user from a group.
+/// The answer of a directory about a ref that is marked as a user or a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Answer {
     resolution: Resolution,
-    /// Whether a backend that looks refs up has it.
+    /// Whether the user or group exists, according to a backend that looks refs up.
     found: bool,
 }
 
 impl Directory {
-    /// Asked in this order.
+    /// A directory that asks `backends` in this order.
     pub fn new(backends: Vec<Arc<dyn Principals>>) -> Self {
         Self { backends: backends.into() }
     }
 
-    /// Looks a ref up; the first backend that knows it answers.
+    /// Looks a ref up: the first principals that a backend returns, or the reasons of all backends. Fails if a
+    /// backend fails.
     async fn answer(&self, reference: &Qualified) -> Result<Answer> {
         let mut reasons = Vec::new();
         let mut found = false;
@@ -118,18 +120,19 @@ impl Directory {
     }
 }
 
-/// What directories answered in one run, so that each is asked once about a ref: a plan and the changes that follow
-/// from it see the same people. Errors are not kept. Cloning shares it.
+/// The cached answers of directories in one run. A ref is looked up once in each directory, so a plan and its
+/// changes see the same principals. Errors are not cached. Clones share the cache.
 #[derive(Clone, Default)]
 pub struct Lookups {
     known: Arc<Mutex<BTreeMap<Qualified, Vec<Given>>>>,
 }
 
-/// The directory that gave it, and the answer.
+/// A directory, and its answer.
 type Given = (Directory, Answer);
 
 impl Lookups {
-    /// What the directory says of a ref in this run; asks it the first time. Fails when a backend does not answer.
+    /// Returns the directory's answer about a ref. The first call in a run asks the directory, later ones use
+    /// the cache. Fails if a backend does not respond.
     pub async fn resolve(&self, directory: &Directory, reference: &Ref) -> Result<Known> {
         match reference {
             Ref::Qualified(reference) => {
@@ -163,7 +166,7 @@ impl Lookups {
     }
 }
 
-/// The principals, or why there are none.
+/// The candidate with the principals of a resolution; `Err` is the reason why there are none.
 fn candidate(reference: &Qualified, resolution: Resolution) -> Result<Candidate, String> {
     let (principals, members) = match resolution {
         Resolution::Principal(name) => (BTreeSet::from([name]), false),
@@ -173,7 +176,8 @@ fn candidate(reference: &Qualified, resolution: Resolution) -> Result<Candidate,
     Ok(Candidate { reference: reference.clone(), principals, members })
 }
 
-/// What a bare name stands for: whichever of the two was found; where nothing can be found, whichever has a form.
+/// Combines the answers about a bare name as a user and as a group. If one of them exists, only that one
+/// counts. If both exist, the name is refused. If no backend finds either, both derived names are candidates.
 fn either((user, of_user): (Qualified, Answer), (group, of_group): (Qualified, Answer)) -> Known {
     let [user_found, group_found] = [of_user.found, of_group.found];
     if user_found && group_found {
@@ -195,14 +199,14 @@ fn either((user, of_user): (Qualified, Answer), (group, of_group): (Qualified, A
     }
 }
 
-/// The message does not contain the principal.
+/// The output does not contain the answers.
 impl fmt::Debug for Lookups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lookups(..)")
     }
 }
 
-/// By the form of names alone.
+/// A directory that derives principals from the form of names, and looks nothing up.
 impl Default for Directory {
     fn default() -> Self {
         Self::new(vec![Arc::new(Template::new(TemplateSettings::default()))])
@@ -222,7 +226,8 @@ mod tests {
     use super::*;
     use crate::error::{Error, Kind};
 
-    /// Knows the given entries. `*` as a principal: the entry exists, but has no usable principal.
+    /// A backend with these pairs of ref and principal. `*` as a principal: the entry exists, but has no usable
+    /// one.
     struct Fake(Vec<(String, String)>, &'static str);
 
     impl Fake {
@@ -341,7 +346,7 @@ mod tests {
     async fn lookups_of_a_run_tell_directories_apart() {
         let directory = |name| Directory::new(vec![Fake::of(&[("user:alice", name)], "here")]);
         let (first, second, run) = (directory("a"), directory("b"), Lookups::default());
-        // Whether its kind is written or looked up.
+        // The cache serves refs with a prefix and bare names.
         for text in ["user:alice", "alice", "user:alice"] {
             for (directory, name) in [(&first, "a"), (&second, "b")] {
                 let found = run.resolve(directory, &Ref::parse(text).unwrap()).await.unwrap();

@@ -12,20 +12,21 @@ use super::{Principals, Resolution};
 use crate::access::Qualified;
 use crate::error::{Error, Result};
 
-/// A file of more bytes is refused.
+/// The maximum size of the file in bytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
-/// How long a look at the file holds.
+/// How long the content is used before the file is checked for changes again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Where the table is. A bare name in it is a group's.
+/// The place of the table. In the table, a ref without a prefix is a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSettings {
-    /// `.csv`: `ref,principal`, a line each, the same ref on several lines for several members; a first line that says
-    /// `ref,principal` is a heading. Anything else: YAML, `ref: principal` or `ref: [member, ...]`.
+    /// A file that ends with `.csv` has one `ref,principal` per line. A ref on several lines is a group with
+    /// these members. A first line `ref,principal` is a heading. Any other file is YAML: `ref: principal` or
+    /// `ref: [member, ...]`.
     pub file: PathBuf,
 }
 
-/// See the module documentation.
+/// A backend that reads principals from a file; see the module documentation.
 pub struct Table {
     settings: TableSettings,
     kept: Mutex<Option<Kept>>,
@@ -33,7 +34,7 @@ pub struct Table {
 
 type Entries = Arc<BTreeMap<Qualified, Resolution>>;
 
-/// The content of the file, and the file's identity.
+/// The content of the file, with its time and size (`stamp`) and the time of the last check (`looked`).
 struct Kept {
     looked: Instant,
     stamp: Stamp,
@@ -43,17 +44,18 @@ struct Kept {
 type Stamp = (Option<SystemTime>, u64);
 
 impl Table {
-    /// The file is read when it is first needed.
+    /// Creates the backend. It reads the file at the first look-up.
     pub fn new(settings: TableSettings) -> Self {
         Self { settings, kept: Mutex::default() }
     }
 
-    /// What is wrong with the file as it is now, if anything. Blocks.
+    /// Reads the file now; `Err` is its problem. Blocks.
     pub fn check(settings: &TableSettings) -> Result<(), String> {
         load(&settings.file, None).map(drop).map_err(|error| error.report())
     }
 
-    /// An invalid file is a transient failure: it is probably being edited.
+    /// Returns the entries, and reads a changed file again. An invalid file is a retryable error, because it is
+    /// probably being edited.
     async fn entries(&self) -> Result<Entries> {
         let fresh = {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +85,7 @@ impl Principals for Table {
     }
 }
 
-/// The file, unless it is as it was.
+/// Reads the file; returns the `known` entries if its time and size have not changed. `Err` is retryable.
 fn load(path: &Path, known: Option<(Stamp, Entries)>) -> Result<(Stamp, Entries)> {
     let failed = |what: String| Error::retryable(format!("the table of identities cannot be used: {what}"));
     let unreadable =
@@ -117,7 +119,7 @@ fn from_yaml(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    // The error may quote the file.
+    // The parser's error is not shown, because it may quote the file.
     let rows: BTreeMap<String, Names> = serde_yaml::from_str(text).map_err(|_| {
         "is no mapping of refs to a name or a list of names; quote what YAML takes for another value"
             .to_owned()
@@ -133,7 +135,7 @@ fn from_yaml(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     Ok(entries)
 }
 
-/// No quoting: neither refs nor principals have commas or line ends.
+/// Parses the CSV form. It has no quoting, because neither refs nor principals have commas or line ends.
 fn from_csv(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     let mut entries = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
@@ -151,7 +153,7 @@ fn from_csv(text: &str) -> Result<BTreeMap<Qualified, Resolution>, String> {
     Ok(entries)
 }
 
-/// Several names of one ref are the members of a group.
+/// Adds an entry. Several names of one ref are the members of a group.
 fn add(entries: &mut BTreeMap<Qualified, Resolution>, key: &str, known: Resolution) -> Result<(), String> {
     let reference = Qualified::parse(key).map_err(|problem| problem.with_remedy())?;
     let names = |known: &Resolution| match known {

@@ -1,4 +1,4 @@
-//! Principals by the form of their names: no directory is asked, so no principal is unknown.
+//! Principals that are derived from refs by a template. Nothing is looked up, so a principal may not exist.
 
 use async_trait::async_trait;
 
@@ -6,13 +6,13 @@ use super::{Principals, Resolution};
 use crate::access::Qualified;
 use crate::error::Result;
 
-/// How names are made. `{name}` is the whole name (`john.smith@example.com`, a group's name), `{user}` what stands
-/// before its `@` and `{domain}` what stands behind it.
+/// The templates of principals. `{name}` is the whole name (`john.smith@example.com`, or a group's name),
+/// `{user}` is the part before its last `@`, and `{domain}` is the part after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateSettings {
-    /// Of a user.
+    /// The template for users.
     pub user: String,
-    /// Of a group.
+    /// The template for groups. `{user}` is the whole name, and a template with `{domain}` matches no group.
     pub group: String,
 }
 
@@ -22,18 +22,18 @@ impl Default for TemplateSettings {
     }
 }
 
-/// See the module documentation.
+/// A backend that derives principals; see the module documentation.
 pub struct Template {
     settings: TemplateSettings,
 }
 
 impl Template {
-    /// With checked settings.
+    /// Creates the backend. [`Self::check`] must accept both templates.
     pub fn new(settings: TemplateSettings) -> Self {
         Self { settings }
     }
 
-    /// What is wrong with a template, if anything is.
+    /// Checks a template: its fields must be valid, and there must be at least one. `Err` is the problem.
     pub fn check(template: &str) -> Result<(), String> {
         let mut rest = template;
         let mut fields = 0;
@@ -80,7 +80,8 @@ impl Principals for Template {
     }
 }
 
-/// In one pass: inserted values are not expanded again.
+/// Replaces each `{field}` of a template with its value, or with nothing if it has none. Inserted values are
+/// not expanded again.
 pub(super) fn fill<V: AsRef<str>>(template: &str, fields: &[(&str, V)]) -> String {
     let mut filled = String::new();
     let mut rest = template;
